@@ -1,0 +1,94 @@
+"""What a person sees while work goes on: live bars on a terminal, plain lines elsewhere, on stderr.
+
+Data goes to stdout through `Console.data` and nowhere else.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between two plain progress lines of one job."""
+
+
+class Console:
+    """Messages and progress. `quiet` leaves only warnings and errors; `as_json` keeps stdout for one JSON value."""
+
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.out = RichConsole(highlight=False)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._phase: tuple[str, str, int, int, float] = ("", "", 0, 0, 0.0)
+        self._said: dict[str, float] = {}
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        self.err.print(f"warning: {text}", style="yellow", markup=False)
+
+    def error(self, text: str) -> None:
+        self.err.print(f"error: {text}", style="red", markup=False)
+
+    def data(self, renderable: Any) -> None:
+        """Prints a rich renderable or a text to stdout."""
+        self.out.print(renderable)
+
+    def json(self, value: Any) -> None:
+        sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def begin(self, phase: str, unit: str, total: int, done: int) -> None:
+        """A phase of `total` jobs starts, `done` of them finished earlier."""
+        self._phase = (phase, unit, total, done, time.monotonic())
+        if self.quiet:
+            return
+        if self.err.is_terminal:
+            columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.err)
+            self._bars.start()
+            self._tasks[""] = self._bars.add_task(phase, total=total, completed=done, note=f"{unit}s")
+        else:
+            kept = f", {done} done earlier" if done else ""
+            self.note(f"{phase}: {total} {unit}{'s' if total != 1 else ''}{kept}")
+
+    def advance(self, job: str) -> None:
+        """A job of the phase is done."""
+        phase, unit, total, done, start = self._phase
+        self._phase = (phase, unit, total, done + 1, start)
+        if self._bars:
+            self._bars.advance(self._tasks[""])
+            if job in self._tasks:
+                self._bars.remove_task(self._tasks.pop(job))
+        elif self._due(phase):
+            self.note(f"{phase}: {done + 1}/{total} {unit}s")
+
+    def progress(self, job: str, done: float, total: float, note: str) -> None:
+        """A job got further; `note` holds its rate and losses."""
+        if self._bars:
+            if job not in self._tasks:
+                self._tasks[job] = self._bars.add_task(job, total=total, note=note)
+            self._bars.update(self._tasks[job], completed=int(done), note=note)
+        elif self._due(job):
+            self.note(f"  {job}: {done / total:4.0%} {note}")
+
+    def end(self) -> None:
+        """The phase is over, well or not."""
+        if self._bars:
+            self._bars.stop()
+        self._bars = None
+        self._tasks.clear()
+
+    def _due(self, key: str) -> bool:
+        now = time.monotonic()
+        if now - self._said.get(key, -PLAIN_INTERVAL) < PLAIN_INTERVAL:
+            return False
+        self._said[key] = now
+        return True

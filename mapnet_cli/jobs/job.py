@@ -1,0 +1,98 @@
+"""A job: one piece of work with one output, skipped when its fingerprint says that it is done.
+
+Every engine calls the same `run_job` and decides only where it runs.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import Artifacts, Marker
+
+VERSIONED = ("mapnet", "torch", "tokenizers", "spacy", "sacremoses", "numpy", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a job's function returns: the files it published and a small JSON result."""
+
+    files: list[Path] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is: `done` of `total` in the job's own unit, and a few words."""
+
+    done: float
+    total: float
+    note: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """`fn(artifacts, report, **args) -> Output`, a module-level function; `key` is where its output goes.
+
+    The key ends in the fingerprint's first digits (lineage.py), so a job with other settings has
+    another key. `needs` are the keys of jobs of earlier phases whose markers it reads.
+    """
+
+    key: str
+    fingerprint: str
+    fn: Callable[..., Output]
+    args: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Jobs that may run in any order and side by side. `unit` names one of them ("run", "slice")."""
+
+    name: str
+    jobs: list[Job]
+    unit: str = "job"
+    side_by_side: int | None = None
+    """At most so many at a time (one training a GPU); None: as many as there are workers."""
+
+
+def is_done(job: Job, artifacts: Artifacts) -> bool:
+    """Returns whether the job's output stands, made from the same settings and inputs."""
+    marker = artifacts.marker(job.key)
+    return marker is not None and marker.fingerprint == job.fingerprint
+
+
+def run_job(job: Job, artifacts: Artifacts, report: Report, force: bool = False) -> Marker:
+    """Runs the job unless it is done, publishes its marker last, and returns it."""
+    if not force and is_done(job, artifacts):
+        marker = artifacts.marker(job.key)
+        assert marker is not None
+        return marker
+    start = time.monotonic()
+    output = job.fn(artifacts, report, **job.args)
+    marker = Marker(
+        key=job.key,
+        fingerprint=job.fingerprint,
+        result=output.result,
+        files=artifacts.checksums(output.files),
+        seconds=round(time.monotonic() - start, 3),
+        versions=library_versions(),
+    )
+    artifacts.publish(marker)
+    return marker
+
+
+def library_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue  # a machine that only trains needs no spaCy
+    return versions

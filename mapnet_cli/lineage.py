@@ -1,0 +1,167 @@
+"""What each artefact depends on, and therefore what it is called.
+
+An artefact's fingerprint hashes the config sections that its making reads, the fingerprints of its
+inputs, and a format version. The first eight digits are part of its path, so results of different
+settings live side by side: changing a value reruns just what depends on it, changing it back finds
+the old results, and nothing stale can be taken for fresh.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import Artifacts, read_json, sha256, write_json
+from mapnet_cli.config import Config, Source
+from mapnet_cli.errors import InputError
+
+# Raised when a stage's output changes for the same settings.
+FORMATS = {"text": 1, "corpus": 1, "pretraining": 1, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1}
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """`key` is where it stands below the artifact directory; it ends in the short fingerprint."""
+
+    key: str
+    fingerprint: str
+
+
+class Lineage:
+    """The artefacts of one config. Reads input files (to hash them), writes only their remembered hashes."""
+
+    def __init__(self, config: Config, artifacts: Artifacts) -> None:
+        self.config = config
+        self.artifacts = artifacts
+
+    @cached_property
+    def text(self) -> Artefact:
+        """Cleaned, segmented, tokenised, lower-cased sentences."""
+        corpus = self.config.corpus.results_view()
+        names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
+        sources = [
+            source.results_view() | {"path": "", "content": self._digests.source(source)}
+            for source in self.config.corpus.sources
+        ]
+        return _artefact("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, sources)
+
+    @cached_property
+    def corpus(self) -> Artefact:
+        """Vocabulary and token shards."""
+        corpus = self.config.corpus.results_view()
+        names = ("vocab_size", "bpe_sample_words", "blocks", "block_length", "cross_documents", "validation_every", "seed")
+        return _artefact("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
+
+    def pretraining(self, method: str, seed: int) -> Artefact:
+        """One model trained by one method from one seed, all milestones."""
+        config = self.config
+        settings = config.pretrain.results_view()
+        del settings["seeds"]
+        parts = [self.corpus.fingerprint, config.encoder.results_view(), config.method[method].results_view(), settings]
+        if config.method[method].objective != "none":
+            parts.append(config.proposal.results_view())
+        return _artefact(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
+
+    @cached_property
+    def probe(self) -> Artefact:
+        """The built-in probe tasks in GLUE's file layout."""
+        return _artefact("finetune-glue/probe-", "probe", self.config.finetune.seed, _python())
+
+    def task(self, name: str) -> Artefact:
+        """One GLUE task, tokenised with the corpus's vocabulary."""
+        finetune = self.config.finetune
+        data = self.probe.fingerprint if self.uses_probe else self._digests.folder(Path(finetune.data) / name)
+        return _artefact(
+            f"finetune-glue/tasks/{name}-", "task", name, data, self.corpus.fingerprint,
+            self.config.encoder.max_length, finetune.max_train_examples,
+        )  # fmt: skip
+
+    def finetuning(
+        self, method: str, pretrain_seed: int, step: int, task: str, batch_size: int, lr: float, seed: int
+    ) -> Artefact:
+        """One fine-tuning run."""
+        settings = self.config.finetune.results_view()
+        for swept in ("data", "tasks", "batch_sizes", "learning_rates", "seeds", "baselines", "epoch", "metrics", "seed"):
+            del settings[swept]
+        return _artefact(
+            f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/batch{batch_size}-lr{lr:g}-seed{seed}-",
+            "finetuning", self.pretraining(method, pretrain_seed).fingerprint, step, self.task(task).fingerprint,
+            batch_size, lr, seed, settings,
+        )  # fmt: skip
+
+    def baseline(self, task: str) -> Artefact:
+        """Majority class and bag of words on one task."""
+        return _artefact(f"finetune-glue/baselines/{task}-", "baseline", self.task(task).fingerprint)
+
+    @property
+    def uses_probe(self) -> bool:
+        return self.config.finetune.data == "probe"
+
+    @cached_property
+    def _digests(self) -> "Digests":
+        return Digests(self.artifacts)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Returns the SHA-256 of the parts' canonical JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _artefact(prefix: str, kind: str, *parts: Any) -> Artefact:
+    digest = fingerprint(kind, FORMATS[kind], *parts)
+    return Artefact(prefix + digest[:8], digest)
+
+
+def _python() -> str:
+    return f"{platform.python_implementation()} {sys.version}"
+
+
+class Digests:
+    """Content hashes of input files, remembered by (size, modification time) beside the artefacts.
+
+    Where an input is gone (the artefacts were copied to another machine), the remembered hash stands.
+    """
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._path = artifacts.path("inputs.json")
+        self._seen: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+
+    def source(self, source: Source) -> str:
+        """Returns a hash of the source's file names and contents; raises InputError if it is missing."""
+        return _python() if source.kind == "cpython" else self.folder(Path(source.path))
+
+    def folder(self, path: Path) -> str:
+        """Returns a hash of a file, or of the names and contents of all files below a folder."""
+        known = self._seen.setdefault(str(path), {"digest": "", "files": {}})
+        if not path.exists():
+            if not known["digest"]:
+                del self._seen[str(path)]
+                raise InputError(f"{path} does not exist")
+            return str(known["digest"])
+        files: dict[str, list[Any]] = {}
+        for file in input_files(path):
+            name = file.relative_to(path).as_posix() if file != path else file.name
+            stat = file.stat()
+            old = known["files"].get(name)
+            fresh = old is None or old[:2] != [stat.st_size, stat.st_mtime_ns]
+            files[name] = [stat.st_size, stat.st_mtime_ns, sha256(file) if fresh else old[2]]
+        digest = fingerprint(sorted((name, entry[2]) for name, entry in files.items()))
+        if known["files"] != files:
+            self._seen[str(path)] = {"digest": digest, "files": files}
+            write_json(self._path, self._seen)
+        return digest
+
+
+def input_files(path: Path) -> list[Path]:
+    """Returns the files at or below `path` in sorted order of their names, hidden ones left out."""
+    if path.is_file():
+        return [path]
+    files = (p for p in path.rglob("*") if p.is_file())
+    return sorted(
+        (p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)),
+        key=lambda p: p.relative_to(path).as_posix(),
+    )

@@ -1,0 +1,99 @@
+"""The rows that stages leave on disk for each other. A stage writes them, another reads them back."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+class CorpusManifest(Row):
+    """What prepare-corpus made. Counts are of the whole corpus, validation included."""
+
+    documents: int
+    paragraphs: int
+    sentences: int
+    words: int
+    tokens: int
+    unknown_tokens: int
+    train_sequences: int
+    validation_sequences: int
+    dropped: dict[str, int]
+    """Paragraphs dropped, by clean-up rule."""
+    problems: list[str]
+    """Inputs that were repaired or skipped, one line each."""
+    vocab_size: int
+    block_length: int
+    train: list[str]
+    """Shards, as paths below the artifact directory without their suffixes."""
+    validation: list[str]
+    tokenizer: str
+
+
+class Checkpoint(Row):
+    """A milestone: a trained encoder (and MAP-Net) at one step."""
+
+    method: str
+    pretrain_seed: int
+    step: int
+    path: str
+    """Folder below the artifact directory."""
+    fingerprint: str
+    """SHA-256 of the weights."""
+    tokens: int
+    """Tokens seen, padding not counted."""
+    flops: float
+    seconds: float
+    """Training time up to here, resumed parts added up."""
+    device: str
+    validation_loss: float
+    """Nats a token under the fixed uniform masks."""
+
+
+class MaskedWord(Row):
+    """One word of a sentence in Figure 2."""
+
+    text: str
+    probability: float
+    """MAP-Net's probability of its tokens, summed."""
+    masked: bool
+
+
+class EpochScores(Row):
+    epoch: int
+    train_loss: float
+    metrics: dict[str, float]
+    """By name; for MNLI the mismatched set's carry the suffix "-mm"."""
+
+
+class FinetuneRun(Row):
+    """One fine-tuning run: one checkpoint, task, setting and seed."""
+
+    method: str
+    pretrain_seed: int
+    step: int
+    checkpoint: str
+    """SHA-256 of the weights that it started from."""
+    task: str
+    batch_size: int
+    lr: float
+    seed: int
+    train_examples: int
+    dev_examples: int
+    epochs: list[EpochScores]
+    failure: str
+    """Empty, or why the run ended early; a failed run is shown and counted, never dropped."""
+    device: str
+
+
+class Baseline(Row):
+    """What a predictor without an encoder scores on a task's dev set."""
+
+    task: str
+    name: str
+    metrics: dict[str, float]

@@ -1,0 +1,99 @@
+"""English prose that every Python installation carries: docstrings and the topics of `help()`.
+
+The demo's corpus and probe tasks come from here, so nothing is downloaded and nothing is shipped.
+Every fifth module (by the hash of its name) is held out of the corpus, for the probe tasks.
+"""
+
+import ast
+import hashlib
+import inspect
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HELD_OUT_EVERY = 5
+SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """One docstring, dedented; `owner` is the dotted name of what it documents."""
+
+    owner: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A module's docstrings in source order, or one `help()` topic."""
+
+    name: str
+    docstrings: tuple[Docstring, ...]
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the probe tasks, and not the corpus, are made from this document."""
+        digest = hashlib.sha256(self.name.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % HELD_OUT_EVERY == 0
+
+    @property
+    def is_topic(self) -> bool:
+        return self.name.startswith("topic ")
+
+
+def harvest() -> Iterator[Document]:
+    """Yields the running Python's documents in a fixed order: modules by path, then topics by name."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
+        relative = path.relative_to(root)
+        if SKIPPED_FOLDERS.isdisjoint(relative.parts[:-1]) and relative.parts[0] != "pydoc_data":
+            name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+            if docstrings := tuple(_docstrings(path, name)):
+                yield Document(name, docstrings)
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        yield Document(f"topic {name}", (Docstring(name, _without_markup(topics[name])),))
+
+
+def paragraphs(text: str) -> list[str]:
+    """Returns the prose paragraphs of a docstring: code, doctests, tables and field lists left out."""
+    kept = []
+    for block in re.split(r"\n\s*\n", text):
+        lines = block.splitlines()
+        indented = sum(line.startswith("    ") for line in lines)
+        if lines and indented < len(lines) and not any(line.lstrip().startswith((">>>", "...", "|", "+-")) for line in lines):
+            kept.append(" ".join(" ".join(lines).split()))
+    return kept
+
+
+def _docstrings(path: Path, module: str) -> Iterator[Docstring]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's sources
+            tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # a deliberately broken file, or one for another Python
+    yield from _walk(tree, module)
+
+
+def _walk(node: ast.AST, owner: str) -> Iterator[Docstring]:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if text := ast.get_docstring(node, clean=True):
+            yield Docstring(owner, text)
+        for child in ast.iter_child_nodes(node):
+            name = getattr(child, "name", "")
+            yield from _walk(child, f"{owner}.{name}" if name else owner)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child, f"{owner}.{child.name}" if hasattr(child, "name") else owner)
+
+
+def _without_markup(text: str) -> str:
+    """Returns a topic without the underlines, emphasis and cross-reference marks of its source."""
+    text = inspect.cleandoc(text)
+    text = re.sub(r"^[*=\-~^\"]{3,}\s*$", "", text, flags=re.MULTILINE)
+    return re.sub(r"[*`]+|(?<=\s)\"|\"(?=[\s,.)])", "", text)
