@@ -111,7 +111,7 @@ def publishing(path: Path) -> Iterator[Path]:
             _flush(file)
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _flush(path.parent)
     finally:
         if temporary.is_dir():

@@ -9,7 +9,6 @@ import difflib
 import os
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -342,7 +341,9 @@ def resolve(
         config = Config.model_validate(values)
     except ValidationError as error:
         raise UsageError(_explain(error, values, origins)) from None
-    return Resolved(config, {key: _origin(key, origins) or "default" for key in flatten(config.model_dump(mode="json"))})
+    return Resolved(
+        config, {key: _origin(key, origins) or "default" for key in flatten(config.model_dump(mode="json"))}
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -460,17 +461,16 @@ def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[st
 
 def _known_keys(path: list[str]) -> list[str]:
     """Returns the keys of the section at `path`, found by walking the models' annotations."""
-    model: Any = Config
+    annotation: Any = Config
     for part in path:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = model.model_fields[part].annotation
-        elif part.isdigit() or typing.get_origin(model) is dict:
-            pass  # a list index or a method's name: the element type was taken already
+        if typing.get_origin(annotation) is Annotated:
+            annotation = typing.get_args(annotation)[0]
+        if typing.get_origin(annotation) is dict:  # a method's name
+            annotation = typing.get_args(annotation)[1]
+        elif typing.get_origin(annotation) is tuple:  # an index
+            annotation = typing.get_args(annotation)[0]
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and part in annotation.model_fields:
+            annotation = annotation.model_fields[part].annotation
         else:
             return []
-        while typing.get_origin(model) in (tuple, dict, Annotated, types.UnionType):
-            inner = [a for a in typing.get_args(model) if isinstance(a, type) and issubclass(a, BaseModel)]
-            if not inner:
-                return []
-            model = inner[0]
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

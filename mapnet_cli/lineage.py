@@ -11,7 +11,7 @@ import json
 import platform
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ class Lineage:
     def __init__(self, config: Config, artifacts: Artifacts) -> None:
         self.config = config
         self.artifacts = artifacts
+        # a grid of 10,240 runs asks for these again and again
+        self.pretraining = cache(self._pretraining)
+        self.task = cache(self._task)
 
     @cached_property
     def text(self) -> Artefact:
@@ -53,10 +56,18 @@ class Lineage:
     def corpus(self) -> Artefact:
         """Vocabulary and token shards."""
         corpus = self.config.corpus.results_view()
-        names = ("vocab_size", "bpe_sample_words", "blocks", "block_length", "cross_documents", "validation_every", "seed")
+        names = (
+            "vocab_size",
+            "bpe_sample_words",
+            "blocks",
+            "block_length",
+            "cross_documents",
+            "validation_every",
+            "seed",
+        )
         return _artefact("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
 
-    def pretraining(self, method: str, seed: int) -> Artefact:
+    def _pretraining(self, method: str, seed: int) -> Artefact:
         """One model trained by one method from one seed, all milestones."""
         config = self.config
         settings = config.pretrain.results_view()
@@ -71,7 +82,7 @@ class Lineage:
         """The built-in probe tasks in GLUE's file layout."""
         return _artefact("finetune-glue/probe-", "probe", self.config.finetune.seed, _python())
 
-    def task(self, name: str) -> Artefact:
+    def _task(self, name: str) -> Artefact:
         """One GLUE task, tokenised with the corpus's vocabulary."""
         finetune = self.config.finetune
         data = self.probe.fingerprint if self.uses_probe else self._digests.folder(Path(finetune.data) / name)
@@ -85,7 +96,17 @@ class Lineage:
     ) -> Artefact:
         """One fine-tuning run."""
         settings = self.config.finetune.results_view()
-        for swept in ("data", "tasks", "batch_sizes", "learning_rates", "seeds", "baselines", "epoch", "metrics", "seed"):
+        for swept in (
+            "data",
+            "tasks",
+            "batch_sizes",
+            "learning_rates",
+            "seeds",
+            "baselines",
+            "epoch",
+            "metrics",
+            "seed",
+        ):
             del settings[swept]
         return _artefact(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/batch{batch_size}-lr{lr:g}-seed{seed}-",

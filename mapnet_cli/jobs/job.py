@@ -4,6 +4,7 @@ Every engine calls the same `run_job` and decides only where it runs.
 """
 
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,12 +69,19 @@ def is_done(job: Job, artifacts: Artifacts) -> bool:
     return marker is not None and marker.fingerprint == job.fingerprint
 
 
+def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:
+    """Returns the keys of the job's inputs that don't stand yet."""
+    return [key for key in job.needs if artifacts.marker(key) is None]
+
+
 def run_job(job: Job, artifacts: Artifacts, report: Report, force: bool = False) -> Marker:
     """Runs the job unless it is done, publishes its marker last, and returns it."""
     if not force and is_done(job, artifacts):
         marker = artifacts.marker(job.key)
         assert marker is not None
         return marker
+    if force and artifacts.path(job.key).is_dir():
+        shutil.rmtree(artifacts.path(job.key))  # or a training would go on from its own end
     start = time.monotonic()
     output = job.fn(artifacts, report, **job.args)
     marker = Marker(

@@ -22,8 +22,8 @@ from typing import Any
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.console import Console
-from mapnet_cli.errors import Interrupted, MapnetError
-from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, run_job
+from mapnet_cli.errors import Interrupted, MapnetError, UsageError
+from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, run_job
 
 ATTEMPTS = 3
 REPORT_INTERVAL = 0.5
@@ -59,6 +59,7 @@ class LocalEngine:
         for phase in phases:
             jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
             self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(jobs))
+            jobs = self._ready(phase, jobs)
             try:
                 failures = self._run_inline(jobs) if self.workers == 0 else self._run_jobs(jobs, phase)
             finally:
@@ -66,6 +67,18 @@ class LocalEngine:
             if failures:
                 more = f" ({len(failures)} of {len(jobs)} {phase.unit}s failed)" if len(jobs) > 1 else ""
                 raise type(failures[0])(f"{failures[0]}{more}")
+
+    def _ready(self, phase: Phase, jobs: list[Job]) -> list[Job]:
+        """Returns the jobs whose inputs stand; says which don't, and raises UsageError if that is all of them."""
+        waiting = {job.key: missing for job in jobs if (missing := missing_needs(job, self.artifacts))}
+        if waiting:
+            inputs = sorted({key for missing in waiting.values() for key in missing})
+            shown = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
+            message = f"{phase.name}: {len(waiting)} of {len(jobs)} {phase.unit}s wait for inputs not made yet: {shown}"
+            if len(waiting) == len(jobs):
+                raise UsageError(f"{message}. Run the command that makes them with the same options, or `mapnet run`")
+            self.console.warn(message)
+        return [job for job in jobs if job.key not in waiting]
 
     def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
         for job in jobs:

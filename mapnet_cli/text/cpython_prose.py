@@ -44,19 +44,24 @@ class Document:
         return self.name.startswith("topic ")
 
 
-def harvest() -> Iterator[Document]:
-    """Yields the running Python's documents in a fixed order: modules by path, then topics by name."""
-    root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
-        relative = path.relative_to(root)
-        if SKIPPED_FOLDERS.isdisjoint(relative.parts[:-1]) and relative.parts[0] != "pydoc_data":
-            name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
-            if docstrings := tuple(_docstrings(path, name)):
-                yield Document(name, docstrings)
+def harvest(part: int = 0, parts: int = 1) -> Iterator[Document]:
+    """Yields the running Python's documents in a fixed order: modules by path, then topics by name.
+
+    With `parts` above 1, only the documents of one of so many consecutive parts: cheap, because
+    parsing a module takes most of the time.
+    """
     from pydoc_data.topics import topics
 
-    for name in sorted(topics):
-        yield Document(f"topic {name}", (Docstring(name, _without_markup(topics[name])),))
+    root = Path(sysconfig.get_path("stdlib"))
+    modules = filter(_is_prose, (path.relative_to(root) for path in root.rglob("*.py")))
+    items: list[Path | str] = [*sorted(modules, key=lambda path: path.as_posix()), *sorted(topics)]
+    for item in items[len(items) * part // parts : len(items) * (part + 1) // parts]:
+        if isinstance(item, str):
+            yield Document(f"topic {item}", (Docstring(item, _without_markup(topics[item])),))
+            continue
+        name = ".".join(item.with_suffix("").parts).removesuffix(".__init__")
+        if docstrings := tuple(_docstrings(root / item, name)):
+            yield Document(name, docstrings)
 
 
 def paragraphs(text: str) -> list[str]:
@@ -65,9 +70,17 @@ def paragraphs(text: str) -> list[str]:
     for block in re.split(r"\n\s*\n", text):
         lines = block.splitlines()
         indented = sum(line.startswith("    ") for line in lines)
-        if lines and indented < len(lines) and not any(line.lstrip().startswith((">>>", "...", "|", "+-")) for line in lines):
+        if (
+            lines
+            and indented < len(lines)
+            and not any(line.lstrip().startswith((">>>", "...", "|", "+-")) for line in lines)
+        ):
             kept.append(" ".join(" ".join(lines).split()))
     return kept
+
+
+def _is_prose(relative: Path) -> bool:
+    return SKIPPED_FOLDERS.isdisjoint(relative.parts[:-1]) and relative.parts[0] != "pydoc_data"
 
 
 def _docstrings(path: Path, module: str) -> Iterator[Docstring]:

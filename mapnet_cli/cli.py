@@ -1,0 +1,268 @@
+"""The command line: a few lines a command. Stages are imported inside commands, so that --help is quick."""
+
+import functools
+import inspect
+import json
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mapnet_cli import __version__
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config, Resolved, resolve
+from mapnet_cli.console import Console
+from mapnet_cli.errors import Interrupted, MapnetError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Variance-reduced language-model pretraining with a mask proposal network (MAP-Net): from raw text to Table 3.\n\n"
+    "All commands share one config and one artifact directory. Start with: mapnet run --recipe demo",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at the config.")
+app.add_typer(config_app, name="config")
+
+CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to show"
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="demo (when nothing is named) or paper.", rich_help_panel=CONFIG_PANEL)
+]
+FileOption = Annotated[
+    Path | None, typer.Option("--config", help="A TOML file with your settings.", rich_help_panel=CONFIG_PANEL)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.", rich_help_panel=CONFIG_PANEL
+    ),
+]
+ArtifactsOption = Annotated[
+    Path, typer.Option("--artifacts", help="The artifact directory.", rich_help_panel=CONFIG_PANEL)
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes side by side; 0: all in this one. Default: one a core.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would run, and run nothing.", rich_help_panel=RUN_PANEL)
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Run it again even where it is done.", rich_help_panel=RUN_PANEL)
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only warnings and errors.", rich_help_panel=OUTPUT_PANEL)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.", rich_help_panel=OUTPUT_PANEL)]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the shared options say."""
+
+    resolved: Resolved
+    artifacts: Artifacts
+    workers: int
+    dry_run: bool
+    force: bool
+    console: Console
+
+    @property
+    def config(self) -> Config:
+        return self.resolved.config
+
+
+def _shared_options(
+    recipe: RecipeOption = None,
+    config: FileOption = None,
+    set_: SetOption = None,
+    artifacts: ArtifactsOption = Path("artifacts"),
+    workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> Invocation:
+    from mapnet_cli.jobs.resources import cores
+
+    console = Console(quiet=quiet, as_json=json_)
+    resolved = resolve(recipe, config, set_ or ())
+    return Invocation(resolved, Artifacts(artifacts), cores() if workers is None else workers, dry_run, force, console)
+
+
+RUNNING = ("recipe", "config", "set_", "artifacts", "workers", "dry_run", "force", "quiet", "json_")
+LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
+
+
+def command(
+    group: typer.Typer, name: str, options: tuple[str, ...]
+) -> Callable[[Callable[[Invocation], None]], Callable[[Invocation], None]]:
+    """Registers a function of an Invocation as a command with these shared options and mapnet's exit codes."""
+
+    def register(function: Callable[[Invocation], None]) -> Callable[[Invocation], None]:
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            try:
+                signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+                function(_shared_options(**values))
+            except MapnetError as error:
+                _fail(str(error), error.exit_code)
+            except KeyboardInterrupt:
+                _fail("interrupted; the same command goes on where it stopped", Interrupted.exit_code)
+            except OSError as error:  # full disk, read-only folder
+                _fail(str(error), MapnetError.exit_code)
+
+        parameters = inspect.signature(_shared_options).parameters
+        signature = inspect.Signature([parameters[option] for option in options])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {option: parameters[option].annotation for option in options}
+        group.command(name)(run)
+        return function
+
+    return register
+
+
+def _as_keyboard_interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, exit_code: int) -> None:
+    Console().error(message)
+    raise typer.Exit(exit_code)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mapnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _run(names: Sequence[str], invocation: Invocation) -> None:
+    """Runs stages, or says what would run."""
+    from mapnet_cli import stages
+
+    at = invocation
+    if not at.dry_run:
+        stages.run_stages(names, at.config, at.artifacts, at.console, at.workers, at.force)
+        if at.console.as_json and "pretrain" not in names:
+            at.console.json(stages.status(at.config, at.artifacts))
+        return
+    rows = stages.foretell(names, at.config, at.artifacts, at.workers)
+    if at.console.as_json:
+        at.console.json(rows)
+        return
+    for row in rows:
+        kept = f", {row['done']} done already" if row["done"] else ""
+        at.console.data(
+            f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{kept}"
+        )
+        for line in row.get("estimate", []):
+            at.console.data(f"{'':<15} {'':<14} {line}")
+
+
+@command(app, "prepare-corpus", RUNNING)
+def prepare_corpus(invocation: Invocation) -> None:
+    """Turn raw text into a vocabulary and token shards."""
+    _run(["prepare-corpus"], invocation)
+
+
+@command(app, "pretrain", RUNNING)
+def pretrain(invocation: Invocation) -> None:
+    """Train an encoder by each method that the config names, from the prepared corpus."""
+    _run(["pretrain"], invocation)
+
+
+@command(app, "finetune-glue", RUNNING)
+def finetune_glue(invocation: Invocation) -> None:
+    """Fine-tune every checkpoint on the GLUE tasks: settings x seeds, one record a run."""
+    _run(["finetune-glue"], invocation)
+
+
+@command(app, "report", LOOKING)
+def report(invocation: Invocation) -> None:
+    """Make Table 3, its per-task companion and the figures of what is finished."""
+    from mapnet_cli.report import render
+    from mapnet_cli.report.stage import build
+
+    with invocation.artifacts.lock("report"):
+        built = build(invocation.config, invocation.artifacts)
+    if invocation.console.as_json:
+        invocation.console.json(built.to_json())
+        return
+    for table in (built.tasks, built.table3):
+        invocation.console.data(render.to_rich(table))
+    invocation.console.data(f"Report: {built.folder / 'report.md'}")
+    if built.next_command:
+        invocation.console.warn(f"the report is partial; next: {built.next_command}")
+
+
+@command(app, "run", RUNNING)
+def run(invocation: Invocation) -> None:
+    """Do all four in order: prepare-corpus, pretrain, finetune-glue, report. Finished work is skipped."""
+    from mapnet_cli.stages import STAGES
+
+    _run(STAGES, invocation)
+    if not invocation.dry_run:
+        report(invocation)
+
+
+@command(app, "status", LOOKING)
+def status(invocation: Invocation) -> None:
+    """Show what is done, running and missing."""
+    from mapnet_cli.stages import status
+
+    rows = status(invocation.config, invocation.artifacts)
+    if invocation.console.as_json:
+        invocation.console.json(rows)
+        return
+    for row in rows:
+        state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
+        invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
+
+
+@command(config_app, "show", LOOKING)
+def config_show(invocation: Invocation) -> None:
+    """Print the resolved config with the origin of each value."""
+    from mapnet_cli.config import flatten
+
+    values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
+    if invocation.console.as_json:
+        invocation.console.json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
+        return
+    for key, value in values.items():
+        typer.echo(f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}")
+
+
+@command(app, "doctor", LOOKING)
+def doctor(invocation: Invocation) -> None:
+    """Show versions, memory, disk, threads and GPU: what to send along with a question."""
+    from mapnet_cli.doctor import facts
+
+    rows = facts(invocation.artifacts.root)
+    if invocation.console.as_json:
+        invocation.console.json(rows)
+        return
+    for name, value in rows.items():
+        typer.echo(f"{name:<16} {value}")
+
+
+def main() -> None:
+    app(prog_name="mapnet")

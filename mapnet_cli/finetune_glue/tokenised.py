@@ -1,0 +1,75 @@
+"""A task's examples as token ids on disk: written by one job, read by many runs."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mapnet_cli.artifacts import publishing
+from mapnet_cli.finetune_glue.tasks import Examples
+from mapnet_cli.text import bpe
+from mapnet_cli.text.normalise import prepare_line
+from mapnet_cli.vocabulary import CLS, PAD, SEP
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """`[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]` of each example (fairseq's layout), and its label."""
+
+    tokens: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint32]:
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Returns the examples' ids [B, L], padded to the longest of them."""
+        out = np.full((len(indices), int(self.lengths[indices].max())), PAD, dtype=np.int64)
+        for row, index in enumerate(indices):
+            out[row, : self.lengths[index]] = self[index]
+        return out
+
+
+def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: int) -> tuple[Tokenised, int]:
+    """Returns the examples as ids, and how many were cut to `max_length` (from their longer text's end)."""
+    pieces = bpe.load(tokenizer)
+    fields = [
+        bpe.encode(pieces, [prepare_line(row[i], lowercase) for row in examples.texts])
+        for i in range(len(examples.texts[0]))
+    ]
+    sequences, cut = [], 0
+    for row in zip(*fields, strict=True):
+        texts = [list(ids) for ids in row]
+        room = max_length - (2 if len(texts) == 1 else 4)
+        cut += sum(map(len, texts)) > room
+        while sum(map(len, texts)) > room:
+            max(texts, key=len).pop()
+        sequence = [CLS, *texts[0], SEP]
+        for text in texts[1:]:
+            sequence += [SEP, *text, SEP]
+        sequences.append(sequence)
+    offsets = np.cumsum([0, *map(len, sequences)], dtype=np.int64)
+    tokens = np.array([token for sequence in sequences for token in sequence], dtype=np.uint32)
+    return Tokenised(tokens, offsets, np.array(examples.labels, dtype=np.float32)), cut
+
+
+def save(path: Path, data: Tokenised) -> None:
+    with publishing(path) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, tokens=data.tokens, offsets=data.offsets, labels=data.labels)
+
+
+@lru_cache(maxsize=32)
+def load(path: Path) -> Tokenised:
+    """Returns a file's examples, kept in memory for the next run of this process."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Tokenised(arrays["tokens"], arrays["offsets"], arrays["labels"])

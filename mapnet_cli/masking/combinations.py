@@ -1,0 +1,41 @@
+"""Which strategy, estimator and objective go together: wrong names and senseless mixtures are refused early."""
+
+import difflib
+from collections.abc import Iterable
+
+from mapnet_cli.config import Method
+from mapnet_cli.errors import UsageError
+from mapnet_cli.masking.importance import ESTIMATORS
+from mapnet_cli.masking.objectives import OBJECTIVES
+from mapnet_cli.masking.strategies import STRATEGIES
+
+
+def check_method(name: str, method: Method) -> None:
+    """Raises UsageError naming the key if the method's parts don't exist or make no sense together."""
+    _check_name(f"method.{name}.strategy", method.strategy, STRATEGIES)
+    _check_name(f"method.{name}.estimator", method.estimator, ESTIMATORS)
+    _check_name(f"method.{name}.objective", method.objective, ["none", *OBJECTIVES])
+    proposes = STRATEGIES[method.strategy].needs_proposal
+    if proposes and method.objective == "none":
+        raise UsageError(
+            f"method.{name}: strategy {method.strategy!r} draws from MAP-Net, but objective is 'none', so MAP-Net "
+            f"would stay at its random start; set method.{name}.objective to one of {', '.join(OBJECTIVES)}"
+        )
+    if not proposes and method.objective != "none":
+        raise UsageError(
+            f"method.{name}: objective {method.objective!r} trains MAP-Net, but strategy {method.strategy!r} never "
+            f"draws from it; set method.{name}.objective to 'none' or the strategy to 'mapnet'"
+        )
+    if not proposes and method.estimator != "none":
+        raise UsageError(
+            f"method.{name}: estimator {method.estimator!r} weighs masks by MAP-Net's proposal, but strategy "
+            f"{method.strategy!r} has none; set method.{name}.estimator to 'none'"
+        )
+
+
+def _check_name(key: str, value: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if value not in names:
+        near = difflib.get_close_matches(value, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{key}: there is no {value!r}; choose one of {', '.join(names)}{hint}")

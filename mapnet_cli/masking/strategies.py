@@ -1,0 +1,46 @@
+"""Masking strategies: where the masks of a batch go. One function each, one line in the table.
+
+To add one, see docs/extend.md. Shapes: B sequences, L positions, K masked positions of a sequence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mapnet_cli.masking.sampling import Masks, gumbel_top_k, uniform_log_q
+
+
+@dataclass(frozen=True)
+class MaskRequest:
+    """What a strategy may look at. `log_q_BL` is MAP-Net's proposal, without gradient, where it exists."""
+
+    tokens_BL: Tensor
+    maskable_BL: Tensor
+    counts_B: Tensor
+    largest: int
+    noise_BL: Tensor
+    log_q_BL: Tensor | None = None
+
+
+def uniform(request: MaskRequest) -> Masks:
+    """Every set of K maskable positions is equally likely (the paper's RandMask)."""
+    return gumbel_top_k(uniform_log_q(request.maskable_BL), request.counts_B, request.largest, request.noise_BL)
+
+
+def mapnet(request: MaskRequest) -> Masks:
+    """K positions drawn without replacement from MAP-Net's multinomial (section 3.3)."""
+    assert request.log_q_BL is not None
+    return gumbel_top_k(request.log_q_BL, request.counts_B, request.largest, request.noise_BL)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    draw: Callable[[MaskRequest], Masks]
+    needs_proposal: bool = False
+
+
+STRATEGIES = {
+    "uniform": Strategy(uniform),
+    "mapnet": Strategy(mapnet, needs_proposal=True),
+}

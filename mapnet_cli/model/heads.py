@@ -1,0 +1,45 @@
+"""What stands on the encoder: the masked-language-model head and the classification head.
+
+Shapes: N positions gathered from a batch, B sequences, H hidden size, V vocabulary (padded inside).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mapnet_cli.model.transformer import LAYER_NORM_EPS, padded_vocabulary
+
+NO_TOKEN = -1e4
+"""Logit of the padding rows of the vocabulary: their probability is exactly 0 in float32."""
+
+
+class MaskedLMHead(nn.Module):
+    """BERT's: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias."""
+
+    def __init__(self, hidden: int, vocab_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.padding = padded_vocabulary(vocab_size) - vocab_size
+
+    def forward(self, hidden_NH: Tensor, embeddings_VH: Tensor) -> Tensor:
+        """Returns logits [N, V], V padded."""
+        bias_V = F.pad(self.bias, (0, self.padding), value=NO_TOKEN)
+        return F.linear(self.norm(F.gelu(self.dense(hidden_NH))), embeddings_VH, bias_V)
+
+
+class ClassificationHead(nn.Module):
+    """fairseq's sentence head on [CLS]: dropout, dense, tanh, dropout, out."""
+
+    def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, outputs)
+
+    def forward(self, hidden_BLH: Tensor) -> Tensor:
+        """Returns [B, outputs]: logits, or for regression one value."""
+        x_BH = torch.tanh(self.dense(self.dropout(hidden_BLH[:, 0])))
+        logits: Tensor = self.out(self.dropout(x_BH))
+        return logits

@@ -1,0 +1,72 @@
+"""Weights under the names of Hugging Face's `BertForMaskedLM`, both ways.
+
+That model adds a segment embedding to every token. Ours has none: outgoing it is zero, incoming
+the first segment's vector is added to the positions, which gives the same sums.
+"""
+
+import torch
+from torch import Tensor
+
+from mapnet_cli.model.pretraining import PretrainingModel
+
+_LAYER = {
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "ffn_in": "intermediate.dense",
+    "ffn_out": "output.dense",
+    "ffn_norm": "output.LayerNorm",
+}
+_EMBEDDINGS = "bert.embeddings"
+_HEAD = "cls.predictions"
+
+
+def to_hugging_face(model: PretrainingModel) -> dict[str, Tensor]:
+    """Returns the encoder and MLM head as `BertForMaskedLM`'s state dict; the vocabulary's padding is cut."""
+    state = model.state_dict()
+    vocab = model.encoder.vocab_size
+    words = state["encoder.tokens.weight"][:vocab]
+    out = {
+        f"{_EMBEDDINGS}.word_embeddings.weight": words,
+        f"{_EMBEDDINGS}.position_embeddings.weight": state["encoder.stack.positions.weight"],
+        f"{_EMBEDDINGS}.token_type_embeddings.weight": torch.zeros(2, words.shape[1]),
+        f"{_HEAD}.bias": state["head.bias"],
+        f"{_HEAD}.decoder.weight": words,
+        f"{_HEAD}.decoder.bias": state["head.bias"],
+    }
+    for kind in ("weight", "bias"):
+        out[f"{_EMBEDDINGS}.LayerNorm.{kind}"] = state[f"encoder.stack.norm.{kind}"]
+        out[f"{_HEAD}.transform.dense.{kind}"] = state[f"head.dense.{kind}"]
+        out[f"{_HEAD}.transform.LayerNorm.{kind}"] = state[f"head.norm.{kind}"]
+        for i in range(model.encoder.config.layers):
+            ours, theirs = f"encoder.stack.layers.{i}", f"bert.encoder.layer.{i}"
+            for part, value in zip(
+                ("query", "key", "value"), state[f"{ours}.attention.qkv.{kind}"].chunk(3), strict=True
+            ):
+                out[f"{theirs}.attention.self.{part}.{kind}"] = value
+            for name, other in _LAYER.items():
+                out[f"{theirs}.{other}.{kind}"] = state[f"{ours}.{name}.{kind}"]
+    return {name: value.clone().contiguous() for name, value in out.items()}
+
+
+def from_hugging_face(state: dict[str, Tensor], model: PretrainingModel) -> None:
+    """Copies a `BertForMaskedLM` state dict into the encoder and MLM head. Raises KeyError for a missing weight."""
+    words = state[f"{_EMBEDDINGS}.word_embeddings.weight"]
+    padding = model.encoder.tokens.num_embeddings - len(words)
+    ours_state = {
+        "encoder.tokens.weight": torch.cat([words, words.new_zeros(padding, words.shape[1])]),
+        "encoder.stack.positions.weight": state[f"{_EMBEDDINGS}.position_embeddings.weight"]
+        + state[f"{_EMBEDDINGS}.token_type_embeddings.weight"][0],
+        "head.bias": state[f"{_HEAD}.bias"],
+    }
+    for kind in ("weight", "bias"):
+        ours_state[f"encoder.stack.norm.{kind}"] = state[f"{_EMBEDDINGS}.LayerNorm.{kind}"]
+        ours_state[f"head.dense.{kind}"] = state[f"{_HEAD}.transform.dense.{kind}"]
+        ours_state[f"head.norm.{kind}"] = state[f"{_HEAD}.transform.LayerNorm.{kind}"]
+        for i in range(model.encoder.config.layers):
+            ours, theirs = f"encoder.stack.layers.{i}", f"bert.encoder.layer.{i}"
+            parts = [state[f"{theirs}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+            ours_state[f"{ours}.attention.qkv.{kind}"] = torch.cat(parts)
+            for name, other in _LAYER.items():
+                ours_state[f"{ours}.{name}.{kind}"] = state[f"{theirs}.{other}.{kind}"]
+    missing, unexpected = model.load_state_dict(ours_state, strict=False)
+    assert not unexpected and all(name.startswith("proposal.") for name in missing)

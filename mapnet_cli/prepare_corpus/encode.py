@@ -1,0 +1,122 @@
+"""The fifth phase: sentences to token ids, packed into blocks, split into training and validation."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.prepare_corpus.slices import finished, read_sentences
+from mapnet_cli.text import bpe
+from mapnet_cli.text.shards import shard_files, writing_shard
+from mapnet_cli.vocabulary import CLS, SEP, UNK
+
+BATCH = 4_096
+"""Sentences that go to the tokenizer together."""
+
+
+class Packer:
+    """Fills blocks of at most `length` tokens, [CLS] ... [SEP], and hands each full one to `emit`.
+
+    blocks "complete": whole sentences one after another, as many as fit; a sentence that is longer
+    than a block is cut. "sentence": each sentence a block (or several). A block ends where its
+    document does, unless `cross_documents`.
+    """
+
+    def __init__(self, blocks: str, length: int, cross_documents: bool, emit: Callable[[list[int]], None]) -> None:
+        self._room = length - 2
+        self._whole = blocks == "complete"
+        self._cross_documents = cross_documents
+        self._emit = emit
+        self._block: list[int] = []
+
+    def add(self, sentence: Sequence[int]) -> None:
+        if len(self._block) + len(sentence) > self._room or not self._whole:
+            self.flush()
+        while len(sentence) > self._room:
+            self._block, sentence = list(sentence[: self._room]), sentence[self._room :]
+            self.flush()
+        self._block += sentence
+
+    def end_document(self) -> None:
+        if not self._cross_documents:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hands over what there is; call it at the end."""
+        if self._block:
+            self._emit([CLS, *self._block, SEP])
+        self._block = []
+
+
+def encode_slice(
+    artifacts: Artifacts,
+    report: Report,
+    *,
+    number: int,
+    sentences: str,
+    vocabulary: str,
+    tokenizer: str,
+    train: str,
+    validation: str,
+    blocks: str,
+    block_length: int,
+    cross_documents: bool,
+    validation_every: int,
+) -> Output:
+    """Writes the training and validation shards of slice `number`.
+
+    Every validation_every-th document of the whole corpus is held out, so the vocabulary's marker
+    says how many documents stand in earlier slices. The other strings are keys.
+    """
+    total = finished(artifacts, sentences).result["sentences"]
+    document = finished(artifacts, vocabulary).result["first_documents"][number]
+    loaded = bpe.load(artifacts.path(tokenizer))
+    shards = [artifacts.path(train), artifacts.path(validation)]
+    done = tokens = unknown = 0
+    with (
+        writing_shard(shards[0], loaded.get_vocab_size()) as train_shard,
+        writing_shard(shards[1], loaded.get_vocab_size()) as validation_shard,
+    ):
+        packers = [
+            Packer(blocks, block_length, cross_documents, shard.add) for shard in (train_shard, validation_shard)
+        ]
+        for ids in _encoded(loaded, artifacts.path(f"{sentences}.txt")):
+            packer = packers[document % validation_every == validation_every - 1]
+            if ids is None:
+                packer.end_document()
+                document += 1
+                continue
+            packer.add(ids)
+            tokens += len(ids)
+            unknown += ids.count(UNK)
+            done += 1
+            if done % BATCH == 0:
+                report(Progress(done, total, f"{tokens:,} tokens"))
+        for packer in packers:
+            packer.flush()
+    result = {
+        "tokens": tokens,
+        "unknown_tokens": unknown,
+        "train_sequences": len(train_shard),
+        "validation_sequences": len(validation_shard),
+    }
+    return Output([file for shard in shards for file in shard_files(shard)], result)
+
+
+def _encoded(tokenizer: Tokenizer, file: Path) -> Iterator[list[int] | None]:
+    """Yields the ids of each sentence, and None where a document ends."""
+    batch: list[str | None] = []
+    for paragraph in read_sentences(file):
+        batch += [None] if paragraph is None else paragraph
+        if len(batch) >= BATCH:
+            yield from _encoded_batch(tokenizer, batch)
+            batch = []
+    yield from _encoded_batch(tokenizer, batch)
+
+
+def _encoded_batch(tokenizer: Tokenizer, batch: list[str | None]) -> Iterator[list[int] | None]:
+    ids = bpe.encode(tokenizer, [line for line in batch if line is not None])
+    for line in batch:
+        yield None if line is None else next(ids)

@@ -1,0 +1,121 @@
+"""The third phase: sentences by spaCy on cased text, words by Moses, lower case last."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mapnet_cli.artifacts import Artifacts, publishing
+from mapnet_cli.errors import UsageError
+from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs
+from mapnet_cli.text.normalise import WordTokeniser
+
+ZONE_CHARS = 4_000_000
+"""Characters after which spaCy's string store is emptied; it would grow without bound."""
+CACHED_WORDS = 2_000_000
+"""spaCy's tokeniser remembers so many words; at its own default it runs at half the speed."""
+_UNNEEDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
+_OPENING_MARKS = re.compile(r"(?<=\s)[\"'(\[]+$")
+
+
+def segment_slice(
+    artifacts: Artifacts, report: Report, *, output: str, clean: str, keep: str, pipeline: str, lowercase: str
+) -> Output:
+    """Writes the kept paragraphs' sentences (OUTPUT.txt). `clean` is a key, `keep` a file, of earlier phases."""
+    finished(artifacts, clean)
+    kept = np.load(artifacts.path(keep), allow_pickle=False)
+    total = int(kept.sum())
+    split, tokenise = Segmenter(pipeline), WordTokeniser(lowercase)
+    counts = {"documents": 0, "paragraphs": 0, "sentences": 0, "words": 0}
+    file = artifacts.path(f"{output}.txt")
+    with publishing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        filled = False
+        for sentences in split(_kept(read_paragraphs(artifacts.path(f"{clean}.txt")), kept)):
+            if sentences is None:
+                handle.write("\n" if filled else "")
+                counts["documents"] += filled
+                filled = False
+                continue
+            lines = [words for words in map(tokenise, sentences) if words]
+            if lines:
+                handle.write("\n".join(lines) + "\n\n")
+                filled = True
+                counts["paragraphs"] += 1
+                counts["sentences"] += len(lines)
+                counts["words"] += sum(line.count(" ") + 1 for line in lines)
+                if counts["paragraphs"] % 500 == 0:
+                    report(Progress(counts["paragraphs"], total, f"{counts['words']:,} words"))
+    return Output([file], counts)
+
+
+def _kept(paragraphs: Iterable[str | None], keep: Any) -> Iterator[str | None]:
+    flags = iter(keep)
+    for paragraph in paragraphs:
+        if paragraph is None or next(flags):
+            yield paragraph
+
+
+class Segmenter:
+    """Cuts paragraphs into sentences with an installed spaCy pipeline, or "" for spaCy's English sentencizer.
+
+    Raises UsageError if the pipeline sets no sentence starts.
+    """
+
+    def __init__(self, pipeline: str) -> None:
+        self._name = pipeline
+        self._nlp = _pipeline(pipeline)
+
+    def __call__(self, paragraphs: Iterable[str | None]) -> Iterator[list[str] | None]:
+        """Yields each paragraph's sentences, and passes None (the end of a document) on."""
+        batch: list[str | None] = []
+        size = 0
+        for paragraph in paragraphs:
+            batch.append(paragraph)
+            size += len(paragraph or "")
+            if size >= ZONE_CHARS:
+                yield from self._segment(batch)
+                batch, size = [], 0
+        yield from self._segment(batch)
+
+    def _segment(self, batch: list[str | None]) -> Iterator[list[str] | None]:
+        with self._nlp.memory_zone():
+            documents = self._nlp.pipe(text for text in batch if text is not None)
+            for text in batch:
+                yield None if text is None else self._cut(text, next(documents))
+
+    def _cut(self, text: str, document: Any) -> list[str]:
+        if not document.has_annotation("SENT_START"):
+            raise UsageError(f"corpus.spacy_pipeline: {self._name!r} sets no sentence starts (no parser or senter)")
+        starts = _with_opening_marks(text, [sentence.start_char for sentence in document.sents])
+        sentences = (text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True))
+        return [sentence for sentence in sentences if sentence]
+
+
+def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
+    """Returns the sentence starts, moved before opening quotation marks and brackets.
+
+    The sentencizer ends a sentence after all punctuation that follows a full stop, the next
+    sentence's opening marks included: 'He came. " / Go!"'.
+    """
+    moved = [0]
+    for start in starts[1:]:
+        marks = _OPENING_MARKS.search(text, moved[-1], start)
+        begin = marks.start() if marks else start
+        if begin > moved[-1]:
+            moved.append(begin)
+    return moved
+
+
+def _pipeline(name: str) -> Any:
+    import spacy
+
+    if name:
+        nlp = spacy.load(name, exclude=_UNNEEDED)
+    else:
+        nlp = spacy.blank("en")
+        nlp.add_pipe("sentencizer")
+    if hasattr(nlp.tokenizer, "max_cache_size"):
+        nlp.tokenizer.max_cache_size = CACHED_WORDS
+    return nlp

@@ -1,0 +1,166 @@
+"""The wing's door: from text to a vocabulary, token shards and a manifest, as jobs over slices of the input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.jobs.job import Job, Output, Phase
+from mapnet_cli.lineage import Artefact, Lineage, fingerprint
+from mapnet_cli.prepare_corpus.encode import encode_slice
+from mapnet_cli.prepare_corpus.manifest import write_manifest
+from mapnet_cli.prepare_corpus.paragraphs import clean_slice, deduplicate
+from mapnet_cli.prepare_corpus.sentences import segment_slice
+from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
+from mapnet_cli.prepare_corpus.vocabulary import train_vocabulary
+
+PRELOAD = ("spacy", "sacremoses", "tokenizers")
+"""What the engine's workers should have imported before they start."""
+
+
+def check(config: Config) -> None:
+    """Raises UsageError if there is no source, or the spaCy pipeline is not installed (nothing is imported)."""
+    if not config.corpus.sources:
+        raise UsageError(
+            "corpus.sources is empty: name at least one, for instance\n"
+            '[[corpus.sources]]\nkind = "text"\npath = "my-corpus"'
+        )
+    name = config.corpus.spacy_pipeline
+    try:
+        if name and not Path(name).is_dir():
+            distribution(name)
+    except PackageNotFoundError:
+        raise UsageError(
+            f"corpus.spacy_pipeline: {name!r} is not installed; try python -m spacy download {name}, or leave it empty"
+        ) from None
+
+
+def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
+    """Returns the phases that make the config's corpus; no phase if it stands and its input is gone.
+
+    Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
+    if a source is missing or has no files, and what `check` raises.
+    """
+    check(config)
+    lineage = Lineage(config, artifacts)
+    if missing_source(config) and _stands(lineage):
+        return []
+    slices = input_slices(config)
+    keys = _Keys(lineage.text, lineage.corpus, len(slices))
+    return _text_phases(config, keys, slices) + _corpus_phases(config, keys)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Where everything goes; lists have one key a slice."""
+
+    text: Artefact
+    corpus: Artefact
+    slices: int
+
+    def _each(self, artefact: Artefact, name: str) -> list[str]:
+        return [f"{artefact.key}/{name}-{number:05}" for number in range(self.slices)]
+
+    @property
+    def clean(self) -> list[str]:
+        return self._each(self.text, "clean")
+
+    @property
+    def keep(self) -> str:
+        return f"{self.text.key}/deduplicate"
+
+    @property
+    def sentences(self) -> list[str]:
+        return self._each(self.text, "sentences")
+
+    @property
+    def vocabulary(self) -> str:
+        return f"{self.corpus.key}/vocabulary"
+
+    @property
+    def tokenizer(self) -> str:
+        return f"{self.corpus.key}/tokenizer.json"
+
+    @property
+    def encode(self) -> list[str]:
+        return self._each(self.corpus, "encode")
+
+    @property
+    def train(self) -> list[str]:
+        return self._each(self.corpus, "train")
+
+    @property
+    def validation(self) -> list[str]:
+        return self._each(self.corpus, "validation")
+
+
+def _text_phases(config: Config, keys: _Keys, slices: list[Slice]) -> list[Phase]:
+    corpus = config.corpus
+    clean = [
+        _job(keys.text, key, clean_slice, output=key, part=part, cleanup=corpus.cleanup, on_bad_utf8=corpus.on_bad_utf8)
+        for key, part in zip(keys.clean, slices, strict=True)
+    ]
+    keep = _job(
+        keys.text, keys.keep, deduplicate, keys.clean,
+        output=keys.keep, slices=keys.clean, enabled=corpus.cleanup.deduplicate,
+    )  # fmt: skip
+    sentences = [
+        _job(
+            keys.text, key, segment_slice, [clean_key, keys.keep],
+            output=key, clean=clean_key, keep=f"{keys.keep}-{number:05}.npy",
+            pipeline=corpus.spacy_pipeline, lowercase=corpus.lowercase,
+        )
+        for number, (key, clean_key) in enumerate(zip(keys.sentences, keys.clean, strict=True))
+    ]  # fmt: skip
+    return [Phase("clean", clean, "slice"), Phase("deduplicate", [keep]), Phase("sentences", sentences, "slice")]
+
+
+def _corpus_phases(config: Config, keys: _Keys) -> list[Phase]:
+    corpus = config.corpus
+    vocabulary = _job(
+        keys.corpus, keys.vocabulary, train_vocabulary, [*keys.clean, keys.keep, *keys.sentences],
+        tokenizer=keys.tokenizer, clean=keys.clean, deduplicate=keys.keep, sentences=keys.sentences,
+        vocab_size=corpus.vocab_size, sample_words=corpus.bpe_sample_words,
+        validation_every=corpus.validation_every, seed=corpus.seed,
+    )  # fmt: skip
+    encode = [
+        _job(
+            keys.corpus, key, encode_slice, [sentences, keys.vocabulary],
+            number=number, sentences=sentences, vocabulary=keys.vocabulary, tokenizer=keys.tokenizer,
+            train=train, validation=validation, blocks=corpus.blocks, block_length=corpus.block_length,
+            cross_documents=corpus.cross_documents, validation_every=corpus.validation_every,
+        )
+        for number, (key, sentences, train, validation) in enumerate(
+            zip(keys.encode, keys.sentences, keys.train, keys.validation, strict=True)
+        )
+    ]  # fmt: skip
+    manifest = _job(
+        keys.corpus, _manifest(keys.corpus), write_manifest,
+        [*keys.clean, keys.keep, *keys.sentences, keys.vocabulary, *keys.encode],
+        clean=keys.clean, deduplicate=keys.keep, sentences=keys.sentences, vocabulary=keys.vocabulary,
+        encode=keys.encode, train=keys.train, validation=keys.validation, tokenizer=keys.tokenizer,
+        vocab_size=corpus.vocab_size, block_length=corpus.block_length,
+    )  # fmt: skip
+    return [Phase("vocabulary", [vocabulary]), Phase("encode", encode, "slice"), Phase("manifest", [manifest])]
+
+
+def _job(
+    artefact: Artefact, key: str, fn: Callable[..., Output], needs: list[str] | tuple[()] = (), **args: Any
+) -> Job:
+    """Returns a job whose fingerprint is its artefact's and its own place in it (phase and slice)."""
+    return Job(key, fingerprint(artefact.fingerprint, key.rpartition("/")[2]), fn, args, tuple(needs))
+
+
+def _manifest(corpus: Artefact) -> str:
+    return f"{corpus.key}/manifest"
+
+
+def _stands(lineage: Lineage) -> bool:
+    try:
+        return lineage.artifacts.marker(_manifest(lineage.corpus)) is not None
+    except InputError:  # an input that was never seen
+        return False

@@ -1,0 +1,128 @@
+"""Held-out measures: the loss under fixed uniform masks, and sample masks for Figure 2.
+
+Shapes: B sequences, L positions, K masked positions of a sequence.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mapnet_cli.artifacts import write_json
+from mapnet_cli.config import Config, Method
+from mapnet_cli.masking import sampling
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.transformer import attention_mask
+from mapnet_cli.pretrain.batches import load_batch
+from mapnet_cli.records import MaskedWord
+from mapnet_cli.seeds import derive_seed
+from mapnet_cli.text import bpe
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.training.device import autocast
+from mapnet_cli.vocabulary import PAD
+
+MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
+"""Of the fixed validation masks: the paper's, for every method, so that losses compare."""
+FIXED_SEED = 0
+BATCH = 64
+FIGURE_TOKENS = 64
+"""Figure 2 shows the first so many tokens of a sequence."""
+COLLAPSED = 0.5
+"""A proposal is called collapsed when its entropy is below this share of the uniform one's."""
+
+
+@torch.no_grad()
+def validation_loss(
+    model: PretrainingModel, sequences: Sequences, count: int, device: torch.device, precision: str
+) -> float:
+    """Returns nats a masked token, under the same uniform masks for every method, seed and step."""
+    model.eval()
+    total, masked = torch.zeros((), dtype=torch.float64, device=device), 0
+    for start in range(0, min(count, len(sequences)), BATCH):
+        tokens_BL = load_batch(sequences, torch.arange(start, min(start + BATCH, count, len(sequences))))
+        generator = torch.Generator().manual_seed(derive_seed(FIXED_SEED, "validation masks", start))
+        noise = MaskNoise.draw(generator, *tokens_BL.shape)
+        maskable_BL = sampling.maskable_positions(tokens_BL)
+        counts_B = sampling.mask_counts(maskable_BL, MASK_RATE, noise.rounding_B)
+        largest = sampling.largest_count(tokens_BL.shape[1], MASK_RATE)
+        masks = STRATEGIES["uniform"].draw(MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL))
+        corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, model.encoder.vocab_size, REPLACE_MASK, REPLACE_RANDOM)
+        attend_BL = attention_mask(tokens_BL, PAD)
+        with autocast(device, precision):
+            logits_NV = model.token_logits(
+                corrupted_BL.to(device),
+                None if attend_BL is None else attend_BL.to(device),
+                masks.positions_BK.to(device),
+                masks.valid_BK.to(device),
+            )
+        targets_N = tokens_BL.gather(1, masks.positions_BK)[masks.valid_BK].to(device)
+        total += F.cross_entropy(logits_NV.float(), targets_N, reduction="sum")
+        masked += len(targets_N)
+    model.train()
+    return float(total) / max(masked, 1)
+
+
+@torch.no_grad()
+def write_figure2(
+    model: PretrainingModel, sequences: Sequences, method: Method, config: Config, tokenizer: Path, path: Path
+) -> None:
+    """Writes sentences with the masks that the method draws and the probability of each word (Figure 2)."""
+    model.eval()
+    device = model.encoder.tokens.weight.device
+    count = min(config.report.figure2_sentences, len(sequences))
+    # spread over the validation set, so that the sentences come from different documents
+    chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
+    tokens_BL = load_batch(sequences, chosen)[:, :FIGURE_TOKENS]
+    maskable_BL = sampling.maskable_positions(tokens_BL)
+    proposes = STRATEGIES[method.strategy].needs_proposal
+    if proposes:
+        attend_BL = attention_mask(tokens_BL, PAD)
+        attend_BL = None if attend_BL is None else attend_BL.to(device)
+        log_q_BL = model.propose(tokens_BL.to(device), attend_BL, maskable_BL.to(device)).cpu()
+    else:
+        log_q_BL = sampling.uniform_log_q(maskable_BL)
+    noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(FIXED_SEED, "figure 2")), *tokens_BL.shape)
+    counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
+    largest = sampling.largest_count(tokens_BL.shape[1], method.mask_rate)
+    request = MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL, log_q_BL if proposes else None)
+    masks = STRATEGIES[method.strategy].draw(request)
+    masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
+    entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
+    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).float().log().mean())
+    pieces = bpe.load(tokenizer)
+    write_json(
+        path,
+        {
+            "sentences": [
+                [word.to_json() for word in _words(pieces, tokens_BL[b], log_q_BL[b].exp(), masked_BL[b])]
+                for b in range(len(tokens_BL))
+            ],
+            "proposal_entropy": entropy,
+            "uniform_entropy": uniform,
+            "collapsed": not math.isnan(entropy) and entropy < COLLAPSED * uniform,
+        },
+    )
+    model.train()
+
+
+def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> list[MaskedWord]:
+    """Returns the sequence's words: tokens joined where a piece continues its word."""
+    words: list[MaskedWord] = []
+    for token, q, masked in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), strict=True):
+        if token == PAD:
+            continue
+        piece = tokenizer.id_to_token(token)
+        if words and not piece.startswith((bpe.SPACE, "[")):
+            last = words[-1]
+            words[-1] = MaskedWord(
+                text=last.text + piece, probability=last.probability + q, masked=last.masked or masked
+            )
+        else:
+            words.append(MaskedWord(text=piece.removeprefix(bpe.SPACE), probability=q, masked=masked))
+    return words

@@ -1,0 +1,121 @@
+"""Methods against the first method of the config: paired differences, and scores at equal cost."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from mapnet_cli.config import Config
+from mapnet_cli.report.grid import Grid, Seeds, Setting
+from mapnet_cli.report.scores import Scores, mean, spread
+
+CONFIDENCE = 0.95
+
+DEFINITION = (
+    "Paired difference: in each column both methods take the one setting with the best mean over the two (so that"
+    " neither has its own pick), runs of the same seeds are subtracted, and the columns are averaged for each seed."
+    " The 95 % interval is Student's t over the pretraining seeds where there are several, else over the fine-tuning"
+    " seeds of the one pretraining; the latter says nothing about how another pretraining would come out."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`method` minus `reference` at one step, in points. The interval is None where there is one unit only."""
+
+    method: str
+    reference: str
+    step: int
+    difference: float
+    low: float | None
+    high: float | None
+    n: int
+    """Paired units behind the interval."""
+    unit: str
+    """What a unit is: "pretraining seed" or "fine-tuning seed"."""
+    columns: int
+
+
+def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]:
+    """Returns the comparison of every other method with the first by (method, step), where paired runs exist."""
+    reference, *others = config.methods
+    compared = {
+        (method, step): _paired(config, scores, method, reference, step)
+        for method in others
+        for step in config.pretrain.milestone_steps()
+    }
+    return {place: comparison for place, comparison in compared.items() if comparison is not None}
+
+
+def interval(values: list[float]) -> tuple[float | None, float | None]:
+    """Returns Student's t confidence interval of the mean, (None, None) of fewer than two values."""
+    deviation = spread(values)
+    if deviation is None:
+        return None, None
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
+    centre = mean(values)
+    return centre - half, centre + half
+
+
+def at_equal_cost(config: Config, scores: Scores, method: str, step: int, cost: str) -> float | None:
+    """Returns the first method's average at the same `cost` ("flops" or "hours") as `method` at `step`.
+
+    Linear between the first method's milestones, None outside them or where something is missing.
+    """
+    here = scores.averages[method, step]
+    spent = getattr(here, cost)
+    averages = (scores.averages[config.methods[0], s] for s in config.pretrain.milestone_steps())
+    curve: list[tuple[float, float]] = sorted(
+        (getattr(a, cost), a.mean)
+        for a in averages
+        if a.mean is not None and a.columns == here.columns and getattr(a, cost) is not None
+    )
+    if spent is None or not curve or not curve[0][0] <= spent <= curve[-1][0]:
+        return None
+    for (left, low), (right, high) in itertools.pairwise(curve):
+        if left <= spent <= right:
+            share = (spent - left) / (right - left) if right > left else 0.0
+            return low + share * (high - low)
+    return curve[0][1]
+
+
+def _paired(config: Config, scores: Scores, method: str, reference: str, step: int) -> Comparison | None:
+    by_column: list[dict[Seeds, float]] = []
+    for column in scores.columns:
+        differences: dict[Seeds, float] = {}
+        for seed in config.pretrain.seeds:
+            ours, theirs, chooser_ours, chooser_theirs = (
+                scores.grids.get((name, seed, step, column_name), {})
+                for column_name in (column.name, column.chooser)
+                for name in (method, reference)
+            )
+            if (setting := _common_setting(chooser_ours, chooser_theirs)) is not None:
+                for fine, run in ours[setting].items():
+                    if fine in theirs[setting]:
+                        differences[seed, fine] = run.counted - theirs[setting][fine].counted
+        if differences:
+            by_column.append(differences)
+    shared = sorted(set.intersection(*map(set, by_column))) if by_column else []
+    if not shared:
+        return None
+    units = {seeds: mean(column[seeds] for column in by_column) for seeds in shared}
+    unit, values = "fine-tuning seed", list(units.values())
+    pretrainings = sorted({seed for seed, _ in shared})
+    if len(pretrainings) > 1:
+        unit = "pretraining seed"
+        values = [mean(v for (p, _), v in units.items() if p == seed) for seed in pretrainings]
+    low, high = interval(values)
+    return Comparison(method, reference, step, mean(values), low, high, len(values), unit, len(by_column))
+
+
+def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
+    """Returns the setting with the best mean over both methods, of those with the most paired seeds."""
+    paired = {setting: sorted(ours[setting].keys() & theirs[setting].keys()) for setting in ours if setting in theirs}
+    fullest = max(map(len, paired.values()), default=0)
+    rivals = [setting for setting, seeds in paired.items() if fullest and len(seeds) == fullest]
+
+    def both(setting: Setting) -> float:
+        return round(mean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
+
+    return max(rivals, key=both, default=None)

@@ -1,0 +1,140 @@
+"""One run's score in one column: which metric, which epoch, and what a failed run counts as.
+
+The rules are in the docstring of scores.py.
+"""
+
+import difflib
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mapnet_cli.config import Config
+from mapnet_cli.errors import UsageError
+from mapnet_cli.records import EpochScores, FinetuneRun
+from mapnet_cli.report.gather import Results
+
+TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
+GLUE_COLUMNS = 9
+METRICS = {"STS-B": ("pearson", "spearman"), "MNLI": ("accuracy",)}
+"""What fine-tuning records of a task; BINARY_METRICS where it isn't named."""
+BINARY_METRICS = ("accuracy", "f1", "mcc")
+DEFAULT_METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
+
+Setting = tuple[int, float]
+"""Batch size and learning rate."""
+Seeds = tuple[int, int]
+"""Pretraining seed and fine-tuning seed."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the per-task table. `chooser` names the column whose scores pick epoch and setting."""
+
+    name: str
+    task: str
+    metric: str
+    chooser_metric: str
+    chooser: str
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """One run in one column, 0 to 100. `counted` is the score that enters the mean."""
+
+    best: float
+    last: float
+    counted: float
+    failed: bool
+
+
+Grid = Mapping[Setting, Mapping[int, RunScore]]
+"""The runs of one checkpoint in one column, by setting and fine-tuning seed."""
+Place = tuple[str, int, int, str]
+"""Method, pretraining seed, step, column."""
+
+
+def metrics_by_task(config: Config) -> dict[str, str]:
+    """Returns the metric that scores each task of the config."""
+    chosen = config.finetune.metrics
+    for task in (*config.finetune.tasks, *chosen):
+        if task not in TASKS:
+            key = f"finetune.metrics.{task}" if task in chosen else "finetune.tasks"
+            raise UsageError(f"{key}: there is no task {task!r}{_nearest(task, TASKS)}")
+    for task, metric in chosen.items():
+        known = METRICS.get(task, BINARY_METRICS)
+        if metric not in known:
+            raise _unknown_metric(task, metric, known)
+    return {task: chosen.get(task, DEFAULT_METRICS.get(task, "accuracy")) for task in config.finetune.tasks}
+
+
+def best_setting(grid: Grid) -> Setting | None:
+    """Returns the best of the settings with the most finished seeds, None if there is none; ties go to the first."""
+    fullest = max((len(seeds) for seeds in grid.values()), default=0)
+    rivals = {setting: seeds for setting, seeds in grid.items() if fullest and len(seeds) == fullest}
+
+    def score(setting: Setting) -> float:
+        return round(statistics.fmean(s.counted for s in rivals[setting].values()), 9)
+
+    return max(rivals, key=score, default=None)
+
+
+def columns_of(metrics: Mapping[str, str]) -> tuple[Column, ...]:
+    columns = []
+    for task, metric in metrics.items():
+        name = "MNLI-m" if task == "MNLI" else task
+        columns.append(Column(name, task, metric, metric, name))
+        if task == "MNLI":
+            columns.append(Column("MNLI-mm", task, f"{metric}-mm", metric, name))
+    return tuple(columns)
+
+
+def baseline_scores(results: Results, columns: tuple[Column, ...]) -> dict[tuple[str, str], float]:
+    return {
+        (row.name, column.name): 100 * row.metrics[column.metric]
+        for row in results.baselines
+        for column in columns
+        if column.task == row.task and column.metric in row.metrics
+    }
+
+
+def run_grids(
+    results: Results, columns: tuple[Column, ...], baselines: Mapping[tuple[str, str], float]
+) -> dict[Place, dict[Setting, dict[int, RunScore]]]:
+    grids: dict[Place, dict[Setting, dict[int, RunScore]]] = defaultdict(lambda: defaultdict(dict))
+    for run in results.runs:
+        for column in columns:
+            if column.task == run.task:
+                scored = _run_score(run, column, results.config, baselines.get(("majority", column.name), 0.0))
+                place = (run.method, run.pretrain_seed, run.step, column.name)
+                grids[place][run.batch_size, run.lr][run.seed] = scored
+    return grids
+
+
+def _run_score(run: FinetuneRun, column: Column, config: Config, fallback: float) -> RunScore:
+    if not run.epochs:
+        return RunScore(fallback, fallback, fallback, True)
+    last = _metric(run.epochs[-1], column.task, column.metric)
+    if run.failure:
+        return RunScore(last, last, last, True)
+    chosen = max(run.epochs, key=lambda epoch: _metric(epoch, column.task, column.chooser_metric))
+    best = _metric(chosen, column.task, column.metric)
+    return RunScore(best, last, best if config.finetune.epoch == "best" else last, False)
+
+
+def _metric(epoch: EpochScores, task: str, metric: str) -> float:
+    if metric not in epoch.metrics:
+        raise _unknown_metric(task, metric, [name for name in epoch.metrics if not name.endswith("-mm")])
+    return 100 * epoch.metrics[metric]
+
+
+def _unknown_metric(task: str, metric: str, known: Iterable[str]) -> UsageError:
+    return UsageError(
+        f"finetune.metrics.{task}: there is no metric {metric!r} for {task}{_nearest(metric, list(known))}"
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, 0.4)
+    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"

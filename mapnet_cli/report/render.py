@@ -1,0 +1,117 @@
+"""One table type, and one small renderer for each format."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+Scalar = str | int | float | None
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` is what a person reads; `data` is the unrounded value, or several by name."""
+
+    text: str
+    data: Scalar | Mapping[str, Scalar] = None
+
+
+def plain(value: Scalar) -> Cell:
+    """Returns a cell that shows its value as it is."""
+    return Cell(NOTHING if value is None else str(value), value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its provenance. `name` is the stem of its files."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+    signature: str
+
+
+def to_rich(table: Table) -> Group:
+    """Returns the table for a terminal."""
+    shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold")
+    for number, column in enumerate(table.columns):
+        longest = max(map(len, column.split()), default=1)
+        first = number == 0
+        shown.add_column(Text(column), justify="left" if first else "right", no_wrap=first, min_width=longest)
+    for row in table.rows:
+        shown.add_row(*(Text(cell.text) for cell in row))
+    notes = [Text(note, style="dim") for note in table.notes]
+    return Group(shown, *notes, Text(table.signature, style="dim"))
+
+
+def to_markdown(table: Table, level: int = 1) -> str:
+    """Returns the table under a heading of the given level, its notes and signature below it."""
+    lines = [f"{'#' * level} {_escape(table.title)}", "", _markdown_row(table.columns)]
+    lines.append("|" + "|".join(" --- " if n == 0 else " ---: " for n in range(len(table.columns))) + "|")
+    lines += [_markdown_row([cell.text for cell in row]) for row in table.rows]
+    lines += [""] + [f"- {_escape(note)}" for note in table.notes] + [""] * bool(table.notes)
+    lines += [f"Signature: `{table.signature}`", ""]
+    return "\n".join(lines)
+
+
+def to_csv(table: Table) -> str:
+    """Returns unrounded values, several of one cell as columns "NAME VALUE", and title and signature in every row."""
+    parts = [_parts([row[n] for row in table.rows]) for n in range(len(table.columns))]
+    header = [f"{column} {part}".strip() for column, names in zip(table.columns, parts, strict=True) for part in names]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*header, "title", "signature"])
+    for row in table.rows:
+        values = [_value(cell, part) for cell, names in zip(row, parts, strict=True) for part in names]
+        writer.writerow(["" if v is None else v for v in values] + [table.title, table.signature])
+    return out.getvalue()
+
+
+def to_json(table: Table) -> dict[str, Any]:
+    """Returns plain JSON values; a row maps column names to values."""
+    rows = [
+        {
+            column: dict(cell.data) if isinstance(cell.data, Mapping) else cell.data
+            for column, cell in zip(table.columns, row, strict=True)
+        }
+        for row in table.rows
+    ]
+    return {
+        "name": table.name,
+        "title": table.title,
+        "columns": list(table.columns),
+        "rows": rows,
+        "notes": list(table.notes),
+        "signature": table.signature,
+    }
+
+
+def _parts(cells: list[Cell]) -> list[str]:
+    """Returns the names of a column's values, [""] for a single one."""
+    named = [name for cell in cells if isinstance(cell.data, Mapping) for name in cell.data]
+    bare = any(not isinstance(cell.data, Mapping) and cell.data is not None for cell in cells)
+    return ([""] if bare or not named else []) + list(dict.fromkeys(named))
+
+
+def _value(cell: Cell, part: str) -> Scalar:
+    if isinstance(cell.data, Mapping):
+        return cell.data.get(part)
+    return None if part else cell.data
+
+
+def _markdown_row(texts: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(map(_escape, texts)) + " |"
+
+
+def _escape(text: str) -> str:
+    for mark in ("\\", "|", "*", "_", "<", "`"):
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())

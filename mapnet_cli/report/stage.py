@@ -1,0 +1,95 @@
+"""The door of `mapnet report`: all tables and figures of a config, from the records on disk.
+
+Reads records only; loads neither torch nor spaCy. Several configs may share an artifact directory,
+so the files stand below `report/RECIPE`; the path stays the same when a setting changes, and each
+file carries its signature.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import Artifacts, publishing, write_text
+from mapnet_cli.config import Config
+from mapnet_cli.report.document import document
+from mapnet_cli.report.figure2 import figure2
+from mapnet_cli.report.figures import figure3
+from mapnet_cli.report.gather import gather, missing, next_command, signature
+from mapnet_cli.report.render import Table, to_csv, to_json, to_markdown
+from mapnet_cli.report.scores import score
+from mapnet_cli.report.settings import settings_tables
+from mapnet_cli.report.tables import result_tables
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written, and the tables for a terminal. `next_command` is "" where nothing is missing."""
+
+    folder: Path
+    files: dict[str, Path]
+    """By file name."""
+    table3: Table
+    cost: Table
+    tasks: Table
+    settings: tuple[Table, ...]
+    signature: str
+    missing: tuple[str, ...] = field(default=())
+    next_command: str = ""
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return (self.table3, self.cost, self.tasks, *self.settings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all tables, what is missing, and the files' paths below the report's folder."""
+        return {
+            "signature": self.signature,
+            "missing": list(self.missing),
+            "next_command": self.next_command,
+            "files": sorted(self.files),
+            "tables": {table.name: to_json(table) for table in self.tables},
+        }
+
+
+def build(config: Config, artifacts: Artifacts) -> ReportResult:
+    """Writes the report of whatever is there, each file atomically, and returns it.
+
+    Raises UsageError for an unknown task or metric, DamagedError for a damaged record, InputError
+    where the config's input data is gone and was never hashed.
+    """
+    results = gather(config, artifacts)
+    scores = score(results)
+    table3, cost, tasks = result_tables(results, scores)
+    settings = settings_tables(results, scores)
+    everything = (table3, cost, tasks, *settings)
+
+    contents: dict[str, str | bytes] = {}
+    for table in everything:
+        contents[f"{table.name}.md"] = to_markdown(table)
+        contents[f"{table.name}.csv"] = to_csv(table)
+        contents[f"{table.name}.json"] = (
+            json.dumps(to_json(table), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+    contents |= {f"figure3.{kind}": image for kind, image in figure3(results, scores).items()}
+    contents["figure2.html"] = figure2(results, scores)
+    contents["report.md"] = document(results, scores, everything)
+
+    folder = artifacts.path(f"report/{config.recipe or 'custom'}")
+    for name, content in contents.items():
+        if isinstance(content, str):
+            write_text(folder / name, content)
+        else:
+            with publishing(folder / name) as temporary:
+                temporary.write_bytes(content)
+    return ReportResult(
+        folder=folder,
+        files={name: folder / name for name in contents},
+        table3=table3,
+        cost=cost,
+        tasks=tasks,
+        settings=settings,
+        signature=signature(results, scores.metrics),
+        missing=tuple(missing(results)),
+        next_command=next_command(results),
+    )

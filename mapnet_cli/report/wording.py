@@ -1,0 +1,86 @@
+"""The words around the numbers: names, and the notes that say what a table's scores are of."""
+
+from mapnet_cli.config import Config
+from mapnet_cli.report.gather import Results, missing
+from mapnet_cli.report.grid import GLUE_COLUMNS
+from mapnet_cli.report.scores import Scores
+
+PROBE = "probe tasks, not GLUE"
+LABELS = {"bert": "BERT", "mapnet": "MAP-Net"}
+MISSING_MARK = "*"
+FAILED_MARK = "†"
+
+
+def label(method: str) -> str:
+    return LABELS.get(method, method)
+
+
+def is_probe(config: Config) -> bool:
+    return config.finetune.data == "probe"
+
+
+def average_name(config: Config, scores: Scores) -> str:
+    """Returns what the average is over, with the probe tasks called by their name."""
+    number = len(scores.columns)
+    if is_probe(config):
+        return f"average score of {number} column{'s' if number > 1 else ''} ({PROBE})"
+    return f"average of {number} of {GLUE_COLUMNS} columns on GLUE" if number < GLUE_COLUMNS else (
+        "average score on GLUE (all 9 tasks)"
+    )  # fmt: skip
+
+
+def short_steps(step: int) -> str:
+    """Returns 400000 as "400k", as the paper writes it."""
+    return f"{step // 1000}k" if step >= 1000 and step % 1000 == 0 else str(step)
+
+
+def data_notes(results: Results) -> list[str]:
+    """Returns which data the scores are of, where it isn't all of GLUE."""
+    config = results.config
+    notes = []
+    if is_probe(config):
+        notes.append(f"Scores are of {PROBE}: compare them with each other only.")
+    if config.finetune.max_train_examples:
+        notes.append(f"Fine-tuned on the first {config.finetune.max_train_examples:,} training rows of each task only.")
+    if not is_probe(config) and (subsets := [task for task, facts in results.tasks.items() if not facts.official]):
+        notes.append(f"Not the official sets (row counts differ): {', '.join(subsets)}.")
+    return notes
+
+
+def task_notes(results: Results) -> list[str]:
+    """Returns each task's own remarks, with its row counts where they aren't GLUE's."""
+    notes = []
+    for task, facts in results.tasks.items():
+        remarks = list(facts.notes)
+        if not facts.official:
+            remarks.insert(0, f"{facts.train_examples:,} training and {facts.dev_examples:,} dev rows")
+        notes += [f"{task}: {'; '.join(remarks)}."] if remarks else []
+    return notes
+
+
+def score_notes(results: Results, scores: Scores) -> list[str]:
+    """Returns what every table of scores has to say: the data, the aggregation, what failed and what is missing."""
+    finetune = results.config.finetune
+    epoch = "the best epoch on the dev set that it is scored on" if finetune.epoch == "best" else "the last epoch"
+    notes = data_notes(results)
+    settings, seeds = len(finetune.batch_sizes) * len(finetune.learning_rates), len(finetune.seeds)
+    of_setting = f"of the best of {settings} settings " if settings > 1 else ""
+    notes.append(
+        f"Mean {of_setting}over {seeds} fine-tuning seed{'s' if seeds > 1 else ''}, each run at {epoch}"
+        + ("; ± is the standard deviation over seeds." if seeds * len(results.config.pretrain.seeds) > 1 else ".")
+    )
+    if any(average.failed_counted for average in scores.averages.values()):
+        notes.append(
+            f"{FAILED_MARK} includes failed runs, counted with their last finished epoch, without one as the majority"
+            " baseline (0 where that isn't recorded)."
+        )
+    failed = sum(average.failed for average in scores.averages.values())
+    notes += [f"{failed:,} of {len(results.runs):,} fine-tuning runs failed."] if failed else []
+    if absent := missing(results):
+        notes.append(f"Partial: missing {'; '.join(absent)}. {MISSING_MARK} marks scores with missing runs.")
+    if results.foreign_runs:
+        notes.append(
+            f"{results.foreign_runs:,} runs started from other weights than the checkpoints that stand now:"
+            " run mapnet finetune-glue with --force."
+        )
+    return notes

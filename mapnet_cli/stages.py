@@ -1,0 +1,83 @@
+"""The stages in their order, and what can be done with all of them: run, foretell, look up."""
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.console import Console
+from mapnet_cli.jobs.job import Phase, is_done
+from mapnet_cli.jobs.local import LocalEngine
+
+STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
+"""Each is a wing whose `stage` has `plan(config, artifacts, workers)`, `PRELOAD`, and maybe `check` and `estimate`."""
+
+
+def run_stages(
+    names: Sequence[str], config: Config, artifacts: Artifacts, console: Console, workers: int, force: bool
+) -> None:
+    """Runs the stages one after the other; finished work is skipped."""
+    todo = [name for name in names if force or _open_jobs(name, config, artifacts, workers)]
+    preload = sorted({module for name in todo for module in _stage(name).PRELOAD})
+    engine = LocalEngine(artifacts, console, workers, force, preload)
+    for name in names:
+        with artifacts.lock(name):
+            _check(name, config)
+            engine.run(_stage(name).plan(config, artifacts, workers))
+
+
+def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers: int) -> list[dict[str, Any]]:
+    """Returns what `--dry-run` prints: a row a phase, with jobs done and to do, and the stage's own estimate."""
+    rows = []
+    for name in names:
+        stage = _stage(name)
+        _check(name, config)
+        for phase in stage.plan(config, artifacts, workers):
+            rows.append({"stage": name, "phase": phase.name, "unit": phase.unit, **_counts(phase, artifacts)})
+        if hasattr(stage, "estimate"):
+            rows[-1]["estimate"] = stage.estimate(config)
+    return rows
+
+
+def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
+    """Returns a row a phase: jobs done and in all, and whether a process holds the stage now."""
+    rows = []
+    for name in STAGES:
+        running = _is_locked(artifacts, name)
+        for phase in _stage(name).plan(config, artifacts, 1):
+            rows.append({"stage": name, "phase": phase.name, "running": running, **_counts(phase, artifacts)})
+    return rows
+
+
+def _stage(name: str) -> Any:
+    return import_module(f"mapnet_cli.{name.replace('-', '_')}.stage")
+
+
+def _check(name: str, config: Config) -> None:
+    """Refuses a config that the stage can't work with; costs an import that `plan` avoids."""
+    if hasattr(_stage(name), "check"):
+        _stage(name).check(config)
+
+
+def _open_jobs(name: str, config: Config, artifacts: Artifacts, workers: int) -> bool:
+    return any(
+        not is_done(job, artifacts) for phase in _stage(name).plan(config, artifacts, workers) for job in phase.jobs
+    )
+
+
+def _counts(phase: Phase, artifacts: Artifacts) -> dict[str, int]:
+    return {"done": sum(is_done(job, artifacts) for job in phase.jobs), "total": len(phase.jobs)}
+
+
+def _is_locked(artifacts: Artifacts, name: str) -> bool:
+    path = artifacts.path(f".lock-{name}")
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,128 @@
+"""Token shards: many sequences of token ids in two memory-mapped files.
+
+`NAME.tokens.npy` holds all ids one after another (uint16, or uint32 for a vocabulary above
+65,535), `NAME.offsets.npy` (int64, n + 1) where each of the n sequences begins and the last ends.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mapnet_cli.artifacts import publishing
+from mapnet_cli.errors import DamagedError
+
+Ids = npt.NDArray[np.unsignedinteger[Any]]
+
+# Array shapes: B sequences of the batch, L tokens of a row.
+
+
+def shard_files(path: Path) -> list[Path]:
+    """Returns the two files of the shard `path`, which has no suffix itself."""
+    return [path.with_name(path.name + ".tokens.npy"), path.with_name(path.name + ".offsets.npy")]
+
+
+class ShardWriter:
+    """Appends sequences; use `writing_shard`, which publishes both files at the end."""
+
+    def __init__(self, handle: IO[bytes], vocab_size: int) -> None:
+        self._handle = handle
+        self._dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+        self.offsets = array("q", [0])
+        self._write_header()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def add(self, ids: Sequence[int]) -> None:
+        self._handle.write(np.asarray(ids, dtype=self._dtype).tobytes())
+        self.offsets.append(self.offsets[-1] + len(ids))
+
+    def close(self) -> None:
+        """Writes the final number of tokens into the header."""
+        self._handle.seek(0)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # numpy pads the header so that a shape may grow in place.
+        shape = (self.offsets[-1],)
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._handle, header)
+
+
+@contextmanager
+def writing_shard(path: Path, vocab_size: int) -> Iterator[ShardWriter]:
+    """Yields a writer whose sequences stand in the shard `path` once the block has ended well."""
+    tokens, offsets = shard_files(path)
+    with publishing(tokens) as temporary, publishing(offsets) as temporary_offsets:
+        with temporary.open("wb") as handle:
+            writer = ShardWriter(handle, vocab_size)
+            yield writer
+            writer.close()
+        with temporary_offsets.open("wb") as handle:
+            np.save(handle, np.asarray(writer.offsets, dtype="<i8"), allow_pickle=False)
+
+
+class Sequences:
+    """Many shards as one list of sequences, read from disk as they are asked for.
+
+    Raises DamagedError on opening if a file is missing or the two files of a shard don't fit.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        shards = [_open(path) for path in paths]
+        self._tokens = [tokens for tokens, _ in shards]
+        self._offsets = [offsets for _, offsets in shards]
+        self._firsts = np.cumsum([0] + [len(offsets) - 1 for offsets in self._offsets])
+        lengths = [np.diff(offsets) for offsets in self._offsets]
+        self.lengths: npt.NDArray[np.int64] = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
+        """Tokens of each sequence."""
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def __getitem__(self, index: int) -> Ids:
+        """Returns the ids of one sequence, [L]; raises IndexError."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        begin, end = self._offsets[shard][index - self._firsts[shard] :][:2]
+        return self._tokens[shard][begin:end]
+
+    def batch(self, indices: Sequence[int] | npt.NDArray[np.int64], length: int, pad_id: int) -> npt.NDArray[np.int64]:
+        """Returns the sequences as rows, [B, L] with L = `length`, padded at the end with `pad_id`.
+
+        Raises ValueError if a sequence is longer than `length`.
+        """
+        rows_BL = np.full((len(indices), length), pad_id, dtype=np.int64)
+        for row, index in zip(rows_BL, indices, strict=True):
+            ids = self[int(index)]
+            if len(ids) > length:
+                raise ValueError(f"sequence {index} has {len(ids)} tokens, more than {length}")
+            row[: len(ids)] = ids
+        return rows_BL
+
+
+def _open(path: Path) -> tuple[Ids, npt.NDArray[np.int64]]:
+    tokens_file, offsets_file = shard_files(path)
+    try:
+        tokens = np.load(tokens_file, mmap_mode="r", allow_pickle=False)
+        offsets = np.load(offsets_file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedError(f"shard {path} can't be read ({error}): run prepare-corpus again with --force") from None
+    fits = (
+        tokens.ndim == offsets.ndim == 1
+        and tokens.dtype.str in ("<u2", "<u4")
+        and offsets.dtype.str == "<i8"
+        and len(offsets) > 0
+        and offsets[0] == 0
+        and offsets[-1] == len(tokens)
+        and bool((np.diff(offsets) >= 0).all())
+    )
+    if not fits:
+        raise DamagedError(f"shard {path} is damaged (its offsets don't fit its tokens): run again with --force")
+    return tokens, offsets

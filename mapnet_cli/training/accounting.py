@@ -1,0 +1,37 @@
+"""What training costs: floating-point operations and memory, counted from the shapes."""
+
+import resource
+import sys
+
+from mapnet_cli.config import Transformer
+
+TRAIN = 3
+"""A training step is a forward pass and a backward pass that costs twice as much."""
+
+
+def stack_flops(config: Transformer, length: int) -> float:
+    """Returns the forward FLOPs of the layers for one sequence: matrices, and attention over `length`."""
+    per_token = 2 * (4 * config.hidden**2 + 2 * config.hidden * config.ffn)
+    attention = 2 * 2 * length * config.hidden
+    return float(config.layers * length * (per_token + attention))
+
+
+def head_flops(config: Transformer, vocab_size: int, positions: float) -> float:
+    """Returns the forward FLOPs of the MLM head at `positions` positions."""
+    return 2.0 * positions * config.hidden * (config.hidden + vocab_size)
+
+
+def step_flops(
+    encoder: Transformer, proposal: Transformer | None, vocab_size: int, batch: int, length: int, mask_rate: float
+) -> float:
+    """Returns the FLOPs of one training step on `batch` sequences; `proposal` is None if MAP-Net takes no part."""
+    sequence = stack_flops(encoder, length) + head_flops(encoder, vocab_size, mask_rate * length)
+    if proposal:
+        sequence += stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
+    return TRAIN * batch * sequence
+
+
+def peak_memory_mb() -> float:
+    """Returns this process's largest resident size so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)

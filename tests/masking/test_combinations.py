@@ -1,0 +1,27 @@
+"""Methods that make no sense are refused, with the key named."""
+
+import pytest
+
+from mapnet_cli.config import Method, resolve
+from mapnet_cli.errors import UsageError
+from mapnet_cli.masking.combinations import check_method
+
+
+def test_shipped_methods_are_fine() -> None:
+    for name, method in resolve("demo", None, (), {}).config.method.items():
+        check_method(name, method)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (Method(strategy="unifrom"), r"method\.x\.strategy: there is no 'unifrom'.*did you mean 'uniform'"),
+        (Method(estimator="ratio"), r"method\.x\.estimator"),
+        (Method(strategy="mapnet"), "set method.x.objective"),
+        (Method(objective="pairwise"), "never draws from it"),
+        (Method(estimator="sequence-ratio"), "set method.x.estimator to 'none'"),
+    ],
+)
+def test_refused_with_a_reason(method: Method, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_method("x", method)

@@ -1,0 +1,27 @@
+"""The exploration schedule and its coin."""
+
+import pytest
+
+from mapnet_cli.config import Method
+from mapnet_cli.masking.exploration import exploration_probability, is_exploration_step
+
+
+def test_schedule_goes_from_all_to_a_third() -> None:
+    method = Method()
+    assert exploration_probability(method, 0, 1_000_000) == 1.0
+    assert exploration_probability(method, 500_000, 1_000_000) == pytest.approx(2 / 3)
+    assert exploration_probability(method, 1_000_000, 1_000_000) == pytest.approx(1 / 3)
+
+
+def test_coin_follows_the_schedule_and_is_the_same_each_time() -> None:
+    method, steps = Method(), 9_000
+    coins = [is_exploration_step(method, 1, step, steps) for step in range(steps)]
+    assert coins == [is_exploration_step(method, 1, step, steps) for step in range(steps)]
+    thirds = [sum(coins[start : start + 3000]) / 3000 for start in (0, 3000, 6000)]
+    assert thirds == pytest.approx([8 / 9, 2 / 3, 4 / 9], abs=4 * 0.5 / 3000**0.5)
+    assert coins != [is_exploration_step(method, 2, step, steps) for step in range(steps)]
+
+
+def test_always_uniform_and_never_uniform() -> None:
+    assert all(is_exploration_step(Method(explore_end=1.0), 1, step, 10) for step in range(10))
+    assert not any(is_exploration_step(Method(explore_start=0.0, explore_end=0.0), 1, step, 10) for step in range(10))

@@ -1,0 +1,66 @@
+"""Eq. 5 and Eq. 10 on cases small enough to compute by hand."""
+
+import pytest
+import torch
+
+from mapnet_cli.masking.objectives import encoder_loss, pairwise
+
+
+def test_eq_5_by_hand() -> None:
+    loss_BK = torch.tensor([[1.0, 3.0], [2.0, 99.0]])
+    valid_BK = torch.tensor([[True, True], [True, False]])
+    weight_B = torch.tensor([0.8, 1.2])
+    assert encoder_loss(loss_BK, valid_BK, weight_B, 3).item() == pytest.approx((0.8 * 4 + 1.2 * 2) / 3)
+
+
+def test_eq_5_sends_no_gradient_to_the_weight() -> None:
+    loss_BK = torch.ones(1, 2, requires_grad=True)
+    weight_B = torch.tensor([0.8], requires_grad=True)
+    encoder_loss(loss_BK, torch.ones(1, 2, dtype=torch.bool), weight_B, 2).backward()  # type: ignore[no-untyped-call]
+    assert weight_B.grad is None
+    assert loss_BK.grad is not None
+    assert loss_BK.grad.tolist() == [[pytest.approx(0.4)] * 2]
+
+
+def test_eq_10_by_hand_with_its_baseline() -> None:
+    """Losses 1, 2, 6: mean 3, coefficients -2, -1, 3."""
+    log_q_BK = torch.tensor([[-1.0, -2.0, -0.5]], requires_grad=True)
+    loss_BK = torch.tensor([[1.0, 2.0, 6.0]], requires_grad=True)
+    value_B = pairwise(log_q_BK, loss_BK, torch.ones(1, 3, dtype=torch.bool))
+    assert value_B.item() == pytest.approx(1.0 * -2 + 2.0 * -1 + 0.5 * 3)
+    value_B.sum().backward()
+    assert log_q_BK.grad is not None
+    assert log_q_BK.grad.tolist() == [[2.0, 1.0, -3.0]]
+    assert loss_BK.grad is None
+
+
+def test_eq_10_coefficients_sum_to_zero() -> None:
+    """So adding a constant to every log q changes nothing: only preferences between positions count."""
+    generator = torch.Generator().manual_seed(0)
+    log_q_BK = torch.randn(5, 7, generator=generator)
+    loss_BK = torch.rand(5, 7, generator=generator)
+    valid_BK = torch.arange(7) < torch.tensor([[7], [6], [1], [0], [3]])
+    shifted = pairwise(log_q_BK + 10, loss_BK, valid_BK)
+    assert torch.allclose(shifted, pairwise(log_q_BK, loss_BK, valid_BK), atol=1e-5)
+
+
+def test_eq_10_only_moves_sampled_logits_apart() -> None:
+    """Through the softmax, an unsampled position's logit gets no gradient: the coefficients cancel."""
+    logits_BL = torch.randn(1, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    positions_BK = torch.tensor([[4, 1, 2]])
+    log_q_BK = torch.log_softmax(logits_BL, dim=1).gather(1, positions_BK)
+    value = pairwise(log_q_BK, torch.tensor([[0.5, 4.0, 1.0]]), torch.ones(1, 3, dtype=torch.bool))
+    value.sum().backward()
+    assert logits_BL.grad is not None
+    assert logits_BL.grad[0, [0, 3, 5]].abs().max().item() < 1e-6
+    assert logits_BL.grad[0, 1].item() < -1  # the hard position's logit rises under descent
+
+
+def test_eq_10_survives_positions_that_cannot_be_masked() -> None:
+    log_q_BK = torch.tensor([[-1.0, -torch.inf]], requires_grad=True)
+    valid_BK = torch.tensor([[True, False]])
+    value_B = pairwise(log_q_BK, torch.tensor([[2.0, 0.0]]), valid_BK)
+    assert value_B.item() == 0.0
+    value_B.sum().backward()
+    assert log_q_BK.grad is not None
+    assert torch.isfinite(log_q_BK.grad).all()

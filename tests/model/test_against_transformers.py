@@ -1,0 +1,75 @@
+"""The encoder and MLM head are BERT: equal to `transformers`' BertForMaskedLM weight for weight."""
+
+import warnings
+
+import pytest
+import torch
+
+from mapnet_cli.config import Transformer
+from mapnet_cli.model.interchange import from_hugging_face, to_hugging_face
+from mapnet_cli.model.pretraining import PretrainingModel
+
+VOCAB = 301  # not a multiple of 64: the padding inside must not show
+CONFIG = Transformer(layers=3, hidden=48, heads=4, ffn=96, max_length=40)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import BertConfig, BertForMaskedLM
+
+        config = BertConfig(
+            vocab_size=VOCAB, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96,
+            max_position_embeddings=40, hidden_act="gelu", layer_norm_eps=1e-12, attn_implementation="eager",
+        )  # fmt: skip
+        torch.manual_seed(0)
+        model = BertForMaskedLM(config).eval()
+        for parameter in model.parameters():  # biases and LayerNorms away from their trivial start
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        model.cls.predictions.decoder.bias = model.cls.predictions.bias
+    return model
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    tokens_BL = torch.randint(5, VOCAB, (3, 40), generator=torch.Generator().manual_seed(1))
+    attend_BL = torch.arange(40) < torch.tensor([[40], [25], [3]])
+    return tokens_BL * attend_BL, attend_BL
+
+
+def our_logits(model: PretrainingModel, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -> torch.Tensor:
+    positions_BK = torch.arange(40).expand(3, 40)
+    logits = model.eval().token_logits(tokens_BL, attend_BL, positions_BK, attend_BL)
+    assert logits.shape[1] % 64 == 0
+    assert (logits[:, VOCAB:].exp() == 0).all()
+    return logits[:, :VOCAB]
+
+
+@torch.no_grad()
+def test_logits_equal_with_their_weights(theirs: torch.nn.Module) -> None:
+    ours = PretrainingModel(CONFIG, VOCAB, None)
+    from_hugging_face(theirs.state_dict(), ours)
+    tokens_BL, attend_BL = batch()
+    expected = theirs(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits[attend_BL]
+    assert torch.allclose(our_logits(ours, tokens_BL, attend_BL), expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_logits_equal_with_our_weights(theirs: torch.nn.Module) -> None:
+    ours = PretrainingModel(CONFIG, VOCAB, None)
+    ours.reset(3)
+    missing, unexpected = theirs.load_state_dict(to_hugging_face(ours), strict=False)
+    assert not unexpected
+    assert all("position_ids" in name for name in missing)
+    tokens_BL, attend_BL = batch()
+    expected = theirs(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits[attend_BL]
+    assert torch.allclose(our_logits(ours, tokens_BL, attend_BL), expected, atol=1e-4)
+
+
+def test_round_trip_is_exact() -> None:
+    ours, again = PretrainingModel(CONFIG, VOCAB, None), PretrainingModel(CONFIG, VOCAB, None)
+    ours.reset(3)
+    from_hugging_face(to_hugging_face(ours), again)
+    for name, tensor in ours.state_dict().items():
+        kept = tensor[:VOCAB] if name == "encoder.tokens.weight" else tensor
+        assert torch.equal(again.state_dict()[name][: len(kept)], kept), name

@@ -1,0 +1,55 @@
+"""Small corpora made in a test's folder, and a way to prepare them."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config, Corpus, Method, Source
+from mapnet_cli.console import Console
+from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
+from mapnet_cli.records import CorpusManifest
+
+WORDS = (
+    "the a some every quiet yellow river house garden teacher window morning letter walked opened "
+    "found carried wrote slowly again never under behind between because although and or but with"
+).split()
+
+
+def prose(seed: int, sentences: int = 3) -> str:
+    """Returns a paragraph of made-up sentences."""
+    draw = random.Random(seed)
+    made = [" ".join(draw.choices(WORDS, k=draw.randint(9, 16))).capitalize() for _ in range(sentences)]
+    return ". ".join(made) + "."
+
+
+def text_folder(root: Path, files: int = 6, paragraphs: int = 4) -> Path:
+    """Makes a folder with one document a file, one paragraph a line."""
+    for number in range(files):
+        path = root / f"part{number % 2}" / f"{number:02}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [prose(number * 100 + line, 1 + line) for line in range(paragraphs)]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def corpus_config(*sources: Source, **corpus: Any) -> Config:
+    """Returns a config with a tiny vocabulary, many slices and every third document held out."""
+    defaults = {"vocab_size": 320, "block_length": 32, "validation_every": 3, "slice_mb": 0.001}
+    return Config(methods=("bert",), method={"bert": Method()}, corpus=Corpus(sources=sources, **(defaults | corpus)))
+
+
+def prepare(config: Config, artifacts: Artifacts, workers: int = 0) -> CorpusManifest:
+    """Runs the whole plan and returns the manifest."""
+    LocalEngine(artifacts, Console(quiet=True), workers, preload=PRELOAD).run(plan(config, artifacts, workers))
+    marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
+    assert marker is not None
+    return CorpusManifest(**marker.result)
+
+
+def sentence_lines(artifacts: Artifacts) -> list[str]:
+    """Returns the lines of all sentence files, in corpus order."""
+    files = sorted(artifacts.root.glob("prepare-corpus/text-*/sentences-*.txt"))
+    return [line for file in files for line in file.read_text(encoding="utf-8").split("\n")]

@@ -1,0 +1,63 @@
+from collections import Counter
+
+import pytest
+
+from mapnet_cli.config import Cleanup
+from mapnet_cli.prepare_corpus.cleanup import broken_rule, clean
+from tests.prepare_corpus.corpora import prose
+
+ALL = Cleanup(min_chars=0, min_letters=0, min_letter_share=0.0, max_symbol_share=1.0)
+
+
+def run(lines: list[str | None], settings: Cleanup = ALL) -> tuple[list[str | None], dict[str, int]]:
+    dropped: Counter[str] = Counter()
+    return list(clean(lines, settings, dropped)), dict(dropped)
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "rule"),
+    [
+        ("a" * 49, "min_chars"),
+        ("a" * 50, ""),
+        ("a" * 1_000_000, ""),
+        ("a" * 1_000_001, "max_chars"),
+        ("a" * 49 + "é" * 11, "min_letters"),
+        ("a" * 70 + "1" * 30, ""),
+        ("a" * 69 + "1" * 31, "min_letter_share"),
+        ("a" * 95 + "/" * 5, ""),
+        ("a" * 94 + "/" * 6, "max_symbol_share"),
+        ("a" * 94 + "\\" * 6, "max_symbol_share"),
+        ("a" * 94 + "|" * 6, "max_symbol_share"),
+        ("a" * 85 + "/" * 5 + "\\" * 5 + "|" * 5, ""),
+    ],
+)
+def test_the_papers_rules(paragraph: str, rule: str) -> None:
+    assert broken_rule(paragraph, Cleanup()) == rule
+
+
+def test_lines_run_on_where_the_family_joins_them() -> None:
+    lines: list[str | None] = ["It ends in a letter", "and goes on,", "then 7", "more.", "after a stop", "Capital", "", "next"]
+    assert run(lines)[0] == ["It ends in a letter and goes on, then 7 more.", "after a stop", "Capital", "next"]
+    assert len(run(lines, ALL.model_copy(update={"join_lines": False}))[0]) == 7
+
+
+def test_lines_never_run_on_over_a_documents_end() -> None:
+    assert run(["one", None, "two", None])[0] == ["one", None, "two", None]
+
+
+def test_documents_without_text_leave_nothing() -> None:
+    assert run([None, "", None, "x", None, None])[0] == ["x", None]
+    assert run(["short", None, prose(1), None], Cleanup()) == ([prose(1), None], {"min_chars": 1})
+
+
+def test_paragraphs_are_normalised_before_the_rules() -> None:
+    assert run(["  “Ｃafe\u0301”\x00…  ", None])[0] == ['"Ｃafé"...', None]
+    assert run(["a" + " " * 60 + "b", None], Cleanup())[1] == {"min_chars": 1}
+
+
+def test_an_endless_line_is_dropped_unread() -> None:
+    assert run(["x" * 2_000_001, "tail", None]) == (["tail", None], {"max_chars": 1})
+    many: list[str | None] = ["word"] * 450_000
+    paragraphs, dropped = run([*many, None])
+    assert dropped == {"max_chars": 1}
+    assert len(paragraphs) == 2

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.config import Source
+from mapnet_cli.errors import InputError
+from mapnet_cli.prepare_corpus import documents
+from mapnet_cli.prepare_corpus.documents import Problems, read_cpython, read_file
+
+
+def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: str) -> tuple[list[str | None], list[str]]:
+    path.write_bytes(content)
+    problems = Problems()
+    lines = list(read_file(path, "f", Source(path=str(path), **source), on_bad_utf8, problems))  # type: ignore[arg-type]
+    return lines, problems.listing()
+
+
+def test_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
+    assert read(tmp_path / "f", b"\xef\xbb\xbfone\r\ntwo\nthree\rfour") == (["one", "two", "three", "four", None], [])
+
+
+def test_nul_bytes_are_removed_and_counted(tmp_path: Path) -> None:
+    lines, problems = read(tmp_path / "f", b"ok\na\0b\0\n")
+    assert lines == ["ok", "ab", None]
+    assert problems == ["f: removed 2 NUL bytes, the first at byte 4 (line 2)"]
+
+
+def test_bad_utf8_three_ways(tmp_path: Path) -> None:
+    content = b"good\ncaf\xe9 and \xff, but \xef\xbf\xbd is fine\n"
+    lines, problems = read(tmp_path / "f", content)
+    assert lines == ["good", "caf\ufffd and \ufffd, but \ufffd is fine", None]
+    assert problems == ["f: repaired 2 places that are not UTF-8, the first at byte 8 (line 2)"]
+    assert read(tmp_path / "f", content, "skip") == ([], ["f: skipped, not UTF-8 at byte 8 (line 2)"])
+    with pytest.raises(InputError, match=r"f: not UTF-8 at byte 8 \(line 2\); corpus.on_bad_utf8"):
+        read(tmp_path / "f", content, "fail")
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    assert read(tmp_path / "f", b"") == ([None], ["f: empty file"])
+
+
+def test_an_endless_line_is_cut_between_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "READ", 10)
+    for pad in range(4):
+        lines, problems = read(tmp_path / "f", ("a" * pad + "漢字漢字漢字漢字\nnext\n").encode(), "fail")
+        assert lines[1:] == ["next", None]
+        assert set(lines[0] or "") <= set("a漢字")
+        assert problems == ["f: line 1 has over 10 bytes and was left out"]
+
+
+def test_blank_lines_separate_documents(tmp_path: Path) -> None:
+    lines, _ = read(tmp_path / "f", b"a\nb\n\n  \nc\n", documents="blank-lines")
+    assert lines == ["a", "b", None, None, "c", None]
+
+
+def test_hard_wrapped_paragraphs(tmp_path: Path) -> None:
+    lines, _ = read(tmp_path / "f", b"\n  It was a well-\nknown man--\nthe best.\n\nNext\n", paragraphs="blank-lines")
+    assert [line for line in lines if line] == ["It was a well-known man-- the best.", "Next"]
+    assert lines[-1] is None
+    assert "" in lines[1:3], "a paragraph never runs on over a blank line"
+
+
+def test_wikiextractor(tmp_path: Path) -> None:
+    content = (
+        '<doc id="1" url="http://x?curid=1" title="A &quot;B&quot; &amp; C">\nA "B" & C\n\nFirst text.\nA "B" & C\n</doc>\n'
+        '<doc id="2" url="u" title="Two">\nTwo\n\nSecond.\n</doc>\nstray\n<doc id="3" url="u" title="Cut">\nCut\n\nThird.'
+    )
+    lines, problems = read(tmp_path / "f", content.encode(), kind="wikiextractor")
+    assert [line for line in lines if line != ""] == ["First text.", 'A "B" & C', None, "Second.", None, "Third.", None]
+    assert problems == [
+        "f: the last <doc> has no </doc>, so the file may be truncated",
+        "f: left out 1 lines outside <doc> blocks",
+    ]
+    _, problems = read(tmp_path / "f", b"plain\n", kind="wikiextractor")
+    assert "no <doc ...> blocks at all" in problems[0]
+
+
+def test_cpython_holds_the_probe_documents_out() -> None:
+    lines = list(read_cpython(0, 1, 2))
+    assert lines.count(None) == 2
+    assert lines[-1] is None
+    assert all(line is None or "\n" not in line for line in lines)
+
+
+def test_problems_are_capped_but_counted() -> None:
+    problems = Problems()
+    for number in range(150):
+        problems.add(str(number))
+    assert len(problems.listing()) == 101
+    assert problems.listing()[-1] == "... and 50 more"
+    total = Problems()
+    total.merge(problems.lines, problems.count)
+    total.merge(["other"], 1)
+    assert total.listing()[-1] == "... and 51 more"

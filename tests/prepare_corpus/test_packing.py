@@ -1,0 +1,72 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mapnet_cli.prepare_corpus.encode import Packer
+from mapnet_cli.vocabulary import CLS, SEP
+
+sentences = st.lists(st.integers(5, 99), min_size=1, max_size=20)
+corpora = st.lists(st.lists(sentences, min_size=1, max_size=6), max_size=5)
+
+
+def pack(documents: list[list[list[int]]], blocks: str, length: int, cross: bool) -> list[list[int]]:
+    out: list[list[int]] = []
+    packer = Packer(blocks, length, cross, out.append)
+    for document in documents:
+        for sentence in document:
+            packer.add(sentence)
+        packer.end_document()
+    packer.flush()
+    return out
+
+
+@settings(deadline=None)
+@given(corpora, st.sampled_from(["complete", "sentence"]), st.integers(8, 24), st.booleans())
+def test_blocks_hold_exactly_the_input(documents: list[list[list[int]]], blocks: str, length: int, cross: bool) -> None:
+    packed = pack(documents, blocks, length, cross)
+    for block in packed:
+        assert (block[0], block[-1]) == (CLS, SEP)
+        assert 3 <= len(block) <= length
+    flat = [token for document in documents for sentence in document for token in sentence]
+    assert [token for block in packed for token in block[1:-1]] == flat
+
+
+@settings(deadline=None)
+@given(corpora, st.sampled_from(["complete", "sentence"]), st.integers(8, 24))
+def test_blocks_end_where_documents_do(documents: list[list[list[int]]], blocks: str, length: int) -> None:
+    apart = [block for document in documents for block in pack([document], blocks, length, False)]
+    assert pack(documents, blocks, length, False) == apart
+
+
+@settings(deadline=None)
+@given(corpora, st.integers(8, 24), st.booleans())
+def test_only_long_sentences_are_cut_and_blocks_are_full(
+    documents: list[list[list[int]]], length: int, cross: bool
+) -> None:
+    packed = pack(documents, "complete", length, cross)
+    ends, position = {0}, 0
+    for document in documents:
+        for sentence in document:
+            ends |= set(range(position, position + len(sentence))) if len(sentence) > length - 2 else set()
+            position += len(sentence)
+            ends.add(position)
+    position = 0
+    for block in packed:
+        position += len(block) - 2
+        assert position in ends
+
+
+def test_by_hand() -> None:
+    one, two, long = [11] * 3, [12] * 3, [13] * 14
+    assert pack([[one, two, one], [two]], "complete", 8, False) == [
+        [CLS, *one, *two, SEP],
+        [CLS, *one, SEP],
+        [CLS, *two, SEP],
+    ]
+    assert pack([[one], [two]], "complete", 8, True) == [[CLS, *one, *two, SEP]]
+    assert pack([[one, long, two]], "complete", 8, False) == [
+        [CLS, *one, SEP],
+        [CLS, *[13] * 6, SEP],
+        [CLS, *[13] * 6, SEP],
+        [CLS, 13, 13, *two, SEP],
+    ]
+    assert pack([[one, two]], "sentence", 8, True) == [[CLS, *one, SEP], [CLS, *two, SEP]]

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.errors import UsageError
+from mapnet_cli.prepare_corpus import sentences
+from mapnet_cli.prepare_corpus.sentences import Segmenter
+
+
+@pytest.fixture(scope="module")
+def split() -> Segmenter:
+    return Segmenter("")
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "expected"),
+    [
+        ("Mr. Smith left at 5 p.m. on Monday. He came back!", ["Mr. Smith left at 5 p.m. on Monday.", "He came back!"]),
+        ('He came. "Go on," she said. "Now."', ["He came.", '"Go on," she said.', '"Now."']),
+        ('It ended. ("Really?") Yes.', ["It ended.", '("Really?")', "Yes."]),
+        ('She said "yes." He said "no."', ['She said "yes."', 'He said "no."']),
+        ("Word", ["Word"]),
+        ("?", ["?"]),
+    ],
+)
+def test_sentences(split: Segmenter, paragraph: str, expected: list[str]) -> None:
+    assert list(split([paragraph, None])) == [expected, None]
+
+
+def test_memory_zones_do_not_show(split: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    paragraphs = ["One. Two.", None, "Three. Four five.", "Six.", None]
+    whole = list(split(paragraphs))
+    monkeypatch.setattr(sentences, "ZONE_CHARS", 5)
+    assert list(split(paragraphs)) == whole == [["One.", "Two."], None, ["Three.", "Four five."], ["Six."], None]
+
+
+def test_an_installed_pipeline_by_its_folder(tmp_path: Path) -> None:
+    import spacy
+
+    nlp = spacy.blank("en")
+    nlp.to_disk(tmp_path / "none")
+    nlp.add_pipe("sentencizer", config={"punct_chars": [";"]})
+    nlp.to_disk(tmp_path / "semicolons")
+    assert list(Segmenter(str(tmp_path / "semicolons"))(["One; two. Three"])) == [["One;", "two. Three"]]
+    with pytest.raises(UsageError, match="sets no sentence starts"):
+        list(Segmenter(str(tmp_path / "none"))(["One two."]))

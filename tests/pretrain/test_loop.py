@@ -1,0 +1,150 @@
+"""The training loop: exact resume, milestones, divergence, data order."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.errors import DivergedError, Interrupted
+from mapnet_cli.jobs.job import Progress, run_job
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.pretrain import loop, stage
+from mapnet_cli.pretrain.batches import DataOrder
+from mapnet_cli.records import Checkpoint
+from mapnet_cli.training.checkpoint import load_checkpoint
+from tests.conftest import small_config
+
+
+def no_report(progress: Progress) -> None:
+    pass
+
+
+def train(config: Config, artifacts: Artifacts, method: str, report: Callable[[Progress], None] = no_report) -> Path:
+    """Runs one pretraining job; returns the folder of its last milestone."""
+    job = next(j for j in stage.plan(config, artifacts, 1)[0].jobs if j.args["method"] == method)
+    run_job(job, artifacts, report)
+    return artifacts.path(f"{job.key}/step{config.pretrain.steps}")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder)[0]
+
+
+@pytest.mark.parametrize("method", ["bert", "mapnet"])
+def test_resume_is_bit_identical(
+    method: str,
+    tmp_path: Path,
+    make_corpus: Callable[[Config], object],
+    artifacts: Artifacts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed right after step 5 (its last checkpoint is of step 4) and started again: the same weights to the last bit."""
+    config = small_config("pretrain.checkpoint_every=2")
+    make_corpus(config)
+    undisturbed = weights(train(config, artifacts, method))
+    key = Lineage(config, artifacts).pretraining(method, 1).key
+    artifacts.path(key).rename(tmp_path / "undisturbed")
+    artifacts.path(key + ".json").unlink()
+
+    real = loop.algorithm_1
+
+    def dies(*args: object) -> object:
+        if args[3].step == 5:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "algorithm_1", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, artifacts, method)
+    monkeypatch.setattr(loop, "algorithm_1", real)
+    resumed = weights(train(config, artifacts, method))
+    assert undisturbed.keys() == resumed.keys()
+    for name, tensor in undisturbed.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config("pretrain.checkpoint_every=2")
+    make_corpus(config)
+    undisturbed = weights(train(config, artifacts, "mapnet"))
+    key = Lineage(config, artifacts).pretraining("mapnet", 1).key
+    artifacts.path(key + ".json").unlink()
+    newest = sorted(artifacts.path(f"{key}/resume").iterdir())[-1] / "tensors.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-100] ^= 1
+    newest.write_bytes(data)
+    said: list[str] = []
+    again = weights(train(config, artifacts, "mapnet", lambda p: said.append(p.note)))
+    assert any("damaged" in note and "going back" in note for note in said)
+    for name, tensor in undisturbed.items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def test_milestones_log_and_checkpoints(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+    config = small_config()
+    make_corpus(config)
+    train(config, artifacts, "mapnet")
+    key = Lineage(config, artifacts).pretraining("mapnet", 1).key
+    for step in (4, 6, 8, 10):
+        marker = artifacts.marker(f"{key}/step{step}")
+        assert marker is not None
+        artifacts.verify(marker)
+        row = Checkpoint(**marker.result)
+        assert (row.method, row.step, row.pretrain_seed) == ("mapnet", step, 1)
+        figure = json.loads(artifacts.path(f"{key}/step{step}/figure2.json").read_text())
+        words = figure["sentences"][0]
+        assert sum(word["probability"] for word in words) == pytest.approx(1.0, abs=1e-4)
+        assert any(word["masked"] for word in words)
+    assert len(list(artifacts.path(f"{key}/resume").iterdir())) == config.pretrain.keep_checkpoints
+    lines = [json.loads(line) for line in artifacts.path(f"{key}/log.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if "loss" in line]
+    assert trained[-1]["step"] == 10
+    assert trained[-1]["p"] == pytest.approx(1 / 3)
+    assert trained[-1]["flops"] == pytest.approx(row.flops)
+    assert {"proposal_entropy", "kl_to_uniform", "gradient_norm", "tokens_per_second"} <= trained[-1].keys()
+    assert any("validation_loss" in line for line in lines)
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts
+) -> None:
+    config = small_config("pretrain.peak_lr=1e30", "pretrain.warmup_steps=0", "pretrain.checkpoint_every=1")
+    make_corpus(config)
+    with pytest.raises(DivergedError, match=r"not finite at step \d+ .*peak_lr"):
+        train(config, artifacts, "bert")
+    key = Lineage(config, artifacts).pretraining("bert", 1).key
+    for folder in artifacts.path(f"{key}/resume").iterdir():
+        tensors, _ = load_checkpoint(folder)
+        assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_sigterm_saves_and_leaves(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+    config = small_config("pretrain.checkpoint_every=0", "pretrain.log_every=1")
+    make_corpus(config)
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert threading.current_thread() is threading.main_thread()
+    with pytest.raises(Interrupted):
+        train(config, artifacts, "bert", stop)
+    key = Lineage(config, artifacts).pretraining("bert", 1).key
+    assert [p.name for p in sorted(artifacts.path(f"{key}/resume").iterdir())] == ["step000000004", "step000000006"]
+
+
+def test_every_epoch_visits_every_sequence_once() -> None:
+    order = DataOrder(10, 4, seed=3)
+    seen = torch.cat([order.indices(step) for step in range(5)]).tolist()
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    assert torch.equal(DataOrder(10, 4, seed=3).indices(4), order.indices(4))
+    assert not torch.equal(DataOrder(10, 4, seed=4).indices(0), order.indices(0))

@@ -1,0 +1,72 @@
+"""Paired differences between methods, and scores at equal cost."""
+
+from pathlib import Path
+
+import pytest
+from report_fixtures import Records, config
+from scipy import stats
+
+from mapnet_cli.report.compare import at_equal_cost, compare, interval
+from mapnet_cli.report.gather import gather
+from mapnet_cli.report.scores import Scores, score
+
+
+def scores_of(records: Records) -> Scores:
+    return score(gather(records.config, records.artifacts))
+
+
+def test_the_paired_interval_is_scipys(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=("RTE", "SST-2"), seeds=(1, 2, 3)))
+    ours = {"RTE": (0.70, 0.74, 0.69), "SST-2": (0.90, 0.86, 0.91)}
+    theirs = {"RTE": (0.68, 0.69, 0.70), "SST-2": (0.88, 0.85, 0.90)}
+    for task in ours:
+        for seed in (1, 2, 3):
+            records.run("mapnet", 10, seed, ours[task][seed - 1], task=task)
+            records.run("bert", 10, seed, theirs[task][seed - 1], task=task)
+    found = compare(records.config, scores_of(records))["mapnet", 10]
+    paired = [(2 + 2) / 2, (5 + 1) / 2, (-1 + 1) / 2]
+    low, high = stats.t.interval(0.95, 2, loc=stats.tmean(paired), scale=stats.sem(paired))
+    assert found.difference == pytest.approx(5 / 3)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert (found.n, found.unit, found.columns) == (3, "fine-tuning seed", 2)
+
+
+def test_several_pretraining_seeds_are_the_units_of_the_interval(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(pretrain_seeds=(1, 2)))
+    for pretrain_seed, gains in ((1, (0.02, 0.04)), (2, (0.00, 0.02))):
+        for seed, gain in enumerate(gains, 1):
+            records.run("bert", 10, seed, 0.5, pretrain_seed=pretrain_seed)
+            records.run("mapnet", 10, seed, 0.5 + gain, pretrain_seed=pretrain_seed)
+    found = compare(records.config, scores_of(records))["mapnet", 10]
+    low, high = stats.t.interval(0.95, 1, loc=2.0, scale=stats.sem([3.0, 1.0]))
+    assert (found.difference, found.n, found.unit) == (pytest.approx(2), 2, "pretraining seed")
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_a_comparison_takes_one_setting_for_both_and_only_paired_seeds(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(batch_sizes=(16, 32)))
+    for method, small, large in (("bert", 0.9, 0.6), ("mapnet", 0.5, 0.7)):
+        for seed in (1, 2):
+            records.run(method, 10, seed, small, batch=16)
+            if (method, seed) != ("mapnet", 2):
+                records.run(method, 10, seed, large, batch=32)
+    found = compare(records.config, scores_of(records))["mapnet", 10]
+    assert found.difference == pytest.approx(-40)  # batch 16: two paired seeds, and the better mean over both
+    records.run("mapnet", 4, 1, 0.5)
+    assert ("mapnet", 4) not in compare(records.config, scores_of(records))
+
+
+def test_one_unit_has_no_interval() -> None:
+    assert interval([1.0]) == (None, None)
+
+
+def test_scores_at_equal_cost_are_interpolated_and_never_extrapolated(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(seeds=(1,)))
+    for method, step, flops, value in (
+        ("bert", 4, 4e9, 0.6), ("bert", 10, 10e9, 0.8), ("mapnet", 4, 7e9, 0.7), ("mapnet", 10, 13e9, 0.9),
+    ):  # fmt: skip
+        records.checkpoint(method, 1, step, flops=flops)
+        records.run(method, step, 1, value)
+    scores = scores_of(records)
+    assert at_equal_cost(records.config, scores, "mapnet", 4, "flops") == pytest.approx(70)
+    assert at_equal_cost(records.config, scores, "mapnet", 10, "flops") is None

@@ -1,0 +1,196 @@
+"""Aggregation against numbers computed by hand (section 4.1.2)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_fixtures import Records, config
+
+from mapnet_cli.artifacts import write_json
+from mapnet_cli.errors import DamagedError, UsageError
+from mapnet_cli.report.gather import Results, gather, missing, next_command
+from mapnet_cli.report.scores import Scores, score
+
+
+def scores_of(records: Records) -> tuple[Results, Scores]:
+    results = gather(records.config, records.artifacts)
+    return results, score(results)
+
+
+def test_a_run_scores_its_best_epoch_and_the_last_is_kept(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    records.run("bert", 10, 1, 0.50, 0.80, 0.70)
+    records.run("bert", 10, 2, 0.60, 0.55, 0.65)
+    cell = scores_of(records)[1].cells["bert", 10, "RTE"]
+    assert cell.mean == cell.best == pytest.approx(72.5)  # (80 + 65) / 2
+    assert cell.last == pytest.approx(67.5)  # (70 + 65) / 2
+    assert cell.sd == pytest.approx(10.606601717798213)  # 15 / sqrt(2)
+    assert (cell.n, cell.failed, cell.missing) == (2, 0, 0)
+
+
+def test_the_last_epoch_counts_where_the_config_says_so(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(epoch="last"))
+    records.run("bert", 10, 1, 0.50, 0.80, 0.70)
+    cell = scores_of(records)[1].cells["bert", 10, "RTE"]
+    assert (cell.mean, cell.best) == (pytest.approx(70), pytest.approx(80))
+
+
+def test_a_task_scores_its_best_setting_by_the_mean_over_seeds(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(batch_sizes=(16, 32)))
+    for seed, small, large in ((1, 0.9, 0.7), (2, 0.4, 0.7)):
+        records.run("bert", 10, seed, small, batch=16)
+        records.run("bert", 10, seed, large, batch=32)
+    cell = scores_of(records)[1].cells["bert", 10, "RTE"]
+    assert cell.mean == pytest.approx(70)
+    assert cell.settings == ((1, (32, 1e-5)),)
+
+
+def test_of_equal_settings_the_first_of_the_grid_is_taken(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(batch_sizes=(32, 16), learning_rates=(5e-5, 1e-5)))
+    for batch in (16, 32):
+        for lr in (1e-5, 5e-5):
+            values = (0.1, 0.7) if batch == 16 else (0.7, 0.1)  # the same mean, summed in another order
+            for seed, value in zip((1, 2), values, strict=True):
+                records.run("bert", 10, seed, value, batch=batch, lr=lr)
+    assert scores_of(records)[1].cells["bert", 10, "RTE"].settings == ((1, (32, 5e-5)),)
+
+
+def test_pretraining_seeds_are_averaged_each_with_its_own_setting(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(pretrain_seeds=(1, 2), batch_sizes=(16, 32), seeds=(1,)))
+    records.run("bert", 10, 1, 0.8, batch=16, pretrain_seed=1)
+    records.run("bert", 10, 1, 0.6, batch=32, pretrain_seed=1)
+    records.run("bert", 10, 1, 0.5, batch=16, pretrain_seed=2)
+    records.run("bert", 10, 1, 0.7, batch=32, pretrain_seed=2)
+    cell = scores_of(records)[1].cells["bert", 10, "RTE"]
+    assert cell.mean == pytest.approx(75)
+    assert cell.settings == ((1, (16, 1e-5)), (2, (32, 1e-5)))
+    assert cell.n == 2
+
+
+def test_a_lone_early_run_does_not_stand_for_its_setting(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(batch_sizes=(16, 32)))
+    records.run("bert", 10, 1, 0.99, batch=16)
+    records.run("bert", 10, 1, 0.7, batch=32)
+    records.run("bert", 10, 2, 0.6, batch=32)
+    cell = scores_of(records)[1].cells["bert", 10, "RTE"]
+    assert cell.mean == pytest.approx(65)
+    assert (cell.runs, cell.missing) == (3, 1)
+
+
+def test_a_failed_run_counts_with_its_last_finished_epoch(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    records.run("bert", 10, 1, 0.8)
+    records.run("bert", 10, 2, 0.9, 0.2, failure="loss is not finite")
+    cell = scores_of(records)[1].cells["bert", 10, "RTE"]
+    assert cell.mean == pytest.approx(50)
+    assert (cell.n, cell.failed, cell.failed_counted) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(("baselines", "counted"), [(True, 53.0), (False, 0.0)])
+def test_a_run_that_failed_at_once_counts_as_the_majority_baseline(
+    tmp_path: Path, baselines: bool, counted: float
+) -> None:
+    records = Records(tmp_path, config(baselines=baselines, seeds=(1,)))
+    if baselines:
+        records.baseline("RTE", majority={"accuracy": 0.53}, bag_of_words={"accuracy": 0.6})
+    records.run("bert", 10, 1, failure="out of memory")
+    cell = scores_of(records)[1].cells["bert", 10, "RTE"]
+    assert cell.mean == pytest.approx(counted)
+    assert cell.failed == 1
+
+
+def test_each_task_has_its_own_metric_and_the_config_may_name_another(tmp_path: Path) -> None:
+    tasks = ("CoLA", "MRPC", "STS-B")
+    records = Records(tmp_path, config(tasks=tasks, metrics={"MRPC": "f1"}, seeds=(1,)))
+    records.run("bert", 10, 1, {"accuracy": 0.9, "f1": 0.8, "mcc": 0.1}, task="CoLA")
+    records.run("bert", 10, 1, {"accuracy": 0.9, "f1": 0.8, "mcc": 0.1}, task="MRPC")
+    records.run("bert", 10, 1, {"pearson": 0.3, "spearman": 0.4}, task="STS-B")
+    scores = scores_of(records)[1]
+    assert [scores.cells["bert", 10, task].mean for task in tasks] == pytest.approx([10, 80, 30])
+    assert scores.averages["bert", 10].mean == pytest.approx(40)
+
+
+def test_mnli_is_two_columns_of_one_model_chosen_on_the_matched_set(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=("MNLI", "RTE"), batch_sizes=(16, 32), seeds=(1,)))
+    early, late = {"accuracy": 0.7, "accuracy-mm": 0.6}, {"accuracy": 0.6, "accuracy-mm": 0.9}
+    records.run("bert", 10, 1, early, late, task="MNLI")
+    records.run("bert", 10, 1, {"accuracy": 0.5, "accuracy-mm": 0.95}, task="MNLI", batch=32)
+    records.run("bert", 10, 1, 0.8)
+    records.run("bert", 10, 1, 0.8, batch=32)
+    scores = scores_of(records)[1]
+    assert [column.name for column in scores.columns] == ["MNLI-m", "MNLI-mm", "RTE"]
+    assert scores.cells["bert", 10, "MNLI-m"].mean == pytest.approx(70)
+    assert scores.cells["bert", 10, "MNLI-mm"].mean == pytest.approx(60)
+    average = scores.averages["bert", 10]
+    assert average.mean == pytest.approx(70)  # (70 + 60 + 80) / 3
+    assert (average.columns, average.runs, average.missing) == (3, 4, 0)  # MNLI's run is one
+
+
+def test_the_spread_of_the_average_is_over_seeds_of_averages(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
+    for task, values in (("RTE", (0.6, 0.8)), ("SST-2", (0.8, 0.6))):
+        for seed, value in enumerate(values, 1):
+            records.run("bert", 10, seed, value, task=task)
+    average = scores_of(records)[1].averages["bert", 10]
+    assert (average.mean, average.sd) == (pytest.approx(70), pytest.approx(0))
+
+
+def test_cost_is_averaged_over_pretraining_seeds(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(pretrain_seeds=(1, 2)))
+    records.checkpoint("bert", 1, 10, seconds=3600.0, tokens=100, flops=1e9)
+    records.checkpoint("bert", 2, 10, seconds=7200.0, tokens=200, flops=3e9)
+    average = scores_of(records)[1].averages["bert", 10]
+    assert (average.tokens, average.flops, average.hours) == (150, 2e9, 1.5)
+
+
+def test_a_column_without_runs_is_left_out_of_the_average_and_counted(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
+    records.run("bert", 10, 1, 0.6)
+    average = scores_of(records)[1].averages["bert", 10]
+    assert (average.mean, average.columns, average.missing) == (pytest.approx(60), 1, 3)
+
+
+def test_what_is_missing_is_counted_and_the_next_command_named(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(baselines=True))
+    results = gather(records.config, records.artifacts)
+    assert missing(results) == [
+        "the corpus manifest",
+        "4 of 4 checkpoints (bert 2, mapnet 2)",
+        "8 of 8 fine-tuning runs",
+        "baselines of 1 of 1 tasks (RTE)",
+    ]
+    assert next_command(results) == "mapnet prepare-corpus"
+    records.manifest()
+    records.run("bert", 4, 1, 0.5)
+    results = gather(records.config, records.artifacts)
+    assert "7 of 8 fine-tuning runs" in missing(results)
+    assert next_command(results) == "mapnet pretrain"
+
+
+@pytest.mark.parametrize(
+    ("finetune", "message"),
+    [
+        ({"metrics": {"RTE": "acuracy"}}, r"finetune\.metrics\.RTE: .*did you mean 'accuracy'"),
+        ({"metrics": {"STS-B": "f1"}}, r"finetune\.metrics\.STS-B: .*choose one of pearson, spearman"),
+        ({"metrics": {"RTEE": "f1"}}, r"finetune\.metrics\.RTEE: .*did you mean 'RTE'"),
+        ({"tasks": ("SST2",)}, r"finetune\.tasks: .*did you mean 'SST-2'"),
+    ],
+)
+def test_an_unknown_metric_or_task_names_the_key_and_the_nearest_name(
+    tmp_path: Path, finetune: dict[str, Any], message: str
+) -> None:
+    records = Records(tmp_path, config(**finetune))
+    with pytest.raises(UsageError, match=message):
+        scores_of(records)
+
+
+def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    key = f"{records.lineage.pretraining('bert', 1).key}/step10"
+    records.mark(key, {"method": "bert"})
+    with pytest.raises(DamagedError, match=r"step10 is not a valid Checkpoint record \(see pretrain_seed\)"):
+        gather(records.config, records.artifacts)
+    records.checkpoint("bert", 1, 10)
+    write_json(records.artifacts.path(f"{key}/figure2.json"), {"sentences": []})
+    with pytest.raises(DamagedError, match="figure2"):
+        gather(records.config, records.artifacts)

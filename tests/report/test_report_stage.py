@@ -1,0 +1,235 @@
+"""The files of a report: every format, partial results, notes, and stable bytes."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from report_fixtures import Records, config
+from rich.console import Console
+
+from mapnet_cli.config import Config
+from mapnet_cli.report import figure2
+from mapnet_cli.report.gather import gather
+from mapnet_cli.report.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
+from mapnet_cli.report.scores import score
+from mapnet_cli.report.stage import build
+from mapnet_cli.report.tables import result_tables
+
+PROBE = "probe tasks, not GLUE"
+SENTENCE = [
+    ("[CLS]", 0.0, False),
+    ("the", 0.05, False),
+    ("computer", 0.3, True),
+    ("&", 0.05, True),
+    ("<i>x</i>", 0.1, True),
+    ("computing", 0.5, True),
+]
+
+
+def full(tmp_path: Path, config: Config) -> Records:
+    """Writes every record that the config asks for, of tasks with ordinary metrics."""
+    records = Records(tmp_path, config)
+    records.manifest()
+    for task in config.finetune.tasks:
+        records.task(task)
+        if config.finetune.baselines:
+            records.baseline(task, majority={"accuracy": 0.5}, bag_of_words={"accuracy": 0.62})
+    for shift, method in enumerate(config.methods):
+        for step in config.pretrain.milestone_steps():
+            records.checkpoint(method, 1, step)
+            records.masks(method, 1, step, [SENTENCE])
+            for task in config.finetune.tasks:
+                for seed in config.finetune.seeds:
+                    records.run(method, step, seed, 0.6 + 0.01 * (step + seed + shift), task=task)
+    return records
+
+
+def rendered(table: Table, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(to_rich(table))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_every_file_is_written_and_carries_the_signature(tmp_path: Path) -> None:
+    records = full(tmp_path, config(recipe="demo", baselines=True))
+    result = build(records.config, records.artifacts)
+    assert result.folder == tmp_path / "report/demo"
+    assert sorted(path.name for path in result.folder.iterdir()) == sorted(result.files)
+    expected = {"table3.md", "table3.csv", "table3.json", "tasks.csv", "figure3.png", "figure2.html", "report.md"}
+    assert expected < set(result.files)
+    assert "recipe:demo" in result.signature
+    assert "|steps:4+10|pretrain-seeds:1|finetune-seeds:1+2|epoch:best|metrics:RTE=accuracy|" in result.signature
+    assert result.signature.endswith("mapnet:0.1.0|torch:2.13.0|tokenizers:0.23.0|python:3.11.9")
+    for name, path in result.files.items():
+        assert result.signature.encode() in path.read_bytes(), name
+    assert (result.missing, result.next_command) == ((), "")
+
+
+def test_probe_scores_say_so_in_every_output(tmp_path: Path) -> None:
+    records = full(tmp_path, config())
+    result = build(records.config, records.artifacts)
+    for name, path in result.files.items():
+        if (
+            path.suffix != ".png"
+            and path.suffix != ".svg"
+            and path.name not in ("table1.csv", "table2.csv", "methods.csv")
+        ):
+            assert PROBE in path.read_text(encoding="utf-8"), name
+    for table in result.tables:
+        assert PROBE in rendered(table), table.name
+
+
+def test_table_3_has_the_papers_layout_and_its_own_numbers_only_for_the_paper_recipe(tmp_path: Path) -> None:
+    glue = tmp_path / "glue" / "RTE"
+    glue.mkdir(parents=True)
+    (glue / "train.tsv").write_text("x\n")
+    paper = config(recipe="paper", data=str(tmp_path / "glue"))
+    paper = paper.model_copy(update={"pretrain": paper.pretrain.model_copy(update={"steps": 1_000_000})})
+    records = full(tmp_path / "artifacts", paper)
+    table = build(paper, records.artifacts).table3
+    assert table.columns == ("Model", "400k", "1000k", "Tokens", "FLOPs", "Hours")
+    by_name = {row[0].text: [cell.text for cell in row[1:3]] for row in table.rows}
+    assert by_name["BERT (paper)"] == ["80.86", "81.68"]
+    assert by_name["MAP-Net (paper)"] == ["81.15", "81.88"]
+    assert table.title == "Table 3: average of 1 of 9 columns on GLUE"
+    assert PROBE not in rendered(table)
+    assert "Not the official sets (row counts differ): RTE." in table.notes
+    probe = full(tmp_path / "probe", config(recipe="demo"))
+    assert len(build(probe.config, probe.artifacts).table3.rows) == 3  # two methods and their difference
+
+
+def test_csv_and_json_parse_back_to_unrounded_values(tmp_path: Path) -> None:
+    records = full(tmp_path, config(baselines=True))
+    result = build(records.config, records.artifacts)
+    rows = list(csv.DictReader(io.StringIO(result.files["tasks.csv"].read_text(encoding="utf-8"))))
+    assert [row["Model"] for row in rows] == ["bert", "bert", "mapnet", "mapnet", "majority", "bag of words"]
+    assert float(rows[1]["RTE mean"]) == pytest.approx(71.5)  # 0.6 + 0.01 * (10 + 1 or 2)
+    assert (rows[1]["RTE n"], rows[1]["RTE failed"], rows[1]["RTE missing"]) == ("2", "0", "0")
+    assert rows[1]["RTE setting"] == "seed 1: batch 16, lr 1e-05"
+    assert float(rows[5]["RTE"]) == pytest.approx(62)
+    loaded = json.loads(result.files["table3.json"].read_text(encoding="utf-8"))
+    assert loaded["rows"][1]["10"]["mean"] == pytest.approx(72.5)
+    assert loaded["rows"][2]["10"]["n"] == 2
+    assert loaded["rows"][0]["Hours"] == pytest.approx(1.0)
+    assert json.loads(json.dumps(result.to_json()))["tables"]["table3"] == loaded
+
+
+def test_a_partial_report_says_what_is_missing_and_what_failed(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
+    records.manifest()
+    records.run("bert", 10, 1, 0.7, 0.4, failure="loss is not finite")
+    result = build(records.config, records.artifacts)
+    cells = [cell.text for cell in result.table3.rows[0]]
+    assert cells[:3] == ["BERT", "-", "40.00*† (1 of 2 columns)"]
+    text = result.files["report.md"].read_text(encoding="utf-8")
+    assert "- 15 of 16 fine-tuning runs" in text
+    assert "Next: `mapnet pretrain`" in text
+    assert "1 fine-tuning runs failed and are counted as failed: loss is not finite." in text
+    assert "1 of 1 fine-tuning runs failed." in result.table3.notes
+
+
+def test_an_empty_artifact_directory_gives_a_report_that_names_the_first_command(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    result = build(records.config, records.artifacts)
+    assert result.next_command == "mapnet prepare-corpus"
+    assert {cell.text for row in result.table3.rows for cell in row[1:]} == {"-"}
+    assert result.files["figure3.png"].read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert "No masks recorded yet for bert, mapnet" in result.files["figure2.html"].read_text(encoding="utf-8")
+
+
+def test_runs_from_other_weights_than_the_checkpoint_are_reported(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    records.checkpoint("bert", 1, 10)
+    records.run("bert", 10, 1, 0.7)
+    records.run("bert", 10, 2, 0.7, checkpoint="other")
+    notes = build(records.config, records.artifacts).table3.notes
+    assert any(note.startswith("1 runs started from other weights") for note in notes)
+
+
+def test_subsets_are_noted(tmp_path: Path) -> None:
+    records = full(tmp_path, config(max_train_examples=300))
+    result = build(records.config, records.artifacts)
+    assert "Fine-tuned on the first 300 training rows of each task only." in result.table3.notes
+    assert "train-rows:first-300" in result.signature
+
+
+def test_figures_are_images_with_the_same_bytes_in_two_builds(tmp_path: Path) -> None:
+    records = full(tmp_path, config(tasks=("RTE", "SST-2"), baselines=True))
+    files = build(records.config, records.artifacts).files
+    before = {name: path.read_bytes() for name, path in files.items()}
+    after = build(records.config, records.artifacts).files
+    assert {name: path.read_bytes() for name, path in after.items()} == before
+    assert before["figure3.png"].startswith(b"\x89PNG\r\n\x1a\n")
+    assert before["figure3.svg"].startswith(b"<?xml")
+
+
+def test_figure_2_escapes_boxes_and_announces_a_collapse(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    for step in (4, 10):
+        records.checkpoint("mapnet", 1, step)
+        records.masks("mapnet", 1, step, [SENTENCE], collapsed=step == 10, proposal_entropy=0.25)
+    results = gather(records.config, records.artifacts)
+    page = figure2.figure2(results, score(results))
+    assert "<i>" not in page
+    assert "&lt;i&gt;x&lt;/i&gt;</b>" in page
+    assert "&amp;</b>" in page
+    assert "step 10" in page and "step 4 " not in page
+    assert "This proposal has collapsed." in page and "0.25 nats against 3.00" in page
+    for word in ("computer", "computing"):
+        assert f'title="probability {0.3 if word == "computer" else 0.5}' in page
+    assert page.count('class="box box0"') == 3  # two words and the legend
+    assert "[CLS]" not in page
+    assert "http" not in page
+
+
+def test_only_masked_content_words_of_one_stem_are_boxed(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    records.checkpoint("bert", 1, 4)
+    words = ["with", "with", "Runs", "running", "walk", "walked"]
+    records.masks("bert", 1, 4, [[(word, 0.1, word != "walked") for word in words]])
+    sentence = gather(records.config, records.artifacts).masks["bert", 1, 4].sentences[0]
+    assert figure2.same_stem(sentence) == {2: 0, 3: 0}
+
+
+def test_markdown_and_csv_keep_a_tables_shape_whatever_its_cells_hold() -> None:
+    cells = (Cell("a|b", "a|b"), Cell('say "x",\ny', {"mean": 1.5, "n": 2}), plain(None))
+    table = Table("t", "T", ("one", "two", "three"), (cells, (plain(None),) * 3), (), "s|t")
+    lines = to_markdown(table).splitlines()
+    assert lines[4] == '| a\\|b | say "x", y | - |'
+    rows = list(csv.reader(io.StringIO(to_csv(table))))
+    assert rows[0] == ["one", "two mean", "two n", "three", "title", "signature"]
+    assert rows[1] == ["a|b", "1.5", "2", "", "T", "s|t"]
+    assert rows[2] == ["", "", "", "", "T", "s|t"]
+    assert to_json(table)["rows"][0]["two"] == {"mean": 1.5, "n": 2}
+
+
+def test_the_difference_row_shows_its_interval(tmp_path: Path) -> None:
+    records = full(tmp_path, config())
+    results = gather(records.config, records.artifacts)
+    table3, cost, _ = result_tables(results, score(results))
+    assert table3.rows[2][2].text == "+1.00 [+1.00, +1.00]"
+    assert "MAP-Net minus BERT, paired" in rendered(table3, 80)
+    assert len(cost.rows) == 4
+
+
+def test_a_report_loads_neither_torch_nor_spacy(tmp_path: Path) -> None:
+    full(tmp_path, config())
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from report_fixtures import config\n"
+        "from mapnet_cli.artifacts import Artifacts\n"
+        "from mapnet_cli.report.stage import build\n"
+        "build(config(), Artifacts(Path(sys.argv[2])))\n"
+        "print(sorted({'torch', 'spacy', 'matplotlib.pyplot'} & set(sys.modules)))\n"
+    )
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,109 @@
+"""Nothing half-written appears, damage is noticed, and two processes don't share a stage."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts, Marker, publishing, write_text
+from mapnet_cli.errors import DamagedError, LockedError
+
+
+def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+
+    def write(text: str, fail: bool) -> None:
+        with publishing(path) as temporary:
+            temporary.write_text(text)
+            assert not path.exists() or path.read_text() == "old"
+            if fail:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write("old", fail=True)
+    assert list(path.parent.iterdir()) == []
+    write("old", fail=False)
+    with pytest.raises(RuntimeError):
+        write("new", fail=True)
+    assert path.read_text() == "old"
+    write("new", fail=False)
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_is_published_whole_and_replaced_whole(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with publishing(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            (temporary / text).write_text(text)
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["two"]
+
+
+def test_markers_round_trip_and_notice_a_changed_digit(artifacts: Artifacts) -> None:
+    artifacts.publish(Marker("a/b", "f00", {"score": 81.48}))
+    marker = artifacts.marker("a/b")
+    assert marker is not None
+    assert marker.result == {"score": 81.48}
+    assert artifacts.marker("a/c") is None
+    path = artifacts.path("a/b.json")
+    path.write_text(path.read_text().replace("81.48", "91.48"))
+    with pytest.raises(DamagedError, match="checksum"):
+        artifacts.marker("a/b")
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(DamagedError, match="damaged"):
+        artifacts.marker("a/b")
+
+
+def test_verify_notices_truncated_and_missing_files(artifacts: Artifacts) -> None:
+    path = artifacts.path("a/file")
+    write_text(path, "content")
+    marker = Marker("a/b", "f00", {}, artifacts.checksums([path]))
+    artifacts.verify(marker)
+    path.write_text("conten")
+    with pytest.raises(DamagedError, match="damaged"):
+        artifacts.verify(marker)
+    path.unlink()
+    with pytest.raises(DamagedError, match="missing"):
+        artifacts.verify(marker)
+
+
+def test_a_stage_belongs_to_one_process(artifacts: Artifacts) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mapnet_cli.artifacts import Artifacts\n"
+        f"with Artifacts(Path({str(artifacts.root)!r})).lock('pretrain'):\n"
+        "    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(LockedError, match="another process is running pretrain"), artifacts.lock("pretrain"):
+            pass
+        with artifacts.lock("finetune-glue"):
+            pass
+        other.kill()
+    with artifacts.lock("pretrain"):  # the dead leave no lock behind
+        pass
+
+
+def test_the_lock_sweeps_what_a_killed_process_left(artifacts: Artifacts) -> None:
+    left = artifacts.path("pretrain/x/.tmp-1234-step")
+    left.mkdir(parents=True)
+    (left / "half").write_text("half")
+    other = artifacts.path("finetune-glue/.tmp-1234-run.json")
+    write_text(other.parent / "keep", "")
+    other.write_text("{")
+    with artifacts.lock("pretrain"):
+        assert not left.exists()
+        assert other.exists()
+
+
+def test_no_nan_in_json(tmp_path: Path) -> None:
+    from mapnet_cli.artifacts import write_json
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+    write_json(tmp_path / "x.json", {"text": "é"})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"text": "é"}

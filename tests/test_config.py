@@ -1,0 +1,100 @@
+"""Layers, origins, and errors that name the key, its place and the nearest right key."""
+
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.config import RECIPES, Config, resolve
+from mapnet_cli.errors import UsageError
+
+
+def test_precedence_and_origins(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('recipe = "demo"\n\n[pretrain]\nsteps = 7\nbatch_size = 3\npeak_lr = 1e-3\n')
+    environ = {"MAPNET_PRETRAIN__BATCH_SIZE": "4", "MAPNET_FINETUNE__DATA": "probe", "PATH": "x"}
+    resolved = resolve(None, file, ["pretrain.peak_lr=0.5"], environ)
+    pretrain, origins = resolved.config.pretrain, resolved.origins
+    assert (pretrain.steps, pretrain.batch_size, pretrain.peak_lr) == (7, 4, 0.5)
+    assert origins["pretrain.steps"] == f"{file}:4"
+    assert origins["pretrain.batch_size"] == "environment"
+    assert origins["pretrain.peak_lr"] == "--set"
+    assert origins["encoder.layers"].startswith("recipe demo:")
+    assert origins["pretrain.adam_eps"] == "default"
+    assert resolved.config.recipe == "demo"
+
+
+def test_nothing_named_means_the_demo_and_a_file_alone_the_defaults(tmp_path: Path) -> None:
+    assert resolve(None, None, (), {}).config.recipe == "demo"
+    file = tmp_path / "mine.toml"
+    file.write_text("[pretrain]\nsteps = 7\n")
+    config = resolve(None, file, (), {}).config
+    assert (config.recipe, config.encoder.hidden, config.pretrain.steps) == ("", 768, 7)
+
+
+def test_the_paper_recipe_is_the_paper() -> None:
+    """Tables 1 and 2 and section 4.1, value by value."""
+    config = resolve("paper", None, (), {}).config
+    p, f, e, m = config.pretrain, config.finetune, config.encoder, config.proposal
+    assert (p.batch_size, p.steps, p.peak_lr, p.adam_eps, p.adam_betas) == (256, 1_000_000, 1e-4, 1e-6, (0.9, 0.98))
+    assert (p.warmup_steps, p.weight_decay, e.dropout, config.corpus.block_length) == (10_000, 0.01, 0.1, 512)
+    assert p.milestone_steps() == (400_000, 600_000, 800_000, 1_000_000)
+    assert (f.batch_sizes, f.epochs, f.warmup_ratio, f.weight_decay) == ((16, 32), 10, 0.06, 0.1)
+    assert f.learning_rates == pytest.approx([k * 1e-5 for k in range(1, 9)])
+    assert len(f.seeds) == 10
+    assert (e.layers, e.hidden, e.heads, e.ffn) == (12, 768, 12, 3072)
+    assert (m.layers, m.hidden, m.heads) == (12, 384, 6)
+    method = config.method["mapnet"]
+    assert (method.loss_weight, method.mask_rate, method.replace_mask, method.replace_random) == (0.01, 0.15, 0.8, 0.1)
+    assert (method.explore_start, method.explore_end) == (1.0, pytest.approx(1 / 3))
+    assert config.corpus.vocab_size == 32_678
+    defaults = Config(method=config.method).model_dump(exclude={"recipe"})
+    assert config.model_dump(exclude={"recipe"}) == defaults, "the defaults are the paper's values"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[pretrain]\nstep = 7\n", r"pretrain\.step \(.*mine\.toml:2\): unknown key; did you mean 'steps'\?"),
+        ("[pretrian]\nsteps = 7\n", r"pretrian \(.*mine\.toml:\d\): unknown key; did you mean 'pretrain'\?"),
+        ('[pretrain]\nsteps = "many"\n', r"pretrain\.steps \(.*mine\.toml:2\): .*integer.*'many'"),
+        ("[pretrain]\nsteps = 0\n", r"pretrain\.steps .*greater than or equal to 1"),
+        ('methods = ["bret"]\n', r"methods names 'bret'.*did you mean 'bert'"),
+        ("[method.mine]\nmask_rat = 0.3\n", r"method\.mine\.mask_rat .*did you mean 'mask_rate'"),
+        ('[[corpus.sources]]\nkind = "txt"\npath = "x"\n', r"corpus\.sources\.0\.kind \(.*mine\.toml:\d\)"),
+        ('[[corpus.sources]]\nkind = "text"\n', "needs a path"),
+        ("[encoder]\nhidden = 10\nheads = 3\n", "multiple of heads"),
+        ("[encoder]\nmax_length = 8\n", r"block_length \(64\) exceeds encoder.max_length \(8\)"),
+        ("[pretrain]\nmilestones = [0.5, 0.4]\n", "ascend"),
+        ("[pretrain]\nsteps = \n", "not valid TOML"),
+    ],
+)
+def test_wrong_files_are_named_with_line_and_nearest_key(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('recipe = "demo"\n' + text if not text.startswith("[") else text)
+    with pytest.raises(UsageError, match=message):
+        resolve("demo", file, (), {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["pretrain.steps"], "not of the form"),
+        (["pretrain.stesp=3"], r"pretrain\.stesp \(--set\): unknown key; did you mean 'steps'"),
+        (["recipe.x=3"], "recipe"),
+    ],
+)
+def test_wrong_overrides(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve("demo", None, overrides, {})
+
+
+def test_unknown_recipe_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'demo'"):
+        resolve("demos", None, (), {})
+    with pytest.raises(UsageError, match="does not exist"):
+        resolve(None, tmp_path / "none.toml", (), {})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_shipped_recipes_are_valid(recipe: str) -> None:
+    assert resolve(recipe, None, (), {}).config.recipe == recipe

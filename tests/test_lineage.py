@@ -1,0 +1,126 @@
+"""Changing a value changes the fingerprints of just what depends on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config, Source, flatten
+from mapnet_cli.errors import InputError
+from mapnet_cli.lineage import Lineage
+from tests.conftest import small_config
+
+WHAT: dict[str, Callable[[Lineage], str]] = {
+    "text": lambda l: l.text.fingerprint,
+    "corpus": lambda l: l.corpus.fingerprint,
+    "bert": lambda l: l.pretraining("bert", 1).fingerprint,
+    "mapnet": lambda l: l.pretraining("mapnet", 1).fingerprint,
+    "task": lambda l: l.task("RTE").fingerprint,
+    "bert run": lambda l: l.finetuning("bert", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
+    "mapnet run": lambda l: l.finetuning("mapnet", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
+}
+EVERYTHING = set(WHAT)
+AFTER_TEXT = EVERYTHING - {"text"}
+MODELS = {"bert", "mapnet", "bert run", "mapnet run"}
+
+
+def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
+    before, after = (Lineage(small_config(*more), artifacts) for more in ((), overrides))
+    return {name for name, get in WHAT.items() if get(before) != get(after)}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("corpus.cleanup.min_chars=40", EVERYTHING),
+        ("corpus.lowercase=never", EVERYTHING),
+        ("corpus.vocab_size=301", AFTER_TEXT),
+        ("corpus.block_length=15", AFTER_TEXT),
+        ("encoder.layers=2", MODELS),
+        ("encoder.max_length=17", AFTER_TEXT - {"corpus"}),
+        ("proposal.layers=2", {"mapnet", "mapnet run"}),
+        ("method.mapnet.ratio_clip=0.3", {"mapnet", "mapnet run"}),
+        ("method.bert.mask_rate=0.3", {"bert", "bert run"}),
+        ("pretrain.peak_lr=2e-3", MODELS),
+        ("finetune.epochs=2", {"bert run", "mapnet run"}),
+        ("finetune.max_train_examples=5", {"task", "bert run", "mapnet run"}),
+        ("finetune.seeds=[1,2]", set()),
+        ('finetune.tasks=["RTE"]', set()),
+        ("finetune.epoch=last", set()),
+        ("pretrain.seeds=[1,2]", set()),
+        ("pretrain.threads=2", set()),
+        ("pretrain.log_every=3", set()),
+        ("pretrain.checkpoint_every=1", set()),
+    ],
+)
+def test_what_a_value_changes(override: str, expected: set[str], artifacts: Artifacts) -> None:
+    assert changed(artifacts, override) == expected
+
+
+def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
+    """A key left out of the lineage would let a stale result pass for a fresh one."""
+    config = small_config()
+    free = {
+        "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
+        "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
+    }  # fmt: skip
+    sections = {
+        name: getattr(config, name).results_view() for name in ("corpus", "encoder", "proposal", "pretrain", "finetune")
+    }
+    for key, value in flatten(sections | {"method": {"mapnet": config.method["mapnet"].results_view()}}).items():
+        if key in free:
+            continue
+        other = _another(key, value)
+        assert changed(artifacts, f"{key}={other}"), f"{key} = {value} -> {other} changes no fingerprint"
+
+
+def _another(key: str, value: object) -> str:
+    choices = {
+        "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
+        "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16",
+        "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
+        "method.mapnet.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
+        "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
+        "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17", "encoder.heads": "4", "proposal.heads": "4", "encoder.hidden": "32", "proposal.hidden": "16",
+    }  # fmt: skip
+    if key in choices:
+        return choices[key]
+    if isinstance(value, bool):
+        return str(not value).lower()
+    assert isinstance(value, int | float), key
+    if isinstance(value, int):
+        return str(value - 1 if key == "corpus.block_length" else max(value - 1, 1) if value > 1 else value + 1)
+    return str(value / 2 + 0.01)
+
+
+def test_changed_input_is_a_new_corpus_and_moved_input_is_not(artifacts: Artifacts, tmp_path: Path) -> None:
+    def lineage(folder: Path) -> Lineage:
+        corpus = small_config().corpus.model_copy(update={"sources": (Source(path=str(folder)),)})
+        return Lineage(small_config().model_copy(update={"corpus": corpus}), artifacts)
+
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    first = lineage(folder).corpus
+    assert lineage(folder.rename(tmp_path / "moved")).corpus == first
+    (tmp_path / "moved" / "a.txt").write_text("two")
+    second = lineage(tmp_path / "moved").corpus
+    assert second != first
+    (tmp_path / "moved" / "a.txt").unlink()
+    (tmp_path / "moved").rmdir()
+    assert lineage(tmp_path / "moved").corpus == second, "copied artefacts work where the text isn't"
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        _ = lineage(tmp_path / "nowhere").corpus
+
+
+def test_the_tasks_files_count(artifacts: Artifacts, tmp_path: Path) -> None:
+    (tmp_path / "RTE").mkdir()
+    (tmp_path / "RTE" / "train.tsv").write_text("x")
+    assert changed(artifacts, f"finetune.data={tmp_path}") == {"task", "bert run", "mapnet run"}
+
+
+def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> None:
+    config: Config = small_config()
+    artefact = Lineage(config, artifacts).finetuning("bert", 1, 400, "RTE", 16, 1e-5, 3)
+    assert artefact.key == (f"finetune-glue/bert-seed1/step400/RTE/batch16-lr1e-05-seed3-{artefact.fingerprint[:8]}")

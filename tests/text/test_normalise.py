@@ -1,0 +1,54 @@
+import pytest
+
+from mapnet_cli.text.normalise import WordTokeniser, normalise, prepare_line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cafe\u0301", "café"),  # NFC
+        ("“It’s”", '"It\'s"'),
+        ("a – b—c", "a - b - c"),
+        ("wait…", "wait..."),
+        ("the Jones’ house", 'the Jones" house'),  # as the Perl script does
+        ("«quoted»", '"quoted"'),
+        ("one ,\t two\u00a0three", "one , two three"),
+        ("ze\u200bro soft\u00adhyphen bell\x07", "ze ro soft hyphen bell"),
+        ("line\u2028separator", "line separator"),
+        ("private \ue000 use", "private use"),
+        ("  \x0c ", ""),
+        ("Ünïcödé 漢字 😀", "Ünïcödé 漢字 😀"),
+    ],
+)
+def test_normalise(text: str, expected: str) -> None:
+    assert normalise(text) == expected
+    assert normalise(expected) == expected or "house" in text
+
+
+def test_moses_then_lower_case_by_default() -> None:
+    tokenise = WordTokeniser("after-moses")
+    assert tokenise("Don't split Mr. Smith's U.S. e-mail, (please).") == (
+        "don 't split mr. smith 's u.s. e-mail , ( please ) ."
+    )
+    assert tokenise('A & B | C < D "quoted"') == 'a & b | c < d " quoted "', "nothing is escaped"
+
+
+def test_lower_casing_first_leaves_full_stops_attached() -> None:
+    text = "It ended. Then it began."
+    assert WordTokeniser("after-moses")(text) == "it ended . then it began ."
+    assert WordTokeniser("before-moses")(text) == "it ended. then it began ."
+    assert WordTokeniser("never")(text) == "It ended . Then it began ."
+
+
+def test_a_faster_set_test_gives_the_librarys_own_answers() -> None:
+    from sacremoses import MosesTokenizer
+
+    moses = MosesTokenizer(lang="en")
+    tokenise = WordTokeniser("never")
+    for text in ("Jan. fifth", "x.y. Z", "No. 5 vs. the U.S. of a.", "émile. élan", "3.5. and 2.a. b", "... . ."):
+        assert tokenise(text) == " ".join(moses.tokenize(text, escape=False))
+
+
+def test_prepare_line_is_all_of_it() -> None:
+    assert prepare_line("  The “Cat’s” pyjamas…\x00", "after-moses") == 'the " cat \'s " pyjamas ...'
+    assert prepare_line("", "after-moses") == ""
