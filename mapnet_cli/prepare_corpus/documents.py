@@ -169,6 +169,22 @@ def _unwrapped(lines: Iterator[str]) -> Lines:
 _OPENING = re.compile(r'<doc\b[^>]*?(?:\btitle="(?P<title>[^"]*)"[^>]*)?>\s*$')
 
 
+_NOTE = re.compile(r"<ref\b[^<>]*(?:/>|>[^<>]*</ref>)", re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:(?P<inline>b|code|dfn|em|font|i|includeonly|noinclude|nowiki|onlyinclude|ref|s|small|span|strong|sub|sup|tt|u)"
+    r"|blockquote|br|center|dd|div|dl|dt|gallery|hr|li|ol|p|poem|table|td|th|tr|ul)"
+    r"(?:\s+[\w-]+\s*=[^<>]*)?\s*/?>",
+    re.IGNORECASE,
+)
+
+
+def _without_tags(line: str) -> str:
+    """Returns the line without the tags that WikiExtractor left in it; notes go, other contents stay."""
+    if "<" not in line:
+        return line
+    return _TAG.sub(lambda tag: "" if tag["inline"] else " ", _NOTE.sub("", line))
+
+
 def _articles(lines: Iterator[str], name: str, problems: Problems) -> Lines:
     """Yields the text of WikiExtractor's `<doc id= url= title=>` ... `</doc>` blocks without the title line."""
     title: str | None = None
@@ -187,10 +203,10 @@ def _articles(lines: Iterator[str], name: str, problems: Problems) -> Lines:
             outside += bool(line.strip())
         elif title and line.strip():
             if html.unescape(line).strip() != title:
-                yield line
+                yield _without_tags(line)
             title = None
         else:
-            yield line
+            yield _without_tags(line)
     if inside:
         problems.add(f"{name}: the last <doc> has no </doc>, so the file may be truncated")
         yield None

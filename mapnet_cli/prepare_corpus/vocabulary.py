@@ -81,7 +81,7 @@ def _too_little(documents: int, validation_every: int, drops: dict[str, int]) ->
             "Loosen the rule under [corpus.cleanup], or see whether the sources' kind and paragraphs are right"
         )
     return (
-        f"the corpus has {documents:,} documents with text, but every {validation_every:,}th is held out, so there "
-        "would be none to validate on: lower corpus.validation_every, add text, or cut the files into "
+        f"the corpus has {documents:,} documents with text, but only one in {validation_every:,} is held out, so "
+        "there would be none to validate on: lower corpus.validation_every, add text, or cut the files into "
         f'documents (documents = "blank-lines"). Paragraphs dropped, by rule: {rules}'
     )

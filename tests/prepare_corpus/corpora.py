@@ -12,17 +12,32 @@ from mapnet_cli.lineage import Lineage
 from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
 from mapnet_cli.records import CorpusManifest
 
-WORDS = (
-    "the a some every quiet yellow river house garden teacher window morning letter walked opened "
-    "found carried wrote slowly again never under behind between because although and or but with"
-).split()
+SYLLABLES = (
+    "ba",
+    "co",
+    "den",
+    "fu",
+    "gar",
+    "hi",
+    "jo",
+    "kel",
+    "lu",
+    "mon",
+    "nep",
+    "or",
+    "pi",
+    "ras",
+    "sto",
+    "tu",
+    "ve",
+)
 
 
 def prose(seed: int, sentences: int = 3) -> str:
     """Returns a paragraph of made-up sentences."""
     draw = random.Random(seed)
-    made = [" ".join(draw.choices(WORDS, k=draw.randint(9, 16))).capitalize() for _ in range(sentences)]
-    return ". ".join(made) + "."
+    words = [["".join(draw.choices(SYLLABLES, k=draw.randint(1, 4))) for _ in range(16)] for _ in range(sentences)]
+    return " ".join(f"{' '.join(sentence).capitalize()}." for sentence in words)
 
 
 def text_folder(root: Path, files: int = 6, paragraphs: int = 4) -> Path:

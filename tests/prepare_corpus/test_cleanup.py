@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from mapnet_cli.config import Cleanup
+from mapnet_cli.prepare_corpus import cleanup
 from mapnet_cli.prepare_corpus.cleanup import broken_rule, clean
 from tests.prepare_corpus.corpora import prose
 
@@ -36,7 +37,16 @@ def test_the_papers_rules(paragraph: str, rule: str) -> None:
 
 
 def test_lines_run_on_where_the_family_joins_them() -> None:
-    lines: list[str | None] = ["It ends in a letter", "and goes on,", "then 7", "more.", "after a stop", "Capital", "", "next"]
+    lines: list[str | None] = [
+        "It ends in a letter",
+        "and goes on,",
+        "then 7",
+        "more.",
+        "after a stop",
+        "Capital",
+        "",
+        "next",
+    ]
     assert run(lines)[0] == ["It ends in a letter and goes on, then 7 more.", "after a stop", "Capital", "next"]
     assert len(run(lines, ALL.model_copy(update={"join_lines": False}))[0]) == 7
 
@@ -51,13 +61,15 @@ def test_documents_without_text_leave_nothing() -> None:
 
 
 def test_paragraphs_are_normalised_before_the_rules() -> None:
-    assert run(["  “Ｃafe\u0301”\x00…  ", None])[0] == ['"Ｃafé"...', None]
+    assert run(["  “Ｃafe\u0301”…\x07 ", None])[0] == ['"Ｃafé..."', None]
     assert run(["a" + " " * 60 + "b", None], Cleanup())[1] == {"min_chars": 1}
 
 
-def test_an_endless_line_is_dropped_unread() -> None:
-    assert run(["x" * 2_000_001, "tail", None]) == (["tail", None], {"max_chars": 1})
-    many: list[str | None] = ["word"] * 450_000
-    paragraphs, dropped = run([*many, None])
-    assert dropped == {"max_chars": 1}
-    assert len(paragraphs) == 2
+def test_endless_lines_are_dropped_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleanup, "OVERLONG", 2_000)
+    settings = ALL.model_copy(update={"max_chars": 1_000})
+    assert run(["x" * 2_001, "tail", None], settings) == (["tail", None], {"max_chars": 1})
+    word_list: list[str | None] = ["word"] * 900
+    paragraphs, dropped = run([*word_list, None], settings)
+    assert dropped == {"max_chars": 2}
+    assert [len(paragraph or "") for paragraph in paragraphs] == [5 * (900 - 2 * 401) - 1, 0]

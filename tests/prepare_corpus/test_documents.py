@@ -62,8 +62,9 @@ def test_hard_wrapped_paragraphs(tmp_path: Path) -> None:
 
 def test_wikiextractor(tmp_path: Path) -> None:
     content = (
-        '<doc id="1" url="http://x?curid=1" title="A &quot;B&quot; &amp; C">\nA "B" & C\n\nFirst text.\nA "B" & C\n</doc>\n'
-        '<doc id="2" url="u" title="Two">\nTwo\n\nSecond.\n</doc>\nstray\n<doc id="3" url="u" title="Cut">\nCut\n\nThird.'
+        '<doc id="1" url="u" title="A &quot;B&quot; &amp; C">\nA "B" & C\n\nFirst text.\nA "B" & C\n</doc>\n'
+        '<doc id="2" url="u" title="Two">\nTwo\n\nSecond.\n</doc>\nstray\n'
+        '<doc id="3" url="u" title="Cut">\nCut\n\nThird.'
     )
     lines, problems = read(tmp_path / "f", content.encode(), kind="wikiextractor")
     assert [line for line in lines if line != ""] == ["First text.", 'A "B" & C', None, "Second.", None, "Third.", None]
@@ -73,6 +74,20 @@ def test_wikiextractor(tmp_path: Path) -> None:
     ]
     _, problems = read(tmp_path / "f", b"plain\n", kind="wikiextractor")
     assert "no <doc ...> blocks at all" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('Sentence.<ref name="a" /> Next.<ref>Note 5.</ref>', "Sentence. Next."),
+        ('a <dfn id=">called pocket</dfn>; one<br />two<BR>three', "a called pocket; one two three"),
+        ("<poem>Roses", " Roses"),
+        ("where x < y and y > z, <S, T> and <http://x.org>", "where x < y and y > z, <S, T> and <http://x.org>"),
+    ],
+)
+def test_left_over_tags_go(tmp_path: Path, line: str, expected: str) -> None:
+    content = f'<doc id="1" url="u" title="T">\nT\n{line}\n</doc>'.encode()
+    assert read(tmp_path / "f", content, kind="wikiextractor") == ([expected, None], [])
 
 
 def test_cpython_holds_the_probe_documents_out() -> None:

@@ -1,0 +1,65 @@
+"""Metrics by hand, and the baselines on data where their scores are known."""
+
+import numpy as np
+import pytest
+
+from mapnet_cli.finetune_glue.baselines import baselines
+from mapnet_cli.finetune_glue.metrics import score
+from mapnet_cli.finetune_glue.tasks import TASKS
+from mapnet_cli.finetune_glue.tokenised import Tokenised
+from mapnet_cli.vocabulary import CLS, SEP
+
+
+def array(*values: float) -> np.ndarray:  # type: ignore[type-arg]
+    return np.array(values, dtype=np.float32)
+
+
+def test_binary_metrics_by_hand() -> None:
+    """3 true positives, 1 false positive, 2 false negatives, 4 true negatives."""
+    labels = array(1, 1, 1, 1, 1, 0, 0, 0, 0, 0)
+    predicted = array(1, 1, 1, 0, 0, 1, 0, 0, 0, 0)
+    values = score(TASKS["MRPC"], predicted, labels)
+    assert values["accuracy"] == pytest.approx(0.7)
+    assert values["f1"] == pytest.approx(2 * 0.75 * 0.6 / (0.75 + 0.6))
+    assert values["mcc"] == pytest.approx((3 * 4 - 1 * 2) / (4 * 5 * 5 * 6) ** 0.5)
+
+
+def test_regression_metrics_by_hand() -> None:
+    values = score(TASKS["STS-B"], array(1, 2, 3, 10), array(1, 2, 3, 4))
+    assert values["spearman"] == pytest.approx(1.0)
+    assert values["pearson"] == pytest.approx(np.corrcoef([1, 2, 3, 10], [1, 2, 3, 4])[0, 1])
+
+
+def test_constant_predictions_score_zero_without_a_warning() -> None:
+    assert score(TASKS["STS-B"], array(1, 1, 1), array(1, 2, 3)) == {"pearson": 0.0, "spearman": 0.0}
+    assert score(TASKS["CoLA"], array(1, 1, 1), array(1, 0, 1))["mcc"] == 0.0
+    assert score(TASKS["CoLA"], array(0, 0, 0), array(1, 0, 1))["f1"] == 0.0
+
+
+def pairs(rows: list[tuple[list[int], list[int]]], labels: list[float]) -> Tokenised:
+    sequences = [[CLS, *a, SEP, SEP, *b, SEP] for a, b in rows]
+    offsets = np.cumsum([0, *map(len, sequences)])
+    return Tokenised(np.array(sum(sequences, []), dtype=np.uint32), offsets, array(*labels))
+
+
+def test_a_bag_of_words_tells_the_two_texts_apart() -> None:
+    """The label is whether token 9 stands in the second text: counts of the texts together say nothing."""
+    rows = [([9], [10]), ([10], [9])] * 20
+    data = pairs(rows, [0, 1] * 20)
+    majority, bag = baselines(TASKS["RTE"], data, {"": data})
+    assert (majority.name, majority.metrics["accuracy"]) == ("majority", 0.5)
+    assert (bag.name, bag.metrics["accuracy"]) == ("bag of words", 1.0)
+
+
+def test_tokens_unseen_in_training_are_left_out() -> None:
+    train = pairs([([9], [10]), ([10], [9])] * 5, [0, 1] * 5)
+    dev = pairs([([9, 99], [10]), ([10], [9, 98])], [0, 1])
+    assert baselines(TASKS["RTE"], train, {"": dev})[1].metrics["accuracy"] == 1.0
+
+
+def test_regression_baselines() -> None:
+    rows = [([9] * n, [10]) for n in range(1, 9)]
+    data = pairs(rows, [n / 8 for n in range(8)])
+    mean, bag = baselines(TASKS["STS-B"], data, {"": data})
+    assert mean.metrics["pearson"] == 0.0
+    assert bag.metrics["pearson"] == pytest.approx(1.0, abs=1e-4)

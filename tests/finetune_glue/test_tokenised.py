@@ -1,0 +1,49 @@
+"""fairseq's input layout, truncation, and the round trip through disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mapnet_cli.finetune_glue import tokenised
+from mapnet_cli.finetune_glue.tasks import Examples
+from mapnet_cli.text import bpe
+from mapnet_cli.vocabulary import CLS, PAD, SEP
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    path = tmp_path / "tokenizer.json"
+    bpe.train(["a b c d e f , . it rained"] * 5, 300).save(str(path))
+    return path
+
+
+def ids(tokenizer: Path, text: str) -> list[int]:
+    return next(iter(bpe.encode(bpe.load(tokenizer), [text])))
+
+
+def test_layout_of_one_and_two_texts(tokenizer: Path) -> None:
+    one, cut = tokenised.tokenise(Examples([("It rained.",)], [1.0]), tokenizer, "after-moses", 64)
+    assert one[0].tolist() == [CLS, *ids(tokenizer, "it rained ."), SEP]
+    assert cut == 0
+    two, _ = tokenised.tokenise(Examples([("A b", "C")], [0.0]), tokenizer, "after-moses", 64)
+    assert two[0].tolist() == [CLS, *ids(tokenizer, "a b"), SEP, SEP, *ids(tokenizer, "c"), SEP]
+
+
+def test_the_longer_text_is_cut(tokenizer: Path) -> None:
+    data, cut = tokenised.tokenise(Examples([("a b c d e f", "a b")], [0.0]), tokenizer, "never", 10)
+    assert data[0].tolist() == [CLS, *ids(tokenizer, "a b c d"), SEP, SEP, *ids(tokenizer, "a b"), SEP]
+    assert (len(data[0]), cut) == (10, 1)
+
+
+def test_disk_round_trip_and_batches(tokenizer: Path, tmp_path: Path) -> None:
+    data, _ = tokenised.tokenise(Examples([("a",), ("b c d",)], [0.0, 1.0]), tokenizer, "never", 64)
+    tokenised.save(tmp_path / "train.npz", data)
+    again = tokenised.load(tmp_path / "train.npz")
+    assert again.labels.tolist() == [0.0, 1.0]
+    batch_BL = again.batch(np.array([1, 0]))
+    assert batch_BL[0].tolist() == data[1].tolist()
+    assert batch_BL[1].tolist() == data[0].tolist() + [PAD] * (len(data[1]) - len(data[0]))
+    other = tmp_path / "again.npz"
+    tokenised.save(other, data)
+    assert other.read_bytes() == (tmp_path / "train.npz").read_bytes()

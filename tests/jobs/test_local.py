@@ -1,0 +1,145 @@
+"""The local engine: skipping, retries after a killed worker, failures that don't stop their neighbours."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts, write_text
+from mapnet_cli.console import Console
+from mapnet_cli.errors import InputError, MapnetError, UsageError
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
+from mapnet_cli.jobs.local import LocalEngine
+
+
+def write_number(artifacts: Artifacts, report: Report, number: int) -> Output:
+    path = artifacts.path(f"out/{number}.txt")
+    write_text(path, str(number))
+    with artifacts.path("runs.log").open("a") as log:
+        log.write(f"{number} {os.getpid()}\n")
+    report(Progress(1, 1, "written"))
+    return Output([path], {"number": number})
+
+
+def fail_on_three(artifacts: Artifacts, report: Report, number: int) -> Output:
+    if number == 3:
+        raise InputError("number 3 is bad: use another")
+    return write_number(artifacts, report, number)
+
+
+def die_once(artifacts: Artifacts, report: Report, number: int) -> Output:
+    """Kills its own process at the first try of number 2."""
+    flag = artifacts.path("died")
+    if number == 2 and not flag.exists():
+        write_text(flag, "")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write_number(artifacts, report, number)
+
+
+def die_always(artifacts: Artifacts, report: Report, number: int) -> Output:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Output()
+
+
+def crash(artifacts: Artifacts, report: Report, number: int) -> Output:
+    raise ZeroDivisionError("a bug")
+
+
+def sleep_long(artifacts: Artifacts, report: Report, number: int) -> Output:
+    write_text(artifacts.path("started"), str(os.getpid()))
+    time.sleep(60)
+    return Output()
+
+
+def phase(fn: object, count: int = 5, fingerprint: str = "f1") -> Phase:
+    return Phase("count", [Job(f"jobs/{n}", fingerprint, fn, {"number": n}) for n in range(count)])  # type: ignore[arg-type]
+
+
+def runs(artifacts: Artifacts) -> list[str]:
+    return artifacts.path("runs.log").read_text().split()[::2]
+
+
+def engine(artifacts: Artifacts, workers: int = 2, force: bool = False) -> LocalEngine:
+    artifacts.root.mkdir(exist_ok=True)
+    return LocalEngine(artifacts, Console(quiet=True), workers, force)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_done_jobs_are_skipped(workers: int, artifacts: Artifacts) -> None:
+    for _ in range(2):
+        engine(artifacts, workers).run([phase(write_number)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
+    marker = artifacts.marker("jobs/3")
+    assert marker is not None
+    assert (marker.result, list(marker.files), marker.fingerprint) == ({"number": 3}, ["out/3.txt"], "f1")
+    assert marker.versions["mapnet"]
+
+
+def test_another_fingerprint_and_force_run_again(artifacts: Artifacts) -> None:
+    engine(artifacts).run([phase(write_number, 1)])
+    engine(artifacts).run([phase(write_number, 1, "f2")])
+    engine(artifacts, force=True).run([phase(write_number, 1, "f2")])
+    assert runs(artifacts) == ["0", "0", "0"]
+
+
+def test_a_killed_worker_costs_one_try_of_one_job(artifacts: Artifacts) -> None:
+    engine(artifacts).run([phase(die_once)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_job_that_always_kills_its_worker_ends_as_an_error(artifacts: Artifacts) -> None:
+    with pytest.raises(MapnetError, match=r"jobs/0: its worker died 3 times"):
+        engine(artifacts, 1).run([phase(die_always, 1)])
+
+
+def test_a_failure_is_raised_after_the_others_are_done(artifacts: Artifacts) -> None:
+    with pytest.raises(InputError, match=r"number 3 is bad.*1 of 5 jobs failed"):
+        engine(artifacts).run([phase(fail_on_three), phase(write_number, 9)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "4"]
+    assert not is_done(phase(write_number, 9).jobs[8], artifacts), "later phases don't start"
+
+
+def test_a_bug_comes_with_its_traceback(artifacts: Artifacts) -> None:
+    with pytest.raises(MapnetError, match=r"(?s)jobs/0 failed:.*ZeroDivisionError: a bug"):
+        engine(artifacts, 1).run([phase(crash, 1)])
+
+
+def test_jobs_wait_for_their_inputs(artifacts: Artifacts, capsys: pytest.CaptureFixture[str]) -> None:
+    ready = Job("jobs/a", "f", write_number, {"number": 1})
+    waits = Job("jobs/b", "f", write_number, {"number": 2}, needs=("jobs/none",))
+    engine(artifacts).run([Phase("mixed", [ready, waits])])
+    assert runs(artifacts) == ["1"]
+    assert "1 of 2 jobs wait for inputs not made yet: jobs/none" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="jobs/none"):
+        engine(artifacts).run([Phase("mixed", [waits])])
+
+
+def test_workers_end_with_a_killed_driver(artifacts: Artifacts) -> None:
+    code = (
+        "from pathlib import Path\nfrom tests.jobs.test_local import *\n"
+        f"engine(Artifacts(Path({str(artifacts.root)!r})), 1).run([phase(sleep_long, 1)])"
+    )
+    started = artifacts.path("started")
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) as driver:
+        _wait_for(started.exists)
+        driver.kill()
+    worker = int(started.read_text())
+    _wait_for(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except FileNotFoundError:
+        return "Z"
+
+
+def _wait_for(condition: object, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)

@@ -1,0 +1,229 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Source
+from mapnet_cli.errors import DamagedError, InputError, UsageError
+from mapnet_cli.jobs.job import is_done
+from mapnet_cli.prepare_corpus.stage import plan
+from mapnet_cli.text import bpe
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.vocabulary import CLS, SEP
+from tests.prepare_corpus.corpora import corpus_config, prepare, prose, sentence_lines, text_folder
+
+
+def test_the_whole_way(tmp_path: Path, artifacts: Artifacts) -> None:
+    config = corpus_config(Source(path=str(text_folder(tmp_path / "text"))))
+    manifest = prepare(config, artifacts)
+    assert (manifest.documents, manifest.paragraphs, manifest.sentences) == (6, 24, 60)
+    assert (manifest.vocab_size, manifest.block_length, manifest.problems, manifest.dropped) == (320, 32, [], {})
+    lines = [line for line in sentence_lines(artifacts) if line]
+    assert manifest.words == sum(len(line.split()) for line in lines)
+    tokenizer = bpe.load(artifacts.path(manifest.tokenizer))
+    assert manifest.tokens == sum(len(ids) for ids in bpe.encode(tokenizer, lines))
+    train = Sequences([artifacts.path(name) for name in manifest.train])
+    validation = Sequences([artifacts.path(name) for name in manifest.validation])
+    assert (len(train), len(validation)) == (manifest.train_sequences, manifest.validation_sequences)
+    assert int(train.lengths.sum() + validation.lengths.sum()) == manifest.tokens + 2 * (len(train) + len(validation))
+    for sequence in (*train, *validation):
+        assert (sequence[0], sequence[-1]) == (CLS, SEP)
+        assert len(sequence) <= 32
+
+
+def test_every_third_document_of_the_whole_corpus_is_held_out(tmp_path: Path, artifacts: Artifacts) -> None:
+    folder = text_folder(tmp_path / "text", files=7, paragraphs=1)
+    (folder / "part0" / "03-empty.txt").write_text("too short to be a document")  # not counted
+    manifest = prepare(corpus_config(Source(path=str(folder)), slice_mb=0.0001, block_length=128), artifacts)
+    tokenizer = bpe.load(artifacts.path(manifest.tokenizer))
+    validation = Sequences([artifacts.path(name) for name in manifest.validation])
+    text = " ".join(tokenizer.decode(ids[1:-1].tolist()) for ids in validation)
+    documents = [line for line in sentence_lines(artifacts) if line]
+    assert manifest.documents == len(documents) == 7
+    assert text == f"{documents[2]} {documents[5]}"
+
+
+def snapshot(root: Path) -> dict[str, Any]:
+    """Returns every output's bytes, of markers what doesn't depend on the clock."""
+    files: dict[str, Any] = {}
+    for path in sorted((root / "prepare-corpus").rglob("*.*")):
+        content: Any = path.read_bytes()
+        if path.suffix == ".json" and not path.name.startswith("tokenizer"):
+            content = {key: value for key, value in json.loads(content).items() if key not in ("seconds", "checksum")}
+        files[path.relative_to(root).as_posix()] = content
+    return files
+
+
+def test_bytes_do_not_depend_on_workers_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = text_folder(tmp_path / "text") / "part1" / "bad.txt"
+    bad.write_bytes(prose(9).encode() + b"\xff\n")
+    snapshots = []
+    for workers in (0, 1, 2, 3):
+        here = Path("text") if workers == 2 else tmp_path / "text"
+        if workers == 2:
+            monkeypatch.chdir(tmp_path)
+        config = corpus_config(Source(path=str(here)), Source(kind="cpython", limit=4), vocab_size=400)
+        artifacts = Artifacts(tmp_path / f"artifacts{workers}")
+        manifest = prepare(config, artifacts, workers)
+        snapshots.append(snapshot(artifacts.root))
+    assert len(manifest.train) > 2
+    assert len(manifest.problems) == 1
+    assert len(snapshots[0]) > 20
+    assert all(snapshot == snapshots[0] for snapshot in snapshots)
+
+
+def test_hash_seed_and_locale_do_not_show(tmp_path: Path, artifacts: Artifacts) -> None:
+    folder = text_folder(tmp_path / "text", files=4)
+    prepare(corpus_config(Source(path=str(folder))), artifacts)
+    code = (
+        "import sys; from pathlib import Path;"
+        "from mapnet_cli.artifacts import Artifacts; from mapnet_cli.config import Source;"
+        "from tests.prepare_corpus.corpora import corpus_config, prepare;"
+        "prepare(corpus_config(Source(path=sys.argv[1])), Artifacts(Path(sys.argv[2])))"
+    )
+    root = Path(__file__).parents[2]
+    environment = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code, folder, tmp_path / "other"], check=True, env=environment, cwd=tmp_path)
+    assert snapshot(tmp_path / "other") == snapshot(artifacts.root)
+
+
+def test_another_vocabulary_keeps_the_text(tmp_path: Path, artifacts: Artifacts) -> None:
+    source = Source(path=str(text_folder(tmp_path / "text", files=3)))
+    prepare(corpus_config(source), artifacts)
+    phases = plan(corpus_config(source, vocab_size=310), artifacts, 2)
+    done = {phase.name: all(is_done(job, artifacts) for job in phase.jobs) for phase in phases}
+    assert done == {
+        "clean": True, "deduplicate": True, "sentences": True, "vocabulary": False, "encode": False, "manifest": False,
+    }  # fmt: skip
+    prepare(corpus_config(source, vocab_size=310), artifacts)
+    assert len(list(artifacts.root.glob("prepare-corpus/text-*"))) == 1
+    assert len(list(artifacts.root.glob("prepare-corpus/corpus-*"))) == 2
+
+
+def test_first_of_equal_paragraphs_wins(tmp_path: Path, artifacts: Artifacts) -> None:
+    for number, lines in enumerate([[1, 2, 1], [2], [3, 1, 4]]):
+        (tmp_path / f"{number}.txt").write_text("\n".join(prose(line, 1) for line in lines))
+    source = (
+        Source(path=str(tmp_path / "0.txt")),
+        Source(path=str(tmp_path / "1.txt")),
+        Source(path=str(tmp_path / "2.txt")),
+    )
+    manifest = prepare(corpus_config(*source, validation_every=2), artifacts)
+    assert manifest.documents == 2, "a document without a paragraph of its own is none"
+    assert manifest.dropped == {"deduplicate": 3}
+    assert len([line for line in sentence_lines(artifacts) if line]) == 4
+    config = corpus_config(*source, validation_every=2)
+    cleanup = config.corpus.cleanup.model_copy(update={"deduplicate": False})
+    assert prepare(corpus_config(*source, validation_every=2, cleanup=cleanup), artifacts).paragraphs == 7
+
+
+def test_problems_are_named_in_the_manifest(tmp_path: Path, artifacts: Artifacts) -> None:
+    folder = text_folder(tmp_path / "text", files=3)
+    (folder / "a-bad.txt").write_bytes(b"\xe9" + prose(99).encode())
+    (folder / "empty.txt").touch()
+    manifest = prepare(corpus_config(Source(path=str(folder)), vocab_size=5000), artifacts)
+    assert manifest.problems[0].startswith("corpus.vocab_size is 5,000, but the text yields")
+    assert manifest.problems[1:] == [
+        "corpus.sources.0: a-bad.txt: repaired 1 places that are not UTF-8, the first at byte 0 (line 1)",
+        "corpus.sources.0: empty.txt: empty file",
+    ]
+    assert manifest.documents == 4
+    skipped = prepare(corpus_config(Source(path=str(folder)), on_bad_utf8="skip"), artifacts)
+    assert skipped.documents == 3
+    with pytest.raises(InputError, match=r"a-bad\.txt: not UTF-8 at byte 0"):
+        prepare(corpus_config(Source(path=str(folder)), on_bad_utf8="fail"), artifacts)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "corpus.sources.0.path: .*gone does not exist"),
+        (lambda root: root.mkdir(), "corpus.sources.0.path: .*gone has no files"),
+    ],
+)
+def test_missing_input_names_its_key(
+    tmp_path: Path, artifacts: Artifacts, make: Callable[[Path], None], message: str
+) -> None:
+    make(tmp_path / "gone")
+    with pytest.raises(InputError, match=message):
+        plan(corpus_config(Source(path=str(tmp_path / "gone"))), artifacts, 1)
+
+
+def test_wrong_settings_are_told_before_anything_runs(tmp_path: Path, artifacts: Artifacts) -> None:
+    with pytest.raises(UsageError, match=r"corpus\.sources is empty"):
+        plan(corpus_config(), artifacts, 1)
+    source = Source(path=str(text_folder(tmp_path / "text")))
+    with pytest.raises(UsageError, match=r"corpus\.spacy_pipeline: 'en_nowhere_sm' is not installed"):
+        plan(corpus_config(source, spacy_pipeline="en_nowhere_sm"), artifacts, 1)
+
+
+def test_too_little_text_says_what_dropped_it(tmp_path: Path, artifacts: Artifacts) -> None:
+    folder = text_folder(tmp_path / "text", files=2)
+    with pytest.raises(
+        InputError, match=r"2 documents with text, but only one in 3 is held out.*lower corpus.validation_every"
+    ):
+        prepare(corpus_config(Source(path=str(folder))), artifacts)
+    (tmp_path / "short.txt").write_text("short\nLines\n")
+    with pytest.raises(InputError, match=r"no text is left of corpus.sources.*cleanup.min_chars 2"):
+        prepare(corpus_config(Source(path=str(tmp_path / "short.txt"))), artifacts)
+
+
+def test_a_damaged_intermediate_is_found(tmp_path: Path, artifacts: Artifacts) -> None:
+    source = Source(path=str(text_folder(tmp_path / "text", files=3)))
+    prepare(corpus_config(source), artifacts)
+    victim = next(artifacts.root.glob("prepare-corpus/text-*/sentences-00000.txt"))
+    victim.write_text(victim.read_text() + "x")
+    with pytest.raises(DamagedError, match=r"sentences-00000\.txt is damaged"):
+        prepare(corpus_config(source, vocab_size=310), artifacts)
+
+
+def test_artefacts_outlive_their_input(tmp_path: Path, artifacts: Artifacts) -> None:
+    folder = text_folder(tmp_path / "text", files=3)
+    config = corpus_config(Source(path=str(folder)))
+    manifest = prepare(config, artifacts)
+    folder.rename(tmp_path / "elsewhere")
+    assert plan(config, artifacts, 1) == []
+    assert prepare(config, artifacts) == manifest
+    with pytest.raises(InputError, match="does not exist"):
+        plan(corpus_config(Source(path=str(folder)), vocab_size=310), artifacts, 1)
+
+
+def test_slices_follow_file_sizes_alone(tmp_path: Path, artifacts: Artifacts) -> None:
+    folder = text_folder(tmp_path / "text", files=6)
+    source = Source(path=str(folder))
+    counts = [len(plan(corpus_config(source, slice_mb=size), artifacts, 4)[0].jobs) for size in (0.00001, 0.004, 8.0)]
+    assert counts[0] == 6
+    assert 1 < counts[1] < 6
+    assert counts[2] == 1
+    assert len(plan(corpus_config(source.model_copy(update={"limit": 2}), slice_mb=0.00001), artifacts, 4)[0].jobs) == 2
+
+
+def test_planning_is_cheap() -> None:
+    code = (
+        "import sys; from mapnet_cli.prepare_corpus import stage;"
+        "print([name for name in ('torch', 'spacy', 'sacremoses') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
+    assert done.stdout.strip() == "[]"
+
+
+def test_real_text(tmp_path: Path, artifacts: Artifacts, shared_data: Path) -> None:
+    import tarfile
+
+    with tarfile.open(shared_data / "wikipedia.tar.xz") as archive:
+        member = next(member for member in archive if member.isfile() and "wiki_" in member.name)
+        handle = archive.extractfile(member)
+        assert handle is not None
+        (tmp_path / "wiki_00").write_bytes(handle.read(300_000).rpartition(b"<doc ")[0])
+    source = Source(kind="wikiextractor", path=str(tmp_path / "wiki_00"))
+    manifest = prepare(corpus_config(source, vocab_size=2000, block_length=128), artifacts)
+    assert manifest.problems == []
+    assert manifest.vocab_size == 2000
+    assert manifest.unknown_tokens < 0.001 * manifest.tokens
+    assert 15 < manifest.words / manifest.sentences < 35
