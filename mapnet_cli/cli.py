@@ -22,7 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Variance-reduced language-model pretraining with a mask proposal network (MAP-Net): from raw text to Table 3.\n\n"
+    help="Variance-reduced language-model pretraining with a mask proposal network (MAP-Net), from raw text to Table 3."
+    "\n\n"
     "All commands share one config and one artifact directory. Start with: mapnet run --recipe demo",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at the config.")

@@ -12,6 +12,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Lineage:
             source.results_view() | {"path": "", "content": self._digests.source(source)}
             for source in self.config.corpus.sources
         ]
-        return _artefact("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, sources)
+        pipeline = _version(self.config.corpus.spacy_pipeline)
+        return _artefact("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
 
     @cached_property
     def corpus(self) -> Artefact:
@@ -139,6 +141,14 @@ def _artefact(prefix: str, kind: str, *parts: Any) -> Artefact:
 
 def _python() -> str:
     return f"{platform.python_implementation()} {sys.version}"
+
+
+def _version(pipeline: str) -> str:
+    """Returns the version of an installed spaCy pipeline: another one may cut sentences elsewhere."""
+    try:
+        return version(pipeline) if pipeline else ""
+    except PackageNotFoundError:  # a folder, or absent: prepare-corpus says so
+        return ""
 
 
 class Digests:

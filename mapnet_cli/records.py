@@ -25,8 +25,9 @@ class CorpusManifest(Row):
     validation_sequences: int
     dropped: dict[str, int]
     """Paragraphs dropped, by clean-up rule."""
+    problem_count: int
     problems: list[str]
-    """Inputs that were repaired or skipped, one line each."""
+    """Inputs that were repaired or skipped, one line each; a long list is cut, the count is exact."""
     vocab_size: int
     block_length: int
     train: list[str]
@@ -62,6 +63,27 @@ class MaskedWord(Row):
     probability: float
     """MAP-Net's probability of its tokens, summed."""
     masked: bool
+
+
+class ProposedMasks(Row):
+    """Figure 2 of one checkpoint: sentences with the masks that its proposal drew. Entropies in nats."""
+
+    sentences: list[list[MaskedWord]]
+    collapsed: bool
+    proposal_entropy: float
+    uniform_entropy: float
+
+
+class TaskFacts(Row):
+    """What fine-tuning knows about one task's data."""
+
+    task: str
+    train_examples: int
+    dev_examples: int
+    official: bool
+    """The row counts are GLUE's own."""
+    probe: bool
+    notes: list[str]
 
 
 class EpochScores(Row):

@@ -12,13 +12,13 @@ from mapnet_cli.lineage import Lineage
 from tests.conftest import small_config
 
 WHAT: dict[str, Callable[[Lineage], str]] = {
-    "text": lambda l: l.text.fingerprint,
-    "corpus": lambda l: l.corpus.fingerprint,
-    "bert": lambda l: l.pretraining("bert", 1).fingerprint,
-    "mapnet": lambda l: l.pretraining("mapnet", 1).fingerprint,
-    "task": lambda l: l.task("RTE").fingerprint,
-    "bert run": lambda l: l.finetuning("bert", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
-    "mapnet run": lambda l: l.finetuning("mapnet", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
+    "text": lambda at: at.text.fingerprint,
+    "corpus": lambda at: at.corpus.fingerprint,
+    "bert": lambda at: at.pretraining("bert", 1).fingerprint,
+    "mapnet": lambda at: at.pretraining("mapnet", 1).fingerprint,
+    "task": lambda at: at.task("RTE").fingerprint,
+    "bert run": lambda at: at.finetuning("bert", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
+    "mapnet run": lambda at: at.finetuning("mapnet", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
 }
 EVERYTHING = set(WHAT)
 AFTER_TEXT = EVERYTHING - {"text"}
@@ -82,7 +82,8 @@ def _another(key: str, value: object) -> str:
         "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
         "method.mapnet.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
-        "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17", "encoder.heads": "4", "proposal.heads": "4", "encoder.hidden": "32", "proposal.hidden": "16",
+        "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17",
+        "encoder.heads": "4", "proposal.heads": "4", "encoder.hidden": "32", "proposal.hidden": "16",
     }  # fmt: skip
     if key in choices:
         return choices[key]

@@ -14,7 +14,8 @@ from mapnet_cli.vocabulary import SEP
 
 def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> list[Baseline]:
     """Returns the two baselines' metrics. For regression "majority" is the mean, "bag of words" ridge regression."""
-    majority, bag = {}, {}
+    majority: dict[str, float] = {}
+    bag: dict[str, float] = {}
     constant = float(train.labels.mean()) if task.regression else float(np.bincount(train.labels.astype(int)).argmax())
     predictor = _fit(task, train)
     for suffix, data in dev.items():

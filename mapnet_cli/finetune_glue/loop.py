@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def fine_tune(
         model.train()
         generator = torch.Generator().manual_seed(derive_seed(setting.seed, "fine-tuning order", task.name, epoch))
         losses = []
-        for indices in torch.randperm(len(train), generator=generator).split(setting.batch_size):
+        for indices in torch.split(torch.randperm(len(train), generator=generator), setting.batch_size):
             optimizer.zero_grad(set_to_none=True)
             out_BC = _forward(model, train, indices.numpy(), device)
             loss = _loss(task, out_BC, torch.from_numpy(train.labels[indices.numpy()]).to(device))
@@ -108,7 +109,7 @@ def fine_tune(
     return epochs, ""
 
 
-def _forward(model: Classifier, data: Tokenised, indices: np.ndarray, device: torch.device) -> Tensor:  # type: ignore[type-arg]
+def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     tokens_BL = torch.from_numpy(data.batch(indices))
     attend_BL = attention_mask(tokens_BL, PAD)
     with autocast(device, "auto"):

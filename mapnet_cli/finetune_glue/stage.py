@@ -1,18 +1,17 @@
 """`mapnet finetune-glue`: the tasks' data, the baselines, and one job a fine-tuning run."""
 
-import difflib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import UsageError
 from mapnet_cli.finetune_glue.grid import GridRun, grid
 from mapnet_cli.finetune_glue.tasks import TASKS, Examples, read_examples
+from mapnet_cli.glue import metrics_by_task
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun
+from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
 
 PRELOAD = ("torch", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
 
@@ -49,12 +48,8 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
 
 
 def check(config: Config) -> None:
-    """Raises UsageError for a task that doesn't exist."""
-    for task in config.finetune.tasks:
-        if task not in TASKS:
-            near = difflib.get_close_matches(task, TASKS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"finetune.tasks: there is no task {task!r}; choose from {', '.join(TASKS)}{hint}")
+    """Raises UsageError for a task or a metric that doesn't exist."""
+    metrics_by_task(config)
 
 
 def _task_job(config: Config, lineage: Lineage, name: str) -> Job:
@@ -130,8 +125,15 @@ def prepare_task(
         files.append(artifacts.path(f"{key}/{split}.npz"))
         counts[split] = len(data)
         report(Progress(len(files), 1 + len(spec.dev), file))
-    result = {"task": task, "train_examples": counts["train"], "dev_examples": sum(counts.values()) - counts["train"]}
-    return Output(files, result | {"official": official, "probe": probe, "notes": notes})
+    facts = TaskFacts(
+        task=task,
+        train_examples=counts["train"],
+        dev_examples=sum(counts.values()) - counts["train"],
+        official=official,
+        probe=probe,
+        notes=notes,
+    )
+    return Output(files, facts.to_json())
 
 
 def _load(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:

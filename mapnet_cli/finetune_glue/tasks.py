@@ -83,8 +83,8 @@ def read_examples(folder: Path, task: GlueTask, file: str) -> Examples:
     missing = [name for name in (*task.texts, task.label) if name not in header]
     if missing:
         raise InputError(
-            f"{path}: {task.name} needs the columns {', '.join(missing)}, but line 1 has: {', '.join(header) or 'nothing'}"
-            " (is it another task's file?)"
+            f"{path}: {task.name} needs the columns {', '.join(missing)}, but line 1 has: "
+            f"{', '.join(filter(None, header)) or 'nothing'} (is it another task's file?)"
         )
     examples = Examples([], [])
     broken = 0

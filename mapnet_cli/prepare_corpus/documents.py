@@ -43,11 +43,6 @@ class Problems:
         self.lines += lines[: LISTED - len(self.lines)]
         self.count += count
 
-    def listing(self) -> list[str]:
-        """Returns the named ones, and a last line counting the others."""
-        more = self.count - len(self.lines)
-        return [*self.lines, *([f"... and {more} more"] if more else [])]
-
 
 def read_file(path: Path, name: str, source: Source, on_bad_utf8: str, problems: Problems) -> Lines:
     """Yields one input file's lines; `name` is what a problem calls it.

@@ -8,6 +8,7 @@ from mapnet_cli.prepare_corpus.documents import Problems
 from mapnet_cli.prepare_corpus.slices import finished, results
 from mapnet_cli.prepare_corpus.vocabulary import dropped
 from mapnet_cli.records import CorpusManifest
+from mapnet_cli.text.shards import shard_files
 
 
 def write_manifest(
@@ -43,14 +44,17 @@ def write_manifest(
         train_sequences=_sum(encoded, "train_sequences"),
         validation_sequences=_sum(encoded, "validation_sequences"),
         dropped=dropped(artifacts, clean, deduplicate),
-        problems=problems.listing(),
+        problem_count=problems.count,
+        problems=problems.lines,
         vocab_size=made,
         block_length=block_length,
         train=[path for path, result in zip(train, encoded, strict=True) if result["train_sequences"]],
         validation=[path for path, result in zip(validation, encoded, strict=True) if result["validation_sequences"]],
         tokenizer=tokenizer,
     )
-    return Output(result=manifest.to_json())
+    shards = [artifacts.path(name) for name in (*manifest.train, *manifest.validation)]
+    files = [file for shard in shards for file in shard_files(shard)]
+    return Output([artifacts.path(tokenizer), *files], manifest.to_json())
 
 
 def _sum(rows: list[dict[str, Any]], name: str) -> int:

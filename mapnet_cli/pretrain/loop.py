@@ -136,13 +136,9 @@ def _note(row: dict[str, Any]) -> str:
 def _flops(run: Run, tokens_BL: Tensor, explore: bool) -> float:
     method = run.config.method[run.method_name]
     proposes = method.objective != "none" and (method.learn_on_uniform_steps or not explore)
-    return accounting.step_flops(
-        run.config.encoder,
-        run.config.proposal if proposes else None,
-        run.manifest.vocab_size,
-        *tokens_BL.shape,
-        method.mask_rate,
-    )
+    proposal = run.config.proposal if proposes else None
+    batch, length = tokens_BL.shape
+    return accounting.step_flops(run.config.encoder, proposal, run.manifest.vocab_size, batch, length, method.mask_rate)
 
 
 def _stop_if_not_finite(run: Run, telemetry: Telemetry) -> None:

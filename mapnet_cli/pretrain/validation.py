@@ -3,7 +3,6 @@
 Shapes: B sequences, L positions, K masked positions of a sequence.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.records import MaskedWord
+from mapnet_cli.records import MaskedWord, ProposedMasks
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import autocast
-from mapnet_cli.vocabulary import PAD
+from mapnet_cli.vocabulary import CLS, PAD, SEP
 
 MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
 """Of the fixed validation masks: the paper's, for every method, so that losses compare."""
@@ -96,18 +95,13 @@ def write_figure2(
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).float().log().mean())
     pieces = bpe.load(tokenizer)
-    write_json(
-        path,
-        {
-            "sentences": [
-                [word.to_json() for word in _words(pieces, tokens_BL[b], log_q_BL[b].exp(), masked_BL[b])]
-                for b in range(len(tokens_BL))
-            ],
-            "proposal_entropy": entropy,
-            "uniform_entropy": uniform,
-            "collapsed": not math.isnan(entropy) and entropy < COLLAPSED * uniform,
-        },
+    drawn = ProposedMasks(
+        sentences=[_words(pieces, *row) for row in zip(tokens_BL, log_q_BL.exp(), masked_BL, strict=True)],
+        proposal_entropy=entropy,
+        uniform_entropy=uniform,
+        collapsed=entropy < COLLAPSED * uniform,
     )
+    write_json(path, drawn.to_json())
     model.train()
 
 
@@ -115,7 +109,7 @@ def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> l
     """Returns the sequence's words: tokens joined where a piece continues its word."""
     words: list[MaskedWord] = []
     for token, q, masked in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), strict=True):
-        if token == PAD:
+        if token in (PAD, CLS, SEP):
             continue
         piece = tokenizer.id_to_token(token)
         if words and not piece.startswith((bpe.SPACE, "[")):

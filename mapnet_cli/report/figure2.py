@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from html import escape
 
-from mapnet_cli.records import MaskedWord
-from mapnet_cli.report.gather import ProposedMasks, Results, signature
+from mapnet_cli.records import MaskedWord, ProposedMasks
+from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Scores
 from mapnet_cli.report.wording import PROBE, is_probe, label
 

@@ -11,32 +11,11 @@ from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DamagedError
 from mapnet_cli.lineage import Lineage, fingerprint
-from mapnet_cli.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun, MaskedWord, Row
+from mapnet_cli.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun, ProposedMasks, Row, TaskFacts
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
 
 RowType = TypeVar("RowType", bound=Row)
-
-
-class TaskFacts(Row):
-    """What fine-tuning knows about one task's data."""
-
-    task: str
-    train_examples: int
-    dev_examples: int
-    official: bool
-    """The row counts are GLUE's own."""
-    probe: bool
-    notes: list[str]
-
-
-class ProposedMasks(Row):
-    """Figure 2 of one checkpoint: sentences with the masks that its proposal drew. Entropies in nats."""
-
-    sentences: list[list[MaskedWord]]
-    collapsed: bool
-    proposal_entropy: float
-    uniform_entropy: float
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,15 @@
 The rules are in the docstring of scores.py.
 """
 
-import difflib
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.errors import UsageError
+from mapnet_cli.glue import unknown_metric
 from mapnet_cli.records import EpochScores, FinetuneRun
 from mapnet_cli.report.gather import Results
-
-TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
-GLUE_COLUMNS = 9
-METRICS = {"STS-B": ("pearson", "spearman"), "MNLI": ("accuracy",)}
-"""What fine-tuning records of a task; BINARY_METRICS where it isn't named."""
-BINARY_METRICS = ("accuracy", "f1", "mcc")
-DEFAULT_METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
 
 Setting = tuple[int, float]
 """Batch size and learning rate."""
@@ -52,20 +44,6 @@ Grid = Mapping[Setting, Mapping[int, RunScore]]
 """The runs of one checkpoint in one column, by setting and fine-tuning seed."""
 Place = tuple[str, int, int, str]
 """Method, pretraining seed, step, column."""
-
-
-def metrics_by_task(config: Config) -> dict[str, str]:
-    """Returns the metric that scores each task of the config."""
-    chosen = config.finetune.metrics
-    for task in (*config.finetune.tasks, *chosen):
-        if task not in TASKS:
-            key = f"finetune.metrics.{task}" if task in chosen else "finetune.tasks"
-            raise UsageError(f"{key}: there is no task {task!r}{_nearest(task, TASKS)}")
-    for task, metric in chosen.items():
-        known = METRICS.get(task, BINARY_METRICS)
-        if metric not in known:
-            raise _unknown_metric(task, metric, known)
-    return {task: chosen.get(task, DEFAULT_METRICS.get(task, "accuracy")) for task in config.finetune.tasks}
 
 
 def best_setting(grid: Grid) -> Setting | None:
@@ -124,17 +102,5 @@ def _run_score(run: FinetuneRun, column: Column, config: Config, fallback: float
 
 def _metric(epoch: EpochScores, task: str, metric: str) -> float:
     if metric not in epoch.metrics:
-        raise _unknown_metric(task, metric, [name for name in epoch.metrics if not name.endswith("-mm")])
+        raise unknown_metric(task, metric, [name for name in epoch.metrics if not name.endswith("-mm")])
     return 100 * epoch.metrics[metric]
-
-
-def _unknown_metric(task: str, metric: str, known: Iterable[str]) -> UsageError:
-    return UsageError(
-        f"finetune.metrics.{task}: there is no metric {metric!r} for {task}{_nearest(metric, list(known))}"
-    )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1, 0.4)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mapnet_cli.config import Config
+from mapnet_cli.glue import metrics_by_task
 from mapnet_cli.report.gather import Results, runs_of_a_task
 from mapnet_cli.report.grid import (
     Column,
@@ -33,7 +34,6 @@ from mapnet_cli.report.grid import (
     baseline_scores,
     best_setting,
     columns_of,
-    metrics_by_task,
     run_grids,
 )
 

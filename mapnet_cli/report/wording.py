@@ -1,8 +1,8 @@
 """The words around the numbers: names, and the notes that say what a table's scores are of."""
 
 from mapnet_cli.config import Config
+from mapnet_cli.glue import GLUE_COLUMNS
 from mapnet_cli.report.gather import Results, missing
-from mapnet_cli.report.grid import GLUE_COLUMNS
 from mapnet_cli.report.scores import Scores
 
 PROBE = "probe tasks, not GLUE"

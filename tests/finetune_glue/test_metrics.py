@@ -39,7 +39,7 @@ def test_constant_predictions_score_zero_without_a_warning() -> None:
 def pairs(rows: list[tuple[list[int], list[int]]], labels: list[float]) -> Tokenised:
     sequences = [[CLS, *a, SEP, SEP, *b, SEP] for a, b in rows]
     offsets = np.cumsum([0, *map(len, sequences)])
-    return Tokenised(np.array(sum(sequences, []), dtype=np.uint32), offsets, array(*labels))
+    return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, array(*labels))
 
 
 def test_a_bag_of_words_tells_the_two_texts_apart() -> None:

@@ -41,7 +41,7 @@ def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
     ("task", "lines", "message"),
     [
         ("RTE", ["index\tsentence1\tsentence2\tlabel", "0\ta\tb\tmaybe"], r"dev\.tsv:2: RTE's label .*'maybe'"),
-        ("RTE", ["index\tsentence1\tsentence2\tlabel", "0\ta\tb\tentailment", "1\ta"], r"dev\.tsv:3: 2 fields where the 4"),
+        ("RTE", ["index\tsentence1\tsentence2\tlabel", "0\ta\tb\tentailment", "1\ta"], r"dev\.tsv:3: 2 fields"),
         ("RTE", ["index\tquestion\tsentence\tlabel", "0\ta\tb\tentailment"], "needs the columns sentence1, sentence2"),
         ("QQP", ["index\tsentence1\tsentence2\tscore", "0\ta\tb\t1"], "is it another task's file"),
         ("STS-B", ["sentence1\tsentence2\tscore", "a\tb\t6"], r"dev\.tsv:2: STS-B's score"),

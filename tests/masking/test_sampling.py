@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapnet_cli.masking import sampling
-from mapnet_cli.masking.sampling import Masks, MaskNoise
+from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, MASK, PAD, SEP, UNK
 

@@ -34,7 +34,8 @@ def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
                     shard.add([CLS, *rng.integers(5, vocab, length).tolist(), SEP])
         manifest = CorpusManifest(
             documents=2, paragraphs=2, sentences=72, words=900, tokens=1000, unknown_tokens=0,
-            train_sequences=60, validation_sequences=12, dropped={}, problems=[], vocab_size=vocab,
+            train_sequences=60, validation_sequences=12, dropped={},
+            problem_count=0, problems=[], vocab_size=vocab,
             block_length=config.corpus.block_length, train=[f"{key}/train"], validation=[f"{key}/validation"],
             tokenizer=f"{key}/tokenizer.json",
         )  # fmt: skip

@@ -44,7 +44,7 @@ def test_resume_is_bit_identical(
     artifacts: Artifacts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed right after step 5 (its last checkpoint is of step 4) and started again: the same weights to the last bit."""
+    """Killed in its sixth step (its last checkpoint is of step 4) and started again: the same weights to the bit."""
     config = small_config("pretrain.checkpoint_every=2")
     make_corpus(config)
     undisturbed = weights(train(config, artifacts, method))

@@ -1,0 +1,122 @@
+"""The command line through typer's runner: options, exit codes, and what goes to stdout."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mapnet_cli import __version__
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.cli import app
+
+COMMANDS = ["prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "doctor", "config"]
+OPTIONS = ["--recipe", "--config", "--set", "--artifacts", "--workers", "--dry-run", "--force", "--quiet", "--json"]
+
+
+def invoke(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_surface_is_frozen() -> None:
+    """A new command or option is a decision: it changes this list."""
+    assert [command.name for command in app.registered_commands] == [c for c in COMMANDS if c != "config"]
+    from typer.main import get_command
+
+    group = get_command(app)
+    run = group.commands["run"]  # type: ignore[attr-defined]
+    assert [option.opts[0] for option in run.params] == OPTIONS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_says_what_the_command_does(command: str) -> None:
+    code, out, _ = invoke(command, "--help")
+    assert code == 0
+    assert "Usage:" in out
+    assert len(out.split("Usage:")[1].strip().splitlines()) > 3
+
+
+def test_version() -> None:
+    assert invoke("--version") == (0, f"mapnet {__version__}\n", "")
+
+
+def test_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
+    code, out, _ = invoke("run", "--dry-run", "--artifacts", str(tmp_path / "a"), "--recipe", "demo")
+    assert code == 0
+    for phase in ("clean", "vocabulary", "pretrain", "probe tasks", "finetune"):
+        assert phase in out
+    assert "FLOPs" in out
+    assert not (tmp_path / "a").exists()
+
+
+def test_dry_run_as_json(tmp_path: Path) -> None:
+    code, out, err = invoke("finetune-glue", "--dry-run", "--json", "--artifacts", str(tmp_path))
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert {row["stage"] for row in rows} == {"finetune-glue"}
+    assert all(row["done"] == 0 < row["total"] for row in rows)
+
+
+def test_config_show_names_origins() -> None:
+    code, out, _ = invoke("config", "show", "--set", "pretrain.steps=5")
+    assert code == 0
+    lines = {line.split(" = ")[0]: line for line in out.splitlines()}
+    assert lines["pretrain.steps"].endswith("# --set")
+    assert "recipe demo:" in lines["encoder.layers"]
+    assert lines["pretrain.adam_eps"].endswith("# default")
+    shown = json.loads(invoke("config", "show", "--json", "--set", "pretrain.steps=5")[1])
+    assert shown["pretrain.steps"] == {"value": 5, "origin": "--set"}
+
+
+def test_status_of_an_empty_folder(tmp_path: Path) -> None:
+    code, out, _ = invoke("status", "--artifacts", str(tmp_path))
+    assert code == 0
+    assert out.count("to do") == len(out.splitlines())
+
+
+def test_doctor_knows_this_machine(tmp_path: Path) -> None:
+    facts = json.loads(invoke("doctor", "--json", "--artifacts", str(tmp_path))[1])
+    assert {"python", "torch", "cores", "memory", "artifacts", "gpus"} <= facts.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--set", "pretrain.step=5"], 2, "did you mean 'steps'"),
+        (["run", "--recipe", "dmeo"], 2, "did you mean 'demo'"),
+        (["pretrain", "--set", "method.mapnet.strategy=mapnte"], 2, "did you mean 'mapnet'"),
+        (["finetune-glue", "--set", 'finetune.tasks=["RTF"]'], 2, "did you mean 'RTE'"),
+        (["finetune-glue", "--set", 'finetune.metrics.RTE="f2"'], 2, "did you mean 'f1'"),
+        (["pretrain"], 2, "mapnet run"),
+        (["prepare-corpus", "--set", "corpus.sources=[{path='nowhere'}]"], 3, "nowhere"),
+        (["prepare-corpus", "--recipe", "paper"], 2, "corpus.sources"),
+        (["finetune-glue", "--set", "finetune.data=nowhere"], 3, "nowhere"),
+    ],
+)
+def test_exit_codes_and_messages(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    found, out, err = invoke(*arguments, "--artifacts", str(tmp_path), "--workers", "0")
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_damage_is_exit_code_4_and_a_held_lock_5(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    with artifacts.lock("pretrain"):
+        code, _, err = invoke("pretrain", "--artifacts", str(tmp_path), "--workers", "0")
+    assert (code, "another process is running pretrain" in err) == (5, True)
+    invoke("run", "--dry-run", "--artifacts", str(tmp_path))
+    (tmp_path / "inputs.json").write_text("{")
+    code, _, err = invoke("status", "--artifacts", str(tmp_path), "--set", f"finetune.data={tmp_path}")
+    assert (code, "damaged" in err) == (4, True)
+
+
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    code, _, err = invoke("pretrain", "--artifacts", str(blocked), "--workers", "0")
+    assert code == 1
+    assert str(blocked) in err
+    assert "Traceback" not in err

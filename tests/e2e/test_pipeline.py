@@ -1,0 +1,167 @@
+"""From raw text to Table 3, as a user runs it: all four commands, rerun, changed, killed and run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts
+from tests.conftest import SMALL
+from tests.finetune_glue.glue_files import write_glue
+from tests.prepare_corpus.corpora import text_folder
+
+CONFIG = """
+recipe = "demo"
+
+[[corpus.sources]]
+kind = "text"
+path = {books}
+paragraphs = "line"
+
+[corpus]
+slice_mb = 0.01
+validation_every = 3
+
+[corpus.cleanup]
+min_chars = 10
+min_letters = 10
+
+[finetune]
+data = {glue}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: books, GLUE, a config file, and one finished run in `whole`."""
+    folder = tmp_path_factory.mktemp("user")
+    text_folder(folder / "books", files=9)
+    write_glue(folder / "glue")
+    text = CONFIG.format(books=json.dumps(str(folder / "books")), glue=json.dumps(str(folder / "glue")))
+    (folder / "mine.toml").write_text(text)
+    done = mapnet(folder, "run", "whole")
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+def arguments(folder: Path, command: str, artifacts: str, *more: str) -> list[str]:
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    return [sys.executable, "-m", "mapnet_cli", command, "--config", str(folder / "mine.toml"),
+            "--artifacts", str(folder / artifacts), *settings, *more]  # fmt: skip
+
+
+def mapnet(folder: Path, command: str, artifacts: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments(folder, command, artifacts, *more), capture_output=True, text=True, timeout=300)
+
+
+def results(artifacts: Path) -> dict[str, object]:
+    """Returns what a run came to, without times: marker results and file checksums by key."""
+    found: dict[str, object] = {}
+    for path in sorted(artifacts.rglob("*.json")):
+        record = json.loads(path.read_text())
+        if "fingerprint" in record and "files" in record:
+            timeless = {k: v for k, v in record["result"].items() if k != "seconds"}
+            files = {k: v for k, v in record["files"].items() if not k.endswith((".jsonl", "facts.json"))}
+            found[path.relative_to(artifacts).as_posix()] = (record["fingerprint"], timeless, files)
+    return found
+
+
+def test_the_run_ends_with_table_3_and_a_report(folder: Path) -> None:
+    out = (folder / "stdout").read_text()
+    for words in ("Table 3", "BERT", "MAP-Net", "majority", "bag of words", "report.md"):
+        assert words in out
+    report = folder / "whole" / "report" / "demo"
+    for name in ("report.md", "table3.csv", "tasks.json", "figure3.png", "figure2.html"):
+        assert (report / name).stat().st_size > 0
+    table = json.loads((report / "table3.json").read_text())
+    assert "partial" not in json.dumps(table).lower()
+
+
+def test_everything_is_skipped_the_second_time(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*.json") if "report" not in path.parts}
+    done = mapnet(folder, "run", "whole")
+    assert done.returncode == 0
+    assert done.stdout == (folder / "stdout").read_text()
+    after = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*.json") if "report" not in path.parts}
+    assert after == before
+
+
+def test_a_changed_value_reruns_just_what_depends_on_it(folder: Path) -> None:
+    before = results(folder / "whole")
+    done = mapnet(folder, "run", "whole", "--set", "method.mapnet.ratio_clip=0.3", "--set", "finetune.seeds=[1,2]")
+    assert done.returncode == 0, done.stderr
+    after = results(folder / "whole")
+    assert before.items() <= after.items(), "the old results still stand"
+    new = sorted(after.keys() - before.keys())
+    trainings = [key for key in new if key.startswith("pretrain/")]
+    assert len(trainings) == 1 + 4  # MAP-Net and its milestones
+    assert all("mapnet" in key for key in trainings)
+    runs = [key for key in new if key not in trainings]
+    assert len(runs) == 3 * 4 * 8  # seed 1 of MAP-Net, seed 2 of both: 4 checkpoints, 8 tasks, one setting
+    assert all(key.startswith("finetune-glue/") for key in runs)
+
+
+def test_kill_9_anywhere_then_the_same_command_gives_the_same_results(folder: Path) -> None:
+    """The driver and its workers are killed at growing delays; the finished run equals the undisturbed one."""
+    killed = 0
+    for delay in (3.0, 5.0, 7.0, 9.0):
+        command = arguments(folder, "run", "killed")
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as run:
+            time.sleep(delay)
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+                killed += 1
+    assert killed >= 2
+    done = mapnet(folder, "run", "killed")
+    assert done.returncode == 0, done.stderr
+    undisturbed = results(folder / "whole")
+    finished = results(folder / "killed")
+    assert finished
+    for key, value in finished.items():
+        assert undisturbed[key] == value, key
+    assert not list((folder / "killed").rglob(".tmp-*"))
+
+
+def test_ctrl_c_leaves_in_order(folder: Path) -> None:
+    command = arguments(folder, "pretrain", "whole", "--force", "--set", "pretrain.steps=100000", "--set", "encoder.ffn=33")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "loss" in line:
+                break
+        os.killpg(run.pid, signal.SIGINT)
+        rest = run.stderr.read()
+    assert run.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert "goes on where it stopped" in rest
+    saved = [p for p in (folder / "whole" / "pretrain").rglob("resume/step*/facts.json")]
+    assert any(json.loads(p.read_text())["step"] not in (8, 9, 10) for p in saved)
+
+
+def test_the_artifacts_work_where_the_text_is_gone(folder: Path) -> None:
+    """As on a GPU machine: the corpus and the tasks were prepared elsewhere."""
+    (folder / "books").rename(folder / "books elsewhere")
+    (folder / "glue").rename(folder / "glue elsewhere")
+    try:
+        done = mapnet(folder, "run", "whole", "--set", "pretrain.peak_lr=2e-3")
+        assert done.returncode == 0, done.stderr
+    finally:
+        (folder / "books elsewhere").rename(folder / "books")
+        (folder / "glue elsewhere").rename(folder / "glue")
+
+
+def test_one_pretraining_is_enough_for_a_partial_report(folder: Path) -> None:
+    settings = ("--set", 'methods=["bert"]')
+    for command in ("prepare-corpus", "pretrain", "finetune-glue"):
+        assert mapnet(folder, command, "partial", *settings).returncode == 0
+    done = mapnet(folder, "report", "partial")
+    assert done.returncode == 0, done.stderr
+    assert "4 of 8 checkpoints" in done.stdout
+    assert "mapnet pretrain" in done.stderr
+    assert Artifacts(folder / "partial").path("report/demo/report.md").exists()
