@@ -52,16 +52,19 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    kind: Literal["cpython", "text", "wikiextractor"] = "text"
-    """cpython: the docstrings of the running Python; text: a file or folder; wikiextractor: <doc> blocks."""
+    kind: Literal["cpython", "text", "wikiextractor", "dataset"] = "text"
+    """cpython: the docstrings of the running Python; text: a file or folder; wikiextractor: <doc> blocks;
+    dataset: what `datasets` saved to disk, one document a row."""
     path: str = ""
     """File or folder (searched recursively, in sorted order); unused for cpython."""
+    column: str = "text"
+    """dataset only: the column that holds the text."""
     documents: Literal["file", "blank-lines"] = "file"
     """text only: one document a file, or documents separated by blank lines."""
     paragraphs: Literal["line", "blank-lines"] = "line"
     """text only: every line is a paragraph, or hard-wrapped lines run on to the next blank line."""
     limit: NonNegative = 0
-    """Take only the first so many files in sorted order (0: all)."""
+    """Take only the first so many files in sorted order, of cpython so many documents (0: all)."""
 
     @model_validator(mode="after")
     def _check(self) -> "Source":

@@ -49,6 +49,9 @@ def read_file(path: Path, name: str, source: Source, on_bad_utf8: str, problems:
 
     Raises InputError at bytes that are not UTF-8 if `on_bad_utf8` is "fail".
     """
+    if source.kind == "dataset":
+        yield from _rows(path, name, source.column, problems)
+        return
     if on_bad_utf8 != "repair" and (place := _first_bad(path)):
         if on_bad_utf8 == "fail":
             raise InputError(f"{name}: not UTF-8 at {place}; corpus.on_bad_utf8 can also be repair or skip")
@@ -65,6 +68,24 @@ def read_file(path: Path, name: str, source: Source, on_bad_utf8: str, problems:
     else:
         yield from lines
     yield None
+
+
+def _rows(path: Path, name: str, column: str, problems: Problems) -> Lines:
+    """Yields the lines of each row of an Arrow file that `datasets` wrote; Arrow's text is UTF-8 by its format."""
+    from datasets import Dataset
+
+    rows = Dataset.from_file(str(path))
+    if column not in rows.column_names:
+        raise InputError(
+            f"{name}: there is no column {column!r}, only {', '.join(rows.column_names)}; set its `column`"
+        )
+    for number, row in enumerate(rows.select_columns(column)):
+        text = row[column]
+        if not isinstance(text, str) or not text.strip():
+            problems.add(f"{name}: row {number:,} has no text")
+            continue
+        yield from text.replace("\0", "").splitlines()
+        yield None
 
 
 def read_cpython(part: int, parts: int, limit: int) -> Lines:

@@ -61,8 +61,11 @@ def _files(source: Source, place: str) -> list[Path]:
     if not root.exists():
         raise InputError(f"{place}.path: {root} does not exist")
     files = input_files(root)
+    if source.kind == "dataset":
+        files = [file for file in files if file.suffix == ".arrow"]
     if not files:
-        raise InputError(f"{place}.path: {root} has no files")
+        what = "Arrow files: make it with Dataset.save_to_disk" if source.kind == "dataset" else "files"
+        raise InputError(f"{place}.path: {root} has no {what}")
     return files[: source.limit or None]
 
 

@@ -106,3 +106,17 @@ def test_problems_are_capped_but_counted() -> None:
     total.merge(problems.lines, problems.count)
     total.merge(["other"], 1)
     assert (len(total.lines), total.count) == (100, 151)
+
+
+def test_rows_of_a_dataset_on_disk_are_documents(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    texts = ["one\ntwo", "", "three\u0000"]
+    Dataset.from_dict({"text": texts, "title": ["a", "b", "c"]}).save_to_disk(str(tmp_path / "set"))
+    (file,) = (tmp_path / "set").glob("*.arrow")
+    source = Source(kind="dataset", path=str(tmp_path / "set"))
+    problems = Problems()
+    assert list(read_file(file, "f", source, "repair", problems)) == ["one", "two", None, "three", None]
+    assert problems.lines == ["f: row 1 has no text"]
+    with pytest.raises(InputError, match=r"no column 'body', only text, title"):
+        list(read_file(file, "f", source.model_copy(update={"column": "body"}), "repair", problems))

@@ -38,7 +38,13 @@ class Records:
     def manifest(self) -> None:
         names = ("documents", "paragraphs", "sentences", "words", "tokens", "unknown_tokens", "train_sequences")
         counts = {name: 10 * n for n, name in enumerate(names, 1)} | {"validation_sequences": 3}
-        lists = {"problem_count": 1, "problems": ["a.txt: 2 bad bytes"], "train": [], "validation": [], "dropped": {"too short": 7}}
+        lists = {
+            "problem_count": 1,
+            "problems": ["a.txt: 2 bad bytes"],
+            "train": [],
+            "validation": [],
+            "dropped": {"too short": 7},
+        }
         other = {"vocab_size": 500, "block_length": 64, "tokenizer": "t.json"}
         self.mark(f"{self.lineage.corpus.key}/manifest", counts | lists | other)
 

@@ -1,0 +1,33 @@
+# make demo: from raw text to Table 3 in minutes. make test: everything that must hold.
+PYTHON ?= python3
+VENV ?= .venv
+ARTIFACTS ?= artifacts
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint check install clean faults
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/mapnet run --recipe demo --artifacts $(ARTIFACTS)
+
+test: lint $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check mapnet_cli tests
+	$(BIN)/ruff format --check mapnet_cli tests
+	$(BIN)/mypy
+
+# kill -9 at twenty random moments of a whole run; a thin slice of it is in `make test`
+faults: $(INSTALLED)
+	KILLS=20 $(BIN)/python -m pytest tests/e2e -k kill
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
