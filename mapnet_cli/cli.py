@@ -13,9 +13,10 @@ import typer
 
 from mapnet_cli import __version__
 from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.config import Config, Resolved, resolve
+from mapnet_cli.config import Config
 from mapnet_cli.console import Console
 from mapnet_cli.errors import Interrupted, MapnetError
+from mapnet_cli.layers import Resolved, resolve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -242,7 +243,7 @@ def status(invocation: Invocation) -> None:
 @command(config_app, "show", LOOKING)
 def config_show(invocation: Invocation) -> None:
     """Print the resolved config with the origin of each value."""
-    from mapnet_cli.config import flatten
+    from mapnet_cli.layers import flatten
 
     values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
     if invocation.console.as_json:

@@ -67,7 +67,7 @@ class Console:
             self._bars.advance(self._tasks[""])
             if job in self._tasks:
                 self._bars.remove_task(self._tasks.pop(job))
-        elif self._due(phase):
+        elif self._due(phase) or done + 1 == total:
             self.note(f"{phase}: {done + 1}/{total} {unit}s")
 
     def progress(self, job: str, done: float, total: float, note: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.config import Config, resolve
+from mapnet_cli.config import Config
+from mapnet_cli.layers import resolve
 
 SMALL = (
     "corpus.vocab_size=300",

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mapnet_cli"
 FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
     {"config", "records"},
-    {"artifacts", "glue"},
+    {"artifacts", "glue", "layers"},
     {"lineage"},
     {"text", "model", "masking", "training", "jobs"},
     {"prepare_corpus", "pretrain", "finetune_glue", "report"},

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.config import Config, Source, flatten
+from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError
+from mapnet_cli.layers import flatten
 from mapnet_cli.lineage import Lineage
 from tests.conftest import small_config
 
@@ -83,7 +84,8 @@ def _another(key: str, value: object) -> str:
         "method.mapnet.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
         "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17",
-        "encoder.heads": "4", "proposal.heads": "4", "encoder.hidden": "32", "proposal.hidden": "16",
+        "encoder.initial_positions": "sinusoidal",
+        "proposal.initial_positions": "sinusoidal", "encoder.heads": "4", "proposal.heads": "4", "encoder.hidden": "32", "proposal.hidden": "16",
     }  # fmt: skip
     if key in choices:
         return choices[key]
@@ -92,7 +94,7 @@ def _another(key: str, value: object) -> str:
     assert isinstance(value, int | float), key
     if isinstance(value, int):
         return str(value - 1 if key == "corpus.block_length" else max(value - 1, 1) if value > 1 else value + 1)
-    return str(value / 2 + 0.01)
+    return str(value / 2 + 0.011)
 
 
 def test_changed_input_is_a_new_corpus_and_moved_input_is_not(artifacts: Artifacts, tmp_path: Path) -> None:

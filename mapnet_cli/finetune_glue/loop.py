@@ -74,7 +74,7 @@ def fine_tune(
     weights, vocab_size = encoder_weights(checkpoint)
     model = Classifier(encoder, vocab_size, max(len(task.labels), 1), config.dropout)
     model.encoder.load_state_dict(weights)
-    initialise(model.head, torch.Generator().manual_seed(derive_seed(setting.seed, "head", task.name)))
+    initialise(model.head, encoder, torch.Generator().manual_seed(derive_seed(setting.seed, "head", task.name)))
     model.to(device)
     optimizer = build_adamw(model, config)
     steps_an_epoch = -(-len(train) // setting.batch_size)

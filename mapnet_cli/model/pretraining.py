@@ -21,9 +21,12 @@ class PretrainingModel(nn.Module):
 
     def reset(self, seed: int) -> None:
         """Draws initial weights. The encoder's are the same with and without MAP-Net."""
-        for name, part in (("encoder", self.encoder), ("head", self.head), ("proposal", self.proposal)):
-            if part is not None:
-                initialise(part, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
+        parts: list[tuple[str, nn.Module, Transformer]]
+        parts = [("encoder", self.encoder, self.encoder.config), ("head", self.head, self.encoder.config)]
+        if self.proposal is not None:
+            parts.append(("proposal", self.proposal, self.proposal.config))
+        for name, part, config in parts:
+            initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
 
     def token_logits(
         self, tokens_BL: Tensor, attend_BL: Tensor | None, positions_BK: Tensor, valid_BK: Tensor

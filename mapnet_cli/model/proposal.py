@@ -15,6 +15,7 @@ class MapNet(nn.Module):
 
     def __init__(self, config: Proposal, encoder_hidden: int) -> None:
         super().__init__()
+        self.config = config
         self.project = nn.Linear(encoder_hidden, config.hidden)
         self.stack = Stack(config)
         self.score = nn.Linear(config.hidden, 1)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mapnet_cli.config import Transformer
 
 LAYER_NORM_EPS = 1e-12
-INIT_STD = 0.02
+EMBEDDING_STD = 0.02
+SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
 """Embedding rows are padded to a multiple of this: matrix units like it, nobody outside sees it."""
 
@@ -97,13 +98,25 @@ def padded_vocabulary(vocab_size: int) -> int:
     return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Sets weights as BERT does: matrices N(0, 0.02), biases 0, LayerNorm 1 and 0."""
+def initialise(module: nn.Module, config: Transformer, generator: torch.Generator) -> None:
+    """Sets weights as BERT does: embeddings N(0, 0.02), matrices N(0, init_std), biases 0, LayerNorm 1 and 0."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=INIT_STD, generator=generator)
-        if isinstance(part, nn.Linear) and part.bias is not None:
+        if isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=EMBEDDING_STD, generator=generator)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=config.init_std, generator=generator)
             nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, Stack) and config.initial_positions == "sinusoidal":
+            part.positions.weight.data.copy_(sinusoids(*part.positions.weight.shape))
+
+
+def sinusoids(length: int, hidden: int) -> Tensor:
+    """Returns [L, H]: sines in the even columns, cosines in the odd ones, of geometrically falling frequencies."""
+    frequency_H = SINUSOID_BASE ** (-torch.arange(0, hidden, 2) / hidden)
+    angle_LH = torch.arange(length)[:, None] * frequency_H
+    both_LH = torch.stack([angle_LH.sin(), angle_LH.cos()], dim=2).reshape(length, -1)[:, :hidden]
+    return SINUSOID_AMPLITUDE * both_LH
 
 
 def attention_mask(tokens_BL: Tensor, pad: int) -> Tensor | None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mapnet_cli.config import Method, resolve
+from mapnet_cli.config import Method
 from mapnet_cli.errors import UsageError
+from mapnet_cli.layers import resolve
 from mapnet_cli.masking.combinations import check_method
 
 

@@ -58,3 +58,18 @@ def test_a_row_without_maskable_positions_gives_no_nan() -> None:
     log_q_BL[1, 0].backward()  # type: ignore[no-untyped-call]
     assert scores_BL.grad is not None
     assert torch.isfinite(scores_BL.grad).all()
+
+
+def test_sinusoidal_positions_know_neighbours() -> None:
+    """Their products depend on the distance alone and fall with it; they start only, and stay learned."""
+    from mapnet_cli.model.transformer import sinusoids
+
+    gram_LL = sinusoids(12, 16) @ sinusoids(12, 16).T
+    for distance in range(11):
+        diagonal = torch.diagonal(gram_LL, distance)
+        assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-6)
+    assert gram_LL[0, 0] > gram_LL[0, 1] > gram_LL[0, 2]
+    net = PretrainingModel(ENCODER.model_copy(update={"initial_positions": "sinusoidal"}), 64, None)
+    net.reset(1)
+    assert torch.equal(net.encoder.stack.positions.weight.data, sinusoids(12, 16))
+    assert net.encoder.stack.positions.weight.requires_grad

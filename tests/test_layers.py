@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.config import RECIPES, Config, resolve
+from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
+from mapnet_cli.layers import RECIPES, resolve
 
 
 def test_precedence_and_origins(tmp_path: Path) -> None:
