@@ -209,8 +209,8 @@ def report(invocation: Invocation) -> None:
     if invocation.console.as_json:
         invocation.console.json(built.to_json())
         return
-    for table in (built.tasks, built.table3):
-        invocation.console.data(render.to_rich(table))
+    invocation.console.data(render.to_rich(built.tasks, notes=False))
+    invocation.console.data(render.to_rich(built.table3))
     invocation.console.data(f"Report: {built.folder / 'report.md'}")
     if built.next_command:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")

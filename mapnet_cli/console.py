@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+FILE_WIDTH = 160
+"""Characters a line on stdout where it isn't a terminal."""
 PLAIN_INTERVAL = 10.0
 """Seconds between two plain progress lines of one job."""
 
@@ -22,7 +24,7 @@ class Console:
         self.quiet = quiet
         self.as_json = as_json
         self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self.out = RichConsole(highlight=False)
+        self.out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._phase: tuple[str, str, int, int, float] = ("", "", 0, 0, 0.0)

@@ -48,7 +48,8 @@ class Classifier(nn.Module):
 
     def forward(self, tokens_BL: Tensor, attend_BL: Tensor | None) -> Tensor:
         """Returns [B, C]."""
-        out_BC: Tensor = self.head(self.encoder(tokens_BL, attend_BL))
+        first_B1 = torch.zeros_like(tokens_BL[:, :1])
+        out_BC: Tensor = self.head(self.encoder(tokens_BL, attend_BL, first_B1)[:, 0])
         return out_BC
 
 

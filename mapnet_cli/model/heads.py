@@ -38,8 +38,8 @@ class ClassificationHead(nn.Module):
         self.dense = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, outputs)
 
-    def forward(self, hidden_BLH: Tensor) -> Tensor:
-        """Returns [B, outputs]: logits, or for regression one value."""
-        x_BH = torch.tanh(self.dense(self.dropout(hidden_BLH[:, 0])))
+    def forward(self, hidden_BH: Tensor) -> Tensor:
+        """Returns [B, outputs] of the vectors at [CLS]: logits, or for regression one value."""
+        x_BH = torch.tanh(self.dense(self.dropout(hidden_BH)))
         logits: Tensor = self.out(self.dropout(x_BH))
         return logits

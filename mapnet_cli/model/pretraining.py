@@ -32,9 +32,7 @@ class PretrainingModel(nn.Module):
         self, tokens_BL: Tensor, attend_BL: Tensor | None, positions_BK: Tensor, valid_BK: Tensor
     ) -> Tensor:
         """Returns MLM logits [N, V] at the N valid positions only, row by row."""
-        hidden_BLH = self.encoder(tokens_BL, attend_BL)
-        rows_BK = torch.arange(len(tokens_BL), device=tokens_BL.device)[:, None].expand_as(positions_BK)
-        hidden_NH = hidden_BLH[rows_BK[valid_BK], positions_BK[valid_BK]]
+        hidden_NH = self.encoder(tokens_BL, attend_BL, positions_BK)[valid_BK]
         logits_NV: Tensor = self.head(hidden_NH, self.encoder.tokens.weight)
         return logits_NV
 

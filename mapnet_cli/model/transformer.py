@@ -1,6 +1,6 @@
 """The transformer that the encoder and MAP-Net are both built of: BERT's, post-LN.
 
-Shapes: B sequences, L positions, H hidden size, A heads, V vocabulary (padded inside).
+Shapes: B sequences, L positions, Q of them asked for, H hidden size, A heads, V vocabulary (padded inside).
 """
 
 import torch
@@ -26,14 +26,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
 
-    def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None) -> Tensor:
+    def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None, asking_BQH: Tensor | None = None) -> Tensor:
+        """Returns [B, Q, H] for the asking vectors, or for all of x, [B, L, H]."""
         batch, length, hidden = x_BLH.shape
-        qkv = self.qkv(x_BLH).view(batch, length, 3, self.heads, hidden // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        size = hidden // self.heads
+        if asking_BQH is None:
+            query, key, value = self.qkv(x_BLH).view(batch, length, 3, self.heads, size).permute(2, 0, 3, 1, 4)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(asking_BQH, weight[:hidden], bias[:hidden]).view(batch, -1, self.heads, size)
+            query = query.transpose(1, 2)
+            both = F.linear(x_BLH, weight[hidden:], bias[hidden:]).view(batch, length, 2, self.heads, size)
+            key, value = both.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attend_B11L, dropout_p=self.dropout if self.training else 0.0
         )
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, hidden))
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, -1, hidden))
         return out
 
 
@@ -49,10 +57,13 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None) -> Tensor:
-        x_BLH = self.attention_norm(x_BLH + self.dropout(self.attention(x_BLH, attend_B11L)))
-        out_BLH: Tensor = self.ffn_norm(x_BLH + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x_BLH)))))
-        return out_BLH
+    def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
+        """Returns [B, L, H], or [B, Q, H] where only some positions are asked for."""
+        asking = None if positions_BQ is None else _at(x_BLH, positions_BQ)
+        attended = self.dropout(self.attention(x_BLH, attend_B11L, asking))
+        x = self.attention_norm((x_BLH if asking is None else asking) + attended)
+        out: Tensor = self.ffn_norm(x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x)))))
+        return out
 
 
 class Stack(nn.Module):
@@ -65,14 +76,20 @@ class Stack(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
-    def forward(self, vectors_BLH: Tensor, attend_BL: Tensor | None) -> Tensor:
-        """Returns [B, L, H]. `attend_BL` is False at padding; None if there is none."""
+    def forward(self, vectors_BLH: Tensor, attend_BL: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
+        """Returns [B, L, H]. `attend_BL` is False at padding; None if there is none.
+
+        With `positions_BQ` returns [B, Q, H]: those positions' vectors, and the last layer does the
+        work of those only. Nobody reads the others, so the result is the same.
+        """
         length = vectors_BLH.shape[1]
         x_BLH: Tensor = self.dropout(self.norm(vectors_BLH + self.positions.weight[:length]))
         attend_B11L = None if attend_BL is None else attend_BL[:, None, None, :]
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             x_BLH = layer(x_BLH, attend_B11L)
-        return x_BLH
+        out: Tensor = last(x_BLH, attend_B11L, positions_BQ)
+        return out
 
 
 class Encoder(nn.Module):
@@ -88,10 +105,15 @@ class Encoder(nn.Module):
         self.tokens = nn.Embedding(padded_vocabulary(vocab_size), config.hidden)
         self.stack = Stack(config)
 
-    def forward(self, tokens_BL: Tensor, attend_BL: Tensor | None = None) -> Tensor:
-        """Returns the hidden states [B, L, H]."""
-        hidden_BLH: Tensor = self.stack(self.tokens(tokens_BL), attend_BL)
-        return hidden_BLH
+    def forward(self, tokens_BL: Tensor, attend_BL: Tensor | None = None, positions_BQ: Tensor | None = None) -> Tensor:
+        """Returns the hidden states [B, L, H], or [B, Q, H] of some positions alone."""
+        hidden: Tensor = self.stack(self.tokens(tokens_BL), attend_BL, positions_BQ)
+        return hidden
+
+
+def _at(x_BLH: Tensor, positions_BQ: Tensor) -> Tensor:
+    """Returns the vectors at some positions of each row, [B, Q, H]."""
+    return x_BLH.gather(1, positions_BQ[:, :, None].expand(-1, -1, x_BLH.shape[2]))
 
 
 def padded_vocabulary(vocab_size: int) -> int:

@@ -39,8 +39,8 @@ class Table:
     signature: str
 
 
-def to_rich(table: Table) -> Group:
-    """Returns the table for a terminal."""
+def to_rich(table: Table, notes: bool = True) -> Group:
+    """Returns the table for a terminal, with or without what stands below it."""
     shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold")
     for number, column in enumerate(table.columns):
         longest = max(map(len, column.split()), default=1)
@@ -48,8 +48,8 @@ def to_rich(table: Table) -> Group:
         shown.add_column(Text(column), justify="left" if first else "right", no_wrap=first, min_width=longest)
     for row in table.rows:
         shown.add_row(*(Text(cell.text) for cell in row))
-    notes = [Text(note, style="dim") for note in table.notes]
-    return Group(shown, *notes, Text(table.signature, style="dim"))
+    below = [Text(note, style="dim") for note in (*table.notes, table.signature)]
+    return Group(shown, *below) if notes else Group(shown)
 
 
 def to_markdown(table: Table, level: int = 1) -> str:

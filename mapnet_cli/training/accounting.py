@@ -9,11 +9,15 @@ TRAIN = 3
 """A training step is a forward pass and a backward pass that costs twice as much."""
 
 
-def stack_flops(config: Transformer, length: int) -> float:
-    """Returns the forward FLOPs of the layers for one sequence: matrices, and attention over `length`."""
-    per_token = 2 * (4 * config.hidden**2 + 2 * config.hidden * config.ffn)
-    attention = 2 * 2 * length * config.hidden
-    return float(config.layers * length * (per_token + attention))
+def stack_flops(config: Transformer, length: int, asked: float | None = None) -> float:
+    """Returns the forward FLOPs of the layers for one sequence: matrices, and attention over `length`.
+
+    `asked` positions, all if None, are all that the last layer computes beside keys and values.
+    """
+    asked = length if asked is None else asked
+    keys_values = 2 * 2 * config.hidden**2
+    others = 2 * (2 * config.hidden**2 + 2 * config.hidden * config.ffn) + 2 * 2 * length * config.hidden
+    return float((config.layers - 1) * length * (keys_values + others) + length * keys_values + asked * others)
 
 
 def head_flops(config: Transformer, vocab_size: int, positions: float) -> float:
@@ -25,7 +29,8 @@ def step_flops(
     encoder: Transformer, proposal: Transformer | None, vocab_size: int, batch: int, length: int, mask_rate: float
 ) -> float:
     """Returns the FLOPs of one training step on `batch` sequences; `proposal` is None if MAP-Net takes no part."""
-    sequence = stack_flops(encoder, length) + head_flops(encoder, vocab_size, mask_rate * length)
+    masked = mask_rate * length
+    sequence = stack_flops(encoder, length, masked) + head_flops(encoder, vocab_size, masked)
     if proposal:
         sequence += stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
     return TRAIN * batch * sequence

@@ -73,3 +73,14 @@ def test_round_trip_is_exact() -> None:
     for name, tensor in ours.state_dict().items():
         kept = tensor[:VOCAB] if name == "encoder.tokens.weight" else tensor
         assert torch.equal(again.state_dict()[name][: len(kept)], kept), name
+
+
+@torch.no_grad()
+def test_asking_for_some_positions_gives_what_all_would_give() -> None:
+    model = PretrainingModel(CONFIG, VOCAB, None).eval()
+    model.reset(2)
+    tokens_BL, attend_BL = batch()
+    positions_BQ = torch.tensor([[0, 39, 7], [24, 0, 0], [2, 1, 0]])
+    everything = model.encoder(tokens_BL, attend_BL)
+    some = model.encoder(tokens_BL, attend_BL, positions_BQ)
+    assert torch.allclose(some, everything[torch.arange(3)[:, None], positions_BQ], atol=1e-6)

@@ -1,0 +1,31 @@
+"""FLOPs against torch's own counter, and the paper's size."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mapnet_cli.config import Proposal, Transformer
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.training.accounting import head_flops, stack_flops, step_flops
+
+
+def test_forward_flops_equal_torchs_count() -> None:
+    config = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
+    model = PretrainingModel(config, 128, None).eval()
+    tokens_BL = torch.randint(5, 128, (2, 16))
+    positions_BK = torch.arange(3).expand(2, 3)
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
+        model.token_logits(tokens_BL, None, positions_BK, torch.ones(2, 3, dtype=torch.bool))
+    assert counter.get_total_flops() == 2 * (stack_flops(config, 16, 3) + head_flops(config, 128, 3))
+
+
+def test_a_step_of_bert_base_at_the_papers_size() -> None:
+    """About 74 TFLOP a step, and MAP-Net adds about 21."""
+    bert = step_flops(Transformer(), None, 32_678, 256, 512, 0.15)
+    joint = step_flops(Transformer(), Proposal(), 32_678, 256, 512, 0.15)
+    assert bert == pytest.approx(73e12, rel=0.03)
+    assert (joint - bert) == pytest.approx(20.5e12, rel=0.03)
