@@ -13,7 +13,7 @@ from mapnet_cli.jobs.job import Phase, is_done
 from mapnet_cli.jobs.local import LocalEngine
 
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
-"""Each is a wing whose `stage` has `plan(config, artifacts, workers)`, `PRELOAD`, and maybe `check` and `estimate`."""
+"""Each is a wing whose `stage` has `plan(config, artifacts, workers)`, `PRELOAD`, and maybe `check`, `estimate`, `summary`."""
 
 
 def run_stages(
@@ -27,6 +27,9 @@ def run_stages(
         with artifacts.lock(name):
             _check(name, config)
             engine.run(_stage(name).plan(config, artifacts, workers))
+            if hasattr(_stage(name), "summary"):
+                for line in _stage(name).summary(config, artifacts):
+                    console.note(line)
 
 
 def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers: int) -> list[dict[str, Any]]:

@@ -27,11 +27,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: `done` of `total` in the job's own unit, and a few words."""
+    """How far a job is: `done` of `total` in the job's own unit, and a few words; a warning is never left out."""
 
     done: float
     total: float
     note: str = ""
+    warning: str = ""
 
 
 Report = Callable[[Progress], None]

@@ -123,7 +123,10 @@ class LocalEngine:
         return failures
 
     def _show(self, key: str, progress: Progress) -> None:
-        self.console.progress(key, progress.done, progress.total, progress.note)
+        if progress.warning:
+            self.console.warn(f"{key}: {progress.warning}")
+        else:
+            self.console.progress(key, progress.done, progress.total, progress.note)
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -169,7 +172,7 @@ def _attempt(job: Job, artifacts: Artifacts, pipe: "Connection[Any, Any]", force
 
     def report(progress: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last >= REPORT_INTERVAL:
+        if progress.warning or time.monotonic() - last >= REPORT_INTERVAL:
             last = time.monotonic()
             pipe.send(("progress", progress))
 

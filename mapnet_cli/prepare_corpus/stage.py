@@ -17,7 +17,9 @@ from mapnet_cli.prepare_corpus.paragraphs import clean_slice, deduplicate
 from mapnet_cli.prepare_corpus.sentences import segment_slice
 from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
 from mapnet_cli.prepare_corpus.vocabulary import train_vocabulary
+from mapnet_cli.records import CorpusManifest
 
+SHOWN_PROBLEMS = 5
 PRELOAD = ("spacy", "sacremoses", "tokenizers")
 """What the engine's workers should have imported before they start."""
 
@@ -52,6 +54,29 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     slices = input_slices(config)
     keys = _Keys(lineage.text, lineage.corpus, len(slices))
     return _text_phases(config, keys, slices) + _corpus_phases(config, keys)
+
+
+def summary(config: Config, artifacts: Artifacts) -> list[str]:
+    """Returns what the finished corpus is, in words: counts, what the rules dropped, the first problems."""
+    marker = artifacts.marker(_manifest(Lineage(config, artifacts).corpus))
+    if marker is None:
+        return []
+    made = CorpusManifest(**marker.result)
+    dropped = ", ".join(f"{rule} {count:,}" for rule, count in made.dropped.items()) or "none"
+    lines = [
+        f"corpus: {made.documents:,} documents, {made.sentences:,} sentences, {made.words:,} words, "
+        f"{made.tokens:,} tokens ({made.unknown_tokens:,} unknown), vocabulary {made.vocab_size:,}; "
+        f"{made.train_sequences:,} training and {made.validation_sequences:,} validation sequences",
+        f"corpus: paragraphs dropped by rule: {dropped}",
+    ]
+    if made.problem_count:
+        shown = made.problems[:SHOWN_PROBLEMS]
+        rest = (
+            f"; all of those named are in {artifacts.path(marker.key)}.json" if made.problem_count > len(shown) else ""
+        )
+        lines += [f"corpus: problem: {problem}" for problem in shown]
+        lines.append(f"corpus: {made.problem_count:,} problems{rest}")
+    return lines
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.artifacts import Artifacts, Marker, write_json
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DivergedError, Interrupted
 from mapnet_cli.jobs.job import Progress, Report, library_versions
@@ -22,8 +22,8 @@ from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.pretrain.batches import DataOrder, load_batch
 from mapnet_cli.pretrain.step import StepPlan, algorithm_1
 from mapnet_cli.pretrain.telemetry import Telemetry
-from mapnet_cli.pretrain.validation import validation_loss, write_figure2
-from mapnet_cli.records import Checkpoint, CorpusManifest
+from mapnet_cli.pretrain.validation import figure2_masks, validation_loss
+from mapnet_cli.records import Checkpoint, CorpusManifest, ProposedMasks
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training import accounting, checkpoint
@@ -118,7 +118,9 @@ def train(run: Run, report: Report) -> None:
                 )
                 telemetry.write({"step": run.step, "validation_loss": loss})
             if at_milestone:
-                _publish_milestone(run, loss, validation)
+                masks = _publish_milestone(run, loss, validation)
+                if masks.collapsed:
+                    report(Progress(run.step, last, warning=_collapse(run, masks)))
             if save:
                 _save_resume(run)
             if stop:
@@ -131,6 +133,14 @@ def _is_due(step: int, every: int) -> bool:
 
 def _note(row: dict[str, Any]) -> str:
     return f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s"
+
+
+def _collapse(run: Run, masks: ProposedMasks) -> str:
+    return (
+        f"MAP-Net's proposal has collapsed by step {run.step}: its entropy is {masks.proposal_entropy:.2f} nats where "
+        f"uniform masks have {masks.uniform_entropy:.2f}, so nearly the same positions are masked each time; raise "
+        f"method.{run.method_name}.explore_end or lower method.{run.method_name}.loss_weight"
+    )
 
 
 def _flops(run: Run, tokens_BL: Tensor, explore: bool) -> float:
@@ -150,15 +160,19 @@ def _stop_if_not_finite(run: Run, telemetry: Telemetry) -> None:
         )
 
 
-def _publish_milestone(run: Run, loss: float, validation: Sequences) -> None:
-    """Publishes the weights of a milestone, Figure 2's sentences, and a marker that finetune-glue reads."""
+def _publish_milestone(run: Run, loss: float, validation: Sequences) -> ProposedMasks:
+    """Publishes the weights of a milestone, Figure 2's sentences, and a marker that finetune-glue reads.
+
+    Returns the sentences, whose proposal may have collapsed.
+    """
     name = f"{run.key}/step{run.step}"
     folder = run.artifacts.path(name)
     facts = {"step": run.step, "method": run.method_name, "vocab_size": run.manifest.vocab_size}
     weights = checkpoint.save_checkpoint(folder, run.model.state_dict(), facts)
     method = run.config.method[run.method_name]
     tokenizer = run.artifacts.path(run.manifest.tokenizer)
-    write_figure2(run.model, validation, method, run.config, tokenizer, folder / "figure2.json")
+    masks = figure2_masks(run.model, validation, method, run.config, tokenizer)
+    write_json(folder / "figure2.json", masks.to_json())
     row = Checkpoint(
         method=run.method_name, pretrain_seed=run.seed, step=run.step, path=name, fingerprint=weights,
         tokens=run.tokens, flops=run.flops, seconds=round(run.seconds, 3), device=device_name(run.device),
@@ -167,6 +181,7 @@ def _publish_milestone(run: Run, loss: float, validation: Sequences) -> None:
     files = run.artifacts.checksums([folder / checkpoint.TENSORS, folder / checkpoint.FACTS, folder / "figure2.json"])
     stamp = fingerprint(run.fingerprint, run.step)
     run.artifacts.publish(Marker(name, stamp, row.to_json(), files, round(run.seconds, 3), library_versions()))
+    return masks
 
 
 def _save_resume(run: Run) -> None:

@@ -85,7 +85,7 @@ def pretrain(
     )
     loop.resume(run)
     for warning in run.warnings:
-        report(Progress(run.step, config.pretrain.steps, f"warning: {warning}"))
+        report(Progress(run.step, config.pretrain.steps, warning=warning))
     loop.train(run, report)
     return Output(
         [run.folder / "log.jsonl"],

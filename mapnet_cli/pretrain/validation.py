@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mapnet_cli.artifacts import write_json
 from mapnet_cli.config import Config, Method
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
@@ -68,10 +67,10 @@ def validation_loss(
 
 
 @torch.no_grad()
-def write_figure2(
-    model: PretrainingModel, sequences: Sequences, method: Method, config: Config, tokenizer: Path, path: Path
-) -> None:
-    """Writes sentences with the masks that the method draws and the probability of each word (Figure 2)."""
+def figure2_masks(
+    model: PretrainingModel, sequences: Sequences, method: Method, config: Config, tokenizer: Path
+) -> ProposedMasks:
+    """Returns sentences with the masks that the method draws and the probability of each word (Figure 2)."""
     model.eval()
     device = model.encoder.tokens.weight.device
     count = min(config.report.figure2_sentences, len(sequences))
@@ -95,14 +94,13 @@ def write_figure2(
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).float().log().mean())
     pieces = bpe.load(tokenizer)
-    drawn = ProposedMasks(
+    model.train()
+    return ProposedMasks(
         sentences=[_words(pieces, *row) for row in zip(tokens_BL, log_q_BL.exp(), masked_BL, strict=True)],
         proposal_entropy=entropy,
         uniform_entropy=uniform,
         collapsed=entropy < COLLAPSED * uniform,
     )
-    write_json(path, drawn.to_json())
-    model.train()
 
 
 def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> list[MaskedWord]:

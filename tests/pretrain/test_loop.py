@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     data[-100] ^= 1
     newest.write_bytes(data)
     said: list[str] = []
-    again = weights(train(config, artifacts, "mapnet", lambda p: said.append(p.note)))
+    again = weights(train(config, artifacts, "mapnet", lambda p: said.append(p.warning)))
     assert any("damaged" in note and "going back" in note for note in said)
     for name, tensor in undisturbed.items():
         assert torch.equal(tensor, again[name]), name
