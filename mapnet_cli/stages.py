@@ -13,7 +13,10 @@ from mapnet_cli.jobs.job import Phase, is_done
 from mapnet_cli.jobs.local import LocalEngine
 
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
-"""Each is a wing whose `stage` has `plan(config, artifacts, workers)`, `PRELOAD`, and maybe `check`, `estimate`, `summary`."""
+"""Each is a wing whose `stage` has `plan(config, artifacts, workers)` and `PRELOAD`.
+
+It may have `check(config)`, `estimate(config)` and `summary(config, artifacts)` too.
+"""
 
 
 def run_stages(

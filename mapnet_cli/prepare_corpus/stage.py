@@ -71,9 +71,7 @@ def summary(config: Config, artifacts: Artifacts) -> list[str]:
     ]
     if made.problem_count:
         shown = made.problems[:SHOWN_PROBLEMS]
-        rest = (
-            f"; all of those named are in {artifacts.path(marker.key)}.json" if made.problem_count > len(shown) else ""
-        )
+        rest = f"; {artifacts.path(marker.key)}.json names more" if made.problem_count > len(shown) else ""
         lines += [f"corpus: problem: {problem}" for problem in shown]
         lines.append(f"corpus: {made.problem_count:,} problems{rest}")
     return lines

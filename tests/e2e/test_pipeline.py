@@ -151,7 +151,7 @@ def test_ctrl_c_leaves_in_order(folder: Path) -> None:
     assert run.returncode == 130, rest
     assert "Traceback" not in rest
     assert "goes on where it stopped" in rest
-    saved = [p for p in (folder / "whole" / "pretrain").rglob("resume/step*/facts.json")]
+    saved = list((folder / "whole" / "pretrain").rglob("resume/step*/facts.json"))
     assert any(json.loads(p.read_text())["step"] not in (8, 9, 10) for p in saved)
 
 

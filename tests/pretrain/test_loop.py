@@ -148,3 +148,16 @@ def test_every_epoch_visits_every_sequence_once() -> None:
     assert seen[:10] != seen[10:]
     assert torch.equal(DataOrder(10, 4, seed=3).indices(4), order.indices(4))
     assert not torch.equal(DataOrder(10, 4, seed=4).indices(0), order.indices(0))
+
+
+def test_a_collapsed_proposal_is_announced(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+    """Initial weights of standard deviation 5 make MAP-Net all but certain from the start; 0.02 leaves it even."""
+    said: dict[float, list[str]] = {}
+    for std in (5.0, 0.02):
+        config = small_config(f"proposal.init_std={std}", "pretrain.steps=4")
+        if not said:
+            make_corpus(config)
+        warnings = said.setdefault(std, [])
+        train(config, artifacts, "mapnet", lambda p, kept=warnings: kept.append(p.warning))  # type: ignore[misc]
+    assert any("has collapsed by step 4" in text and "method.mapnet.explore_end" in text for text in said[5.0])
+    assert not any(said[0.02])
