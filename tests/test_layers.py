@@ -64,7 +64,7 @@ def test_the_paper_recipe_is_the_paper() -> None:
         ('[[corpus.sources]]\nkind = "txt"\npath = "x"\n', r"corpus\.sources\.0\.kind \(.*mine\.toml:\d\)"),
         ('[[corpus.sources]]\nkind = "text"\n', "needs a path"),
         ("[encoder]\nhidden = 10\nheads = 3\n", "multiple of heads"),
-        ("[encoder]\nmax_length = 8\n", r"block_length \(64\) exceeds encoder.max_length \(8\)"),
+        ("[encoder]\nmax_length = 8\n", r"block_length \(32\) exceeds encoder.max_length \(8\)"),
         ("[pretrain]\nmilestones = [0.5, 0.4]\n", "ascend"),
         ("[pretrain]\nsteps = \n", "not valid TOML"),
     ],
