@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-FILE_WIDTH = 160
+FILE_WIDTH = 200
 """Characters a line on stdout where it isn't a terminal."""
 PLAIN_INTERVAL = 10.0
 """Seconds between two plain progress lines of one job."""
