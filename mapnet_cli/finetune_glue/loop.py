@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Finetune, Transformer
+from mapnet_cli.errors import DamagedError
 from mapnet_cli.finetune_glue.metrics import Floats, score
 from mapnet_cli.finetune_glue.tasks import GlueTask
 from mapnet_cli.finetune_glue.tokenised import Tokenised
@@ -56,7 +57,10 @@ class Classifier(nn.Module):
 @lru_cache(maxsize=2)
 def encoder_weights(folder: Path) -> tuple[dict[str, Tensor], int]:
     """Returns (the encoder's weights, the vocabulary size) of a checkpoint, kept for this process's next run."""
-    tensors, facts = load_checkpoint(folder)
+    try:
+        tensors, facts = load_checkpoint(folder)
+    except DamagedError as error:
+        raise DamagedError(f"{error}: run `mapnet pretrain --force` with the same options") from None
     weights = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
     return weights, int(facts["vocab_size"])
 

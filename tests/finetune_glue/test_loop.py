@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mapnet_cli.config import Finetune, Transformer
+from mapnet_cli.errors import DamagedError
 from mapnet_cli.finetune_glue.loop import Setting, fine_tune
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
@@ -67,3 +68,12 @@ def test_divergence_is_a_recorded_failure(checkpoint: Path) -> None:
     epochs, failure = run(checkpoint, "STS-B", lr=1e30)
     assert "not finite in epoch" in failure
     assert len(epochs) < 6
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(checkpoint: Path) -> None:
+    file = checkpoint / "tensors.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-10] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"step1 is damaged .*mapnet pretrain --force"):
+        run(checkpoint, "CoLA")
