@@ -109,10 +109,12 @@ def publishing(path: Path) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
             _flush(file)
-        if temporary.is_dir() and path.exists():
-            shutil.rmtree(path)
+        aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
+        if path.is_dir():
+            path.replace(aside)
         temporary.replace(path)
         _flush(path.parent)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
