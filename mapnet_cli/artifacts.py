@@ -92,7 +92,7 @@ class Artifacts:
 
     def _sweep(self, stage: str) -> None:
         """Removes what a killed process left half-written; its stage's lock is held."""
-        for path in (self.root / stage).rglob(f"{TEMPORARY}*"):
+        for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
