@@ -59,6 +59,12 @@ class Artifacts:
         record = asdict(marker)
         write_json(self.path(marker.key + ".json"), record | {"checksum": _checksum(record)})
 
+    def discard(self, key: str) -> None:
+        """Removes a job's marker, then its folder if it has one."""
+        self.path(key + ".json").unlink(missing_ok=True)
+        if self.path(key).is_dir():
+            shutil.rmtree(self.path(key))
+
     def checksums(self, paths: list[Path]) -> dict[str, str]:
         """Returns {path below the artifact directory: SHA-256} for a marker's `files`."""
         return {path.relative_to(self.root).as_posix(): sha256(path) for path in paths}

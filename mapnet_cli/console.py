@@ -42,7 +42,7 @@ class Console:
 
     def data(self, renderable: Any) -> None:
         """Prints a rich renderable or a text to stdout."""
-        self.out.print(renderable)
+        self.out.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
     def json(self, value: Any) -> None:
         sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -59,7 +59,8 @@ def resolve(
     """
     layers = [_recipe_layer("methods")]
     file_layer = _file_layer(file) if file else None
-    named = recipe or (file_layer.values.pop("recipe", "") if file_layer else "demo")
+    in_file = file_layer.values.pop("recipe", "") if file_layer else "demo"
+    named = recipe or in_file
     if named:
         layers.append(_recipe_layer(named))
     layers += [file_layer] if file_layer else []
@@ -68,6 +69,8 @@ def resolve(
     values: dict[str, Any] = {"recipe": named}
     origins: dict[str, str] = {"recipe": "command line" if recipe else (str(file) if file else "default")}
     for layer in layers:
+        if "recipe" in layer.values:
+            raise UsageError(f"recipe ({layer.name}): name a recipe with --recipe or in the config file")
         _merge(values, layer.values, "", layer, origins)
     try:
         config = Config.model_validate(values)

@@ -98,7 +98,7 @@ def fine_tune(
             loss.backward()  # type: ignore[no-untyped-call]
             if config.clip_norm > 0:
                 gradient_norm(model, config.clip_norm)
-            set_learning_rate(optimizer, learning_rate(step, setting.lr, config.warmup_ratio * total, total))
+            set_learning_rate(optimizer, learning_rate(step, setting.lr, round(config.warmup_ratio * total), total))
             optimizer.step()
             losses.append(loss.detach())
             step += 1
@@ -107,9 +107,10 @@ def fine_tune(
             return epochs, f"the loss is not finite in epoch {epoch}"
         metrics: dict[str, float] = {}
         for suffix, data in dev.items():
-            metrics |= {
-                f"{n}{suffix}": v for n, v in score(task, _predict(model, task, data, device), data.labels).items()
-            }
+            predicted = _predict(model, task, data, device)
+            if predicted is None:
+                return epochs, f"the outputs are not finite in epoch {epoch}"
+            metrics |= {f"{name}{suffix}": value for name, value in score(task, predicted, data.labels).items()}
         epochs.append(EpochScores(epoch=epoch, train_loss=train_loss, metrics=metrics))
     return epochs, ""
 
@@ -128,13 +129,18 @@ def _loss(task: GlueTask, out_BC: Tensor, labels_B: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats:
-    """Returns class ids or scores / 5, in the data's order; batches hold examples of like length."""
+def _predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
+    """Returns class ids or scores / 5, in the data's order, None if any is not finite.
+
+    Batches hold examples of like length.
+    """
     model.eval()
     order = np.argsort(data.lengths, kind="stable")
     predicted = np.empty(len(data), dtype=np.float32)
     for start in range(0, len(data), EVALUATION_BATCH):
         indices = order[start : start + EVALUATION_BATCH]
         out_BC = _forward(model, data, indices, device)
+        if not torch.isfinite(out_BC).all():
+            return None
         predicted[indices] = (out_BC[:, 0] if task.regression else out_BC.argmax(dim=1).float()).cpu().numpy()
     return predicted

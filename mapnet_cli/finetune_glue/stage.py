@@ -1,10 +1,10 @@
 """`mapnet finetune-glue`: the tasks' data, the baselines, and one job a fine-tuning run."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config
 from mapnet_cli.finetune_glue.grid import GridRun, grid
 from mapnet_cli.finetune_glue.tasks import TASKS, Examples, read_examples
@@ -104,6 +104,7 @@ def prepare_task(
 
     marker = artifacts.marker(manifest)
     assert marker is not None
+    _verify_tokenizer(artifacts, marker)
     tokenizer = artifacts.path(CorpusManifest(**marker.result).tokenizer)
     spec = TASKS[task]
     notes, files, counts, official = [], [], {}, True
@@ -134,6 +135,12 @@ def prepare_task(
         notes=notes,
     )
     return Output(files, facts.to_json())
+
+
+def _verify_tokenizer(artifacts: Artifacts, manifest: Marker) -> None:
+    """Raises DamagedError if the tokenizer isn't the one that the corpus was made with."""
+    name = CorpusManifest(**manifest.result).tokenizer
+    artifacts.verify(replace(manifest, files={name: manifest.files[name]}))
 
 
 def _load(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:

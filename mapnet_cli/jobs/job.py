@@ -4,7 +4,6 @@ Every engine calls the same `run_job` and decides only where it runs.
 """
 
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,14 +74,12 @@ def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:
     return [key for key in job.needs if artifacts.marker(key) is None]
 
 
-def run_job(job: Job, artifacts: Artifacts, report: Report, force: bool = False) -> Marker:
+def run_job(job: Job, artifacts: Artifacts, report: Report) -> Marker:
     """Runs the job unless it is done, publishes its marker last, and returns it."""
-    if not force and is_done(job, artifacts):
+    if is_done(job, artifacts):
         marker = artifacts.marker(job.key)
         assert marker is not None
         return marker
-    if force and artifacts.path(job.key).is_dir():
-        shutil.rmtree(artifacts.path(job.key))  # or a training would go on from its own end
     start = time.monotonic()
     output = job.fn(artifacts, report, **job.args)
     marker = Marker(

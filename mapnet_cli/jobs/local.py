@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -59,8 +59,10 @@ class LocalEngine:
         for phase in phases:
             jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
             self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(jobs))
-            jobs = self._ready(phase, jobs)
             try:
+                jobs = self._ready(phase, jobs)
+                for job in jobs if self.force else ():
+                    self.artifacts.discard(job.key)  # here and once: a retry or a resume keeps what it has
                 failures = self._run_inline(jobs) if self.workers == 0 else self._run_jobs(jobs, phase)
             finally:
                 self.console.end()
@@ -82,7 +84,7 @@ class LocalEngine:
 
     def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
         for job in jobs:
-            run_job(job, self.artifacts, lambda p, key=job.key: self._show(key, p), self.force)  # type: ignore[misc]
+            run_job(job, self.artifacts, lambda p, key=job.key: self._show(key, p))  # type: ignore[misc]
             self.console.advance(job.key)
         return []
 
@@ -95,14 +97,15 @@ class LocalEngine:
                     if worker.job is None and queue:
                         worker.job = queue.popleft()
                         attempts[worker.job.key] += 1
-                        worker.pipe.send((worker.job, self.force))
+                        with suppress(OSError):  # a worker that died meanwhile shows below, at recv
+                            worker.pipe.send(worker.job)
                 for pipe in wait([worker.pipe for worker in workers if worker.job]):
                     worker = next(w for w in workers if w.pipe is pipe)
                     job = worker.job
                     assert job is not None
                     try:
                         kind, content = worker.pipe.recv()
-                    except (EOFError, ConnectionResetError):
+                    except (EOFError, OSError):
                         worker.process.join()
                         code = worker.process.exitcode
                         workers[workers.index(worker)] = self._start()
@@ -142,7 +145,7 @@ class LocalEngine:
             yield workers
         except KeyboardInterrupt:
             self.console.note("stopping: workers save what they have")
-            raise Interrupted("interrupted; the same command goes on where it stopped") from None
+            raise Interrupted("interrupted; the same command (without --force) goes on where it stopped") from None
         finally:
             for worker in workers:
                 worker.pipe.close() if worker.job is None else worker.process.terminate()
@@ -161,13 +164,12 @@ def _work(pipe: "Connection[Any, Any]", root: Path) -> None:
     artifacts = Artifacts(root)
     while True:
         try:
-            job, force = pipe.recv()
-            pipe.send(_attempt(job, artifacts, pipe, force))
+            pipe.send(_attempt(pipe.recv(), artifacts, pipe))
         except (EOFError, OSError, Interrupted):
             return
 
 
-def _attempt(job: Job, artifacts: Artifacts, pipe: "Connection[Any, Any]", force: bool) -> tuple[str, Any]:
+def _attempt(job: Job, artifacts: Artifacts, pipe: "Connection[Any, Any]") -> tuple[str, Any]:
     last = 0.0
 
     def report(progress: Progress) -> None:
@@ -177,7 +179,7 @@ def _attempt(job: Job, artifacts: Artifacts, pipe: "Connection[Any, Any]", force
             pipe.send(("progress", progress))
 
     try:
-        return "done", run_job(job, artifacts, report, force)
+        return "done", run_job(job, artifacts, report)
     except Interrupted:
         raise
     except MapnetError as error:

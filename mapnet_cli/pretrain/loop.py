@@ -35,6 +35,7 @@ from mapnet_cli.training.optim import (
     restore_optimizer,
     set_learning_rate,
 )
+from mapnet_cli.vocabulary import PAD
 
 
 @dataclass
@@ -96,7 +97,7 @@ def train(run: Run, report: Report) -> None:
             set_learning_rate(run.optimizer, lr)
             run.optimizer.step()
 
-            seen = int((tokens_BL != 0).sum())
+            seen = int((tokens_BL != PAD).sum())
             run.step += 1
             run.tokens += seen
             run.flops += _flops(run, tokens_BL, explore)
@@ -201,7 +202,7 @@ def resume(run: Run) -> None:
     run.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     run.model.to(run.device)
     run.step, run.tokens, run.flops, run.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
-    restore_optimizer(run.model, run.optimizer, tensors, run.step)
+    restore_optimizer(run.model, run.optimizer, tensors)
 
 
 @contextmanager

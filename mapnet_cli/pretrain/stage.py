@@ -12,11 +12,11 @@ PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
 
 
 def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
-    """Returns the pretrainings of all methods and seeds; they share the GPUs or the cores."""
+    """Returns the pretrainings of all methods and seeds: one after the other on a GPU, else they share the cores."""
     lineage = Lineage(config, artifacts)
     gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
     trainings = [(method, seed) for method in config.methods for seed in config.pretrain.seeds]
-    side_by_side = max(1, min(gpus or workers, len(trainings)))
+    side_by_side = 1 if gpus else max(1, min(workers, len(trainings)))
     threads = config.pretrain.threads or max(1, cores() // side_by_side)
     jobs = []
     for method, seed in trainings:

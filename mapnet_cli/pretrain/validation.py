@@ -92,7 +92,7 @@ def figure2_masks(
     masks = STRATEGIES[method.strategy].draw(request)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
-    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).float().log().mean())
+    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
     pieces = bpe.load(tokenizer)
     model.train()
     return ProposedMasks(

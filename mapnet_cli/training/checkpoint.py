@@ -57,6 +57,7 @@ def newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], 
             return *load_checkpoint(candidate), warnings
         except DamagedError as error:
             warnings.append(f"{error}; going back to the one before")
+            shutil.rmtree(candidate)  # or pruning would keep it for its number and drop a good one
     return None
 
 

@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from mapnet_cli.config import Optimiser
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""Adam's state of a parameter. MAP-Net's count of steps differs where it rests on uniform steps."""
+
 
 def build_adamw(model: nn.Module, config: Optimiser) -> torch.optim.AdamW:
     """Returns Adam with decoupled weight decay; biases and LayerNorms don't decay (BERT's choice).
@@ -24,7 +27,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def learning_rate(step: int, peak: float, warmup: float, total: int) -> float:
+def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
     """Returns the rate of step number `step`, counted from 0: linear up over `warmup` steps, then linear to 0."""
     if step < warmup:
         return peak * (step + 1) / max(warmup, 1)
@@ -45,15 +48,13 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return {
         f"{moment}.{name}": optimizer.state[parameter][moment]
         for name, parameter in model.named_parameters()
-        for moment in ("exp_avg", "exp_avg_sq")
+        for moment in MOMENTS
         if parameter in optimizer.state
     }
 
 
-def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor], step: int) -> None:
-    """Puts back what `optimizer_state` returned after `step` steps."""
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Puts back what `optimizer_state` returned."""
     for name, parameter in model.named_parameters():
         if f"exp_avg.{name}" in state:
-            moments = {m: state[f"{m}.{name}"].to(parameter.device) for m in ("exp_avg", "exp_avg_sq")}
-            count = torch.tensor(float(step), dtype=torch.float32, device=parameter.device)
-            optimizer.state[parameter] = {"step": count, **moments}
+            optimizer.state[parameter] = {m: state[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
