@@ -82,6 +82,7 @@ def test_wrong_files_are_named_with_line_and_nearest_key(text: str, message: str
         (["pretrain.steps"], "not of the form"),
         (["pretrain.stesp=3"], r"pretrain\.stesp \(--set\): unknown key; did you mean 'steps'"),
         (["recipe.x=3"], "recipe"),
+        (["recipe=paper"], r"recipe \(--set\): name a recipe with --recipe"),
     ],
 )
 def test_wrong_overrides(overrides: list[str], message: str) -> None:
@@ -99,3 +100,10 @@ def test_unknown_recipe_and_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_shipped_recipes_are_valid(recipe: str) -> None:
     assert resolve(recipe, None, (), {}).config.recipe == recipe
+
+
+def test_the_command_lines_recipe_beats_the_files(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('recipe = "demo"\n')
+    config = resolve("paper", file, (), {}).config
+    assert (config.recipe, config.encoder.hidden) == ("paper", 768)

@@ -86,6 +86,16 @@ def test_another_fingerprint_and_force_run_again(artifacts: Artifacts) -> None:
     assert runs(artifacts) == ["0", "0", "0"]
 
 
+def test_a_forced_job_that_fails_is_not_done_any_more(artifacts: Artifacts) -> None:
+    """Its old marker goes first, so the next run without --force can't take the old result for the new one."""
+    engine(artifacts).run([phase(write_number, 1)])
+    with pytest.raises(MapnetError):
+        engine(artifacts, force=True).run([phase(crash, 1)])
+    assert artifacts.marker("jobs/0") is None
+    engine(artifacts).run([phase(write_number, 1)])
+    assert runs(artifacts) == ["0", "0"]
+
+
 def test_a_killed_worker_costs_one_try_of_one_job(artifacts: Artifacts) -> None:
     engine(artifacts).run([phase(die_once)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]

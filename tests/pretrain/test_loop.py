@@ -36,16 +36,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder)[0]
 
 
-@pytest.mark.parametrize("method", ["bert", "mapnet"])
+@pytest.mark.parametrize(("method", "rests"), [("bert", False), ("mapnet", False), ("mapnet", True)])
 def test_resume_is_bit_identical(
     method: str,
+    rests: bool,
     tmp_path: Path,
     make_corpus: Callable[[Config], object],
     artifacts: Artifacts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in its sixth step (its last checkpoint is of step 4) and started again: the same weights to the bit."""
-    config = small_config("pretrain.checkpoint_every=2")
+    config = small_config(
+        "pretrain.checkpoint_every=2", f"method.mapnet.learn_on_uniform_steps={str(not rests).lower()}"
+    )
     make_corpus(config)
     undisturbed = weights(train(config, artifacts, method))
     key = Lineage(config, artifacts).pretraining(method, 1).key
