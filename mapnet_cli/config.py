@@ -19,7 +19,10 @@ NonNegative = Annotated[int, Field(ge=0)]
 
 
 def operational(default: Any) -> Any:
-    """A key that decides how the work is done, not what comes out: it is left out of fingerprints."""
+    """A key that decides how the work is done, left out of fingerprints.
+
+    What comes out is the same up to rounding, and up to the dropout draws for micro_batch_size.
+    """
     return Field(default, json_schema_extra={"operational": True})
 
 

@@ -4,8 +4,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.artifacts import Artifacts, Marker, read_json
 from mapnet_cli.config import Config
+from mapnet_cli.errors import DamagedError
 from mapnet_cli.finetune_glue.grid import GridRun, grid
 from mapnet_cli.finetune_glue.tasks import TASKS, Examples, read_examples
 from mapnet_cli.glue import metrics_by_task
@@ -171,6 +172,8 @@ def run_finetuning(
     marker = artifacts.marker(milestone)
     assert marker is not None
     checkpoint = Checkpoint(**marker.result)
+    if read_json(artifacts.path(f"{checkpoint.path}/facts.json"))["sha256"] != checkpoint.fingerprint:
+        raise DamagedError(f"{checkpoint.path} is not what its record names: run `mapnet pretrain --force`")
     train, dev = _load(artifacts, run.task, data)
     epochs, failure = fine_tune(
         TASKS[run.task], train, dev, artifacts.path(checkpoint.path), config.encoder, config.finetune,

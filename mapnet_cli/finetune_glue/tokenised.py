@@ -1,5 +1,6 @@
 """A task's examples as token ids on disk: written by one job, read by many runs."""
 
+import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.artifacts import publishing
+from mapnet_cli.errors import DamagedError
 from mapnet_cli.finetune_glue.tasks import Examples
 from mapnet_cli.text import bpe
 from mapnet_cli.text.normalise import prepare_line
@@ -71,5 +73,8 @@ def save(path: Path, data: Tokenised) -> None:
 @lru_cache(maxsize=32)
 def load(path: Path) -> Tokenised:
     """Returns a file's examples, kept in memory for the next run of this process."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Tokenised(arrays["tokens"], arrays["offsets"], arrays["labels"])
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Tokenised(arrays["tokens"], arrays["offsets"], arrays["labels"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DamagedError(f"{path} can't be read ({error}): run `mapnet finetune-glue --force`") from None

@@ -41,8 +41,8 @@ class _Worker:
 class LocalEngine:
     """Runs phases one after the other, the jobs of a phase on up to `workers` processes.
 
-    workers = 0 runs everything in this process, for debugging. A failed job doesn't stop its
-    phase's other jobs; the first failure is raised when the phase is over.
+    A failed job doesn't stop its phase's other jobs; the first failure is raised when the phase is
+    over. workers = 0 runs everything in this process and stops at the first failure, for debugging.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ def algorithm_1(model: PretrainingModel, tokens_BL: Tensor, noise: MaskNoise, pl
     """Adds the gradients of one step's losses to the parameters, and returns what to log, as sums over the batch.
 
     `tokens_BL` is the minibatch of line 3, on the CPU; lines 4 to 6 follow, on micro-batches whose
-    gradients add up. The optimiser's step is the caller's. Nothing here waits for a GPU.
+    gradients add up. The optimiser's step is the caller's.
     """
     method = plan.method
     maskable_BL = sampling.maskable_positions(tokens_BL)

@@ -18,8 +18,7 @@ class Telemetry:
         self.path = path
         self.bad_step: int | None = None
         """The first step whose loss or gradient was not finite, counted from 0."""
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        write_text(path, "".join(kept))
+        write_text(path, "".join(_lines_up_to(path, step)))
         self._reset(step, seconds)
 
     def _reset(self, step: int, seconds: float) -> None:
@@ -82,8 +81,15 @@ class Telemetry:
             handle.write(json.dumps(row) + "\n")
 
 
-def _lines(path: Path) -> list[str]:
-    """Returns the file's whole lines; a last line cut off by a kill is left out."""
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """Returns the log's lines up to a step; what a kill or a power cut left half-written is left out."""
     if not path.exists():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    return kept
