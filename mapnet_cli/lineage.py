@@ -51,7 +51,8 @@ class Lineage:
             source.results_view() | {"path": "", "content": self._digests.source(source)}
             for source in self.config.corpus.sources
         ]
-        pipeline = _version(self.config.corpus.spacy_pipeline)
+        name = self.config.corpus.spacy_pipeline
+        pipeline = self._digests.folder(Path(name)) if name and Path(name).is_dir() else _version(name)
         return _artefact("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
 
     @cached_property
@@ -147,7 +148,7 @@ def _version(pipeline: str) -> str:
     """Returns the version of an installed spaCy pipeline: another one may cut sentences elsewhere."""
     try:
         return version(pipeline) if pipeline else ""
-    except PackageNotFoundError:  # a folder, or absent: prepare-corpus says so
+    except PackageNotFoundError:  # absent: prepare-corpus says so
         return ""
 
 

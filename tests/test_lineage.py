@@ -124,6 +124,14 @@ def test_the_tasks_files_count(artifacts: Artifacts, tmp_path: Path) -> None:
     assert changed(artifacts, f"finetune.data={tmp_path}") == {"task", "bert run", "mapnet run"}
 
 
+def test_a_retrained_spacy_pipeline_in_the_same_folder_counts(artifacts: Artifacts, tmp_path: Path) -> None:
+    prints = []
+    for content in ("one", "two"):
+        (tmp_path / "meta.json").write_text(content)
+        prints.append(Lineage(small_config(f"corpus.spacy_pipeline={tmp_path}"), artifacts).text.fingerprint)
+    assert prints[0] != prints[1]
+
+
 def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> None:
     config: Config = small_config()
     artefact = Lineage(config, artifacts).finetuning("bert", 1, 400, "RTE", 16, 1e-5, 3)
