@@ -125,6 +125,7 @@ def command(
 
         parameters = inspect.signature(_shared_options).parameters
         signature = inspect.Signature([parameters[option] for option in options])
+        # typer builds the options from the signature; mypy knows no such attribute of a function
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {option: parameters[option].annotation for option in options}
         group.command(name)(run)

@@ -95,7 +95,7 @@ def fine_tune(
             optimizer.zero_grad(set_to_none=True)
             out_BC = _forward(model, train, indices.numpy(), device)
             loss = _loss(task, out_BC, torch.from_numpy(train.labels[indices.numpy()]).to(device))
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             if config.clip_norm > 0:
                 gradient_norm(model, config.clip_norm)
             set_learning_rate(optimizer, learning_rate(step, setting.lr, round(config.warmup_ratio * total), total))

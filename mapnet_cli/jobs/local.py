@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -84,7 +85,7 @@ class LocalEngine:
 
     def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
         for job in jobs:
-            run_job(job, self.artifacts, lambda p, key=job.key: self._show(key, p))  # type: ignore[misc]
+            run_job(job, self.artifacts, partial(self._show, job.key))
             self.console.advance(job.key)
         return []
 

@@ -60,7 +60,7 @@ def algorithm_1(model: PretrainingModel, tokens_BL: Tensor, noise: MaskNoise, pl
         )
         with autocast(plan.device, plan.precision):
             loss, logged = _losses(model, part, plan, total_masked, len(tokens_BL), start)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         for name, value in logged.items():
             sums[name] = sums[name] + value if name in sums and name != "largest_q" else value
     return sums

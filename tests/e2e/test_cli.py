@@ -26,7 +26,7 @@ def test_the_command_surface_is_frozen() -> None:
     from typer.main import get_command
 
     group = get_command(app)
-    run = group.commands["run"]  # type: ignore[attr-defined]
+    run = group.commands["run"]
     assert [option.opts[0] for option in run.params] == OPTIONS
 
 

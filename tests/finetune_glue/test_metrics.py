@@ -10,7 +10,7 @@ from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.vocabulary import CLS, SEP
 
 
-def array(*values: float) -> np.ndarray:  # type: ignore[type-arg]
+def array(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float32)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,8 @@ def sleep_long(artifacts: Artifacts, report: Report, number: int) -> Output:
     return Output()
 
 
-def phase(fn: object, count: int = 5, fingerprint: str = "f1") -> Phase:
-    return Phase("count", [Job(f"jobs/{n}", fingerprint, fn, {"number": n}) for n in range(count)])  # type: ignore[arg-type]
+def phase(fn: Callable[..., Output], count: int = 5, fingerprint: str = "f1") -> Phase:
+    return Phase("count", [Job(f"jobs/{n}", fingerprint, fn, {"number": n}) for n in range(count)])
 
 
 def runs(artifacts: Artifacts) -> list[str]:
@@ -148,8 +149,8 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def _wait_for(condition: object, seconds: float = 30.0) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)

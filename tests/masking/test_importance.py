@@ -10,7 +10,7 @@ import torch
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, log_sequence_ratio, none, sequence_ratio
 
 
-def drawn(log_q: np.ndarray, n: int) -> Drawn:  # type: ignore[type-arg]
+def drawn(log_q: np.ndarray, n: int) -> Drawn:
     log_q_BK = torch.tensor(log_q, dtype=torch.float32)
     return Drawn(log_q_BK, torch.ones_like(log_q_BK, dtype=torch.bool), torch.full((len(log_q),), n))
 

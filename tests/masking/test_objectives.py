@@ -16,7 +16,7 @@ def test_eq_5_by_hand() -> None:
 def test_eq_5_sends_no_gradient_to_the_weight() -> None:
     loss_BK = torch.ones(1, 2, requires_grad=True)
     weight_B = torch.tensor([0.8], requires_grad=True)
-    encoder_loss(loss_BK, torch.ones(1, 2, dtype=torch.bool), weight_B, 2).backward()  # type: ignore[no-untyped-call]
+    encoder_loss(loss_BK, torch.ones(1, 2, dtype=torch.bool), weight_B, 2).backward()
     assert weight_B.grad is None
     assert loss_BK.grad is not None
     assert loss_BK.grad.tolist() == [[pytest.approx(0.4)] * 2]

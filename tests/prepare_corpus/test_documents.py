@@ -11,7 +11,7 @@ from mapnet_cli.prepare_corpus.documents import Problems, read_cpython, read_fil
 def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: str) -> tuple[list[str | None], list[str]]:
     path.write_bytes(content)
     problems = Problems()
-    lines = list(read_file(path, "f", Source(path=str(path), **source), on_bad_utf8, problems))  # type: ignore[arg-type]
+    lines = list(read_file(path, "f", Source(path=str(path), **source), on_bad_utf8, problems))
     return lines, problems.lines
 
 

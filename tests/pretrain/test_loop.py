@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,10 +58,10 @@ def test_resume_is_bit_identical(
 
     real = loop.algorithm_1
 
-    def dies(*args: object) -> object:
-        if args[3].step == 5:  # type: ignore[attr-defined]
+    def dies(*args: Any) -> object:
+        if args[3].step == 5:
             raise KeyboardInterrupt
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args)
 
     monkeypatch.setattr(loop, "algorithm_1", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -161,6 +162,6 @@ def test_a_collapsed_proposal_is_announced(make_corpus: Callable[[Config], objec
         if not said:
             make_corpus(config)
         warnings = said.setdefault(std, [])
-        train(config, artifacts, "mapnet", lambda p, kept=warnings: kept.append(p.warning))  # type: ignore[misc]
+        train(config, artifacts, "mapnet", lambda p, kept=warnings: kept.append(p.warning))
     assert any("has collapsed by step 4" in text and "method.mapnet.explore_end" in text for text in said[5.0])
     assert not any(said[0.02])
