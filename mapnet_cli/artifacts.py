@@ -51,13 +51,13 @@ class Artifacts:
             return None
         record = read_json(path)
         stated = record.pop("checksum", None)
-        if stated != _checksum(record):
+        if stated != record_checksum(record):
             raise DamagedError(f"{path} is damaged (its checksum does not match): delete it and run again")
         return Marker(**record)
 
     def publish(self, marker: Marker) -> None:
         record = asdict(marker)
-        write_json(self.path(marker.key + ".json"), record | {"checksum": _checksum(record)})
+        write_json(self.path(marker.key + ".json"), record | {"checksum": record_checksum(record)})
 
     def discard(self, key: str) -> None:
         """Removes a job's marker, then its folder if it has one."""
@@ -158,5 +158,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _checksum(record: dict[str, Any]) -> str:
+def record_checksum(record: dict[str, Any]) -> str:
+    """Returns the SHA-256 of a record's canonical JSON."""
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

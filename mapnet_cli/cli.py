@@ -15,8 +15,9 @@ from mapnet_cli import __version__
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
-from mapnet_cli.errors import Interrupted, MapnetError
+from mapnet_cli.errors import DivergedError, Interrupted, MapnetError, UsageError
 from mapnet_cli.layers import Resolved, resolve
+from mapnet_cli.world import ALONE, launched
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +56,15 @@ WorkersOption = Annotated[
         rich_help_panel=RUN_PANEL,
     ),
 ]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        min=1,
+        help="Processes that train one model together (torchrun), one a GPU. Same as pretrain.processes.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what would run, and run nothing.", rich_help_panel=RUN_PANEL)
 ]
@@ -65,6 +75,9 @@ QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Only warnings and errors.", rich_help_panel=OUTPUT_PANEL)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.", rich_help_panel=OUTPUT_PANEL)]
+
+UNIVERSAL = (UsageError, DivergedError, Interrupted)
+"""Errors that all of several launched processes raise alike: the first one says them."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,7 @@ def _shared_options(
     set_: SetOption = None,
     artifacts: ArtifactsOption = Path("artifacts"),
     workers: WorkersOption = None,
+    processes: ProcessesOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -96,12 +110,15 @@ def _shared_options(
 ) -> Invocation:
     from mapnet_cli.jobs.resources import cores
 
-    console = Console(quiet=quiet, as_json=json_)
-    resolved = resolve(recipe, config, set_ or ())
+    place = launched() or ALONE
+    console = Console(quiet=quiet or place.rank > 0, as_json=json_ and place.rank == 0)
+    settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]
+    resolved = resolve(recipe, config, settings)
     return Invocation(resolved, Artifacts(artifacts), cores() if workers is None else workers, dry_run, force, console)
 
 
 RUNNING = ("recipe", "config", "set_", "artifacts", "workers", "dry_run", "force", "quiet", "json_")
+TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", "dry_run", "force", "quiet", "json_")
 LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
 
 
@@ -116,6 +133,8 @@ def command(
             try:
                 signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
                 function(_shared_options(**values))
+            except UNIVERSAL as error:
+                _fail(str(error) if (launched() or ALONE).rank == 0 else "", error.exit_code)
             except MapnetError as error:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
@@ -139,7 +158,8 @@ def _as_keyboard_interrupt(signum: int, frame: Any) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    Console().error(message)
+    if message:
+        Console().error(message)
     raise typer.Exit(exit_code)
 
 
@@ -187,7 +207,7 @@ def prepare_corpus(invocation: Invocation) -> None:
     _run(["prepare-corpus"], invocation)
 
 
-@command(app, "pretrain", RUNNING)
+@command(app, "pretrain", TRAINING)
 def pretrain(invocation: Invocation) -> None:
     """Train an encoder by each method that the config names, from the prepared corpus."""
     _run(["pretrain"], invocation)
@@ -217,7 +237,7 @@ def report(invocation: Invocation) -> None:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")
 
 
-@command(app, "run", RUNNING)
+@command(app, "run", TRAINING)
 def run(invocation: Invocation) -> None:
     """Do all four in order: prepare-corpus, pretrain, finetune-glue, report. Finished work is skipped."""
     from mapnet_cli.stages import STAGES

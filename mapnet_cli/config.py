@@ -159,6 +159,12 @@ class Method(Section):
     """Probability of a uniform step at the first and the last step, linear between."""
     learn_on_uniform_steps: bool = True
     """MAP-Net also learns from the losses of uniform steps."""
+    learn_every: Count = 1
+    """MAP-Net learns in every so-many-th step only; in the others it proposes without learning."""
+    propose_every: Count = 1
+    """MAP-Net reads every so-many-th batch only and its proposal is reused; pretrain.visits must be a multiple."""
+    proposal_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of steps in which MAP-Net only proposes; auto: as everything else."""
 
     @model_validator(mode="after")
     def _check(self) -> "Method":
@@ -180,9 +186,11 @@ class Pretrain(Optimiser):
 
     steps: Count = 1_000_000
     batch_size: Count = 256
-    """Sequences a step."""
+    """Sequences a step, of all processes together."""
     micro_batch_size: NonNegative = operational(0)
-    """Sequences a forward pass; gradients accumulate to batch_size. 0: batch_size."""
+    """Sequences of a forward pass in one process; gradients accumulate to batch_size. 0: a process's whole share."""
+    visits: Count = 1
+    """Consecutive steps on the same sentences, with fresh masks each, for every method alike."""
     peak_lr: Annotated[float, Field(gt=0)] = 1e-4
     warmup_steps: NonNegative = 10_000
     milestones: Floats = (0.4, 0.6, 0.8, 1.0)
@@ -197,8 +205,12 @@ class Pretrain(Optimiser):
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU that has it, float32 elsewhere."""
+    compile: bool = operational(False)
+    """torch.compile the networks, with one shape for all batches. For GPUs: on a CPU it costs and gains nothing."""
+    processes: Count = operational(1)
+    """Processes that train one model together on this machine, one a GPU; --processes says the same."""
     threads: NonNegative = operational(0)
-    """CPU threads a training process uses; 0: all cores, shared by the pretrainings that run side by side."""
+    """CPU threads a training process uses; 0: all cores, shared by the processes that run side by side."""
 
     @model_validator(mode="after")
     def _check(self) -> "Pretrain":
@@ -208,6 +220,8 @@ class Pretrain(Optimiser):
             raise ValueError("milestones must ascend")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: at least one, all different")
+        if self.batch_size % self.processes:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of processes ({self.processes})")
         return self
 
     def milestone_steps(self) -> tuple[int, ...]:

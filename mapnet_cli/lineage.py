@@ -21,7 +21,7 @@ from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError
 
 # Raised when a stage's output changes for the same settings.
-FORMATS = {"text": 1, "corpus": 1, "pretraining": 1, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1}
+FORMATS = {"text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1}
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class Checkpoint(Row):
     device: str
     validation_loss: float
     """Nats a token under the fixed uniform masks."""
+    validation: dict[str, float]
+    """All held-out losses by name: uniform and spaced masks, raw and with a refitted output bias."""
 
 
 class MaskedWord(Row):

@@ -1,6 +1,7 @@
 """The stages in their order, and what can be done with all of them: run, foretell, look up."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -9,8 +10,11 @@ from filelock import FileLock, Timeout
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
+from mapnet_cli.errors import UsageError
 from mapnet_cli.jobs.job import Phase, is_done
+from mapnet_cli.jobs.launched import LaunchedEngine
 from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.world import World, joined, launched
 
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
 """Each is a wing whose `stage` has `plan(config, artifacts, workers)` and `PRELOAD`.
@@ -23,6 +27,9 @@ def run_stages(
     names: Sequence[str], config: Config, artifacts: Artifacts, console: Console, workers: int, force: bool
 ) -> None:
     """Runs the stages one after the other; finished work is skipped."""
+    if (world := launched()) is not None:
+        run_launched(names, config, artifacts, console, world, force)
+        return
     todo = [name for name in names if force or _open_jobs(name, config, artifacts, workers)]
     preload = sorted({module for name in todo for module in _stage(name).PRELOAD})
     engine = LocalEngine(artifacts, console, workers, force, preload)
@@ -33,6 +40,19 @@ def run_stages(
             if hasattr(_stage(name), "summary"):
                 for line in _stage(name).summary(config, artifacts):
                     console.note(line)
+
+
+def run_launched(
+    names: Sequence[str], config: Config, artifacts: Artifacts, console: Console, world: World, force: bool
+) -> None:
+    """Runs pretraining in all the processes that torchrun or srun has started; the first one holds the lock."""
+    if tuple(names) != ("pretrain",):
+        raise UsageError("only `mapnet pretrain` runs in several launched processes; start the others without torchrun")
+    if config.pretrain.processes > 1:
+        raise UsageError("these processes were launched already: leave out --processes (pretrain.processes)")
+    _check("pretrain", config)
+    with artifacts.lock("pretrain") if world.rank == 0 else nullcontext(), joined():
+        LaunchedEngine(artifacts, console, world, force).run(_stage("pretrain").plan(config, artifacts, 1))
 
 
 def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers: int) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mapnet_cli"
 FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
-    {"config", "records"},
+    {"config", "records", "world"},
     {"artifacts", "glue", "layers"},
     {"lineage"},
     {"text", "model", "masking", "training", "jobs"},

@@ -79,7 +79,7 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
 def _another(key: str, value: object) -> str:
     choices = {
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
-        "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16",
+        "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.mapnet.proposal_precision": "bfloat16",
         "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
         "method.mapnet.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",

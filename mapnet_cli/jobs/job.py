@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.console import Console
 
 VERSIONED = ("mapnet", "torch", "tokenizers", "spacy", "sacremoses", "numpy", "scikit-learn", "scipy")
 
@@ -92,6 +93,14 @@ def run_job(job: Job, artifacts: Artifacts, report: Report) -> Marker:
     )
     artifacts.publish(marker)
     return marker
+
+
+def show(console: Console, key: str, progress: Progress) -> None:
+    """Shows a person how far a job is."""
+    if progress.warning:
+        console.warn(f"{key}: {progress.warning}")
+    else:
+        console.progress(key, progress.done, progress.total, progress.note)
 
 
 def library_versions() -> dict[str, str]:

@@ -24,7 +24,7 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.console import Console
 from mapnet_cli.errors import Interrupted, MapnetError, UsageError
-from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, run_job
+from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, run_job, show
 
 ATTEMPTS = 3
 REPORT_INTERVAL = 0.5
@@ -85,7 +85,7 @@ class LocalEngine:
 
     def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
         for job in jobs:
-            run_job(job, self.artifacts, partial(self._show, job.key))
+            run_job(job, self.artifacts, partial(show, self.console, job.key))
             self.console.advance(job.key)
         return []
 
@@ -117,7 +117,7 @@ class LocalEngine:
                             failures.append(MapnetError(f"{job.key}: its worker died {ATTEMPTS} times (exit {code})"))
                         continue
                     if kind == "progress":
-                        self._show(job.key, content)
+                        show(self.console, job.key, content)
                         continue
                     worker.job = None
                     if kind == "done":
@@ -125,12 +125,6 @@ class LocalEngine:
                     else:
                         failures.append(content)
         return failures
-
-    def _show(self, key: str, progress: Progress) -> None:
-        if progress.warning:
-            self.console.warn(f"{key}: {progress.warning}")
-        else:
-            self.console.progress(key, progress.done, progress.total, progress.note)
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()

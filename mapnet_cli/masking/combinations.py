@@ -10,8 +10,11 @@ from mapnet_cli.masking.objectives import OBJECTIVES
 from mapnet_cli.masking.strategies import STRATEGIES
 
 
-def check_method(name: str, method: Method) -> None:
-    """Raises UsageError naming the key if the method's parts don't exist or make no sense together."""
+def check_method(name: str, method: Method, visits: int = 1) -> None:
+    """Raises UsageError naming the key if the method's parts don't exist or make no sense together.
+
+    `visits` is pretrain.visits.
+    """
     _check_name(f"method.{name}.strategy", method.strategy, STRATEGIES)
     _check_name(f"method.{name}.estimator", method.estimator, ESTIMATORS)
     _check_name(f"method.{name}.objective", method.objective, ["none", *OBJECTIVES])
@@ -30,6 +33,11 @@ def check_method(name: str, method: Method) -> None:
         raise UsageError(
             f"method.{name}: estimator {method.estimator!r} weighs masks by MAP-Net's proposal, but strategy "
             f"{method.strategy!r} has none; set method.{name}.estimator to 'none'"
+        )
+    if visits % method.propose_every:
+        raise UsageError(
+            f"method.{name}.propose_every ({method.propose_every}) reuses a proposal for the same sentences, so "
+            f"pretrain.visits ({visits}) must be a multiple of it"
         )
 
 

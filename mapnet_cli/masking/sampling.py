@@ -7,6 +7,7 @@ Shapes: B sequences, L positions, K masked positions of a sequence (at most; `va
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +32,9 @@ class MaskNoise:
 
         return MaskNoise(uniform(batch), *(uniform(batch, length) for _ in range(3)))
 
-    def part(self, rows: slice, device: torch.device) -> "MaskNoise":
-        """Returns the rows of a micro-batch on its device."""
-        tensors = (self.rounding_B, self.order_BL, self.action_BL, self.token_BL)
-        return MaskNoise(*(tensor[rows].to(device, non_blocking=True) for tensor in tensors))
+    def map(self, function: Callable[[Tensor], Tensor]) -> "MaskNoise":
+        """Returns the draws with a function applied to each: some rows of them, or their copies on a GPU."""
+        return MaskNoise(*map(function, (self.rounding_B, self.order_BL, self.action_BL, self.token_BL)))
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,12 @@ def mask_counts(maskable_BL: Tensor, rate: float, rounding_B: Tensor) -> Tensor:
     n_B = maskable_BL.sum(dim=1)
     k_B = (rate * n_B + rounding_B).long()
     return torch.minimum(k_B.clamp(min=1), n_B)
+
+
+def valid_slots(counts_B: Tensor, largest: int) -> Tensor:
+    """Returns the places [N] of the masked positions among B x `largest`, row by row; N is the counts' sum."""
+    valid_BK = torch.arange(largest) < counts_B[:, None]
+    return valid_BK.flatten().nonzero().squeeze(1)
 
 
 def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Tensor) -> Masks:

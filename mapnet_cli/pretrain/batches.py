@@ -1,11 +1,29 @@
-"""Which sequences a step trains on, in which order: a function of (seed, step), the same for every method."""
+"""What a step trains on: a function of (seed, step), the same for every method and number of processes.
+
+Shapes: B sequences, L positions, N masked positions of a micro-batch.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
+from mapnet_cli.config import Method, Pretrain
+from mapnet_cli.masking import sampling
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.vocabulary import PAD
+from mapnet_cli.world import ALONE, World
+
+AHEAD = 2
+"""Batches that are ready before they are needed."""
 
 
 class DataOrder:
@@ -19,9 +37,10 @@ class DataOrder:
 
     def indices(self, step: int) -> Tensor:
         """Returns the sequence numbers [B] of a step."""
-        places = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs = places // self.count
-        return torch.stack([self._order(int(e))[p % self.count] for e, p in zip(epochs, places, strict=True)])
+        places_B = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        first, last = int(places_B[0]) // self.count, int(places_B[-1]) // self.count
+        orders = torch.cat([self._order(epoch) for epoch in range(first, last + 1)])
+        return orders[places_B - first * self.count]
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
@@ -31,7 +50,137 @@ class DataOrder:
         return self._orders[epoch]
 
 
-def load_batch(sequences: Sequences, indices: Tensor) -> Tensor:
-    """Returns the sequences' tokens [B, L], padded to the longest of them."""
+@dataclass(frozen=True)
+class MicroBatch:
+    """Sequences of one forward pass. Everything that only the host can count is counted here.
+
+    `slots_N` are the places of the masked positions among B x K, so that no device has to be asked
+    how many there are; None where all B x K are computed, which keeps shapes fixed for torch.compile.
+    """
+
+    first: int
+    """Number of its first sequence in the whole batch."""
+    tokens_BL: Tensor
+    attend_BL: Tensor | None
+    maskable_BL: Tensor
+    counts_B: Tensor
+    slots_N: Tensor | None
+    noise: MaskNoise
+    all_sequences: int
+    """Of the whole batch, in all processes: what losses are averaged over."""
+    all_masked: int
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "MicroBatch":
+        return replace(
+            self,
+            tokens_BL=function(self.tokens_BL),
+            attend_BL=None if self.attend_BL is None else function(self.attend_BL),
+            maskable_BL=function(self.maskable_BL),
+            counts_B=function(self.counts_B),
+            slots_N=None if self.slots_N is None else function(self.slots_N),
+            noise=self.noise.map(function),
+        )
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's data: what holds for the whole batch, and this process's share of it."""
+
+    step: int
+    size: int
+    length: int
+    tokens: int
+    """Of all processes, padding not counted."""
+    parts: list[MicroBatch]
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes the batch of a step. Every process draws the whole batch's noise and keeps its own rows."""
+
+    sequences: Sequences
+    order: DataOrder
+    method: Method
+    pretrain: Pretrain
+    seed: int
+    world: World
+    pin: bool
+    """In memory that a GPU copies from without waiting."""
+    fixed_length: int = 0
+    """Pad every batch to this length and compute every slot: one shape for torch.compile. 0: as short as it can be."""
+
+    def __call__(self, step: int) -> Batch:
+        tokens_BL = load_batch(self.sequences, self.order.indices(step // self.pretrain.visits), self.fixed_length)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "masks", step))
+        noise = MaskNoise.draw(generator, *tokens_BL.shape)
+        micro = self.pretrain.micro_batch_size or self.pretrain.batch_size // self.world.size
+        batch = split_batch(step, tokens_BL, noise, self.method.mask_rate, micro, self.world, bool(self.fixed_length))
+        return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
+
+
+def split_batch(
+    step: int,
+    tokens_BL: Tensor,
+    noise: MaskNoise,
+    mask_rate: float,
+    micro: int,
+    world: World = ALONE,
+    every_slot: bool = False,
+) -> Batch:
+    """Returns this process's share of a batch of tokens [B, L], cut into micro-batches of `micro` sequences.
+
+    With `every_slot` all B x K places are computed, masked or not.
+    """
+    maskable_BL = sampling.maskable_positions(tokens_BL)
+    counts_B = sampling.mask_counts(maskable_BL, mask_rate, noise.rounding_B)
+    size, length = tokens_BL.shape
+    share, largest = size // world.size, sampling.largest_count(length, mask_rate)
+    begin, all_masked = world.rank * share, max(int(counts_B.sum()), 1)
+    parts = []
+    for first in range(begin, begin + share, micro):
+        rows = slice(first, min(first + micro, begin + share))
+        slots_N = None if every_slot else sampling.valid_slots(counts_B[rows], largest)
+        parts.append(
+            MicroBatch(
+                first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],
+                slots_N, noise.map(itemgetter(rows)), size, all_masked,
+            )
+        )  # fmt: skip
+    return Batch(step, size, length, int((tokens_BL != PAD).sum()), parts)
+
+
+def load_batch(sequences: Sequences, indices: Tensor, length: int = 0) -> Tensor:
+    """Returns the sequences' tokens [B, L], padded to `length`, or to the longest of them if it is 0."""
     chosen = indices.numpy()
-    return torch.from_numpy(sequences.batch(chosen, int(sequences.lengths[chosen].max()), PAD))
+    return torch.from_numpy(sequences.batch(chosen, length or int(sequences.lengths[chosen].max()), PAD))
+
+
+@contextmanager
+def prefetching(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Callable[[], Batch]]:
+    """Yields a function that returns the batches of steps first, first + 1, ..., last - 1, one a call.
+
+    A thread makes them ahead; what it raises is raised by the call.
+    """
+    steps = iter(range(first, last))
+    with ThreadPoolExecutor(1, "batches") as thread:
+        ready: deque[Future[Batch]] = deque()
+
+        def ask() -> None:
+            step = next(steps, None)
+            if step is not None:
+                ready.append(thread.submit(make, step))
+
+        def take() -> Batch:
+            batch = ready.popleft().result()
+            ask()
+            return batch
+
+        for _ in range(AHEAD):
+            ask()
+        try:
+            yield take
+        finally:
+            thread.shutdown(wait=True, cancel_futures=True)

@@ -1,54 +1,66 @@
 """`mapnet pretrain`: one job for each method and seed."""
 
+from typing import Any
+
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
+from mapnet_cli.errors import UsageError
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.resources import cores, visible_gpus
+from mapnet_cli.jobs.torchrun import run_on_processes
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.records import CorpusManifest
-from mapnet_cli.training.accounting import step_flops
 
 PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
 
 
 def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
-    """Returns the pretrainings of all methods and seeds: one after the other on a GPU, else they share the cores."""
+    """Returns the pretrainings of all methods and seeds: one after the other on GPUs, else they share the cores."""
     lineage = Lineage(config, artifacts)
     gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
+    processes = config.pretrain.processes
     trainings = [(method, seed) for method in config.methods for seed in config.pretrain.seeds]
-    side_by_side = 1 if gpus else max(1, min(workers, len(trainings)))
-    threads = config.pretrain.threads or max(1, cores() // side_by_side)
+    side_by_side = 1 if gpus else max(1, min(workers // processes, len(trainings)))
+    threads = config.pretrain.threads or max(1, cores() // (side_by_side * processes))
     jobs = []
     for method, seed in trainings:
         artefact = lineage.pretraining(method, seed)
-        args = {"config": config, "method": method, "seed": seed, "key": artefact.key, "threads": threads}
-        args |= {"fingerprint": artefact.fingerprint, "corpus": lineage.corpus.key}
+        args: dict[str, Any] = {"config": config, "method": method, "seed": seed, "key": artefact.key}
+        args |= {"threads": threads, "fingerprint": artefact.fingerprint, "corpus": lineage.corpus.key}
         needs = (f"{lineage.corpus.key}/manifest",)
-        jobs.append(Job(artefact.key, artefact.fingerprint, pretrain, args, needs))
+        if processes == 1:
+            jobs.append(Job(artefact.key, artefact.fingerprint, pretrain, args, needs))
+        else:
+            several = {"processes": processes, "threads": threads, "fn": pretrain, "args": args}
+            jobs.append(Job(artefact.key, artefact.fingerprint, run_on_processes, several, needs))
     return [Phase("pretrain", jobs, "training", side_by_side)]
 
 
 def check(config: Config) -> None:
-    """Raises UsageError if a method's parts don't exist or make no sense together."""
+    """Raises UsageError if a method's parts don't exist or go ill together, or a batch can't be shared out."""
     from mapnet_cli.masking.combinations import check_method
+    from mapnet_cli.world import ALONE, launched
 
     for name in config.methods:
-        check_method(name, config.method[name])
+        check_method(name, config.method[name], config.pretrain.visits)
+    pretrain = config.pretrain
+    processes = (launched() or ALONE).size * pretrain.processes
+    if pretrain.batch_size % processes:
+        raise UsageError(
+            f"pretrain.batch_size ({pretrain.batch_size}) must be a multiple of the number of processes ({processes})"
+        )
+    if pretrain.compile and pretrain.batch_size // processes % (pretrain.micro_batch_size or 1):
+        raise UsageError(
+            f"pretrain.compile wants one shape: pretrain.micro_batch_size ({pretrain.micro_batch_size}) must divide "
+            f"each process's {pretrain.batch_size // processes} sequences a step"
+        )
 
 
 def estimate(config: Config) -> list[str]:
-    """Returns what `--dry-run` says of the pretraining: steps, tokens at most, FLOPs by method."""
-    pretrain, corpus = config.pretrain, config.corpus
-    tokens = pretrain.steps * pretrain.batch_size * corpus.block_length
-    lines = [f"{pretrain.steps:,} steps, at most {tokens:,} tokens a training"]
-    for name in config.methods:
-        method = config.method[name]
-        proposal = config.proposal if method.objective != "none" else None
-        step = step_flops(
-            config.encoder, proposal, corpus.vocab_size, pretrain.batch_size, corpus.block_length, method.mask_rate
-        )
-        lines.append(f"{name}: {step * pretrain.steps * len(pretrain.seeds):.3g} FLOPs")
-    return lines
+    """Returns what `--dry-run` says: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
+    from mapnet_cli.pretrain.forecast import forecast
+
+    return forecast(config)
 
 
 def pretrain(
@@ -65,26 +77,28 @@ def pretrain(
     """Trains one model to its last milestone, going on from its newest checkpoint."""
     import torch
 
+    from mapnet_cli import world
     from mapnet_cli.model.pretraining import PretrainingModel
     from mapnet_cli.pretrain import loop
+    from mapnet_cli.pretrain.run import Run, resume
     from mapnet_cli.training.device import choose_device
     from mapnet_cli.training.optim import build_adamw
 
     torch.set_num_threads(threads)
+    place = world.current()
+    device = choose_device(config.pretrain.device, place.local_rank)
     marker = artifacts.marker(f"{corpus}/manifest")
     assert marker is not None
     artifacts.verify(marker)
     manifest = CorpusManifest(**marker.result)
     proposal = config.proposal if config.method[method].objective != "none" else None
-    device = choose_device(config.pretrain.device)
     model = PretrainingModel(config.encoder, manifest.vocab_size, proposal)
     model.reset(seed)
     model.to(device)
-    run = loop.Run(
-        config, method, seed, key, fingerprint, artifacts, manifest, device, model, build_adamw(model, config.pretrain)
-    )
-    loop.resume(run)
-    for warning in run.warnings:
+    optimizer = build_adamw(model, config.pretrain)
+    run = Run(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
+    resume(run)
+    for warning in [*_advice(config, device.type), *run.warnings]:
         report(Progress(run.step, config.pretrain.steps, warning=warning))
     loop.train(run, report)
     return Output(
@@ -98,3 +112,13 @@ def pretrain(
             "seconds": run.seconds,
         },
     )
+
+
+def _advice(config: Config, device: str) -> list[str]:
+    """Returns what of the settings is known to cost time on this device."""
+    advice = []
+    if device == "cpu" and config.pretrain.compile:
+        advice.append("pretrain.compile on a CPU costs minutes and gains nothing: meant for GPUs")
+    if device == "cpu" and config.pretrain.precision == "bfloat16":
+        advice.append("pretrain.precision=bfloat16 on a CPU without bfloat16 units is many times slower than float32")
+    return advice

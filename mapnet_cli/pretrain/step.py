@@ -1,131 +1,174 @@
 """Algorithm 1 of the paper: one step of joint training.
 
-Shapes: B sequences, L positions, K masked positions of a sequence, N all masked positions of the
-batch, V vocabulary.
+Shapes: B sequences, L positions, K masked positions of a sequence, N masked positions of a
+micro-batch, V vocabulary.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking import importance, objectives, sampling
+from mapnet_cli.masking.exploration import is_exploration_step
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Weights
 from mapnet_cli.masking.objectives import OBJECTIVES
-from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.model.transformer import attention_mask
+from mapnet_cli.pretrain.batches import Batch, MicroBatch
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.training.device import autocast
-from mapnet_cli.vocabulary import PAD
+
+Proposals = dict[int, Tensor]
+"""log q [B, L] of each micro-batch, by its first sequence: what `propose_every` keeps between steps."""
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step needs beside the model and its data."""
+    """What one step does: a function of (method, seed, step), the same in every process."""
 
-    method: Method
-    explore: bool
-    """Masks are uniform in this step."""
     seed: int
     step: int
-    micro_batch: int
-    device: torch.device
-    precision: str
+    explore: bool
+    """Masks are uniform in this step."""
+    learns: bool
+    """MAP-Net reads the sentences and learns."""
+    proposes: bool
+    """MAP-Net reads the sentences and only proposes, for this step or those that reuse it."""
+    reuses: bool
+    """The proposal of an earlier step still holds: the sentences are the same."""
+
+    @property
+    def proposal_passes(self) -> int:
+        """MAP-Net's work in this step, in forward passes: a backward pass costs two."""
+        return 3 if self.learns else 1 if self.proposes else 0
 
 
-def algorithm_1(model: PretrainingModel, tokens_BL: Tensor, noise: MaskNoise, plan: StepPlan) -> dict[str, Tensor]:
+def plan_step(method: Method, seed: int, step: int, steps: int) -> StepPlan:
+    """Returns what step number `step` of `steps` does."""
+    explore = is_exploration_step(method, seed, step, steps)
+    fresh = step % method.propose_every == 0
+    learns = fresh and method.objective != "none" and step % method.learn_every == 0
+    learns = learns and (method.learn_on_uniform_steps or not explore)
+    wanted = STRATEGIES[method.strategy].needs_proposal and not all(
+        is_exploration_step(method, seed, later, steps) for later in range(step, step + method.propose_every)
+    )
+    return StepPlan(seed, step, explore, learns, fresh and wanted and not learns, not fresh)
+
+
+def algorithm_1(
+    losses: "JointLosses | DistributedDataParallel", batch: Batch, plan: StepPlan, device: torch.device, kept: Proposals
+) -> dict[str, Tensor]:
     """Adds the gradients of one step's losses to the parameters, and returns what to log, as sums over the batch.
 
-    `tokens_BL` is the minibatch of line 3, on the CPU; lines 4 to 6 follow, on micro-batches whose
-    gradients add up. The optimiser's step is the caller's.
+    `batch` is the minibatch of line 3; lines 4 to 6 follow, on micro-batches whose gradients add up,
+    and which several processes share. The optimiser's step is the caller's. `kept` holds proposals
+    from one step to the next where MAP-Net doesn't read every batch.
     """
-    method = plan.method
-    maskable_BL = sampling.maskable_positions(tokens_BL)
-    counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
-    total_masked = max(int(counts_B.sum()), 1)
     sums: dict[str, Tensor] = {}
-    for start in range(0, len(tokens_BL), plan.micro_batch):
-        rows = slice(start, start + plan.micro_batch)
-        attend_BL = attention_mask(tokens_BL[rows], PAD)
-        part = _Part(
-            tokens_BL[rows].to(plan.device, non_blocking=True),
-            None if attend_BL is None else attend_BL.to(plan.device, non_blocking=True),
-            maskable_BL[rows].to(plan.device, non_blocking=True),
-            counts_B[rows].to(plan.device, non_blocking=True),
-            noise.part(rows, plan.device),
-        )
-        with autocast(plan.device, plan.precision):
-            loss, logged = _losses(model, part, plan, total_masked, len(tokens_BL), start)
-        torch.autograd.backward(loss)
+    if not plan.reuses:
+        kept.clear()
+    for number, part in enumerate(batch.parts):
+        with _meeting_others(losses, number + 1 == len(batch.parts)):
+            loss, logged, log_q_BL = losses(part.to(device), plan, kept.get(part.first))
+            torch.autograd.backward(loss)
+        if log_q_BL is not None:
+            kept[part.first] = log_q_BL
         for name, value in logged.items():
             sums[name] = sums[name] + value if name in sums and name != "largest_q" else value
     return sums
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A micro-batch on its device."""
-
-    tokens_BL: Tensor
-    attend_BL: Tensor | None
-    maskable_BL: Tensor
-    counts_B: Tensor
-    noise: MaskNoise
+def _meeting_others(losses: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Gradients meet the other processes' once a step, after the last micro-batch."""
+    if isinstance(losses, DistributedDataParallel) and not last:
+        return losses.no_sync()
+    return nullcontext()
 
 
-def _losses(
-    model: PretrainingModel, part: _Part, plan: StepPlan, total_masked: int, batch: int, start: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the loss to differentiate and the sums to log: lines 4 to 6 of Algorithm 1."""
-    method = plan.method
-    learns = method.objective != "none" and (method.learn_on_uniform_steps or not plan.explore)
+class JointLosses(nn.Module):
+    """Lines 4 to 6 of Algorithm 1 for one micro-batch. A module, so that DDP can wrap it."""
 
-    # Line 4: MAP-Net reads the whole sentence and proposes; the masks are drawn.
-    log_q_BL = None
-    if learns or (STRATEGIES[method.strategy].needs_proposal and not plan.explore):
-        torch.manual_seed(derive_seed(plan.seed, "proposal dropout", plan.step, start))
-        log_q_BL = model.propose(part.tokens_BL, part.attend_BL, part.maskable_BL)
-    strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
-    largest = sampling.largest_count(part.tokens_BL.shape[1], method.mask_rate)
-    proposed_BL = None if log_q_BL is None else log_q_BL.detach()
-    masks = strategy.draw(
-        MaskRequest(part.tokens_BL, part.maskable_BL, part.counts_B, largest, part.noise.order_BL, proposed_BL)
-    )
-    corrupted_BL = sampling.corrupt(
-        part.tokens_BL, masks, part.noise, model.encoder.vocab_size, method.replace_mask, method.replace_random
-    )
+    def __init__(
+        self, model: PretrainingModel, method: Method, device: torch.device, precision: str, processes: int = 1
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.device = device
+        self.precision = precision
+        self.processes = processes
+        self.propose: Callable[..., Tensor] = model.propose
+        self.token_losses: Callable[..., Tensor] = model.token_losses
 
-    # Line 5: the encoder restores the masked tokens; each sequence's loss carries its importance weight (Eq. 5).
-    torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, start))
-    logits_NV = model.token_logits(corrupted_BL, part.attend_BL, masks.positions_BK, masks.valid_BK)
-    targets_BK = part.tokens_BL.gather(1, masks.positions_BK)
-    loss_BK = torch.zeros_like(targets_BK, dtype=torch.float32)
-    token_loss_N = F.cross_entropy(logits_NV.float(), targets_BK[masks.valid_BK], reduction="none")
-    loss_BK = loss_BK.masked_scatter(masks.valid_BK, token_loss_N)
-    drawn_log_q_BK = None if log_q_BL is None else log_q_BL.gather(1, masks.positions_BK)
-    weights = _importance(method, plan.explore, proposed_BL, masks, part.maskable_BL)
-    encoder_loss = objectives.encoder_loss(loss_BK, masks.valid_BK, weights.weight_B, total_masked)
+    def compile_networks(self) -> None:
+        """Compiles the two networks; masks and weights between them stay as they are."""
+        self.propose = torch.compile(self.model.propose, dynamic=False, fullgraph=True)
+        self.token_losses = torch.compile(self.model.token_losses, dynamic=False, fullgraph=True)
 
-    # Line 6: MAP-Net learns which positions were hard (Eq. 10); lambda joins the two losses.
-    loss = encoder_loss
-    logged = {"loss": token_loss_N.detach().sum(), "masked": masks.valid_BK.sum(), "objective": encoder_loss.detach()}
-    if learns:
-        assert drawn_log_q_BK is not None
-        mapnet_loss = OBJECTIVES[method.objective](drawn_log_q_BK, loss_BK, masks.valid_BK).sum() / batch
-        if method.loss_weight_on == "encoder":
-            loss = mapnet_loss + method.loss_weight * encoder_loss
-        else:
-            loss = encoder_loss + method.loss_weight * mapnet_loss
-        logged["mapnet_loss"] = mapnet_loss.detach()
-    if proposed_BL is not None:
-        logged |= _proposal_health(proposed_BL, part.maskable_BL)
-    if not plan.explore and method.estimator != "none":
-        logged |= _weight_health(weights)
-    return loss, logged
+    def forward(
+        self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Returns the loss to differentiate, the sums to log, and log q [B, L] without gradient (None: no proposal)."""
+        method = self.method
+
+        # Line 4: MAP-Net reads the whole sentence and proposes; the masks are drawn.
+        log_q_BL = self._propose(part, plan) if plan.learns or plan.proposes else kept_BL
+        proposed_BL = None if log_q_BL is None else log_q_BL.detach()
+        strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
+        largest = sampling.largest_count(part.tokens_BL.shape[1], method.mask_rate)
+        masks = strategy.draw(
+            MaskRequest(part.tokens_BL, part.maskable_BL, part.counts_B, largest, part.noise.order_BL, proposed_BL)
+        )
+        corrupted_BL = sampling.corrupt(
+            part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
+        )
+
+        # Line 5: the encoder restores the masked tokens; each sequence's loss carries its importance weight (Eq. 5).
+        targets_BK = part.tokens_BL.gather(1, masks.positions_BK)
+        torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, part.first))
+        with autocast(self.device, self.precision):
+            loss_BK = self.token_losses(corrupted_BL, part.attend_BL, masks.positions_BK, targets_BK, part.slots_N)
+        loss_BK = torch.where(masks.valid_BK, loss_BK, 0.0)
+        weights = _importance(method, plan.explore, proposed_BL, masks, part.maskable_BL)
+        encoder_loss = objectives.encoder_loss(loss_BK, masks.valid_BK, weights.weight_B, part.all_masked)
+        logged = {"loss": loss_BK.detach().sum(), "masked": part.counts_B.sum(), "objective": encoder_loss.detach()}
+
+        # Line 6: MAP-Net learns which positions were hard (Eq. 10); lambda joins the two losses.
+        loss = encoder_loss
+        if plan.learns:
+            assert log_q_BL is not None
+            drawn_log_q_BK = log_q_BL.gather(1, masks.positions_BK)
+            mapnet_loss_B = OBJECTIVES[method.objective](drawn_log_q_BK, loss_BK, masks.valid_BK)
+            mapnet_loss = mapnet_loss_B.sum() / part.all_sequences
+            if method.loss_weight_on == "encoder":
+                loss = mapnet_loss + method.loss_weight * encoder_loss
+            else:
+                loss = encoder_loss + method.loss_weight * mapnet_loss
+            logged["mapnet_loss"] = mapnet_loss.detach()
+        if proposed_BL is not None:
+            logged |= _proposal_health(proposed_BL, part.maskable_BL)
+        if not plan.explore and method.estimator != "none":
+            logged |= _weight_health(weights)
+        # DDP averages the processes' gradients; each has its share of one sum
+        return loss * self.processes, logged, proposed_BL
+
+    def _propose(self, part: MicroBatch, plan: StepPlan) -> Tensor:
+        torch.manual_seed(derive_seed(plan.seed, "proposal dropout", plan.step, part.first))
+        if plan.learns:
+            with autocast(self.device, self.precision):
+                return self.propose(part.tokens_BL, part.attend_BL, part.maskable_BL)
+        assert self.model.proposal is not None
+        self.model.proposal.eval()
+        precision = self.precision if self.method.proposal_precision == "auto" else self.method.proposal_precision
+        with torch.no_grad(), autocast(self.device, precision):
+            log_q_BL = self.propose(part.tokens_BL, part.attend_BL, part.maskable_BL)
+        self.model.proposal.train()
+        return log_q_BL
 
 
 def _importance(

@@ -1,6 +1,7 @@
 """The training log: sums kept on the device between two log lines, one host-device synchronisation a line."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,58 +9,80 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.artifacts import write_text
-from mapnet_cli.training.accounting import peak_memory_mb
+from mapnet_cli.world import World
+
+GREATEST = ("largest_q", "gradient_norm_max", "bad")
+"""Kept as maxima; everything else is added up."""
+NEVER = -(1 << 40)
 
 
 class Telemetry:
-    """Appends to a JSONL file. Lines after the step that a resumed run starts from are cut."""
+    """Appends to a JSONL file, and for TensorBoard where it is installed; only the first process writes.
 
-    def __init__(self, path: Path, step: int, seconds: float) -> None:
-        self.path = path
+    Lines after the step that a resumed run starts from are cut.
+    """
+
+    def __init__(self, folder: Path, step: int, world: World, peak_flops: float) -> None:
+        self.path = folder / "log.jsonl"
+        self.world = world
+        self.peak_flops = peak_flops
+        """Of all processes' devices together."""
         self.bad_step: int | None = None
         """The first step whose loss or gradient was not finite, counted from 0."""
-        write_text(path, "".join(_lines_up_to(path, step)))
-        self._reset(step, seconds)
-
-    def _reset(self, step: int, seconds: float) -> None:
+        self._board = None
+        if world.rank == 0:
+            write_text(self.path, "".join(_lines_up_to(self.path, step)))
+            self._board = _tensorboard(folder / "tensorboard", step)
         self._start = step
-        self._seconds = seconds
-        self._sums: dict[str, Tensor] = {}
-        self._norms: list[Tensor] = []
-        self._finite: list[Tensor] = []
-        self._tokens = 0
-        self._uniform_steps = 0
+        self._reset()
 
-    def add(self, sums: dict[str, Tensor], norm: Tensor, tokens: int, explore: bool) -> None:
-        """Adds a step's sums, without waiting for the device."""
-        for name, value in sums.items():
-            if name not in self._sums:
-                self._sums[name] = value
-            elif name == "largest_q":
-                self._sums[name] = torch.maximum(self._sums[name], value)
+    def _reset(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+        self._host: dict[str, float] = {}
+
+    def add(self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float]) -> None:
+        """Adds the sums of step number `step` and what the host counts of it, without waiting for the device."""
+        for name, count in host.items():
+            self._host[name] = self._host.get(name, 0.0) + count
+        finite = torch.isfinite(norm) & torch.isfinite(sums["objective"])
+        # the maximum of -step is the first bad step
+        values = {**sums, "gradient_norm": norm / self.world.size, "gradient_norm_max": norm}
+        values["bad"] = torch.where(finite, NEVER, -step)
+        for name, value in values.items():
+            if name not in self._kept:
+                self._kept[name] = value.double()
+            elif name in GREATEST:
+                self._kept[name] = torch.maximum(self._kept[name], value)
             else:
-                self._sums[name] = self._sums[name] + value
-        self._norms.append(norm)
-        self._finite.append(torch.isfinite(norm) & torch.isfinite(sums["objective"]))
-        self._tokens += tokens
-        self._uniform_steps += explore
+                self._kept[name] = self._kept[name] + value
 
-    def flush(self, step: int, seconds: float, **facts: float) -> dict[str, Any]:
-        """Writes and returns the line of the steps since the last one."""
-        steps = step - self._start
-        sums = {name: float(value) for name, value in self._sums.items()}
-        finite = torch.stack(self._finite).tolist()
-        if not all(finite) and self.bad_step is None:
-            self.bad_step = self._start + finite.index(False)
-        elapsed = max(seconds - self._seconds, 1e-9)
+    def collect(self) -> dict[str, float]:
+        """Waits for the device, once, and returns what all processes have added up since the last line."""
+        added = sorted(self._kept.keys() - set(GREATEST))
+        greatest = [name for name in GREATEST if name in self._kept]
+        sums = self.world.sum_(torch.stack([self._kept[name] for name in added]))
+        largest = self.world.largest_(torch.stack([self._kept[name] for name in greatest]))
+        values = dict(zip(added + greatest, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
+        bad = values.pop("bad")
+        if bad > NEVER and self.bad_step is None:
+            self.bad_step = int(-bad)
+        self._reset()
+        return values
+
+    def line(self, sums: dict[str, float], step: int, seconds: float, **facts: float) -> dict[str, Any]:
+        """Writes and returns the line of the steps since the last one, which took so many seconds."""
+        steps, seconds = step - self._start, max(seconds, 1e-9)
         row: dict[str, Any] = {
             "step": step,
             "loss": sums["loss"] / max(sums["masked"], 1),
             "objective": sums["objective"] / steps,
-            "gradient_norm": float(torch.stack(self._norms).mean()),
-            "uniform_steps": self._uniform_steps / steps,
-            "tokens_per_second": self._tokens / elapsed,
-            "peak_memory_mb": round(peak_memory_mb()),
+            "gradient_norm": sums["gradient_norm"] / steps,
+            "gradient_norm_max": sums["gradient_norm_max"],
+            "uniform_steps": sums["uniform_steps"] / steps,
+            "tokens_per_second": sums["tokens"] / seconds,
+            "step_seconds": seconds / steps,
+            "mfu": sums["flops"] / seconds / self.peak_flops,
+            "data_wait": sums["data_wait"] / seconds,
             **facts,
         }
         if "mapnet_loss" in sums:
@@ -73,12 +96,29 @@ class Telemetry:
             row["effective_sample_share"] = sums["weight"] ** 2 / (sums["weight_squared"] * sums["weighted"])
         if self.bad_step is None:
             self.write(row)
-        self._reset(step, seconds)
+        self._start = step
         return row
 
     def write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
+        if self.world.rank == 0:
+            with self.path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """Returns a writer whose events after `step` replace those of the run that was stopped; None if not installed."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

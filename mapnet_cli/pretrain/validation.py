@@ -1,120 +1,142 @@
-"""Held-out measures: the loss under fixed uniform masks, and sample masks for Figure 2.
+"""Held-out losses under fixed masks, the same sets for every method, seed, step and number of processes.
 
-Shapes: B sequences, L positions, K masked positions of a sequence.
+Raw, and after refitting the output bias alone: training on hard masks shifts the prior over tokens,
+which the raw loss can't tell from learning less.
+
+Shapes: B sequences, L positions, K masked positions of a sequence, N of a fold, H hidden size,
+V vocabulary (padded inside).
 """
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mapnet_cli.config import Config, Method
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.records import MaskedWord, ProposedMasks
 from mapnet_cli.seeds import derive_seed
-from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import autocast
-from mapnet_cli.vocabulary import CLS, PAD, SEP
+from mapnet_cli.vocabulary import PAD
+from mapnet_cli.world import World
 
 MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
-"""Of the fixed validation masks: the paper's, for every method, so that losses compare."""
-FIXED_SEED = 0
+"""Of the fixed masks: the paper's, for every method, so that losses compare."""
+NAMES = {"uniform": "validation_loss", "spaced": "validation_loss_spaced"}
+SEED = 0
 BATCH = 64
-FIGURE_TOKENS = 64
-"""Figure 2 shows the first so many tokens of a sequence."""
-COLLAPSED = 0.5
-"""A proposal is called collapsed when its entropy is below this share of the uniform one's."""
+ROWS = 2048
+"""Positions whose logits stand in memory at a time."""
+ROUNDS = 3
+"""Of iterative scaling. The bias is all but fitted after one: it starts from a trained one."""
 
 
 @torch.no_grad()
-def validation_loss(
-    model: PretrainingModel, sequences: Sequences, count: int, device: torch.device, precision: str
-) -> float:
-    """Returns nats a masked token, under the same uniform masks for every method, seed and step."""
+def validate(
+    model: PretrainingModel, sequences: Sequences, count: int, device: torch.device, precision: str, world: World
+) -> dict[str, float]:
+    """Returns nats a masked token: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`.
+
+    Every process takes its share of the sequences; all get the same figures.
+    """
     model.eval()
-    total, masked = torch.zeros((), dtype=torch.float64, device=device), 0
-    for start in range(0, min(count, len(sequences)), BATCH):
-        tokens_BL = load_batch(sequences, torch.arange(start, min(start + BATCH, count, len(sequences))))
-        generator = torch.Generator().manual_seed(derive_seed(FIXED_SEED, "validation masks", start))
-        noise = MaskNoise.draw(generator, *tokens_BL.shape)
-        maskable_BL = sampling.maskable_positions(tokens_BL)
-        counts_B = sampling.mask_counts(maskable_BL, MASK_RATE, noise.rounding_B)
-        largest = sampling.largest_count(tokens_BL.shape[1], MASK_RATE)
-        masks = STRATEGIES["uniform"].draw(MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL))
-        corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, model.encoder.vocab_size, REPLACE_MASK, REPLACE_RANDOM)
-        attend_BL = attention_mask(tokens_BL, PAD)
+    found = {}
+    for strategy, name in NAMES.items():
+        folds: list[list[tuple[Tensor, Tensor]]] = [[], []]
+        for start in range(0, min(count, len(sequences)), BATCH):
+            numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[world.rank :: world.size]
+            if len(numbers):
+                hidden_NH, targets_N, number_N = _hidden(model, strategy, start, numbers, sequences, device, precision)
+                for fold in (0, 1):
+                    places = (number_N % 2 == fold).nonzero().squeeze(1).to(device)
+                    folds[fold].append((hidden_NH[places], targets_N[places]))
         with autocast(device, precision):
-            logits_NV = model.token_logits(
-                corrupted_BL.to(device),
-                None if attend_BL is None else attend_BL.to(device),
-                masks.positions_BK.to(device),
-                masks.valid_BK.to(device),
-            )
-        targets_N = tokens_BL.gather(1, masks.positions_BK)[masks.valid_BK].to(device)
-        total += F.cross_entropy(logits_NV.float(), targets_N, reduction="sum")
-        masked += len(targets_N)
+            measure = _Measure(model, world, device)
+            zero_V = torch.zeros(model.encoder.tokens.num_embeddings, device=device)
+            raw, refitted, masked = 0.0, 0.0, 0.0
+            for here, other in (folds, folds[::-1]):
+                loss, n = measure.loss(here, zero_V)
+                raw, masked = raw + loss, masked + n
+                refitted += measure.loss(here, measure.refit(other))[0]
+        found[name], found[f"{name}_refit"] = raw / max(masked, 1), refitted / max(masked, 1)
     model.train()
-    return float(total) / max(masked, 1)
+    return found
 
 
-@torch.no_grad()
-def figure2_masks(
-    model: PretrainingModel, sequences: Sequences, method: Method, config: Config, tokenizer: Path
-) -> ProposedMasks:
-    """Returns sentences with the masks that the method draws and the probability of each word (Figure 2)."""
-    model.eval()
-    device = model.encoder.tokens.weight.device
-    count = min(config.report.figure2_sentences, len(sequences))
-    # spread over the validation set, so that the sentences come from different documents
-    chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
-    tokens_BL = load_batch(sequences, chosen)[:, :FIGURE_TOKENS]
+def _hidden(
+    model: PretrainingModel,
+    strategy: str,
+    start: int,
+    numbers: Tensor,
+    sequences: Sequences,
+    device: torch.device,
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the encoder's vectors [N, H] at the fixed masks of sequences, the tokens there, and whose they are."""
+    tokens_BL = load_batch(sequences, numbers)
+    generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", start))
+    noise = MaskNoise.draw(generator, BATCH, model.encoder.config.max_length)
+    # cut to these sequences and their length: the draws don't depend on who else is measured beside them
+    noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
     maskable_BL = sampling.maskable_positions(tokens_BL)
-    proposes = STRATEGIES[method.strategy].needs_proposal
-    if proposes:
-        attend_BL = attention_mask(tokens_BL, PAD)
-        attend_BL = None if attend_BL is None else attend_BL.to(device)
-        log_q_BL = model.propose(tokens_BL.to(device), attend_BL, maskable_BL.to(device)).cpu()
-    else:
-        log_q_BL = sampling.uniform_log_q(maskable_BL)
-    noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(FIXED_SEED, "figure 2")), *tokens_BL.shape)
-    counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
-    largest = sampling.largest_count(tokens_BL.shape[1], method.mask_rate)
-    request = MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL, log_q_BL if proposes else None)
-    masks = STRATEGIES[method.strategy].draw(request)
-    masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
-    entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
-    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
-    pieces = bpe.load(tokenizer)
-    model.train()
-    return ProposedMasks(
-        sentences=[_words(pieces, *row) for row in zip(tokens_BL, log_q_BL.exp(), masked_BL, strict=True)],
-        proposal_entropy=entropy,
-        uniform_entropy=uniform,
-        collapsed=entropy < COLLAPSED * uniform,
-    )
+    counts_B = sampling.mask_counts(maskable_BL, MASK_RATE, noise.rounding_B)
+    largest = sampling.largest_count(tokens_BL.shape[1], MASK_RATE)
+    masks = STRATEGIES[strategy].draw(MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL))
+    corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, model.encoder.vocab_size, REPLACE_MASK, REPLACE_RANDOM)
+    attend_BL = attention_mask(tokens_BL, PAD)
+    slots_N = sampling.valid_slots(counts_B, largest)
+    with autocast(device, precision):
+        hidden_NH = model.hidden_at(
+            corrupted_BL.to(device),
+            None if attend_BL is None else attend_BL.to(device),
+            masks.positions_BK.to(device),
+            slots_N.to(device),
+        )
+    targets_N = tokens_BL.gather(1, masks.positions_BK).flatten()[slots_N].to(device)
+    return hidden_NH, targets_N, numbers[slots_N // largest]
 
 
-def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> list[MaskedWord]:
-    """Returns the sequence's words: tokens joined where a piece continues its word."""
-    words: list[MaskedWord] = []
-    for token, q, masked in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), strict=True):
-        if token in (PAD, CLS, SEP):
-            continue
-        piece = tokenizer.id_to_token(token)
-        if words and not piece.startswith((bpe.SPACE, "[")):
-            last = words[-1]
-            words[-1] = MaskedWord(
-                text=last.text + piece, probability=last.probability + q, masked=last.masked or masked
-            )
-        else:
-            words.append(MaskedWord(text=piece.removeprefix(bpe.SPACE), probability=q, masked=masked))
-    return words
+class _Measure:
+    """Losses of held-out positions with a bias of choice; sums are over all processes."""
+
+    def __init__(self, model: PretrainingModel, world: World, device: torch.device) -> None:
+        self.model = model
+        self.world = world
+        self.device = device
+
+    def loss(self, fold: list[tuple[Tensor, Tensor]], bias_V: Tensor) -> tuple[float, float]:
+        """Returns (the sum of the positions' losses, their number)."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for logits_NV, targets_N in self._logits(fold, bias_V):
+            sums[0] += F.cross_entropy(logits_NV, targets_N, reduction="sum")
+            sums[1] += len(targets_N)
+        loss, count = self.world.sum_(sums).tolist()
+        return loss, count
+
+    def refit(self, fold: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Returns the change of the output bias [V] that fits a fold best, by iterative scaling.
+
+        At the optimum every token's mean probability is its share of the targets. One is added to
+        both counts, so that a token that is missing from the fold keeps its bias nearly as it is.
+        """
+        bias_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
+        seen_V = torch.zeros_like(bias_V)
+        for _, targets_N in fold:
+            seen_V += torch.bincount(targets_N, minlength=len(bias_V))
+        self.world.sum_(seen_V)
+        for _ in range(ROUNDS):
+            predicted_V = torch.zeros_like(bias_V)
+            for logits_NV, _ in self._logits(fold, bias_V):
+                predicted_V += logits_NV.softmax(dim=1).sum(dim=0)
+            bias_V = bias_V + torch.log((seen_V + 1) / (self.world.sum_(predicted_V) + 1))
+        return bias_V
+
+    def _logits(self, fold: list[tuple[Tensor, Tensor]], bias_V: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for hidden_NH, targets_N in fold:
+            for rows_NH, rows_N in zip(torch.split(hidden_NH, ROWS), torch.split(targets_N, ROWS), strict=True):
+                yield self.model.head(rows_NH, self.model.encoder.tokens.weight).float() + bias_V, rows_N

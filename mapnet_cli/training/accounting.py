@@ -1,12 +1,14 @@
-"""What training costs: floating-point operations and memory, counted from the shapes."""
+"""What training costs: floating-point operations, counted from the shapes, and memory."""
 
 import resource
 import sys
 
+import torch
+
 from mapnet_cli.config import Transformer
 
 TRAIN = 3
-"""A training step is a forward pass and a backward pass that costs twice as much."""
+"""Passes of a training step: one forward, and a backward pass that costs twice as much."""
 
 
 def stack_flops(config: Transformer, length: int, asked: float | None = None) -> float:
@@ -25,18 +27,34 @@ def head_flops(config: Transformer, vocab_size: int, positions: float) -> float:
     return 2.0 * positions * config.hidden * (config.hidden + vocab_size)
 
 
+def proposal_flops(encoder: Transformer, proposal: Transformer, length: int) -> float:
+    """Returns the forward FLOPs of MAP-Net for one sequence."""
+    return stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
+
+
 def step_flops(
-    encoder: Transformer, proposal: Transformer | None, vocab_size: int, batch: int, length: int, mask_rate: float
+    encoder: Transformer,
+    proposal: Transformer | None,
+    vocab_size: int,
+    batch: int,
+    length: int,
+    mask_rate: float,
+    proposal_passes: float = TRAIN,
 ) -> float:
-    """Returns the FLOPs of one training step on `batch` sequences; `proposal` is None if MAP-Net takes no part."""
+    """Returns the FLOPs of one training step on `batch` sequences.
+
+    `proposal` is None if there is no MAP-Net; `proposal_passes` is its work in forward passes (0: it rests).
+    """
     masked = mask_rate * length
-    sequence = stack_flops(encoder, length, masked) + head_flops(encoder, vocab_size, masked)
+    sequence = TRAIN * (stack_flops(encoder, length, masked) + head_flops(encoder, vocab_size, masked))
     if proposal:
-        sequence += stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
-    return TRAIN * batch * sequence
+        sequence += proposal_passes * proposal_flops(encoder, proposal, length)
+    return batch * sequence
 
 
-def peak_memory_mb() -> float:
-    """Returns this process's largest resident size so far, in MB."""
+def peak_memory_mb(device: torch.device) -> float:
+    """Returns the most memory that this process has held so far, in MB: the GPU's, or its own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1024**2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)

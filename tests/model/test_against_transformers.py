@@ -39,7 +39,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 def our_logits(model: PretrainingModel, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -> torch.Tensor:
     positions_BK = torch.arange(40).expand(3, 40)
-    logits = model.eval().token_logits(tokens_BL, attend_BL, positions_BK, attend_BL)
+    logits = model.eval().token_logits(tokens_BL, attend_BL, positions_BK, attend_BL.flatten().nonzero().squeeze(1))
     assert logits.shape[1] % 64 == 0
     assert (logits[:, VOCAB:].exp() == 0).all()
     return logits[:, :VOCAB]

@@ -6,7 +6,8 @@ import torch
 from mapnet_cli.config import Method
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.pretrain.step import StepPlan, algorithm_1
+from mapnet_cli.pretrain.batches import split_batch
+from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1
 from mapnet_cli.vocabulary import CLS, PAD, SEP
 from tests.conftest import small_config
 
@@ -14,6 +15,7 @@ CONFIG = small_config("encoder.dropout=0.0", "encoder.attention_dropout=0.0", "p
                       "proposal.attention_dropout=0.0")  # fmt: skip
 MAPNET = CONFIG.method["mapnet"]
 VOCAB = 100
+CPU = torch.device("cpu")
 
 
 def tokens() -> torch.Tensor:
@@ -29,8 +31,10 @@ def gradients(
     model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal if method.objective != "none" else None)
     model.reset(seed)
     noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
-    plan = StepPlan(method, explore, seed, 3, micro_batch, torch.device("cpu"), "auto")
-    sums = algorithm_1(model, tokens(), noise, plan)
+    learns = method.objective != "none" and (method.learn_on_uniform_steps or not explore)
+    plan = StepPlan(seed, 3, explore, learns, proposes=False, reuses=False)
+    losses = JointLosses(model, method, CPU, "auto")
+    sums = algorithm_1(losses, split_batch(3, tokens(), noise, method.mask_rate, micro_batch), plan, CPU, {})
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
 
 

@@ -54,6 +54,7 @@ class Records:
             "method": method, "pretrain_seed": seed, "step": step, "path": key, "fingerprint": "f",
             "tokens": 1000 * step, "flops": 1e9 * step, "seconds": 360.0 * step, "device": "cpu",
             "validation_loss": 5.0,
+            "validation": {"validation_loss": 5.0},
         }  # fmt: skip
         self.mark(key, row | changes)
 

@@ -19,7 +19,7 @@ def test_forward_flops_equal_torchs_count() -> None:
         torch.no_grad(),
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
     ):
-        model.token_logits(tokens_BL, None, positions_BK, torch.ones(2, 3, dtype=torch.bool))
+        model.token_logits(tokens_BL, None, positions_BK)
     assert counter.get_total_flops() == 2 * (stack_flops(config, 16, 3) + head_flops(config, 128, 3))
 
 

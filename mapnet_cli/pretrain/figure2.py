@@ -1,0 +1,81 @@
+"""Sample masks of a checkpoint for Figure 2. Shapes: B sequences, L positions, K masked positions of a sequence."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mapnet_cli.config import Config, Method
+from mapnet_cli.masking import sampling
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.transformer import attention_mask
+from mapnet_cli.pretrain.batches import load_batch
+from mapnet_cli.records import MaskedWord, ProposedMasks
+from mapnet_cli.seeds import derive_seed
+from mapnet_cli.text import bpe
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.vocabulary import CLS, PAD, SEP
+
+SEED = 0
+FIGURE_TOKENS = 64
+"""The first so many tokens of a sequence are shown."""
+COLLAPSED = 0.5
+"""A proposal is called collapsed when its entropy is below this share of the uniform one's."""
+
+
+@torch.no_grad()
+def figure2_masks(
+    model: PretrainingModel, sequences: Sequences, method: Method, config: Config, tokenizer: Path
+) -> ProposedMasks:
+    """Returns sentences with the masks that the method draws and the probability of each word (Figure 2)."""
+    model.eval()
+    device = model.encoder.tokens.weight.device
+    count = min(config.report.figure2_sentences, len(sequences))
+    # spread over the validation set, so that the sentences come from different documents
+    chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
+    tokens_BL = load_batch(sequences, chosen)[:, :FIGURE_TOKENS]
+    maskable_BL = sampling.maskable_positions(tokens_BL)
+    proposes = STRATEGIES[method.strategy].needs_proposal
+    if proposes:
+        attend_BL = attention_mask(tokens_BL, PAD)
+        attend_BL = None if attend_BL is None else attend_BL.to(device)
+        log_q_BL = model.propose(tokens_BL.to(device), attend_BL, maskable_BL.to(device)).cpu()
+    else:
+        log_q_BL = sampling.uniform_log_q(maskable_BL)
+    noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
+    counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
+    largest = sampling.largest_count(tokens_BL.shape[1], method.mask_rate)
+    request = MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL, log_q_BL if proposes else None)
+    masks = STRATEGIES[method.strategy].draw(request)
+    masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
+    entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
+    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
+    pieces = bpe.load(tokenizer)
+    model.train()
+    return ProposedMasks(
+        sentences=[_words(pieces, *row) for row in zip(tokens_BL, log_q_BL.exp(), masked_BL, strict=True)],
+        proposal_entropy=entropy,
+        uniform_entropy=uniform,
+        collapsed=entropy < COLLAPSED * uniform,
+    )
+
+
+def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> list[MaskedWord]:
+    """Returns the sequence's words: tokens joined where a piece continues its word."""
+    words: list[MaskedWord] = []
+    for token, q, masked in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), strict=True):
+        if token in (PAD, CLS, SEP):
+            continue
+        piece = tokenizer.id_to_token(token)
+        if words and not piece.startswith((bpe.SPACE, "[")):
+            last = words[-1]
+            words[-1] = MaskedWord(
+                text=last.text + piece, probability=last.probability + q, masked=last.masked or masked
+            )
+        else:
+            words.append(MaskedWord(text=piece.removeprefix(bpe.SPACE), probability=q, masked=masked))
+    return words
