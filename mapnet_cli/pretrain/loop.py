@@ -69,7 +69,6 @@ def joint_losses(run: Run) -> JointLosses | DistributedDataParallel:
     return DistributedDataParallel(
         losses,
         device_ids=[run.device.index] if run.device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
         find_unused_parameters=run.model.proposal is not None and not always,
     )

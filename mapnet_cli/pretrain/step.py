@@ -23,6 +23,9 @@ from mapnet_cli.pretrain.batches import Batch, MicroBatch
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.training.device import autocast
 
+GREATEST = ("largest_q", "gradient_norm_max", "bad")
+"""Of these the log has the largest; everything else is summed."""
+
 Proposals = dict[int, Tensor]
 """log q [B, L] of each micro-batch, by its first sequence: what `propose_every` keeps between steps."""
 
@@ -78,9 +81,17 @@ def algorithm_1(
             torch.autograd.backward(loss)
         if log_q_BL is not None:
             kept[part.first] = log_q_BL
-        for name, value in logged.items():
-            sums[name] = sums[name] + value if name in sums and name != "largest_q" else value
+        add_up(sums, logged)
     return sums
+
+
+def add_up(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    """Adds values to sums by name, in place; of GREATEST it keeps the larger."""
+    for name, value in more.items():
+        if name not in sums:
+            sums[name] = value
+        else:
+            sums[name] = torch.maximum(sums[name], value) if name in GREATEST else sums[name] + value
 
 
 def _meeting_others(losses: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.artifacts import write_text
+from mapnet_cli.pretrain.step import GREATEST, add_up
 from mapnet_cli.world import World
 
-GREATEST = ("largest_q", "gradient_norm_max", "bad")
-"""Kept as maxima; everything else is added up."""
 NEVER = -(1 << 40)
 
 
@@ -48,13 +47,7 @@ class Telemetry:
         # the maximum of -step is the first bad step
         values = {**sums, "gradient_norm": norm / self.world.size, "gradient_norm_max": norm}
         values["bad"] = torch.where(finite, NEVER, -step)
-        for name, value in values.items():
-            if name not in self._kept:
-                self._kept[name] = value.double()
-            elif name in GREATEST:
-                self._kept[name] = torch.maximum(self._kept[name], value)
-            else:
-                self._kept[name] = self._kept[name] + value
+        add_up(self._kept, {name: value.double() for name, value in values.items()})
 
     def collect(self) -> dict[str, float]:
         """Waits for the device, once, and returns what all processes have added up since the last line."""
@@ -81,6 +74,7 @@ class Telemetry:
             "uniform_steps": sums["uniform_steps"] / steps,
             "tokens_per_second": sums["tokens"] / seconds,
             "step_seconds": seconds / steps,
+            "flops_per_second": sums["flops"] / seconds,
             "mfu": sums["flops"] / seconds / self.peak_flops,
             "data_wait": sums["data_wait"] / seconds,
             **facts,

@@ -1,0 +1,74 @@
+"""What MAP-Net costs: the time of a mapnet step over a bert step, against the same ratio in FLOPs.
+
+Then the keys that cut it. The last line on stdout is one JSON object: `ours` is the ratio of times,
+`theirs` the ratio of FLOPs, `ratio` how much more than its FLOPs MAP-Net takes (aim: at most 1.10).
+
+    python -m tests.benchmarks.overhead --size small
+    python -m tests.benchmarks.overhead --size paper --device cuda --micro 128 --compile
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.training.device import device_name
+from tests.benchmarks import workload
+
+ALWAYS = ("method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5")
+"""Half the steps uniform: about the mean of the paper's course from 1 to 1/3."""
+VARIANTS = {
+    "as the paper has it": (),
+    "learn_every=2": ("method.mapnet.learn_every=2",),
+    "learn_on_uniform_steps=false": ("method.mapnet.learn_on_uniform_steps=false",),
+    "visits=4, propose_every=4": ("pretrain.visits=4", "method.mapnet.propose_every=4"),
+    "proposal.layers=2": ("proposal.layers=2",),
+}
+
+
+def main() -> None:
+    parser = workload.options(__doc__ or "")
+    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="measure only the first so many")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        artifacts = Artifacts(Path(name))
+        for title, settings in list(VARIANTS.items())[: chosen.variants]:
+            config = workload.config_for(chosen, *ALWAYS, *settings)
+            workload.make_corpus(config, artifacts)
+            times, work = [], 0.0
+            for _ in range(chosen.rounds):
+                bert, mapnet = (workload.train(config, artifacts, method) for method in ("bert", "mapnet"))
+                times.append(mapnet["step_seconds"] / bert["step_seconds"])
+                # of the timed steps alone
+                flops = [row["flops_per_second"] * row["step_seconds"] for row in (bert, mapnet)]
+                work = flops[1] / flops[0]
+            found[title] = (statistics.median(times), work, times)
+            print(
+                f"{title}: {found[title][0]:.3f} times the time of bert, {work:.3f} times the FLOPs "
+                f"({bert['step_seconds']:.3f} s and {mapnet['step_seconds']:.3f} s a step)",
+                file=sys.stderr,
+            )
+    time_ratio, work, times = found["as the paper has it"]
+    print(
+        json.dumps(
+            {
+                "name": f"mapnet step over bert step, {chosen.size}",
+                "ours": time_ratio,
+                "theirs": work,
+                "ratio": time_ratio / work,
+                "ratios": [t / work for t in times],
+                "variants": {title: {"time": t, "flops": f} for title, (t, f, _) in found.items()},
+                "device": device_name(torch.device(chosen.device)),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

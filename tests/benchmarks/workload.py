@@ -1,0 +1,110 @@
+"""What the pretraining benchmarks train on: full blocks of random tokens, in a corpus as prepare-corpus leaves it."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.config import Config
+from mapnet_cli.jobs.job import Progress, run_job
+from mapnet_cli.layers import resolve
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.pretrain import stage
+from mapnet_cli.records import CorpusManifest
+from mapnet_cli.text import bpe
+from mapnet_cli.text.shards import shard_files, writing_shard
+from mapnet_cli.vocabulary import CLS, SEP
+
+VOCAB = 32_678
+SIZES = {
+    # layers, hidden, heads, ffn of the encoder; MAP-Net has half its width; then block length and sequences a step
+    "tiny": (2, 64, 2, 256, 64, 8),
+    "small": (4, 256, 4, 1024, 128, 32),
+    "base": (12, 768, 12, 3072, 128, 8),
+    "paper": (12, 768, 12, 3072, 512, 256),
+}
+SEQUENCES = 2_048
+TOKENIZER_WORDS = [f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of both sides")
+    parser.add_argument("--batch", type=int, default=0, help="sequences a step; 0: the size's own")
+    parser.add_argument("--micro", type=int, default=0, help="sequences a forward pass; 0: the whole batch")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of a round")
+    parser.add_argument("--warm", type=int, default=4, help="steps before the timed ones")
+    parser.add_argument("--rounds", type=int, default=3, help="each side runs so often, alternating")
+    parser.add_argument("--compile", action="store_true", help="torch.compile on all sides")
+    return parser
+
+
+def config_for(chosen: argparse.Namespace, *more: str) -> Config:
+    layers, hidden, heads, ffn, length, batch = SIZES[chosen.size]
+    steps = chosen.warm + chosen.steps
+    settings = [
+        f"corpus.vocab_size={VOCAB}", f"corpus.block_length={length}",
+        f"pretrain.batch_size={chosen.batch or batch}", f"pretrain.micro_batch_size={chosen.micro}",
+        f"pretrain.steps={steps}", "pretrain.milestones=[1.0]", "pretrain.warmup_steps=0", "pretrain.validate_every=0",
+        "pretrain.validation_sequences=8", "pretrain.checkpoint_every=0", f"pretrain.log_every={chosen.steps}",
+        f"pretrain.device={chosen.device}", f"pretrain.threads={chosen.threads}",
+        f"pretrain.compile={str(chosen.compile).lower()}",
+    ]  # fmt: skip
+    for name, width, depth in (("encoder", 1, layers), ("proposal", 2, layers)):
+        settings += [
+            f"{name}.layers={depth}", f"{name}.hidden={hidden // width}", f"{name}.heads={max(heads // width, 1)}",
+            f"{name}.ffn={ffn // width}", f"{name}.max_length={length}",
+        ]  # fmt: skip
+    return resolve("paper", None, [*settings, *more], {}).config
+
+
+def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
+    """Publishes full blocks of random tokens under the config's corpus key, once."""
+    key = Lineage(config, artifacts).corpus.key
+    made = artifacts.marker(f"{key}/manifest")
+    if made is not None:
+        return CorpusManifest(**made.result)
+    rng = np.random.default_rng(0)
+    artifacts.path(key).mkdir(parents=True)
+    bpe.train([" ".join(TOKENIZER_WORDS)] * 3, 400).save(str(artifacts.path(f"{key}/tokenizer.json")))
+    length = config.corpus.block_length
+    for name, count in (("train", SEQUENCES), ("validation", 8)):
+        with writing_shard(artifacts.path(f"{key}/{name}"), VOCAB) as shard:
+            for _ in range(count):
+                # below the little tokenizer's size, so that Figure 2 finds a word for each
+                ids = rng.integers(5, 100, length - 2) if name == "validation" else rng.integers(5, VOCAB, length - 2)
+                shard.add([CLS, *ids.tolist(), SEP])
+    manifest = CorpusManifest(
+        documents=1, paragraphs=1, sentences=1, words=1, tokens=SEQUENCES * length, unknown_tokens=0,
+        train_sequences=SEQUENCES, validation_sequences=8, dropped={}, problem_count=0, problems=[],
+        vocab_size=VOCAB, block_length=length, train=[f"{key}/train"], validation=[f"{key}/validation"],
+        tokenizer=f"{key}/tokenizer.json",
+    )  # fmt: skip
+    files = [file for name in ("train", "validation") for file in shard_files(artifacts.path(f"{key}/{name}"))]
+    artifacts.publish(Marker(f"{key}/manifest", "benchmark", manifest.to_json(), artifacts.checksums(files)))
+    return manifest
+
+
+def train(config: Config, artifacts: Artifacts, method: str) -> dict[str, float]:
+    """Trains as `mapnet pretrain` does and returns the log's last line: the timed steps."""
+    key = Lineage(config, artifacts).pretraining(method, 1).key
+    artifacts.discard(key)
+    job = next(job for job in stage.plan(config, artifacts, 1)[0].jobs if job.key == key)
+    run_job(job, artifacts, _silent)
+    lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    timed: dict[str, float] = [row for row in rows if "loss" in row][-1]
+    return timed
+
+
+def _silent(progress: Progress) -> None:
+    pass
+
+
+def sequences(config: Config, artifacts: Artifacts) -> list[Path]:
+    manifest = make_corpus(config, artifacts)
+    return [artifacts.path(name) for name in manifest.train]

@@ -1,0 +1,102 @@
+"""Several processes that train one model: real torchrun, real gloo, the same result as one process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.jobs.job import Progress, run_job
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.pretrain import stage
+from mapnet_cli.training.checkpoint import load_checkpoint
+from tests.conftest import SMALL, small_config
+
+SETTINGS = ("pretrain.batch_size=16", "pretrain.steps=6", "pretrain.device=cpu")
+# MAP-Net rests in some steps, so that some parameters have no gradient on any process
+RESTING = ("method.mapnet.learn_on_uniform_steps=false", "method.mapnet.explore_start=0.5")
+
+
+def train(config: Config, artifacts: Artifacts, method: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    """Returns the final weights and the log."""
+    said: list[Progress] = []
+    key = Lineage(config, artifacts).pretraining(method, 1).key
+    run_job(next(j for j in stage.plan(config, artifacts, 2)[0].jobs if j.key == key), artifacts, said.append)
+    assert not [p.warning for p in said if p.warning]
+    assert said[-1].done == config.pretrain.steps or config.pretrain.processes > 1  # a rank reports twice a second
+    lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
+    weights, _ = load_checkpoint(artifacts.path(f"{key}/step{config.pretrain.steps}"))
+    return weights, [json.loads(line) for line in lines]
+
+
+def assert_equal_runs(
+    ours: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
+    reference: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
+) -> None:
+    for name, tensor in reference[0].items():
+        torch.testing.assert_close(ours[0][name], tensor, rtol=1e-4, atol=2e-6, msg=name)
+    assert len(ours[1]) == len(reference[1])
+    timed = {"tokens_per_second", "step_seconds", "mfu", "flops_per_second", "data_wait", "peak_memory_mb"}
+    for line, expected in zip(ours[1], reference[1], strict=True):
+        assert line.keys() == expected.keys()
+        for name in line.keys() - timed:
+            assert line[name] == pytest.approx(expected[name], rel=2e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize(("method", "extra"), [("mapnet", ()), ("mapnet", RESTING)])
+def test_two_processes_of_8_equal_one_of_16(
+    method: str, extra: tuple[str, ...], make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
+) -> None:
+    """Dropout included: it is drawn by micro-batch, and one process takes its 16 in two micro-batches of 8."""
+    one = small_config(*SETTINGS, *extra, "pretrain.micro_batch_size=8", "encoder.dropout=0.1", "proposal.dropout=0.1")
+    make_corpus(one)
+    reference = train(one, artifacts, method)
+    key = Lineage(one, artifacts).pretraining(method, 1).key
+    artifacts.path(key).rename(tmp_path / "one process")
+    artifacts.path(key + ".json").unlink()
+    two = small_config(*SETTINGS, *extra, "pretrain.processes=2", "encoder.dropout=0.1", "proposal.dropout=0.1")
+    assert Lineage(two, artifacts).pretraining(method, 1).key == key  # how many processes is no part of a result
+    assert_equal_runs(train(two, artifacts, method), reference)
+
+
+def launch(arguments: list[str], rank: int, environ: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "mapnet_cli", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_under_an_existing_launch_as_slurm_numbers_it(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
+) -> None:
+    """Two processes that srun would have started; micro-batches accumulate in each; the same as one process."""
+    settings = (*SETTINGS, "encoder.dropout=0.0", "proposal.dropout=0.0", 'methods=["mapnet"]')
+    config = small_config(*settings)
+    make_corpus(config)
+    reference = train(config, artifacts, "mapnet")
+    key = Lineage(config, artifacts).pretraining("mapnet", 1).key
+    artifacts.path(key).rename(tmp_path / "one process")
+    artifacts.path(key + ".json").unlink()
+    arguments = ["pretrain", "--recipe", "demo", "--artifacts", str(artifacts.root)]
+    for setting in (*SMALL, *settings, "pretrain.micro_batch_size=4"):
+        arguments += ["--set", setting]
+    slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
+    processes = [
+        launch(arguments, rank, slurm | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in (0, 1)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "pretrain: 1 training" in outputs[0][1]
+    assert outputs[1] == ("", "")  # only the first process speaks
+    lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
+    weights, _ = load_checkpoint(artifacts.path(f"{key}/step6"))
+    assert_equal_runs((weights, [json.loads(line) for line in lines]), reference)
