@@ -109,15 +109,20 @@ class BatchMaker:
     world: World
     pin: bool
     """In memory that a GPU copies from without waiting."""
-    fixed_length: int = 0
-    """Pad every batch to this length and compute every slot: one shape for torch.compile. 0: as short as it can be."""
+    block_length: int
+    fixed: bool = False
+    """Pad every batch to the block length and compute every slot: one shape for torch.compile."""
 
     def __call__(self, step: int) -> Batch:
-        tokens_BL = load_batch(self.sequences, self.order.indices(step // self.pretrain.visits), self.fixed_length)
+        tokens_BL = load_batch(
+            self.sequences, self.order.indices(step // self.pretrain.visits), self.block_length * self.fixed
+        )
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "masks", step))
-        noise = MaskNoise.draw(generator, *tokens_BL.shape)
+        # drawn for a whole block and cut: masks don't depend on how far a batch is padded
+        noise = MaskNoise.draw(generator, len(tokens_BL), self.block_length)
+        noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
         micro = self.pretrain.micro_batch_size or self.pretrain.batch_size // self.world.size
-        batch = split_batch(step, tokens_BL, noise, self.method.mask_rate, micro, self.world, bool(self.fixed_length))
+        batch = split_batch(step, tokens_BL, noise, self.method.mask_rate, micro, self.world, self.fixed)
         return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
 
 

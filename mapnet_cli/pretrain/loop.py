@@ -52,7 +52,7 @@ def batch_maker(run: Run) -> BatchMaker:
     pretrain = run.config.pretrain
     return BatchMaker(
         sequences, DataOrder(len(sequences), pretrain.batch_size, run.seed), run.method, pretrain, run.seed, run.world,
-        pin=run.device.type == "cuda", fixed_length=run.manifest.block_length if pretrain.compile else 0,
+        pin=run.device.type == "cuda", block_length=run.manifest.block_length, fixed=pretrain.compile,
     )  # fmt: skip
 
 

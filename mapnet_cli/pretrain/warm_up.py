@@ -29,7 +29,7 @@ def warm_up(
     if proposes and (method.learn_every > 1 or method.propose_every > 1 or not method.learn_on_uniform_steps):
         plans.append(replace(plans[0], proposes=True))
     for padded in (False, True):
-        tokens_BL = torch.full((size, make.fixed_length), FIRST_ORDINARY)
+        tokens_BL = torch.full((size, make.block_length), FIRST_ORDINARY)
         tokens_BL[:, 0] = CLS
         if padded:
             tokens_BL[:, -1] = PAD

@@ -1,0 +1,61 @@
+"""torch.compile: the same training, and nothing compiled again after the warm-up."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.jobs.job import Progress, run_job
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.pretrain import loop, stage
+from mapnet_cli.training.checkpoint import load_checkpoint
+from tests.conftest import small_config
+
+# MAP-Net learns, only proposes, and rests; batches with and without padding; two micro-batches
+SETTINGS = (
+    "pretrain.micro_batch_size=2",
+    "method.mapnet.learn_every=2",
+    "method.mapnet.explore_start=0.5",
+    "encoder.dropout=0.0",
+    "proposal.dropout=0.0",
+)
+
+
+def train(config: Config, artifacts: Artifacts) -> tuple[dict[str, torch.Tensor], list[str]]:
+    said: list[str] = []
+
+    def report(progress: Progress) -> None:
+        said.append(progress.warning)
+
+    key = Lineage(config, artifacts).pretraining("mapnet", 1).key
+    run_job(next(j for j in stage.plan(config, artifacts, 1)[0].jobs if j.key == key), artifacts, report)
+    weights, _ = load_checkpoint(artifacts.path(f"{key}/step10"))
+    artifacts.discard(key)
+    return weights, said
+
+
+@pytest.mark.filterwarnings("ignore")  # inductor's own, on a CPU
+def test_a_compiled_training_equals_a_plain_one_and_never_compiles_twice(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, compiled = small_config(*SETTINGS), small_config(*SETTINGS, "pretrain.compile=true")
+    make_corpus(plain)
+    reference, _ = train(plain, artifacts)
+    warmed: list[int] = []
+    real = loop.warm_up
+
+    def warm_up(*arguments: object) -> None:
+        real(*arguments)
+        warmed.append(1)
+        # from here on, a recompilation is an error
+        monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+
+    monkeypatch.setattr(loop, "warm_up", warm_up)
+    torch._dynamo.reset()
+    weights, said = train(compiled, artifacts)
+    assert warmed == [1]
+    assert any("compile" in warning for warning in said)  # on a CPU it gains nothing
+    for name, tensor in reference.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
