@@ -31,40 +31,22 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at the config.")
 app.add_typer(config_app, name="config")
 
 CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to show"
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="demo (when nothing is named) or paper.", rich_help_panel=CONFIG_PANEL)
-]
-FileOption = Annotated[
-    Path | None, typer.Option("--config", help="A TOML file with your settings.", rich_help_panel=CONFIG_PANEL)
-]
+_what = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
+_how = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
+_shown = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
+RecipeOption = Annotated[str | None, _what("--recipe", help="demo (when nothing is named) or paper.")]
+FileOption = Annotated[Path | None, _what("--config", help="A TOML file with your settings.")]
 SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.", rich_help_panel=CONFIG_PANEL
-    ),
+    list[str] | None, _what("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
 ]
-ArtifactsOption = Annotated[
-    Path, typer.Option("--artifacts", help="The artifact directory.", rich_help_panel=CONFIG_PANEL)
-]
+ArtifactsOption = Annotated[Path, _what("--artifacts", help="The artifact directory.")]
 WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=0,
-        help="Processes side by side; 0: all in this one. Default: one a core.",
-        rich_help_panel=RUN_PANEL,
-    ),
+    int | None, _how("--workers", min=0, help="Processes side by side; 0: all in this one. Default: one a core.")
 ]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would run, and run nothing.", rich_help_panel=RUN_PANEL)
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Run it again even where it is done.", rich_help_panel=RUN_PANEL)
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Only warnings and errors.", rich_help_panel=OUTPUT_PANEL)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.", rich_help_panel=OUTPUT_PANEL)]
+DryRunOption = Annotated[bool, _how("--dry-run", help="Say what would run, and run nothing.")]
+ForceOption = Annotated[bool, _how("--force", help="Run it again even where it is done.")]
+QuietOption = Annotated[bool, _shown("--quiet", "-q", help="Only warnings and errors.")]
+JsonOption = Annotated[bool, _shown("--json", help="One JSON value on stdout.")]
 
 
 @dataclass(frozen=True)
@@ -101,21 +83,25 @@ def _shared_options(
     return Invocation(resolved, Artifacts(artifacts), cores() if workers is None else workers, dry_run, force, console)
 
 
+Command = Callable[..., None]
 RUNNING = ("recipe", "config", "set_", "artifacts", "workers", "dry_run", "force", "quiet", "json_")
 LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
+IMPORTING = ("artifacts", "json_")
 
 
-def command(
-    group: typer.Typer, name: str, options: tuple[str, ...]
-) -> Callable[[Callable[[Invocation], None]], Callable[[Invocation], None]]:
-    """Registers a function of an Invocation as a command with these shared options and mapnet's exit codes."""
+def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable[[Command], Command]:
+    """Registers a function as a command with these shared options and mapnet's exit codes.
 
-    def register(function: Callable[[Invocation], None]) -> Callable[[Invocation], None]:
+    Its first parameter is the Invocation; those after it are the command's own arguments and options.
+    """
+
+    def register(function: Command) -> Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
             try:
                 signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
-                function(_shared_options(**values))
+                shared = {option: values.pop(option) for option in options}
+                function(_shared_options(**shared), **values)
             except MapnetError as error:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
@@ -123,11 +109,12 @@ def command(
             except OSError as error:  # full disk, read-only folder
                 _fail(str(error), MapnetError.exit_code)
 
-        parameters = inspect.signature(_shared_options).parameters
-        signature = inspect.Signature([parameters[option] for option in options])
+        every = inspect.signature(_shared_options).parameters
+        _, *own = inspect.signature(function).parameters.values()
+        parameters = [*own, *(every[option] for option in options)]
         # typer builds the options from the signature; mypy knows no such attribute of a function
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {option: parameters[option].annotation for option in options}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         group.command(name)(run)
         return function
 
@@ -239,6 +226,24 @@ def status(invocation: Invocation) -> None:
     for row in rows:
         state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
         invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
+
+
+@command(app, "export", LOOKING)
+def export(
+    invocation: Invocation,
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    method: Annotated[str | None, typer.Option(help="Whose checkpoint; needed where the config has several.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the config's first.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+) -> None:
+    """Write a checkpoint as a Hugging Face folder: BertForMaskedLM, its tokenizer and a model card."""
+    from mapnet_cli.interchange.export import export_checkpoint
+
+    row = export_checkpoint(invocation.config, invocation.artifacts, folder, method, seed, step)
+    if invocation.console.as_json:
+        invocation.console.json(row.to_json())
+        return
+    invocation.console.data(f"{folder}: {row.method}, seed {row.pretrain_seed}, step {row.step:,}")
 
 
 @command(config_app, "show", LOOKING)

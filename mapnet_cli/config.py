@@ -92,6 +92,9 @@ class Corpus(Section):
     spacy_pipeline: str = ""
     """An installed spaCy pipeline that sets sentence starts; empty: blank("en") with the sentencizer."""
     lowercase: Literal["after-moses", "before-moses", "never"] = "after-moses"
+    tokenizer: str = ""
+    """An import's name: its tokenizer in place of a vocabulary of the corpus. It prepares text its own way, so
+    sentences are then neither Moses-tokenised nor lower-cased. See docs/interchange.md."""
     vocab_size: Annotated[int, Field(ge=300)] = 32_678
     bpe_sample_words: Count = 20_000_000
     """BPE is trained on at most about so many words, a seeded sample of paragraphs."""
@@ -106,6 +109,11 @@ class Corpus(Section):
     slice_mb: Annotated[float, Field(gt=0)] = 8.0
     """Input is cut into jobs of about so many megabytes, at file boundaries."""
     seed: int = 1
+
+    @property
+    def preparation(self) -> str:
+        """What is done to a sentence before the tokenizer: Moses and `lowercase`, or "none" for an import's."""
+        return "none" if self.tokenizer else self.lowercase
 
 
 class Transformer(Section):

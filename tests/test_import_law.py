@@ -14,7 +14,7 @@ FLOORS = [
     {"artifacts", "glue", "layers"},
     {"lineage"},
     {"text", "model", "masking", "training", "jobs"},
-    {"prepare_corpus", "pretrain", "finetune_glue", "report"},
+    {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange"},
     {"stages", "doctor"},
     {"cli"},
     {"__main__"},

@@ -18,6 +18,8 @@ _LAYER = {
 }
 _EMBEDDINGS = "bert.embeddings"
 _HEAD = "cls.predictions"
+TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias")
+"""Second names: the decoder is the word embeddings, its bias the head's."""
 
 
 def to_hugging_face(model: PretrainingModel) -> dict[str, Tensor]:
