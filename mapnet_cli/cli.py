@@ -246,6 +246,24 @@ def export(
     invocation.console.data(f"{folder}: {row.method}, seed {row.pretrain_seed}, step {row.step:,}")
 
 
+@command(app, "import-hf", IMPORTING)
+def import_hf(
+    invocation: Invocation,
+    folder: Annotated[Path, typer.Argument(help="A BERT that save_pretrained wrote, with its tokenizer.")],
+    name: Annotated[str | None, typer.Option(help="What configs call it. Default: the folder's name.")] = None,
+) -> None:
+    """Read a Hugging Face BERT folder: an encoder to fine-tune, or to go on pretraining from."""
+    from mapnet_cli.interchange.import_hf import import_folder
+
+    row, warnings = import_folder(invocation.artifacts, folder, name)
+    for warning in warnings:
+        invocation.console.warn(warning)
+    if invocation.console.as_json:
+        invocation.console.json(row.to_json())
+        return
+    invocation.console.data(f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}")
+
+
 @command(config_app, "show", LOOKING)
 def config_show(invocation: Invocation) -> None:
     """Print the resolved config with the origin of each value."""

@@ -21,7 +21,9 @@ from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError
 
 # Raised when a stage's output changes for the same settings.
-FORMATS = {"text": 1, "corpus": 1, "pretraining": 1, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1}
+FORMATS = {
+    "text": 1, "corpus": 1, "pretraining": 1, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1, "import": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,11 @@ class Lineage:
 def fingerprint(*parts: Any) -> str:
     """Returns the SHA-256 of the parts' canonical JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def import_artefact(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> Artefact:
+    """An imported encoder, by its content: sizes, and the SHA-256 of its weights and of its tokenizer."""
+    return _artefact(f"import/{name}-", "import", sizes, weights, tokenizer)
 
 
 def _artefact(prefix: str, kind: str, *parts: Any) -> Artefact:
