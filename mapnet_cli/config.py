@@ -93,8 +93,7 @@ class Corpus(Section):
     """An installed spaCy pipeline that sets sentence starts; empty: blank("en") with the sentencizer."""
     lowercase: Literal["after-moses", "before-moses", "never"] = "after-moses"
     tokenizer: str = ""
-    """An import's name: its tokenizer in place of a vocabulary of the corpus. It prepares text its own way, so
-    sentences are then neither Moses-tokenised nor lower-cased. See docs/interchange.md."""
+    """An import's name: its tokenizer, which prepares text its own way (no Moses, no `lowercase`)."""
     vocab_size: Annotated[int, Field(ge=300)] = 32_678
     bpe_sample_words: Count = 20_000_000
     """BPE is trained on at most about so many words, a seeded sample of paragraphs."""
@@ -112,7 +111,7 @@ class Corpus(Section):
 
     @property
     def preparation(self) -> str:
-        """What is done to a sentence before the tokenizer: Moses and `lowercase`, or "none" for an import's."""
+        """What is done to a sentence before the tokenizer: Moses and `lowercase`; "none" for an import's."""
         return "none" if self.tokenizer else self.lowercase
 
 
@@ -145,6 +144,8 @@ class Proposal(Transformer):
 class Method(Section):
     """What is compared: masking and objective. Any number of `[method.NAME]` tables."""
 
+    start: str = ""
+    """An import's name: training starts from its encoder and head in place of random weights."""
     strategy: str = "uniform"
     """Where masks come from when the step is not an exploration step."""
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -270,6 +271,8 @@ class Config(Section):
     recipe: str = ""
     methods: Strings = ("bert", "mapnet")
     """The methods to train and compare, each a `[method.NAME]` table."""
+    imports: Strings = ()
+    """Imported encoders that are fine-tuned beside them, each with its own tokenizer."""
     corpus: Corpus = Corpus()
     encoder: Transformer = Transformer()
     proposal: Proposal = Proposal()
@@ -285,8 +288,10 @@ class Config(Section):
                 near = difflib.get_close_matches(name, self.method, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"methods names {name!r}, but there is no [method.{name}]{hint}")
-        if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError("methods: at least one, all different")
+        if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
+            raise ValueError("methods and imports: at least one, all different")
+        if taken := set(self.imports) & set(self.method):
+            raise ValueError(f"imports: {', '.join(sorted(taken))} is a method's name; import it under another --name")
         for name, model in (("encoder", self.encoder), ("proposal", self.proposal)):
             if self.corpus.block_length > model.max_length:
                 raise ValueError(

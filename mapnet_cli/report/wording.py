@@ -58,6 +58,13 @@ def task_notes(results: Results) -> list[str]:
     return notes
 
 
+def import_notes(results: Results) -> list[str]:
+    """Returns what Table 3's rows of imports are."""
+    names = ", ".join(results.config.imports)
+    own = "imported, fine-tuned with its own tokenizer, its pretraining unknown here"
+    return [f"{names}: {own}; the score stands in the last column of steps."] if names else []
+
+
 def score_notes(results: Results, scores: Scores) -> list[str]:
     """Returns what every table of scores has to say: the data, the aggregation, what failed and what is missing."""
     finetune = results.config.finetune

@@ -1,5 +1,6 @@
 """Small Hugging Face BERT folders, made with `transformers` as anybody makes them."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ SPECIALS = ("[PAD]", "[unused0]", "[MASK]", "[SEP]", "[UNK]", "[CLS]")
 
 
 def wordpiece() -> Tokenizer:
-    """Returns an uncased BERT tokenizer of 160 entries or so, with truncation and padding left switched on."""
+    """Returns an uncased BERT tokenizer of 160 entries, with truncation and padding left switched on."""
+    return Tokenizer.from_str(_wordpiece())
+
+
+@cache  # another training breaks ties otherwise
+def _wordpiece() -> str:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -30,7 +36,7 @@ def wordpiece() -> Tokenizer:
     )
     tokenizer.enable_truncation(7)
     tokenizer.enable_padding(length=9, pad_id=tokenizer.token_to_id("[PAD]"))
-    return tokenizer
+    return tokenizer.to_str()
 
 
 def save_bert(
