@@ -53,9 +53,9 @@ def model_card(
 ) -> str:
     """Returns README.md of the exported folder."""
     lineage = Lineage(config, artifacts)
-    encoder = config.encoder
+    encoder, start = config.encoder, config.method[row.method].start
     facts = {
-        "Method": f"{row.method}, pretraining seed {row.pretrain_seed}",
+        "Method": f"{row.method}, pretraining seed {row.pretrain_seed}{f', started from {start}' if start else ''}",
         "Recipe": config.recipe or "custom config",
         "Encoder": f"{encoder.layers} layers, hidden {encoder.hidden}, {encoder.heads} heads, ffn {encoder.ffn}, "
         f"at most {encoder.max_length} tokens",

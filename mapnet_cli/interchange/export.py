@@ -92,11 +92,12 @@ def tokenizer_config(config: Config) -> dict[str, Any]:
 
 def _milestone(config: Config, artifacts: Artifacts, method: str | None, seed: int | None, step: int | None) -> Marker:
     """Returns the marker of the milestone that the options name."""
-    if method is None and len(config.methods) > 1:
-        raise UsageError(f"the config has several methods: choose one with --method {' or '.join(config.methods)}")
+    choices = ", ".join(config.methods) or "none: the config has imports only"
+    if method is None and len(config.methods) != 1:
+        raise UsageError(f"which method? Name one with --method; the config has {choices}")
     method = method or config.methods[0]
     if method not in config.methods:
-        raise UsageError(f"--method: the config has no method {method!r}; choose one of {', '.join(config.methods)}")
+        raise UsageError(f"--method: the config has no method {method!r}; it has {choices}")
     seed = config.pretrain.seeds[0] if seed is None else seed
     if seed not in config.pretrain.seeds:
         raise UsageError(f"--seed: {seed} is not one of pretrain.seeds ({', '.join(map(str, config.pretrain.seeds))})")

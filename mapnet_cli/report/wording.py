@@ -59,10 +59,14 @@ def task_notes(results: Results) -> list[str]:
 
 
 def import_notes(results: Results) -> list[str]:
-    """Returns what Table 3's rows of imports are."""
-    names = ", ".join(results.config.imports)
+    """Returns what came from elsewhere: rows of imports, and methods that start from one."""
+    config = results.config
+    names = ", ".join(config.imports)
     own = "imported, fine-tuned with its own tokenizer, its pretraining unknown here"
-    return [f"{names}: {own}; the score stands in the last column of steps."] if names else []
+    notes = [f"{names}: {own}; the score stands in the last column of steps."] if names else []
+    starts = {method: config.method[method].start for method in config.methods}
+    cost = "whose own pretraining is not in the cost"
+    return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]
 
 
 def score_notes(results: Results, scores: Scores) -> list[str]:

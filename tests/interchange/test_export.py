@@ -146,7 +146,7 @@ def test_what_is_refused(pretrained: tuple[Config, Artifacts], exported: Path, t
             export_checkpoint(config, artifacts, target, *which)
 
     refuse("not empty", exported, "mapnet", None, None)
-    refuse("--method bert or mapnet", tmp_path / "new", None, None, None)
+    refuse("--method; the config has bert, mapnet$", tmp_path / "new", None, None, None)
     refuse("no method 'brt'", tmp_path / "new", "brt", None, None)
     refuse("--seed: 7", tmp_path / "new", "bert", 7, None)
     refuse("--step: 5 .* 4, 6, 8, 10", tmp_path / "new", "bert", None, 5)

@@ -11,6 +11,7 @@ import torch
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
+from mapnet_cli.interchange.export import export_checkpoint
 from mapnet_cli.interchange.import_hf import import_folder
 from mapnet_cli.layers import resolve
 from mapnet_cli.lineage import Lineage
@@ -20,7 +21,7 @@ from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
 from mapnet_cli.report.stage import build
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
-from tests.interchange.conftest import run, user_config
+from tests.interchange.conftest import load_theirs, run, user_config
 from tests.interchange.hf_folders import save_bert, wordpiece
 from tests.prepare_corpus.corpora import sentence_lines
 
@@ -104,6 +105,24 @@ def test_training_goes_on_from_it_with_mapnet_too(imported: tuple[Artifacts, Imp
     assert result(imported[0], f"{key}/step10")["validation_loss"] > 0
 
 
+def test_what_started_from_an_import_can_be_exported(
+    imported: tuple[Artifacts, Imported], continued: Config, theirs: Any, tmp_path: Path
+) -> None:
+    export_checkpoint(continued, imported[0], tmp_path / "out", None, None, None)
+    tokenizer, model = load_theirs(tmp_path / "out")
+    text = "Ba CO den, (fu)!"  # its own tokenizer still prepares it
+    batch = tokenizer(text, return_tensors="pt")
+    pieces = bpe.load(imported[0].path(imported[1].tokenizer))
+    assert batch["input_ids"][0].tolist() == pieces.encode(text).ids
+    old = torch.tensor([wordpiece().token_to_id(pieces.id_to_token(number)) for number in range(len(tokenizer))])
+    with torch.no_grad():
+        expected = theirs(input_ids=old[batch["input_ids"]]).logits[..., old]
+        assert torch.allclose(model(**batch).logits, expected, atol=1e-4)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "started from tiny" in card
+    assert "nothing has to be prepared" in card
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -182,6 +201,13 @@ def test_the_commands_as_a_user_types_them(folder: Path, tmp_path: Path, theirs:
     code, out, err = invoke("import-hf", str(tmp_path / "nowhere"), "--artifacts", root)
     assert (code, out) == (3, "")
     assert "config.json does not exist" in err
+    alone = ("--artifacts", root, "--set", "methods=[]", "--set", "imports=['mine']")
+    code, out, err = invoke("run", "--dry-run", *alone)
+    assert (code, err) == (0, "")
+    assert "0 trainings to run" in out
+    assert invoke("status", *alone)[0] == 0
+    code, _, err = invoke("export", str(tmp_path / "out"), *alone)
+    assert (code, "imports only" in err) == (2, True)
     code, out, err = invoke("export", str(tmp_path / "out"), "--method", "bert", "--artifacts", root)
     assert (code, out) == (2, "")
     assert "mapnet pretrain" in err
