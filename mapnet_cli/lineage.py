@@ -113,10 +113,11 @@ class Lineage:
     def _task(self, name: str, imported: str = "") -> Artefact:
         """One GLUE task, tokenised with the corpus's vocabulary, or with an import's."""
         finetune = self.config.finetune
-        vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
         if imported:
             facts = self.imported(imported).result
             vocabulary, length = facts["tokenizer_fingerprint"], facts["encoder"]["max_length"]
+        else:
+            vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
         data = self.probe.fingerprint if self.uses_probe else self._digests.folder(Path(finetune.data) / name)
         return _artefact(
             f"finetune-glue/tasks/{name}-", "task", name, data, vocabulary, length, finetune.max_train_examples

@@ -1,5 +1,6 @@
 """`mapnet export`: a milestone as a Hugging Face folder that `transformers` loads without mapnet."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def export_checkpoint(
         raise UsageError("the corpus of this config is not there: run `mapnet prepare-corpus` with the same options")
     manifest = CorpusManifest(**corpus.result)
     artifacts.verify(marker)
-    artifacts.verify(Marker(corpus.key, "", {}, {manifest.tokenizer: corpus.files[manifest.tokenizer]}))
+    artifacts.verify(replace(corpus, files={manifest.tokenizer: corpus.files[manifest.tokenizer]}))
     model = PretrainingModel(config.encoder, manifest.vocab_size, None)
     tensors, _ = load_checkpoint(artifacts.path(row.path))
     model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("proposal.")})

@@ -53,7 +53,10 @@ def read_object(file: Path) -> dict[str, Any]:
 def _from_vocabulary(folder: Path) -> Tokenizer:
     """Returns BERT's own pipeline over vocab.txt, one token a line, with the switches of tokenizer_config.json."""
     settings = read_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    tokens = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    try:
+        tokens = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{folder / 'vocab.txt'} is not UTF-8: {error}") from None
     vocab = {token: number for number, token in enumerate(tokens)}
     _check(list(vocab.values()), vocab, folder / "vocab.txt")
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=SPECIALS[UNK], max_input_chars_per_word=100))

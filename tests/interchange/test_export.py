@@ -16,6 +16,7 @@ from mapnet_cli.interchange.export import export_checkpoint
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.records import EpochScores, FinetuneRun
+from mapnet_cli.report.stage import build
 from mapnet_cli.text import bpe
 from mapnet_cli.text.normalise import prepare_line
 from mapnet_cli.training.checkpoint import load_checkpoint
@@ -116,12 +117,21 @@ def test_the_card_says_what_it_is_and_its_snippet_prepares_text(
 
 def test_the_card_has_the_scores_once_they_are_there(pretrained: tuple[Config, Artifacts], folder: Path) -> None:
     artifacts = pretrained[1]
-    config = user_config(folder, 'methods=["bert"]')
+    config = user_config(
+        folder,
+        'methods=["bert"]',
+        'finetune.tasks=["RTE","MNLI"]',
+        "finetune.seeds=[1,2]",
+        "finetune.batch_sizes=[4,8]",
+    )
     run(config, artifacts, "finetune-glue")
     row = export_checkpoint(config, artifacts, folder / "scored", None, 1, 6)
     assert row.step == 6
     card = (folder / "scored" / "README.md").read_text()
-    assert re.search(r"\| RTE \| accuracy \| \d+\.\d\d \|", card)
+    table = build(config, artifacts).tasks
+    (ours,) = (line for line in table.rows if (line[0].text, line[1].text) == ("BERT", "6"))
+    found = re.findall(r"\| (?:RTE|MNLI|MNLI-mm) \| accuracy \| (\d+\.\d\d) \|", card)
+    assert found == [cell.text.split()[0] for cell in ours[2:5]], "the same as the report's"
 
 
 def test_the_best_setting_is_chosen_by_its_mean() -> None:

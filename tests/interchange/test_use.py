@@ -10,11 +10,13 @@ import torch
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import UsageError
+from mapnet_cli.errors import DamagedError, UsageError
+from mapnet_cli.finetune_glue.loop import encoder_weights
 from mapnet_cli.interchange.export import export_checkpoint
 from mapnet_cli.interchange.import_hf import import_folder
 from mapnet_cli.layers import resolve
 from mapnet_cli.lineage import Lineage
+from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.pretrain import stage as pretrain_stage
 from mapnet_cli.pretrain.validation import validation_loss
 from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
@@ -139,6 +141,22 @@ def test_a_start_that_does_not_fit(
     config = user_config(folder, *AS_THE_IMPORT, override)
     with pytest.raises(UsageError, match=message):
         pretrain_stage.plan(config, imported[0], 1)
+
+
+def test_a_damaged_import_is_named_with_what_to_do(folder: Path, theirs: Any, artifacts: Artifacts) -> None:
+    row = import_folder(artifacts, folder / "tiny", None)[0]
+    config = user_config(folder, "methods=[]", 'imports=["tiny"]')
+    run(config, artifacts, "finetune-glue")
+    weights = artifacts.path(row.path) / "tensors.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    model = PretrainingModel(config.encoder, row.vocab_size, None)
+    with pytest.raises(DamagedError, match="run `mapnet import-hf` again"):
+        pretrain_stage.start_from(artifacts, row.path, model)
+    encoder_weights.cache_clear()
+    with pytest.raises(DamagedError, match="`mapnet import-hf` for an import"):
+        run(user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]"), artifacts, "finetune-glue")
+    assert import_folder(artifacts, folder / "tiny", None)[0] == row, "importing again mends it"
+    run(user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]"), artifacts, "finetune-glue")
 
 
 def test_an_import_alone_is_fine_tuned_and_reported(imported: tuple[Artifacts, Imported], folder: Path) -> None:
