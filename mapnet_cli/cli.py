@@ -1,23 +1,14 @@
 """The command line: a few lines a command. Stages are imported inside commands, so that --help is quick."""
 
-import functools
-import inspect
 import json
-import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mapnet_cli import __version__
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.errors import DivergedError, Interrupted, MapnetError, UsageError
-from mapnet_cli.layers import Resolved, resolve
-from mapnet_cli.world import ALONE, launched
+from mapnet_cli.options import IMPORTING, LOOKING, RUNNING, TRAINING, Invocation, command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,137 +21,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at the config.")
 app.add_typer(config_app, name="config")
-
-CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to show"
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="demo (when nothing is named) or paper.", rich_help_panel=CONFIG_PANEL)
-]
-FileOption = Annotated[
-    Path | None, typer.Option("--config", help="A TOML file with your settings.", rich_help_panel=CONFIG_PANEL)
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.", rich_help_panel=CONFIG_PANEL
-    ),
-]
-ArtifactsOption = Annotated[
-    Path, typer.Option("--artifacts", help="The artifact directory.", rich_help_panel=CONFIG_PANEL)
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=0,
-        help="Processes side by side; 0: all in this one. Default: one a core.",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-ProcessesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--processes",
-        min=1,
-        help="Processes that train one model together (torchrun), one a GPU. Same as pretrain.processes.",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would run, and run nothing.", rich_help_panel=RUN_PANEL)
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Run it again even where it is done.", rich_help_panel=RUN_PANEL)
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Only warnings and errors.", rich_help_panel=OUTPUT_PANEL)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.", rich_help_panel=OUTPUT_PANEL)]
-
-UNIVERSAL = (UsageError, DivergedError, Interrupted)
-"""Errors that all of several launched processes raise alike: the first one says them."""
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """What the shared options say."""
-
-    resolved: Resolved
-    artifacts: Artifacts
-    workers: int
-    dry_run: bool
-    force: bool
-    console: Console
-
-    @property
-    def config(self) -> Config:
-        return self.resolved.config
-
-
-def _shared_options(
-    recipe: RecipeOption = None,
-    config: FileOption = None,
-    set_: SetOption = None,
-    artifacts: ArtifactsOption = Path("artifacts"),
-    workers: WorkersOption = None,
-    processes: ProcessesOption = None,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    json_: JsonOption = False,
-) -> Invocation:
-    from mapnet_cli.jobs.resources import cores
-
-    place = launched() or ALONE
-    console = Console(quiet=quiet or place.rank > 0, as_json=json_ and place.rank == 0)
-    settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]
-    resolved = resolve(recipe, config, settings)
-    return Invocation(resolved, Artifacts(artifacts), cores() if workers is None else workers, dry_run, force, console)
-
-
-RUNNING = ("recipe", "config", "set_", "artifacts", "workers", "dry_run", "force", "quiet", "json_")
-TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", "dry_run", "force", "quiet", "json_")
-LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
-
-
-def command(
-    group: typer.Typer, name: str, options: tuple[str, ...]
-) -> Callable[[Callable[[Invocation], None]], Callable[[Invocation], None]]:
-    """Registers a function of an Invocation as a command with these shared options and mapnet's exit codes."""
-
-    def register(function: Callable[[Invocation], None]) -> Callable[[Invocation], None]:
-        @functools.wraps(function)
-        def run(**values: Any) -> None:
-            try:
-                signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
-                function(_shared_options(**values))
-            except UNIVERSAL as error:
-                _fail(str(error) if (launched() or ALONE).rank == 0 else "", error.exit_code)
-            except MapnetError as error:
-                _fail(str(error), error.exit_code)
-            except KeyboardInterrupt:
-                _fail("interrupted; the same command goes on where it stopped", Interrupted.exit_code)
-            except OSError as error:  # full disk, read-only folder
-                _fail(str(error), MapnetError.exit_code)
-
-        parameters = inspect.signature(_shared_options).parameters
-        signature = inspect.Signature([parameters[option] for option in options])
-        # typer builds the options from the signature; mypy knows no such attribute of a function
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {option: parameters[option].annotation for option in options}
-        group.command(name)(run)
-        return function
-
-    return register
-
-
-def _as_keyboard_interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _fail(message: str, exit_code: int) -> None:
-    if message:
-        Console().error(message)
-    raise typer.Exit(exit_code)
 
 
 def _version(value: bool) -> None:
@@ -259,6 +119,42 @@ def status(invocation: Invocation) -> None:
     for row in rows:
         state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
         invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
+
+
+@command(app, "export", LOOKING)
+def export(
+    invocation: Invocation,
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    method: Annotated[str | None, typer.Option(help="Whose checkpoint; needed where the config has several.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the config's first.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+) -> None:
+    """Write a checkpoint as a Hugging Face folder: BertForMaskedLM, its tokenizer and a model card."""
+    from mapnet_cli.interchange.export import export_checkpoint
+
+    row = export_checkpoint(invocation.config, invocation.artifacts, folder, method, seed, step)
+    if invocation.console.as_json:
+        invocation.console.json(row.to_json())
+        return
+    invocation.console.data(f"{folder}: {row.method}, seed {row.pretrain_seed}, step {row.step:,}")
+
+
+@command(app, "import-hf", IMPORTING)
+def import_hf(
+    invocation: Invocation,
+    folder: Annotated[Path, typer.Argument(help="A BERT that save_pretrained wrote, with its tokenizer.")],
+    name: Annotated[str | None, typer.Option(help="What configs call it. Default: the folder's name.")] = None,
+) -> None:
+    """Read a Hugging Face BERT folder: an encoder to fine-tune, or to go on pretraining from."""
+    from mapnet_cli.interchange.import_hf import import_folder
+
+    row, warnings = import_folder(invocation.artifacts, folder, name)
+    for warning in warnings:
+        invocation.console.warn(warning)
+    if invocation.console.as_json:
+        invocation.console.json(row.to_json())
+        return
+    invocation.console.data(f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}")
 
 
 @command(config_app, "show", LOOKING)

@@ -14,6 +14,13 @@ BINARY_METRICS = ("accuracy", "f1", "mcc")
 DEFAULT_METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
 
 
+def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
+    """Returns (method, pretraining seed, step) of every encoder of the grid; an import's are (its name, 0, 0)."""
+    pretrain = config.pretrain
+    milestones = [(m, s, step) for m in config.methods for s in pretrain.seeds for step in pretrain.milestone_steps()]
+    return milestones + [(name, 0, 0) for name in config.imports]
+
+
 def metrics_by_task(config: Config) -> dict[str, str]:
     """Returns the metric that scores each task of the config."""
     chosen = config.finetune.metrics

@@ -9,6 +9,7 @@ the old results, and nothing stale can be taken for fresh.
 import hashlib
 import json
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -16,12 +17,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, read_json, sha256, write_json
+from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256, write_json
 from mapnet_cli.config import Config, Source
-from mapnet_cli.errors import InputError
+from mapnet_cli.errors import InputError, UsageError
 
 # Raised when a stage's output changes for the same settings.
-FORMATS = {"text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1}
+FORMATS = {
+    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1, "import": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,12 @@ class Lineage:
         # a grid of 10,240 runs asks for these again and again
         self.pretraining = cache(self._pretraining)
         self.task = cache(self._task)
+        self.imported = cache(self._imported)
 
     @cached_property
     def text(self) -> Artefact:
         """Cleaned, segmented, tokenised, lower-cased sentences."""
-        corpus = self.config.corpus.results_view()
+        corpus = self.config.corpus.results_view() | {"lowercase": self.config.corpus.preparation}
         names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
         sources = [
             source.results_view() | {"path": "", "content": self._digests.source(source)}
@@ -59,7 +63,7 @@ class Lineage:
     def corpus(self) -> Artefact:
         """Vocabulary and token shards."""
         corpus = self.config.corpus.results_view()
-        names = (
+        names = {
             "vocab_size",
             "bpe_sample_words",
             "blocks",
@@ -67,15 +71,36 @@ class Lineage:
             "cross_documents",
             "validation_every",
             "seed",
-        )
+        }
+        if corpus["tokenizer"]:
+            corpus["tokenizer"] = self.imported(corpus["tokenizer"]).result["tokenizer_fingerprint"]
+            names = names - {"vocab_size", "bpe_sample_words", "seed"} | {"tokenizer"}
         return _artefact("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
+
+    def _imported(self, name: str) -> Marker:
+        """An imported encoder by its name, with or without its digits; raises UsageError unless there is just one."""
+        folder = self.artifacts.path("import")
+        known = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
+        found = [key for key in known if key == name or re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", key)]
+        if not found:
+            there = f"; there are {', '.join(known)}" if known else ""
+            raise UsageError(f"there is no import {name!r} in {folder}: make it with `mapnet import-hf`{there}")
+        if len(found) > 1:
+            raise UsageError(f"several imports are called {name!r}: choose one of {', '.join(found)}")
+        marker = self.artifacts.marker(f"import/{found[0]}")
+        assert marker is not None
+        return marker
 
     def _pretraining(self, method: str, seed: int) -> Artefact:
         """One model trained by one method from one seed, all milestones."""
         config = self.config
         settings = config.pretrain.results_view()
         del settings["seeds"]
-        parts = [self.corpus.fingerprint, config.encoder.results_view(), config.method[method].results_view(), settings]
+        how = config.method[method].results_view()
+        start = how.pop("start")
+        parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
+        if start:
+            parts.append({"start": self.imported(start).fingerprint})
         if config.method[method].objective != "none":
             parts.append(config.proposal.results_view())
         return _artefact(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
@@ -85,19 +110,29 @@ class Lineage:
         """The built-in probe tasks in GLUE's file layout."""
         return _artefact("finetune-glue/probe-", "probe", self.config.finetune.seed, _python())
 
-    def _task(self, name: str) -> Artefact:
-        """One GLUE task, tokenised with the corpus's vocabulary."""
+    def _task(self, name: str, imported: str = "") -> Artefact:
+        """One GLUE task, tokenised with the corpus's vocabulary, or with an import's."""
         finetune = self.config.finetune
+        if imported:
+            facts = self.imported(imported).result
+            vocabulary, length = facts["tokenizer_fingerprint"], facts["encoder"]["max_length"]
+        else:
+            vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
         data = self.probe.fingerprint if self.uses_probe else self._digests.folder(Path(finetune.data) / name)
         return _artefact(
-            f"finetune-glue/tasks/{name}-", "task", name, data, self.corpus.fingerprint,
-            self.config.encoder.max_length, finetune.max_train_examples,
-        )  # fmt: skip
+            f"finetune-glue/tasks/{name}-", "task", name, data, vocabulary, length, finetune.max_train_examples
+        )
+
+    def main_task(self, name: str) -> Artefact:
+        """The task as the methods see it; where there are none, as the first import does."""
+        return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
     def finetuning(
         self, method: str, pretrain_seed: int, step: int, task: str, batch_size: int, lr: float, seed: int
     ) -> Artefact:
         """One fine-tuning run."""
+        imported = method if method in self.config.imports else ""
+        start = self.imported(method) if imported else self.pretraining(method, pretrain_seed)
         settings = self.config.finetune.results_view()
         for swept in (
             "data",
@@ -113,13 +148,13 @@ class Lineage:
             del settings[swept]
         return _artefact(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/batch{batch_size}-lr{lr:g}-seed{seed}-",
-            "finetuning", self.pretraining(method, pretrain_seed).fingerprint, step, self.task(task).fingerprint,
+            "finetuning", start.fingerprint, step, self.task(task, imported).fingerprint,
             batch_size, lr, seed, settings,
         )  # fmt: skip
 
     def baseline(self, task: str) -> Artefact:
         """Majority class and bag of words on one task."""
-        return _artefact(f"finetune-glue/baselines/{task}-", "baseline", self.task(task).fingerprint)
+        return _artefact(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
     @property
     def uses_probe(self) -> bool:
@@ -133,6 +168,11 @@ class Lineage:
 def fingerprint(*parts: Any) -> str:
     """Returns the SHA-256 of the parts' canonical JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def import_artefact(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> Artefact:
+    """An imported encoder, by its content: sizes, and the SHA-256 of its weights and of its tokenizer."""
+    return _artefact(f"import/{name}-", "import", sizes, weights, tokenizer)
 
 
 def _artefact(prefix: str, kind: str, *parts: Any) -> Artefact:

@@ -121,3 +121,20 @@ class Baseline(Row):
     task: str
     name: str
     metrics: dict[str, float]
+
+
+class Imported(Row):
+    """An encoder that came from Hugging Face, with its head and tokenizer, under mapnet's names and ids."""
+
+    name: str
+    path: str
+    """Folder below the artifact directory."""
+    encoder: dict[str, int | float]
+    """Sizes and dropouts, by the config's names of them."""
+    vocab_size: int
+    fingerprint: str
+    """SHA-256 of the weights."""
+    tokenizer: str
+    """File below the artifact directory."""
+    tokenizer_fingerprint: str
+    """SHA-256 of the tokenizer."""

@@ -14,8 +14,8 @@ FLOORS = [
     {"artifacts", "glue", "layers"},
     {"lineage"},
     {"text", "model", "masking", "training", "jobs"},
-    {"prepare_corpus", "pretrain", "finetune_glue", "report"},
-    {"stages", "doctor"},
+    {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange"},
+    {"stages", "doctor", "options"},
     {"cli"},
     {"__main__"},
 ]

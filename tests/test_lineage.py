@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError
 from mapnet_cli.layers import flatten
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage import Lineage, import_artefact
+from mapnet_cli.records import Imported
 from tests.conftest import small_config
 
 WHAT: dict[str, Callable[[Lineage], str]] = {
@@ -26,6 +27,17 @@ AFTER_TEXT = EVERYTHING - {"text"}
 MODELS = {"bert", "mapnet", "bert run", "mapnet run"}
 
 
+@pytest.fixture(autouse=True)
+def tiny(artifacts: Artifacts) -> None:
+    """An import of this name."""
+    artefact = import_artefact("tiny", {"layers": 1}, "weights", "tokenizer")
+    row = Imported(
+        name="tiny", path=artefact.key, encoder={"layers": 1, "max_length": 20}, vocab_size=9, fingerprint="weights",
+        tokenizer="t.json", tokenizer_fingerprint="tokenizer",
+    )  # fmt: skip
+    artifacts.publish(Marker(artefact.key, artefact.fingerprint, row.to_json()))
+
+
 def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
     before, after = (Lineage(small_config(*more), artifacts) for more in ((), overrides))
     return {name for name, get in WHAT.items() if get(before) != get(after)}
@@ -36,6 +48,7 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
     [
         ("corpus.cleanup.min_chars=40", EVERYTHING),
         ("corpus.lowercase=never", EVERYTHING),
+        ("corpus.tokenizer=tiny", EVERYTHING),
         ("corpus.vocab_size=301", AFTER_TEXT),
         ("corpus.block_length=15", AFTER_TEXT),
         ("encoder.layers=2", MODELS),
@@ -43,12 +56,14 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("proposal.layers=2", {"mapnet", "mapnet run"}),
         ("method.mapnet.ratio_clip=0.3", {"mapnet", "mapnet run"}),
         ("method.bert.mask_rate=0.3", {"bert", "bert run"}),
+        ("method.bert.start=tiny", {"bert", "bert run"}),
         ("pretrain.peak_lr=2e-3", MODELS),
         ("finetune.epochs=2", {"bert run", "mapnet run"}),
         ("finetune.max_train_examples=5", {"task", "bert run", "mapnet run"}),
         ("finetune.seeds=[1,2]", set()),
         ('finetune.tasks=["RTE"]', set()),
         ("finetune.epoch=last", set()),
+        ('imports=["tiny"]', set()),
         ("pretrain.seeds=[1,2]", set()),
         ("pretrain.threads=2", set()),
         ("pretrain.log_every=3", set()),
@@ -80,6 +95,7 @@ def _another(key: str, value: object) -> str:
     choices = {
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
         "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.mapnet.proposal_precision": "bfloat16",
+        "corpus.tokenizer": "tiny", "method.mapnet.start": "tiny",
         "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
         "method.mapnet.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",

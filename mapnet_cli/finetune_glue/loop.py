@@ -60,7 +60,8 @@ def encoder_weights(folder: Path) -> tuple[dict[str, Tensor], int]:
     try:
         tensors, facts = load_checkpoint(folder)
     except DamagedError as error:
-        raise DamagedError(f"{error}: run `mapnet pretrain --force` with the same options") from None
+        again = "run `mapnet pretrain --force` with the same options, or `mapnet import-hf` for an import"
+        raise DamagedError(f"{error}: {again}") from None
     weights = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
     return weights, int(facts["vocab_size"])
 

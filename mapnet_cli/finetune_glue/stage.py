@@ -4,15 +4,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, Marker, read_json
-from mapnet_cli.config import Config
+from mapnet_cli.artifacts import Artifacts, read_json
+from mapnet_cli.config import Config, Transformer
 from mapnet_cli.errors import DamagedError
 from mapnet_cli.finetune_glue.grid import GridRun, grid
 from mapnet_cli.finetune_glue.tasks import TASKS, Examples, read_examples
 from mapnet_cli.glue import metrics_by_task
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
+from mapnet_cli.records import Checkpoint, FinetuneRun, Imported, TaskFacts
 
 PRELOAD = ("torch", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
 
@@ -37,11 +37,14 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
                 ],
             )
         )
-    phases.append(Phase("tasks", [_task_job(config, lineage, name) for name in names], "task"))
+    imports = ("", *config.imports) if config.methods else config.imports
+    tasks = [_task_job(config, lineage, name, imported) for imported in imports for name in names]
+    # imports may share a tokenizer, and then its tasks
+    phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
     if config.finetune.baselines:
         jobs = []
         for name in names:
-            artefact, data = lineage.baseline(name), lineage.task(name).key
+            artefact, data = lineage.baseline(name), lineage.main_task(name).key
             jobs.append(Job(artefact.key, artefact.fingerprint, run_baseline, {"task": name, "data": data}, (data,)))
         phases.append(Phase("baselines", jobs, "task"))
     phases.append(Phase("finetune", [_run_job(config, lineage, run) for run in grid(config)], "run"))
@@ -53,27 +56,33 @@ def check(config: Config) -> None:
     metrics_by_task(config)
 
 
-def _task_job(config: Config, lineage: Lineage, name: str) -> Job:
+def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job:
+    """`imported` names the import whose tokenizer it is; "": the corpus's."""
     folder = lineage.artifacts.path(lineage.probe.key) if lineage.uses_probe else Path(config.finetune.data)
-    manifest = f"{lineage.corpus.key}/manifest"
+    artefact = lineage.task(name, imported) if imported else lineage.task(name)
+    source = lineage.imported(imported).key if imported else f"{lineage.corpus.key}/manifest"
+    length = lineage.imported(imported).result["encoder"]["max_length"] if imported else config.encoder.max_length
     args = {
         "task": name,
         "folder": folder / name,
         "probe": lineage.uses_probe,
-        "key": lineage.task(name).key,
-        "manifest": manifest,
-        "lowercase": config.corpus.lowercase,
-        "max_length": config.encoder.max_length,
+        "key": artefact.key,
+        "source": source,
+        "lowercase": "none" if imported else config.corpus.preparation,
+        "max_length": length,
         "max_train_examples": config.finetune.max_train_examples,
     }
-    needs = (manifest, lineage.probe.key) if lineage.uses_probe else (manifest,)
-    return Job(lineage.task(name).key, lineage.task(name).fingerprint, prepare_task, args, needs)
+    needs = (source, lineage.probe.key) if lineage.uses_probe else (source,)
+    return Job(artefact.key, artefact.fingerprint, prepare_task, args, needs)
 
 
 def _run_job(config: Config, lineage: Lineage, run: GridRun) -> Job:
     artefact = lineage.finetuning(**asdict(run))
-    milestone = f"{lineage.pretraining(run.method, run.pretrain_seed).key}/step{run.step}"
-    data = lineage.task(run.task).key
+    if run.method in config.imports:
+        milestone, data = lineage.imported(run.method).key, lineage.task(run.task, run.method).key
+    else:
+        milestone = f"{lineage.pretraining(run.method, run.pretrain_seed).key}/step{run.step}"
+        data = lineage.task(run.task).key
     args = {"run": run, "milestone": milestone, "data": data, "config": config}
     return Job(artefact.key, artefact.fingerprint, run_finetuning, args, (milestone, data))
 
@@ -95,18 +104,19 @@ def prepare_task(
     folder: Path,
     probe: bool,
     key: str,
-    manifest: str,
+    source: str,
     lowercase: str,
     max_length: int,
     max_train_examples: int,
 ) -> Output:
-    """Reads a task's files, checks them, and writes them as token ids."""
+    """Reads a task's files, checks them, and writes them as token ids; `source` is the key whose tokenizer it is."""
     from mapnet_cli.finetune_glue import tokenised
 
-    marker = artifacts.marker(manifest)
+    marker = artifacts.marker(source)
     assert marker is not None
-    _verify_tokenizer(artifacts, marker)
-    tokenizer = artifacts.path(CorpusManifest(**marker.result).tokenizer)
+    name = marker.result["tokenizer"]
+    artifacts.verify(replace(marker, files={name: marker.files[name]}))  # is it still the one it was?
+    tokenizer = artifacts.path(name)
     spec = TASKS[task]
     notes, files, counts, official = [], [], {}, True
     for split, file in {"train": spec.train, **{f"dev{suffix}": name for suffix, name in spec.dev.items()}}.items():
@@ -138,12 +148,6 @@ def prepare_task(
     return Output(files, facts.to_json())
 
 
-def _verify_tokenizer(artifacts: Artifacts, manifest: Marker) -> None:
-    """Raises DamagedError if the tokenizer isn't the one that the corpus was made with."""
-    name = CorpusManifest(**manifest.result).tokenizer
-    artifacts.verify(replace(manifest, files={name: manifest.files[name]}))
-
-
 def _load(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:
     from mapnet_cli.finetune_glue import tokenised
 
@@ -171,12 +175,14 @@ def run_finetuning(
     device = choose_device(config.finetune.device)
     marker = artifacts.marker(milestone)
     assert marker is not None
-    checkpoint = Checkpoint(**marker.result)
+    kind = Imported if run.method in config.imports else Checkpoint
+    checkpoint = kind(**marker.result)
+    encoder = Transformer.model_validate(checkpoint.encoder) if isinstance(checkpoint, Imported) else config.encoder
     if read_json(artifacts.path(f"{checkpoint.path}/facts.json"))["sha256"] != checkpoint.fingerprint:
-        raise DamagedError(f"{checkpoint.path} is not what its record names: run `mapnet pretrain --force`")
+        raise DamagedError(f"{checkpoint.path} is not what its record names: make it again (`mapnet pretrain --force`)")
     train, dev = _load(artifacts, run.task, data)
     epochs, failure = fine_tune(
-        TASKS[run.task], train, dev, artifacts.path(checkpoint.path), config.encoder, config.finetune,
+        TASKS[run.task], train, dev, artifacts.path(checkpoint.path), encoder, config.finetune,
         Setting(run.batch_size, run.lr, run.seed), device,
     )  # fmt: skip
     row = FinetuneRun(

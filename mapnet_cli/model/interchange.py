@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mapnet_cli.model.pretraining import PretrainingModel
 
+Weights = dict[str, Tensor]
 _LAYER = {
     "attention.out": "attention.output.dense",
     "attention_norm": "attention.output.LayerNorm",
@@ -18,9 +19,11 @@ _LAYER = {
 }
 _EMBEDDINGS = "bert.embeddings"
 _HEAD = "cls.predictions"
+TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias")
+"""Second names: the decoder is the word embeddings, its bias the head's."""
 
 
-def to_hugging_face(model: PretrainingModel) -> dict[str, Tensor]:
+def to_hugging_face(model: PretrainingModel) -> Weights:
     """Returns the encoder and MLM head as `BertForMaskedLM`'s state dict; the vocabulary's padding is cut."""
     state = model.state_dict()
     vocab = model.encoder.vocab_size
@@ -48,7 +51,22 @@ def to_hugging_face(model: PretrainingModel) -> dict[str, Tensor]:
     return {name: value.clone().contiguous() for name, value in out.items()}
 
 
-def from_hugging_face(state: dict[str, Tensor], model: PretrainingModel) -> None:
+def standard_names(state: Weights) -> Weights:
+    """Returns the weights of any BERT checkpoint under `BertForMaskedLM`'s names.
+
+    Bare `BertModel`s have no prefix, old files call LayerNorm's weights gamma and beta, and some
+    have the head's bias under its tied name only.
+    """
+    out = {}
+    for name, tensor in state.items():
+        name = name.removesuffix(".gamma") + ".weight" if name.endswith("LayerNorm.gamma") else name
+        name = name.removesuffix(".beta") + ".bias" if name.endswith("LayerNorm.beta") else name
+        out[f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name] = tensor
+    bias, tied = f"{_HEAD}.bias", f"{_HEAD}.decoder.bias"
+    return {bias: out[tied], **out} if tied in out and bias not in out else out
+
+
+def from_hugging_face(state: Weights, model: PretrainingModel) -> None:
     """Copies a `BertForMaskedLM` state dict into the encoder and MLM head. Raises KeyError for a missing weight."""
     words = state[f"{_EMBEDDINGS}.word_embeddings.weight"]
     padding = model.encoder.tokens.num_embeddings - len(words)

@@ -53,7 +53,8 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
         return []
     slices = input_slices(config)
     keys = _Keys(lineage.text, lineage.corpus, len(slices))
-    return _text_phases(config, keys, slices) + _corpus_phases(config, keys)
+    imported = lineage.imported(config.corpus.tokenizer).key if config.corpus.tokenizer else ""
+    return _text_phases(config, keys, slices) + _corpus_phases(config, keys, imported)
 
 
 def summary(config: Config, artifacts: Artifacts) -> list[str]:
@@ -135,20 +136,20 @@ def _text_phases(config: Config, keys: _Keys, slices: list[Slice]) -> list[Phase
         _job(
             keys.text, key, segment_slice, [clean_key, keys.keep],
             output=key, clean=clean_key, keep=f"{keys.keep}-{number:05}.npy",
-            pipeline=corpus.spacy_pipeline, lowercase=corpus.lowercase,
+            pipeline=corpus.spacy_pipeline, lowercase=corpus.preparation,
         )
         for number, (key, clean_key) in enumerate(zip(keys.sentences, keys.clean, strict=True))
     ]  # fmt: skip
     return [Phase("clean", clean, "slice"), Phase("deduplicate", [keep]), Phase("sentences", sentences, "slice")]
 
 
-def _corpus_phases(config: Config, keys: _Keys) -> list[Phase]:
+def _corpus_phases(config: Config, keys: _Keys, imported: str) -> list[Phase]:
     corpus = config.corpus
     vocabulary = _job(
         keys.corpus, keys.vocabulary, train_vocabulary, [*keys.clean, keys.keep, *keys.sentences],
         tokenizer=keys.tokenizer, clean=keys.clean, deduplicate=keys.keep, sentences=keys.sentences,
         vocab_size=corpus.vocab_size, sample_words=corpus.bpe_sample_words,
-        validation_every=corpus.validation_every, seed=corpus.seed,
+        validation_every=corpus.validation_every, seed=corpus.seed, imported=imported,
     )  # fmt: skip
     encode = [
         _job(
@@ -166,7 +167,7 @@ def _corpus_phases(config: Config, keys: _Keys) -> list[Phase]:
         [*keys.clean, keys.keep, *keys.sentences, keys.vocabulary, *keys.encode],
         clean=keys.clean, deduplicate=keys.keep, sentences=keys.sentences, vocabulary=keys.vocabulary,
         encode=keys.encode, train=keys.train, validation=keys.validation, tokenizer=keys.tokenizer,
-        vocab_size=corpus.vocab_size, block_length=corpus.block_length,
+        vocab_size=0 if imported else corpus.vocab_size, block_length=corpus.block_length,
     )  # fmt: skip
     return [Phase("vocabulary", [vocabulary]), Phase("encode", encode, "slice"), Phase("manifest", [manifest])]
 

@@ -25,8 +25,11 @@ def train_vocabulary(
     sample_words: int,
     validation_every: int,
     seed: int,
+    imported: str,
 ) -> Output:
     """Writes the tokenizer under the key `tokenizer`; the other strings are keys of earlier phases.
+
+    Where `imported` is the key of an import, the tokenizer is a copy of its own.
 
     The result also says the number of each slice's first document in the whole corpus.
 
@@ -36,10 +39,14 @@ def train_vocabulary(
     documents = sum(result["documents"] for result in counts)
     if documents < validation_every:
         raise InputError(_too_little(documents, validation_every, dropped(artifacts, clean, deduplicate)))
-    words = sum(result["words"] for result in counts)
-    lines = list(_sample(artifacts, report, sentences, sample_words / words, seed))
+    lines: list[str] = []
+    if imported:
+        trained = bpe.load(artifacts.path(finished(artifacts, imported).result["tokenizer"]))
+    else:
+        words = sum(result["words"] for result in counts)
+        lines = list(_sample(artifacts, report, sentences, sample_words / words, seed))
+        trained = bpe.train(lines, vocab_size)
     file = artifacts.path(tokenizer)
-    trained = bpe.train(lines, vocab_size)
     with publishing(file) as temporary:
         trained.save(str(temporary))
     first = [0, *accumulate(result["documents"] for result in counts)][:-1]

@@ -70,12 +70,12 @@ def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> l
     for token, q, masked in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), strict=True):
         if token in (PAD, CLS, SEP):
             continue
-        piece = tokenizer.id_to_token(token)
-        if words and not piece.startswith((bpe.SPACE, "[")):
+        text, begins = bpe.word_part(tokenizer, token)
+        if words and not begins:
             last = words[-1]
             words[-1] = MaskedWord(
-                text=last.text + piece, probability=last.probability + q, masked=last.masked or masked
+                text=last.text + text, probability=last.probability + q, masked=last.masked or masked
             )
         else:
-            words.append(MaskedWord(text=piece.removeprefix(bpe.SPACE), probability=q, masked=masked))
+            words.append(MaskedWord(text=text, probability=q, masked=masked))
     return words

@@ -9,6 +9,7 @@ from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.resources import cores, visible_gpus
 from mapnet_cli.jobs.torchrun import run_on_processes
 from mapnet_cli.lineage import Lineage
+from mapnet_cli.pretrain.start import start_from, start_key
 from mapnet_cli.records import CorpusManifest
 
 PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
@@ -22,11 +23,13 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     trainings = [(method, seed) for method in config.methods for seed in config.pretrain.seeds]
     side_by_side = 1 if gpus else max(1, min(workers // processes, len(trainings)))
     threads = config.pretrain.threads or max(1, cores() // (side_by_side * processes))
+    starts = {name: start_key(lineage, name) for name in config.methods}
     jobs = []
     for method, seed in trainings:
         artefact = lineage.pretraining(method, seed)
         args: dict[str, Any] = {"config": config, "method": method, "seed": seed, "key": artefact.key}
         args |= {"threads": threads, "fingerprint": artefact.fingerprint, "corpus": lineage.corpus.key}
+        args |= {"start": starts[method]}
         needs = (f"{lineage.corpus.key}/manifest",)
         if processes == 1:
             jobs.append(Job(artefact.key, artefact.fingerprint, pretrain, args, needs))
@@ -73,8 +76,9 @@ def pretrain(
     fingerprint: str,
     corpus: str,
     threads: int,
+    start: str,
 ) -> Output:
-    """Trains one model to its last milestone, going on from its newest checkpoint."""
+    """Trains one model to its last milestone, going on from its newest checkpoint; `start` is an import's key or ""."""
     import torch
 
     from mapnet_cli import world
@@ -94,6 +98,8 @@ def pretrain(
     proposal = config.proposal if config.method[method].objective != "none" else None
     model = PretrainingModel(config.encoder, manifest.vocab_size, proposal)
     model.reset(seed)
+    if start:
+        start_from(artifacts, start, model)
     model.to(device)
     optimizer = build_adamw(model, config.pretrain)
     run = Run(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)

@@ -37,10 +37,9 @@ class Comparison:
 
 def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]:
     """Returns the comparison of every other method with the first by (method, step), where paired runs exist."""
-    reference, *others = config.methods
     compared = {
-        (method, step): _paired(config, scores, method, reference, step)
-        for method in others
+        (method, step): _paired(config, scores, method, config.methods[0], step)
+        for method in config.methods[1:]
         for step in config.pretrain.milestone_steps()
     }
     return {place: comparison for place, comparison in compared.items() if comparison is not None}

@@ -10,8 +10,18 @@ from pydantic import ValidationError
 from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DamagedError
+from mapnet_cli.glue import fine_tuned
 from mapnet_cli.lineage import Lineage, fingerprint
-from mapnet_cli.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun, ProposedMasks, Row, TaskFacts
+from mapnet_cli.records import (
+    Baseline,
+    Checkpoint,
+    CorpusManifest,
+    FinetuneRun,
+    Imported,
+    ProposedMasks,
+    Row,
+    TaskFacts,
+)
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
 
@@ -27,6 +37,7 @@ class Results:
     """Of all inputs and settings together; it names no file path of this machine."""
     manifest: CorpusManifest | None = None
     checkpoints: Mapping[tuple[str, int, int], Checkpoint] = field(default_factory=dict)
+    imports: tuple[Imported, ...] = ()
     masks: Mapping[tuple[str, int, int], ProposedMasks] = field(default_factory=dict)
     runs: tuple[FinetuneRun, ...] = ()
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
@@ -36,19 +47,17 @@ class Results:
 
     @property
     def expected_checkpoints(self) -> list[tuple[str, int, int]]:
-        pretrain = self.config.pretrain
-        return [
-            (m, s, step) for m in self.config.methods for s in pretrain.seeds for step in pretrain.milestone_steps()
-        ]
+        return [place for place in fine_tuned(self.config) if place[0] not in self.config.imports]
 
     @property
     def expected_runs(self) -> int:
-        return len(self.expected_checkpoints) * len(self.config.finetune.tasks) * runs_of_a_task(self.config)
+        return len(fine_tuned(self.config)) * len(self.config.finetune.tasks) * runs_of_a_task(self.config)
 
     @property
     def foreign_runs(self) -> int:
         """Runs that started from other weights than the checkpoint that now stands under the same name."""
         stands = {place: checkpoint.fingerprint for place, checkpoint in self.checkpoints.items()}
+        stands |= {(name, 0, 0): row.fingerprint for name, row in zip(self.config.imports, self.imports, strict=True)}
         places = ((stands.get((r.method, r.pretrain_seed, r.step)), r.checkpoint) for r in self.runs)
         return sum(here is not None and here != there for here, there in places)
 
@@ -81,7 +90,7 @@ def gather(config: Config, artifacts: Artifacts) -> Results:
             if (drawn := _masks(artifacts, marker)) is not None:
                 masks[place] = drawn
     for task in config.finetune.tasks:
-        if marker := read(lineage.task(task).key):
+        if marker := read(lineage.main_task(task).key):
             tasks[task] = _row(TaskFacts, marker.key, marker.result)
         if config.finetune.baselines and (marker := read(lineage.baseline(task).key)):
             baselines += [_row(Baseline, marker.key, row) for row in marker.result.get("rows", [])]
@@ -93,6 +102,7 @@ def gather(config: Config, artifacts: Artifacts) -> Results:
         fingerprint=_fingerprint(config, lineage),
         manifest=_row(CorpusManifest, manifest.key, manifest.result) if manifest else None,
         checkpoints=checkpoints,
+        imports=tuple(Imported(**lineage.imported(name).result) for name in config.imports),
         masks=masks,
         runs=runs,
         tasks=tasks,
@@ -124,7 +134,7 @@ def missing(results: Results) -> list[str]:
     """Returns one line for each kind of record that is not there yet, with counts."""
     config = results.config
     lines = []
-    if results.manifest is None:
+    if results.manifest is None and config.methods:
         lines.append("the corpus manifest")
     if absent := [place for place in results.expected_checkpoints if place not in results.checkpoints]:
         by_method = ", ".join(f"{name} {sum(p[0] == name for p in absent)}" for name in config.methods)
@@ -140,7 +150,7 @@ def missing(results: Results) -> list[str]:
 
 def next_command(results: Results) -> str:
     """Returns the command that makes what is missing first, "" if nothing is."""
-    if results.manifest is None:
+    if results.manifest is None and results.config.methods:
         return "mapnet prepare-corpus"
     if len(results.checkpoints) < len(results.expected_checkpoints):
         return "mapnet pretrain"
@@ -157,7 +167,7 @@ def _checkpoint_keys(config: Config, lineage: Lineage) -> Iterator[tuple[tuple[s
 
 def _run_keys(config: Config, lineage: Lineage) -> Iterator[str]:
     grid = config.finetune
-    for (method, pretrain_seed, step), _ in _checkpoint_keys(config, lineage):
+    for method, pretrain_seed, step in fine_tuned(config):
         for task in grid.tasks:
             for batch_size in grid.batch_sizes:
                 for lr in grid.learning_rates:
@@ -187,7 +197,8 @@ def _row(kind: type[RowType], key: str, value: Any) -> RowType:
 
 def _fingerprint(config: Config, lineage: Lineage) -> str:
     finetune = config.finetune.results_view() | {"data": "probe" if lineage.uses_probe else "glue"}
-    trainings = [
+    encoders = [
         lineage.pretraining(method, seed).fingerprint for method in config.methods for seed in config.pretrain.seeds
     ]
-    return fingerprint(trainings, [lineage.task(task).fingerprint for task in config.finetune.tasks], finetune)
+    encoders += [lineage.imported(name).fingerprint for name in config.imports]
+    return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in config.finetune.tasks], finetune)

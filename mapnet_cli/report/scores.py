@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mapnet_cli.config import Config
-from mapnet_cli.glue import metrics_by_task
+from mapnet_cli.glue import fine_tuned, metrics_by_task
 from mapnet_cli.report.gather import Results, runs_of_a_task
 from mapnet_cli.report.grid import (
     Column,
@@ -87,7 +87,10 @@ class Average:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of a config. Cells are keyed by (method, step, column), averages by (method, step)."""
+    """All scores of a config. Cells are keyed by (method, step, column), averages by (method, step).
+
+    An import is keyed as a method at step 0.
+    """
 
     columns: tuple[Column, ...]
     metrics: Mapping[str, str]
@@ -109,17 +112,15 @@ def score(results: Results) -> Scores:
     columns = columns_of(metrics)
     baselines = baseline_scores(results, columns)
     grids = run_grids(results, columns, baselines)
-    steps = config.pretrain.milestone_steps()
+    rows = dict.fromkeys((method, step) for method, _, step in fine_tuned(config))
     cells = {
         (method, step, column.name): _task_score(config, grids, method, step, column)
-        for method in config.methods
-        for step in steps
+        for method, step in rows
         for column in columns
     }
     averages = {
         (method, step): _average(results, {c: cells[method, step, c.name] for c in columns}, method, step)
-        for method in config.methods
-        for step in steps
+        for method, step in rows
     }
     return Scores(columns, metrics, grids, cells, averages, baselines)
 
@@ -138,7 +139,8 @@ def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: 
     chosen: dict[Seeds, RunScore] = {}
     settings, means = [], []
     everything: list[RunScore] = []
-    for pretrain_seed in config.pretrain.seeds:
+    pretrain_seeds = [seed for name, seed, at in fine_tuned(config) if (name, at) == (method, step)]
+    for pretrain_seed in pretrain_seeds:
         grid = grids.get((method, pretrain_seed, step, column.name), {})
         everything += [s for seeds in grid.values() for s in seeds.values()]
         setting = best_setting(grids.get((method, pretrain_seed, step, column.chooser), {}))
@@ -149,7 +151,7 @@ def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: 
     counts = TaskScore(
         runs=len(everything),
         failed=sum(s.failed for s in everything),
-        missing=runs_of_a_task(config) * len(config.pretrain.seeds) - len(everything),
+        missing=runs_of_a_task(config) * len(pretrain_seeds) - len(everything),
     )
     if not chosen:
         return counts

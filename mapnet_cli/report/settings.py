@@ -42,9 +42,11 @@ def table1(config: Config) -> list[tuple[str, str, str]]:
     encoder = (
         f"{config.encoder.layers} layers, H {config.encoder.hidden}, A {config.encoder.heads}, FFN {config.encoder.ffn}"
     )
+    imported = config.corpus.tokenizer
+    vocabulary = f"{imported}'s, imported" if imported else f"{config.corpus.vocab_size:,}"
     return [(name, value, theirs) for (name, value), theirs in zip(ours.items(), paper, strict=True)] + [
         ("Encoder (section 4.1)", encoder, "12 layers, H 768, A 12, FFN 3072"),
-        ("Vocabulary (section 4.1.1)", f"{config.corpus.vocab_size:,}", "32,678"),
+        ("Vocabulary (section 4.1.1)", vocabulary, "32,678"),
     ]
 
 

@@ -12,6 +12,7 @@ from mapnet_cli.report.wording import (
     MISSING_MARK,
     PROBE,
     average_name,
+    import_notes,
     is_probe,
     label,
     score_notes,
@@ -44,6 +45,9 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
         averages = [scores.averages[method, step] for step in steps]
         cells = [_average_cell(average, len(scores.columns)) for average in averages]
         rows.append((Cell(label(method), method), *cells, *_cost_cells(averages[-1])))
+    for name in config.imports:
+        score = _average_cell(scores.averages[name, 0], len(scores.columns))
+        rows.append((Cell(name, name), *[plain(None)] * (len(steps) - 1), score, *[plain(None)] * 3))
     for method in config.methods[1:]:
         name = f"{method} minus {config.methods[0]}"
         shown = f"{label(method)} minus {label(config.methods[0])}, paired"
@@ -55,7 +59,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
             rows.append((Cell(f"{label(method)} (paper)", f"{method} (paper)"), *cells, *[plain(None)] * 3))
     columns = ("Model", *map(short_steps, steps), "Tokens", "FLOPs", "Hours")
     cost_note = f"Tokens, FLOPs and hours: pretraining of one model up to {short_steps(steps[-1])} steps."
-    notes = [*score_notes(results, scores), cost_note, *([DEFINITION] if comparisons else [])]
+    notes = [*score_notes(results, scores), *import_notes(results), cost_note, *([DEFINITION] if comparisons else [])]
     title = f"Table 3: {average_name(config, scores)}"
     return Table("table3", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
 
@@ -63,7 +67,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
 def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int], Comparison]) -> Table:
     """Each method and checkpoint: the score beside what it cost, and the first method's score at equal cost."""
     config = results.config
-    first = label(config.methods[0])
+    first = label(config.methods[0]) if config.methods else "first method"
     rows = []
     for method in config.methods:
         for step in config.pretrain.milestone_steps():
@@ -107,6 +111,9 @@ def task_table(results: Results, scores: Scores) -> Table:
             cells = [_task_cell(scores.cells[method, step, column.name]) for column in scores.columns]
             average = _average_cell(scores.averages[method, step], len(scores.columns))
             rows.append((Cell(label(method), method), Cell(short_steps(step), step), *cells, average))
+    for name in config.imports:
+        cells = [_task_cell(scores.cells[name, 0, column.name]) for column in scores.columns]
+        rows.append((Cell(name, name), plain(None), *cells, _average_cell(scores.averages[name, 0], len(cells))))
     for name in dict.fromkeys(name for name, _ in scores.baselines):
         values = [scores.baselines.get((name, column.name)) for column in scores.columns]
         values.append(baseline_average(scores, name))

@@ -58,6 +58,17 @@ def task_notes(results: Results) -> list[str]:
     return notes
 
 
+def import_notes(results: Results) -> list[str]:
+    """Returns what came from elsewhere: rows of imports, and methods that start from one."""
+    config = results.config
+    names = ", ".join(config.imports)
+    own = "imported, fine-tuned with its own tokenizer, its pretraining unknown here"
+    notes = [f"{names}: {own}; the score stands in the last column of steps."] if names else []
+    starts = {method: config.method[method].start for method in config.methods}
+    cost = "whose own pretraining is not in the cost"
+    return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]
+
+
 def score_notes(results: Results, scores: Scores) -> list[str]:
     """Returns what every table of scores has to say: the data, the aggregation, what failed and what is missing."""
     finetune = results.config.finetune

@@ -63,6 +63,17 @@ def encode(tokenizer: Tokenizer, lines: Sequence[str]) -> Iterator[list[int]]:
         yield encoding.ids
 
 
+def word_part(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
+    """Returns a token's text without its mark, and whether a word begins with it.
+
+    Metaspace marks the first piece of a word, WordPiece (an imported tokenizer) all the others.
+    """
+    piece = str(tokenizer.id_to_token(token))
+    if isinstance(tokenizer.model, models.WordPiece):
+        return piece.removeprefix("##"), not piece.startswith("##")
+    return piece.removeprefix(SPACE), piece.startswith((SPACE, "["))
+
+
 def _alphabet(lines: Sequence[str], vocab_size: int) -> list[str]:
     """Returns the most frequent characters, at most an eighth of the vocabulary; the rest become [UNK]."""
     counts: Counter[str] = Counter()

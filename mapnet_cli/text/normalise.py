@@ -25,15 +25,18 @@ class WordTokeniser:
 
     `lowercase` is the key corpus.lowercase: "after-moses" (as the paper's code family does it),
     "before-moses" (as the paper's sentence lists the steps; Moses then takes a full stop inside a
-    line for an abbreviation's, since the next word isn't upper-case), or "never".
+    line for an abbreviation's, since the next word isn't upper-case), or "never". With "none" a
+    sentence stays as it is: an imported tokenizer prepares its text itself.
     """
 
     def __init__(self, lowercase: str) -> None:
-        self._moses = _moses()
+        self._moses = None if lowercase == "none" else _moses()
         self._lowercase = lowercase
 
     def __call__(self, sentence: str) -> str:
         """Returns the words separated by single spaces, not escaped."""
+        if self._moses is None:
+            return sentence
         if self._lowercase == "before-moses":
             sentence = sentence.lower()
         words = " ".join(self._moses.tokenize(sentence, escape=False))
@@ -41,8 +44,8 @@ class WordTokeniser:
 
 
 def prepare_line(text: str, lowercase: str) -> str:
-    """Returns a GLUE field as the corpus has its sentences: normalised, tokenised, lower-cased."""
-    return _tokeniser(lowercase)(normalise(text))
+    """Returns a GLUE field as the corpus has its sentences: normalised, tokenised, lower-cased; "none": as it is."""
+    return text if lowercase == "none" else _tokeniser(lowercase)(normalise(text))
 
 
 @lru_cache

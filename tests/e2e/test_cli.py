@@ -10,8 +10,21 @@ from mapnet_cli import __version__
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.cli import app
 
-COMMANDS = ["prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "doctor", "config"]
-OPTIONS = ["--recipe", "--config", "--set", "--artifacts", "--workers", "--dry-run", "--force", "--quiet", "--json"]
+COMMANDS = [
+    "prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "export", "import-hf", "doctor", "config",
+]  # fmt: skip
+OPTIONS = [
+    "--recipe",
+    "--config",
+    "--set",
+    "--artifacts",
+    "--workers",
+    "--processes",
+    "--dry-run",
+    "--force",
+    "--quiet",
+    "--json",
+]
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:

@@ -1,111 +1,10 @@
-"""The shared config: typed sections, whose defaults are the paper's values (Tables 1 and 2).
+"""[encoder], [proposal], [method.NAME], [pretrain] and [finetune]: models and their training."""
 
-`layers.py` puts one together from recipe, file, environment and command line.
-"""
+from typing import Annotated, Literal
 
-import difflib
-from typing import Annotated, Any, Literal
+from pydantic import Field, model_validator
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-# TOML has lists where the config has tuples.
-Ints = Annotated[tuple[int, ...], Field(strict=False)]
-Floats = Annotated[tuple[float, ...], Field(strict=False)]
-Strings = Annotated[tuple[str, ...], Field(strict=False)]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-
-
-def operational(default: Any) -> Any:
-    """A key that decides how the work is done, left out of fingerprints.
-
-    What comes out is the same up to rounding, and up to the dropout draws for micro_batch_size.
-    """
-    return Field(default, json_schema_extra={"operational": True})
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-    def results_view(self) -> dict[str, Any]:
-        """Returns the keys that the results depend on, as plain JSON values."""
-        skip = {
-            name
-            for name, field in type(self).model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational")
-        }
-        return self.model_dump(mode="json", exclude=skip)
-
-
-class Source(Section):
-    kind: Literal["cpython", "text", "wikiextractor", "dataset"] = "text"
-    """cpython: the docstrings of the running Python; text: a file or folder; wikiextractor: <doc> blocks;
-    dataset: what `datasets` saved to disk, one document a row."""
-    path: str = ""
-    """File or folder (searched recursively, in sorted order); unused for cpython."""
-    column: str = "text"
-    """dataset only: the column that holds the text."""
-    documents: Literal["file", "blank-lines"] = "file"
-    """text only: one document a file, or documents separated by blank lines."""
-    paragraphs: Literal["line", "blank-lines"] = "line"
-    """text only: every line is a paragraph, or hard-wrapped lines run on to the next blank line."""
-    limit: NonNegative = 0
-    """Take only the first so many files in sorted order, of cpython so many documents (0: all)."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Source":
-        if self.kind != "cpython" and not self.path:
-            raise ValueError(f"a source of kind {self.kind!r} needs a path")
-        if self.documents == "blank-lines" and self.paragraphs == "blank-lines":
-            raise ValueError("documents and paragraphs can't both be separated by blank lines")
-        return self
-
-
-class Cleanup(Section):
-    join_lines: bool = True
-    """Join a line to the next where it ends in a letter, digit or comma and the next starts lower-case."""
-    min_chars: NonNegative = 50
-    max_chars: Count = 1_000_000
-    """At most spaCy's own limit of 1,000,000 characters."""
-    min_letters: NonNegative = 50
-    """ASCII letters."""
-    min_letter_share: Share = 0.7
-    max_symbol_share: Share = 0.05
-    r"""For each of / \ |."""
-    deduplicate: bool = True
-    """Drop every paragraph that stood before, anywhere in the corpus."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Cleanup":
-        if self.max_chars > 1_000_000:
-            raise ValueError("max_chars can't exceed 1,000,000, the longest text that spaCy accepts")
-        return self
-
-
-class Corpus(Section):
-    sources: Annotated[tuple[Source, ...], Field(strict=False)] = ()
-    on_bad_utf8: Literal["repair", "skip", "fail"] = "repair"
-    """repair: replace the bad bytes by U+FFFD; skip: leave the file out; both are counted and named."""
-    cleanup: Cleanup = Cleanup()
-    spacy_pipeline: str = ""
-    """An installed spaCy pipeline that sets sentence starts; empty: blank("en") with the sentencizer."""
-    lowercase: Literal["after-moses", "before-moses", "never"] = "after-moses"
-    vocab_size: Annotated[int, Field(ge=300)] = 32_678
-    bpe_sample_words: Count = 20_000_000
-    """BPE is trained on at most about so many words, a seeded sample of paragraphs."""
-    blocks: Literal["complete", "sentence"] = "complete"
-    """complete: whole sentences up to block_length; sentence: one sentence a block."""
-    block_length: Annotated[int, Field(ge=8)] = 512
-    """Tokens, [CLS] and [SEP] counted."""
-    cross_documents: bool = False
-    """complete blocks may run on into the next document."""
-    validation_every: Annotated[int, Field(ge=2)] = 200
-    """Every so-many-th document is held out for validation."""
-    slice_mb: Annotated[float, Field(gt=0)] = 8.0
-    """Input is cut into jobs of about so many megabytes, at file boundaries."""
-    seed: int = 1
+from mapnet_cli.config.base import Count, Floats, Ints, NonNegative, Section, Share, Strings, operational
 
 
 class Transformer(Section):
@@ -137,6 +36,8 @@ class Proposal(Transformer):
 class Method(Section):
     """What is compared: masking and objective. Any number of `[method.NAME]` tables."""
 
+    start: str = ""
+    """An import's name: training starts from its encoder and head in place of random weights."""
     strategy: str = "uniform"
     """Where masks come from when the step is not an exploration step."""
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -263,39 +164,4 @@ class Finetune(Optimiser):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name}: at least one, all different")
-        return self
-
-
-class Report(Section):
-    """Nothing here changes a result, only how it is shown."""
-
-    figure2_sentences: Count = operational(6)
-
-
-class Config(Section):
-    recipe: str = ""
-    methods: Strings = ("bert", "mapnet")
-    """The methods to train and compare, each a `[method.NAME]` table."""
-    corpus: Corpus = Corpus()
-    encoder: Transformer = Transformer()
-    proposal: Proposal = Proposal()
-    method: dict[str, Method] = Field(default_factory=dict)
-    pretrain: Pretrain = Pretrain()
-    finetune: Finetune = Finetune()
-    report: Report = Report()
-
-    @model_validator(mode="after")
-    def _check(self) -> "Config":
-        for name in self.methods:
-            if name not in self.method:
-                near = difflib.get_close_matches(name, self.method, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"methods names {name!r}, but there is no [method.{name}]{hint}")
-        if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError("methods: at least one, all different")
-        for name, model in (("encoder", self.encoder), ("proposal", self.proposal)):
-            if self.corpus.block_length > model.max_length:
-                raise ValueError(
-                    f"corpus.block_length ({self.corpus.block_length}) exceeds {name}.max_length ({model.max_length})"
-                )
         return self

@@ -1,0 +1,66 @@
+"""The shared config: typed sections, whose defaults are the paper's values (Tables 1 and 2).
+
+`layers.py` puts one together from recipe, file, environment and command line.
+"""
+
+import difflib
+
+from pydantic import Field, model_validator
+
+from mapnet_cli.config.base import Count, Section, Strings, operational
+from mapnet_cli.config.corpus import Cleanup, Corpus, Source
+from mapnet_cli.config.training import Finetune, Method, Optimiser, Pretrain, Proposal, Transformer
+
+__all__ = [
+    "Cleanup",
+    "Config",
+    "Corpus",
+    "Finetune",
+    "Method",
+    "Optimiser",
+    "Pretrain",
+    "Proposal",
+    "Report",
+    "Section",
+    "Source",
+    "Transformer",
+]
+
+
+class Report(Section):
+    """Nothing here changes a result, only how it is shown."""
+
+    figure2_sentences: Count = operational(6)
+
+
+class Config(Section):
+    recipe: str = ""
+    methods: Strings = ("bert", "mapnet")
+    """The methods to train and compare, each a `[method.NAME]` table."""
+    imports: Strings = ()
+    """Imported encoders that are fine-tuned beside them, each with its own tokenizer."""
+    corpus: Corpus = Corpus()
+    encoder: Transformer = Transformer()
+    proposal: Proposal = Proposal()
+    method: dict[str, Method] = Field(default_factory=dict)
+    pretrain: Pretrain = Pretrain()
+    finetune: Finetune = Finetune()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        for name in self.methods:
+            if name not in self.method:
+                near = difflib.get_close_matches(name, self.method, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"methods names {name!r}, but there is no [method.{name}]{hint}")
+        if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
+            raise ValueError("methods and imports: at least one, all different")
+        if taken := set(self.imports) & set(self.method):
+            raise ValueError(f"imports: {', '.join(sorted(taken))} is a method's name; import it under another --name")
+        for name, model in (("encoder", self.encoder), ("proposal", self.proposal)):
+            if self.corpus.block_length > model.max_length:
+                raise ValueError(
+                    f"corpus.block_length ({self.corpus.block_length}) exceeds {name}.max_length ({model.max_length})"
+                )
+        return self

@@ -1,0 +1,83 @@
+"""[corpus]: the text, its clean-up, vocabulary and blocks."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mapnet_cli.config.base import Count, NonNegative, Section, Share
+
+
+class Source(Section):
+    kind: Literal["cpython", "text", "wikiextractor", "dataset"] = "text"
+    """cpython: the docstrings of the running Python; text: a file or folder; wikiextractor: <doc> blocks;
+    dataset: what `datasets` saved to disk, one document a row."""
+    path: str = ""
+    """File or folder (searched recursively, in sorted order); unused for cpython."""
+    column: str = "text"
+    """dataset only: the column that holds the text."""
+    documents: Literal["file", "blank-lines"] = "file"
+    """text only: one document a file, or documents separated by blank lines."""
+    paragraphs: Literal["line", "blank-lines"] = "line"
+    """text only: every line is a paragraph, or hard-wrapped lines run on to the next blank line."""
+    limit: NonNegative = 0
+    """Take only the first so many files in sorted order, of cpython so many documents (0: all)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Source":
+        if self.kind != "cpython" and not self.path:
+            raise ValueError(f"a source of kind {self.kind!r} needs a path")
+        if self.documents == "blank-lines" and self.paragraphs == "blank-lines":
+            raise ValueError("documents and paragraphs can't both be separated by blank lines")
+        return self
+
+
+class Cleanup(Section):
+    join_lines: bool = True
+    """Join a line to the next where it ends in a letter, digit or comma and the next starts lower-case."""
+    min_chars: NonNegative = 50
+    max_chars: Count = 1_000_000
+    """At most spaCy's own limit of 1,000,000 characters."""
+    min_letters: NonNegative = 50
+    """ASCII letters."""
+    min_letter_share: Share = 0.7
+    max_symbol_share: Share = 0.05
+    r"""For each of / \ |."""
+    deduplicate: bool = True
+    """Drop every paragraph that stood before, anywhere in the corpus."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Cleanup":
+        if self.max_chars > 1_000_000:
+            raise ValueError("max_chars can't exceed 1,000,000, the longest text that spaCy accepts")
+        return self
+
+
+class Corpus(Section):
+    sources: Annotated[tuple[Source, ...], Field(strict=False)] = ()
+    on_bad_utf8: Literal["repair", "skip", "fail"] = "repair"
+    """repair: replace the bad bytes by U+FFFD; skip: leave the file out; both are counted and named."""
+    cleanup: Cleanup = Cleanup()
+    spacy_pipeline: str = ""
+    """An installed spaCy pipeline that sets sentence starts; empty: blank("en") with the sentencizer."""
+    lowercase: Literal["after-moses", "before-moses", "never"] = "after-moses"
+    tokenizer: str = ""
+    """An import's name: its tokenizer, which prepares text its own way (no Moses, no `lowercase`)."""
+    vocab_size: Annotated[int, Field(ge=300)] = 32_678
+    bpe_sample_words: Count = 20_000_000
+    """BPE is trained on at most about so many words, a seeded sample of paragraphs."""
+    blocks: Literal["complete", "sentence"] = "complete"
+    """complete: whole sentences up to block_length; sentence: one sentence a block."""
+    block_length: Annotated[int, Field(ge=8)] = 512
+    """Tokens, [CLS] and [SEP] counted."""
+    cross_documents: bool = False
+    """complete blocks may run on into the next document."""
+    validation_every: Annotated[int, Field(ge=2)] = 200
+    """Every so-many-th document is held out for validation."""
+    slice_mb: Annotated[float, Field(gt=0)] = 8.0
+    """Input is cut into jobs of about so many megabytes, at file boundaries."""
+    seed: int = 1
+
+    @property
+    def preparation(self) -> str:
+        """What is done to a sentence before the tokenizer: Moses and `lowercase`; "none" for an import's."""
+        return "none" if self.tokenizer else self.lowercase

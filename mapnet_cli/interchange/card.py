@@ -1,0 +1,132 @@
+"""The model card of an exported checkpoint: what it is, what it scores, and how text must be prepared for it."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.glue import metrics_by_task
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun
+
+_USE = """\
+```python
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForMaskedLM.from_pretrained("FOLDER")
+batch = tokenizer(f"the cat sat on the {tokenizer.mask_token} .", return_tensors="pt")
+logits = model(**batch).logits
+```
+"""
+_PREPARE = """\
+The model was trained on sentences in this form; pass each sentence through `prepare` before the tokenizer
+(`pip install sacremoses`):
+
+```python
+import unicodedata
+
+from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+punctuation = MosesPunctNormalizer(lang="en", perl_parity=True)
+moses = MosesTokenizer(lang="en")
+
+
+def prepare(sentence):
+    text = punctuation.normalize(unicodedata.normalize("NFC", sentence))
+    text = "".join(" " if unicodedata.category(char).startswith("C") else char for char in text)
+    text = " ".join(text.split()){before}
+    return " ".join(moses.tokenize(text, escape=False)){after}
+```
+"""
+_PREPARED = {
+    "after-moses": _PREPARE.format(before="", after=".lower()"),
+    "before-moses": _PREPARE.format(before=".lower()", after=""),
+    "never": _PREPARE.format(before="", after=""),
+    "none": "The tokenizer takes plain text; nothing has to be prepared.\n",
+}
+
+
+def model_card(
+    config: Config, artifacts: Artifacts, row: Checkpoint, manifest: CorpusManifest, versions: Mapping[str, str]
+) -> str:
+    """Returns README.md of the exported folder."""
+    lineage = Lineage(config, artifacts)
+    encoder, start = config.encoder, config.method[row.method].start
+    facts = {
+        "Method": f"{row.method}, pretraining seed {row.pretrain_seed}{f', started from {start}' if start else ''}",
+        "Recipe": config.recipe or "custom config",
+        "Encoder": f"{encoder.layers} layers, hidden {encoder.hidden}, {encoder.heads} heads, ffn {encoder.ffn}, "
+        f"at most {encoder.max_length} tokens",
+        "Vocabulary": f"{manifest.vocab_size:,}",
+        "Steps": f"{row.step:,}",
+        "Tokens seen": f"{row.tokens:,}",
+        "FLOPs": f"{row.flops:.3g}",
+        "Hours": f"{row.seconds / 3600:.3f} on {row.device}",
+        "Validation loss": f"{row.validation_loss:.4f} nats a token, 15 % uniform masks",
+        "Corpus": f"{manifest.documents:,} documents, {manifest.sentences:,} sentences, {manifest.words:,} words, "
+        f"{manifest.tokens:,} tokens",
+        "Corpus fingerprint": f"`{lineage.corpus.fingerprint}`",
+        "Checkpoint fingerprint": f"`{row.fingerprint}`",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    lines = [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join((
+        "---\nlibrary_name: transformers\npipeline_tag: fill-mask\n---\n",
+        f"# {row.method} at step {row.step:,}\n",
+        "A BERT encoder with its masked-language-model head, pretrained by mapnet, an implementation of "
+        "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
+        "| What | Value |\n| --- | --- |", *lines,
+        f"\n## Use\n\n{_USE}",
+        "Every token type id is 0; a pair is `[CLS] a [SEP] [SEP] b [SEP]`, and the tokenizer makes it so.\n",
+        f"## Preparing text\n\n{_PREPARED[config.corpus.preparation]}",
+        f"## Scores\n\n{_scores(config, artifacts, lineage, row)}",
+    ))  # fmt: skip
+
+
+def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint) -> str:
+    """Returns a table of the tasks whose whole grid is finished."""
+    lines = []
+    for task, metric in metrics_by_task(config).items():
+        runs = list(_runs(config, artifacts, lineage, row, task))
+        if None in runs or any(run and run.checkpoint != row.fingerprint for run in runs):
+            continue
+        for suffix in ("", "-mm") if task == "MNLI" else ("",):
+            score = best_score([run for run in runs if run], metric, suffix, config.finetune.epoch)
+            lines.append(f"| {task}{suffix} | {metric} | {score:.2f} |")
+    if not lines:
+        return "Not fine-tuned yet.\n"
+    data = "probe tasks, **not GLUE**" if lineage.uses_probe else "GLUE dev sets"
+    seeds = len(config.finetune.seeds)
+    return (
+        f"On {data}: metric times 100, mean over {seeds} fine-tuning seeds of the best setting, which is chosen on the "
+        "same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(lines) + "\n"
+    )
+
+
+def best_score(runs: list[FinetuneRun], metric: str, suffix: str, epoch: str) -> float:
+    """Returns the score, times 100, of the setting with the best mean over seeds; the metric without suffix chooses.
+
+    A run that failed counts with its last finished epoch, with 0 if it has none.
+    """
+    settings: dict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
+    for run in runs:
+        chosen = run.epochs[-1].metrics if run.epochs else {}
+        if epoch == "best" and not run.failure:
+            chosen = max((e.metrics for e in run.epochs), key=lambda metrics: metrics[metric])
+        settings[run.batch_size, run.lr].append((chosen.get(metric, 0.0), chosen.get(metric + suffix, 0.0)))
+    best = max(settings.values(), key=lambda scores: statistics.fmean(chooser for chooser, _ in scores))
+    return 100 * statistics.fmean(score for _, score in best)
+
+
+def _runs(
+    config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint, task: str
+) -> Iterator[FinetuneRun | None]:
+    grid = config.finetune
+    for batch_size in grid.batch_sizes:
+        for lr in grid.learning_rates:
+            for seed in grid.seeds:
+                key = lineage.finetuning(row.method, row.pretrain_seed, row.step, task, batch_size, lr, seed).key
+                marker = artifacts.marker(key)
+                yield FinetuneRun(**marker.result) if marker else None

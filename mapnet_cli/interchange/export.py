@@ -1,0 +1,135 @@
+"""`mapnet export`: a milestone as a Hugging Face folder that `transformers` loads without mapnet."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, normalizers, processors
+from torch import Tensor
+
+from mapnet_cli.artifacts import Artifacts, Marker, publishing, write_json, write_text
+from mapnet_cli.config import Config
+from mapnet_cli.errors import UsageError
+from mapnet_cli.interchange.card import model_card
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.model.interchange import TIED, to_hugging_face
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.transformer import LAYER_NORM_EPS
+from mapnet_cli.records import Checkpoint, CorpusManifest
+from mapnet_cli.text import bpe
+from mapnet_cli.training.checkpoint import load_checkpoint
+from mapnet_cli.vocabulary import CLS, MASK, PAD, SEP, SPECIALS, UNK
+
+
+def export_checkpoint(
+    config: Config, artifacts: Artifacts, folder: Path, method: str | None, seed: int | None, step: int | None
+) -> Checkpoint:
+    """Writes the folder in one step and returns the checkpoint's record.
+
+    None stands for the config's only method, its first seed, the last finished milestone. Raises
+    UsageError where that doesn't say which, nothing is finished or the folder isn't empty;
+    DamagedError if a file isn't what its marker says.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty: name a new folder")
+    marker = _milestone(config, artifacts, method, seed, step)
+    row = Checkpoint(**marker.result)
+    corpus = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
+    if corpus is None:
+        raise UsageError("the corpus of this config is not there: run `mapnet prepare-corpus` with the same options")
+    manifest = CorpusManifest(**corpus.result)
+    artifacts.verify(marker)
+    artifacts.verify(replace(corpus, files={manifest.tokenizer: corpus.files[manifest.tokenizer]}))
+    model = PretrainingModel(config.encoder, manifest.vocab_size, None)
+    tensors, _ = load_checkpoint(artifacts.path(row.path))
+    model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("proposal.")})
+    with publishing(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "config.json", model_config(config, manifest.vocab_size))
+        save_file(_untied(to_hugging_face(model)), temporary / "model.safetensors", {"format": "pt"})
+        _tokenizer(artifacts.path(manifest.tokenizer), config).save(str(temporary / "tokenizer.json"))
+        write_json(temporary / "tokenizer_config.json", tokenizer_config(config))
+        write_text(temporary / "README.md", model_card(config, artifacts, row, manifest, marker.versions))
+    return row
+
+
+def model_config(config: Config, vocab_size: int) -> dict[str, Any]:
+    """Returns config.json of a BertForMaskedLM; the vocabulary without its padding."""
+    encoder = config.encoder
+    return {
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        "vocab_size": vocab_size,
+        "hidden_size": encoder.hidden,
+        "num_hidden_layers": encoder.layers,
+        "num_attention_heads": encoder.heads,
+        "intermediate_size": encoder.ffn,
+        "max_position_embeddings": encoder.max_length,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": encoder.dropout,
+        "attention_probs_dropout_prob": encoder.attention_dropout,
+        "initializer_range": encoder.init_std,
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "type_vocab_size": 2,
+        "pad_token_id": PAD,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+
+
+def tokenizer_config(config: Config) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.encoder.max_length,
+        "clean_up_tokenization_spaces": False,
+        "pad_token": SPECIALS[PAD],
+        "unk_token": SPECIALS[UNK],
+        "cls_token": SPECIALS[CLS],
+        "sep_token": SPECIALS[SEP],
+        "mask_token": SPECIALS[MASK],
+    }
+
+
+def _milestone(config: Config, artifacts: Artifacts, method: str | None, seed: int | None, step: int | None) -> Marker:
+    """Returns the marker of the milestone that the options name."""
+    choices = ", ".join(config.methods) or "none: the config has imports only"
+    if method is None and len(config.methods) != 1:
+        raise UsageError(f"which method? Name one with --method; the config has {choices}")
+    method = method or config.methods[0]
+    if method not in config.methods:
+        raise UsageError(f"--method: the config has no method {method!r}; it has {choices}")
+    seed = config.pretrain.seeds[0] if seed is None else seed
+    if seed not in config.pretrain.seeds:
+        raise UsageError(f"--seed: {seed} is not one of pretrain.seeds ({', '.join(map(str, config.pretrain.seeds))})")
+    key = Lineage(config, artifacts).pretraining(method, seed).key
+    steps = config.pretrain.milestone_steps()
+    found = {s: marker for s in steps if (marker := artifacts.marker(f"{key}/step{s}")) is not None}
+    if not found:
+        raise UsageError(
+            f"no milestone of {method}, seed {seed}, is finished: run `mapnet pretrain` with these options"
+        )
+    if step is not None and step not in found:
+        raise UsageError(f"--step: {step} is not a finished milestone; choose one of {', '.join(map(str, found))}")
+    return found[max(found) if step is None else step]
+
+
+def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights without the second names of tied ones, as `transformers` saves them."""
+    return {name: tensor for name, tensor in state.items() if name not in TIED}
+
+
+def _tokenizer(path: Path, config: Config) -> Tokenizer:
+    """Returns our tokenizer with what mapnet does around it: lower case, [CLS], [SEP], and a [MASK] in a text."""
+    tokenizer = bpe.load(path)
+    tokenizer.encode_special_tokens = False
+    # or the space before a [MASK] would become a token of its own
+    tokenizer.add_special_tokens([AddedToken(SPECIALS[MASK], lstrip=True, special=True)])
+    if config.corpus.preparation not in ("never", "none"):
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A:0 [SEP]:0 [SEP]:0 $B:0 [SEP]:0",
+        special_tokens=[(SPECIALS[CLS], CLS), (SPECIALS[SEP], SEP)],
+    )
+    return tokenizer

@@ -1,0 +1,130 @@
+"""The options that commands share, and what turns a function into a command with them."""
+
+import functools
+import inspect
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.console import Console
+from mapnet_cli.errors import DivergedError, Interrupted, MapnetError, UsageError
+from mapnet_cli.layers import Resolved, resolve
+from mapnet_cli.world import ALONE, launched
+
+CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to show"
+_what = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
+_how = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
+_shown = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
+RecipeOption = Annotated[str | None, _what("--recipe", help="demo (when nothing is named) or paper.")]
+FileOption = Annotated[Path | None, _what("--config", help="A TOML file with your settings.")]
+SetOption = Annotated[
+    list[str] | None, _what("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
+]
+ArtifactsOption = Annotated[Path, _what("--artifacts", help="The artifact directory.")]
+WorkersOption = Annotated[
+    int | None, _how("--workers", min=0, help="Processes side by side; 0: all in this one. Default: one a core.")
+]
+ProcessesOption = Annotated[
+    int | None, _how("--processes", min=1, help="Processes that train one model together (torchrun), one a GPU.")
+]
+DryRunOption = Annotated[bool, _how("--dry-run", help="Say what would run, and run nothing.")]
+ForceOption = Annotated[bool, _how("--force", help="Run it again even where it is done.")]
+QuietOption = Annotated[bool, _shown("--quiet", "-q", help="Only warnings and errors.")]
+JsonOption = Annotated[bool, _shown("--json", help="One JSON value on stdout.")]
+
+UNIVERSAL = (UsageError, DivergedError, Interrupted)
+"""Errors that all of several launched processes raise alike: the first one says them."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the shared options say."""
+
+    resolved: Resolved
+    artifacts: Artifacts
+    workers: int
+    dry_run: bool
+    force: bool
+    console: Console
+
+    @property
+    def config(self) -> Config:
+        return self.resolved.config
+
+
+def shared_options(
+    recipe: RecipeOption = None,
+    config: FileOption = None,
+    set_: SetOption = None,
+    artifacts: ArtifactsOption = Path("artifacts"),
+    workers: WorkersOption = None,
+    processes: ProcessesOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> Invocation:
+    from mapnet_cli.jobs.resources import cores
+
+    place = launched() or ALONE
+    console = Console(quiet=quiet or place.rank > 0, as_json=json_ and place.rank == 0)
+    settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]
+    resolved = resolve(recipe, config, settings)
+    return Invocation(resolved, Artifacts(artifacts), cores() if workers is None else workers, dry_run, force, console)
+
+
+Command = Callable[..., None]
+RUNNING = ("recipe", "config", "set_", "artifacts", "workers", "dry_run", "force", "quiet", "json_")
+TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", "dry_run", "force", "quiet", "json_")
+LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
+IMPORTING = ("artifacts", "json_")
+
+
+def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable[[Command], Command]:
+    """Registers a function as a command with these shared options and mapnet's exit codes.
+
+    Its first parameter is the Invocation; those after it are the command's own arguments and options.
+    """
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            try:
+                signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+                shared = {option: values.pop(option) for option in options}
+                function(shared_options(**shared), **values)
+            except UNIVERSAL as error:
+                _fail(str(error) if (launched() or ALONE).rank == 0 else "", error.exit_code)
+            except MapnetError as error:
+                _fail(str(error), error.exit_code)
+            except KeyboardInterrupt:
+                _fail("interrupted; the same command goes on where it stopped", Interrupted.exit_code)
+            except OSError as error:  # full disk, read-only folder
+                _fail(str(error), MapnetError.exit_code)
+
+        every = inspect.signature(shared_options).parameters
+        _, *own = inspect.signature(function).parameters.values()
+        parameters = [*own, *(every[option] for option in options)]
+        # typer builds the options from the signature; mypy knows no such attribute of a function
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        group.command(name)(run)
+        return function
+
+    return register
+
+
+def _as_keyboard_interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, exit_code: int) -> None:
+    if message:
+        Console().error(message)
+    raise typer.Exit(exit_code)

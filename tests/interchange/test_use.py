@@ -1,0 +1,233 @@
+"""What an import is for: its tokenizer for a corpus, its weights to start from, and a row of the report."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.errors import DamagedError, UsageError
+from mapnet_cli.finetune_glue.loop import encoder_weights
+from mapnet_cli.interchange.export import export_checkpoint
+from mapnet_cli.interchange.import_hf import import_folder
+from mapnet_cli.layers import resolve
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.pretrain import stage as pretrain_stage
+from mapnet_cli.pretrain.start import start_from
+from mapnet_cli.pretrain.validation import validate
+from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
+from mapnet_cli.report.stage import build
+from mapnet_cli.text import bpe
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.world import ALONE
+from tests.interchange.conftest import load_theirs, run, user_config
+from tests.interchange.hf_folders import save_bert, wordpiece
+from tests.prepare_corpus.corpora import sentence_lines
+
+AS_THE_IMPORT = (
+    "corpus.tokenizer=tiny", "encoder.layers=2", "encoder.hidden=16", "encoder.heads=2", "encoder.ffn=32",
+    "encoder.max_length=24", "method.bert.start=tiny", 'methods=["bert"]',
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> Any:
+    return save_bert(folder / "tiny")
+
+
+@pytest.fixture(scope="module")
+def imported(theirs: Any, folder: Path) -> tuple[Artifacts, Imported]:
+    artifacts = Artifacts(folder / "with import")
+    return artifacts, import_folder(artifacts, folder / "tiny", None)[0]
+
+
+def result(artifacts: Artifacts, key: str) -> dict[str, Any]:
+    marker = artifacts.marker(key)
+    assert marker is not None, key
+    return marker.result
+
+
+@pytest.fixture(scope="module")
+def continued(imported: tuple[Artifacts, Imported], folder: Path) -> Config:
+    """One step at a learning rate of nothing: the weights stay what they were at the start."""
+    config = user_config(
+        folder, *AS_THE_IMPORT, "pretrain.steps=1", "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9"
+    )
+    run(config, imported[0], "prepare-corpus", "pretrain")
+    return config
+
+
+def test_the_corpus_has_the_imports_tokenizer_and_plain_sentences(
+    imported: tuple[Artifacts, Imported], continued: Config
+) -> None:
+    artifacts, row = imported
+    manifest = CorpusManifest(**result(artifacts, f"{Lineage(continued, artifacts).corpus.key}/manifest"))
+    assert (manifest.vocab_size, manifest.problems) == (row.vocab_size, [])
+    assert bpe.load(artifacts.path(manifest.tokenizer)).to_str() == bpe.load(artifacts.path(row.tokenizer)).to_str()
+    lines = [line for line in sentence_lines(artifacts) if line]
+    assert lines
+    assert all(line[0].isupper() and line.endswith(".") and not line.endswith(" .") for line in lines)
+    tokens = Sequences([artifacts.path(name) for name in manifest.train])
+    assert len(tokens) == manifest.train_sequences > 0
+    assert manifest.unknown_tokens == 0
+
+
+def test_the_first_loss_is_the_reference_models(
+    imported: tuple[Artifacts, Imported], continued: Config, theirs: Any
+) -> None:
+    artifacts, row = imported
+    lineage = Lineage(continued, artifacts)
+    manifest = CorpusManifest(**result(artifacts, f"{lineage.corpus.key}/manifest"))
+    pieces = bpe.load(artifacts.path(row.tokenizer))
+    old = torch.tensor([wordpiece().token_to_id(pieces.id_to_token(number)) for number in range(row.vocab_size)])
+
+    def token_logits(tokens_BL: Any, attend_BL: Any, positions_BK: Any, valid_BK: Any) -> torch.Tensor:
+        mask_BL = torch.ones_like(tokens_BL) if attend_BL is None else attend_BL.long()
+        logits_BLV = theirs(input_ids=old[tokens_BL], attention_mask=mask_BL).logits[..., old]
+        return logits_BLV.gather(1, positions_BK[..., None].expand(-1, -1, row.vocab_size))[valid_BK]
+
+    reference: Any = SimpleNamespace(
+        encoder=SimpleNamespace(vocab_size=row.vocab_size), token_logits=token_logits,
+        eval=lambda: None, train=lambda: None,
+    )  # fmt: skip
+    validation = Sequences([artifacts.path(name) for name in manifest.validation])
+    expected = validate(reference, validation, 8, torch.device("cpu"), "float32", ALONE)["validation_loss"]
+    made = Checkpoint(**result(artifacts, f"{lineage.pretraining('bert', 1).key}/step1"))
+    assert made.validation_loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_goes_on_from_it_with_mapnet_too(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+    both = (*AS_THE_IMPORT, 'methods=["bert", "mapnet"]', "method.mapnet.start=tiny", "proposal.max_length=24")
+    config = user_config(folder, *both)
+    run(config, imported[0], "prepare-corpus", "pretrain")
+    key = Lineage(config, imported[0]).pretraining("mapnet", 1).key
+    assert result(imported[0], f"{key}/step10")["validation_loss"] > 0
+
+
+def test_what_started_from_an_import_can_be_exported(
+    imported: tuple[Artifacts, Imported], continued: Config, theirs: Any, tmp_path: Path
+) -> None:
+    export_checkpoint(continued, imported[0], tmp_path / "out", None, None, None)
+    tokenizer, model = load_theirs(tmp_path / "out")
+    text = "Ba CO den, (fu)!"  # its own tokenizer still prepares it
+    batch = tokenizer(text, return_tensors="pt")
+    pieces = bpe.load(imported[0].path(imported[1].tokenizer))
+    assert batch["input_ids"][0].tolist() == pieces.encode(text).ids
+    old = torch.tensor([wordpiece().token_to_id(pieces.id_to_token(number)) for number in range(len(tokenizer))])
+    with torch.no_grad():
+        expected = theirs(input_ids=old[batch["input_ids"]]).logits[..., old]
+        assert torch.allclose(model(**batch).logits, expected, atol=1e-4)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "started from tiny" in card
+    assert "nothing has to be prepared" in card
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoder.layers=1", "set encoder.layers = 2$"),
+        ("encoder.ffn=64", "set encoder.ffn = 32$"),
+        ("corpus.tokenizer=", 'set corpus.tokenizer = "tiny"$'),
+        ("method.bert.start=tinny", "no import 'tinny'.*there are tiny-"),
+        ("corpus.tokenizer=tinny", "no import 'tinny'"),
+    ],
+)
+def test_a_start_that_does_not_fit(
+    override: str, message: str, imported: tuple[Artifacts, Imported], folder: Path
+) -> None:
+    config = user_config(folder, *AS_THE_IMPORT, override)
+    with pytest.raises(UsageError, match=message):
+        pretrain_stage.plan(config, imported[0], 1)
+
+
+def test_a_damaged_import_is_named_with_what_to_do(folder: Path, theirs: Any, artifacts: Artifacts) -> None:
+    row = import_folder(artifacts, folder / "tiny", None)[0]
+    config = user_config(folder, "methods=[]", 'imports=["tiny"]')
+    run(config, artifacts, "finetune-glue")
+    weights = artifacts.path(row.path) / "tensors.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    model = PretrainingModel(config.encoder, row.vocab_size, None)
+    with pytest.raises(DamagedError, match="run `mapnet import-hf` again"):
+        start_from(artifacts, row.path, model)
+    encoder_weights.cache_clear()
+    with pytest.raises(DamagedError, match="`mapnet import-hf` for an import"):
+        run(user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]"), artifacts, "finetune-glue")
+    assert import_folder(artifacts, folder / "tiny", None)[0] == row, "importing again mends it"
+    run(user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]"), artifacts, "finetune-glue")
+
+
+def test_an_import_alone_is_fine_tuned_and_reported(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+    artifacts, row = imported
+    config = user_config(folder, "methods=[]", 'imports=["tiny"]')
+    run(config, artifacts, "finetune-glue")
+    key = Lineage(config, artifacts).finetuning("tiny", 0, 0, "RTE", 16, 1e-3, 1).key
+    finished = FinetuneRun(**result(artifacts, key))
+    assert (finished.checkpoint, finished.failure) == (row.fingerprint, "")
+    built = build(config, artifacts)
+    assert (built.missing, built.next_command) == ((), "")
+    (only,) = built.table3.rows
+    assert [cell.text for cell in only][:4] == ["tiny", "-", "-", "-"]
+    assert [cell.text for cell in only][5:] == ["-", "-", "-"]
+    assert float(only[4].text) == pytest.approx(100 * max(e.metrics["accuracy"] for e in finished.epochs), abs=0.01)
+
+
+def test_an_import_is_a_row_beside_the_methods(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+    artifacts, _ = imported
+    config = user_config(folder, 'methods=["bert"]', 'imports=["tiny"]')
+    run(config, artifacts, "prepare-corpus", "pretrain", "finetune-glue")
+    built = build(config, artifacts)
+    assert built.missing == ()
+    assert [str(row[0].text) for row in built.table3.rows] == ["BERT", "tiny"]
+    rows = {row[0].text: row for row in built.tasks.rows}
+    assert rows["tiny"][1].text == "-"
+    assert rows["tiny"][2].text != "-"
+    assert "tiny: imported" in (built.folder / "table3.md").read_text()
+    alone = Lineage(user_config(folder, "methods=[]", 'imports=["tiny"]'), artifacts)
+    beside = Lineage(config, artifacts)
+    assert alone.task("RTE", "tiny") == beside.task("RTE", "tiny") != beside.task("RTE")
+
+
+def test_names_are_told_apart(imported: tuple[Artifacts, Imported], folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="bert is a method's name"):
+        resolve("demo", None, ['imports=["bert"]'], {})
+    with pytest.raises(UsageError, match="at least one, all different"):
+        resolve("demo", None, ['imports=["a", "a"]'], {})
+    artifacts = Artifacts(tmp_path)
+    first = import_folder(artifacts, folder / "tiny", None)[0]
+    save_bert(tmp_path / "other", num_hidden_layers=1)
+    second = import_folder(artifacts, tmp_path / "other", "tiny")[0]
+    config = user_config(folder, "corpus.tokenizer=tiny")
+    with pytest.raises(UsageError, match="several imports are called 'tiny': choose one of tiny-"):
+        _ = Lineage(config, artifacts).corpus
+    named = [user_config(folder, f"corpus.tokenizer={row.path.removeprefix('import/')}") for row in (first, second)]
+    assert len({Lineage(config, artifacts).corpus.fingerprint for config in named}) == 1, "the tokenizer is the same"
+    starts = [f"method.bert.start={row.path.removeprefix('import/')}" for row in (first, second)]
+    prints = {Lineage(user_config(folder, start), artifacts).pretraining("bert", 1).fingerprint for start in starts}
+    assert len(prints) == 2
+
+
+def test_the_commands_as_a_user_types_them(folder: Path, tmp_path: Path, theirs: Any) -> None:
+    from tests.e2e.test_cli import invoke
+
+    root = str(tmp_path / "a")
+    code, out, err = invoke("import-hf", str(folder / "tiny"), "--name", "mine", "--artifacts", root, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["name"] == "mine"
+    code, out, err = invoke("import-hf", str(tmp_path / "nowhere"), "--artifacts", root)
+    assert (code, out) == (3, "")
+    assert "config.json does not exist" in err
+    alone = ("--artifacts", root, "--set", "methods=[]", "--set", "imports=['mine']")
+    code, out, err = invoke("run", "--dry-run", *alone)
+    assert (code, err) == (0, "")
+    assert "0 trainings to run" in out
+    assert invoke("status", *alone)[0] == 0
+    code, _, err = invoke("export", str(tmp_path / "out"), *alone)
+    assert (code, "imports only" in err) == (2, True)
+    code, out, err = invoke("export", str(tmp_path / "out"), "--method", "bert", "--artifacts", root)
+    assert (code, out) == (2, "")
+    assert "mapnet pretrain" in err
