@@ -19,7 +19,7 @@ from mapnet_cli.world import World, joined, launched
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
 """Each is a wing whose `stage` has `plan(config, artifacts, workers)` and `PRELOAD`.
 
-It may have `check(config)`, `estimate(config)` and `summary(config, artifacts)` too.
+It may have `check(config)`, `estimate(config, artifacts)` and `summary(config, artifacts)` too.
 """
 
 
@@ -64,7 +64,7 @@ def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers
         for phase in stage.plan(config, artifacts, workers):
             rows.append({"stage": name, "phase": phase.name, "unit": phase.unit, **_counts(phase, artifacts)})
         if hasattr(stage, "estimate"):
-            rows[-1]["estimate"] = stage.estimate(config)
+            rows[-1]["estimate"] = stage.estimate(config, artifacts)
     return rows
 
 

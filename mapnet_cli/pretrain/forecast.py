@@ -1,5 +1,176 @@
+"""What a pretraining will cost, said before it starts: FLOPs, hours at a rate measured now, memory, disk.
+
+Shapes: B sequences, L positions.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from mapnet_cli.config import Config
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.pretrain.batches import split_batch
+from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1, plan_step
+from mapnet_cli.training import accounting
+from mapnet_cli.training.device import choose_device, device_name, resolve_precision
+from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY
+
+PROBES = 2_000
+"""Steps, spread over the training, whose plans stand for all."""
+ENOUGH = 1.0
+"""Seconds of a measured step after which no larger one is tried."""
+OPTIMISER_BYTES = 16
+"""A float32 weight, its gradient and Adam's two moments."""
 
 
-def forecast(config: Config) -> list[str]:
-    return ["FLOPs"]
+@dataclass(frozen=True)
+class Cost:
+    """Of one method's training with one seed."""
+
+    flops: float
+    parameters: int
+    flops_per_second: float
+    """Of one process, measured now."""
+    measured_batch: int
+    """Sequences of the measured step."""
+    activations: dict[str, tuple[float, float]]
+    """By precision: bytes kept for the backward pass whatever the batch, and a sequence."""
+
+
+def forecast(config: Config, vocab_size: int) -> list[str]:
+    """Returns the lines that `--dry-run` prints."""
+    pretrain, length = config.pretrain, config.corpus.block_length
+    device = choose_device(pretrain.device)
+    steps, processes = max(pretrain.milestone_steps()), pretrain.processes
+    lines = [
+        f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
+        f"tokens a training; times measured now on {device_name(device)}, in {_precision(config, device)}"
+    ]
+    for name in config.methods:
+        cost = cost_of(config, name, vocab_size, device)
+        hours = cost.flops / cost.flops_per_second / processes / 3600
+        share = pretrain.micro_batch_size or pretrain.batch_size // processes
+        fixed = OPTIMISER_BYTES * cost.parameters
+        memory = ", ".join(
+            f"{_size(fixed + once + share * each)} in {precision} ({_size(each)} a sequence)"
+            for precision, (once, each) in cost.activations.items()
+        )
+        lines += [
+            f"{name}: {cost.flops:.3g} FLOPs, about {hours:,.3g} hours with {processes} process"
+            f"{'es' if processes > 1 else ''} at {cost.flops_per_second:.3g} FLOP/s (measured with "
+            f"{cost.measured_batch} sequences a pass)",
+            f"{name}: memory at {share} sequences a pass about {memory}; {_size(fixed)} of it are {cost.parameters:,} "
+            f"weights, their gradients and Adam",
+            f"{name}: disk {_size(_disk(config, cost))} a training, for milestones and resume checkpoints",
+        ]
+    if len(pretrain.seeds) > 1:
+        lines.append(f"all of it {len(pretrain.seeds)} times, once a seed")
+    return lines
+
+
+def cost_of(config: Config, name: str, vocab_size: int, device: torch.device) -> Cost:
+    """Returns what a training costs; runs some steps on random tokens to find the rate."""
+    method, pretrain = config.method[name], config.pretrain
+    proposal = config.proposal if method.objective != "none" else None
+    steps = max(pretrain.milestone_steps())
+    probes = range(0, steps, max(1, steps // PROBES))
+    passes = sum(plan_step(method, 1, step, pretrain.steps).proposal_passes for step in probes) / len(probes)
+    length = config.corpus.block_length
+    step = accounting.step_flops(
+        config.encoder, proposal, vocab_size, pretrain.batch_size, length, method.mask_rate, passes
+    )
+    model = PretrainingModel(config.encoder, vocab_size, proposal)
+    rate, batch = _measure(config, name, model.to(device), device)
+    return Cost(
+        step * steps, sum(p.numel() for p in model.parameters()), rate, batch,
+        {precision: activation_bytes(config, name, vocab_size, precision) for precision in ("bfloat16", "float32")},
+    )  # fmt: skip
+
+
+def _measure(config: Config, name: str, model: PretrainingModel, device: torch.device) -> tuple[float, int]:
+    """Returns FLOP/s of training steps as large as they may be, or as take a second, and their sequences."""
+    pretrain, method = config.pretrain, config.method[name]
+    torch.set_num_threads(pretrain.threads or torch.get_num_threads())
+    losses = JointLosses(model.train(), method, device, pretrain.precision)
+    largest = pretrain.micro_batch_size or pretrain.batch_size // pretrain.processes
+    batch, rate = 1, 0.0
+    while True:
+        seconds = _step(config, losses, batch, device)
+        if seconds < ENOUGH:  # the first of a size also warms up
+            seconds = min(seconds, _step(config, losses, batch, device))
+        work = accounting.step_flops(
+            config.encoder, config.proposal if model.proposal else None, model.encoder.vocab_size, batch,
+            config.corpus.block_length, method.mask_rate,
+        )  # fmt: skip
+        rate = max(rate, work / seconds)
+        if seconds > ENOUGH or batch >= largest:
+            return rate, batch
+        batch = min(2 * batch, largest)
+
+
+def _step(config: Config, losses: JointLosses, batch: int, device: torch.device) -> float:
+    """Returns the seconds of one step's gradients on random tokens."""
+    tokens_BL = torch.full((batch, config.corpus.block_length), FIRST_ORDINARY)
+    tokens_BL[:, 0] = CLS
+    noise = MaskNoise.draw(torch.Generator().manual_seed(0), *tokens_BL.shape)
+    plan = StepPlan(0, 0, explore=True, learns=losses.model.proposal is not None, proposes=False, reuses=False)
+    parts = split_batch(0, tokens_BL, noise, losses.method.mask_rate, batch)
+    losses.zero_grad(set_to_none=True)
+    start = time.perf_counter()
+    sums = algorithm_1(losses, parts, plan, device, {})
+    sums["loss"].item()  # waits for a GPU
+    return time.perf_counter() - start
+
+
+def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
+    """Returns the bytes that a forward pass keeps for the backward pass: (whatever the batch, a sequence).
+
+    The former are the weights' copies in bfloat16.
+    """
+    two, four = (_kept_bytes(config, name, vocab_size, precision, batch) for batch in (2, 4))
+    return 2.0 * two - four, (four - two) / 2
+
+
+def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batch: int) -> int:
+    """Counts on a graph without data. Attention is as in the flash kernels, which keep no L x L probabilities."""
+    method = config.method[name]
+    without = {"attention_dropout": 0.0}  # with dropout, the CPU's kernel would keep the probabilities
+    encoder, proposal = config.encoder.model_copy(update=without), config.proposal.model_copy(update=without)
+    tokens_BL = torch.full((batch, config.corpus.block_length), FIRST_ORDINARY)
+    noise = MaskNoise.draw(torch.Generator().manual_seed(0), *tokens_BL.shape)
+    part = split_batch(0, tokens_BL, noise, method.mask_rate, batch).parts[0]
+    learns = method.objective != "none"
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = PretrainingModel(encoder, vocab_size, proposal if learns else None)
+        losses = JointLosses(model.train(), method, torch.device("cpu"), precision)
+        weights = {p.untyped_storage()._cdata for p in model.parameters()}
+        plan = StepPlan(0, 0, explore=True, learns=learns, proposes=False, reuses=False)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, _, _ = losses(part, plan)
+        del loss
+    return sum(size for storage, size in kept.items() if storage not in weights)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
+def _disk(config: Config, cost: Cost) -> float:
+    """Returns bytes: milestones hold the weights, resume checkpoints Adam's moments too; one is being written."""
+    pretrain = config.pretrain
+    return cost.parameters * (4 * len(pretrain.milestone_steps()) + 12 * (pretrain.keep_checkpoints + 1))
+
+
+def _precision(config: Config, device: torch.device) -> str:
+    return resolve_precision(device, config.pretrain.precision)

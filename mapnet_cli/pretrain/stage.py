@@ -59,11 +59,13 @@ def check(config: Config) -> None:
         )
 
 
-def estimate(config: Config) -> list[str]:
+def estimate(config: Config, artifacts: Artifacts) -> list[str]:
     """Returns what `--dry-run` says: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
     from mapnet_cli.pretrain.forecast import forecast
 
-    return forecast(config)
+    own = config.corpus.tokenizer
+    vocab_size = Lineage(config, artifacts).imported(own).result["vocab_size"] if own else config.corpus.vocab_size
+    return forecast(config, vocab_size)
 
 
 def pretrain(

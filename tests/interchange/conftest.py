@@ -80,7 +80,9 @@ def their_logits(model: Any, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -
 @torch.no_grad()
 def our_logits(model: Any, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -> torch.Tensor:
     positions_BK = torch.arange(tokens_BL.shape[1]).expand(tokens_BL.shape)
-    logits: torch.Tensor = model.eval().token_logits(tokens_BL, attend_BL, positions_BK, attend_BL)
+    logits: torch.Tensor = model.eval().token_logits(
+        tokens_BL, attend_BL, positions_BK, attend_BL.flatten().nonzero().squeeze(1)
+    )
     return logits[:, : model.encoder.vocab_size]
 
 

@@ -86,14 +86,17 @@ def test_the_first_loss_is_the_reference_models(
     pieces = bpe.load(artifacts.path(row.tokenizer))
     old = torch.tensor([wordpiece().token_to_id(pieces.id_to_token(number)) for number in range(row.vocab_size)])
 
-    def token_logits(tokens_BL: Any, attend_BL: Any, positions_BK: Any, valid_BK: Any) -> torch.Tensor:
+    def logits_at(tokens_BL: Any, attend_BL: Any, positions_BK: Any, slots_N: Any) -> torch.Tensor:
         mask_BL = torch.ones_like(tokens_BL) if attend_BL is None else attend_BL.long()
         logits_BLV = theirs(input_ids=old[tokens_BL], attention_mask=mask_BL).logits[..., old]
-        return logits_BLV.gather(1, positions_BK[..., None].expand(-1, -1, row.vocab_size))[valid_BK]
+        return logits_BLV.gather(1, positions_BK[..., None].expand(-1, -1, row.vocab_size)).flatten(0, 1)[slots_N]
 
     reference: Any = SimpleNamespace(
-        encoder=SimpleNamespace(vocab_size=row.vocab_size), token_logits=token_logits,
-        eval=lambda: None, train=lambda: None,
+        encoder=SimpleNamespace(
+            vocab_size=row.vocab_size, config=continued.encoder,
+            tokens=SimpleNamespace(num_embeddings=row.vocab_size, weight=None),
+        ),
+        hidden_at=logits_at, head=lambda logits_NV, _: logits_NV, eval=lambda: None, train=lambda: None,
     )  # fmt: skip
     validation = Sequences([artifacts.path(name) for name in manifest.validation])
     expected = validate(reference, validation, 8, torch.device("cpu"), "float32", ALONE)["validation_loss"]

@@ -37,19 +37,27 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder)[0]
 
 
-@pytest.mark.parametrize(("method", "rests"), [("bert", False), ("mapnet", False), ("mapnet", True)])
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [
+        ("bert", ()),
+        ("mapnet", ()),
+        ("mapnet", ("method.mapnet.learn_on_uniform_steps=false",)),
+        ("mapnet", ("method.mapnet.learn_every=2",)),
+        ("mapnet", ("pretrain.visits=4", "method.mapnet.propose_every=4", "method.mapnet.explore_start=0.5")),
+        ("mapnet", ("pretrain.micro_batch_size=3", "pretrain.clip_norm=0.5")),
+    ],
+)
 def test_resume_is_bit_identical(
     method: str,
-    rests: bool,
+    keys: tuple[str, ...],
     tmp_path: Path,
     make_corpus: Callable[[Config], object],
     artifacts: Artifacts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in its sixth step (its last checkpoint is of step 4) and started again: the same weights to the bit."""
-    config = small_config(
-        "pretrain.checkpoint_every=2", f"method.mapnet.learn_on_uniform_steps={str(not rests).lower()}"
-    )
+    config = small_config("pretrain.checkpoint_every=2", *keys)
     make_corpus(config)
     undisturbed = weights(train(config, artifacts, method))
     key = Lineage(config, artifacts).pretraining(method, 1).key

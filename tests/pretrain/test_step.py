@@ -1,13 +1,17 @@
 """Algorithm 1: which loss reaches which parameters, and that the parts add up."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.pretrain.batches import split_batch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1
+from mapnet_cli.pretrain.step import JointLosses, StepPlan, add_up, algorithm_1, plan_step
+from mapnet_cli.training.optim import build_adamw, gradient_norm
 from mapnet_cli.vocabulary import CLS, PAD, SEP
 from tests.conftest import small_config
 
@@ -107,3 +111,91 @@ def test_proposal_health_of_a_fresh_map_net() -> None:
     entropy = sums["entropy"] / sums["proposals"]
     assert 0 <= (sums["kl_to_uniform"] / sums["proposals"]).item() < 0.5
     assert entropy.item() == pytest.approx(torch.tensor([14.0] * 5 + [8.0]).log().mean().item(), abs=0.5)
+
+
+def fake_step(explore: bool, learns: bool, every_slot: bool) -> torch.Tensor:
+    """Runs a whole step on tensors without data and returns the gradient's norm. Every read of a value raises."""
+    part = split_batch(
+        3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot
+    )
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
+        optimizer = build_adamw(model, CONFIG.pretrain)
+        losses = JointLosses(model, MAPNET, CPU, "bfloat16")
+        plan = StepPlan(1, 3, explore, learns, proposes=not learns, reuses=False)
+        sums = algorithm_1(losses, part, plan, CPU, {})
+        norm = gradient_norm(model, 1.0)
+        optimizer.step()
+        add_up(sums, {"gradient_norm_max": norm, **sums})
+    return norm
+
+
+@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("every_slot", [True, False])
+def test_a_step_never_waits_for_the_device(explore: bool, learns: bool, every_slot: bool) -> None:
+    """No value is read and no shape depends on one: what would make the host wait for a GPU raises here."""
+    norm = fake_step(explore, learns, every_slot)
+    with pytest.raises(DataDependentOutputException):
+        float(norm)
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_every_slot_or_the_masked_ones_alone(explore: bool) -> None:
+    """The shapes that torch.compile wants give the same gradients."""
+    found = []
+    for every_slot in (False, True):
+        model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
+        model.reset(1)
+        noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
+        batch = split_batch(3, tokens(), noise, 0.15, 6, every_slot=every_slot)
+        algorithm_1(
+            JointLosses(model, MAPNET, CPU, "auto"), batch, StepPlan(1, 3, explore, True, False, False), CPU, {}
+        )
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert torch.allclose(found[1][name], gradient, atol=1e-7), name
+
+
+def plans(steps: int, **keys: Any) -> list[StepPlan]:
+    method = MAPNET.model_copy(update={"explore_start": 0.5, "explore_end": 0.5, **keys})
+    return [plan_step(method, 1, step, steps) for step in range(steps)]
+
+
+def test_what_map_net_does_in_a_step() -> None:
+    always = plans(200)
+    assert all(plan.learns and not plan.proposes and not plan.reuses for plan in always)
+    assert 70 < sum(plan.explore for plan in always) < 130
+    for plan in plans(200, learn_on_uniform_steps=False):
+        assert plan.learns is not plan.explore  # a uniform step needs no proposal at all
+        assert not plan.proposes
+    for step, plan in enumerate(plans(200, learn_every=4)):
+        assert plan.learns is (step % 4 == 0)
+        assert plan.proposes is (step % 4 != 0 and not plan.explore)
+        assert plan.proposal_passes == (3 if plan.learns else 1 if plan.proposes else 0)
+    for step, plan in enumerate(plans(200, propose_every=4)):
+        assert plan.reuses is (step % 4 != 0)
+        assert plan.learns is (step % 4 == 0)
+        assert not plan.proposes
+    group_of_uniform = [plan.proposes for plan in plans(400, propose_every=2, learn_every=1000)[2::2] if plan.explore]
+    assert 0 < sum(group_of_uniform) < len(group_of_uniform)  # a uniform step proposes if the next one will need it
+
+
+def test_a_reused_proposal_is_the_one_that_masks_were_drawn_from() -> None:
+    """Two steps on the same sentences: MAP-Net reads in the first only; its log q weighs both."""
+    model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
+    model.reset(1)
+    losses = JointLosses(model, MAPNET, CPU, "auto")
+    kept: dict[int, torch.Tensor] = {}
+    found = []
+    for step, reuses in ((0, False), (1, True)):
+        batch = split_batch(step, tokens(), MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16), 0.15, 3)
+        found.append(algorithm_1(losses, batch, StepPlan(1, step, False, not reuses, False, reuses), CPU, kept))
+    assert sorted(kept) == [0, 3]
+    assert "mapnet_loss" in found[0]
+    assert "mapnet_loss" not in found[1]
+    assert found[1]["entropy"] == found[0]["entropy"]
+    assert found[1]["weighted"] == 6
+    algorithm_1(losses, batch, StepPlan(1, 2, True, False, False, reuses=False), CPU, kept)
+    assert kept == {}

@@ -1,0 +1,91 @@
+"""Batches: the same whatever the number of processes, made ahead, and errors are not swallowed."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.pretrain.batches import AHEAD, Batch, BatchMaker, DataOrder, prefetching
+from mapnet_cli.records import CorpusManifest
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.world import World
+from tests.conftest import small_config
+
+
+def maker(config: Config, manifest: CorpusManifest, artifacts: Artifacts, world: World, fixed: bool) -> BatchMaker:
+    sequences = Sequences([artifacts.path(name) for name in manifest.train])
+    order = DataOrder(len(sequences), config.pretrain.batch_size, 1)
+    return BatchMaker(
+        sequences, order, config.method["mapnet"], config.pretrain, 1, world, False, manifest.block_length, fixed
+    )
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_one_batch(
+    fixed: bool, processes: int, make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
+) -> None:
+    config = small_config("pretrain.batch_size=8")
+    manifest = make_corpus(config)
+    whole = maker(config, manifest, artifacts, World(), fixed)(5)
+    (everything,) = whole.parts
+    shares = [maker(config, manifest, artifacts, World(r, processes), fixed)(5) for r in range(processes)]
+    parts = [part for share in shares for part in share.parts]
+    for name in ("tokens_BL", "maskable_BL", "counts_B"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(everything, name)), name
+    assert torch.equal(torch.cat([part.noise.order_BL for part in parts]), everything.noise.order_BL)
+    assert {share.tokens for share in shares} == {whole.tokens}
+    assert {part.all_masked for part in parts} == {int(everything.counts_B.sum())}
+    assert [part.first for part in parts] == [rank * 8 // processes for rank in range(processes)]
+
+
+def test_masks_do_not_depend_on_padding(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts) -> None:
+    config = small_config()
+    manifest = make_corpus(config)
+    make, fixed_make = (maker(config, manifest, artifacts, World(), fixed) for fixed in (False, True))
+    step = next(step for step in range(20) if make(step).length < manifest.block_length)
+    (short,), (fixed,) = make(step).parts, fixed_make(step).parts
+    length = short.tokens_BL.shape[1]
+    assert fixed.tokens_BL.shape[1] == manifest.block_length
+    assert torch.equal(short.noise.order_BL, fixed.noise.order_BL[:, :length])
+    assert fixed.slots_N is None
+    assert short.slots_N is not None
+    assert len(short.slots_N) == short.counts_B.sum()
+
+
+def test_visits_repeat_the_sentences_with_fresh_masks(
+    make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
+) -> None:
+    config = small_config("pretrain.visits=2")
+    make = maker(config, make_corpus(config), artifacts, World(), False)
+    first, second, third = (make(step).parts[0] for step in (0, 1, 2))
+    assert torch.equal(first.tokens_BL, second.tokens_BL)
+    assert not torch.equal(first.noise.order_BL, second.noise.order_BL)
+    assert first.tokens_BL.shape != third.tokens_BL.shape or not torch.equal(first.tokens_BL, third.tokens_BL)
+
+
+def test_batches_are_made_ahead_in_order() -> None:
+    made: list[int] = []
+    ready = threading.Event()
+
+    def make(step: int) -> Batch:
+        made.append(step)
+        if len(made) == AHEAD:
+            ready.set()
+        return Batch(step, 1, 1, 1, [])
+
+    with prefetching(make, 3, 8) as take:
+        assert ready.wait(5)  # without a single call
+        assert [take().step for _ in range(5)] == [3, 4, 5, 6, 7]
+    assert made == [3, 4, 5, 6, 7]
+
+
+def test_an_error_in_the_thread_reaches_the_training() -> None:
+    def make(step: int) -> Batch:
+        raise OSError(f"disk gone at {step}")
+
+    with prefetching(make, 0, 5) as take, pytest.raises(OSError, match="disk gone at 0"):
+        take()

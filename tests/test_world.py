@@ -1,0 +1,40 @@
+"""Who starts the processes, and how they find each other."""
+
+import pytest
+
+from mapnet_cli.errors import UsageError
+from mapnet_cli.world import ALONE, World, first_host, launched, rendezvous
+
+
+def test_nobody_launched_this() -> None:
+    assert launched({}) is None
+    assert launched({"WORLD_SIZE": "1", "RANK": "0"}) is None
+    # a batch script sees the allocation's numbers, but only srun starts a step of several tasks
+    assert launched({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}) is None
+    assert launched({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
+
+
+def test_torchrun_and_srun_number_the_processes() -> None:
+    assert launched({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) == World(3, 4, 1)
+    slurm = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
+    assert launched(slurm) == World(9, 16, 1)
+    with pytest.raises(UsageError, match="LOCAL_RANK"):
+        launched({"WORLD_SIZE": "4", "RANK": "3"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("gpu[03-07,9],x1", "gpu03"), ("a,b", "a"), ("node7", "node7"), ("n[4,6-8]", "n4"), ("c-1-[12-13]", "c-1-12")],
+)
+def test_the_first_host_of_a_node_list(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+def test_where_the_processes_meet() -> None:
+    assert rendezvous({"MASTER_ADDR": "h", "MASTER_PORT": "5"}) == "h:5"
+    assert rendezvous({"SLURM_STEP_NODELIST": "n[4-5]", "SLURM_JOB_ID": "100123"}) == "n4:20123"
+
+
+def test_alone_everything_is_free() -> None:
+    assert ALONE.any(True) is True
+    assert ALONE.first_says("x") == "x"
