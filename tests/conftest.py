@@ -4,14 +4,20 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: many tests run side by side
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config
 from mapnet_cli.layers import resolve
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.records import CorpusManifest
+from mapnet_cli.text import bpe
+from mapnet_cli.text.shards import shard_files, writing_shard
+from mapnet_cli.vocabulary import CLS, SEP
 
 SMALL = (
     "corpus.vocab_size=300",
@@ -61,3 +67,35 @@ def shared_data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
+    """Returns a function that puts a small finished corpus for a config into the artifact directory."""
+
+    def make(config: Config) -> CorpusManifest:
+        rng = np.random.default_rng(0)
+        key = Lineage(config, artifacts).corpus.key
+        words = [f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
+        tokenizer = bpe.train([" ".join(rng.choice(words, 12)) for _ in range(300)], config.corpus.vocab_size)
+        artifacts.path(key).mkdir(parents=True)
+        tokenizer.save(str(artifacts.path(f"{key}/tokenizer.json")))
+        vocab = tokenizer.get_vocab_size()
+        counts = {"train": 60, "validation": 12}
+        for name, count in counts.items():
+            with writing_shard(artifacts.path(f"{key}/{name}"), vocab) as shard:
+                for _ in range(count):
+                    length = int(rng.integers(3, config.corpus.block_length - 1))
+                    shard.add([CLS, *rng.integers(5, vocab, length).tolist(), SEP])
+        manifest = CorpusManifest(
+            documents=2, paragraphs=2, sentences=72, words=900, tokens=1000, unknown_tokens=0,
+            train_sequences=60, validation_sequences=12, dropped={},
+            problem_count=0, problems=[], vocab_size=vocab,
+            block_length=config.corpus.block_length, train=[f"{key}/train"], validation=[f"{key}/validation"],
+            tokenizer=f"{key}/tokenizer.json",
+        )  # fmt: skip
+        files = [file for name in counts for file in shard_files(artifacts.path(f"{key}/{name}"))]
+        artifacts.publish(Marker(f"{key}/manifest", "made by a test", manifest.to_json(), artifacts.checksums(files)))
+        return manifest
+
+    return make
