@@ -119,6 +119,11 @@ def status(invocation: Invocation) -> None:
     for row in rows:
         state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
         invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
+        for line in row.get("trainings", ()):
+            invocation.console.data(
+                f"{'':<15} {line['method']} seed {line['seed']}: step {line['step']:,} of {line['of_steps']:,}, "
+                f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
+            )
 
 
 @command(app, "export", LOOKING)

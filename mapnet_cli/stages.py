@@ -19,7 +19,7 @@ from mapnet_cli.world import World, joined, launched
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
 """Each is a wing whose `stage` has `plan(config, artifacts, workers)` and `PRELOAD`.
 
-It may have `check(config)`, `estimate(config, artifacts)` and `summary(config, artifacts)` too.
+It may have `check(config)`, `estimate`, `summary` and `standing`, the three of (config, artifacts), too.
 """
 
 
@@ -69,12 +69,14 @@ def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers
 
 
 def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
-    """Returns a row a phase: jobs done and in all, and whether a process holds the stage now."""
+    """Returns a row a phase: jobs done and in all, whether a process holds the stage now, and the trainings' logs."""
     rows = []
     for name in STAGES:
         running = _is_locked(artifacts, name)
         for phase in _stage(name).plan(config, artifacts, 1):
             rows.append({"stage": name, "phase": phase.name, "running": running, **_counts(phase, artifacts)})
+        if hasattr(_stage(name), "standing"):
+            rows[-1]["trainings"] = _stage(name).standing(config, artifacts)
     return rows
 
 

@@ -65,8 +65,9 @@ class Corpus(Section):
     vocab_size: Annotated[int, Field(ge=300)] = 32_678
     bpe_sample_words: Count = 20_000_000
     """BPE is trained on at most about so many words, a seeded sample of paragraphs."""
-    blocks: Literal["complete", "sentence"] = "complete"
-    """complete: whole sentences up to block_length; sentence: one sentence a block."""
+    blocks: Literal["complete", "full", "sentence"] = "complete"
+    """complete: whole sentences up to block_length; full: filled to the last token, which GPUs' fastest attention
+    kernels ask for; sentence: one sentence a block."""
     block_length: Annotated[int, Field(ge=8)] = 512
     """Tokens, [CLS] and [SEP] counted."""
     cross_documents: bool = False

@@ -34,7 +34,7 @@ def run_on_processes(
     for attempt in range(1, ATTEMPTS + 1):
         with TemporaryDirectory(prefix="mapnet-") as name:
             folder = Path(name)
-            (folder / TASK).write_bytes(pickle.dumps((artifacts.root.resolve(), fn, args)))
+            (folder / TASK).write_bytes(pickle.dumps((artifacts.root, fn, args)))
             code = _launch(folder, report, processes, threads)
             outcome = _outcome(folder)
             errors = (folder / ERRORS).read_text(encoding="utf-8", errors="replace")

@@ -20,19 +20,25 @@ class Packer:
     """Fills blocks of at most `length` tokens, [CLS] ... [SEP], and hands each full one to `emit`.
 
     blocks "complete": whole sentences one after another, as many as fit; a sentence that is longer
-    than a block is cut. "sentence": each sentence a block (or several). A block ends where its
-    document does, unless `cross_documents`.
+    than a block is cut. "full": every block is filled to the last place, sentences run on into the
+    next. "sentence": each sentence a block (or several). A block ends where its document does,
+    unless `cross_documents`.
     """
 
     def __init__(self, blocks: str, length: int, cross_documents: bool, emit: Callable[[list[int]], None]) -> None:
         self._room = length - 2
-        self._whole = blocks == "complete"
+        self._blocks = blocks
         self._cross_documents = cross_documents
         self._emit = emit
         self._block: list[int] = []
 
     def add(self, sentence: Sequence[int]) -> None:
-        if len(self._block) + len(sentence) > self._room or not self._whole:
+        if self._blocks == "full":
+            while len(self._block) + len(sentence) >= self._room:
+                cut = self._room - len(self._block)
+                self._block, sentence = [*self._block, *sentence[:cut]], sentence[cut:]
+                self.flush()
+        elif len(self._block) + len(sentence) > self._room or self._blocks == "sentence":
             self.flush()
         while len(sentence) > self._room:
             self._block, sentence = list(sentence[: self._room]), sentence[self._room :]

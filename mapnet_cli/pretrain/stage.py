@@ -9,6 +9,7 @@ from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.resources import cores, visible_gpus
 from mapnet_cli.jobs.torchrun import run_on_processes
 from mapnet_cli.lineage import Lineage
+from mapnet_cli.pretrain.log_file import last_line
 from mapnet_cli.pretrain.start import start_from, start_key
 from mapnet_cli.records import CorpusManifest
 
@@ -66,6 +67,19 @@ def estimate(config: Config, artifacts: Artifacts) -> list[str]:
     own = config.corpus.tokenizer
     vocab_size = Lineage(config, artifacts).imported(own).result["vocab_size"] if own else config.corpus.vocab_size
     return forecast(config, vocab_size)
+
+
+def standing(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
+    """Returns the newest line of each training's log, with its method and seed: what `status` shows of them."""
+    lineage = Lineage(config, artifacts)
+    rows = []
+    for method in config.methods:
+        for seed in config.pretrain.seeds:
+            log = artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
+            line = last_line(log) if log.exists() else None
+            if line:
+                rows.append({"method": method, "seed": seed, "of_steps": max(config.pretrain.milestone_steps())} | line)
+    return rows
 
 
 def pretrain(

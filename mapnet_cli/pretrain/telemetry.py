@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.artifacts import write_text
+from mapnet_cli.pretrain.log_file import lines_up_to
 from mapnet_cli.pretrain.step import GREATEST, add_up
 from mapnet_cli.world import World
 
@@ -30,7 +31,7 @@ class Telemetry:
         """The first step whose loss or gradient was not finite, counted from 0."""
         self._board = None
         if world.rank == 0:
-            write_text(self.path, "".join(_lines_up_to(self.path, step)))
+            write_text(self.path, "".join(lines_up_to(self.path, step)))
             self._board = _tensorboard(folder / "tensorboard", step)
         self._start = step
         self._reset()
@@ -113,17 +114,3 @@ def _tensorboard(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
-
-
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    """Returns the log's lines up to a step; what a kill or a power cut left half-written is left out."""
-    if not path.exists():
-        return []
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    return kept

@@ -20,7 +20,7 @@ def pack(documents: list[list[list[int]]], blocks: str, length: int, cross: bool
 
 
 @settings(deadline=None)
-@given(corpora, st.sampled_from(["complete", "sentence"]), st.integers(8, 24), st.booleans())
+@given(corpora, st.sampled_from(["complete", "full", "sentence"]), st.integers(8, 24), st.booleans())
 def test_blocks_hold_exactly_the_input(documents: list[list[list[int]]], blocks: str, length: int, cross: bool) -> None:
     packed = pack(documents, blocks, length, cross)
     for block in packed:
@@ -31,7 +31,7 @@ def test_blocks_hold_exactly_the_input(documents: list[list[list[int]]], blocks:
 
 
 @settings(deadline=None)
-@given(corpora, st.sampled_from(["complete", "sentence"]), st.integers(8, 24))
+@given(corpora, st.sampled_from(["complete", "full", "sentence"]), st.integers(8, 24))
 def test_blocks_end_where_documents_do(documents: list[list[list[int]]], blocks: str, length: int) -> None:
     apart = [block for document in documents for block in pack([document], blocks, length, False)]
     assert pack(documents, blocks, length, False) == apart
@@ -55,6 +55,16 @@ def test_only_long_sentences_are_cut_and_blocks_are_full(
         assert position in ends
 
 
+@settings(deadline=None)
+@given(corpora, st.integers(8, 24), st.booleans())
+def test_full_blocks_have_no_room_left(documents: list[list[list[int]]], length: int, cross: bool) -> None:
+    """All but the last of a document, or of everything where blocks may cross documents."""
+    runs = [documents] if cross else [[document] for document in documents]
+    for run in runs:
+        packed = pack(run, "full", length, cross)
+        assert all(len(block) == length for block in packed[:-1])
+
+
 def test_by_hand() -> None:
     one, two, long = [11] * 3, [12] * 3, [13] * 14
     assert pack([[one, two, one], [two]], "complete", 8, False) == [
@@ -68,5 +78,11 @@ def test_by_hand() -> None:
         [CLS, *[13] * 6, SEP],
         [CLS, *[13] * 6, SEP],
         [CLS, 13, 13, *two, SEP],
+    ]
+    assert pack([[one, two, one]], "full", 8, False) == [[CLS, *one, *two, SEP], [CLS, *one, SEP]]
+    assert pack([[one, long]], "full", 8, False) == [
+        [CLS, *one, *[13] * 3, SEP],
+        [CLS, *[13] * 6, SEP],
+        [CLS, *[13] * 5, SEP],
     ]
     assert pack([[one, two]], "sentence", 8, True) == [[CLS, *one, SEP], [CLS, *two, SEP]]

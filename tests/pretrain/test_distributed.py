@@ -51,7 +51,12 @@ def assert_equal_runs(
 
 @pytest.mark.parametrize(("method", "extra"), [("mapnet", ()), ("mapnet", RESTING)])
 def test_two_processes_of_8_equal_one_of_16(
-    method: str, extra: tuple[str, ...], make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
+    method: str,
+    extra: tuple[str, ...],
+    make_corpus: Callable[[Config], object],
+    artifacts: Artifacts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Dropout included: it is drawn by micro-batch, and one process takes its 16 in two micro-batches of 8."""
     one = small_config(*SETTINGS, *extra, "pretrain.micro_batch_size=8", "encoder.dropout=0.1", "proposal.dropout=0.1")
@@ -60,6 +65,8 @@ def test_two_processes_of_8_equal_one_of_16(
     key = Lineage(one, artifacts).pretraining(method, 1).key
     artifacts.path(key).rename(tmp_path / "one process")
     artifacts.path(key + ".json").unlink()
+    monkeypatch.chdir(tmp_path)
+    artifacts = Artifacts(Path("artifacts"))  # relative, as a user names it
     two = small_config(*SETTINGS, *extra, "pretrain.processes=2", "encoder.dropout=0.1", "proposal.dropout=0.1")
     assert Lineage(two, artifacts).pretraining(method, 1).key == key  # how many processes is no part of a result
     assert_equal_runs(train(two, artifacts, method), reference)

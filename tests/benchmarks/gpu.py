@@ -1,0 +1,113 @@
+"""Everything that wants a GPU to be measured, one command: python -m tests.benchmarks.gpu
+
+BERT-base and MAP-Net at 256 x 512 in bfloat16: no wait for the device in a step (torch raises at one),
+step times plain and compiled against the FLOPs, loading and masking, and transformers' Trainer where it
+is installed. The last line on stdout is one JSON object: `ours` is the joint step in milliseconds,
+compiled, `theirs` the aim on an H100.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.pretrain.batches import split_batch
+from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1
+from mapnet_cli.training.device import device_name, peak_flops
+from mapnet_cli.training.optim import build_adamw, gradient_norm
+from tests.benchmarks import workload
+
+AIM_MS = 245.0
+"""A joint step on an H100: half of its measured bfloat16 rate."""
+
+
+def refuse_waits(chosen: argparse.Namespace) -> None:
+    """Runs steps while torch raises an error wherever the host would wait for the GPU."""
+    config = workload.config_for(chosen)
+    device, method = torch.device("cuda", 0), config.method["mapnet"]
+    model = PretrainingModel(config.encoder, workload.VOCAB, config.proposal).to(device).train()
+    optimizer, losses = build_adamw(model, config.pretrain), JointLosses(model, method, device, "auto")
+    tokens_BL = torch.randint(5, workload.VOCAB, (8, config.corpus.block_length))
+    noise = MaskNoise.draw(torch.Generator().manual_seed(0), *tokens_BL.shape)
+    batch = split_batch(0, tokens_BL, noise, method.mask_rate, 8)
+    batch.parts[:] = [part.map(torch.Tensor.pin_memory) for part in batch.parts]
+    for step in range(4):
+        if step == 2:  # the first steps set up kernels and Adam's state
+            torch.cuda.set_sync_debug_mode("error")
+        optimizer.zero_grad(set_to_none=True)
+        algorithm_1(losses, batch, StepPlan(1, step, bool(step % 2), True, False, False), device, {})
+        gradient_norm(model, 1.0)
+        optimizer.step()
+    torch.cuda.set_sync_debug_mode("default")
+    print("no step waits for the device", file=sys.stderr)
+
+
+def step_times(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Returns each method's step, plain and compiled."""
+    found = {}
+    for compiled in (False, True):
+        chosen.compile = compiled
+        config = workload.config_for(chosen)
+        with tempfile.TemporaryDirectory() as name:
+            artifacts = Artifacts(Path(name))
+            workload.make_corpus(config, artifacts)
+            for method in ("bert", "mapnet"):
+                row = workload.train(config, artifacts, method)
+                names = ("step_seconds", "tokens_per_second", "mfu", "peak_memory_mb", "data_wait")
+                found[f"{method}{', compiled' if compiled else ''}"] = {name: row[name] for name in names}
+                print(f"{method}, compiled {compiled}: {found[list(found)[-1]]}", file=sys.stderr)
+    return found
+
+
+def run(module: str, *more: str) -> dict[str, Any]:
+    """Runs another benchmark in a process of its own and returns its JSON line."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--device", "cuda", *more]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{module}: {line}", file=sys.stderr)
+    return line
+
+
+def main() -> None:
+    parser = workload.options(__doc__ or "")
+    parser.set_defaults(size="paper", device="cuda", micro=128, steps=20, warm=5, rounds=2)
+    chosen = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("no GPU: torch.cuda.is_available() is False, see `mapnet doctor`")
+    peak, source = peak_flops(torch.device("cuda", 0), "auto")
+    refuse_waits(chosen)
+    times = step_times(chosen)
+    sizes = ("--size", chosen.size, "--micro", str(chosen.micro), "--rounds", str(chosen.rounds))
+    others = {"loading": run("loading", *sizes)}
+    if find_spec("transformers") and find_spec("accelerate"):
+        others |= {"trainer": run("pretrain", *sizes), "trainer, compiled": run("pretrain", *sizes, "--compile")}
+    joint = times["mapnet, compiled"]["step_seconds"] * 1e3
+    print(
+        json.dumps(
+            {
+                "name": "joint step, BERT-base and MAP-Net, 256 x 512, ms",
+                "ours": joint,
+                "theirs": AIM_MS,
+                "ratio": joint / AIM_MS,
+                "steps": times,
+                "others": others,
+                "device": device_name(torch.device("cuda", 0)),
+                "peak_flops": peak,
+                "peak_source": source,
+                "torch": torch.__version__,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
