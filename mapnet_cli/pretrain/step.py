@@ -53,11 +53,13 @@ class StepPlan:
 
 def plan_step(method: Method, seed: int, step: int, steps: int) -> StepPlan:
     """Returns what step number `step` of `steps` does."""
-    explore = is_exploration_step(method, seed, step, steps)
+    needs_proposal = STRATEGIES[method.strategy].needs_proposal
+    coin = needs_proposal and is_exploration_step(method, seed, step, steps)
+    explore = coin or method.strategy == "uniform"
     fresh = step % method.propose_every == 0
     learns = fresh and method.objective != "none" and step % method.learn_every == 0
     learns = learns and (method.learn_on_uniform_steps or not explore)
-    wanted = STRATEGIES[method.strategy].needs_proposal and not all(
+    wanted = needs_proposal and not all(
         is_exploration_step(method, seed, later, steps) for later in range(step, step + method.propose_every)
     )
     return StepPlan(seed, step, explore, learns, fresh and wanted and not learns, not fresh)

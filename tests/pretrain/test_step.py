@@ -163,6 +163,13 @@ def plans(steps: int, **keys: Any) -> list[StepPlan]:
     return [plan_step(method, 1, step, steps) for step in range(steps)]
 
 
+def test_exploration_is_map_nets_affair() -> None:
+    """Without a proposal there is no coin: uniform masks are uniform, spaced ones spaced, in every step."""
+    keys = {"objective": "none", "estimator": "none"}
+    assert all(plan.explore and not plan.proposal_passes for plan in plans(50, strategy="uniform", **keys))
+    assert not any(plan.explore or plan.proposal_passes for plan in plans(50, strategy="spaced", **keys))
+
+
 def test_what_map_net_does_in_a_step() -> None:
     always = plans(200)
     assert all(plan.learns and not plan.proposes and not plan.reuses for plan in always)
