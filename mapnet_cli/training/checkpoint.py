@@ -63,8 +63,9 @@ class BackgroundWriter:
 
     def wait(self) -> None:
         """Returns when everything submitted is on disk."""
-        if self._last is not None:
-            self._last.result()
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
 
 
 def _all(writes: Sequence[Callable[[], None]]) -> None:

@@ -1,5 +1,6 @@
 """Rolling checkpoints: damage is noticed, the one before takes over, and pruning keeps good ones."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 
 from mapnet_cli.errors import DamagedError
 from mapnet_cli.training.checkpoint import (
+    BackgroundWriter,
     load_checkpoint,
     newest_checkpoint,
     prune_checkpoints,
     rolling_name,
     save_checkpoint,
+    snapshot,
 )
 from mapnet_cli.training.optim import learning_rate
 
@@ -62,3 +65,48 @@ def test_learning_rate_by_hand() -> None:
     rates = [learning_rate(step, 1.0, 4, 10) for step in range(10)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
     assert learning_rate(0, 1.0, 0, 10) == 1.0
+
+
+def test_altered_facts_are_damage_too(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    facts = tmp_path / rolling_name(1) / "facts.json"
+    facts.write_text(facts.read_text().replace('"step": 1', '"step": 2'))
+    with pytest.raises(DamagedError, match="facts"):
+        load_checkpoint(tmp_path / rolling_name(1))
+
+
+def test_a_snapshot_does_not_change_with_the_weights() -> None:
+    weights = {"w": torch.ones(3)}
+    copy = snapshot(weights)
+    weights["w"] += 1
+    assert copy["w"].tolist() == [1.0] * 3
+
+
+def test_writes_go_on_beside_the_training_in_order() -> None:
+    started, go, done = threading.Event(), threading.Event(), list[int]()
+
+    def slow() -> None:
+        started.set()
+        assert go.wait(5)
+        done.append(1)
+
+    with BackgroundWriter() as writer:
+        writer.submit(slow, lambda: done.append(2))
+        assert started.wait(5)
+        assert not done  # submit came back before the write was over
+        go.set()
+        writer.submit(lambda: done.append(3))
+    assert done == [1, 2, 3]
+
+
+def test_a_failed_write_is_raised_by_the_next_or_at_the_end() -> None:
+    def fails() -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), BackgroundWriter() as writer:
+        writer.submit(fails)
+    with BackgroundWriter() as writer:
+        writer.submit(fails)
+        with pytest.raises(OSError, match="disk full"):
+            writer.submit(fails)
+        writer.submit(lambda: None)

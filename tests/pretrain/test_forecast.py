@@ -1,0 +1,72 @@
+"""What --dry-run says of a training, against what a real one does."""
+
+import pytest
+import torch
+
+from mapnet_cli.config import Config
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.pretrain.batches import split_batch
+from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast
+from mapnet_cli.pretrain.step import JointLosses, StepPlan
+from tests.conftest import small_config
+
+CPU = torch.device("cpu")
+
+
+def really_kept(config: Config, batch: int) -> int:
+    """Counts the bytes that a real forward pass saves for the backward pass, on full blocks."""
+    tokens_BL = torch.full((batch, 16), 7)
+    noise = MaskNoise.draw(torch.Generator().manual_seed(0), batch, 16)
+    model = PretrainingModel(config.encoder, 300, config.proposal).train()
+    model.reset(1)
+    kept: dict[int, int] = {}
+    alive = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        alive.append(tensor)  # or a later tensor could stand at the same address
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    part = split_batch(0, tokens_BL, noise, 0.15, batch).parts[0]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _, _ = JointLosses(model, config.method["mapnet"], CPU, "float32")(
+            part, StepPlan(0, 0, True, True, False, False)
+        )
+    assert loss.requires_grad
+    return sum(size for pointer, size in kept.items() if pointer not in weights)
+
+
+def test_activations_are_those_of_a_real_pass() -> None:
+    config = small_config("encoder.attention_dropout=0.0", "proposal.attention_dropout=0.0", "encoder.dropout=0.1")
+    once, each = activation_bytes(config, "mapnet", 300, "float32")
+    assert once + 6 * each == pytest.approx(really_kept(config, 6), rel=0.02)
+
+
+def test_bfloat16_keeps_less_a_sequence() -> None:
+    config = small_config("encoder.hidden=64", "encoder.ffn=256")
+    kept = {precision: activation_bytes(config, "bert", 300, precision)[1] for precision in ("bfloat16", "float32")}
+    assert kept["bfloat16"] < 0.85 * kept["float32"]
+
+
+def test_flops_follow_what_map_net_does() -> None:
+    """Resting in half the steps, it costs half."""
+    costs = {
+        rests: cost_of(
+            small_config(
+                "pretrain.steps=500", "method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5",
+                f"method.mapnet.learn_on_uniform_steps={str(not rests).lower()}",
+            ),
+            "mapnet", 300, CPU,
+        ).flops
+        for rests in (True, False)
+    }  # fmt: skip
+    bert = cost_of(small_config("pretrain.steps=500"), "bert", 300, CPU).flops
+    assert (costs[True] - bert) / (costs[False] - bert) == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_lines_name_everything() -> None:
+    lines = "\n".join(forecast(small_config("pretrain.seeds=[1,2]"), 300))
+    for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", "2 times"):
+        assert words in lines

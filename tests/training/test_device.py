@@ -1,0 +1,47 @@
+"""Where training runs and how fast that is at best."""
+
+import pytest
+import torch
+
+from mapnet_cli.errors import UsageError
+from mapnet_cli.training import device
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+    ],
+)
+def test_the_makers_figure_is_found_by_name(name: str, peak: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert device.peak_flops(GPU, "bfloat16")[0] == peak
+
+
+def test_other_devices_are_measured() -> None:
+    peak, source = device.peak_flops(torch.device("cpu"), "auto")
+    assert 1e8 < peak < 1e14
+    assert "float32" in source
+    assert "measured" in source
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.choose_device("auto", 1) == torch.device("cuda", 1)
+    assert device.choose_device("cpu", 5) == torch.device("cpu")
+    with pytest.raises(UsageError, match=r"process 2 .* sees 2"):
+        device.choose_device("auto", 2)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="no GPU"):
+        device.choose_device("cuda")
