@@ -5,7 +5,7 @@ ARTIFACTS ?= artifacts
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint check install clean faults
+.PHONY: demo test lint install clean faults benchmarks
 
 install: $(INSTALLED)
 
@@ -25,9 +25,16 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check mapnet_cli tests
 	$(BIN)/mypy
 
-# kill -9 at twenty random moments of a whole run; a thin slice of it is in `make test`
+# kill -9 at twenty random moments of a whole run and of trainings; a thin slice of it is in `make test`
 faults: $(INSTALLED)
-	KILLS=20 $(BIN)/python -m pytest tests/e2e -k kill
+	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults -k kill
+
+# side by side with what a user would run instead; each prints a JSON object as its last line
+benchmarks: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.pretrain
+	$(BIN)/python -m tests.benchmarks.pretrain --size base --steps 4 --warm 1
+	$(BIN)/python -m tests.benchmarks.overhead
+	$(BIN)/python -m tests.benchmarks.loading
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

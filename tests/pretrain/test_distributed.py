@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,9 +74,21 @@ def test_two_processes_of_8_equal_one_of_16(
     assert_equal_runs(train(two, artifacts, method), reference)
 
 
-def launch(arguments: list[str], rank: int, environ: dict[str, str]) -> "subprocess.Popen[str]":
+def launch(artifacts: Artifacts, settings: tuple[str, ...], environ: dict[str, str]) -> "subprocess.Popen[str]":
+    """Starts `mapnet pretrain` as a user would."""
+    named = [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
     return subprocess.Popen(
-        [sys.executable, "-m", "mapnet_cli", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "mapnet_cli",
+            "pretrain",
+            "--recipe",
+            "demo",
+            "--artifacts",
+            str(artifacts.root),
+            *named,
+        ],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -93,12 +107,14 @@ def test_under_an_existing_launch_as_slurm_numbers_it(
     key = Lineage(config, artifacts).pretraining("mapnet", 1).key
     artifacts.path(key).rename(tmp_path / "one process")
     artifacts.path(key + ".json").unlink()
-    arguments = ["pretrain", "--recipe", "demo", "--artifacts", str(artifacts.root)]
-    for setting in (*SMALL, *settings, "pretrain.micro_batch_size=4"):
-        arguments += ["--set", setting]
     slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
     processes = [
-        launch(arguments, rank, slurm | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in (0, 1)
+        launch(
+            artifacts,
+            (*settings, "pretrain.micro_batch_size=4"),
+            slurm | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in (0, 1)
     ]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -107,3 +123,42 @@ def test_under_an_existing_launch_as_slurm_numbers_it(
     lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
     weights, _ = load_checkpoint(artifacts.path(f"{key}/step6"))
     assert_equal_runs((weights, [json.loads(line) for line in lines]), reference)
+
+
+def test_divergence_in_two_processes_is_exit_code_6(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts
+) -> None:
+    settings = (*SETTINGS, 'methods=["bert"]', "pretrain.peak_lr=1e30", "pretrain.warmup_steps=0")
+    make_corpus(small_config(*settings))
+    process = launch(artifacts, (*settings, "pretrain.processes=2"), {})
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 6, said
+    assert "not finite at step" in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_in_two_processes_saves_and_the_same_command_goes_on(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts
+) -> None:
+    settings = (
+        *SETTINGS, 'methods=["bert"]', "pretrain.steps=800", "pretrain.checkpoint_every=0", "pretrain.processes=2",
+        "pretrain.log_every=5", "pretrain.milestones=[1.0]", "pretrain.validate_every=0",
+    )  # fmt: skip
+    config = small_config(*settings)
+    make_corpus(config)
+    folder = artifacts.path(Lineage(config, artifacts).pretraining("bert", 1).key)
+    process = launch(artifacts, settings, {})
+    deadline = time.monotonic() + 60
+    while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline, "no step in a minute"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    (saved,) = (folder / "resume").iterdir()
+    _, facts = load_checkpoint(saved)
+    assert 0 < facts["step"] < 800
+    again = launch(artifacts, settings, {})
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert (folder / "step800").exists()
