@@ -48,6 +48,8 @@ def _run(names: Sequence[str], invocation: Invocation) -> None:
         if at.console.as_json and tuple(names) != stages.STAGES:  # `run` prints the report's
             at.console.json(stages.status(at.config, at.artifacts))
         return
+    if not at.first:
+        return
     rows = stages.foretell(names, at.config, at.artifacts, at.workers)
     if at.console.as_json:
         at.console.json(rows)

@@ -16,6 +16,10 @@ class UsageError(MapnetError):
     exit_code = 2
 
 
+class ProcessError(UsageError):
+    """A usage error that only one of several processes notices: that one says it."""
+
+
 class InputError(MapnetError):
     """Input data (text, GLUE files) is missing or malformed."""
 

@@ -13,7 +13,7 @@ import typer
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
-from mapnet_cli.errors import DivergedError, Interrupted, MapnetError, UsageError
+from mapnet_cli.errors import DivergedError, Interrupted, LockedError, MapnetError, ProcessError, UsageError
 from mapnet_cli.layers import Resolved, resolve
 from mapnet_cli.world import ALONE, launched
 
@@ -38,8 +38,8 @@ ForceOption = Annotated[bool, _how("--force", help="Run it again even where it i
 QuietOption = Annotated[bool, _shown("--quiet", "-q", help="Only warnings and errors.")]
 JsonOption = Annotated[bool, _shown("--json", help="One JSON value on stdout.")]
 
-UNIVERSAL = (UsageError, DivergedError, Interrupted)
-"""Errors that all of several launched processes raise alike: the first one says them."""
+UNIVERSAL = (UsageError, LockedError, DivergedError, Interrupted)
+"""Errors that all of several launched processes raise alike, but for a ProcessError: the first one says them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Invocation:
     dry_run: bool
     force: bool
     console: Console
+    first: bool
+    """Not one of several launched processes, or the one that speaks for them."""
 
     @property
     def config(self) -> Config:
@@ -72,11 +74,12 @@ def shared_options(
 ) -> Invocation:
     from mapnet_cli.jobs.resources import cores
 
-    place = launched() or ALONE
-    console = Console(quiet=quiet or place.rank > 0, as_json=json_ and place.rank == 0)
+    first = (launched() or ALONE).rank == 0
+    console = Console(quiet=quiet or not first, as_json=json_ and first)
     settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]
     resolved = resolve(recipe, config, settings)
-    return Invocation(resolved, Artifacts(artifacts), cores() if workers is None else workers, dry_run, force, console)
+    workers = cores() if workers is None else workers
+    return Invocation(resolved, Artifacts(artifacts), workers, dry_run, force, console, first)
 
 
 Command = Callable[..., None]
@@ -95,12 +98,14 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
     def register(function: Command) -> Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
+            first = True
             try:
                 signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+                first = (launched() or ALONE).rank == 0
                 shared = {option: values.pop(option) for option in options}
                 function(shared_options(**shared), **values)
             except UNIVERSAL as error:
-                _fail(str(error) if (launched() or ALONE).rank == 0 else "", error.exit_code)
+                _fail(str(error) if first or isinstance(error, ProcessError) else "", error.exit_code)
             except MapnetError as error:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:

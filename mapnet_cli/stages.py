@@ -1,7 +1,7 @@
 """The stages in their order, and what can be done with all of them: run, foretell, look up."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
-from mapnet_cli.errors import UsageError
+from mapnet_cli.errors import LockedError, UsageError
 from mapnet_cli.jobs.job import Phase, is_done
 from mapnet_cli.jobs.launched import LaunchedEngine
 from mapnet_cli.jobs.local import LocalEngine
@@ -19,7 +19,8 @@ from mapnet_cli.world import World, joined, launched
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
 """Each is a wing whose `stage` has `plan(config, artifacts, workers)` and `PRELOAD`.
 
-It may have `check(config)`, `estimate`, `summary` and `standing`, the three of (config, artifacts), too.
+It may have `check(config)`, `estimate(config, artifacts, workers)`, `summary` and `standing`, both of
+(config, artifacts), too.
 """
 
 
@@ -51,7 +52,15 @@ def run_launched(
     if config.pretrain.processes > 1:
         raise UsageError("these processes were launched already: leave out --processes (pretrain.processes)")
     _check("pretrain", config)
-    with artifacts.lock("pretrain") if world.rank == 0 else nullcontext(), joined():
+    with joined(), ExitStack() as held:
+        locked = None
+        if world.rank == 0:
+            try:
+                held.enter_context(artifacts.lock("pretrain"))
+            except LockedError as error:
+                locked = error
+        if (locked := world.first_says(locked)) is not None:
+            raise locked
         LaunchedEngine(artifacts, console, world, force).run(_stage("pretrain").plan(config, artifacts, 1))
 
 
@@ -64,7 +73,7 @@ def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers
         for phase in stage.plan(config, artifacts, workers):
             rows.append({"stage": name, "phase": phase.name, "unit": phase.unit, **_counts(phase, artifacts)})
         if hasattr(stage, "estimate"):
-            rows[-1]["estimate"] = stage.estimate(config, artifacts)
+            rows[-1]["estimate"] = stage.estimate(config, artifacts, workers)
     return rows
 
 

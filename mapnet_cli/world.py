@@ -75,9 +75,9 @@ def launched(environ: Mapping[str, str] = os.environ) -> World | None:
 
     Inside a Slurm batch script nothing is launched yet: only srun numbers the tasks of a step.
     """
-    if int(environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in environ:
+    if environ.get("WORLD_SIZE", "1") not in ("", "1") and "RANK" in environ:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    elif environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1"):
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     else:
         return None
@@ -88,6 +88,11 @@ def launched(environ: Mapping[str, str] = os.environ) -> World | None:
             f"this looks like one of several processes, but {', '.join(names)} are not all set to numbers ({error}); "
             f"start them with torchrun or srun, or one process with --processes"
         ) from None
+
+
+def restarted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Returns whether the launcher itself started this command again."""
+    return any(environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def current() -> World:
@@ -115,10 +120,9 @@ def joined() -> Iterator[World]:
         world_size=place.size,
         timeout=TIMEOUT,
     )
-    try:
-        yield place
-    finally:
-        dist.destroy_process_group()
+    yield place
+    # Not after an error: what another process's death has left unfinished would be waited for.
+    dist.destroy_process_group()
 
 
 def rendezvous(environ: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
     {"config", "records", "world"},
     {"artifacts", "glue", "layers"},
-    {"lineage"},
+    {"lineage", "scoring"},
     {"text", "model", "masking", "training", "jobs"},
     {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange"},
     {"stages", "doctor", "options"},

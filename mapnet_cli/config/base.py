@@ -17,7 +17,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 def operational(default: Any) -> Any:
     """A key that decides how the work is done, left out of fingerprints.
 
-    What comes out is the same up to rounding, and up to the dropout draws for micro_batch_size.
+    What comes out is the same up to rounding, and up to the dropout draws for micro_batch_size and compile.
     """
     return Field(default, json_schema_extra={"operational": True})
 

@@ -67,11 +67,11 @@ class Corpus(Section):
     """BPE is trained on at most about so many words, a seeded sample of paragraphs."""
     blocks: Literal["complete", "full", "sentence"] = "complete"
     """complete: whole sentences up to block_length; full: filled to the last token, which GPUs' fastest attention
-    kernels ask for; sentence: one sentence a block."""
+    kernels ask for (with cross_documents, or each document ends in a padded block); sentence: one sentence a block."""
     block_length: Annotated[int, Field(ge=8)] = 512
     """Tokens, [CLS] and [SEP] counted."""
     cross_documents: bool = False
-    """complete blocks may run on into the next document."""
+    """complete and full blocks may run on into the next document."""
     validation_every: Annotated[int, Field(ge=2)] = 200
     """Every so-many-th document is held out for validation."""
     slice_mb: Annotated[float, Field(gt=0)] = 8.0

@@ -121,8 +121,6 @@ class Pretrain(Optimiser):
             raise ValueError("milestones must ascend")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: at least one, all different")
-        if self.batch_size % self.processes:
-            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of processes ({self.processes})")
         return self
 
     def milestone_steps(self) -> tuple[int, ...]:

@@ -1,14 +1,14 @@
 """The model card of an exported checkpoint: what it is, what it scores, and how text must be prepared for it."""
 
 import statistics
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.glue import metrics_by_task
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun
+from mapnet_cli.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun
+from mapnet_cli.scoring import baseline_scores, best_setting, columns_of, run_grids
 
 _USE = """\
 ```python
@@ -86,15 +86,19 @@ def model_card(
 
 
 def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint) -> str:
-    """Returns a table of the tasks whose whole grid is finished."""
+    """Returns a table of the tasks whose whole grid is finished, scored as the report scores them."""
+    columns = columns_of(metrics_by_task(config))
+    baselines = baseline_scores(_baselines(artifacts, lineage), columns)
     lines = []
-    for task, metric in metrics_by_task(config).items():
-        runs = list(_runs(config, artifacts, lineage, row, task))
+    for column in columns:
+        runs = list(_runs(config, artifacts, lineage, row, column.task))
         if None in runs or any(run and run.checkpoint != row.fingerprint for run in runs):
             continue
-        for suffix in ("", "-mm") if task == "MNLI" else ("",):
-            score = best_score([run for run in runs if run], metric, suffix, config.finetune.epoch)
-            lines.append(f"| {task}{suffix} | {metric} | {score:.2f} |")
+        grids = run_grids(filter(None, runs), config, columns, baselines)
+        setting = best_setting(grids[row.method, row.pretrain_seed, row.step, column.chooser])
+        if setting is not None:
+            scores = grids[row.method, row.pretrain_seed, row.step, column.name][setting].values()
+            lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
     if not lines:
         return "Not fine-tuned yet.\n"
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else "GLUE dev sets"
@@ -105,19 +109,10 @@ def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpo
     )
 
 
-def best_score(runs: list[FinetuneRun], metric: str, suffix: str, epoch: str) -> float:
-    """Returns the score, times 100, of the setting with the best mean over seeds; the metric without suffix chooses.
-
-    A run that failed counts with its last finished epoch, with 0 if it has none.
-    """
-    settings: dict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
-    for run in runs:
-        chosen = run.epochs[-1].metrics if run.epochs else {}
-        if epoch == "best" and not run.failure:
-            chosen = max((e.metrics for e in run.epochs), key=lambda metrics: metrics[metric])
-        settings[run.batch_size, run.lr].append((chosen.get(metric, 0.0), chosen.get(metric + suffix, 0.0)))
-    best = max(settings.values(), key=lambda scores: statistics.fmean(chooser for chooser, _ in scores))
-    return 100 * statistics.fmean(score for _, score in best)
+def _baselines(artifacts: Artifacts, lineage: Lineage) -> Iterator[Baseline]:
+    for task in lineage.config.finetune.tasks if lineage.config.finetune.baselines else ():
+        marker = artifacts.marker(lineage.baseline(task).key)
+        yield from [Baseline(**found) for found in marker.result["rows"]] if marker else []
 
 
 def _runs(

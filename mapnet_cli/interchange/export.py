@@ -31,6 +31,9 @@ def export_checkpoint(
     UsageError where that doesn't say which, nothing is finished or the folder isn't empty;
     DamagedError if a file isn't what its marker says.
     """
+    folder = folder.resolve()
+    if folder == Path.cwd():
+        raise UsageError("the current folder can't be replaced in one step: name a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty: name a new folder")
     marker = _milestone(config, artifacts, method, seed, step)

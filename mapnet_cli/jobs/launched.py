@@ -5,9 +5,9 @@ from functools import partial
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.console import Console
-from mapnet_cli.errors import UsageError
+from mapnet_cli.errors import ProcessError
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, run_job, show
-from mapnet_cli.world import World
+from mapnet_cli.world import World, restarted
 
 
 class LaunchedEngine:
@@ -35,12 +35,12 @@ class LaunchedEngine:
 
     def _run(self, job: Job) -> None:
         if missing := missing_needs(job, self.artifacts):
-            raise UsageError(
+            raise ProcessError(
                 f"{job.key} needs {', '.join(missing)}, which process {self.world.rank} doesn't find in "
                 f"{self.artifacts.root}; make it first, in a folder that all machines share"
             )
         if self.world.rank == 0:
-            if self.force:
+            if self.force and not restarted():  # a launcher's own restart keeps what there is
                 self.artifacts.discard(job.key)
             run_job(job, self.artifacts, partial(show, self.console, job.key))
         else:

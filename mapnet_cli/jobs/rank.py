@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import sys
 import threading
 import time
@@ -21,25 +22,34 @@ REPORT_INTERVAL = 0.5
 
 
 def main(folder: Path) -> int:
-    """Runs the task with the other processes; the first one leaves the outcome in the folder."""
+    """Runs the task with the other processes and leaves this one's outcome in the folder; returns the exit code.
+
+    What only follows from another process's death is no outcome.
+    """
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     root, fn, args = pickle.loads((folder / TASK).read_bytes())
-    place = world.launched() or world.ALONE
-    report = _Reporter() if place.rank == 0 else _silent
+    rank = (world.launched() or world.ALONE).rank
+    report = _Reporter() if rank == 0 else _silent
     try:
         with world.joined():
             outcome: Any = fn(Artifacts(root), report, **args)
     except MapnetError as error:
         outcome = error
-    except Exception:  # a bug or a library's error: reported with its traceback
-        outcome = MapnetError(f"process {place.rank} failed:\n{traceback.format_exc()}")
-    # An error of one process alone must not leave the others waiting: its exit makes torchrun end them.
-    if place.rank == 0 or isinstance(outcome, MapnetError):
-        temporary = folder / f"{OUTCOME}.{place.rank}"
-        temporary.write_bytes(pickle.dumps(outcome))
-        if place.rank == 0 or not (folder / OUTCOME).exists():
-            temporary.replace(folder / OUTCOME)
-    return isinstance(outcome, MapnetError)
+    except Exception as error:  # a bug or a library's error: reported with its traceback
+        if _another_died(error):
+            return 1
+        outcome = MapnetError(f"process {rank} failed:\n{traceback.format_exc()}")
+    temporary = folder / f".{rank}"
+    temporary.write_bytes(pickle.dumps(outcome))
+    temporary.replace(folder / f"{OUTCOME}{rank}")
+    return int(isinstance(outcome, MapnetError))
+
+
+def _another_died(error: Exception) -> bool:
+    """Returns whether an error is what a collective operation raises when another process is gone."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or bool(re.search(r"gloo|nccl|by peer|TCPStore", str(error), re.I))
 
 
 class _Reporter:
@@ -66,4 +76,7 @@ def _end_with_launcher() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: after an error, torch would wait for operations that nobody will finish

@@ -9,6 +9,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def local_processes() -> int:
+    """Returns how many processes a launcher has started on this machine to work together."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+
+
 def visible_gpus() -> int:
     """Returns the number of NVIDIA GPUs, without importing torch or touching them."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.errors import MapnetError
@@ -18,7 +18,7 @@ from mapnet_cli.jobs.job import Output, Progress, Report
 ATTEMPTS = 3
 GRACE = 45.0
 """Seconds after SIGTERM; torchrun itself gives its processes 30."""
-TASK, OUTCOME, ERRORS = "task.pickle", "outcome.pickle", "errors.txt"
+TASK, OUTCOME, ERRORS = "task.pickle", "outcome-", "errors.txt"
 SHOWN = 2_000
 """Characters of a failed launch's error output in the message."""
 
@@ -36,12 +36,13 @@ def run_on_processes(
             folder = Path(name)
             (folder / TASK).write_bytes(pickle.dumps((artifacts.root, fn, args)))
             code = _launch(folder, report, processes, threads)
-            outcome = _outcome(folder)
+            outcomes = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob(f"{OUTCOME}*"))]
             errors = (folder / ERRORS).read_text(encoding="utf-8", errors="replace")
-        if isinstance(outcome, Output):
-            return outcome
-        if isinstance(outcome, Exception):
-            raise outcome
+        failures = [outcome for outcome in outcomes if isinstance(outcome, MapnetError)]
+        if failures:  # one that mapnet raises on purpose rather than the traceback of a bug
+            raise max(failures, key=lambda failure: type(failure) is not MapnetError)
+        if outcomes and code == 0:
+            return cast(Output, outcomes[0])
         if attempt < ATTEMPTS:
             report(Progress(0, 1, warning=f"one of {processes} processes died (exit {code}); starting all again"))
     raise MapnetError(f"{processes} processes under torchrun died {ATTEMPTS} times (exit {code}):\n{errors[-SHOWN:]}")
@@ -78,10 +79,3 @@ def _launch(folder: Path, report: Report, processes: int, threads: int) -> int:
         torchrun.stdout.close()
         if torchrun.stdin is not None:
             torchrun.stdin.close()
-
-
-def _outcome(folder: Path) -> Any:
-    """Returns the first process's output or error; None if it was killed."""
-    with suppress(OSError, EOFError, pickle.UnpicklingError):
-        return pickle.loads((folder / OUTCOME).read_bytes())
-    return None

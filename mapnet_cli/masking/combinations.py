@@ -34,6 +34,14 @@ def check_method(name: str, method: Method, visits: int = 1) -> None:
             f"method.{name}: estimator {method.estimator!r} weighs masks by MAP-Net's proposal, but strategy "
             f"{method.strategy!r} has none; set method.{name}.estimator to 'none'"
         )
+    cuts = [key for key in ("learn_every", "propose_every") if getattr(method, key) > 1]
+    if cuts and not proposes:
+        raise UsageError(f"method.{name}.{cuts[0]} is about MAP-Net, which strategy {method.strategy!r} doesn't use")
+    if len(cuts) == 2 and method.learn_every % method.propose_every:
+        raise UsageError(
+            f"method.{name}: MAP-Net learns only where it reads, so learn_every ({method.learn_every}) must be a "
+            f"multiple of propose_every ({method.propose_every})"
+        )
     if visits % method.propose_every:
         raise UsageError(
             f"method.{name}.propose_every ({method.propose_every}) reuses a proposal for the same sentences, so "

@@ -19,7 +19,7 @@ from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.vocabulary import PAD
+from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, PAD
 from mapnet_cli.world import ALONE, World
 
 AHEAD = 2
@@ -113,6 +113,11 @@ class BatchMaker:
     fixed: bool = False
     """Pad every batch to the block length and compute every slot: one shape for torch.compile."""
 
+    @property
+    def micro(self) -> int:
+        """Sequences of a forward pass."""
+        return self.pretrain.micro_batch_size or self.pretrain.batch_size // self.world.size
+
     def __call__(self, step: int) -> Batch:
         tokens_BL = load_batch(
             self.sequences, self.order.indices(step // self.pretrain.visits), self.block_length * self.fixed
@@ -121,8 +126,7 @@ class BatchMaker:
         # drawn for a whole block and cut: masks don't depend on how far a batch is padded
         noise = MaskNoise.draw(generator, len(tokens_BL), self.block_length)
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
-        micro = self.pretrain.micro_batch_size or self.pretrain.batch_size // self.world.size
-        batch = split_batch(step, tokens_BL, noise, self.method.mask_rate, micro, self.world, self.fixed)
+        batch = split_batch(step, tokens_BL, noise, self.method.mask_rate, self.micro, self.world, self.fixed)
         return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
 
 
@@ -155,6 +159,16 @@ def split_batch(
             )
         )  # fmt: skip
     return Batch(step, size, length, int((tokens_BL != PAD).sum()), parts)
+
+
+def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = False, padded: bool = False) -> Batch:
+    """Returns one micro-batch of a single word, to compile or to measure with."""
+    tokens_BL = torch.full((size, length), FIRST_ORDINARY)
+    tokens_BL[:, 0] = CLS
+    if padded:
+        tokens_BL[:, -1] = PAD
+    noise = MaskNoise.draw(torch.Generator().manual_seed(0), size, length)
+    return split_batch(0, tokens_BL, noise, mask_rate, size, every_slot=every_slot)
 
 
 def load_batch(sequences: Sequences, indices: Tensor, length: int = 0) -> Tensor:

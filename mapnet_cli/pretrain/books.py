@@ -38,12 +38,15 @@ class Books:
         self._note = ""
 
     def __enter__(self) -> "Books":
-        run, self._contexts = self.run, ExitStack()
+        run = self.run
         peak, _ = peak_flops(run.device, run.config.pretrain.precision)
-        self._stopped = self._contexts.enter_context(stop_requested())
-        self._writer = self._contexts.enter_context(BackgroundWriter())
-        self._telemetry = Telemetry(run.folder, run.step, run.world, peak * run.world.size)
-        self._contexts.callback(self._telemetry.close)
+        accounting.forget_peak_memory(run.device)
+        with ExitStack() as contexts:
+            self._telemetry = Telemetry(run.folder, run.step, run.world, peak * run.world.size)
+            contexts.callback(self._telemetry.close)
+            self._writer = contexts.enter_context(BackgroundWriter())
+            self._stopped = contexts.enter_context(stop_requested())
+            self._contexts = contexts.pop_all()
         self._started = time.monotonic()
         return self
 
@@ -59,10 +62,12 @@ class Books:
         everything saved, after SIGTERM or Ctrl-C.
         """
         run, pretrain = self.run, self.run.config.pretrain
-        flops = self._flops(batch, plan)
+        flops = accounting.method_flops(
+            run.config, run.method_name, run.manifest.vocab_size, batch.size, batch.length, plan.proposal_passes
+        )
         run.tokens, run.flops = run.tokens + batch.tokens, run.flops + flops
-        host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": plan.explore, "data_wait": waited}
-        self._telemetry.add(plan.step, sums, norm, host)
+        host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": plan.explore, "learned": plan.learns}
+        self._telemetry.add(plan.step, sums, norm, host, waited)
 
         stop = run.world.any(self._stopped())
         at_milestone = run.step in self.milestones
@@ -78,10 +83,11 @@ class Books:
         self.report(Progress(run.step, self.last, self._note))
         if stop and save:
             self._writer.wait()
+            run.world.any(False)  # nobody leaves, and makes a launcher end the others, before the first has written
             raise Interrupted(f"{run.key}: stopped at step {run.step}; the same command goes on from there")
 
     def _log(self, lr: float) -> None:
-        """Waits for the device, the only place that does so, and writes what came of the steps since the last line."""
+        """Waits for the device, which no step does, and writes what came of the steps since the last line."""
         run = self.run
         totals = self._telemetry.collect()
         seconds = time.monotonic() - self._started
@@ -107,6 +113,7 @@ class Books:
     def _save(self, found: dict[str, float] | None, save: bool) -> None:
         """Copies what is to be saved and has it written beside the training; `found` belongs to a milestone."""
         run, writes = self.run, list[Write]()
+        self._writer.wait()  # one set of copies at a time
         if run.world.rank == 0 and found is not None:
             tokenizer = run.artifacts.path(run.manifest.tokenizer)
             masks = figure2_masks(run.model, self.held_out, run.method, run.config, tokenizer)
@@ -118,14 +125,6 @@ class Books:
         if writes:
             self._writer.submit(*writes)
         self._save_due &= not save
-
-    def _flops(self, batch: Batch, plan: StepPlan) -> float:
-        config = self.run.config
-        proposal = config.proposal if self.run.model.proposal is not None else None
-        return accounting.step_flops(
-            config.encoder, proposal, self.run.manifest.vocab_size, batch.size, batch.length,
-            self.run.method.mask_rate, plan.proposal_passes,
-        )  # fmt: skip
 
 
 def _is_due(step: int, every: int) -> bool:

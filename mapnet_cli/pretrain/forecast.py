@@ -1,7 +1,4 @@
-"""What a pretraining will cost, said before it starts: FLOPs, hours at a rate measured now, memory, disk.
-
-Shapes: B sequences, L positions.
-"""
+"""What a pretraining will cost, said before it starts: FLOPs, hours at a rate measured now, memory, disk."""
 
 import time
 from dataclasses import dataclass
@@ -10,13 +7,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
-from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.sampling import largest_count
 from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.pretrain.batches import split_batch
+from mapnet_cli.model.transformer import padded_vocabulary
+from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1, plan_step
 from mapnet_cli.training import accounting
 from mapnet_cli.training.device import choose_device, device_name, resolve_precision
-from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY
 
 PROBES = 2_000
 """Steps, spread over the training, whose plans stand for all."""
@@ -40,19 +37,21 @@ class Cost:
     """By precision: bytes kept for the backward pass whatever the batch, and a sequence."""
 
 
-def forecast(config: Config, vocab_size: int) -> list[str]:
-    """Returns the lines that `--dry-run` prints."""
+def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int, threads: int) -> list[str]:
+    """Returns the lines that `--dry-run` prints, for trainings of `processes` processes with `threads` CPU threads."""
     pretrain, length = config.pretrain, config.corpus.block_length
     device = choose_device(pretrain.device)
-    steps, processes = max(pretrain.milestone_steps()), pretrain.processes
+    torch.set_num_threads(threads)
+    steps, share = max(pretrain.milestone_steps()), pretrain.micro_batch_size or pretrain.batch_size // processes
+    beside = f"; {side_by_side} trainings run side by side" if side_by_side > 1 else ""
     lines = [
         f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
-        f"tokens a training; times measured now on {device_name(device)}, in {_precision(config, device)}"
+        f"tokens a training; rates measured now on {device_name(device)}, in "
+        f"{resolve_precision(device, pretrain.precision)}{beside}"
     ]
     for name in config.methods:
-        cost = cost_of(config, name, vocab_size, device)
+        cost = cost_of(config, name, vocab_size, device, share)
         hours = cost.flops / cost.flops_per_second / processes / 3600
-        share = pretrain.micro_batch_size or pretrain.batch_size // processes
         fixed = OPTIMISER_BYTES * cost.parameters
         memory = ", ".join(
             f"{_size(fixed + once + share * each)} in {precision} ({_size(each)} a sequence)"
@@ -71,67 +70,66 @@ def forecast(config: Config, vocab_size: int) -> list[str]:
     return lines
 
 
-def cost_of(config: Config, name: str, vocab_size: int, device: torch.device) -> Cost:
-    """Returns what a training costs; runs some steps on random tokens to find the rate."""
-    method, pretrain = config.method[name], config.pretrain
-    proposal = config.proposal if method.objective != "none" else None
-    steps = max(pretrain.milestone_steps())
+def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, share: int) -> Cost:
+    """Returns what a training costs; runs steps of up to `share` sequences to find the rate."""
+    method, length = config.method[name], config.corpus.block_length
+    steps = max(config.pretrain.milestone_steps())
     probes = range(0, steps, max(1, steps // PROBES))
-    passes = sum(plan_step(method, 1, step, pretrain.steps).proposal_passes for step in probes) / len(probes)
-    length = config.corpus.block_length
-    step = accounting.step_flops(
-        config.encoder, proposal, vocab_size, pretrain.batch_size, length, method.mask_rate, passes
-    )
-    model = PretrainingModel(config.encoder, vocab_size, proposal)
-    rate, batch = _measure(config, name, model.to(device), device)
+    passes = sum(plan_step(method, 1, step, config.pretrain.steps).proposal_passes for step in probes) / len(probes)
+    step = accounting.method_flops(config, name, vocab_size, config.pretrain.batch_size, length, passes)
+    model = PretrainingModel(config.encoder, vocab_size, config.proposal if method.objective != "none" else None)
+    rate, batch = _measure(config, name, model.to(device), device, share)
     return Cost(
         step * steps, sum(p.numel() for p in model.parameters()), rate, batch,
         {precision: activation_bytes(config, name, vocab_size, precision) for precision in ("bfloat16", "float32")},
     )  # fmt: skip
 
 
-def _measure(config: Config, name: str, model: PretrainingModel, device: torch.device) -> tuple[float, int]:
-    """Returns FLOP/s of training steps as large as they may be, or as take a second, and their sequences."""
-    pretrain, method = config.pretrain, config.method[name]
-    torch.set_num_threads(pretrain.threads or torch.get_num_threads())
-    losses = JointLosses(model.train(), method, device, pretrain.precision)
-    largest = pretrain.micro_batch_size or pretrain.batch_size // pretrain.processes
-    batch, rate = 1, 0.0
+def _measure(config: Config, name: str, model: PretrainingModel, device: torch.device, share: int) -> tuple[float, int]:
+    """Returns FLOP/s of steps as large as they may be, as fit, or as take a second, and their sequences."""
+    losses = JointLosses(model.train(), config.method[name], device, config.pretrain.precision)
+    batch, rate, measured = 1, 0.0, 0
     while True:
-        seconds = _step(config, losses, batch, device)
-        if seconds < ENOUGH:  # the first of a size also warms up
-            seconds = min(seconds, _step(config, losses, batch, device))
-        work = accounting.step_flops(
-            config.encoder, config.proposal if model.proposal else None, model.encoder.vocab_size, batch,
-            config.corpus.block_length, method.mask_rate,
-        )  # fmt: skip
-        rate = max(rate, work / seconds)
-        if seconds > ENOUGH or batch >= largest:
-            return rate, batch
-        batch = min(2 * batch, largest)
+        try:
+            seconds = _step(config, losses, batch)
+            if seconds < ENOUGH:  # the first of a size also warms up
+                seconds = min(seconds, _step(config, losses, batch))
+        except torch.OutOfMemoryError:
+            if not measured:
+                raise
+            return rate, measured
+        work = accounting.method_flops(config, name, model.encoder.vocab_size, batch, config.corpus.block_length)
+        rate, measured = max(rate, work / seconds), batch
+        if seconds > ENOUGH or batch >= share:
+            return rate, measured
+        batch = min(2 * batch, share)
 
 
-def _step(config: Config, losses: JointLosses, batch: int, device: torch.device) -> float:
-    """Returns the seconds of one step's gradients on random tokens."""
-    tokens_BL = torch.full((batch, config.corpus.block_length), FIRST_ORDINARY)
-    tokens_BL[:, 0] = CLS
-    noise = MaskNoise.draw(torch.Generator().manual_seed(0), *tokens_BL.shape)
-    plan = StepPlan(0, 0, explore=True, learns=losses.model.proposal is not None, proposes=False, reuses=False)
-    parts = split_batch(0, tokens_BL, noise, losses.method.mask_rate, batch)
+def _step(config: Config, losses: JointLosses, size: int) -> float:
+    """Returns the seconds of one step's gradients."""
+    batch = sample_batch(size, config.corpus.block_length, losses.method.mask_rate)
     losses.zero_grad(set_to_none=True)
     start = time.perf_counter()
-    sums = algorithm_1(losses, parts, plan, device, {})
+    sums = algorithm_1(losses, batch, _plan(losses), losses.device, {})
     sums["loss"].item()  # waits for a GPU
     return time.perf_counter() - start
+
+
+def _plan(losses: JointLosses) -> StepPlan:
+    """Returns the plan of a step with all there is to do."""
+    return StepPlan(0, 0, explore=True, learns=losses.model.proposal is not None, proposes=False, reuses=False)
 
 
 def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
     """Returns the bytes that a forward pass keeps for the backward pass: (whatever the batch, a sequence).
 
-    The former are the weights' copies in bfloat16.
+    The former are the weights' copies in bfloat16. The logits' gradient, the largest thing that only the
+    backward pass makes, is counted too.
     """
     two, four = (_kept_bytes(config, name, vocab_size, precision, batch) for batch in (2, 4))
-    return 2.0 * two - four, (four - two) / 2
+    slots = largest_count(config.corpus.block_length, config.method[name].mask_rate)
+    gradient = slots * padded_vocabulary(vocab_size) * (6 if precision == "bfloat16" else 4)
+    return 2.0 * two - four, (four - two) / 2 + gradient
 
 
 def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batch: int) -> int:
@@ -139,25 +137,20 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
     method = config.method[name]
     without = {"attention_dropout": 0.0}  # with dropout, the CPU's kernel would keep the probabilities
     encoder, proposal = config.encoder.model_copy(update=without), config.proposal.model_copy(update=without)
-    tokens_BL = torch.full((batch, config.corpus.block_length), FIRST_ORDINARY)
-    noise = MaskNoise.draw(torch.Generator().manual_seed(0), *tokens_BL.shape)
-    part = split_batch(0, tokens_BL, noise, method.mask_rate, batch).parts[0]
-    learns = method.objective != "none"
+    part = sample_batch(batch, config.corpus.block_length, method.mask_rate).parts[0]
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()  # its address would be 0: there is no data
         return tensor
 
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = PretrainingModel(encoder, vocab_size, proposal if learns else None)
+        model = PretrainingModel(encoder, vocab_size, proposal if method.objective != "none" else None)
         losses = JointLosses(model.train(), method, torch.device("cpu"), precision)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}
-        plan = StepPlan(0, 0, explore=True, learns=learns, proposes=False, reuses=False)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss, _, _ = losses(part, plan)
+            loss, _, _ = losses(part, _plan(losses))
         del loss
     return sum(size for storage, size in kept.items() if storage not in weights)
 
@@ -170,7 +163,3 @@ def _disk(config: Config, cost: Cost) -> float:
     """Returns bytes: milestones hold the weights, resume checkpoints Adam's moments too; one is being written."""
     pretrain = config.pretrain
     return cost.parameters * (4 * len(pretrain.milestone_steps()) + 12 * (pretrain.keep_checkpoints + 1))
-
-
-def _precision(config: Config, device: torch.device) -> str:
-    return resolve_precision(device, config.pretrain.precision)

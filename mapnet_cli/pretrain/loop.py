@@ -22,10 +22,12 @@ def train(run: Run, report: Report) -> None:
     pretrain, method = run.config.pretrain, run.method
     last = max(pretrain.milestone_steps())
     make = batch_maker(run)
-    losses = joint_losses(run)
+    losses = JointLosses(run.model.train(), method, run.device, pretrain.precision, run.world.size)
     if pretrain.compile:
         report(Progress(run.step, last, "compiling"))
-        warm_up(losses, make, method, run.device)
+        losses.compile_networks()
+        warm_up(losses, make.micro, run.manifest.block_length)
+    together = joined_with_others(losses, run)
     kept: Proposals = {}
 
     with prefetching(make, run.step, last) as next_batch, Books(run, report, last) as books:
@@ -36,7 +38,7 @@ def train(run: Run, report: Report) -> None:
             plan = plan_step(method, run.seed, run.step, pretrain.steps)
 
             run.optimizer.zero_grad(set_to_none=True)
-            sums = algorithm_1(losses, batch, plan, run.device, kept)
+            sums = algorithm_1(together, batch, plan, run.device, kept)
             norm = gradient_norm(run.model, pretrain.clip_norm)
             lr = learning_rate(run.step, pretrain.peak_lr, pretrain.warmup_steps, pretrain.steps)
             set_learning_rate(run.optimizer, lr)
@@ -56,15 +58,12 @@ def batch_maker(run: Run) -> BatchMaker:
     )  # fmt: skip
 
 
-def joint_losses(run: Run) -> JointLosses | DistributedDataParallel:
-    """Returns lines 4 to 6 of Algorithm 1 on this process's device, joined with the other processes'."""
-    method, world = run.method, run.world
-    run.model.to(run.device).train()
-    losses = JointLosses(run.model, method, run.device, run.config.pretrain.precision, world.size)
-    if run.config.pretrain.compile:
-        losses.compile_networks()
-    if world.size == 1:
+def joined_with_others(losses: JointLosses, run: Run) -> JointLosses | DistributedDataParallel:
+    """Returns the losses so wrapped that their gradients meet those of the other processes."""
+    method = run.method
+    if run.world.size == 1:
         return losses
+    # Where MAP-Net rests in some steps, DDP has to ask in each which parameters took part: a wait on a GPU.
     always = method.learn_on_uniform_steps and method.learn_every == method.propose_every == 1
     return DistributedDataParallel(
         losses,

@@ -1,7 +1,7 @@
 """One pretraining as it stands: its settings, its model, how far it is, and what it leaves on disk."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +42,6 @@ class Run:
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
 
     @property
     def method(self) -> Method:
@@ -95,19 +94,19 @@ def _write_resume_point(run: Run, facts: dict[str, float], tensors: dict[str, Te
     checkpoint.prune_checkpoints(run.rolling, run.config.pretrain.keep_checkpoints)
 
 
-def resume(run: Run) -> None:
+def resume(run: Run) -> list[str]:
     """Puts `run` where its newest undamaged checkpoint stands; leaves it at step 0 if there is none.
 
-    The first process chooses it, so that all begin with the same step.
+    The first process chooses it, so that all begin with the same step. Returns warnings of damaged ones.
     """
-    found = checkpoint.newest_checkpoint(run.rolling) if run.world.rank == 0 else None
+    found, warnings = checkpoint.newest_checkpoint(run.rolling) if run.world.rank == 0 else (None, [])
     step = run.world.first_says(None if found is None else found[1]["step"])
     if step is None:
-        return
+        return warnings
     if found is None:
-        found = *checkpoint.load_checkpoint(run.rolling / checkpoint.rolling_name(step)), []
-    tensors, facts, run.warnings = found
+        found = checkpoint.load_checkpoint(run.rolling / checkpoint.rolling_name(step))
+    tensors, facts = found
     run.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    run.model.to(run.device)
     run.step, run.tokens, run.flops, run.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
     restore_optimizer(run.model, run.optimizer, tensors)
+    return warnings

@@ -6,12 +6,13 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
-from mapnet_cli.jobs.resources import cores, visible_gpus
+from mapnet_cli.jobs.resources import cores, local_processes, visible_gpus
 from mapnet_cli.jobs.torchrun import run_on_processes
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.pretrain.log_file import last_line
 from mapnet_cli.pretrain.start import start_from, start_key
 from mapnet_cli.records import CorpusManifest
+from mapnet_cli.world import ALONE, current, launched
 
 PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
 
@@ -19,11 +20,9 @@ PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
 def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     """Returns the pretrainings of all methods and seeds: one after the other on GPUs, else they share the cores."""
     lineage = Lineage(config, artifacts)
-    gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
     processes = config.pretrain.processes
     trainings = [(method, seed) for method in config.methods for seed in config.pretrain.seeds]
-    side_by_side = 1 if gpus else max(1, min(workers // processes, len(trainings)))
-    threads = config.pretrain.threads or max(1, cores() // (side_by_side * processes))
+    side_by_side, threads = _shares(config, len(trainings), workers)
     starts = {name: start_key(lineage, name) for name in config.methods}
     jobs = []
     for method, seed in trainings:
@@ -40,10 +39,18 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     return [Phase("pretrain", jobs, "training", side_by_side)]
 
 
+def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:
+    """Returns how many trainings run side by side, and the CPU threads of each of their processes."""
+    processes = config.pretrain.processes
+    gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
+    side_by_side = 1 if gpus else max(1, min(workers // processes, trainings))
+    here = side_by_side * processes * local_processes()
+    return side_by_side, config.pretrain.threads or max(1, cores() // here)
+
+
 def check(config: Config) -> None:
     """Raises UsageError if a method's parts don't exist or go ill together, or a batch can't be shared out."""
     from mapnet_cli.masking.combinations import check_method
-    from mapnet_cli.world import ALONE, launched
 
     for name in config.methods:
         check_method(name, config.method[name], config.pretrain.visits)
@@ -53,6 +60,11 @@ def check(config: Config) -> None:
         raise UsageError(
             f"pretrain.batch_size ({pretrain.batch_size}) must be a multiple of the number of processes ({processes})"
         )
+    gpus = visible_gpus() if pretrain.device != "cpu" else 0
+    if 0 < gpus < pretrain.processes:
+        raise UsageError(
+            f"--processes {pretrain.processes}: this machine has {gpus} GPUs; one process a GPU, or pretrain.device=cpu"
+        )
     if pretrain.compile and pretrain.batch_size // processes % (pretrain.micro_batch_size or 1):
         raise UsageError(
             f"pretrain.compile wants one shape: pretrain.micro_batch_size ({pretrain.micro_batch_size}) must divide "
@@ -60,13 +72,15 @@ def check(config: Config) -> None:
         )
 
 
-def estimate(config: Config, artifacts: Artifacts) -> list[str]:
+def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
     """Returns what `--dry-run` says: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
     from mapnet_cli.pretrain.forecast import forecast
 
     own = config.corpus.tokenizer
     vocab_size = Lineage(config, artifacts).imported(own).result["vocab_size"] if own else config.corpus.vocab_size
-    return forecast(config, vocab_size)
+    side_by_side, threads = _shares(config, len(config.methods) * len(config.pretrain.seeds), workers)
+    processes = (launched() or ALONE).size * config.pretrain.processes
+    return forecast(config, vocab_size, processes, side_by_side, threads)
 
 
 def standing(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
@@ -97,7 +111,6 @@ def pretrain(
     """Trains one model to its last milestone, going on from its newest checkpoint; `start` is an import's key or ""."""
     import torch
 
-    from mapnet_cli import world
     from mapnet_cli.model.pretraining import PretrainingModel
     from mapnet_cli.pretrain import loop
     from mapnet_cli.pretrain.run import Run, resume
@@ -105,8 +118,10 @@ def pretrain(
     from mapnet_cli.training.optim import build_adamw
 
     torch.set_num_threads(threads)
-    place = world.current()
+    place = current()
     device = choose_device(config.pretrain.device, place.local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     marker = artifacts.marker(f"{corpus}/manifest")
     assert marker is not None
     artifacts.verify(marker)
@@ -119,8 +134,7 @@ def pretrain(
     model.to(device)
     optimizer = build_adamw(model, config.pretrain)
     run = Run(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
-    resume(run)
-    for warning in [*_advice(config, device.type), *run.warnings]:
+    for warning in [*_advice(config, device.type), *resume(run)]:
         report(Progress(run.step, config.pretrain.steps, warning=warning))
     loop.train(run, report)
     return Output(

@@ -39,11 +39,18 @@ class Telemetry:
     def _reset(self) -> None:
         self._kept: dict[str, Tensor] = {}
         self._host: dict[str, float] = {}
+        self._waited = 0.0
 
-    def add(self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float]) -> None:
-        """Adds the sums of step number `step` and what the host counts of it, without waiting for the device."""
+    def add(
+        self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float], waited: float = 0.0
+    ) -> None:
+        """Adds the sums of step number `step` and what the host counts of it, without waiting for the device.
+
+        `host` is the same in all processes; `waited` are the seconds that this one waited for data.
+        """
         for name, count in host.items():
             self._host[name] = self._host.get(name, 0.0) + count
+        self._waited += waited
         finite = torch.isfinite(norm) & torch.isfinite(sums["objective"])
         # the maximum of -step is the first bad step
         values = {**sums, "gradient_norm": norm / self.world.size, "gradient_norm_max": norm}
@@ -55,8 +62,10 @@ class Telemetry:
         added = sorted(self._kept.keys() - set(GREATEST))
         greatest = [name for name in GREATEST if name in self._kept]
         sums = self.world.sum_(torch.stack([self._kept[name] for name in added]))
-        largest = self.world.largest_(torch.stack([self._kept[name] for name in greatest]))
-        values = dict(zip(added + greatest, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
+        waited = torch.tensor(self._waited, dtype=torch.float64, device=sums.device)
+        largest = self.world.largest_(torch.stack([*(self._kept[name] for name in greatest), waited]))
+        names = [*added, *greatest, "data_wait"]
+        values = dict(zip(names, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
         bad = values.pop("bad")
         if bad > NEVER and self.bad_step is None:
             self.bad_step = int(-bad)
@@ -81,14 +90,15 @@ class Telemetry:
             **facts,
         }
         if "mapnet_loss" in sums:
-            row["mapnet_loss"] = sums["mapnet_loss"] / steps
+            row["mapnet_loss"] = sums["mapnet_loss"] / sums["learned"]
         if sums.get("proposals"):
             row["proposal_entropy"] = sums["entropy"] / sums["proposals"]
             row["kl_to_uniform"] = sums["kl_to_uniform"] / sums["proposals"]
             row["largest_q"] = sums["largest_q"]
         if sums.get("weighted"):
             row["clip_fraction"] = sums["clipped"] / sums["weighted"]
-            row["effective_sample_share"] = sums["weight"] ** 2 / (sums["weight_squared"] * sums["weighted"])
+            squares = sums["weight_squared"] * sums["weighted"]
+            row["effective_sample_share"] = sums["weight"] ** 2 / squares if squares else 0.0
         if self.bad_step is None:
             self.write(row)
         self._start = step
@@ -113,4 +123,4 @@ def _tensorboard(folder: Path, step: int) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.report.grid import Grid, Seeds, Setting
 from mapnet_cli.report.scores import Scores, mean, spread
+from mapnet_cli.scoring import Grid, Seeds, Setting
 
 CONFIDENCE = 0.95
 

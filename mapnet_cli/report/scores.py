@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from mapnet_cli.config import Config
 from mapnet_cli.glue import fine_tuned, metrics_by_task
 from mapnet_cli.report.gather import Results, runs_of_a_task
-from mapnet_cli.report.grid import (
+from mapnet_cli.scoring import (
     Column,
     Grid,
     Place,
@@ -110,8 +110,8 @@ def score(results: Results) -> Scores:
     config = results.config
     metrics = metrics_by_task(config)
     columns = columns_of(metrics)
-    baselines = baseline_scores(results, columns)
-    grids = run_grids(results, columns, baselines)
+    baselines = baseline_scores(results.baselines, columns)
+    grids = run_grids(results.runs, results.config, columns, baselines)
     rows = dict.fromkeys((method, step) for method, _, step in fine_tuned(config))
     cells = {
         (method, step, column.name): _task_score(config, grids, method, step, column)

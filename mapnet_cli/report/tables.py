@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from mapnet_cli.report.compare import DEFINITION, Comparison, at_equal_cost, compare
 from mapnet_cli.report.gather import Results, signature
-from mapnet_cli.report.grid import Setting
 from mapnet_cli.report.render import NOTHING, Cell, Scalar, Table, plain
 from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
 from mapnet_cli.report.wording import (
@@ -19,6 +18,7 @@ from mapnet_cli.report.wording import (
     short_steps,
     task_notes,
 )
+from mapnet_cli.scoring import Setting
 
 PAPER_TABLE_3 = {
     "bert": {400_000: 80.86, 600_000: 81.41, 800_000: 81.62, 1_000_000: 81.68},

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from mapnet_cli.config import Transformer
+from mapnet_cli.config import Config, Transformer
 
 TRAIN = 3
 """Passes of a training step: one forward, and a backward pass that costs twice as much."""
@@ -50,6 +50,22 @@ def step_flops(
     if proposal:
         sequence += proposal_passes * proposal_flops(encoder, proposal, length)
     return batch * sequence
+
+
+def method_flops(
+    config: Config, name: str, vocab_size: int, batch: int, length: int, proposal_passes: float = TRAIN
+) -> float:
+    """Returns the FLOPs of a training step of one of the config's methods."""
+    proposal = config.proposal if config.method[name].objective != "none" else None
+    return step_flops(
+        config.encoder, proposal, vocab_size, batch, length, config.method[name].mask_rate, proposal_passes
+    )
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Makes `peak_memory_mb` begin again, where the system can: a GPU's does, a process's own does not."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -92,19 +92,19 @@ def rolling_name(step: int) -> str:
     return f"step{step:09d}"
 
 
-def newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-    """Returns (tensors, facts, warnings) of the newest undamaged rolling checkpoint, None if there is none.
+def newest_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
+    """Returns ((tensors, facts) of the newest undamaged rolling checkpoint, None if there is none; warnings).
 
     A damaged one is passed over with a warning; the one before takes over.
     """
     warnings: list[str] = []
     for candidate in sorted(folder.glob("step*"), reverse=True):
         try:
-            return *load_checkpoint(candidate), warnings
+            return load_checkpoint(candidate), warnings
         except DamagedError as error:
-            warnings.append(f"{error}; going back to the one before")
+            warnings.append(f"{error}; going back to the one before, or to the start")
             shutil.rmtree(candidate)  # or pruning would keep it for its number and drop a good one
-    return None
+    return None, warnings
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

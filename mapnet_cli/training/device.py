@@ -1,12 +1,13 @@
 """Where training runs, in which precision, and how fast that is at best."""
 
+import os
 import re
 import time
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from mapnet_cli.errors import UsageError
+from mapnet_cli.errors import ProcessError, UsageError
 
 PEAK_BF16 = {
     "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "H800": 989e12, "GH200": 989e12,
@@ -24,9 +25,12 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
         raise UsageError("device is 'cuda', but torch sees no GPU; use 'auto' or 'cpu', or see `mapnet doctor`")
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise UsageError(
-            f"process {local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; "
+    count = torch.cuda.device_count()
+    if count == 1 and "SLURM_STEP_NUM_TASKS" in os.environ:
+        local_rank = 0  # srun has bound each task to a GPU of its own, the only one that it sees
+    if local_rank >= count:
+        raise ProcessError(
+            f"process {local_rank} of this machine has no GPU: torch sees {count}; "
             f"start as many processes as there are GPUs, or set pretrain.device=cpu"
         )
     return torch.device("cuda", local_rank)

@@ -7,6 +7,8 @@ from mapnet_cli.errors import UsageError
 from mapnet_cli.layers import resolve
 from mapnet_cli.masking.combinations import check_method
 
+MAPNET = resolve("demo", None, (), {}).config.method["mapnet"]
+
 
 def test_shipped_methods_are_fine() -> None:
     for name, method in resolve("demo", None, (), {}).config.method.items():
@@ -21,8 +23,11 @@ def test_shipped_methods_are_fine() -> None:
         (Method(strategy="mapnet"), "set method.x.objective"),
         (Method(objective="pairwise"), "never draws from it"),
         (Method(estimator="sequence-ratio"), "set method.x.estimator to 'none'"),
+        (Method(learn_every=2), r"method\.x\.learn_every is about MAP-Net"),
+        (MAPNET.model_copy(update={"propose_every": 2}), r"pretrain\.visits \(3\) must be a multiple"),
+        (MAPNET.model_copy(update={"propose_every": 3, "learn_every": 4}), r"learn_every \(4\) must be a multiple"),
     ],
 )
 def test_refused_with_a_reason(method: Method, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_method("x", method)
+        check_method("x", method, visits=3)

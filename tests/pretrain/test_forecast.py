@@ -41,7 +41,10 @@ def really_kept(config: Config, batch: int) -> int:
 def test_activations_are_those_of_a_real_pass() -> None:
     config = small_config("encoder.attention_dropout=0.0", "proposal.attention_dropout=0.0", "encoder.dropout=0.1")
     once, each = activation_bytes(config, "mapnet", 300, "float32")
-    assert once + 6 * each == pytest.approx(really_kept(config, 6), rel=0.02)
+    logits_gradient = 3 * 320 * 4
+    assert once + 6 * (each - logits_gradient) == pytest.approx(
+        really_kept(config, 6), rel=0.05
+    )  # K is rounded at random
 
 
 def test_bfloat16_keeps_less_a_sequence() -> None:
@@ -58,15 +61,15 @@ def test_flops_follow_what_map_net_does() -> None:
                 "pretrain.steps=500", "method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5",
                 f"method.mapnet.learn_on_uniform_steps={str(not rests).lower()}",
             ),
-            "mapnet", 300, CPU,
+            "mapnet", 300, CPU, 4,
         ).flops
         for rests in (True, False)
     }  # fmt: skip
-    bert = cost_of(small_config("pretrain.steps=500"), "bert", 300, CPU).flops
+    bert = cost_of(small_config("pretrain.steps=500"), "bert", 300, CPU, 4).flops
     assert (costs[True] - bert) / (costs[False] - bert) == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_lines_name_everything() -> None:
-    lines = "\n".join(forecast(small_config("pretrain.seeds=[1,2]"), 300))
+    lines = "\n".join(forecast(small_config("pretrain.seeds=[1,2]"), 300, 1, 2, 1))
     for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", "2 times"):
         assert words in lines

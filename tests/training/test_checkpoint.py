@@ -44,9 +44,9 @@ def test_the_newest_good_one_is_found_and_the_damaged_leave(tmp_path: Path) -> N
     save(tmp_path, 1, 2, 3)
     damage(tmp_path, 3)
     (tmp_path / rolling_name(2) / "facts.json").unlink()
-    found = newest_checkpoint(tmp_path)
+    found, warnings = newest_checkpoint(tmp_path)
     assert found is not None
-    assert (found[1]["step"], len(found[2])) == (1, 2)
+    assert (found[1]["step"], len(warnings)) == (1, 2)
     save(tmp_path, 2)
     prune_checkpoints(tmp_path, 1)
     assert [p.name for p in tmp_path.iterdir()] == [rolling_name(2)]
@@ -57,7 +57,8 @@ def test_nothing_good_is_nothing(tmp_path: Path) -> None:
     damage(tmp_path, 1)
     with pytest.raises(DamagedError, match="checksum"):
         load_checkpoint(tmp_path / rolling_name(1))
-    assert newest_checkpoint(tmp_path) is None
+    found, warnings = newest_checkpoint(tmp_path)
+    assert (found, len(warnings)) == (None, 1)
 
 
 def test_learning_rate_by_hand() -> None:

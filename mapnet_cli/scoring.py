@@ -1,17 +1,16 @@
 """One run's score in one column: which metric, which epoch, and what a failed run counts as.
 
-The rules are in the docstring of scores.py.
+The rules are in the docstring of report/scores.py; the report and an export's model card both go by them.
 """
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
 from mapnet_cli.glue import unknown_metric
-from mapnet_cli.records import EpochScores, FinetuneRun
-from mapnet_cli.report.gather import Results
+from mapnet_cli.records import Baseline, EpochScores, FinetuneRun
 
 Setting = tuple[int, float]
 """Batch size and learning rate."""
@@ -67,23 +66,28 @@ def columns_of(metrics: Mapping[str, str]) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def baseline_scores(results: Results, columns: tuple[Column, ...]) -> dict[tuple[str, str], float]:
+def baseline_scores(baselines: Iterable[Baseline], columns: tuple[Column, ...]) -> dict[tuple[str, str], float]:
+    """Returns scores by (predictor, column)."""
     return {
         (row.name, column.name): 100 * row.metrics[column.metric]
-        for row in results.baselines
+        for row in baselines
         for column in columns
         if column.task == row.task and column.metric in row.metrics
     }
 
 
 def run_grids(
-    results: Results, columns: tuple[Column, ...], baselines: Mapping[tuple[str, str], float]
+    runs: Iterable[FinetuneRun],
+    config: Config,
+    columns: tuple[Column, ...],
+    baselines: Mapping[tuple[str, str], float],
 ) -> dict[Place, dict[Setting, dict[int, RunScore]]]:
+    """Returns every run's score by (method, pretraining seed, step, column), setting and seed."""
     grids: dict[Place, dict[Setting, dict[int, RunScore]]] = defaultdict(lambda: defaultdict(dict))
-    for run in results.runs:
+    for run in runs:
         for column in columns:
             if column.task == run.task:
-                scored = _run_score(run, column, results.config, baselines.get(("majority", column.name), 0.0))
+                scored = _run_score(run, column, config, baselines.get(("majority", column.name), 0.0))
                 place = (run.method, run.pretrain_seed, run.step, column.name)
                 grids[place][run.batch_size, run.lr][run.seed] = scored
     return grids
