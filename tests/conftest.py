@@ -1,6 +1,7 @@
 """What all tests share: small configs, a small corpus made without spaCy, and real data where it is at hand."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: many tests run side by side
 
@@ -62,6 +63,13 @@ def shared_data() -> Path:
     if not folder.exists():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture
+def compiler() -> None:
+    """For tests of torch.compile on the CPU."""
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("torch.compile needs a C++ compiler")
 
 
 @pytest.fixture

@@ -100,7 +100,8 @@ class Books:
         if self._telemetry.bad_step is not None:
             raise DivergedError(_diverged(run, self._telemetry.bad_step))
         left = row["step_seconds"] * (self.last - run.step)
-        self._note = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s, {_span(left)} left"
+        rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
+        self._note = f"loss {row['loss']:.3f}, {rate}, {_span(left)} left"
 
     def _validate(self) -> dict[str, float]:
         run, pretrain = self.run, self.run.config.pretrain

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def config_for(chosen: argparse.Namespace, *more: str) -> Config:
         f"corpus.vocab_size={VOCAB}", f"corpus.block_length={length}",
         f"pretrain.batch_size={chosen.batch or batch}", f"pretrain.micro_batch_size={chosen.micro}",
         f"pretrain.steps={steps}", "pretrain.milestones=[1.0]", "pretrain.warmup_steps=0", "pretrain.validate_every=0",
-        "pretrain.validation_sequences=8", "pretrain.checkpoint_every=0", f"pretrain.log_every={chosen.steps}",
+        "pretrain.validation_sequences=8", "pretrain.checkpoint_every=0", f"pretrain.log_every={chosen.warm}",
         f"pretrain.device={chosen.device}", f"pretrain.threads={chosen.threads}",
         f"pretrain.compile={str(chosen.compile).lower()}",
     ]  # fmt: skip
@@ -90,15 +91,20 @@ def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
 
 
 def train(config: Config, artifacts: Artifacts, method: str) -> dict[str, float]:
-    """Trains as `mapnet pretrain` does and returns the log's last line: the timed steps."""
+    """Trains as `mapnet pretrain` does and returns what the log says of the timed steps: all after the first line."""
     key = Lineage(config, artifacts).pretraining(method, 1).key
     artifacts.discard(key)
     job = next(job for job in stage.plan(config, artifacts, 1)[0].jobs if job.key == key)
     run_job(job, artifacts, _silent)
     lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    timed: dict[str, float] = [row for row in rows if "loss" in row][-1]
-    return timed
+    first, *rows = (row for row in map(json.loads, lines) if "loss" in row)
+    steps = [b["step"] - a["step"] for a, b in pairwise([first, *rows])]
+    seconds = [n * row["step_seconds"] for n, row in zip(steps, rows, strict=True)]
+    timed = {
+        name: sum(s * row[name] for s, row in zip(seconds, rows, strict=True)) / sum(seconds)
+        for name in ("tokens_per_second", "flops_per_second", "mfu", "data_wait")
+    }
+    return timed | {"step_seconds": sum(seconds) / sum(steps), "peak_memory_mb": rows[-1]["peak_memory_mb"]}
 
 
 def _silent(progress: Progress) -> None:

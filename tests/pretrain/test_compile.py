@@ -38,7 +38,7 @@ def train(config: Config, artifacts: Artifacts) -> tuple[dict[str, torch.Tensor]
 
 @pytest.mark.filterwarnings("ignore")  # inductor's own, on a CPU
 def test_a_compiled_training_equals_a_plain_one_and_never_compiles_twice(
-    make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+    make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch, compiler: None
 ) -> None:
     plain, compiled = small_config(*SETTINGS), small_config(*SETTINGS, "pretrain.compile=true")
     make_corpus(plain)
