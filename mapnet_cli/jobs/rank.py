@@ -37,6 +37,7 @@ def main(folder: Path) -> int:
         outcome = error
     except Exception as error:  # a bug or a library's error: reported with its traceback
         if _another_died(error):
+            traceback.print_exc()  # shown if it happens again and again
             return 1
         outcome = MapnetError(f"process {rank} failed:\n{traceback.format_exc()}")
     temporary = folder / f".{rank}"

@@ -78,7 +78,8 @@ class Books:
         if save or check or _is_due(run.step, pretrain.log_every):
             self._log(lr)
             found = self._validate() if check else {}
-            self._save(found if at_milestone else None, save)
+            if save or at_milestone:
+                self._save(found if at_milestone else None, save)
             self._started = time.monotonic()
         self.report(Progress(run.step, self.last, self._note))
         if stop and save:
@@ -92,11 +93,10 @@ class Books:
         totals = self._telemetry.collect()
         seconds = time.monotonic() - self._started
         run.seconds += seconds
-        row = self._telemetry.line(
-            totals, run.step, seconds, lr=lr,
-            p=exploration_probability(run.method, run.step, run.config.pretrain.steps),
-            peak_memory_mb=round(accounting.peak_memory_mb(run.device)), flops=run.flops,
-        )  # fmt: skip
+        facts = {"lr": lr, "peak_memory_mb": round(accounting.peak_memory_mb(run.device)), "flops": run.flops}
+        if run.model.proposal is not None:
+            facts["p"] = exploration_probability(run.method, run.step, run.config.pretrain.steps)
+        row = self._telemetry.line(totals, run.step, seconds, facts)
         if self._telemetry.bad_step is not None:
             raise DivergedError(_diverged(run, self._telemetry.bad_step))
         left = row["step_seconds"] * (self.last - run.step)

@@ -72,7 +72,7 @@ class Telemetry:
         self._reset()
         return values
 
-    def line(self, sums: dict[str, float], step: int, seconds: float, **facts: float) -> dict[str, Any]:
+    def line(self, sums: dict[str, float], step: int, seconds: float, facts: dict[str, float]) -> dict[str, Any]:
         """Writes and returns the line of the steps since the last one, which took so many seconds."""
         steps, seconds = step - self._start, max(seconds, 1e-9)
         row: dict[str, Any] = {

@@ -23,7 +23,8 @@ from tests.conftest import SMALL, small_config
 
 KILLS = int(os.environ.get("KILLS", "2"))
 SETTINGS = (
-    "pretrain.steps=400", "pretrain.checkpoint_every=7", "pretrain.validate_every=40", "pretrain.log_every=10",
+    f"pretrain.steps={200 * KILLS}", "pretrain.checkpoint_every=7", "pretrain.validate_every=40",
+    "pretrain.log_every=10",
     "pretrain.batch_size=8", "encoder.dropout=0.1", "proposal.dropout=0.1", "encoder.hidden=64", "encoder.ffn=256",
     "encoder.layers=2", 'methods=["mapnet"]', "pretrain.threads=1",
 )  # fmt: skip
@@ -51,12 +52,14 @@ def family(root: Path) -> list[int]:
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
     key = Lineage(small_config(*SETTINGS), Artifacts(root)).pretraining("mapnet", 1).key
-    assert sorted(p.name for p in (root / key).glob("step*.json")) == [f"step{s}.json" for s in (160, 240, 320, 400)]
-    return load_checkpoint(root / key / "step400")[0]
+    milestones = small_config(*SETTINGS).pretrain.milestone_steps()
+    assert {p.name for p in (root / key).glob("step*.json")} == {f"step{step}.json" for step in milestones}
+    return load_checkpoint(root / key / f"step{milestones[-1]}")[0]
 
 
-def lines_of_log(root: Path) -> int:
-    return sum(len(log.read_text().splitlines()) for log in root.glob("pretrain/*/log.jsonl"))
+def has_grown(root: Path, since: int) -> bool:
+    """Returns whether the training has logged something since a time, in nanoseconds."""
+    return any(log.stat().st_mtime_ns > since for log in root.glob("pretrain/*/log.jsonl"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
@@ -70,28 +73,23 @@ def test_kill_9_at_any_step_changes_nothing(
         subprocess.run(["cp", "-r", artifacts.root, root], check=True)
     assert start(undisturbed, *more).wait(300) == 0
     chance = random.Random(KILLS)
-    kills = 0
-    while True:
+    process, kills = start(killed, *more), 0
+    while kills < KILLS:
+        begun = time.time_ns()
+        while process.poll() is None and not has_grown(killed, begun):
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.5))
+        if process.poll() is None:
+            # the driver, or anyone of its family: then the driver itself starts the training again, if it must
+            os.kill(chance.choice(family(killed)) if kills % 2 else process.pid, signal.SIGKILL)
+            kills += 1
+            time.sleep(0.1)
+        if process.poll() is not None:  # killed, or its workers died too often
+            assert process.returncode != 0, "the training ended before it was killed as often as it should"
+            wait_for_orphans(killed)
+            process = start(killed, *more)
+    while process.wait(600) != 0:
         process = start(killed, *more)
-        before = lines_of_log(killed)
-        while process.poll() is None and lines_of_log(killed) <= before and kills < KILLS:
-            time.sleep(0.02)  # it has begun when its log grows, or was cut and grows again
-            before = min(before, lines_of_log(killed))
-        if kills < KILLS and process.poll() is None:
-            time.sleep(chance.uniform(0, 0.5))
-            victim = chance.choice(family(killed)) if kills % 2 else process.pid  # anyone, or the driver
-            try:
-                os.kill(victim, signal.SIGKILL)
-                kills += 1
-            except ProcessLookupError:
-                continue
-            if victim != process.pid:
-                process.wait(300)  # the driver starts the training again
-        process.wait(300)
-        if process.returncode == 0:
-            break
-        wait_for_orphans(killed)
-    assert kills > 0
     expected, found = weights(undisturbed), weights(killed)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():

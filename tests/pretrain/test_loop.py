@@ -18,6 +18,7 @@ from mapnet_cli.lineage import Lineage
 from mapnet_cli.pretrain import loop, stage
 from mapnet_cli.pretrain.batches import DataOrder
 from mapnet_cli.records import Checkpoint
+from mapnet_cli.training import checkpoint
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config
 
@@ -136,6 +137,31 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(
     for folder in artifacts.path(f"{key}/resume").iterdir():
         tensors, _ = load_checkpoint(folder)
         assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that takes as long as it likes holds up neither steps nor log lines, only the next checkpoint."""
+    config = small_config("pretrain.steps=6", "pretrain.milestones=[1.0]", "pretrain.checkpoint_every=2",
+                          "pretrain.log_every=1", "pretrain.validate_every=0")  # fmt: skip
+    make_corpus(config)
+    reached: list[float] = []
+    third = threading.Event()
+    real = checkpoint.save_checkpoint
+
+    def slow(*arguments: Any) -> str:
+        assert third.wait(30), "training waits for its checkpoint"
+        return real(*arguments)
+
+    def report(progress: Progress) -> None:
+        reached.append(progress.done)
+        if progress.done == 3:
+            third.set()
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", slow)
+    train(config, artifacts, "bert", report)
+    assert reached == [1, 2, 3, 4, 5, 6]
 
 
 def test_sigterm_saves_and_leaves(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
