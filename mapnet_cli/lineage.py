@@ -101,7 +101,7 @@ class Lineage:
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
         if start:
             parts.append({"start": self.imported(start).fingerprint})
-        if config.method[method].objective != "none":
+        if config.method[method].has_network:
             parts.append(config.proposal.results_view())
         return _artefact(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
 

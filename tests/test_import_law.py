@@ -14,6 +14,7 @@ FLOORS = [
     {"artifacts", "glue", "layers"},
     {"lineage", "scoring"},
     {"text", "model", "masking", "training", "jobs"},
+    {"methods"},
     {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange"},
     {"stages", "doctor", "options"},
     {"cli"},

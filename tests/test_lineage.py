@@ -97,6 +97,8 @@ def _another(key: str, value: object) -> str:
         "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.mapnet.proposal_precision": "bfloat16",
         "corpus.tokenizer": "tiny", "method.mapnet.start": "tiny",
         "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
+        "method.mapnet.sampler": "systematic", "method.mapnet.signal": "one-minus-p",
+        "method.mapnet.proposal_embeddings": "own",
         "method.mapnet.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
         "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17",

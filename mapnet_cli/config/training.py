@@ -41,16 +41,33 @@ class Method(Section):
     strategy: str = "uniform"
     """Where masks come from when the step is not an exploration step."""
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    mask_rate_end: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Mask rate at the last step, linear between; 0: mask_rate throughout."""
     replace_mask: Share = 0.8
     """Share of the chosen positions that become [MASK]."""
     replace_random: Share = 0.1
     """Share that becomes a random ordinary token; the rest stays as it is."""
+    sampler: Literal["gumbel", "systematic"] = "gumbel"
+    """How positions are drawn from a proposal: one after the other from its multinomial, as in the paper, or with
+    known inclusion probabilities."""
+    uniform_mix: Share = 0.0
+    """Share of uniform masks mixed into what is drawn from the proposal; bounds the weights by 1/uniform_mix."""
     estimator: str = "none"
-    """Importance weight of a sequence's loss."""
+    """Importance weight of a masked position's loss."""
     ratio_clip: Annotated[float, Field(gt=0)] = 0.2
     """epsilon of CLIP(r, 1 - eps, 1 + eps)."""
     objective: str = "none"
     """What MAP-Net is trained on."""
+    signal: Literal["loss", "one-minus-p", "logit-gradient"] = "loss"
+    """What of a masked position the proposal learns: its loss, 1 - p of the token, or ||W^T (p - y)||."""
+    table_memory: Count = 1_000
+    """Strategy "table": the steps after which what was seen of a token counts 1/e."""
+    proposal_embeddings: Literal["shared", "detached", "own"] = "shared"
+    """MAP-Net reads the encoder's token embeddings and trains them too, or only reads them, or has its own."""
+    proposal_peak_lr: Annotated[float, Field(ge=0)] = 0.0
+    """MAP-Net's own peak learning rate; 0: pretrain.peak_lr."""
+    proposal_clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of MAP-Net's gradient by itself; 0: pretrain.clip_norm holds for both together."""
     loss_weight: Annotated[float, Field(gt=0)] = 0.01
     """The paper's lambda."""
     loss_weight_on: Literal["mapnet", "encoder"] = "mapnet"
@@ -72,6 +89,20 @@ class Method(Section):
         if self.replace_mask + self.replace_random > 1 + 1e-9:
             raise ValueError("replace_mask + replace_random can't exceed 1")
         return self
+
+    @property
+    def has_network(self) -> bool:
+        """MAP-Net is trained along."""
+        return self.objective != "none"
+
+    @property
+    def highest_rate(self) -> float:
+        return max(self.mask_rate, self.mask_rate_end)
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Returns the mask rate of step number `step` of `steps`."""
+        end = self.mask_rate_end or self.mask_rate
+        return self.mask_rate + (end - self.mask_rate) * step / steps
 
 
 class Optimiser(Section):

@@ -1,4 +1,4 @@
-"""Which strategy, estimator and objective go together: wrong names and senseless mixtures are refused early."""
+"""Which strategy, sampler, estimator and objective go together: wrong names and senseless mixtures are refused."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,9 @@ from mapnet_cli.masking.importance import ESTIMATORS
 from mapnet_cli.masking.objectives import OBJECTIVES
 from mapnet_cli.masking.strategies import STRATEGIES
 
+ORDERED = ("sequence-ratio", "ordered-ratio")
+"""Estimators of draws that follow one another."""
+
 
 def check_method(name: str, method: Method, visits: int = 1) -> None:
     """Raises UsageError naming the key if the method's parts don't exist or make no sense together.
@@ -18,24 +21,56 @@ def check_method(name: str, method: Method, visits: int = 1) -> None:
     _check_name(f"method.{name}.strategy", method.strategy, STRATEGIES)
     _check_name(f"method.{name}.estimator", method.estimator, ESTIMATORS)
     _check_name(f"method.{name}.objective", method.objective, ["none", *OBJECTIVES])
-    proposes = STRATEGIES[method.strategy].needs_proposal
-    if proposes and method.objective == "none":
+    _check_proposal(name, method)
+    _check_weights(name, method)
+    _check_rhythm(name, method, visits)
+
+
+def _check_proposal(name: str, method: Method) -> None:
+    proposal = STRATEGIES[method.strategy].proposal
+    if proposal == "network" and not method.has_network:
         raise UsageError(
             f"method.{name}: strategy {method.strategy!r} draws from MAP-Net, but objective is 'none', so MAP-Net "
             f"would stay at its random start; set method.{name}.objective to one of {', '.join(OBJECTIVES)}"
         )
-    if not proposes and method.objective != "none":
+    if proposal != "network" and method.has_network:
         raise UsageError(
             f"method.{name}: objective {method.objective!r} trains MAP-Net, but strategy {method.strategy!r} never "
             f"draws from it; set method.{name}.objective to 'none' or the strategy to 'mapnet'"
         )
-    if not proposes and method.estimator != "none":
+    if proposal not in ("network", "table"):
+        _refuse(name, method, ("signal",), f"is what a proposal learns, but strategy {method.strategy!r} learns none")
+    if proposal != "table":
+        _refuse(name, method, ("table_memory",), "is for strategy 'table'")
+    if not proposal:
+        _refuse(name, method, ("sampler", "uniform_mix"), f"needs a proposal; strategy {method.strategy!r} has none")
+    if proposal != "network":
+        keys = ("proposal_embeddings", "proposal_peak_lr", "proposal_clip_norm")
+        _refuse(name, method, keys, f"is about MAP-Net, which strategy {method.strategy!r} doesn't use")
+
+
+def _check_weights(name: str, method: Method) -> None:
+    key = f"method.{name}.estimator"
+    if method.estimator != "none" and not STRATEGIES[method.strategy].needs_proposal:
         raise UsageError(
-            f"method.{name}: estimator {method.estimator!r} weighs masks by MAP-Net's proposal, but strategy "
-            f"{method.strategy!r} has none; set method.{name}.estimator to 'none'"
+            f"{key}: {method.estimator!r} weighs masks by a proposal, but strategy "
+            f"{method.strategy!r} has none; set {key} to 'none'"
         )
+    if method.estimator == "horvitz-thompson" and method.sampler != "systematic":
+        raise UsageError(
+            f"{key}: 'horvitz-thompson' needs inclusion probabilities, which only sampler 'systematic' knows; "
+            f"set method.{name}.sampler"
+        )
+    if method.estimator in ORDERED and method.sampler != "gumbel":
+        raise UsageError(
+            f"{key}: {method.estimator!r} weighs draws that follow one another, which those of sampler "
+            f"{method.sampler!r} don't; set method.{name}.sampler to 'gumbel' or the estimator to 'horvitz-thompson'"
+        )
+
+
+def _check_rhythm(name: str, method: Method, visits: int) -> None:
     cuts = [key for key in ("learn_every", "propose_every") if getattr(method, key) > 1]
-    if cuts and not proposes:
+    if cuts and STRATEGIES[method.strategy].proposal != "network":
         raise UsageError(f"method.{name}.{cuts[0]} is about MAP-Net, which strategy {method.strategy!r} doesn't use")
     if len(cuts) == 2 and method.learn_every % method.propose_every:
         raise UsageError(
@@ -47,6 +82,12 @@ def check_method(name: str, method: Method, visits: int = 1) -> None:
             f"method.{name}.propose_every ({method.propose_every}) reuses a proposal for the same sentences, so "
             f"pretrain.visits ({visits}) must be a multiple of it"
         )
+
+
+def _refuse(name: str, method: Method, keys: Iterable[str], reason: str) -> None:
+    for key in keys:
+        if getattr(method, key) != Method.model_fields[key].default:
+            raise UsageError(f"method.{name}.{key} {reason}")
 
 
 def _check_name(key: str, value: str, known: Iterable[str]) -> None:

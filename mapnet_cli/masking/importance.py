@@ -1,4 +1,4 @@
-"""Importance weights: what a sequence's loss is multiplied with because its masks were not uniform.
+"""Importance weights: what a masked position's loss is multiplied with because its mask was not uniform.
 
 Shapes: B sequences, K masked positions of a sequence (`valid_BK` says which count).
 """
@@ -9,36 +9,77 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mapnet_cli.masking.sampling import Masks
+
 
 @dataclass(frozen=True)
 class Drawn:
-    """The draws of a batch: log q of each drawn position, and the number n of maskable positions."""
+    """The draws of a batch in their order, and the number n of maskable positions of each sentence."""
 
     log_q_BK: Tensor
     valid_BK: Tensor
     n_B: Tensor
+    log_pi_BK: Tensor | None = None
+    """Log inclusion probabilities, from a sampler that knows them."""
+
+    @staticmethod
+    def of(masks: Masks, n_B: Tensor) -> "Drawn":
+        """Masks from no proposal are uniform."""
+        log_q_BK = masks.log_q_BK
+        if log_q_BK is None:
+            log_q_BK = -torch.log(n_B.clamp(min=1).float())[:, None].expand_as(masks.positions_BK)
+        return Drawn(log_q_BK, masks.valid_BK, n_B, masks.log_pi_BK)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weight of each sequence's loss, and where it was clipped."""
+    """Weight of each masked position's loss, and where it was clipped."""
 
-    weight_B: Tensor
-    clipped_B: Tensor
+    weight_BK: Tensor
+    clipped_BK: Tensor
+
+
+Estimator = Callable[[Drawn, float], Weights]
 
 
 def none(drawn: Drawn, clip: float) -> Weights:
     """Weight 1: the loss of the masks as they fell, whatever their proposal."""
-    ones_B = torch.ones_like(drawn.n_B, dtype=torch.float32)
-    return Weights(ones_B, torch.zeros_like(ones_B, dtype=torch.bool))
+    return Weights(torch.ones(drawn.valid_BK.shape, device=drawn.n_B.device), torch.zeros_like(drawn.valid_BK))
 
 
 def sequence_ratio(drawn: Drawn, clip: float) -> Weights:
-    """The paper's r = (1/n)^K / prod_k q(pos_k), clipped to [1 - clip, 1 + clip] (section 3.3)."""
-    log_r_B = log_sequence_ratio(drawn)
-    low, high = max(1 - clip, 0.0), 1 + clip
-    ratio_B = torch.exp(log_r_B)
-    return Weights(ratio_B.clamp(low, high), (ratio_B < low) | (ratio_B > high))
+    """The paper's r = (1/n)^K / prod_k q(pos_k), one a sentence, clipped to [1 - clip, 1 + clip] (section 3.3)."""
+    return _clipped(log_sequence_ratio(drawn)[:, None], clip, drawn)
+
+
+def ordered_ratio(drawn: Drawn, clip: float) -> Weights:
+    """The ratio of the two probabilities of drawing these positions in this order without replacement, clipped.
+
+    Its mean is 1, which the paper's product misses.
+    """
+    return _clipped(log_ordered_ratio(drawn)[:, None], clip, drawn)
+
+
+def position_ratio(drawn: Drawn, clip: float) -> Weights:
+    """1 / (n q_k) for each position by itself, clipped. Inclusion probabilities over K stand for q where known."""
+    return _clipped(_log_position_ratio(drawn), clip, drawn)
+
+
+def horvitz_thompson(drawn: Drawn, clip: float) -> Weights:
+    """K / (n pi_k), not clipped: the mean weighted loss is unbiased for the mean over all positions.
+
+    Horvitz and Thompson 1952. That a position's loss depends on what else is masked is another matter.
+    """
+    assert drawn.log_pi_BK is not None
+    return Weights(torch.exp(_log_position_ratio(drawn)), torch.zeros_like(drawn.valid_BK))
+
+
+def self_normalised(drawn: Drawn, clip: float) -> Weights:
+    """The position ratios, not clipped, divided by their mean over the sentence (Hajek's estimator)."""
+    log_w_BK = _log_position_ratio(drawn).masked_fill(~drawn.valid_BK, -torch.inf)
+    counts_B1 = drawn.valid_BK.sum(dim=1, keepdim=True)
+    share_BK = torch.softmax(log_w_BK.masked_fill(counts_B1 == 0, 0.0), dim=1)
+    return Weights(share_BK * counts_B1, torch.zeros_like(drawn.valid_BK))
 
 
 def log_sequence_ratio(drawn: Drawn) -> Tensor:
@@ -47,7 +88,36 @@ def log_sequence_ratio(drawn: Drawn) -> Tensor:
     return torch.where(drawn.valid_BK, log_terms_BK, 0.0).sum(dim=1)
 
 
-ESTIMATORS: dict[str, Callable[[Drawn, float], Weights]] = {
+def log_ordered_ratio(drawn: Drawn) -> Tensor:
+    """Returns the log of prod_k [1 / (n - k + 1)] / [q_k / (1 - q_1 - ... - q_(k-1))], [B]."""
+    q_BK = torch.where(drawn.valid_BK, drawn.log_q_BK.double().exp(), 0.0)
+    left_BK = (1 - (q_BK.cumsum(dim=1) - q_BK)).clamp(min=torch.finfo(torch.float64).eps)
+    draw_K = torch.arange(q_BK.shape[1], device=q_BK.device)
+    places_BK = (drawn.n_B[:, None] - draw_K).clamp(min=1)
+    log_terms_BK = left_BK.log() - drawn.log_q_BK.double() - places_BK.double().log()
+    return torch.where(drawn.valid_BK, log_terms_BK, 0.0).sum(dim=1).float()
+
+
+def _log_position_ratio(drawn: Drawn) -> Tensor:
+    log_share_BK = drawn.log_q_BK
+    if drawn.log_pi_BK is not None:
+        counts_B1 = drawn.valid_BK.sum(dim=1, keepdim=True).clamp(min=1)
+        log_share_BK = drawn.log_pi_BK - counts_B1.float().log()
+    log_ratio_BK = -log_share_BK - torch.log(drawn.n_B.clamp(min=1).float())[:, None]
+    return torch.where(drawn.valid_BK, log_ratio_BK, 0.0)
+
+
+def _clipped(log_ratio_BK: Tensor, clip: float, drawn: Drawn) -> Weights:
+    low, high = max(1 - clip, 0.0), 1 + clip
+    ratio_BK = torch.exp(log_ratio_BK).expand_as(drawn.valid_BK)
+    return Weights(ratio_BK.clamp(low, high), ((ratio_BK < low) | (ratio_BK > high)) & drawn.valid_BK)
+
+
+ESTIMATORS: dict[str, Estimator] = {
     "none": none,
     "sequence-ratio": sequence_ratio,
+    "ordered-ratio": ordered_ratio,
+    "position-ratio": position_ratio,
+    "horvitz-thompson": horvitz_thompson,
+    "self-normalised": self_normalised,
 }

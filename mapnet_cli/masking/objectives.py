@@ -1,4 +1,4 @@
-"""The two losses of Algorithm 1: the encoder's (Eq. 5) and MAP-Net's (Eq. 10).
+"""The two losses of Algorithm 1: the encoder's (Eq. 5) and MAP-Net's (Eq. 10, and one that has a fixed point).
 
 Shapes: B sequences, K masked positions of a sequence (`valid_BK` says which count).
 """
@@ -9,25 +9,43 @@ import torch
 from torch import Tensor
 
 
-def encoder_loss(loss_BK: Tensor, valid_BK: Tensor, weight_B: Tensor, total_masked: Tensor | int) -> Tensor:
-    """Returns Eq. 5: sum_b r_b sum_k l_bk / (number of masked positions), a scalar.
+def encoder_loss(loss_BK: Tensor, valid_BK: Tensor, weight_BK: Tensor, total_masked: Tensor | int) -> Tensor:
+    """Returns Eq. 5: sum_b sum_k r_bk l_bk / (number of masked positions), a scalar.
 
     The weight carries no gradient. `total_masked` counts the whole batch's positions, so that
     micro-batches add up to the batch.
     """
-    return (weight_B.detach()[:, None] * torch.where(valid_BK, loss_BK, 0.0)).sum() / total_masked
+    return (weight_BK.detach() * torch.where(valid_BK, loss_BK, 0.0)).sum() / total_masked
 
 
-def pairwise(log_q_BK: Tensor, loss_BK: Tensor, valid_BK: Tensor) -> Tensor:
-    """Returns Eq. 10 for each sequence [B]: sum_k -log q(pos_k) (l_k - mean_k l).
+def pairwise(log_q_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> Tensor:
+    """Returns Eq. 10 for each sequence [B]: sum_k -log q(pos_k) (l_k - mean_k l), l the signal (the paper's: the loss).
 
-    The losses carry no gradient. The coefficients of a sequence sum to zero.
+    The signal carries no gradient. The coefficients of a sequence sum to zero, so that no q but the
+    one that is all at one position minimises it.
     """
-    loss_BK = torch.where(valid_BK, loss_BK.detach(), 0.0)
-    mean_B1 = loss_BK.sum(dim=1, keepdim=True) / valid_BK.sum(dim=1, keepdim=True).clamp(min=1)
-    advantage_BK = torch.where(valid_BK, loss_BK - mean_B1, 0.0)
+    signal_BK = torch.where(valid_BK, signal_BK.detach(), 0.0)
+    mean_B1 = signal_BK.sum(dim=1, keepdim=True) / valid_BK.sum(dim=1, keepdim=True).clamp(min=1)
+    advantage_BK = torch.where(valid_BK, signal_BK - mean_B1, 0.0)
     # -inf (nothing maskable) times 0 would be NaN
     return (-torch.where(valid_BK, log_q_BK, 0.0) * advantage_BK).sum(dim=1)
 
 
-OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"pairwise": pairwise}
+def loss_matching(log_q_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> Tensor:
+    """Returns the cross-entropy [B] of q, restricted to the masked positions, against the signal's shares there.
+
+    The signal carries no gradient. q proportional to the signal is its fixed point, whatever the masks
+    (a listwise ranking loss: Cao et al. 2007).
+    """
+    signal_BK = torch.where(valid_BK, signal_BK.detach(), 0.0)
+    share_BK = signal_BK / signal_BK.sum(dim=1, keepdim=True).clamp(min=torch.finfo(signal_BK.dtype).tiny)
+    masked_BK = torch.where(valid_BK, log_q_BK, -torch.inf)
+    # a row without masks is all -inf: its softmax would be NaN
+    log_here_BK = torch.log_softmax(torch.where(valid_BK.any(dim=1, keepdim=True), masked_BK, 0.0), dim=1)
+    return -(share_BK * torch.where(valid_BK, log_here_BK, 0.0)).sum(dim=1)
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "pairwise": pairwise,
+    "loss-matching": loss_matching,
+}

@@ -43,6 +43,10 @@ class Masks:
 
     positions_BK: Tensor
     valid_BK: Tensor
+    log_q_BK: Tensor | None = None
+    """Log-probability of each in the distribution that it was drawn from, where there is one."""
+    log_pi_BK: Tensor | None = None
+    """Log-probability that a mask of this sentence contains it, where the sampler knows it."""
 
 
 def maskable_positions(tokens_BL: Tensor) -> Tensor:
@@ -71,6 +75,21 @@ def valid_slots(counts_B: Tensor, largest: int) -> Tensor:
     return valid_BK.flatten().nonzero().squeeze(1)
 
 
+def uniform_log_q(maskable_BL: Tensor) -> Tensor:
+    """Returns log 1/n at the n maskable positions of each row, -inf elsewhere."""
+    n_B1 = maskable_BL.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.where(maskable_BL, -torch.log(n_B1.float()), -torch.inf)
+
+
+def mixed_with_uniform(log_q_BL: Tensor, maskable_BL: Tensor, share: float) -> Tensor:
+    """Returns the log of share/n + (1 - share) q: a defensive mixture (Hesterberg 1995)."""
+    if share == 0:
+        return log_q_BL
+    both = torch.stack([uniform_log_q(maskable_BL) + math.log(share), log_q_BL + math.log1p(-min(share, 1 - 1e-9))])
+    # -inf with -inf has a NaN gradient, not a NaN value, and no gradient is asked for
+    return torch.logsumexp(both, dim=0)
+
+
 def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Tensor) -> Masks:
     """Returns `counts_B` positions a row, drawn one after the other from q without replacement.
 
@@ -81,13 +100,48 @@ def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Ten
     gumbel_BL = -torch.log((-torch.log(noise_BL.clamp(min=tiny))).clamp(min=tiny))
     positions_BK = (log_q_BL + gumbel_BL).topk(largest, dim=1).indices
     valid_BK = torch.arange(largest, device=log_q_BL.device) < counts_B[:, None]
-    return Masks(positions_BK, valid_BK)
+    return Masks(positions_BK, valid_BK, log_q_BL.gather(1, positions_BK))
 
 
-def uniform_log_q(maskable_BL: Tensor) -> Tensor:
-    """Returns log 1/n at the n maskable positions of each row, -inf elsewhere."""
-    n_B1 = maskable_BL.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.where(maskable_BL, -torch.log(n_B1.float()), -torch.inf)
+def inclusion_probabilities(log_q_BL: Tensor, maskable_BL: Tensor, counts_B: Tensor, uniform_mix: float) -> Tensor:
+    """Returns pi [B, L] in float64: alpha K/n + (1 - alpha) min(1, c q), with c so that a row sums to K.
+
+    alpha is `uniform_mix`: pi is at least alpha K/n, so the weight K/(n pi) is at most 1/alpha.
+    """
+    counts_B1 = counts_B[:, None].double()
+    uniform_BL = maskable_BL * counts_B1 / maskable_BL.sum(dim=1, keepdim=True).clamp(min=1)
+    # a floor keeps what q all but excludes drawable, where q has fewer than K positions left
+    q_BL = torch.where(maskable_BL, log_q_BL.double().exp().clamp(min=1e-12), 0.0)
+    sorted_BL = q_BL.sort(dim=1, descending=True).values
+    # with the t likeliest at 1, c is (K - t) over the others' sum; the right t is the first whose next c q is below 1
+    behind_BL = sorted_BL.flip(1).cumsum(1).flip(1)
+    t_L = torch.arange(q_BL.shape[1], device=q_BL.device)
+    c_BL = (counts_B1 - t_L).clamp(min=0) / behind_BL.clamp(min=torch.finfo(torch.float64).tiny)
+    first_B1 = (c_BL * sorted_BL <= 1).int().argmax(dim=1, keepdim=True)
+    pi_BL = (c_BL.gather(1, first_B1) * q_BL).clamp(max=1)
+    # where all that can be masked is, rounding of c must not leave anything out
+    pi_BL = torch.where(uniform_BL >= 1, uniform_BL, pi_BL)
+    return uniform_mix * uniform_BL + (1 - uniform_mix) * pi_BL
+
+
+def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Tensor) -> Masks:
+    """Returns `counts_B` positions a row whose inclusion probabilities are exactly pi, which sums to them.
+
+    Madow's systematic sample: in a random order the probabilities stand end to end on a line, and of
+    marks at distance 1 from a random start each hits one of them.
+    """
+    order_BL = noise_BL.argsort(dim=1)
+    ends_BL = pi_BL.gather(1, order_BL).cumsum(dim=1)
+    total_B1 = ends_BL[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
+    draw_K = torch.arange(largest, device=pi_BL.device)
+    # the first position is [CLS], never masked, so its noise is free for the start; half a step of
+    # float32's noise keeps marks off the ends of positions that are certain
+    marks_BK = (draw_K + noise_BL[:, :1].double() + 2.0**-25) * total_B1 / counts_B[:, None].clamp(min=1)
+    places_BK = torch.searchsorted(ends_BL, marks_BK, right=True).clamp(max=pi_BL.shape[1] - 1)
+    positions_BK = order_BL.gather(1, places_BK)
+    valid_BK = draw_K < counts_B[:, None]
+    log_pi_BK = pi_BL.gather(1, positions_BK).log().float()
+    return Masks(positions_BK, valid_BK, log_q_BL.gather(1, positions_BK), log_pi_BK)
 
 
 def corrupt(

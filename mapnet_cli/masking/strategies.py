@@ -3,18 +3,24 @@
 To add one, see docs/extend.md. Shapes: B sequences, L positions, K masked positions of a sequence.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import Masks, gumbel_top_k, uniform_log_q
+
+SPAN_END, LONGEST_SPAN = 0.2, 10
+"""SpanBERT's: a span ends after each token with this probability, and has at most so many tokens."""
 
 
 @dataclass(frozen=True)
 class MaskRequest:
-    """What a strategy may look at. `log_q_BL` is MAP-Net's proposal, without gradient, where it exists."""
+    """What a strategy may look at."""
 
     tokens_BL: Tensor
     maskable_BL: Tensor
@@ -22,6 +28,14 @@ class MaskRequest:
     largest: int
     noise_BL: Tensor
     log_q_BL: Tensor | None = None
+    """The proposal, without gradient, for strategies that have one."""
+    sampler: Literal["gumbel", "systematic"] = "gumbel"
+    uniform_mix: float = 0.0
+    """Share of uniform masks in what the sampler draws from the proposal."""
+    visit_B: Tensor | None = None
+    """For `successive` strategies: which visit of the sentence under the same noise this is, from 0."""
+    word_starts_BL: Tensor | None = None
+    """For strategies that `read_words`: True where a token begins a word."""
 
 
 def uniform(request: MaskRequest) -> Masks:
@@ -29,10 +43,15 @@ def uniform(request: MaskRequest) -> Masks:
     return gumbel_top_k(uniform_log_q(request.maskable_BL), request.counts_B, request.largest, request.noise_BL)
 
 
-def mapnet(request: MaskRequest) -> Masks:
-    """K positions drawn without replacement from MAP-Net's multinomial (section 3.3)."""
+def proposed(request: MaskRequest) -> Masks:
+    """K positions drawn without replacement from a proposal, for MAP-Net the multinomial of section 3.3."""
     assert request.log_q_BL is not None
-    return gumbel_top_k(request.log_q_BL, request.counts_B, request.largest, request.noise_BL)
+    log_q_BL, counts_B, mix = request.log_q_BL, request.counts_B, request.uniform_mix
+    if request.sampler == "gumbel":
+        log_q_BL = sampling.mixed_with_uniform(log_q_BL, request.maskable_BL, mix)
+        return gumbel_top_k(log_q_BL, counts_B, request.largest, request.noise_BL)
+    pi_BL = sampling.inclusion_probabilities(log_q_BL, request.maskable_BL, counts_B, mix)
+    return sampling.systematic(pi_BL, log_q_BL, counts_B, request.largest, request.noise_BL)
 
 
 def spaced(request: MaskRequest) -> Masks:
@@ -48,14 +67,78 @@ def spaced(request: MaskRequest) -> Masks:
     return Masks(maskable_first_BL.gather(1, place_BK), draw_K < counts_B1)
 
 
+def disjoint(request: MaskRequest) -> Masks:
+    """Successive visits of a sentence mask successive parts of one random order of its positions.
+
+    Each mask is uniform by itself; together they leave no position out and repeat none, but for
+    what rounding K leaves over (fully-explored masking).
+    """
+    assert request.visit_B is not None
+    shuffled_BL = torch.where(request.maskable_BL, request.noise_BL, torch.inf).argsort(dim=1)
+    counts_B1, n_B1 = request.counts_B[:, None], request.maskable_BL.sum(dim=1, keepdim=True)
+    draw_K = torch.arange(request.largest, device=counts_B1.device)
+    place_BK = (request.visit_B[:, None] * counts_B1 + draw_K) % n_B1.clamp(min=1)
+    return Masks(shuffled_BL.gather(1, place_BK), draw_K < counts_B1)
+
+
+def whole_word(request: MaskRequest) -> Masks:
+    """Whole words in random order until K positions are masked; the last may be cut (BERT's later release)."""
+    assert request.word_starts_BL is not None
+    return _whole_units(request.word_starts_BL, request.noise_BL, request)
+
+
+def span(request: MaskRequest) -> Masks:
+    """The sentence is cut into spans of random length, and spans are masked like words (after SpanBERT).
+
+    The first few positions are somewhat likelier than others: a span begins there, and ends are what is cut.
+    """
+    starts_BL = request.noise_BL < SPAN_END
+    # whether a span starts and how its turn falls are independent: what is left of a draw is uniform again
+    left_BL = torch.where(starts_BL, request.noise_BL / SPAN_END, (request.noise_BL - SPAN_END) / (1 - SPAN_END))
+    place_BL = request.maskable_BL.cumsum(dim=1)
+    begun_BL = torch.where(starts_BL & request.maskable_BL, place_BL, 1).cummax(dim=1).values
+    starts_BL = starts_BL | ((place_BL - begun_BL) % LONGEST_SPAN == 0)
+    return _whole_units(starts_BL, left_BL, request)
+
+
+def _whole_units(starts_BL: Tensor, turn_BL: Tensor, request: MaskRequest) -> Masks:
+    """Masks the K positions of the units whose first position has the lowest turn; a unit runs to the next start."""
+    maskable_BL = request.maskable_BL
+    first_BL = starts_BL & maskable_BL | (maskable_BL & (maskable_BL.cumsum(dim=1) == 1))
+    place_L = torch.arange(maskable_BL.shape[1], device=maskable_BL.device)
+    unit_BL = torch.where(first_BL, place_L, 0).cummax(dim=1).values
+    turn_BL = torch.where(maskable_BL, turn_BL.gather(1, unit_BL), torch.inf)
+    positions_BK = turn_BL.argsort(dim=1, stable=True)[:, : request.largest]
+    valid_BK = torch.arange(request.largest, device=maskable_BL.device) < request.counts_B[:, None]
+    return Masks(positions_BK, valid_BK)
+
+
 @dataclass(frozen=True)
 class Strategy:
     draw: Callable[[MaskRequest], Masks]
-    needs_proposal: bool = False
+    proposal: Literal["", "network", "table", "frequency"] = ""
+    """What proposes the positions: MAP-Net, running means by token, fixed weights by token; or nothing does."""
+    successive: bool = False
+    """Several visits of a sentence share their noise and are counted."""
+    reads_words: bool = False
+
+    @property
+    def needs_proposal(self) -> bool:
+        return self.proposal != ""
 
 
 STRATEGIES = {
     "uniform": Strategy(uniform),
     "spaced": Strategy(spaced),
-    "mapnet": Strategy(mapnet, needs_proposal=True),
+    "disjoint": Strategy(disjoint, successive=True),
+    "whole-word": Strategy(whole_word, reads_words=True),
+    "span": Strategy(span),
+    "mapnet": Strategy(proposed, "network"),
+    "table": Strategy(proposed, "table"),
+    "frequency": Strategy(proposed, "frequency"),
 }
+
+
+def visits_in_turn(rate: float) -> int:
+    """Returns how many successive visits of a sentence it takes to mask all of it, at this rate."""
+    return math.ceil(1 / rate - 1e-9)

@@ -7,15 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from mapnet_cli.config import Proposal
-from mapnet_cli.model.transformer import Stack
+from mapnet_cli.model.transformer import Stack, padded_vocabulary
 
 
 class MapNet(nn.Module):
-    """Section 3.3 and 4.1: token embeddings of the encoder, projected, then its own transformer."""
+    """Section 3.3 and 4.1: token embeddings of the encoder, projected, then its own transformer.
 
-    def __init__(self, config: Proposal, encoder_hidden: int) -> None:
+    With a `vocab_size` it has token embeddings of its own, `tokens`, of the encoder's width.
+    """
+
+    def __init__(self, config: Proposal, encoder_hidden: int, vocab_size: int | None = None) -> None:
         super().__init__()
         self.config = config
+        self.tokens = None if vocab_size is None else nn.Embedding(padded_vocabulary(vocab_size), encoder_hidden)
         self.project = nn.Linear(encoder_hidden, config.hidden)
         self.stack = Stack(config)
         self.score = nn.Linear(config.hidden, 1)

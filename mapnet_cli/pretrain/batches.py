@@ -16,6 +16,7 @@ from torch import Tensor
 from mapnet_cli.config import Method, Pretrain
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.strategies import STRATEGIES, visits_in_turn
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
@@ -37,10 +38,17 @@ class DataOrder:
 
     def indices(self, step: int) -> Tensor:
         """Returns the sequence numbers [B] of a step."""
-        places_B = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        first, last = int(places_B[0]) // self.count, int(places_B[-1]) // self.count
+        places_B, epochs_B = self._places(step), self.epochs(step)
+        first, last = int(epochs_B[0]), int(epochs_B[-1])
         orders = torch.cat([self._order(epoch) for epoch in range(first, last + 1)])
         return orders[places_B - first * self.count]
+
+    def epochs(self, step: int) -> Tensor:
+        """Returns how often each sequence of a step was seen in earlier epochs, [B]."""
+        return self._places(step) // self.count
+
+    def _places(self, step: int) -> Tensor:
+        return torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
@@ -65,20 +73,31 @@ class MicroBatch:
     maskable_BL: Tensor
     counts_B: Tensor
     slots_N: Tensor | None
+    largest: int
+    """K, the most masked positions that a sequence can have."""
     noise: MaskNoise
+    visit_B: Tensor | None
+    """Which visit this is of those that share their noise; None but for strategies that go on from visit to visit."""
+    word_starts_BL: Tensor | None
+    """True where a token begins a word; None but for strategies that ask."""
     all_sequences: int
     """Of the whole batch, in all processes: what losses are averaged over."""
     all_masked: int
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MicroBatch":
+        def optional(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else function(tensor)
+
         return replace(
             self,
             tokens_BL=function(self.tokens_BL),
-            attend_BL=None if self.attend_BL is None else function(self.attend_BL),
+            attend_BL=optional(self.attend_BL),
             maskable_BL=function(self.maskable_BL),
             counts_B=function(self.counts_B),
-            slots_N=None if self.slots_N is None else function(self.slots_N),
+            slots_N=optional(self.slots_N),
             noise=self.noise.map(function),
+            visit_B=optional(self.visit_B),
+            word_starts_BL=optional(self.word_starts_BL),
         )
 
     def to(self, device: torch.device) -> "MicroBatch":
@@ -112,6 +131,8 @@ class BatchMaker:
     block_length: int
     fixed: bool = False
     """Pad every batch to the block length and compute every slot: one shape for torch.compile."""
+    word_starts_V: Tensor | None = None
+    """True for tokens that begin a word, for strategies that ask."""
 
     @property
     def micro(self) -> int:
@@ -119,15 +140,32 @@ class BatchMaker:
         return self.pretrain.micro_batch_size or self.pretrain.batch_size // self.world.size
 
     def __call__(self, step: int) -> Batch:
-        tokens_BL = load_batch(
-            self.sequences, self.order.indices(step // self.pretrain.visits), self.block_length * self.fixed
-        )
+        turn = step // self.pretrain.visits
+        indices_B = self.order.indices(turn)
+        tokens_BL = load_batch(self.sequences, indices_B, self.block_length * self.fixed)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "masks", step))
         # drawn for a whole block and cut: masks don't depend on how far a batch is padded
-        noise = MaskNoise.draw(generator, len(tokens_BL), self.block_length)
+        noise, visit_B = MaskNoise.draw(generator, len(tokens_BL), self.block_length), None
+        if STRATEGIES[self.method.strategy].successive:
+            visit_B = self.order.epochs(turn) * self.pretrain.visits + step % self.pretrain.visits
+            noise, visit_B = self._shared_noise(noise, indices_B, visit_B)
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
-        batch = split_batch(step, tokens_BL, noise, self.method.mask_rate, self.micro, self.world, self.fixed)
+        batch = split_batch(
+            step, tokens_BL, noise, self.method.rate_at(step, self.pretrain.steps), self.micro, self.world, self.fixed,
+            highest_rate=self.method.highest_rate if self.fixed else 0.0, visit_B=visit_B,
+            word_starts_BL=None if self.word_starts_V is None else self.word_starts_V[tokens_BL],
+        )  # fmt: skip
         return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
+
+    def _shared_noise(self, noise: MaskNoise, indices_B: Tensor, visits_B: Tensor) -> tuple[MaskNoise, Tensor]:
+        """Returns noise that places a sequence's masks alike until all of it had its turn, and the visit of each."""
+        turns = visits_in_turn(self.method.highest_rate)
+        order_BL, rounding_B = torch.empty_like(noise.order_BL), torch.empty_like(noise.rounding_B)
+        for row, (sequence, visit) in enumerate(zip(indices_B.tolist(), visits_B.tolist(), strict=True)):
+            seed = derive_seed(self.seed, "visits", sequence, visit // turns)
+            own = MaskNoise.draw(torch.Generator().manual_seed(seed), 1, self.block_length)
+            order_BL[row], rounding_B[row] = own.order_BL[0], own.rounding_B[0]
+        return replace(noise, order_BL=order_BL, rounding_B=rounding_B), visits_B % turns
 
 
 def split_batch(
@@ -138,15 +176,18 @@ def split_batch(
     micro: int,
     world: World = ALONE,
     every_slot: bool = False,
+    highest_rate: float = 0.0,
+    visit_B: Tensor | None = None,
+    word_starts_BL: Tensor | None = None,
 ) -> Batch:
     """Returns this process's share of a batch of tokens [B, L], cut into micro-batches of `micro` sequences.
 
-    With `every_slot` all B x K places are computed, masked or not.
+    With `every_slot` all B x K places are computed, masked or not. K leaves room for `highest_rate`.
     """
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, mask_rate, noise.rounding_B)
     size, length = tokens_BL.shape
-    share, largest = size // world.size, sampling.largest_count(length, mask_rate)
+    share, largest = size // world.size, sampling.largest_count(length, max(mask_rate, highest_rate))
     begin, all_masked = world.rank * share, max(int(counts_B.sum()), 1)
     parts = []
     for first in range(begin, begin + share, micro):
@@ -155,14 +196,15 @@ def split_batch(
         parts.append(
             MicroBatch(
                 first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],
-                slots_N, noise.map(itemgetter(rows)), size, all_masked,
+                slots_N, largest, noise.map(itemgetter(rows)), None if visit_B is None else visit_B[rows],
+                None if word_starts_BL is None else word_starts_BL[rows], size, all_masked,
             )
         )  # fmt: skip
     return Batch(step, size, length, int((tokens_BL != PAD).sum()), parts)
 
 
 def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = False, padded: bool = False) -> Batch:
-    """Returns one micro-batch of a single word, to compile or to measure with."""
+    """Returns one micro-batch of a single word, to compile or to measure with, whatever the strategy."""
     tokens_BL = torch.full((size, length), FIRST_ORDINARY)
     tokens_BL[:, 0] = CLS
     if padded:

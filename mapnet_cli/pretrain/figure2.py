@@ -10,7 +10,8 @@ from torch import Tensor
 from mapnet_cli.config import Config, Method
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
+from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.methods import draw_masks, word_starts
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
@@ -47,10 +48,10 @@ def figure2_masks(
     else:
         log_q_BL = sampling.uniform_log_q(maskable_BL)
     noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
-    counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
-    largest = sampling.largest_count(tokens_BL.shape[1], method.mask_rate)
-    request = MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL, log_q_BL if proposes else None)
-    masks = STRATEGIES[method.strategy].draw(request)
+    starts_V = None
+    if STRATEGIES[method.strategy].reads_words:
+        starts_V = word_starts(tokenizer, model.encoder.vocab_size)
+    masks = draw_masks(method, tokens_BL, noise, log_q_BL if proposes else None, word_starts_V=starts_V)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())

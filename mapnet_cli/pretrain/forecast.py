@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
 from mapnet_cli.masking.sampling import largest_count
+from mapnet_cli.methods import build_model
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
@@ -75,9 +76,12 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
     method, length = config.method[name], config.corpus.block_length
     steps = max(config.pretrain.milestone_steps())
     probes = range(0, steps, max(1, steps // PROBES))
-    passes = sum(plan_step(method, 1, step, config.pretrain.steps).proposal_passes for step in probes) / len(probes)
-    step = accounting.method_flops(config, name, vocab_size, config.pretrain.batch_size, length, passes)
-    model = PretrainingModel(config.encoder, vocab_size, config.proposal if method.objective != "none" else None)
+    plans = [plan_step(method, 1, step, config.pretrain.steps) for step in probes]
+    work = [accounting.Work(plan.mask_rate, plan.proposal_passes, plan.learns) for plan in plans]
+    batch_size = config.pretrain.batch_size
+    total = sum(accounting.method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
+    step = total / len(work)
+    model = build_model(config, name, vocab_size)
     rate, batch = _measure(config, name, model.to(device), device, share)
     return Cost(
         step * steps, sum(p.numel() for p in model.parameters()), rate, batch,
@@ -98,7 +102,10 @@ def _measure(config: Config, name: str, model: PretrainingModel, device: torch.d
             if not measured:
                 raise
             return rate, measured
-        work = accounting.method_flops(config, name, model.encoder.vocab_size, batch, config.corpus.block_length)
+        work = accounting.method_flops(
+            config, name, model.encoder.vocab_size, batch, config.corpus.block_length,
+            accounting.Work(losses.method.highest_rate),
+        )  # fmt: skip
         rate, measured = max(rate, work / seconds), batch
         if seconds > ENOUGH or batch >= share:
             return rate, measured
@@ -107,7 +114,7 @@ def _measure(config: Config, name: str, model: PretrainingModel, device: torch.d
 
 def _step(config: Config, losses: JointLosses, size: int) -> float:
     """Returns the seconds of one step's gradients."""
-    batch = sample_batch(size, config.corpus.block_length, losses.method.mask_rate)
+    batch = sample_batch(size, config.corpus.block_length, losses.method.highest_rate)
     losses.zero_grad(set_to_none=True)
     start = time.perf_counter()
     sums = algorithm_1(losses, batch, _plan(losses), losses.device, {})
@@ -117,7 +124,8 @@ def _step(config: Config, losses: JointLosses, size: int) -> float:
 
 def _plan(losses: JointLosses) -> StepPlan:
     """Returns the plan of a step with all there is to do."""
-    return StepPlan(0, 0, explore=True, learns=losses.model.proposal is not None, proposes=False, reuses=False)
+    learns = losses.model.proposal is not None
+    return StepPlan(0, 0, True, learns, proposes=False, reuses=False, mask_rate=losses.method.highest_rate)
 
 
 def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
@@ -127,7 +135,7 @@ def activation_bytes(config: Config, name: str, vocab_size: int, precision: str)
     backward pass makes, is counted too.
     """
     two, four = (_kept_bytes(config, name, vocab_size, precision, batch) for batch in (2, 4))
-    slots = largest_count(config.corpus.block_length, config.method[name].mask_rate)
+    slots = largest_count(config.corpus.block_length, config.method[name].highest_rate)
     gradient = slots * padded_vocabulary(vocab_size) * (6 if precision == "bfloat16" else 4)
     return 2.0 * two - four, (four - two) / 2 + gradient
 
@@ -136,8 +144,11 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
     """Counts on a graph without data. Attention is as in the flash kernels, which keep no L x L probabilities."""
     method = config.method[name]
     without = {"attention_dropout": 0.0}  # with dropout, the CPU's kernel would keep the probabilities
-    encoder, proposal = config.encoder.model_copy(update=without), config.proposal.model_copy(update=without)
-    part = sample_batch(batch, config.corpus.block_length, method.mask_rate).parts[0]
+    parts = {
+        "encoder": config.encoder.model_copy(update=without),
+        "proposal": config.proposal.model_copy(update=without),
+    }
+    part = sample_batch(batch, config.corpus.block_length, method.highest_rate).parts[0]
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -146,7 +157,7 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
         return tensor
 
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = PretrainingModel(encoder, vocab_size, proposal if method.objective != "none" else None)
+        model = build_model(config.model_copy(update=parts), name, vocab_size)
         losses = JointLosses(model.train(), method, torch.device("cpu"), precision)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -8,7 +8,7 @@ from mapnet_cli.jobs.job import Progress, Report
 from mapnet_cli.pretrain.batches import BatchMaker, DataOrder, prefetching
 from mapnet_cli.pretrain.books import Books
 from mapnet_cli.pretrain.run import Run
-from mapnet_cli.pretrain.step import JointLosses, Proposals, algorithm_1, plan_step
+from mapnet_cli.pretrain.step import JointLosses, Proposals, algorithm_1, plan_step, update_table
 from mapnet_cli.pretrain.warm_up import warm_up
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.optim import gradient_norm, learning_rate, set_learning_rate
@@ -39,10 +39,12 @@ def train(run: Run, report: Report) -> None:
 
             run.optimizer.zero_grad(set_to_none=True)
             sums = algorithm_1(together, batch, plan, run.device, kept)
-            norm = gradient_norm(run.model, pretrain.clip_norm)
+            norm = gradient_norm(run.model, pretrain.clip_norm, run.model.proposal, method.proposal_clip_norm)
             lr = learning_rate(run.step, pretrain.peak_lr, pretrain.warmup_steps, pretrain.steps)
             set_learning_rate(run.optimizer, lr)
             run.optimizer.step()
+            if plan.learns:
+                update_table(run.model, method, run.world)
 
             run.step += 1
             books.after_step(batch, plan, sums, norm, lr, waited)
@@ -55,6 +57,7 @@ def batch_maker(run: Run) -> BatchMaker:
     return BatchMaker(
         sequences, DataOrder(len(sequences), pretrain.batch_size, run.seed), run.method, pretrain, run.seed, run.world,
         pin=run.device.type == "cuda", block_length=run.manifest.block_length, fixed=pretrain.compile,
+        word_starts_V=run.word_starts_V,
     )  # fmt: skip
 
 
@@ -69,5 +72,6 @@ def joined_with_others(losses: JointLosses, run: Run) -> JointLosses | Distribut
         losses,
         device_ids=[run.device.index] if run.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        find_unused_parameters=run.model.proposal is not None and not always,
+        broadcast_buffers=False,  # a table in MAP-Net's place is the same in all of them
+        find_unused_parameters=method.has_network and not always,
     )

@@ -111,9 +111,11 @@ def pretrain(
     """Trains one model to its last milestone, going on from its newest checkpoint; `start` is an import's key or ""."""
     import torch
 
-    from mapnet_cli.model.pretraining import PretrainingModel
+    from mapnet_cli.masking.strategies import STRATEGIES
+    from mapnet_cli.methods import build_model, fix_frequencies, word_starts
     from mapnet_cli.pretrain import loop
     from mapnet_cli.pretrain.run import Run, resume
+    from mapnet_cli.text.shards import Sequences
     from mapnet_cli.training.device import choose_device
     from mapnet_cli.training.optim import build_adamw
 
@@ -126,14 +128,18 @@ def pretrain(
     assert marker is not None
     artifacts.verify(marker)
     manifest = CorpusManifest(**marker.result)
-    proposal = config.proposal if config.method[method].objective != "none" else None
-    model = PretrainingModel(config.encoder, manifest.vocab_size, proposal)
+    how = config.method[method]
+    model = build_model(config, method, manifest.vocab_size)
     model.reset(seed)
+    fix_frequencies(model, how.strategy, Sequences([artifacts.path(name) for name in manifest.train]))
     if start:
         start_from(artifacts, start, model)
     model.to(device)
-    optimizer = build_adamw(model, config.pretrain)
+    ratio = how.proposal_peak_lr / config.pretrain.peak_lr if how.proposal_peak_lr else 1.0
+    optimizer = build_adamw(model, config.pretrain, model.proposal, ratio)
     run = Run(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
+    if STRATEGIES[how.strategy].reads_words:
+        run.word_starts_V = word_starts(artifacts.path(manifest.tokenizer), manifest.vocab_size)
     for warning in [*_advice(config, device.type), *resume(run)]:
         report(Progress(run.step, config.pretrain.steps, warning=warning))
     loop.train(run, report)

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.config import Method
-from mapnet_cli.masking import importance, objectives, sampling
+from mapnet_cli.masking import objectives, sampling
 from mapnet_cli.masking.exploration import is_exploration_step
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Weights
 from mapnet_cli.masking.objectives import OBJECTIVES
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.training.device import autocast
+from mapnet_cli.world import World
 
 GREATEST = ("largest_q", "gradient_norm_max", "bad")
 """Of these the log has the largest; everything else is summed."""
@@ -39,11 +41,12 @@ class StepPlan:
     explore: bool
     """Masks are uniform in this step."""
     learns: bool
-    """MAP-Net reads the sentences and learns."""
+    """MAP-Net, or a table in its place, reads the sentences and learns."""
     proposes: bool
-    """MAP-Net reads the sentences and only proposes, for this step or those that reuse it."""
+    """It reads the sentences and only proposes, for this step or those that reuse it."""
     reuses: bool
     """The proposal of an earlier step still holds: the sentences are the same."""
+    mask_rate: float
 
     @property
     def proposal_passes(self) -> int:
@@ -53,16 +56,17 @@ class StepPlan:
 
 def plan_step(method: Method, seed: int, step: int, steps: int) -> StepPlan:
     """Returns what step number `step` of `steps` does."""
-    needs_proposal = STRATEGIES[method.strategy].needs_proposal
-    coin = needs_proposal and is_exploration_step(method, seed, step, steps)
+    proposal = STRATEGIES[method.strategy].proposal
+    coin = proposal != "" and is_exploration_step(method, seed, step, steps)
     explore = coin or method.strategy == "uniform"
     fresh = step % method.propose_every == 0
-    learns = fresh and method.objective != "none" and step % method.learn_every == 0
+    learns = fresh and proposal in ("network", "table") and step % method.learn_every == 0
     learns = learns and (method.learn_on_uniform_steps or not explore)
-    wanted = needs_proposal and not all(
+    wanted = proposal != "" and not all(
         is_exploration_step(method, seed, later, steps) for later in range(step, step + method.propose_every)
     )
-    return StepPlan(seed, step, explore, learns, fresh and wanted and not learns, not fresh)
+    rate = method.rate_at(step, steps)
+    return StepPlan(seed, step, explore, learns, fresh and wanted and not learns, not fresh, rate)
 
 
 def algorithm_1(
@@ -85,6 +89,12 @@ def algorithm_1(
             kept[part.first] = log_q_BL
         add_up(sums, logged)
     return sums
+
+
+def update_table(model: PretrainingModel, method: Method, world: World) -> None:
+    """Takes up what all processes have seen of the tokens in this step, where a table proposes in MAP-Net's place."""
+    if isinstance(model.proposal, TokenTable):
+        model.proposal.learn(world.sum_(model.proposal.fresh_2V), method.table_memory)
 
 
 def add_up(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
@@ -116,7 +126,7 @@ class JointLosses(nn.Module):
         self.precision = precision
         self.processes = processes
         self.propose: Callable[..., Tensor] = model.propose
-        self.token_losses: Callable[..., Tensor] = model.token_losses
+        self.token_losses: Callable[..., tuple[Tensor, Tensor]] = model.token_losses
 
     def compile_networks(self) -> None:
         """Compiles the two networks; masks and weights between them stay as they are."""
@@ -133,40 +143,48 @@ class JointLosses(nn.Module):
         log_q_BL = self._propose(part, plan) if plan.learns or plan.proposes else kept_BL
         proposed_BL = None if log_q_BL is None else log_q_BL.detach()
         strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
-        largest = sampling.largest_count(part.tokens_BL.shape[1], method.mask_rate)
         masks = strategy.draw(
-            MaskRequest(part.tokens_BL, part.maskable_BL, part.counts_B, largest, part.noise.order_BL, proposed_BL)
-        )
+            MaskRequest(
+                part.tokens_BL, part.maskable_BL, part.counts_B, part.largest, part.noise.order_BL, proposed_BL,
+                method.sampler, method.uniform_mix, part.visit_B, part.word_starts_BL,
+            )
+        )  # fmt: skip
         corrupted_BL = sampling.corrupt(
             part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
         )
 
-        # Line 5: the encoder restores the masked tokens; each sequence's loss carries its importance weight (Eq. 5).
+        # Line 5: the encoder restores the masked tokens; their losses carry importance weights (Eq. 5).
         targets_BK = part.tokens_BL.gather(1, masks.positions_BK)
+        signal = method.signal if plan.learns else "loss"
         torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, part.first))
         with autocast(self.device, self.precision):
-            loss_BK = self.token_losses(corrupted_BL, part.attend_BL, masks.positions_BK, targets_BK, part.slots_N)
+            loss_BK, signal_BK = self.token_losses(
+                corrupted_BL, part.attend_BL, masks.positions_BK, targets_BK, part.slots_N, signal
+            )
         loss_BK = torch.where(masks.valid_BK, loss_BK, 0.0)
-        weights = _importance(method, plan.explore, proposed_BL, masks, part.maskable_BL)
-        encoder_loss = objectives.encoder_loss(loss_BK, masks.valid_BK, weights.weight_B, part.all_masked)
+        estimator = ESTIMATORS["none" if plan.explore else method.estimator]
+        weights = estimator(Drawn.of(masks, part.maskable_BL.sum(dim=1)), method.ratio_clip)
+        encoder_loss = objectives.encoder_loss(loss_BK, masks.valid_BK, weights.weight_BK, part.all_masked)
         logged = {"loss": loss_BK.detach().sum(), "masked": part.counts_B.sum(), "objective": encoder_loss.detach()}
 
         # Line 6: MAP-Net learns which positions were hard (Eq. 10); lambda joins the two losses.
         loss = encoder_loss
-        if plan.learns:
+        if plan.learns and method.has_network:
             assert log_q_BL is not None
             drawn_log_q_BK = log_q_BL.gather(1, masks.positions_BK)
-            mapnet_loss_B = OBJECTIVES[method.objective](drawn_log_q_BK, loss_BK, masks.valid_BK)
+            mapnet_loss_B = OBJECTIVES[method.objective](drawn_log_q_BK, signal_BK, masks.valid_BK)
             mapnet_loss = mapnet_loss_B.sum() / part.all_sequences
             if method.loss_weight_on == "encoder":
                 loss = mapnet_loss + method.loss_weight * encoder_loss
             else:
                 loss = encoder_loss + method.loss_weight * mapnet_loss
             logged["mapnet_loss"] = mapnet_loss.detach()
+        if plan.learns and isinstance(self.model.proposal, TokenTable):
+            self.model.proposal.observe(targets_BK, signal_BK, masks.valid_BK)
         if proposed_BL is not None:
             logged |= _proposal_health(proposed_BL, part.maskable_BL)
         if not plan.explore and method.estimator != "none":
-            logged |= _weight_health(weights)
+            logged |= _weight_health(weights, masks.valid_BK)
         # DDP averages the processes' gradients; each has its share of one sum
         return loss * self.processes, logged, proposed_BL
 
@@ -184,16 +202,6 @@ class JointLosses(nn.Module):
         return log_q_BL
 
 
-def _importance(
-    method: Method, explore: bool, log_q_BL: Tensor | None, masks: sampling.Masks, maskable_BL: Tensor
-) -> Weights:
-    """Returns the importance weights; on a uniform step every weight is exactly 1."""
-    estimator = ESTIMATORS["none" if explore else method.estimator]
-    log_q_BL = sampling.uniform_log_q(maskable_BL) if log_q_BL is None else log_q_BL
-    drawn = Drawn(log_q_BL.gather(1, masks.positions_BK), masks.valid_BK, maskable_BL.sum(dim=1))
-    return estimator(drawn, method.ratio_clip)
-
-
 def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]:
     """Returns entropy, KL to uniform (nats, summed over sequences) and the largest probability."""
     q_BL = log_q_BL.exp()
@@ -207,10 +215,11 @@ def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]
     }
 
 
-def _weight_health(weights: importance.Weights) -> dict[str, Tensor]:
+def _weight_health(weights: Weights, valid_BK: Tensor) -> dict[str, Tensor]:
+    weight_BK = torch.where(valid_BK, weights.weight_BK, 0.0)
     return {
-        "weighted": torch.ones_like(weights.weight_B).sum(),
-        "clipped": weights.clipped_B.sum(),
-        "weight": weights.weight_B.sum(),
-        "weight_squared": (weights.weight_B**2).sum(),
+        "weighted": valid_BK.sum(),
+        "clipped": weights.clipped_BK.sum(),
+        "weight": weight_BK.sum(),
+        "weight_squared": (weight_BK**2).sum(),
     }

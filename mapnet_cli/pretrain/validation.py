@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mapnet_cli.config import Method
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
+from mapnet_cli.methods import draw_masks
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
@@ -83,10 +84,8 @@ def _hidden(
     noise = MaskNoise.draw(generator, BATCH, model.encoder.config.max_length)
     # cut to these sequences and their length: the draws don't depend on who else is measured beside them
     noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
-    maskable_BL = sampling.maskable_positions(tokens_BL)
-    counts_B = sampling.mask_counts(maskable_BL, MASK_RATE, noise.rounding_B)
-    largest = sampling.largest_count(tokens_BL.shape[1], MASK_RATE)
-    masks = STRATEGIES[strategy].draw(MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL))
+    masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise)
+    counts_B, largest = masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1]
     corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, model.encoder.vocab_size, REPLACE_MASK, REPLACE_RANDOM)
     attend_BL = attention_mask(tokens_BL, PAD)
     slots_N = sampling.valid_slots(counts_B, largest)

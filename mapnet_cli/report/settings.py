@@ -69,7 +69,7 @@ def methods_table(config: Config, notes: tuple[str, ...], signed: str) -> Table:
     rows = []
     for name in config.methods:
         method = config.method[name]
-        learned = method.objective != "none"
+        learned = method.has_network
         values = [
             method.strategy,
             number(method.mask_rate),

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from dataclasses import dataclass
 
 import torch
 
@@ -32,34 +33,35 @@ def proposal_flops(encoder: Transformer, proposal: Transformer, length: int) -> 
     return stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
 
 
-def step_flops(
-    encoder: Transformer,
-    proposal: Transformer | None,
-    vocab_size: int,
-    batch: int,
-    length: int,
-    mask_rate: float,
-    proposal_passes: float = TRAIN,
-) -> float:
-    """Returns the FLOPs of one training step on `batch` sequences.
+@dataclass(frozen=True)
+class Work:
+    """What of a step's work its plan decides."""
 
-    `proposal` is None if there is no MAP-Net; `proposal_passes` is its work in forward passes (0: it rests).
-    """
-    masked = mask_rate * length
+    mask_rate: float
+    proposal_passes: float = TRAIN
+    """MAP-Net's, in forward passes (0: it rests)."""
+    learns: bool = True
+    """The proposal's signal is computed."""
+
+
+def step_flops(
+    encoder: Transformer, proposal: Transformer | None, vocab_size: int, batch: int, length: int, work: Work
+) -> float:
+    """Returns the FLOPs of one training step on `batch` sequences; `proposal` is None if there is no MAP-Net."""
+    masked = work.mask_rate * length
     sequence = TRAIN * (stack_flops(encoder, length, masked) + head_flops(encoder, vocab_size, masked))
     if proposal:
-        sequence += proposal_passes * proposal_flops(encoder, proposal, length)
+        sequence += work.proposal_passes * proposal_flops(encoder, proposal, length)
     return batch * sequence
 
 
-def method_flops(
-    config: Config, name: str, vocab_size: int, batch: int, length: int, proposal_passes: float = TRAIN
-) -> float:
+def method_flops(config: Config, name: str, vocab_size: int, batch: int, length: int, work: Work) -> float:
     """Returns the FLOPs of a training step of one of the config's methods."""
-    proposal = config.proposal if config.method[name].objective != "none" else None
-    return step_flops(
-        config.encoder, proposal, vocab_size, batch, length, config.method[name].mask_rate, proposal_passes
-    )
+    method = config.method[name]
+    flops = step_flops(config.encoder, config.proposal if method.has_network else None, vocab_size, batch, length, work)
+    if work.learns and method.signal == "logit-gradient":  # the probabilities times the embeddings
+        flops += 2.0 * batch * work.mask_rate * length * vocab_size * config.encoder.hidden
+    return flops
 
 
 def forget_peak_memory(device: torch.device) -> None:

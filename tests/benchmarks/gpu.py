@@ -44,7 +44,7 @@ def refuse_waits(chosen: argparse.Namespace) -> None:
         if step == 2:  # the first steps set up kernels and Adam's state
             torch.cuda.set_sync_debug_mode("error")
         optimizer.zero_grad(set_to_none=True)
-        algorithm_1(losses, batch, StepPlan(1, step, bool(step % 2), True, False, False), device, {})
+        algorithm_1(losses, batch, StepPlan(1, step, bool(step % 2), True, False, False, method.mask_rate), device, {})
         gradient_norm(model, 1.0)
         optimizer.step()
     torch.cuda.set_sync_debug_mode("default")

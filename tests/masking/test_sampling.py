@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from typing import Literal
 
 import pytest
 import torch
@@ -36,20 +37,33 @@ def test_specials_and_padding_are_never_maskable() -> None:
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     rate=st.floats(0.05, 0.95),
     strategy=st.sampled_from(sorted(STRATEGIES)),
+    sampler=st.sampled_from(["gumbel", "systematic"]),
+    mix=st.sampled_from([0.0, 0.3, 1.0]),
+    spread=st.sampled_from([0.0, 1.0, 100.0]),
     seed=st.integers(0, 2**31),
 )
 def test_every_strategy_draws_k_distinct_maskable_positions(
-    lengths: list[int], rate: float, strategy: str, seed: int
+    lengths: list[int],
+    rate: float,
+    strategy: str,
+    sampler: Literal["gumbel", "systematic"],
+    mix: float,
+    spread: float,
+    seed: int,
 ) -> None:
     tokens_BL = sentence_batch(lengths, 34)
     generator = torch.Generator().manual_seed(seed)
     noise = MaskNoise.draw(generator, *tokens_BL.shape)
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, rate, noise.rounding_B)
-    scores_BL = torch.randn(tokens_BL.shape, generator=generator).masked_fill(~maskable_BL, -torch.inf)
+    scores_BL = (spread * torch.randn(tokens_BL.shape, generator=generator)).masked_fill(~maskable_BL, -torch.inf)
     largest = sampling.largest_count(tokens_BL.shape[1], rate)
     log_q_BL = torch.log_softmax(scores_BL, dim=1)
-    masks = STRATEGIES[strategy].draw(MaskRequest(tokens_BL, maskable_BL, counts_B, largest, noise.order_BL, log_q_BL))
+    visit_B, starts_BL = torch.full_like(counts_B, seed % 7), tokens_BL % 3 == 0
+    request = MaskRequest(
+        tokens_BL, maskable_BL, counts_B, largest, noise.order_BL, log_q_BL, sampler, mix, visit_B, starts_BL
+    )
+    masks = STRATEGIES[strategy].draw(request)
     for b, length in enumerate(lengths):
         chosen = masks.positions_BK[b][masks.valid_BK[b]].tolist()
         assert len(set(chosen)) == len(chosen) == int(counts_B[b])

@@ -32,7 +32,7 @@ def really_kept(config: Config, batch: int) -> int:
     part = split_batch(0, tokens_BL, noise, 0.15, batch).parts[0]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss, _, _ = JointLosses(model, config.method["mapnet"], CPU, "float32")(
-            part, StepPlan(0, 0, True, True, False, False)
+            part, StepPlan(0, 0, True, True, False, False, 0.15)
         )
     assert loss.requires_grad
     return sum(size for pointer, size in kept.items() if pointer not in weights)

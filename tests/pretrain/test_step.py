@@ -36,7 +36,7 @@ def gradients(
     model.reset(seed)
     noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
     learns = method.objective != "none" and (method.learn_on_uniform_steps or not explore)
-    plan = StepPlan(seed, 3, explore, learns, proposes=False, reuses=False)
+    plan = StepPlan(seed, 3, explore, learns, proposes=False, reuses=False, mask_rate=method.mask_rate)
     losses = JointLosses(model, method, CPU, "auto")
     sums = algorithm_1(losses, split_batch(3, tokens(), noise, method.mask_rate, micro_batch), plan, CPU, {})
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
@@ -86,7 +86,7 @@ def test_weights_are_exactly_one_on_uniform_steps_and_clipped_elsewhere() -> Non
     _, proposed = gradients(MAPNET, explore=False)
     ratio = proposed["objective"].item() * proposed["masked"].item() / proposed["loss"].item()
     assert 0.8 - 1e-6 <= ratio <= 1.2 + 1e-6
-    assert proposed["weighted"].item() == 6
+    assert proposed["weighted"].item() == proposed["masked"].item()
 
 
 def test_map_net_can_rest_on_uniform_steps() -> None:
@@ -122,7 +122,7 @@ def fake_step(explore: bool, learns: bool, every_slot: bool) -> torch.Tensor:
         model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
         optimizer = build_adamw(model, CONFIG.pretrain)
         losses = JointLosses(model, MAPNET, CPU, "bfloat16")
-        plan = StepPlan(1, 3, explore, learns, proposes=not learns, reuses=False)
+        plan = StepPlan(1, 3, explore, learns, proposes=not learns, reuses=False, mask_rate=0.15)
         sums = algorithm_1(losses, part, plan, CPU, {})
         norm = gradient_norm(model, 1.0)
         optimizer.step()
@@ -150,7 +150,7 @@ def test_every_slot_or_the_masked_ones_alone(explore: bool) -> None:
         noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
         batch = split_batch(3, tokens(), noise, 0.15, 6, every_slot=every_slot)
         algorithm_1(
-            JointLosses(model, MAPNET, CPU, "auto"), batch, StepPlan(1, 3, explore, True, False, False), CPU, {}
+            JointLosses(model, MAPNET, CPU, "auto"), batch, StepPlan(1, 3, explore, True, False, False, 0.15), CPU, {}
         )
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
@@ -198,11 +198,11 @@ def test_a_reused_proposal_is_the_one_that_masks_were_drawn_from() -> None:
     found = []
     for step, reuses in ((0, False), (1, True)):
         batch = split_batch(step, tokens(), MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16), 0.15, 3)
-        found.append(algorithm_1(losses, batch, StepPlan(1, step, False, not reuses, False, reuses), CPU, kept))
+        found.append(algorithm_1(losses, batch, StepPlan(1, step, False, not reuses, False, reuses, 0.15), CPU, kept))
     assert sorted(kept) == [0, 3]
     assert "mapnet_loss" in found[0]
     assert "mapnet_loss" not in found[1]
     assert found[1]["entropy"] == found[0]["entropy"]
-    assert found[1]["weighted"] == 6
-    algorithm_1(losses, batch, StepPlan(1, 2, True, False, False, reuses=False), CPU, kept)
+    assert found[1]["weighted"] == found[1]["masked"]
+    algorithm_1(losses, batch, StepPlan(1, 2, True, False, False, reuses=False, mask_rate=0.15), CPU, kept)
     assert kept == {}
