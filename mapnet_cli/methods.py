@@ -43,8 +43,9 @@ def token_counts(sequences: Sequences, vocab_size: int) -> Tensor:
     """Returns how often each token stands in the corpus or an even sample of it, [V] in float64."""
     count = min(len(sequences), COUNTED_SEQUENCES)
     counts_V = np.zeros(vocab_size, dtype=np.int64)
-    for index in np.linspace(0, len(sequences) - 1, count).astype(np.int64):
-        counts_V += np.bincount(sequences[int(index)], minlength=vocab_size)
+    chosen = np.linspace(0, len(sequences) - 1, count).astype(np.int64)
+    for part in np.array_split(chosen, -(-count // 1024)):
+        counts_V += np.bincount(np.concatenate([sequences[int(index)] for index in part]), minlength=vocab_size)
     return torch.from_numpy(counts_V).double()
 
 

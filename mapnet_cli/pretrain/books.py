@@ -17,6 +17,7 @@ from mapnet_cli.pretrain.figure2 import figure2_masks
 from mapnet_cli.pretrain.run import Run, Write, milestone, resume_point
 from mapnet_cli.pretrain.step import StepPlan
 from mapnet_cli.pretrain.telemetry import Telemetry
+from mapnet_cli.pretrain.token_groups import token_groups
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.records import ProposedMasks
 from mapnet_cli.text.shards import Sequences
@@ -33,6 +34,9 @@ class Books:
         self.report = report
         self.last = last
         self.held_out = Sequences([run.artifacts.path(name) for name in run.manifest.validation])
+        tokenizer = run.artifacts.path(run.manifest.tokenizer)
+        train = Sequences([run.artifacts.path(name) for name in run.manifest.train])
+        self._groups = token_groups(tokenizer, train, run.manifest.vocab_size)
         self.milestones = set(run.config.pretrain.milestone_steps())
         self._save_due = False
         self._note = ""
@@ -107,8 +111,9 @@ class Books:
     def _validate(self) -> dict[str, float]:
         run, pretrain = self.run, self.run.config.pretrain
         found = validate(
-            run.model, self.held_out, pretrain.validation_sequences, run.device, pretrain.precision, run.world
-        )
+            run.model, self.held_out, pretrain.validation_sequences, run.device, pretrain.precision, run.world,
+            self._groups,
+        )  # fmt: skip
         self._telemetry.write({"step": run.step, **found})
         return found
 

@@ -1,7 +1,7 @@
 """Held-out losses under fixed masks, the same sets for every method, seed, step and number of processes.
 
 Raw, and after refitting the output bias alone: training on hard masks shifts the prior over tokens,
-which the raw loss can't tell from learning less.
+which the raw loss can't tell from learning less. Under the uniform masks also the accuracy by kind of token.
 
 Shapes: B sequences, L positions, K masked positions of a sequence, N of a fold, H hidden size,
 V vocabulary (padded inside).
@@ -20,6 +20,7 @@ from mapnet_cli.methods import draw_masks
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
+from mapnet_cli.pretrain.token_groups import DECILES, TokenGroups
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import autocast
@@ -39,14 +40,22 @@ ROUNDS = 3
 
 @torch.no_grad()
 def validate(
-    model: PretrainingModel, sequences: Sequences, count: int, device: torch.device, precision: str, world: World
+    model: PretrainingModel,
+    sequences: Sequences,
+    count: int,
+    device: torch.device,
+    precision: str,
+    world: World,
+    groups: TokenGroups,
 ) -> dict[str, float]:
     """Returns nats a masked token: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`.
 
-    Every process takes its share of the sequences; all get the same figures.
+    And shares of masked tokens whose most probable guess is right: accuracy, accuracy_function and
+    accuracy_content (words), accuracy_decile_1 (the most frequent tokens) to _10, kinds without a
+    masked token left out. Every process takes its share of the sequences; all get the same figures.
     """
     model.eval()
-    found = {}
+    found: dict[str, float] = {}
     for strategy, name in NAMES.items():
         folds: list[list[tuple[Tensor, Tensor]]] = [[], []]
         for start in range(0, min(count, len(sequences)), BATCH):
@@ -64,6 +73,8 @@ def validate(
                 loss, n = measure.loss(here, zero_V)
                 raw, masked = raw + loss, masked + n
                 refitted += measure.loss(here, measure.refit(other))[0]
+            if strategy == "uniform":
+                found |= measure.accuracies(folds[0] + folds[1], groups)
         found[name], found[f"{name}_refit"] = raw / max(masked, 1), refitted / max(masked, 1)
     model.train()
     return found
@@ -116,6 +127,23 @@ class _Measure:
             sums[1] += len(targets_N)
         loss, count = self.world.sum_(sums).tolist()
         return loss, count
+
+    def accuracies(self, fold: list[tuple[Tensor, Tensor]], groups: TokenGroups) -> dict[str, float]:
+        """Returns the share of right guesses among all targets and among those of each kind."""
+        decile_V, function_V = groups.decile_V.to(self.device), groups.function_V.to(self.device)
+        kinds = DECILES + 2  # the deciles, function words, content words
+        sums_2G = torch.zeros(2, kinds, dtype=torch.float64, device=self.device)
+        zero_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
+        for logits_NV, targets_N in self._logits(fold, zero_V):
+            right_N = (logits_NV.argmax(dim=1) == targets_N).double()
+            word_N = torch.where(function_V[targets_N], DECILES, DECILES + 1)
+            for kind_N in (decile_V[targets_N], word_N):
+                sums_2G[0].index_add_(0, kind_N, right_N)
+                sums_2G[1].index_add_(0, kind_N, torch.ones_like(right_N))
+        right, count = self.world.sum_(sums_2G).tolist()
+        names = [*(f"accuracy_decile_{i + 1}" for i in range(DECILES)), "accuracy_function", "accuracy_content"]
+        found = {"accuracy": sum(right[DECILES:]) / max(sum(count[DECILES:]), 1)}
+        return found | {name: r / c for name, r, c in zip(names, right, count, strict=True) if c}
 
     def refit(self, fold: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Returns the change of the output bias [V] that fits a fold best, by iterative scaling.

@@ -1,6 +1,7 @@
 """Held-out losses: the same masks for everyone, and a refitted bias that undoes a shifted prior."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.pretrain.token_groups import TokenGroups, token_groups
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.records import CorpusManifest
+from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences, writing_shard
 from mapnet_cli.world import ALONE
 from tests.conftest import small_config
@@ -24,6 +27,13 @@ def held_out(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifac
     return Sequences([artifacts.path(name) for name in manifest.validation]), manifest.vocab_size
 
 
+def measured(model: PretrainingModel, sequences: Sequences, count: int) -> dict[str, float]:
+    """Even tokens are function words; the lower half of the vocabulary is frequent, the upper half rare."""
+    token_V = torch.arange(model.encoder.vocab_size)
+    groups = TokenGroups(9 * (token_V >= len(token_V) // 2), token_V % 2 == 0)
+    return validate(model, sequences, count, CPU, "float32", ALONE, groups)
+
+
 def model_of(vocab_size: int) -> PretrainingModel:
     model = PretrainingModel(small_config().encoder, vocab_size, None)
     model.reset(1)
@@ -33,13 +43,14 @@ def model_of(vocab_size: int) -> PretrainingModel:
 def test_the_masks_are_fixed(held_out: tuple[Sequences, int]) -> None:
     sequences, vocab_size = held_out
     model = model_of(vocab_size)
-    first = validate(model, sequences, 8, CPU, "float32", ALONE)
+    first = measured(model, sequences, 8)
     torch.manual_seed(99)
-    assert validate(model, sequences, 8, CPU, "float32", ALONE) == first
+    assert measured(model, sequences, 8) == first
     assert set(first) == {
         "validation_loss", "validation_loss_refit", "validation_loss_spaced", "validation_loss_spaced_refit",
+        "accuracy", "accuracy_decile_1", "accuracy_decile_10", "accuracy_function", "accuracy_content",
     }  # fmt: skip
-    assert validate(model, sequences, 1000, CPU, "float32", ALONE) != first  # all there are
+    assert measured(model, sequences, 1000) != first  # all there are
     assert model.training
 
 
@@ -56,10 +67,10 @@ def skewed(artifacts: Artifacts) -> Sequences:
 def test_refitting_the_bias_takes_a_shifted_prior_back(artifacts: Artifacts) -> None:
     """A bias that favours some tokens for no reason costs raw loss; refitting gives it back."""
     sequences, model = skewed(artifacts), model_of(25)
-    before = validate(model, sequences, 800, CPU, "float32", ALONE)
+    before = measured(model, sequences, 800)
     with torch.no_grad():
         model.head.bias[5::2] += 2.0
-    after = validate(model, sequences, 800, CPU, "float32", ALONE)
+    after = measured(model, sequences, 800)
     for name in ("validation_loss", "validation_loss_spaced"):
         assert after[name] > before[name] + 0.2
         assert after[f"{name}_refit"] == pytest.approx(before[f"{name}_refit"], abs=0.02)
@@ -69,6 +80,38 @@ def test_an_untrained_model_with_a_refitted_bias_knows_the_frequencies(artifacts
     """Its loss is then the entropy of the tokens: an untrained encoder knows nothing else."""
     share = np.arange(1, 21) / np.arange(1, 21).sum()
     entropy = float(-(share * np.log(share)).sum())
-    found = validate(model_of(25), skewed(artifacts), 800, CPU, "float32", ALONE)
+    found = measured(model_of(25), skewed(artifacts), 800)
     assert found["validation_loss_refit"] == pytest.approx(entropy, abs=0.05)
     assert found["validation_loss"] == pytest.approx(np.log(25), abs=0.15)
+
+
+def test_accuracy_by_kind_of_token(artifacts: Artifacts) -> None:
+    """A model that always says token 24 is right where 24 stands, and nowhere else."""
+    model = model_of(25)
+    with torch.no_grad():
+        model.head.bias[24] += 100.0
+    found = measured(model, skewed(artifacts), 800)
+    share = np.arange(1, 21) / np.arange(1, 21).sum()
+    assert found["accuracy"] == pytest.approx(share[-1], abs=0.02)
+    assert found["accuracy_function"] == pytest.approx(share[-1] / share[1::2].sum(), abs=0.03)  # 24 is even
+    assert found["accuracy_content"] == 0
+    assert found["accuracy_decile_1"] == 0
+    assert found["accuracy_decile_10"] == pytest.approx(share[-1] / share[7:].sum(), abs=0.03)
+
+
+def test_tokens_are_told_apart_by_frequency_and_by_what_word_they_are(tmp_path: Path, artifacts: Artifacts) -> None:
+    lines = ["the house of the king and the queen into which kings ran", "house king queen others"] * 50
+    tokenizer = bpe.train(lines, 300)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with writing_shard(artifacts.path("train"), tokenizer.get_vocab_size()) as shard:
+        for ids in bpe.encode(tokenizer, lines):
+            shard.add([2, *ids, 3])
+    train = Sequences([artifacts.path("train")])
+    groups = token_groups(tmp_path / "tokenizer.json", train, tokenizer.get_vocab_size())
+    token = tokenizer.token_to_id
+    assert groups.function_V[token("▁the")]
+    assert groups.function_V[token("▁into")]
+    assert not groups.function_V[token("▁king")]
+    assert not groups.function_V[:5].any()
+    assert groups.decile_V[token("▁the")] == 0
+    assert groups.decile_V[token("▁the")] < groups.decile_V[token("▁king")] < groups.decile_V[token("▁ran")]
