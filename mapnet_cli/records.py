@@ -55,7 +55,10 @@ class Checkpoint(Row):
     validation_loss: float
     """Nats a token under the fixed uniform masks."""
     validation: dict[str, float]
-    """All held-out losses by name: uniform and spaced masks, raw and with a refitted output bias."""
+    """All held-out figures by name: losses under uniform and spaced masks, raw and with a refitted output bias, and
+    shares of right guesses."""
+    health: dict[str, float]
+    """Of the proposal, since the log line before: empty where nothing proposes."""
 
 
 class MaskedWord(Row):

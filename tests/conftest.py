@@ -46,9 +46,13 @@ SMALL = (
 )
 
 
+METHODS = Path(__file__).with_name("methods.toml")
+"""Methods beside those that are shipped, so that every strategy has one."""
+
+
 def small_config(*overrides: str) -> Config:
-    """Returns the demo recipe shrunk until a test can run it in a second."""
-    return resolve("demo", None, [*SMALL, *overrides], {}).config
+    """Returns the demo recipe shrunk until a test can run it in a second; every strategy has a method."""
+    return resolve("demo", METHODS, [*SMALL, *overrides], {}).config
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from mapnet_cli.jobs.job import Progress, Report
 from mapnet_cli.masking.exploration import exploration_probability
 from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.figure2 import figure2_masks
+from mapnet_cli.pretrain.health import FIGURES, complaints
 from mapnet_cli.pretrain.run import Run, Write, milestone, resume_point
 from mapnet_cli.pretrain.step import StepPlan
 from mapnet_cli.pretrain.telemetry import Telemetry
 from mapnet_cli.pretrain.token_groups import token_groups
 from mapnet_cli.pretrain.validation import validate
-from mapnet_cli.records import ProposedMasks
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training import accounting
 from mapnet_cli.training.checkpoint import BackgroundWriter
@@ -40,6 +40,8 @@ class Books:
         self.milestones = set(run.config.pretrain.milestone_steps())
         self._save_due = False
         self._note = ""
+        self._said: set[str] = set()
+        self._health: dict[str, float] = {}
 
     def __enter__(self) -> "Books":
         run = self.run
@@ -104,6 +106,11 @@ class Books:
         row = self._telemetry.line(totals, run.step, seconds, facts)
         if self._telemetry.bad_step is not None:
             raise DivergedError(_diverged(run, self._telemetry.bad_step))
+        self._health = {name: row[name] for name in FIGURES if name in row}
+        for kind, text in complaints(row, run.method_name, run.method).items():
+            if kind not in self._said and run.world.rank == 0:
+                self.report(Progress(run.step, self.last, warning=text))
+            self._said.add(kind)
         left = row["step_seconds"] * (self.last - run.step)
         rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
         self._note = f"loss {row['loss']:.3f}, {rate}, {_span(left)} left"
@@ -124,9 +131,7 @@ class Books:
         if run.world.rank == 0 and found is not None:
             tokenizer = run.artifacts.path(run.manifest.tokenizer)
             masks = figure2_masks(run.model, self.held_out, run.method, run.config, tokenizer)
-            if masks.collapsed:
-                self.report(Progress(run.step, self.last, warning=_collapse(run, masks)))
-            writes.append(milestone(run, found, masks))
+            writes.append(milestone(run, found, masks, self._health))
         if run.world.rank == 0 and save:
             writes.append(resume_point(run))
         if writes:
@@ -150,14 +155,6 @@ def _diverged(run: Run, step: int) -> str:
         f"{run.key}: loss or gradient is not finite at step {step} (its batch: places {first:,} to "
         f"{first + pretrain.batch_size - 1:,} in the data order of seed {run.seed}); "
         f"the last good checkpoint is kept in {run.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
-    )
-
-
-def _collapse(run: Run, masks: ProposedMasks) -> str:
-    return (
-        f"MAP-Net's proposal has collapsed by step {run.step}: its entropy is {masks.proposal_entropy:.2f} nats where "
-        f"uniform masks have {masks.uniform_entropy:.2f}, so nearly the same positions are masked each time; raise "
-        f"method.{run.method_name}.explore_end or lower method.{run.method_name}.loss_weight"
     )
 
 

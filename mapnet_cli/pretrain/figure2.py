@@ -15,6 +15,7 @@ from mapnet_cli.methods import draw_masks, word_starts
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
+from mapnet_cli.pretrain.health import COLLAPSED
 from mapnet_cli.records import MaskedWord, ProposedMasks
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text import bpe
@@ -24,8 +25,6 @@ from mapnet_cli.vocabulary import CLS, PAD, SEP
 SEED = 0
 FIGURE_TOKENS = 64
 """The first so many tokens of a sequence are shown."""
-COLLAPSED = 0.5
-"""A proposal is called collapsed when its entropy is below this share of the uniform one's."""
 
 
 @torch.no_grad()

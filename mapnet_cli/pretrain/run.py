@@ -58,13 +58,13 @@ class Run:
         return self.folder / "resume"
 
 
-def milestone(run: Run, validation: dict[str, float], masks: ProposedMasks) -> Write:
+def milestone(run: Run, validation: dict[str, float], masks: ProposedMasks, health: dict[str, float]) -> Write:
     """Returns the write of a milestone: weights, Figure 2's sentences, and a marker that finetune-glue reads."""
     name = f"{run.key}/step{run.step}"
     row = Checkpoint(
         method=run.method_name, pretrain_seed=run.seed, step=run.step, path=name, fingerprint="",
         tokens=run.tokens, flops=run.flops, seconds=round(run.seconds, 3), device=_devices(run),
-        validation_loss=validation["validation_loss"], validation=validation,
+        validation_loss=validation["validation_loss"], validation=validation, health=health,
     )  # fmt: skip
     return partial(_write_milestone, run, row, masks, checkpoint.snapshot(run.model.state_dict()))
 

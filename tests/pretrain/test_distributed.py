@@ -56,7 +56,14 @@ def assert_equal_runs(
 
 
 @pytest.mark.parametrize(
-    ("method", "extra"), [("mapnet", ()), ("mapnet", RESTING), ("mapnet", (*RESTING, "pretrain.compile=true"))]
+    ("method", "extra"),
+    [
+        ("adaptive", ()),
+        ("disjoint", ()),
+        ("mapnet", ()),
+        ("mapnet", RESTING),
+        ("mapnet", (*RESTING, "pretrain.compile=true")),
+    ],
 )
 def test_two_processes_of_8_equal_one_of_16(
     method: str,
@@ -71,6 +78,7 @@ def test_two_processes_of_8_equal_one_of_16(
     if "pretrain.compile=true" in extra:
         request.getfixturevalue("compiler")
     dropout = () if "pretrain.compile=true" in extra else ("encoder.dropout=0.1", "proposal.dropout=0.1")
+    extra = (f'methods=["{method}"]', *extra)
     one = small_config(*SETTINGS, *extra, "pretrain.micro_batch_size=8", *dropout, "pretrain.compile=false")
     make_corpus(one)
     reference = train(one, artifacts, method)
