@@ -19,6 +19,7 @@ def check_method(name: str, method: Method, visits: int = 1) -> None:
     _check_name(f"method.{name}.estimator", method.estimator, ESTIMATORS)
     _check_name(f"method.{name}.objective", method.objective, ["none", *OBJECTIVES])
     proposes = STRATEGIES[method.strategy].needs_proposal
+    _check_task(name, method, proposes)
     if proposes and method.objective == "none":
         raise UsageError(
             f"method.{name}: strategy {method.strategy!r} draws from MAP-Net, but objective is 'none', so MAP-Net "
@@ -46,6 +47,25 @@ def check_method(name: str, method: Method, visits: int = 1) -> None:
         raise UsageError(
             f"method.{name}.propose_every ({method.propose_every}) reuses a proposal for the same sentences, so "
             f"pretrain.visits ({visits}) must be a multiple of it"
+        )
+
+
+def _check_task(name: str, method: Method, proposes: bool) -> None:
+    """Raises UsageError if the method's parts don't suit its task."""
+    if method.task == "masked-lm":
+        for key in ("generator_fraction", "detection_weight"):
+            if getattr(method, key) != Method.model_fields[key].default:
+                raise UsageError(f"method.{name}.{key} is about ELECTRA's generator; set method.{name}.task to use it")
+        return
+    if proposes or method.objective != "none":
+        raise UsageError(
+            f"method.{name}: MAP-Net learns from an encoder's losses at its masks, but under task {method.task!r} it "
+            f"is the generator that fills them; set method.{name}.strategy to 'uniform' and the objective to 'none'"
+        )
+    if method.replace_random:
+        raise UsageError(
+            f"method.{name}.replace_random: under task {method.task!r} the generator alone makes replacements, and "
+            f"they are drawn with the noise that random tokens would be; set it to 0"
         )
 
 
