@@ -52,10 +52,10 @@ class Checkpoint(Row):
     seconds: float
     """Training time up to here, resumed parts added up."""
     device: str
-    validation_loss: float
-    """Nats a token under the fixed uniform masks."""
+    validation_loss: float | None
+    """Nats a token under the fixed uniform masks; None without an MLM head on the encoder (ELECTRA)."""
     validation: dict[str, float]
-    """All held-out losses by name: uniform and spaced masks, raw and with a refitted output bias."""
+    """All held-out losses by name: uniform and spaced masks, raw and with a refitted output bias; or ELECTRA's own."""
 
 
 class MaskedWord(Row):

@@ -8,10 +8,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
 from mapnet_cli.masking.sampling import largest_count
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.build import Networks, build_networks
 from mapnet_cli.model.transformer import padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1, plan_step
+from mapnet_cli.pretrain.electra import Losses, build_losses
+from mapnet_cli.pretrain.step import StepPlan, algorithm_1, plan_step
 from mapnet_cli.training import accounting
 from mapnet_cli.training.device import choose_device, device_name, resolve_precision
 
@@ -77,7 +78,7 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
     probes = range(0, steps, max(1, steps // PROBES))
     passes = sum(plan_step(method, 1, step, config.pretrain.steps).proposal_passes for step in probes) / len(probes)
     step = accounting.method_flops(config, name, vocab_size, config.pretrain.batch_size, length, passes)
-    model = PretrainingModel(config.encoder, vocab_size, config.proposal if method.objective != "none" else None)
+    model = build_networks(config, name, vocab_size)
     rate, batch = _measure(config, name, model.to(device), device, share)
     return Cost(
         step * steps, sum(p.numel() for p in model.parameters()), rate, batch,
@@ -85,9 +86,9 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
     )  # fmt: skip
 
 
-def _measure(config: Config, name: str, model: PretrainingModel, device: torch.device, share: int) -> tuple[float, int]:
+def _measure(config: Config, name: str, model: Networks, device: torch.device, share: int) -> tuple[float, int]:
     """Returns FLOP/s of steps as large as they may be, as fit, or as take a second, and their sequences."""
-    losses = JointLosses(model.train(), config.method[name], device, config.pretrain.precision)
+    losses = build_losses(model.train(), config.method[name], device, config.pretrain.precision)
     batch, rate, measured = 1, 0.0, 0
     while True:
         try:
@@ -105,7 +106,7 @@ def _measure(config: Config, name: str, model: PretrainingModel, device: torch.d
         batch = min(2 * batch, share)
 
 
-def _step(config: Config, losses: JointLosses, size: int) -> float:
+def _step(config: Config, losses: Losses, size: int) -> float:
     """Returns the seconds of one step's gradients."""
     batch = sample_batch(size, config.corpus.block_length, losses.method.mask_rate)
     losses.zero_grad(set_to_none=True)
@@ -115,9 +116,9 @@ def _step(config: Config, losses: JointLosses, size: int) -> float:
     return time.perf_counter() - start
 
 
-def _plan(losses: JointLosses) -> StepPlan:
+def _plan(losses: Losses) -> StepPlan:
     """Returns the plan of a step with all there is to do."""
-    return StepPlan(0, 0, explore=True, learns=losses.model.proposal is not None, proposes=False, reuses=False)
+    return StepPlan(0, 0, explore=True, learns=losses.method.objective != "none", proposes=False, reuses=False)
 
 
 def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
@@ -136,7 +137,7 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
     """Counts on a graph without data. Attention is as in the flash kernels, which keep no L x L probabilities."""
     method = config.method[name]
     without = {"attention_dropout": 0.0}  # with dropout, the CPU's kernel would keep the probabilities
-    encoder, proposal = config.encoder.model_copy(update=without), config.proposal.model_copy(update=without)
+    networks = {part: getattr(config, part).model_copy(update=without) for part in ("encoder", "proposal")}
     part = sample_batch(batch, config.corpus.block_length, method.mask_rate).parts[0]
     kept: dict[int, int] = {}
 
@@ -146,8 +147,8 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
         return tensor
 
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = PretrainingModel(encoder, vocab_size, proposal if method.objective != "none" else None)
-        losses = JointLosses(model.train(), method, torch.device("cpu"), precision)
+        model = build_networks(config.model_copy(update=networks), name, vocab_size)
+        losses = build_losses(model.train(), method, torch.device("cpu"), precision)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss, _, _ = losses(part, _plan(losses))

@@ -111,7 +111,7 @@ def pretrain(
     """Trains one model to its last milestone, going on from its newest checkpoint; `start` is an import's key or ""."""
     import torch
 
-    from mapnet_cli.model.pretraining import PretrainingModel
+    from mapnet_cli.model.build import build_networks
     from mapnet_cli.pretrain import loop
     from mapnet_cli.pretrain.run import Run, resume
     from mapnet_cli.training.device import choose_device
@@ -126,8 +126,7 @@ def pretrain(
     assert marker is not None
     artifacts.verify(marker)
     manifest = CorpusManifest(**marker.result)
-    proposal = config.proposal if config.method[method].objective != "none" else None
-    model = PretrainingModel(config.encoder, manifest.vocab_size, proposal)
+    model = build_networks(config, method, manifest.vocab_size)
     model.reset(seed)
     if start:
         start_from(artifacts, start, model)

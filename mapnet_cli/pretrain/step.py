@@ -66,13 +66,14 @@ def plan_step(method: Method, seed: int, step: int, steps: int) -> StepPlan:
 
 
 def algorithm_1(
-    losses: "JointLosses | DistributedDataParallel", batch: Batch, plan: StepPlan, device: torch.device, kept: Proposals
+    losses: nn.Module, batch: Batch, plan: StepPlan, device: torch.device, kept: Proposals
 ) -> dict[str, Tensor]:
     """Adds the gradients of one step's losses to the parameters, and returns what to log, as sums over the batch.
 
     `batch` is the minibatch of line 3; lines 4 to 6 follow, on micro-batches whose gradients add up,
     and which several processes share. The optimiser's step is the caller's. `kept` holds proposals
-    from one step to the next where MAP-Net doesn't read every batch.
+    from one step to the next where MAP-Net doesn't read every batch. `losses` are `JointLosses` or another
+    module that is called and returns like it, in DDP or not.
     """
     sums: dict[str, Tensor] = {}
     if not plan.reuses:

@@ -52,10 +52,24 @@ def step_flops(
     return batch * sequence
 
 
+def electra_flops(
+    encoder: Transformer, generator: Transformer, vocab_size: int, batch: int, length: int, mask_rate: float
+) -> float:
+    """Returns the FLOPs of one training step of ELECTRA: the encoder and its head work at every position."""
+    masked = mask_rate * length
+    generating = stack_flops(generator, length, masked) + 2.0 * length * encoder.hidden * generator.hidden
+    generating += 2.0 * masked * encoder.hidden * (generator.hidden + vocab_size)
+    detecting = stack_flops(encoder, length) + 2.0 * length * encoder.hidden * (encoder.hidden + 1)
+    return TRAIN * batch * (generating + detecting)
+
+
 def method_flops(
     config: Config, name: str, vocab_size: int, batch: int, length: int, proposal_passes: float = TRAIN
 ) -> float:
     """Returns the FLOPs of a training step of one of the config's methods."""
+    generator = config.generator(name)
+    if generator is not None:
+        return electra_flops(config.encoder, generator, vocab_size, batch, length, config.method[name].mask_rate)
     proposal = config.proposal if config.method[name].objective != "none" else None
     return step_flops(
         config.encoder, proposal, vocab_size, batch, length, config.method[name].mask_rate, proposal_passes

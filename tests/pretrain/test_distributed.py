@@ -56,7 +56,13 @@ def assert_equal_runs(
 
 
 @pytest.mark.parametrize(
-    ("method", "extra"), [("mapnet", ()), ("mapnet", RESTING), ("mapnet", (*RESTING, "pretrain.compile=true"))]
+    ("method", "extra"),
+    [
+        ("mapnet", ()),
+        ("mapnet", RESTING),
+        ("mapnet", (*RESTING, "pretrain.compile=true")),
+        ("electra", ('methods=["electra"]',)),
+    ],
 )
 def test_two_processes_of_8_equal_one_of_16(
     method: str,
