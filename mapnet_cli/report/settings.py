@@ -70,7 +70,9 @@ def methods_table(config: Config, notes: tuple[str, ...], signed: str) -> Table:
     for name in config.methods:
         method = config.method[name]
         learned = method.objective != "none"
+        generator = f", generator {method.generator_fraction:g}, weight {number(method.detection_weight)}"
         values = [
+            method.task + (generator if method.task == "replaced-token" else ""),
             method.strategy,
             number(method.mask_rate),
             method.estimator,
@@ -79,7 +81,9 @@ def methods_table(config: Config, notes: tuple[str, ...], signed: str) -> Table:
             f"{method.explore_start:.0%} to {method.explore_end:.0%}" if method.strategy != "uniform" else None,
         ]
         rows.append((Cell(label(name), name), *map(plain, values)))
-    columns = ("Model", "Masks", "Mask rate", "Importance weight", "MAP-Net objective", "Lambda", "Uniform steps")
+    columns = (
+        "Model", "Task", "Masks", "Mask rate", "Importance weight", "MAP-Net objective", "Lambda", "Uniform steps",
+    )  # fmt: skip
     return Table("methods", "What is compared", columns, tuple(rows), notes, signed)
 
 
