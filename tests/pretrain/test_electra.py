@@ -166,7 +166,8 @@ def test_generator_and_detector_learn() -> None:
     first, last = figures[0], figures[-1]
     assert first["loss"] > 4.4
     assert last["loss"] < first["loss"] - 1.0
-    assert last["detection_loss"] < 0.75 * first["detection_loss"]
+    assert last["detection_accuracy_replaced"] > 0.6, "more than the share of replaced tokens alone would teach"
+    assert last["detection_accuracy_original"] > 0.9
 
 
 @torch.no_grad()
