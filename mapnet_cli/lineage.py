@@ -26,6 +26,8 @@ FORMATS = {
     "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1, "import": 1,
 }  # fmt: skip
 
+_OF_REPLACED_TOKENS = ("task", "generator_fraction", "detection_weight")
+
 
 @dataclass(frozen=True)
 class Artefact:
@@ -98,6 +100,8 @@ class Lineage:
         del settings["seeds"]
         how = config.method[method].results_view()
         start = how.pop("start")
+        if how["task"] == "masked-lm":  # nothing depends on a generator that isn't there
+            how = {key: value for key, value in how.items() if key not in _OF_REPLACED_TOKENS}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
         if start:
             parts.append({"start": self.imported(start).fingerprint})

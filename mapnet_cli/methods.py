@@ -11,6 +11,8 @@ from mapnet_cli.config import Config, Method, Proposal
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
+from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.networks import Networks
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.text import bpe
@@ -21,9 +23,11 @@ COUNTED_SEQUENCES = 1 << 16
 """Token frequencies are those of so many sequences, spread evenly over the corpus, or of all."""
 
 
-def build_model(config: Config, name: str, vocab_size: int) -> PretrainingModel:
+def build_model(config: Config, name: str, vocab_size: int) -> Networks:
     """Returns the untrained model of a method, without initial weights drawn."""
-    method = config.method[name]
+    method, generator = config.method[name], config.generator(name)
+    if generator is not None:
+        return Electra(config.encoder, vocab_size, generator)
     kind = STRATEGIES[method.strategy].proposal
     proposal: Proposal | Literal["table"] | None = config.proposal if method.has_network else None
     if kind in ("table", "frequency"):
@@ -31,7 +35,7 @@ def build_model(config: Config, name: str, vocab_size: int) -> PretrainingModel:
     return PretrainingModel(config.encoder, vocab_size, proposal, method.proposal_embeddings)
 
 
-def fix_frequencies(model: PretrainingModel, method_strategy: str, sequences: Sequences) -> None:
+def fix_frequencies(model: Networks, method_strategy: str, sequences: Sequences) -> None:
     """Gives strategy "frequency" its weights: 1 over the square root of a token's count, so rarer is likelier."""
     if STRATEGIES[method_strategy].proposal == "frequency":
         assert isinstance(model.proposal, TokenTable)

@@ -52,11 +52,11 @@ class Checkpoint(Row):
     seconds: float
     """Training time up to here, resumed parts added up."""
     device: str
-    validation_loss: float
-    """Nats a token under the fixed uniform masks."""
+    validation_loss: float | None
+    """Nats a token under the fixed uniform masks; None without an MLM head on the encoder (ELECTRA)."""
     validation: dict[str, float]
     """All held-out figures by name: losses under uniform and spaced masks, raw and with a refitted output bias, and
-    shares of right guesses."""
+    shares of right guesses; or ELECTRA's own."""
     health: dict[str, float]
     """Of the proposal, since the log line before: empty where nothing proposes."""
 

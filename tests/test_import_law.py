@@ -12,7 +12,7 @@ FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
     {"config", "records", "world"},
     {"artifacts", "glue", "layers"},
-    {"lineage", "scoring"},
+    {"lineage", "scoring", "health"},
     {"text", "model", "masking", "training", "jobs"},
     {"methods"},
     {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange"},

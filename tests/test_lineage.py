@@ -18,13 +18,14 @@ WHAT: dict[str, Callable[[Lineage], str]] = {
     "corpus": lambda at: at.corpus.fingerprint,
     "bert": lambda at: at.pretraining("bert", 1).fingerprint,
     "mapnet": lambda at: at.pretraining("mapnet", 1).fingerprint,
+    "electra": lambda at: at.pretraining("electra", 1).fingerprint,
     "task": lambda at: at.task("RTE").fingerprint,
     "bert run": lambda at: at.finetuning("bert", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
     "mapnet run": lambda at: at.finetuning("mapnet", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
 }
 EVERYTHING = set(WHAT)
 AFTER_TEXT = EVERYTHING - {"text"}
-MODELS = {"bert", "mapnet", "bert run", "mapnet run"}
+MODELS = {"bert", "mapnet", "electra", "bert run", "mapnet run"}
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,10 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("method.mapnet.ratio_clip=0.3", {"mapnet", "mapnet run"}),
         ("method.bert.mask_rate=0.3", {"bert", "bert run"}),
         ("method.bert.start=tiny", {"bert", "bert run"}),
+        ("method.electra.generator_fraction=0.5", {"electra"}),
+        ("method.electra.detection_weight=10.0", {"electra"}),
+        ("method.electra.task=masked-lm", {"electra"}),
+        ("method.mapnet.detection_weight=10.0", set()),
         ("pretrain.peak_lr=2e-3", MODELS),
         ("finetune.epochs=2", {"bert run", "mapnet run"}),
         ("finetune.max_train_examples=5", {"task", "bert run", "mapnet run"}),
@@ -80,6 +85,7 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
     free = {
         "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
         "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
+        "method.mapnet.generator_fraction", "method.mapnet.detection_weight",  # ELECTRA's
     }  # fmt: skip
     sections = {
         name: getattr(config, name).results_view() for name in ("corpus", "encoder", "proposal", "pretrain", "finetune")
@@ -96,6 +102,7 @@ def _another(key: str, value: object) -> str:
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
         "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.mapnet.proposal_precision": "bfloat16",
         "corpus.tokenizer": "tiny", "method.mapnet.start": "tiny",
+        "method.mapnet.task": "replaced-token",
         "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
         "method.mapnet.sampler": "systematic", "method.mapnet.signal": "one-minus-p",
         "method.mapnet.proposal_embeddings": "own",

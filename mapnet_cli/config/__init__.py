@@ -54,6 +54,7 @@ class Config(Section):
                 near = difflib.get_close_matches(name, self.method, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"methods names {name!r}, but there is no [method.{name}]{hint}")
+            self._check_generator(name)
         if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
             raise ValueError("methods and imports: at least one, all different")
         if taken := set(self.imports) & set(self.method):
@@ -64,3 +65,14 @@ class Config(Section):
                     f"corpus.block_length ({self.corpus.block_length}) exceeds {name}.max_length ({model.max_length})"
                 )
         return self
+
+    def _check_generator(self, method: str) -> None:
+        try:
+            self.generator(method)
+        except ValueError as error:
+            raise ValueError(f"method.{method}.generator_fraction: {error}; raise it") from None
+
+    def generator(self, method: str) -> Transformer | None:
+        """Returns the sizes of a method's generator, None if it has none: only ELECTRA's has."""
+        chosen = self.method[method]
+        return self.encoder.narrowed(chosen.generator_fraction) if chosen.task == "replaced-token" else None

@@ -26,6 +26,18 @@ class Transformer(Section):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
 
+    def narrowed(self, fraction: float) -> "Transformer":
+        """Returns a network with this fraction of hidden size, heads and feed-forward, and as many layers.
+
+        The hidden size is rounded to a multiple of the heads. Raises ValueError if nothing is left of it.
+        """
+        heads = max(1, round(fraction * self.heads))
+        hidden = heads * round(fraction * self.hidden / heads)
+        if not hidden:
+            raise ValueError(f"{fraction:g} of a hidden size of {self.hidden} leaves nothing for {heads} heads")
+        sizes = {"heads": heads, "hidden": hidden, "ffn": max(1, round(fraction * self.ffn))}
+        return Transformer(**self.model_dump() | sizes)
+
 
 class Proposal(Transformer):
     hidden: Count = 384
@@ -38,6 +50,12 @@ class Method(Section):
 
     start: str = ""
     """An import's name: training starts from its encoder and head in place of random weights."""
+    task: Literal["masked-lm", "replaced-token"] = "masked-lm"
+    """What the encoder learns: to restore masked tokens, or to detect those that a generator replaced (ELECTRA)."""
+    generator_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Of the encoder's hidden size, heads and feed-forward: the size of ELECTRA's generator."""
+    detection_weight: Annotated[float, Field(gt=0)] = 50.0
+    """What the detection loss is multiplied with beside the generator's loss."""
     strategy: str = "uniform"
     """Where masks come from when the step is not an exploration step."""
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15

@@ -20,6 +20,16 @@ batch = tokenizer(f"the cat sat on the {tokenizer.mask_token} .", return_tensors
 logits = model(**batch).logits
 ```
 """
+_DETECT = """\
+```python
+from transformers import AutoModelForPreTraining, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForPreTraining.from_pretrained("FOLDER")
+batch = tokenizer("the cat sat on the mat .", return_tensors="pt")
+replaced = model(**batch).logits > 0
+```
+"""
 _PREPARE = """\
 The model was trained on sentences in this form; pass each sentence through `prepare` before the tokenizer
 (`pip install sacremoses`):
@@ -40,6 +50,9 @@ def prepare(sentence):
     return " ".join(moses.tokenize(text, escape=False)){after}
 ```
 """
+_FILL_MASK = "pipeline_tag: fill-mask\n"
+_BERT = "A BERT encoder with its masked-language-model head"
+_ELECTRA = "ELECTRA's discriminator, an encoder with its head for replaced tokens"
 _PREPARED = {
     "after-moses": _PREPARE.format(before="", after=".lower()"),
     "before-moses": _PREPARE.format(before=".lower()", after=""),
@@ -54,6 +67,7 @@ def model_card(
     """Returns README.md of the exported folder."""
     lineage = Lineage(config, artifacts)
     encoder, start = config.encoder, config.method[row.method].start
+    electra = config.method[row.method].task == "replaced-token"
     facts = {
         "Method": f"{row.method}, pretraining seed {row.pretrain_seed}{f', started from {start}' if start else ''}",
         "Recipe": config.recipe or "custom config",
@@ -64,7 +78,7 @@ def model_card(
         "Tokens seen": f"{row.tokens:,}",
         "FLOPs": f"{row.flops:.3g}",
         "Hours": f"{row.seconds / 3600:.3f} on {row.device}",
-        "Validation loss": f"{row.validation_loss:.4f} nats a token, 15 % uniform masks",
+        "Validation loss": _validation_loss(row),
         "Corpus": f"{manifest.documents:,} documents, {manifest.sentences:,} sentences, {manifest.words:,} words, "
         f"{manifest.tokens:,} tokens",
         "Corpus fingerprint": f"`{lineage.corpus.fingerprint}`",
@@ -73,16 +87,24 @@ def model_card(
     }
     lines = [f"| {name} | {value} |" for name, value in facts.items()]
     return "\n".join((
-        "---\nlibrary_name: transformers\npipeline_tag: fill-mask\n---\n",
+        f"---\nlibrary_name: transformers\n{'' if electra else _FILL_MASK}---\n",
         f"# {row.method} at step {row.step:,}\n",
-        "A BERT encoder with its masked-language-model head, pretrained by mapnet, an implementation of "
+        f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of "
         "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
         "| What | Value |\n| --- | --- |", *lines,
-        f"\n## Use\n\n{_USE}",
+        f"\n## Use\n\n{_DETECT if electra else _USE}",
         "Every token type id is 0; a pair is `[CLS] a [SEP] [SEP] b [SEP]`, and the tokenizer makes it so.\n",
         f"## Preparing text\n\n{_PREPARED[config.corpus.preparation]}",
         f"## Scores\n\n{_scores(config, artifacts, lineage, row)}",
     ))  # fmt: skip
+
+
+def _validation_loss(row: Checkpoint) -> str:
+    if row.validation_loss is not None:
+        return f"{row.validation_loss:.4f} nats a token, 15 % uniform masks"
+    detection, generator = (row.validation[f"{name}_loss"] for name in ("detection", "generator"))
+    held_out = f"detection {detection:.4f} nats a token, generator {generator:.4f} nats a masked token"
+    return f"- (no masked-language-model head); {held_out}"
 
 
 def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint) -> str:

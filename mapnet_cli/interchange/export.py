@@ -13,8 +13,8 @@ from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
 from mapnet_cli.interchange.card import model_card
 from mapnet_cli.lineage import Lineage
+from mapnet_cli.methods import build_model
 from mapnet_cli.model.interchange import TIED, to_hugging_face
-from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import LAYER_NORM_EPS
 from mapnet_cli.records import Checkpoint, CorpusManifest
 from mapnet_cli.text import bpe
@@ -44,12 +44,11 @@ def export_checkpoint(
     manifest = CorpusManifest(**corpus.result)
     artifacts.verify(marker)
     artifacts.verify(replace(corpus, files={manifest.tokenizer: corpus.files[manifest.tokenizer]}))
-    model = PretrainingModel(config.encoder, manifest.vocab_size, None)
-    tensors, _ = load_checkpoint(artifacts.path(row.path))
-    model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("proposal.")})
+    model = build_model(config, row.method, manifest.vocab_size)
+    model.load_state_dict(load_checkpoint(artifacts.path(row.path))[0])
     with publishing(folder) as temporary:
         temporary.mkdir()
-        write_json(temporary / "config.json", model_config(config, manifest.vocab_size))
+        write_json(temporary / "config.json", model_config(config, row.method, manifest.vocab_size))
         save_file(_untied(to_hugging_face(model)), temporary / "model.safetensors", {"format": "pt"})
         _tokenizer(artifacts.path(manifest.tokenizer), config).save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", tokenizer_config(config))
@@ -57,12 +56,15 @@ def export_checkpoint(
     return row
 
 
-def model_config(config: Config, vocab_size: int) -> dict[str, Any]:
-    """Returns config.json of a BertForMaskedLM; the vocabulary without its padding."""
+def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]:
+    """Returns config.json of a BertForMaskedLM or ElectraForPreTraining; the vocabulary without its padding."""
     encoder = config.encoder
+    kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
+    if config.method[method].task == "replaced-token":
+        # transformers projects the embeddings only where the sizes differ
+        kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
     return {
-        "architectures": ["BertForMaskedLM"],
-        "model_type": "bert",
+        **kind,
         "vocab_size": vocab_size,
         "hidden_size": encoder.hidden,
         "num_hidden_layers": encoder.layers,

@@ -21,6 +21,7 @@ def check_method(name: str, method: Method, visits: int = 1) -> None:
     _check_name(f"method.{name}.strategy", method.strategy, STRATEGIES)
     _check_name(f"method.{name}.estimator", method.estimator, ESTIMATORS)
     _check_name(f"method.{name}.objective", method.objective, ["none", *OBJECTIVES])
+    _check_task(name, method)
     _check_proposal(name, method)
     _check_weights(name, method)
     _check_rhythm(name, method, visits)
@@ -88,6 +89,23 @@ def _refuse(name: str, method: Method, keys: Iterable[str], reason: str) -> None
     for key in keys:
         if getattr(method, key) != Method.model_fields[key].default:
             raise UsageError(f"method.{name}.{key} {reason}")
+
+
+def _check_task(name: str, method: Method) -> None:
+    if method.task == "masked-lm":
+        keys = ("generator_fraction", "detection_weight")
+        _refuse(name, method, keys, f"is about ELECTRA's generator; set method.{name}.task to use it")
+        return
+    if STRATEGIES[method.strategy].needs_proposal or method.has_network:
+        raise UsageError(
+            f"method.{name}: a proposal learns from an encoder's losses at its masks, but under task {method.task!r} "
+            f"it is the generator that fills them; set method.{name}.strategy to 'uniform' and the objective to 'none'"
+        )
+    if method.replace_random:
+        raise UsageError(
+            f"method.{name}.replace_random: under task {method.task!r} the generator alone makes replacements, and "
+            f"they are drawn with the noise that random tokens would be; set it to 0"
+        )
 
 
 def _check_name(key: str, value: str, known: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
-"""What stands on the encoder: the masked-language-model head and the classification head.
+"""What stands on the encoder: the heads of masked language modelling, replaced-token detection and classification.
 
-Shapes: N positions gathered from a batch, B sequences, H hidden size, V vocabulary (padded inside).
+Shapes: N positions gathered from a batch, B sequences, L positions, H hidden size, E that of the token embeddings,
+V vocabulary (padded inside).
 """
 
 import torch
@@ -14,19 +15,37 @@ NO_TOKEN = -1e4
 
 
 class MaskedLMHead(nn.Module):
-    """BERT's: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias."""
+    """BERT's: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
 
-    def __init__(self, hidden: int, vocab_size: int) -> None:
+    `embedding` is the embeddings' size where it isn't the hidden size: a small generator decodes with the encoder's.
+    """
+
+    def __init__(self, hidden: int, vocab_size: int, embedding: int | None = None) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden, hidden)
-        self.norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+        embedding = embedding or hidden
+        self.dense = nn.Linear(hidden, embedding)
+        self.norm = nn.LayerNorm(embedding, eps=LAYER_NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.padding = padded_vocabulary(vocab_size) - vocab_size
 
-    def forward(self, hidden_NH: Tensor, embeddings_VH: Tensor) -> Tensor:
+    def forward(self, hidden_NH: Tensor, embeddings_VE: Tensor) -> Tensor:
         """Returns logits [N, V], V padded."""
         bias_V = F.pad(self.bias, (0, self.padding), value=NO_TOKEN)
-        return F.linear(self.norm(F.gelu(self.dense(hidden_NH))), embeddings_VH, bias_V)
+        return F.linear(self.norm(F.gelu(self.dense(hidden_NH))), embeddings_VE, bias_V)
+
+
+class DetectionHead(nn.Module):
+    """ELECTRA's: dense, GELU, and one logit at every position."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 1)
+
+    def forward(self, hidden_BLH: Tensor) -> Tensor:
+        """Returns [B, L]: the logit that the token was replaced."""
+        logits_BL1: Tensor = self.out(F.gelu(self.dense(hidden_BLH)))
+        return logits_BL1.squeeze(-1)
 
 
 class ClassificationHead(nn.Module):

@@ -1,12 +1,14 @@
-"""Weights under the names of Hugging Face's `BertForMaskedLM`, both ways.
+"""Weights under the names of Hugging Face's `BertForMaskedLM`, both ways, and of `ElectraForPreTraining`.
 
-That model adds a segment embedding to every token. Ours has none: outgoing it is zero, incoming
+Those models add a segment embedding to every token. Ours has none: outgoing it is zero, incoming
 the first segment's vector is added to the positions, which gives the same sums.
 """
 
 import torch
 from torch import Tensor
 
+from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.networks import Networks
 from mapnet_cli.model.pretraining import PretrainingModel
 
 Weights = dict[str, Tensor]
@@ -23,32 +25,61 @@ TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias")
 """Second names: the decoder is the word embeddings, its bias the head's."""
 
 
-def to_hugging_face(model: PretrainingModel) -> Weights:
-    """Returns the encoder and MLM head as `BertForMaskedLM`'s state dict; the vocabulary's padding is cut."""
-    state = model.state_dict()
-    vocab = model.encoder.vocab_size
-    words = state["encoder.tokens.weight"][:vocab]
-    out = {
-        f"{_EMBEDDINGS}.word_embeddings.weight": words,
-        f"{_EMBEDDINGS}.position_embeddings.weight": state["encoder.stack.positions.weight"],
-        f"{_EMBEDDINGS}.token_type_embeddings.weight": torch.zeros(2, words.shape[1]),
+def to_hugging_face(model: Networks) -> Weights:
+    """Returns the encoder and its head as a state dict; the vocabulary's padding is cut.
+
+    It is `BertForMaskedLM`'s, or `ElectraForPreTraining`'s, which has no generator.
+    """
+    return _electra(model) if isinstance(model, Electra) else _bert(model)
+
+
+def _bert(model: PretrainingModel) -> Weights:
+    state, out = model.state_dict(), _encoder(model, "bert")
+    words = out[f"{_EMBEDDINGS}.word_embeddings.weight"]
+    out |= {
         f"{_HEAD}.bias": state["head.bias"],
         f"{_HEAD}.decoder.weight": words,
         f"{_HEAD}.decoder.bias": state["head.bias"],
     }
     for kind in ("weight", "bias"):
-        out[f"{_EMBEDDINGS}.LayerNorm.{kind}"] = state[f"encoder.stack.norm.{kind}"]
         out[f"{_HEAD}.transform.dense.{kind}"] = state[f"head.dense.{kind}"]
         out[f"{_HEAD}.transform.LayerNorm.{kind}"] = state[f"head.norm.{kind}"]
+    return _copies(out)
+
+
+def _electra(model: Electra) -> Weights:
+    state, out = model.state_dict(), _encoder(model, "electra")
+    for kind in ("weight", "bias"):
+        out[f"discriminator_predictions.dense.{kind}"] = state[f"detector.dense.{kind}"]
+        out[f"discriminator_predictions.dense_prediction.{kind}"] = state[f"detector.out.{kind}"]
+    return _copies(out)
+
+
+def _copies(weights: Weights) -> Weights:
+    return {name: value.clone().contiguous() for name, value in weights.items()}
+
+
+def _encoder(model: Networks, prefix: str) -> Weights:
+    """Returns the encoder's weights as BERT's and ELECTRA's are called below their prefixes."""
+    state = model.state_dict()
+    words = state["encoder.tokens.weight"][: model.encoder.vocab_size]
+    embeddings = f"{prefix}.embeddings"
+    out = {
+        f"{embeddings}.word_embeddings.weight": words,
+        f"{embeddings}.position_embeddings.weight": state["encoder.stack.positions.weight"],
+        f"{embeddings}.token_type_embeddings.weight": torch.zeros(2, words.shape[1]),
+    }
+    for kind in ("weight", "bias"):
+        out[f"{embeddings}.LayerNorm.{kind}"] = state[f"encoder.stack.norm.{kind}"]
         for i in range(model.encoder.config.layers):
-            ours, theirs = f"encoder.stack.layers.{i}", f"bert.encoder.layer.{i}"
+            ours, theirs = f"encoder.stack.layers.{i}", f"{prefix}.encoder.layer.{i}"
             for part, value in zip(
                 ("query", "key", "value"), state[f"{ours}.attention.qkv.{kind}"].chunk(3), strict=True
             ):
                 out[f"{theirs}.attention.self.{part}.{kind}"] = value
             for name, other in _LAYER.items():
                 out[f"{theirs}.{other}.{kind}"] = state[f"{ours}.{name}.{kind}"]
-    return {name: value.clone().contiguous() for name, value in out.items()}
+    return out
 
 
 def standard_names(state: Weights) -> Weights:

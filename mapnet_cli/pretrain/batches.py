@@ -83,6 +83,8 @@ class MicroBatch:
     all_sequences: int
     """Of the whole batch, in all processes: what losses are averaged over."""
     all_masked: int
+    all_tokens: int
+    """Padding not counted."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MicroBatch":
         def optional(tensor: Tensor | None) -> Tensor | None:
@@ -189,6 +191,7 @@ def split_batch(
     size, length = tokens_BL.shape
     share, largest = size // world.size, sampling.largest_count(length, max(mask_rate, highest_rate))
     begin, all_masked = world.rank * share, max(int(counts_B.sum()), 1)
+    all_tokens = int((tokens_BL != PAD).sum())
     parts = []
     for first in range(begin, begin + share, micro):
         rows = slice(first, min(first + micro, begin + share))
@@ -197,10 +200,10 @@ def split_batch(
             MicroBatch(
                 first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],
                 slots_N, largest, noise.map(itemgetter(rows)), None if visit_B is None else visit_B[rows],
-                None if word_starts_BL is None else word_starts_BL[rows], size, all_masked,
+                None if word_starts_BL is None else word_starts_BL[rows], size, all_masked, all_tokens,
             )
         )  # fmt: skip
-    return Batch(step, size, length, int((tokens_BL != PAD).sum()), parts)
+    return Batch(step, size, length, all_tokens, parts)
 
 
 def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = False, padded: bool = False) -> Batch:

@@ -10,11 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from mapnet_cli.errors import DivergedError, Interrupted
+from mapnet_cli.health import FIGURES, complaints
 from mapnet_cli.jobs.job import Progress, Report
 from mapnet_cli.masking.exploration import exploration_probability
+from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import Batch
+from mapnet_cli.pretrain.detection import validate_detection
 from mapnet_cli.pretrain.figure2 import figure2_masks
-from mapnet_cli.pretrain.health import FIGURES, complaints
 from mapnet_cli.pretrain.run import Run, Write, milestone, resume_point
 from mapnet_cli.pretrain.step import StepPlan
 from mapnet_cli.pretrain.telemetry import Telemetry
@@ -101,7 +103,7 @@ class Books:
         seconds = time.monotonic() - self._started
         run.seconds += seconds
         facts = {"lr": lr, "peak_memory_mb": round(accounting.peak_memory_mb(run.device)), "flops": run.flops}
-        if run.model.proposal is not None:
+        if run.method.objective != "none":
             facts["p"] = exploration_probability(run.method, run.step, run.config.pretrain.steps)
         row = self._telemetry.line(totals, run.step, seconds, facts)
         if self._telemetry.bad_step is not None:
@@ -117,10 +119,11 @@ class Books:
 
     def _validate(self) -> dict[str, float]:
         run, pretrain = self.run, self.run.config.pretrain
-        found = validate(
-            run.model, self.held_out, pretrain.validation_sequences, run.device, pretrain.precision, run.world,
-            self._groups,
-        )  # fmt: skip
+        how = (self.held_out, pretrain.validation_sequences, run.device, pretrain.precision, run.world)
+        if isinstance(run.model, Electra):
+            found = validate_detection(run.model, *how)
+        else:
+            found = validate(run.model, *how, self._groups)
         self._telemetry.write({"step": run.step, **found})
         return found
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Config, Method
+from mapnet_cli.health import COLLAPSED
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.methods import draw_masks, word_starts
+from mapnet_cli.model.networks import Networks
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.pretrain.health import COLLAPSED
 from mapnet_cli.records import MaskedWord, ProposedMasks
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text import bpe
@@ -29,7 +30,7 @@ FIGURE_TOKENS = 64
 
 @torch.no_grad()
 def figure2_masks(
-    model: PretrainingModel, sequences: Sequences, method: Method, config: Config, tokenizer: Path
+    model: Networks, sequences: Sequences, method: Method, config: Config, tokenizer: Path
 ) -> ProposedMasks:
     """Returns sentences with the masks that the method draws and the probability of each word (Figure 2)."""
     model.eval()
@@ -41,6 +42,7 @@ def figure2_masks(
     maskable_BL = sampling.maskable_positions(tokens_BL)
     proposes = STRATEGIES[method.strategy].needs_proposal
     if proposes:
+        assert isinstance(model, PretrainingModel)
         attend_BL = attention_mask(tokens_BL, PAD)
         attend_BL = None if attend_BL is None else attend_BL.to(device)
         log_q_BL = model.propose(tokens_BL.to(device), attend_BL, maskable_BL.to(device)).cpu()

@@ -9,10 +9,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mapnet_cli.config import Config
 from mapnet_cli.masking.sampling import largest_count
 from mapnet_cli.methods import build_model
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.networks import Networks
 from mapnet_cli.model.transformer import padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1, plan_step
+from mapnet_cli.pretrain.electra import Losses, build_losses
+from mapnet_cli.pretrain.step import StepPlan, algorithm_1, plan_step
 from mapnet_cli.training import accounting
 from mapnet_cli.training.device import choose_device, device_name, resolve_precision
 
@@ -89,9 +90,9 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
     )  # fmt: skip
 
 
-def _measure(config: Config, name: str, model: PretrainingModel, device: torch.device, share: int) -> tuple[float, int]:
+def _measure(config: Config, name: str, model: Networks, device: torch.device, share: int) -> tuple[float, int]:
     """Returns FLOP/s of steps as large as they may be, as fit, or as take a second, and their sequences."""
-    losses = JointLosses(model.train(), config.method[name], device, config.pretrain.precision)
+    losses = build_losses(model.train(), config.method[name], device, config.pretrain.precision)
     batch, rate, measured = 1, 0.0, 0
     while True:
         try:
@@ -112,7 +113,7 @@ def _measure(config: Config, name: str, model: PretrainingModel, device: torch.d
         batch = min(2 * batch, share)
 
 
-def _step(config: Config, losses: JointLosses, size: int) -> float:
+def _step(config: Config, losses: Losses, size: int) -> float:
     """Returns the seconds of one step's gradients."""
     batch = sample_batch(size, config.corpus.block_length, losses.method.highest_rate)
     losses.zero_grad(set_to_none=True)
@@ -122,7 +123,7 @@ def _step(config: Config, losses: JointLosses, size: int) -> float:
     return time.perf_counter() - start
 
 
-def _plan(losses: JointLosses) -> StepPlan:
+def _plan(losses: Losses) -> StepPlan:
     """Returns the plan of a step with all there is to do."""
     learns = losses.model.proposal is not None
     return StepPlan(0, 0, True, learns, proposes=False, reuses=False, mask_rate=losses.method.highest_rate)
@@ -144,10 +145,7 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
     """Counts on a graph without data. Attention is as in the flash kernels, which keep no L x L probabilities."""
     method = config.method[name]
     without = {"attention_dropout": 0.0}  # with dropout, the CPU's kernel would keep the probabilities
-    parts = {
-        "encoder": config.encoder.model_copy(update=without),
-        "proposal": config.proposal.model_copy(update=without),
-    }
+    parts = {part: getattr(config, part).model_copy(update=without) for part in ("encoder", "proposal")}
     part = sample_batch(batch, config.corpus.block_length, method.highest_rate).parts[0]
     kept: dict[int, int] = {}
 
@@ -158,7 +156,7 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
 
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(config.model_copy(update=parts), name, vocab_size)
-        losses = JointLosses(model.train(), method, torch.device("cpu"), precision)
+        losses = build_losses(model.train(), method, torch.device("cpu"), precision)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss, _, _ = losses(part, _plan(losses))

@@ -2,13 +2,15 @@
 
 import time
 
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.jobs.job import Progress, Report
 from mapnet_cli.pretrain.batches import BatchMaker, DataOrder, prefetching
 from mapnet_cli.pretrain.books import Books
+from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.run import Run
-from mapnet_cli.pretrain.step import JointLosses, Proposals, algorithm_1, plan_step, update_table
+from mapnet_cli.pretrain.step import Proposals, algorithm_1, plan_step, update_table
 from mapnet_cli.pretrain.warm_up import warm_up
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.optim import gradient_norm, learning_rate, set_learning_rate
@@ -22,7 +24,7 @@ def train(run: Run, report: Report) -> None:
     pretrain, method = run.config.pretrain, run.method
     last = max(pretrain.milestone_steps())
     make = batch_maker(run)
-    losses = JointLosses(run.model.train(), method, run.device, pretrain.precision, run.world.size)
+    losses = build_losses(run.model.train(), method, run.device, pretrain.precision, run.world.size)
     if pretrain.compile:
         report(Progress(run.step, last, "compiling"))
         losses.compile_networks()
@@ -61,7 +63,7 @@ def batch_maker(run: Run) -> BatchMaker:
     )  # fmt: skip
 
 
-def joined_with_others(losses: JointLosses, run: Run) -> JointLosses | DistributedDataParallel:
+def joined_with_others(losses: nn.Module, run: Run) -> nn.Module:
     """Returns the losses so wrapped that their gradients meet those of the other processes."""
     method = run.method
     if run.world.size == 1:

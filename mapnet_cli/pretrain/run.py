@@ -12,7 +12,7 @@ from mapnet_cli.artifacts import Artifacts, Marker, write_json
 from mapnet_cli.config import Config, Method
 from mapnet_cli.jobs.job import library_versions
 from mapnet_cli.lineage import fingerprint
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.networks import Networks
 from mapnet_cli.records import Checkpoint, CorpusManifest, ProposedMasks
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.device import device_name
@@ -36,7 +36,7 @@ class Run:
     manifest: CorpusManifest
     world: World
     device: torch.device
-    model: PretrainingModel
+    model: Networks
     optimizer: torch.optim.AdamW
     word_starts_V: Tensor | None = None
     """True for tokens that begin a word, where the strategy asks."""
@@ -64,7 +64,7 @@ def milestone(run: Run, validation: dict[str, float], masks: ProposedMasks, heal
     row = Checkpoint(
         method=run.method_name, pretrain_seed=run.seed, step=run.step, path=name, fingerprint="",
         tokens=run.tokens, flops=run.flops, seconds=round(run.seconds, 3), device=_devices(run),
-        validation_loss=validation["validation_loss"], validation=validation, health=health,
+        validation_loss=validation.get("validation_loss"), validation=validation, health=health,
     )  # fmt: skip
     return partial(_write_milestone, run, row, masks, checkpoint.snapshot(run.model.state_dict()))
 

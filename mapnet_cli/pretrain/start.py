@@ -8,7 +8,7 @@ from mapnet_cli.lineage import Lineage
 from mapnet_cli.records import Imported
 
 if TYPE_CHECKING:
-    from mapnet_cli.model.pretraining import PretrainingModel
+    from mapnet_cli.model.networks import Networks
 
 
 def start_key(lineage: Lineage, method: str) -> str:
@@ -33,12 +33,13 @@ def start_key(lineage: Lineage, method: str) -> str:
     return marker.key
 
 
-def start_from(artifacts: Artifacts, imported: str, model: "PretrainingModel") -> None:
-    """Puts an import's encoder and head into the model; MAP-Net stays as it is. Raises DamagedError."""
+def start_from(artifacts: Artifacts, imported: str, model: "Networks") -> None:
+    """Puts an import's encoder and, where there is one, head into the model; the rest stays. Raises DamagedError."""
     from mapnet_cli.training.checkpoint import load_checkpoint
 
     try:
         tensors, _ = load_checkpoint(artifacts.path(imported))
     except DamagedError as error:
         raise DamagedError(f"{error}: run `mapnet import-hf` again") from None
-    model.load_state_dict({**model.state_dict(), **tensors})
+    state = model.state_dict()
+    model.load_state_dict(state | {name: tensor for name, tensor in tensors.items() if name in state})

@@ -18,6 +18,7 @@ from mapnet_cli.masking.exploration import is_exploration_step
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Weights
 from mapnet_cli.masking.objectives import OBJECTIVES
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
+from mapnet_cli.model.networks import Networks
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
@@ -70,13 +71,14 @@ def plan_step(method: Method, seed: int, step: int, steps: int) -> StepPlan:
 
 
 def algorithm_1(
-    losses: "JointLosses | DistributedDataParallel", batch: Batch, plan: StepPlan, device: torch.device, kept: Proposals
+    losses: nn.Module, batch: Batch, plan: StepPlan, device: torch.device, kept: Proposals
 ) -> dict[str, Tensor]:
     """Adds the gradients of one step's losses to the parameters, and returns what to log, as sums over the batch.
 
     `batch` is the minibatch of line 3; lines 4 to 6 follow, on micro-batches whose gradients add up,
     and which several processes share. The optimiser's step is the caller's. `kept` holds proposals
-    from one step to the next where MAP-Net doesn't read every batch.
+    from one step to the next where MAP-Net doesn't read every batch. `losses` are `JointLosses` or another
+    module that is called and returns like it, in DDP or not.
     """
     sums: dict[str, Tensor] = {}
     if not plan.reuses:
@@ -91,7 +93,7 @@ def algorithm_1(
     return sums
 
 
-def update_table(model: PretrainingModel, method: Method, world: World) -> None:
+def update_table(model: Networks, method: Method, world: World) -> None:
     """Takes up what all processes have seen of the tokens in this step, where a table proposes in MAP-Net's place."""
     if isinstance(model.proposal, TokenTable):
         model.proposal.learn(world.sum_(model.proposal.fresh_2V), method.table_memory)
@@ -143,12 +145,7 @@ class JointLosses(nn.Module):
         log_q_BL = self._propose(part, plan) if plan.learns or plan.proposes else kept_BL
         proposed_BL = None if log_q_BL is None else log_q_BL.detach()
         strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
-        masks = strategy.draw(
-            MaskRequest(
-                part.tokens_BL, part.maskable_BL, part.counts_B, part.largest, part.noise.order_BL, proposed_BL,
-                method.sampler, method.uniform_mix, part.visit_B, part.word_starts_BL,
-            )
-        )  # fmt: skip
+        masks = strategy.draw(mask_request(part, method, proposed_BL))
         corrupted_BL = sampling.corrupt(
             part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
         )
@@ -200,6 +197,14 @@ class JointLosses(nn.Module):
             log_q_BL = self.propose(part.tokens_BL, part.attend_BL, part.maskable_BL)
         self.model.proposal.train()
         return log_q_BL
+
+
+def mask_request(part: MicroBatch, method: Method, log_q_BL: Tensor | None = None) -> MaskRequest:
+    """Returns what a strategy may look at in a micro-batch."""
+    return MaskRequest(
+        part.tokens_BL, part.maskable_BL, part.counts_B, part.largest, part.noise.order_BL, log_q_BL,
+        method.sampler, method.uniform_mix, part.visit_B, part.word_starts_BL,
+    )  # fmt: skip
 
 
 def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.artifacts import write_text
+from mapnet_cli.pretrain.electra import detection_figures
 from mapnet_cli.pretrain.log_file import lines_up_to
 from mapnet_cli.pretrain.step import GREATEST, add_up
 from mapnet_cli.world import World
@@ -91,6 +92,8 @@ class Telemetry:
         }
         if "mapnet_loss" in sums:
             row["mapnet_loss"] = sums["mapnet_loss"] / sums["learned"]
+        if "detection" in sums:
+            row |= detection_figures(sums)
         if sums.get("proposals"):
             row["proposal_entropy"] = sums["entropy"] / sums["proposals"]
             row["kl_to_uniform"] = sums["kl_to_uniform"] / sums["proposals"]

@@ -8,6 +8,7 @@ V vocabulary (padded inside).
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking import sampling
-from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.methods import draw_masks
 from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.model.transformer import attention_mask
+from mapnet_cli.model.transformer import Encoder, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
 from mapnet_cli.pretrain.token_groups import DECILES, TokenGroups
 from mapnet_cli.seeds import derive_seed
@@ -80,6 +81,38 @@ def validate(
     return found
 
 
+@dataclass(frozen=True)
+class FixedMasks:
+    """Some held-out sequences and their masks; `slots_N` are the places of the masks among B x K."""
+
+    tokens_BL: Tensor
+    corrupted_BL: Tensor
+    masks: Masks
+    slots_N: Tensor
+    noise: MaskNoise
+
+
+def fixed_masks(
+    encoder: Encoder,
+    strategy: str,
+    start: int,
+    numbers: Tensor,
+    sequences: Sequences,
+    replace_mask: float = REPLACE_MASK,
+    replace_random: float = REPLACE_RANDOM,
+) -> FixedMasks:
+    """Returns the masks of the sequences of these numbers, from `start` on; the same whoever else is measured."""
+    tokens_BL = load_batch(sequences, numbers)
+    generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", start))
+    noise = MaskNoise.draw(generator, BATCH, encoder.config.max_length)
+    # cut to these sequences and their length: the draws don't depend on who else is measured beside them
+    noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
+    masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise)
+    slots_N = sampling.valid_slots(masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1])
+    corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, encoder.vocab_size, replace_mask, replace_random)
+    return FixedMasks(tokens_BL, corrupted_BL, masks, slots_N, noise)
+
+
 def _hidden(
     model: PretrainingModel,
     strategy: str,
@@ -90,25 +123,18 @@ def _hidden(
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the encoder's vectors [N, H] at the fixed masks of sequences, the tokens there, and whose they are."""
-    tokens_BL = load_batch(sequences, numbers)
-    generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", start))
-    noise = MaskNoise.draw(generator, BATCH, model.encoder.config.max_length)
-    # cut to these sequences and their length: the draws don't depend on who else is measured beside them
-    noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
-    masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise)
-    counts_B, largest = masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1]
-    corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, model.encoder.vocab_size, REPLACE_MASK, REPLACE_RANDOM)
-    attend_BL = attention_mask(tokens_BL, PAD)
-    slots_N = sampling.valid_slots(counts_B, largest)
+    fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences)
+    attend_BL = attention_mask(fixed.tokens_BL, PAD)
+    positions_BK, slots_N = fixed.masks.positions_BK, fixed.slots_N
     with autocast(device, precision):
         hidden_NH = model.hidden_at(
-            corrupted_BL.to(device),
+            fixed.corrupted_BL.to(device),
             None if attend_BL is None else attend_BL.to(device),
-            masks.positions_BK.to(device),
+            positions_BK.to(device),
             slots_N.to(device),
         )
-    targets_N = tokens_BL.gather(1, masks.positions_BK).flatten()[slots_N].to(device)
-    return hidden_NH, targets_N, numbers[slots_N // largest]
+    targets_N = fixed.tokens_BL.gather(1, positions_BK).flatten()[slots_N].to(device)
+    return hidden_NH, targets_N, numbers[slots_N // positions_BK.shape[1]]
 
 
 class _Measure:

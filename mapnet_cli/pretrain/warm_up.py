@@ -5,10 +5,11 @@ from dataclasses import replace
 from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.pretrain.batches import sample_batch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1
+from mapnet_cli.pretrain.electra import Losses
+from mapnet_cli.pretrain.step import StepPlan, algorithm_1
 
 
-def warm_up(losses: JointLosses, size: int, length: int) -> None:
+def warm_up(losses: Losses, size: int, length: int) -> None:
     """Runs full and padded micro-batches, MAP-Net learning, proposing and resting, and drops the gradients.
 
     Call it before DDP wraps the losses: its hooks would count these gradients. Nothing random is left

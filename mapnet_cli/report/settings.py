@@ -70,16 +70,20 @@ def methods_table(config: Config, notes: tuple[str, ...], signed: str) -> Table:
     for name in config.methods:
         method = config.method[name]
         learned = method.has_network
+        generator = f", generator {method.generator_fraction:g}, weight {number(method.detection_weight)}"
         values = [
-            method.strategy,
-            number(method.mask_rate),
+            method.task + (generator if method.task == "replaced-token" else ""),
+            method.strategy if method.sampler == "gumbel" else f"{method.strategy}, {method.sampler}",
+            number(method.mask_rate) + (f" to {number(method.mask_rate_end)}" if method.mask_rate_end else ""),
             method.estimator,
             method.objective,
             f"{number(method.loss_weight)} on {method.loss_weight_on}" if learned else None,
             f"{method.explore_start:.0%} to {method.explore_end:.0%}" if method.strategy != "uniform" else None,
         ]
         rows.append((Cell(label(name), name), *map(plain, values)))
-    columns = ("Model", "Masks", "Mask rate", "Importance weight", "MAP-Net objective", "Lambda", "Uniform steps")
+    columns = (
+        "Model", "Task", "Masks", "Mask rate", "Importance weight", "MAP-Net objective", "Lambda", "Uniform steps",
+    )  # fmt: skip
     return Table("methods", "What is compared", columns, tuple(rows), notes, signed)
 
 

@@ -16,6 +16,7 @@ from mapnet_cli.report.document import document
 from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figures import figure3
 from mapnet_cli.report.gather import gather, missing, next_command, signature
+from mapnet_cli.report.heldout import held_out_tables
 from mapnet_cli.report.render import Table, to_csv, to_json, to_markdown
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.settings import settings_tables
@@ -32,6 +33,7 @@ class ReportResult:
     table3: Table
     cost: Table
     tasks: Table
+    held_out: tuple[Table, ...]
     settings: tuple[Table, ...]
     signature: str
     missing: tuple[str, ...] = field(default=())
@@ -39,7 +41,7 @@ class ReportResult:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        return (self.table3, self.cost, self.tasks, *self.settings)
+        return (self.table3, self.cost, self.tasks, *self.held_out, *self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all tables, what is missing, and the files' paths below the report's folder."""
@@ -62,7 +64,8 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     scores = score(results)
     table3, cost, tasks = result_tables(results, scores)
     settings = settings_tables(results, scores)
-    everything = (table3, cost, tasks, *settings)
+    held_out = held_out_tables(results, signature(results, scores.metrics))
+    everything = (table3, cost, tasks, *held_out, *settings)
 
     contents: dict[str, str | bytes] = {}
     for table in everything:
@@ -88,6 +91,7 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
         table3=table3,
         cost=cost,
         tasks=tasks,
+        held_out=held_out,
         settings=settings,
         signature=signature(results, scores.metrics),
         missing=tuple(missing(results)),

@@ -95,6 +95,8 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
         f"{first} at equal cost: linear between its own checkpoints, nothing outside them.",
         "Validation loss: nats a token under fixed uniform masks.",
     ]
+    if detecting := [label(m) for m in config.methods if config.method[m].task == "replaced-token"]:
+        notes.append(f"{', '.join(detecting)}: no masked-language-model head, so no validation loss.")
     devices = sorted({device for average in scores.averages.values() for device in average.devices})
     notes += [f"Pretrained on: {', '.join(devices)}."] if devices else []
     notes += ["Hours on different devices can't be compared."] if len(devices) > 1 else []

@@ -6,7 +6,7 @@ from mapnet_cli.report.gather import Results, missing
 from mapnet_cli.report.scores import Scores
 
 PROBE = "probe tasks, not GLUE"
-LABELS = {"bert": "BERT", "mapnet": "MAP-Net"}
+LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
 MISSING_MARK = "*"
 FAILED_MARK = "†"
 

@@ -55,9 +55,22 @@ def step_flops(
     return batch * sequence
 
 
+def electra_flops(
+    encoder: Transformer, generator: Transformer, vocab_size: int, batch: int, length: int, mask_rate: float
+) -> float:
+    """Returns the FLOPs of one training step of ELECTRA: the encoder and its head work at every position."""
+    masked = mask_rate * length
+    generating = stack_flops(generator, length, masked) + 2.0 * length * encoder.hidden * generator.hidden
+    generating += 2.0 * masked * encoder.hidden * (generator.hidden + vocab_size)
+    detecting = stack_flops(encoder, length) + 2.0 * length * encoder.hidden * (encoder.hidden + 1)
+    return TRAIN * batch * (generating + detecting)
+
+
 def method_flops(config: Config, name: str, vocab_size: int, batch: int, length: int, work: Work) -> float:
     """Returns the FLOPs of a training step of one of the config's methods."""
-    method = config.method[name]
+    method, generator = config.method[name], config.generator(name)
+    if generator is not None:
+        return electra_flops(config.encoder, generator, vocab_size, batch, length, work.mask_rate)
     flops = step_flops(config.encoder, config.proposal if method.has_network else None, vocab_size, batch, length, work)
     if work.learns and method.signal == "logit-gradient":  # the probabilities times the embeddings
         flops += 2.0 * batch * work.mask_rate * length * vocab_size * config.encoder.hidden

@@ -19,6 +19,7 @@ from mapnet_cli.lineage import Lineage
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.pretrain import stage as pretrain_stage
 from mapnet_cli.pretrain.start import start_from
+from mapnet_cli.pretrain.token_groups import token_groups
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
 from mapnet_cli.report.stage import build
@@ -99,7 +100,8 @@ def test_the_first_loss_is_the_reference_models(
         hidden_at=logits_at, head=lambda logits_NV, _: logits_NV, eval=lambda: None, train=lambda: None,
     )  # fmt: skip
     validation = Sequences([artifacts.path(name) for name in manifest.validation])
-    expected = validate(reference, validation, 8, torch.device("cpu"), "float32", ALONE)["validation_loss"]
+    groups = token_groups(artifacts.path(row.tokenizer), validation, row.vocab_size)
+    expected = validate(reference, validation, 8, torch.device("cpu"), "float32", ALONE, groups)["validation_loss"]
     made = Checkpoint(**result(artifacts, f"{lineage.pretraining('bert', 1).key}/step1"))
     assert made.validation_loss == pytest.approx(expected, abs=1e-4)
 

@@ -7,7 +7,8 @@ from mapnet_cli.errors import UsageError
 from mapnet_cli.layers import resolve
 from mapnet_cli.masking.combinations import check_method
 
-MAPNET = resolve("demo", None, (), {}).config.method["mapnet"]
+METHODS = resolve("demo", None, (), {}).config.method
+MAPNET, ELECTRA = METHODS["mapnet"], METHODS["electra"]
 
 
 def test_shipped_methods_are_fine() -> None:
@@ -24,6 +25,10 @@ def test_shipped_methods_are_fine() -> None:
         (Method(objective="pairwise"), "never draws from it"),
         (Method(estimator="sequence-ratio"), "set method.x.estimator to 'none'"),
         (Method(learn_every=2), r"method\.x\.learn_every is about MAP-Net"),
+        (Method(detection_weight=1.0), r"method\.x\.detection_weight is about ELECTRA's generator"),
+        (Method(generator_fraction=0.5), r"set method\.x\.task"),
+        (MAPNET.model_copy(update={"task": "replaced-token"}), "set method.x.strategy to 'uniform'"),
+        (ELECTRA.model_copy(update={"replace_random": 0.1, "replace_mask": 0.8}), r"replace_random.*set it to 0"),
         (MAPNET.model_copy(update={"propose_every": 2}), r"pretrain\.visits \(3\) must be a multiple"),
         (MAPNET.model_copy(update={"propose_every": 3, "learn_every": 4}), r"learn_every \(4\) must be a multiple"),
     ],

@@ -1,6 +1,7 @@
 """torch.compile: the same training, and nothing compiled again after the warm-up."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -20,42 +21,49 @@ SETTINGS = (
     "method.mapnet.explore_start=0.5",
     "encoder.dropout=0.0",
     "proposal.dropout=0.0",
+    'methods=["mapnet", "electra"]',
 )
 
 
-def train(config: Config, artifacts: Artifacts) -> tuple[dict[str, torch.Tensor], list[str]]:
+def train(config: Config, artifacts: Artifacts, method: str) -> tuple[dict[str, torch.Tensor], list[str]]:
     said: list[str] = []
 
     def report(progress: Progress) -> None:
         said.append(progress.warning)
 
-    key = Lineage(config, artifacts).pretraining("mapnet", 1).key
+    key = Lineage(config, artifacts).pretraining(method, 1).key
     run_job(next(j for j in stage.plan(config, artifacts, 1)[0].jobs if j.key == key), artifacts, report)
     weights, _ = load_checkpoint(artifacts.path(f"{key}/step10"))
     artifacts.discard(key)
     return weights, said
 
 
+@pytest.mark.parametrize("method", ["mapnet", "electra"])
 @pytest.mark.filterwarnings("ignore")  # inductor's own, on a CPU
 def test_a_compiled_training_equals_a_plain_one_and_never_compiles_twice(
-    make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch, compiler: None
+    method: str,
+    make_corpus: Callable[[Config], object],
+    artifacts: Artifacts,
+    monkeypatch: pytest.MonkeyPatch,
+    compiler: None,
 ) -> None:
     plain, compiled = small_config(*SETTINGS), small_config(*SETTINGS, "pretrain.compile=true")
     make_corpus(plain)
-    reference, _ = train(plain, artifacts)
-    warmed: list[int] = []
+    reference, _ = train(plain, artifacts, method)
+    warmed = ExitStack()
+    entered: list[object] = []
     real = loop.warm_up
 
     def warm_up(*arguments: object) -> None:
         real(*arguments)
-        warmed.append(1)
         # from here on, a recompilation is an error
-        monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+        entered.append(warmed.enter_context(torch._dynamo.config.patch(error_on_recompile=True)))
 
     monkeypatch.setattr(loop, "warm_up", warm_up)
     torch._dynamo.reset()
-    weights, said = train(compiled, artifacts)
-    assert warmed == [1]
+    with warmed:
+        weights, said = train(compiled, artifacts, method)
+    assert len(entered) == 1
     assert any("compile" in warning for warning in said)  # on a CPU it gains nothing
     for name, tensor in reference.items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5, msg=name)

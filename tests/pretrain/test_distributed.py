@@ -63,6 +63,7 @@ def assert_equal_runs(
         ("mapnet", ()),
         ("mapnet", RESTING),
         ("mapnet", (*RESTING, "pretrain.compile=true")),
+        ("electra", ()),
     ],
 )
 def test_two_processes_of_8_equal_one_of_16(

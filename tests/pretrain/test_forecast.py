@@ -5,20 +5,23 @@ import torch
 
 from mapnet_cli.config import Config
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.methods import build_model
+from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import split_batch
+from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast
-from mapnet_cli.pretrain.step import JointLosses, StepPlan
+from mapnet_cli.pretrain.step import StepPlan
+from mapnet_cli.training.accounting import electra_flops
 from tests.conftest import small_config
 
 CPU = torch.device("cpu")
 
 
-def really_kept(config: Config, batch: int) -> int:
+def really_kept(config: Config, method: str, batch: int) -> int:
     """Counts the bytes that a real forward pass saves for the backward pass, on full blocks."""
     tokens_BL = torch.full((batch, 16), 7)
     noise = MaskNoise.draw(torch.Generator().manual_seed(0), batch, 16)
-    model = PretrainingModel(config.encoder, 300, config.proposal).train()
+    model = build_model(config, method, 300).train()
     model.reset(1)
     kept: dict[int, int] = {}
     alive = []
@@ -31,19 +34,19 @@ def really_kept(config: Config, batch: int) -> int:
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     part = split_batch(0, tokens_BL, noise, 0.15, batch).parts[0]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _, _ = JointLosses(model, config.method["mapnet"], CPU, "float32")(
-            part, StepPlan(0, 0, True, True, False, False, 0.15)
-        )
+        losses = build_losses(model, config.method[method], CPU, "float32")
+        loss, _, _ = losses(part, StepPlan(0, 0, True, method == "mapnet", False, False, 0.15))
     assert loss.requires_grad
     return sum(size for pointer, size in kept.items() if pointer not in weights)
 
 
-def test_activations_are_those_of_a_real_pass() -> None:
+@pytest.mark.parametrize("method", ["mapnet", "electra"])
+def test_activations_are_those_of_a_real_pass(method: str) -> None:
     config = small_config("encoder.attention_dropout=0.0", "proposal.attention_dropout=0.0", "encoder.dropout=0.1")
-    once, each = activation_bytes(config, "mapnet", 300, "float32")
+    once, each = activation_bytes(config, method, 300, "float32")
     logits_gradient = 3 * 320 * 4
     assert once + 6 * (each - logits_gradient) == pytest.approx(
-        really_kept(config, 6), rel=0.05
+        really_kept(config, method, 6), rel=0.05
     )  # K is rounded at random
 
 
@@ -67,6 +70,15 @@ def test_flops_follow_what_map_net_does() -> None:
     }  # fmt: skip
     bert = cost_of(small_config("pretrain.steps=500"), "bert", 300, CPU, 4).flops
     assert (costs[True] - bert) / (costs[False] - bert) == pytest.approx(0.5, abs=0.08)
+
+
+def test_electra_costs_its_generator_and_both_heads() -> None:
+    config = small_config('methods=["electra"]')
+    cost = cost_of(config, "electra", 300, CPU, 4)
+    generator = config.generator("electra")
+    assert generator is not None
+    assert cost.flops == pytest.approx(10 * electra_flops(config.encoder, generator, 300, 4, 16, 0.15))
+    assert cost.parameters == sum(p.numel() for p in Electra(config.encoder, 300, generator).parameters())
 
 
 def test_the_lines_name_everything() -> None:

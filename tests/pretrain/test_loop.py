@@ -42,6 +42,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     ("method", "keys"),
     [
         ("bert", ()),
+        ("electra", ('methods=["electra"]', "pretrain.micro_batch_size=3")),
         ("mapnet", ()),
         ("mapnet", ("method.mapnet.learn_on_uniform_steps=false",)),
         ("mapnet", ("method.mapnet.learn_every=2",)),

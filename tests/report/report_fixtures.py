@@ -54,7 +54,8 @@ class Records:
             "method": method, "pretrain_seed": seed, "step": step, "path": key, "fingerprint": "f",
             "tokens": 1000 * step, "flops": 1e9 * step, "seconds": 360.0 * step, "device": "cpu",
             "validation_loss": 5.0,
-            "validation": {"validation_loss": 5.0},
+            "validation": {"validation_loss": 5.0, "accuracy": 0.25},
+            "health": {"proposal_entropy": 1.0, "kl_to_uniform": 2.0} if method == "mapnet" else {},
         }  # fmt: skip
         self.mark(key, row | changes)
 

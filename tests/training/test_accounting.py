@@ -5,8 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mapnet_cli.config import Proposal, Transformer
+from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.training.accounting import Work, head_flops, stack_flops, step_flops
+from mapnet_cli.training.accounting import Work, electra_flops, head_flops, stack_flops, step_flops
 
 
 def test_forward_flops_equal_torchs_count() -> None:
@@ -29,3 +30,26 @@ def test_a_step_of_bert_base_at_the_papers_size() -> None:
     joint = step_flops(Transformer(), Proposal(), 32_678, 256, 512, Work(0.15))
     assert bert == pytest.approx(73e12, rel=0.03)
     assert (joint - bert) == pytest.approx(20.5e12, rel=0.03)
+
+
+def test_electras_forward_flops_equal_torchs_count() -> None:
+    encoder = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
+    generator = encoder.narrowed(0.25)
+    model = Electra(encoder, 128, generator).eval()
+    tokens_BL = torch.randint(5, 128, (2, 16))
+    positions_BK = torch.arange(4).expand(2, 4)
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
+        model.generate(tokens_BL, None, positions_BK, tokens_BL[:, :4], torch.rand(2, 4), None)
+        model.detect(tokens_BL, None)
+    assert 3 * counter.get_total_flops() == electra_flops(encoder, generator, 128, 2, 16, 0.25)
+
+
+def test_electra_of_bert_base_at_the_papers_size() -> None:
+    """Its vocabulary head works on a narrow network, but the encoder's last layer works at every position."""
+    bert = step_flops(Transformer(), None, 32_678, 256, 512, Work(0.15))
+    electra = electra_flops(Transformer(), Transformer().narrowed(0.25), 32_678, 256, 512, 0.15)
+    assert electra / bert == pytest.approx(1.146, abs=0.001)

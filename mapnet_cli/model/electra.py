@@ -1,0 +1,97 @@
+"""ELECTRA (Clark et al. 2020): a small generator fills masks, the encoder detects which tokens it replaced.
+
+Shapes: B sequences, L positions, K masked positions of a sequence at most, N of all that are
+computed, H the generator's hidden size, E the encoder's, V vocabulary (padded inside).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mapnet_cli.config import Transformer
+from mapnet_cli.model.heads import DetectionHead, MaskedLMHead
+from mapnet_cli.model.transformer import Encoder, Stack, initialise
+from mapnet_cli.seeds import derive_seed
+
+
+class Generator(nn.Module):
+    """A masked language model that reads and decodes with the encoder's token embeddings."""
+
+    def __init__(self, config: Transformer, embedding: int, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.project = nn.Linear(embedding, config.hidden)
+        self.stack = Stack(config)
+        self.head = MaskedLMHead(config.hidden, vocab_size, embedding)
+
+    def forward(self, vectors_BLE: Tensor, attend_BL: Tensor | None, positions_BK: Tensor) -> Tensor:
+        """Returns the vectors [B, K, H] at some positions. `vectors_BLE` are the token embeddings."""
+        hidden_BKH: Tensor = self.stack(self.project(vectors_BLE), attend_BL, positions_BK)
+        return hidden_BKH
+
+
+class Electra(nn.Module):
+    """Encoder with detection head, and the generator. Only the encoder outlives pretraining."""
+
+    proposal: None = None  # masks are uniform: the generator is trained on them
+
+    def __init__(self, encoder: Transformer, vocab_size: int, generator: Transformer) -> None:
+        super().__init__()
+        self.encoder = Encoder(encoder, vocab_size)
+        self.detector = DetectionHead(encoder.hidden)
+        self.generator = Generator(generator, encoder.hidden, vocab_size)
+
+    def reset(self, seed: int) -> None:
+        """Draws initial weights. The encoder's are those of every other method."""
+        parts: list[tuple[str, nn.Module, Transformer]]
+        parts = [("encoder", self.encoder, self.encoder.config), ("detector", self.detector, self.encoder.config)]
+        for name, part, config in [*parts, ("generator", self.generator, self.generator.config)]:
+            initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
+
+    def generate(
+        self,
+        corrupted_BL: Tensor,
+        attend_BL: Tensor | None,
+        positions_BK: Tensor,
+        targets_BK: Tensor,
+        noise_BK: Tensor,
+        slots_N: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the generator's -log p of each target, float32, and a token drawn from its distribution.
+
+        Both are [B, K], and 0 at slots that aren't computed; all are if `slots_N` is None. The noise
+        is uniform in [0, 1). No gradient goes through the drawing.
+        """
+        hidden_BKH = self.generator(self.encoder.tokens(corrupted_BL), attend_BL, positions_BK)
+        hidden_NH, targets_N, noise_N = hidden_BKH.flatten(0, 1), targets_BK.flatten(), noise_BK.flatten()
+        if slots_N is not None:
+            hidden_NH, targets_N, noise_N = (all_.index_select(0, slots_N) for all_ in (hidden_NH, targets_N, noise_N))
+        logits_NV = self.generator.head(hidden_NH, self.encoder.tokens.weight).float()
+        loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
+        drawn_N = draw_tokens(logits_NV, noise_N, self.encoder.vocab_size)
+        return _spread(loss_N, slots_N, targets_BK), _spread(drawn_N, slots_N, targets_BK)
+
+    def detect(self, tokens_BL: Tensor, attend_BL: Tensor | None) -> Tensor:
+        """Returns the logits [B, L], float32, that a token was replaced."""
+        logits_BL: Tensor = self.detector(self.encoder(tokens_BL, attend_BL))
+        return logits_BL.float()
+
+
+@torch.no_grad()
+def draw_tokens(logits_NV: Tensor, noise_N: Tensor, vocab_size: int) -> Tensor:
+    """Returns tokens [N] that follow softmax(logits), by the inverse of its distribution function.
+
+    One uniform number a token: what is drawn depends on neither device, micro-batches nor processes.
+    """
+    reached_NV = logits_NV.softmax(dim=1).cumsum_(dim=1)
+    wanted_N = noise_N * reached_NV[:, -1]  # the sum is 1 within rounding only
+    tokens_N1 = torch.searchsorted(reached_NV, wanted_N[:, None], right=True)
+    return tokens_N1.squeeze(1).clamp(max=vocab_size - 1)
+
+
+def _spread(values_N: Tensor, slots_N: Tensor | None, like_BK: Tensor) -> Tensor:
+    """Returns [B, K] with the values at their slots and 0 elsewhere."""
+    if slots_N is None:
+        return values_N.view_as(like_BK)
+    zeros = torch.zeros(like_BK.numel(), dtype=values_N.dtype, device=values_N.device)
+    return zeros.index_copy(0, slots_N, values_N).view_as(like_BK)

@@ -1,0 +1,123 @@
+"""ELECTRA's two losses (Clark et al. 2020, section 2) as one more method of the same loop.
+
+Shapes: B sequences, L positions, K masked positions of a sequence.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mapnet_cli.config import Method
+from mapnet_cli.masking import sampling
+from mapnet_cli.masking.sampling import Masks
+from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.networks import Networks
+from mapnet_cli.pretrain.batches import MicroBatch
+from mapnet_cli.pretrain.step import JointLosses, StepPlan, mask_request
+from mapnet_cli.seeds import derive_seed
+from mapnet_cli.training.device import autocast
+from mapnet_cli.vocabulary import PAD
+
+
+class ElectraLosses(nn.Module):
+    """Both losses for one micro-batch, in `JointLosses`' place."""
+
+    def __init__(
+        self, model: Electra, method: Method, device: torch.device, precision: str, processes: int = 1
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.device = device
+        self.precision = precision
+        self.processes = processes
+        self.generate: Callable[..., tuple[Tensor, Tensor]] = model.generate
+        self.detect: Callable[..., Tensor] = model.detect
+
+    def compile_networks(self) -> None:
+        """Compiles the two networks; masks and replacements between them stay as they are."""
+        self.generate = torch.compile(self.model.generate, dynamic=False, fullgraph=True)
+        self.detect = torch.compile(self.model.detect, dynamic=False, fullgraph=True)
+
+    def forward(
+        self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], None]:
+        """Returns the loss to differentiate, the sums to log, and None: there is no proposal to keep."""
+        method = self.method
+        strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
+        masks = strategy.draw(mask_request(part, method))
+        corrupted_BL = sampling.corrupt(
+            part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
+        )
+        targets_BK = part.tokens_BL.gather(1, masks.positions_BK)
+        noise_BK = part.noise.token_BL.gather(1, masks.positions_BK)
+
+        torch.manual_seed(derive_seed(plan.seed, "generator dropout", plan.step, part.first))
+        with autocast(self.device, self.precision):
+            loss_BK, drawn_BK = self.generate(
+                corrupted_BL, part.attend_BL, masks.positions_BK, targets_BK, noise_BK, part.slots_N
+            )
+        loss = torch.where(masks.valid_BK, loss_BK, 0.0).sum()
+
+        # A drawn token that happens to be the right one counts as original.
+        replaced_BL = replace_tokens(part.tokens_BL, masks, drawn_BK)
+        torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, part.first))
+        with autocast(self.device, self.precision):
+            logits_BL = self.detect(replaced_BL, part.attend_BL)
+        detection = detection_sums(logits_BL, part.tokens_BL, replaced_BL)
+
+        both = loss / part.all_masked + method.detection_weight * detection["detection"] / part.all_tokens
+        logged = {"loss": loss, "masked": part.counts_B.sum(), "objective": both, **detection}
+        # DDP averages the processes' gradients; each has its share of one sum
+        return both * self.processes, {name: value.detach() for name, value in logged.items()}, None
+
+
+def replace_tokens(tokens_BL: Tensor, masks: Masks, drawn_BK: Tensor) -> Tensor:
+    """Returns the tokens with those at the masked positions replaced by the drawn ones."""
+    change_BK = drawn_BK - tokens_BL.gather(1, masks.positions_BK)
+    # Invalid entries of a row name positions too: they must not set theirs, so add instead of assign.
+    return tokens_BL.scatter_add(1, masks.positions_BK, torch.where(masks.valid_BK, change_BK, 0))
+
+
+def detection_sums(logits_BL: Tensor, tokens_BL: Tensor, replaced_BL: Tensor) -> dict[str, Tensor]:
+    """Returns sums over the tokens, padding left out: the binary cross-entropy, with gradient, and counts.
+
+    `replaced` counts the tokens that differ, `original` the others, `found` and `kept` those of each that
+    the detector took for what they are.
+    """
+    token_BL, differs_BL = tokens_BL != PAD, tokens_BL != replaced_BL
+    loss_BL = F.binary_cross_entropy_with_logits(logits_BL, differs_BL.to(logits_BL.dtype), reduction="none")
+    said_BL = logits_BL > 0
+    return {
+        "detection": torch.where(token_BL, loss_BL, 0.0).sum(),
+        "replaced": differs_BL.sum(),
+        "original": (token_BL & ~differs_BL).sum(),
+        "found": (differs_BL & said_BL).sum(),
+        "kept": (token_BL & ~differs_BL & ~said_BL).sum(),
+    }
+
+
+def detection_figures(sums: dict[str, float]) -> dict[str, float]:
+    """Returns what the log and a milestone say of `detection_sums`; the loss is in nats a token."""
+    replaced, original = sums["replaced"], sums["original"]
+    return {
+        "detection_loss": sums["detection"] / max(replaced + original, 1),
+        "detection_accuracy": (sums["found"] + sums["kept"]) / max(replaced + original, 1),
+        "detection_accuracy_replaced": sums["found"] / max(replaced, 1),
+        "detection_accuracy_original": sums["kept"] / max(original, 1),
+        "replaced_share": replaced / max(replaced + original, 1),
+    }
+
+
+Losses = JointLosses | ElectraLosses
+"""What `algorithm_1` runs; both have a model, a method, a device and networks that can be compiled."""
+
+
+def build_losses(model: Networks, method: Method, device: torch.device, precision: str, processes: int = 1) -> Losses:
+    """Returns the losses that train a method's networks."""
+    if isinstance(model, Electra):
+        return ElectraLosses(model, method, device, precision, processes)
+    return JointLosses(model, method, device, precision, processes)

@@ -1,0 +1,86 @@
+"""What held-out text says of each method, and how its proposal is: figures of the last milestone."""
+
+import statistics
+from collections.abc import Sequence
+
+from mapnet_cli.config import Config
+from mapnet_cli.health import complaints
+from mapnet_cli.records import Checkpoint
+from mapnet_cli.report.gather import Results
+from mapnet_cli.report.render import Cell, Table, plain
+from mapnet_cli.report.wording import label
+
+LOSSES = {
+    "validation_loss": "Loss, uniform masks",
+    "validation_loss_refit": "refitted",
+    "validation_loss_spaced": "Loss, spaced masks",
+    "validation_loss_spaced_refit": "spaced, refitted",
+}
+ACCURACIES = {
+    "accuracy": "Accuracy",
+    "accuracy_function": "function words",
+    "accuracy_content": "content words",
+    **{f"accuracy_decile_{i}": f"decile {i}" for i in range(1, 11)},
+}
+HEALTH = {
+    "proposal_entropy": "Entropy",
+    "kl_to_uniform": "KL to uniform",
+    "largest_q": "Largest probability",
+    "clip_fraction": "Clipped weights",
+    "effective_sample_share": "Effective sample share",
+}
+
+
+def held_out_tables(results: Results, signed: str) -> tuple[Table, Table]:
+    """Returns the table of held-out losses and accuracies, and that of the proposals' health."""
+    last = {
+        method: [row for (name, _, step), row in results.checkpoints.items() if (name, step) == (method, final)]
+        for final in results.config.pretrain.milestone_steps()[-1:]
+        for method in results.config.methods
+    }
+    return _losses(results.config, last, signed), _health(results.config, last, signed)
+
+
+def alarms(config: Config, row: Checkpoint) -> list[str]:
+    """Returns what is wrong with a checkpoint's proposal, with the keys that would cure it."""
+    return list(complaints({"step": row.step, **row.health}, row.method, config.method[row.method]).values())
+
+
+def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> Table:
+    rows = []
+    for method, checkpoints in last.items():
+        cells = [_spread([c.validation.get(name) for c in checkpoints], "{:.3f}") for name in LOSSES]
+        cells += [_spread([c.validation.get(name) for c in checkpoints], "{:.1%}") for name in ACCURACIES]
+        rows.append((Cell(label(method), method), *cells))
+    notes = (
+        "The same held-out sentences under the same two sets of 15 % masks for every method. Loss: nats a masked "
+        "token; refitted: after fitting the output bias alone to the other half of the sentences, which takes out what "
+        "a method's masks do to the prior over tokens.",
+        "Accuracy: share of masked tokens (uniform masks) whose most probable guess is right. Decile 1: the most "
+        "frequent tokens, which together are a tenth of the text; decile 10: the rarest.",
+        "± is the standard deviation over pretraining seeds.",
+    )
+    columns = ("Model", *LOSSES.values(), *ACCURACIES.values())
+    return Table("heldout", "Held-out text", columns, tuple(rows), notes, signed)
+
+
+def _health(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> Table:
+    rows = []
+    said: list[str] = []
+    for method, checkpoints in last.items():
+        if any(c.health for c in checkpoints):
+            cells = [_spread([c.health.get(name) for c in checkpoints], "{:.3f}") for name in HEALTH]
+            rows.append((Cell(label(method), method), *cells))
+            said += dict.fromkeys(text for c in checkpoints for text in alarms(config, c))
+    notes = ("Between the last two lines of the training log. Entropies in nats.", *said)
+    return Table("health", "Health of the proposals", ("Model", *HEALTH.values()), tuple(rows), notes, signed)
+
+
+def _spread(values: Sequence[float | None], form: str) -> Cell:
+    """Returns the mean over seeds, with the standard deviation where there are several."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return plain(None)
+    mean = statistics.fmean(there)
+    spread = f" ± {form.format(statistics.stdev(there))}" if len(there) > 1 else ""
+    return Cell(form.format(mean) + spread, mean)

@@ -1,0 +1,147 @@
+"""ELECTRA from one end to the other: pretrained, validated, fine-tuned, reported, and used in `transformers`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.interchange.export import export_checkpoint
+from mapnet_cli.interchange.import_hf import import_folder
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.model.electra import Electra
+from mapnet_cli.pretrain.detection import validate_detection
+from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun
+from mapnet_cli.report.stage import build
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.training.checkpoint import load_checkpoint
+from mapnet_cli.world import ALONE, World
+from tests.interchange.conftest import padded_batch, run, transformers, user_config
+from tests.interchange.hf_folders import save_bert
+from tests.interchange.test_use import AS_THE_IMPORT
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> tuple[Config, Artifacts]:
+    """ELECTRA beside BERT, both fine-tuned."""
+    config, artifacts = user_config(folder, 'methods=["bert", "electra"]'), Artifacts(folder / "electra")
+    run(config, artifacts, "prepare-corpus", "pretrain", "finetune-glue")
+    return config, artifacts
+
+
+@pytest.fixture(scope="module")
+def exported(trained: tuple[Config, Artifacts], folder: Path) -> Path:
+    row = export_checkpoint(*trained, folder / "exported electra", "electra", None, None)
+    assert (row.method, row.step, row.validation_loss) == ("electra", 10, None)
+    return folder / "exported electra"
+
+
+def milestone(config: Config, artifacts: Artifacts) -> Checkpoint:
+    marker = artifacts.marker(f"{Lineage(config, artifacts).pretraining('electra', 1).key}/step10")
+    assert marker is not None
+    return Checkpoint(**marker.result)
+
+
+def model_of(config: Config, artifacts: Artifacts) -> tuple[Electra, CorpusManifest]:
+    marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
+    assert marker is not None
+    manifest, generator = CorpusManifest(**marker.result), config.generator("electra")
+    assert generator is not None
+    model = Electra(config.encoder, manifest.vocab_size, generator)
+    model.load_state_dict(load_checkpoint(artifacts.path(milestone(config, artifacts).path))[0])
+    return model.eval(), manifest
+
+
+@torch.no_grad()
+def test_transformers_gives_the_same_logits(trained: tuple[Config, Artifacts], exported: Path) -> None:
+    ours, manifest = model_of(*trained)
+    with transformers() as library:
+        tokenizer = library.AutoTokenizer.from_pretrained(exported)
+        theirs, info = library.AutoModelForPreTraining.from_pretrained(exported, output_loading_info=True)
+    assert type(theirs).__name__ == "ElectraForPreTraining"
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    tokens_BL, attend_BL = padded_batch(manifest.vocab_size, trained[0].encoder.max_length)
+    expected_BL = theirs.eval()(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits
+    assert torch.allclose(ours.detect(tokens_BL, attend_BL)[attend_BL], expected_BL[attend_BL], atol=1e-4)
+    assert theirs(**tokenizer("ba co den", return_tensors="pt")).logits.shape[0] == 1
+
+
+def test_the_folder_says_what_it_is(exported: Path) -> None:
+    card = (exported / "README.md").read_text()
+    for words in ("AutoModelForPreTraining", "ELECTRA's discriminator", "| RTE | accuracy |", "- (no masked-language"):
+        assert words in card
+    assert "fill-mask" not in card
+    settings = json.loads((exported / "config.json").read_text())
+    assert settings["embedding_size"] == settings["hidden_size"] == 16
+    with safe_open(exported / "model.safetensors", "pt") as weights:
+        names = set(weights.keys())
+    assert "electra.encoder.layer.0.attention.self.query.weight" in names
+    assert not [name for name in names if not name.startswith(("electra.", "discriminator_predictions."))]
+
+
+def test_held_out_figures_are_fixed_and_shared_by_processes(trained: tuple[Config, Artifacts]) -> None:
+    model, manifest = model_of(*trained)
+    sequences = Sequences([trained[1].path(name) for name in manifest.validation])
+
+    def measure(world: World = ALONE, count: int = 8) -> dict[str, float]:
+        return validate_detection(model, sequences, count, torch.device("cpu"), "float32", world)
+
+    torch.manual_seed(99)
+    assert measure() == pytest.approx(milestone(*trained).validation, rel=1e-5)
+    assert measure(count=7) != measure()
+    assert model.training
+    assert set(measure()) == {
+        "detection_loss", "detection_accuracy", "detection_accuracy_replaced", "detection_accuracy_original",
+        "replaced_share", "generator_loss",
+    }  # fmt: skip
+
+    class Adding(World):
+        """One of two processes, which keeps what it would add up."""
+
+        def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+            parts.append(tensor)
+            return tensor
+
+    parts: list[torch.Tensor] = []
+    for world in (Adding(0, 2), Adding(1, 2), Adding()):
+        measure(world)
+    torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=1e-5, atol=1e-5)
+
+
+def test_it_is_a_row_of_the_report_with_a_dash_for_the_validation_loss(trained: tuple[Config, Artifacts]) -> None:
+    config, artifacts = trained
+    key = Lineage(config, artifacts).finetuning("electra", 1, 10, "RTE", 16, 1e-3, 1).key
+    marker = artifacts.marker(key)
+    assert marker is not None
+    assert (FinetuneRun(**marker.result).failure, FinetuneRun(**marker.result).checkpoint) == (
+        "", milestone(config, artifacts).fingerprint,
+    )  # fmt: skip
+    built = build(config, artifacts)
+    assert built.missing == ()
+    assert "ELECTRA" in [str(row[0].text) for row in built.table3.rows]
+    place = built.cost.columns.index("Validation loss")
+    losses: dict[Any, list[str]] = {}
+    for row in built.cost.rows:
+        losses.setdefault(row[0].text, []).append(row[place].text)
+    assert set(losses["ELECTRA"]) == {"-"}
+    assert "-" not in losses["BERT"]
+    assert any("ELECTRA: no masked-language-model head" in note for note in built.cost.notes)
+
+
+def test_it_goes_on_from_an_imports_encoder(folder: Path, artifacts: Artifacts) -> None:
+    save_bert(folder / "tiny for electra")
+    row = import_folder(artifacts, folder / "tiny for electra", "tiny")[0]
+    config = user_config(
+        folder, *AS_THE_IMPORT, 'methods=["electra"]', "method.electra.start=tiny", "pretrain.steps=1",
+        "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9",
+    )  # fmt: skip
+    run(config, artifacts, "prepare-corpus", "pretrain")
+    key = Lineage(config, artifacts).pretraining("electra", 1).key
+    found, given = load_checkpoint(artifacts.path(f"{key}/step1"))[0], load_checkpoint(artifacts.path(row.path))[0]
+    for name in found.keys() & given.keys():
+        torch.testing.assert_close(found[name], given[name], rtol=0, atol=1e-6)
+    assert {name.split(".")[0] for name in found.keys() & given.keys()} == {"encoder"}
