@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Row(BaseModel):
@@ -57,7 +57,7 @@ class Checkpoint(Row):
     validation: dict[str, float]
     """All held-out figures by name: losses under uniform and spaced masks, raw and with a refitted output bias, and
     shares of right guesses; or ELECTRA's own."""
-    health: dict[str, float]
+    health: dict[str, float] = Field(default_factory=dict)
     """Of the proposal, since the log line before: empty where nothing proposes."""
 
 
