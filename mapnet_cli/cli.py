@@ -84,7 +84,7 @@ def finetune_glue(invocation: Invocation) -> None:
 @command(app, "report", LOOKING)
 def report(invocation: Invocation) -> None:
     """Make Table 3, its per-task companion and the figures of what is finished."""
-    from mapnet_cli.report import render
+    from mapnet_cli import render
     from mapnet_cli.report.stage import build
 
     with invocation.artifacts.lock("report"):

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mapnet_cli"
 FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
     {"config", "records", "world"},
-    {"artifacts", "glue", "layers"},
+    {"artifacts", "glue", "layers", "render", "plotting"},
     {"lineage", "scoring"},
     {"text", "model", "masking", "training", "jobs"},
     {"methods"},

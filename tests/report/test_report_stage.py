@@ -12,9 +12,9 @@ from report_fixtures import Records, config
 from rich.console import Console
 
 from mapnet_cli.config import Config
+from mapnet_cli.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.report import figure2
 from mapnet_cli.report.gather import gather
-from mapnet_cli.report.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.stage import build
 from mapnet_cli.report.tables import result_tables
