@@ -20,10 +20,12 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256, write_json
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.records import Checkpoint
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
     "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1, "import": 1,
+    "variance": 1,
 }  # fmt: skip
 
 
@@ -193,6 +195,12 @@ def find_milestone(
     if step is not None and step not in found:
         raise UsageError(f"--step: {step} is not a finished milestone; choose one of {', '.join(map(str, found))}")
     return found[max(found) if step is None else step]
+
+
+def variance_artefact(checkpoint: Checkpoint, settings: dict[str, Any]) -> Artefact:
+    """The gradient variances of a checkpoint, by its weights and all that decides the measurement."""
+    prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
+    return _artefact(prefix, "variance", checkpoint.fingerprint, settings)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -15,7 +15,7 @@ FLOORS = [
     {"lineage", "scoring"},
     {"text", "model", "masking", "training", "jobs"},
     {"methods"},
-    {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange"},
+    {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange", "variance"},
     {"stages", "doctor", "options"},
     {"cli"},
     {"__main__"},
