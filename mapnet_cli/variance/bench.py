@@ -24,7 +24,7 @@ from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import choose_device
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import SEED, Subject, sentence_masks
+from mapnet_cli.variance.masks import SEED, Subject, mean_count, sentence_masks
 from mapnet_cli.variance.measure import Samples, sample
 from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
 from mapnet_cli.variance.preconditioner import adam_scale, batch_mean_squares
@@ -79,8 +79,9 @@ class Bench:
         vocab_size, starts_V = self.manifest.vocab_size, None
         if STRATEGIES[subject.method.strategy].reads_words:
             starts_V = word_starts(self.artifacts.path(self.manifest.tokenizer), vocab_size)
+        count = mean_count(self.sentences, subject.method.mask_rate)
         draws = [
-            partial(sentence_masks, subject, number, tokens_L, masks, visits, vocab_size, starts_V)
+            partial(sentence_masks, subject, number, tokens_L, masks, visits, vocab_size, count, starts_V)
             for number, tokens_L in enumerate(self.sentences)
         ]
         return sample(self.gradients, self.scales, self.project, visits, draws, after_each)

@@ -4,6 +4,7 @@ Shapes: M masks of one sentence (groups of J successive visits), L positions, K 
 most), V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,7 +35,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class SentenceMasks:
-    """Masked copies of one sentence. The weights of a mask are 1/K times the importance weights, 0 beyond its K."""
+    """Masked copies of one sentence. `weight_MK` is 0 beyond a mask's own K."""
 
     corrupted_ML: Tensor
     positions_MK: Tensor
@@ -44,6 +45,12 @@ class SentenceMasks:
     """Log of the paper's sequence ratio, before clipping; 0 without a proposal."""
 
 
+def mean_count(sentences: Sequence[Tensor], rate: float) -> float:
+    """Returns the masked positions of a sentence on average: over it, a sentence's losses weigh as in a batch."""
+    counts = [max(1.0, rate * float(sampling.maskable_positions(tokens_L).sum())) for tokens_L in sentences]
+    return sum(counts) / len(counts)
+
+
 def sentence_masks(
     subject: Subject,
     number: int,
@@ -51,13 +58,14 @@ def sentence_masks(
     masks: int,
     visits: int,
     vocab_size: int,
+    mean_count: float = 1.0,
     word_starts_V: Tensor | None = None,
     stream: str = "variance",
 ) -> SentenceMasks:
     """Returns `masks` masks of sentence `number`, the same for the same arguments.
 
-    All subjects draw from the same noise. `masks` are groups of `visits`; strategies that go on from
-    visit to visit start anew with each group.
+    Weights are importance weights over `mean_count`. All subjects draw from the same noise. `masks`
+    are groups of `visits`; strategies that go on from visit to visit start anew with each group.
     """
     method, log_q_ML, visit_M = subject.method, None, None
     tokens_ML = tokens_L.expand(masks, -1)
@@ -72,11 +80,10 @@ def sentence_masks(
     positions_MK, valid_MK = drawn_masks.positions_BK, drawn_masks.valid_BK
     drawn = Drawn.of(drawn_masks, sampling.maskable_positions(tokens_ML).sum(dim=1))
     weight_MK = ESTIMATORS[method.estimator](drawn, method.ratio_clip).weight_BK
-    weight_MK = torch.where(valid_MK, weight_MK / valid_MK.sum(dim=1, keepdim=True), 0.0)
     return SentenceMasks(
         sampling.corrupt(tokens_ML, drawn_masks, noise, vocab_size, method.replace_mask, method.replace_random),
         positions_MK,
         tokens_ML.gather(1, positions_MK),
-        weight_MK,
+        torch.where(valid_MK, weight_MK / mean_count, 0.0),
         log_sequence_ratio(drawn),
     )

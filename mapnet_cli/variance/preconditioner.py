@@ -51,10 +51,11 @@ def batch_mean_squares(
     uniform = Subject("uniform", method.model_copy(update={"strategy": "uniform", "estimator": "none"}))
     squares_P = torch.zeros(gradients.size, device=gradients.device)
     for batch in range(BATCHES):
-        sum_P = torch.zeros_like(squares_P)
+        sum_P, masked = torch.zeros_like(squares_P), 0
         for number in range(batch * batch_size, (batch + 1) * batch_size):
             masks = sentence_masks(uniform, number, sentence(number), 1, 1, vocab_size, stream="second moments")
+            masked += int((masks.weight_MK > 0).sum())
             for part_CP in gradients.of(masks):
                 sum_P += part_CP.sum(dim=0)
-        squares_P += (sum_P / batch_size).square()
+        squares_P += (sum_P / masked).square()
     return squares_P / BATCHES

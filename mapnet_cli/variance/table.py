@@ -38,7 +38,7 @@ def _variances(found: VarianceReport, norm: str) -> Table:
         rows.append((plain(row.name), plain(row.estimator), _rate(row), *cells))
     where = f"{found.method}, seed {found.pretrain_seed}, step {found.step:,}"
     notes = [
-        f"Gradients of one sentence under one mask, {found.parameters:,} parameters: "
+        f"Gradients of one sentence under one mask, as it weighs in a batch; {found.parameters:,} parameters; "
         f"{found.sentences} held-out sentences, {found.masks} masks each. Errors: one standard error over sentences.",
         "bias: |difference of mean gradients|^2 / |mean gradient of uniform masks|^2, unbiased, so it may be below 0.",
     ]

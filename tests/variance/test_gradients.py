@@ -9,7 +9,7 @@ from mapnet_cli.config import Method, Proposal, Transformer
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.variance import gradients as module
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Subject, sentence_masks
+from mapnet_cli.variance.masks import Subject, mean_count, sentence_masks
 from mapnet_cli.variance.projection import Projection
 from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, SEP
 
@@ -43,13 +43,22 @@ def test_gradients_are_those_of_a_backward_pass(elements: int, monkeypatch: pyte
         torch.testing.assert_close(found_P, gradients.flatten(by_name), atol=1e-6, rtol=1e-4)
 
 
-def test_subjects_draw_the_same_masks_again_and_weights_sum_to_one() -> None:
+def test_subjects_draw_the_same_masks_again() -> None:
     uniform = Subject("uniform", Method(mask_rate=0.3))
     first, again = (sentence_masks(uniform, 4, TOKENS_L, 8, 2, 40) for _ in range(2))
     other = sentence_masks(uniform, 5, TOKENS_L, 8, 2, 40)
     assert torch.equal(first.corrupted_ML, again.corrupted_ML)
     assert not torch.equal(first.positions_MK, other.positions_MK)
-    torch.testing.assert_close(first.weight_MK.sum(dim=1), torch.ones(8))
+
+
+def test_sentences_weigh_as_in_a_batch() -> None:
+    """Its losses' sum over the mean number of masked positions: a short sentence weighs little."""
+    short_L, method = TOKENS_L[[0, 1, 2, -1]], Method(mask_rate=0.25)
+    count = mean_count([TOKENS_L, short_L], method.mask_rate)
+    assert count == (0.25 * 12 + 1) / 2
+    for tokens_L, counts in ((TOKENS_L, 3), (short_L, 1)):
+        masks = sentence_masks(Subject("uniform", method), 0, tokens_L, 4, 1, 40, count)
+        torch.testing.assert_close(masks.weight_MK.sum(dim=1), torch.full((4,), counts / count))
 
 
 def test_disjoint_groups_start_anew_and_have_no_position_twice() -> None:

@@ -74,7 +74,7 @@ class World:
 
     def samples(self, subject: Subject, project: Projection | None = None) -> Samples:
         draws = [
-            partial(sentence_masks, subject, number, tokens_L, MASKS, VISITS, VOCAB)
+            partial(sentence_masks, subject, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
             for number, tokens_L in enumerate(self.sentences)
         ]
         return sample(self.gradients, self.scales, project or self.project, VISITS, draws, lambda: None)

@@ -109,7 +109,7 @@ def additive(subject: Subject, norms_L: Tensor, masks: int, visits: int) -> Mome
     tokens_L = torch.cat([torch.tensor([CLS]), torch.arange(FIRST_ORDINARY, FIRST_ORDINARY + 12), torch.tensor([SEP])])
     rows = []
     for number in range(6):
-        drawn = sentence_masks(subject, number, tokens_L, masks, visits, 40)
+        drawn = sentence_masks(subject, number, tokens_L, masks, visits, 40, 2)
         weight_ML = torch.zeros(masks, len(tokens_L)).scatter_add(1, drawn.positions_MK, drawn.weight_MK)
         rows.append((weight_ML * norms_L).double())
     return moments(torch.stack(rows), visits)
