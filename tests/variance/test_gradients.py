@@ -84,7 +84,7 @@ def test_a_vector_that_fits_is_kept() -> None:
 
 def test_sketches_are_unbiased_and_as_exact_as_stated() -> None:
     generator = torch.Generator().manual_seed(0)
-    a_P = torch.randn(3000, generator=generator, dtype=torch.float64)
+    a_P = 1 + torch.rand(3000, generator=generator, dtype=torch.float64)
     b_P = a_P + torch.randn(3000, generator=generator, dtype=torch.float64)
     exact, norms = float(a_P @ b_P), float(a_P.norm() * b_P.norm())
     found = []
