@@ -45,7 +45,8 @@ class Plan:
     def proposal(self) -> str:
         """Where the proposal is from, in words; empty where there is none."""
         if self.oracle:
-            return f"mean {self.oracle} of each position under separate masks"
+            mean = "mean" if self.oracle == "loss" else "root mean square"
+            return f"{mean} {self.oracle} of each position under separate masks"
         if self.source is not None:
             row = Checkpoint(**self.source.result)
             return f"{row.method}, seed {row.pretrain_seed}, step {row.step:,}"
