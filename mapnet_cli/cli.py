@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mapnet_cli import __version__
-from mapnet_cli.options import IMPORTING, LOOKING, RUNNING, TRAINING, Invocation, command
+from mapnet_cli.options import IMPORTING, LOOKING, MEASURING, RUNNING, TRAINING, Invocation, command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,7 +84,7 @@ def finetune_glue(invocation: Invocation) -> None:
 @command(app, "report", LOOKING)
 def report(invocation: Invocation) -> None:
     """Make Table 3, its per-task companion and the figures of what is finished."""
-    from mapnet_cli.report import render
+    from mapnet_cli import render
     from mapnet_cli.report.stage import build
 
     with invocation.artifacts.lock("report"):
@@ -162,6 +162,42 @@ def import_hf(
         invocation.console.json(row.to_json())
         return
     invocation.console.data(f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}")
+
+
+@command(app, "variance", MEASURING)
+def variance(
+    invocation: Invocation,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="The method whose checkpoint is measured; needed where the config has several.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the config's first.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+    strategies: Annotated[
+        str,
+        typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss, oracle-gradient."),
+    ] = "uniform,spaced,disjoint,oracle-gradient",
+    sentences: Annotated[int, typer.Option(help="Held-out sentences.")] = 64,
+    masks: Annotated[int, typer.Option(help="Masks a sentence and strategy; a multiple of --visits.")] = 24,
+    visits: Annotated[int, typer.Option(help="Successive visits of a sentence whose mean is looked at.")] = 6,
+) -> None:
+    """Measure the gradient's sentence and mask variance (Theorem 1) at a checkpoint, strategy beside strategy."""
+    from mapnet_cli import render
+    from mapnet_cli.lineage import Lineage, find_milestone
+    from mapnet_cli.variance.stage import Settings, measure_variance
+    from mapnet_cli.variance.table import tables
+
+    at, names = invocation, [name.strip() for name in strategies.split(",")]
+    milestone = find_milestone(Lineage(at.config, at.artifacts), checkpoint, seed, step, "--checkpoint")
+    with at.artifacts.lock("variance"):
+        found, folder = measure_variance(
+            at.config, at.artifacts, at.console, names, milestone, Settings(sentences, masks, visits), at.force
+        )
+    if at.console.as_json:
+        at.console.json(found.to_json())
+        return
+    for table in tables(found):
+        at.console.data(render.to_rich(table, notes=False))
+    at.console.data(f"Measurement: {folder / 'variance.md'}")
 
 
 @command(config_app, "show", LOOKING)

@@ -20,10 +20,12 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256, write_json
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.records import Checkpoint
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
     "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1, "import": 1,
+    "variance": 1,
 }  # fmt: skip
 
 _OF_REPLACED_TOKENS = ("task", "generator_fraction", "detection_weight")
@@ -167,6 +169,42 @@ class Lineage:
     @cached_property
     def _digests(self) -> "Digests":
         return Digests(self.artifacts)
+
+
+def find_milestone(
+    lineage: Lineage, method: str | None, seed: int | None, step: int | None, option: str = "--method"
+) -> Marker:
+    """Returns the marker of a finished milestone.
+
+    None stands for the config's only method, its first seed, the last finished milestone. Raises
+    UsageError, naming the `option` that the method is from, where there is no such milestone.
+    """
+    config = lineage.config
+    choices = ", ".join(config.methods) or "none: the config has imports only"
+    if method is None and len(config.methods) != 1:
+        raise UsageError(f"which method? Name one with {option}; the config has {choices}")
+    method = method or config.methods[0]
+    if method not in config.methods:
+        raise UsageError(f"{option}: the config has no method {method!r}; it has {choices}")
+    seed = config.pretrain.seeds[0] if seed is None else seed
+    if seed not in config.pretrain.seeds:
+        raise UsageError(f"--seed: {seed} is not one of pretrain.seeds ({', '.join(map(str, config.pretrain.seeds))})")
+    key = lineage.pretraining(method, seed).key
+    steps = config.pretrain.milestone_steps()
+    found = {s: marker for s in steps if (marker := lineage.artifacts.marker(f"{key}/step{s}")) is not None}
+    if not found:
+        raise UsageError(
+            f"no milestone of {method}, seed {seed}, is finished: run `mapnet pretrain` with these options"
+        )
+    if step is not None and step not in found:
+        raise UsageError(f"--step: {step} is not a finished milestone; choose one of {', '.join(map(str, found))}")
+    return found[max(found) if step is None else step]
+
+
+def variance_artefact(checkpoint: Checkpoint, settings: dict[str, Any]) -> Artefact:
+    """The gradient variances of a checkpoint, by its weights and all that decides the measurement."""
+    prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
+    return _artefact(prefix, "variance", checkpoint.fingerprint, settings)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "mapnet_cli"
 FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
     {"config", "records", "world"},
-    {"artifacts", "glue", "layers"},
+    {"artifacts", "glue", "layers", "render", "plotting"},
     {"lineage", "scoring", "health"},
     {"text", "model", "masking", "training", "jobs"},
     {"methods"},
-    {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange"},
+    {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange", "variance"},
     {"stages", "doctor", "options"},
     {"cli"},
     {"__main__"},

@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from torch import Tensor
 
-from mapnet_cli.artifacts import Artifacts, Marker, publishing, write_json, write_text
+from mapnet_cli.artifacts import Artifacts, publishing, write_json, write_text
 from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
 from mapnet_cli.interchange.card import model_card
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage import Lineage, find_milestone
 from mapnet_cli.methods import build_model
 from mapnet_cli.model.interchange import TIED, to_hugging_face
 from mapnet_cli.model.transformer import LAYER_NORM_EPS
@@ -36,9 +36,10 @@ def export_checkpoint(
         raise UsageError("the current folder can't be replaced in one step: name a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty: name a new folder")
-    marker = _milestone(config, artifacts, method, seed, step)
+    lineage = Lineage(config, artifacts)
+    marker = find_milestone(lineage, method, seed, step)
     row = Checkpoint(**marker.result)
-    corpus = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
+    corpus = artifacts.marker(f"{lineage.corpus.key}/manifest")
     if corpus is None:
         raise UsageError("the corpus of this config is not there: run `mapnet prepare-corpus` with the same options")
     manifest = CorpusManifest(**corpus.result)
@@ -94,29 +95,6 @@ def tokenizer_config(config: Config) -> dict[str, Any]:
         "sep_token": SPECIALS[SEP],
         "mask_token": SPECIALS[MASK],
     }
-
-
-def _milestone(config: Config, artifacts: Artifacts, method: str | None, seed: int | None, step: int | None) -> Marker:
-    """Returns the marker of the milestone that the options name."""
-    choices = ", ".join(config.methods) or "none: the config has imports only"
-    if method is None and len(config.methods) != 1:
-        raise UsageError(f"which method? Name one with --method; the config has {choices}")
-    method = method or config.methods[0]
-    if method not in config.methods:
-        raise UsageError(f"--method: the config has no method {method!r}; it has {choices}")
-    seed = config.pretrain.seeds[0] if seed is None else seed
-    if seed not in config.pretrain.seeds:
-        raise UsageError(f"--seed: {seed} is not one of pretrain.seeds ({', '.join(map(str, config.pretrain.seeds))})")
-    key = Lineage(config, artifacts).pretraining(method, seed).key
-    steps = config.pretrain.milestone_steps()
-    found = {s: marker for s in steps if (marker := artifacts.marker(f"{key}/step{s}")) is not None}
-    if not found:
-        raise UsageError(
-            f"no milestone of {method}, seed {seed}, is finished: run `mapnet pretrain` with these options"
-        )
-    if step is not None and step not in found:
-        raise UsageError(f"--step: {step} is not a finished milestone; choose one of {', '.join(map(str, found))}")
-    return found[max(found) if step is None else step]
 
 
 def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from mapnet_cli.glue import GLUE_COLUMNS
 from mapnet_cli.records import CorpusManifest
+from mapnet_cli.render import Table, to_markdown
 from mapnet_cli.report.gather import Results, missing, next_command
-from mapnet_cli.report.render import Table, to_markdown
 from mapnet_cli.report.scores import Scores
 from mapnet_cli.report.wording import PROBE, is_probe
 

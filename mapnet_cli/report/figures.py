@@ -1,11 +1,11 @@
 """Figure 3: learning curves, a panel for the average and for each task column."""
 
-import io
 import math
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mapnet_cli.plotting import COLOURS, FAINT, MARKERS, images
 from mapnet_cli.report.gather import Results, missing, signature
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 from mapnet_cli.report.tables import baseline_average
@@ -16,44 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers and dashes for print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-MARKERS = "osD^vP*"
 BASELINE_DASHES: Mapping[str, Any] = {"majority": (0, (1, 1.5)), "bag of words": (0, (5, 2))}
-INK = "#222222"
-FAINT = "#767676"
 PANEL_INCHES = (2.9, 2.35)
-SETTINGS: Any = {
-    "svg.hashsalt": "mapnet",
-    "svg.fonttype": "path",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.edgecolor": "#999999",
-    "axes.linewidth": 0.8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 
 
 def figure3(results: Results, scores: Scores) -> dict[str, bytes]:
     """Returns Figure 3 as {"png": ..., "svg": ...}; both have the same bytes for the same records."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's own matplotlibrc must not change the bytes
-        matplotlib.rcParams.update(SETTINGS)
-        figure = Figure(dpi=150, facecolor="white")
-        said = {"Title": _title(results), "Description": signature(results, scores.metrics)}
-        _draw(figure, results, scores)
-        images = {}
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=said | metadata)
-            images[kind] = buffer.getvalue()
-    return images
+    said = signature(results, scores.metrics)
+    return images(lambda figure: _draw(figure, results, scores), _title(results), said, ("png", "svg"))
 
 
 def _draw(figure: "Figure", results: Results, scores: Scores) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from mapnet_cli.config import Config
 from mapnet_cli.health import complaints
 from mapnet_cli.records import Checkpoint
+from mapnet_cli.render import Cell, Table, plain
 from mapnet_cli.report.gather import Results
-from mapnet_cli.report.render import Cell, Table, plain
 from mapnet_cli.report.wording import label
 
 LOSSES = {

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from mapnet_cli.config import Config
+from mapnet_cli.render import Cell, Table, plain
 from mapnet_cli.report.gather import Results, signature
-from mapnet_cli.report.render import Cell, Table, plain
 from mapnet_cli.report.scores import Scores
 from mapnet_cli.report.wording import PROBE, is_probe, label
 

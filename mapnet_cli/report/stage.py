@@ -12,12 +12,12 @@ from typing import Any
 
 from mapnet_cli.artifacts import Artifacts, publishing, write_text
 from mapnet_cli.config import Config
+from mapnet_cli.render import Table, to_csv, to_json, to_markdown
 from mapnet_cli.report.document import document
 from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figures import figure3
 from mapnet_cli.report.gather import gather, missing, next_command, signature
 from mapnet_cli.report.heldout import held_out_tables
-from mapnet_cli.report.render import Table, to_csv, to_json, to_markdown
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.settings import settings_tables
 from mapnet_cli.report.tables import result_tables

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from mapnet_cli.render import NOTHING, Cell, Scalar, Table, plain
 from mapnet_cli.report.compare import DEFINITION, Comparison, at_equal_cost, compare
 from mapnet_cli.report.gather import Results, signature
-from mapnet_cli.report.render import NOTHING, Cell, Scalar, Table, plain
 from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
 from mapnet_cli.report.wording import (
     FAILED_MARK,

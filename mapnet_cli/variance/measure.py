@@ -1,0 +1,111 @@
+"""Theorem 1 on a checkpoint: gradients under many masks of each sentence, strategy beside strategy.
+
+Shapes: S sentences, M masks of one sentence, C masks at a time, P parameters, D dimensions of what is
+kept of a mean gradient.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mapnet_cli.variance.gradients import SentenceGradients
+from mapnet_cli.variance.masks import SentenceMasks, Subject
+from mapnet_cli.variance.projection import Projection
+from mapnet_cli.variance.results import NORMS, Clipping, Measured, Variances
+from mapnet_cli.variance.statistics import (
+    GradientSums,
+    Moments,
+    SentenceMoments,
+    collect,
+    gram,
+    jackknife,
+    leave_one_out,
+    leave_one_out_pairs,
+    ratio,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one strategy's gradients come to."""
+
+    moments: dict[str, Moments]
+    """By NORMS."""
+    means_SD: dict[str, Tensor]
+    """The sentences' mean gradients, or their sketches, by NORMS."""
+    log_ratio_SM: Tensor
+
+
+def sample(
+    gradients: SentenceGradients,
+    scales: Mapping[str, Tensor | None],
+    project: Projection,
+    visits: int,
+    masks: Sequence[Callable[[], SentenceMasks]],
+    after_each: Callable[[], None],
+) -> Samples:
+    """Returns the sums over all gradients of one strategy.
+
+    `scales` are what NORMS multiply gradients with, [P] or None; `masks` draws those of each sentence.
+    """
+    found = {norm: list[SentenceMoments]() for norm in NORMS}
+    means = {norm: list[Tensor]() for norm in NORMS}
+    log_ratios = []
+    for draw in masks:
+        drawn = draw()
+        sums = {norm: GradientSums(visits) for norm in NORMS}
+        for part_CP in gradients.of(drawn):
+            for norm, scale_P in scales.items():
+                sums[norm].add(part_CP if scale_P is None else part_CP * scale_P)
+        for norm, added in sums.items():
+            means[norm].append(project(added.mean()))
+            found[norm].append(added.moments())
+        log_ratios.append(drawn.log_ratio_M)
+        after_each()
+    stacked = {norm: torch.stack(rows) for norm, rows in means.items()}
+    moments = {norm: collect(found[norm], visits, stacked[norm]) for norm in NORMS}
+    return Samples(moments, stacked, torch.stack(log_ratios))
+
+
+def compare(subject: Subject, samples: Samples, uniform: Samples) -> Measured:
+    """Returns a strategy's row; `uniform` are the samples of uniform masks on the same sentences."""
+    method = subject.method
+    return Measured(
+        name=subject.name,
+        strategy=method.strategy,
+        sampler=method.sampler if subject.log_q else "",
+        estimator=method.estimator,
+        mask_rate=method.mask_rate,
+        proposal=subject.proposal,
+        variances={norm: _variances(samples, uniform, norm) for norm in NORMS},
+        clipping=_clipping(samples.log_ratio_SM.double(), method.ratio_clip) if subject.log_q else None,
+    )
+
+
+def _variances(samples: Samples, uniform: Samples, norm: str) -> Variances:
+    here, there = samples.moments[norm], uniform.moments[norm]
+    mask, sentence, visits = here.mask_variance(), here.sentence_variance(), here.visits_variance()
+    difference = leave_one_out_pairs(gram(samples.means_SD[norm] - uniform.means_SD[norm]))
+    return Variances(
+        mask=jackknife(mask),
+        sentence=jackknife(sentence),
+        mask_share=ratio(mask, mask + sentence),
+        visits=jackknife(visits),
+        mask_to_uniform=ratio(mask, there.mask_variance()),
+        visits_to_uniform=ratio(visits, there.mask_variance()),
+        difference=jackknife(difference),
+        bias=ratio(difference, there.mean_square()),
+    )
+
+
+def _clipping(log_ratio_SM: Tensor, clip: float) -> Clipping:
+    low, high = max(1 - clip, 0.0), 1 + clip
+    ratio_SM = log_ratio_SM.exp()
+    outside_S = ((ratio_SM < low) | (ratio_SM > high)).double().mean(dim=1)
+    share_SM = log_ratio_SM.softmax(dim=1)
+    effective_S = 1 / share_SM.square().sum(dim=1) / share_SM.shape[1]
+    return Clipping(
+        clip=clip, clipped=jackknife(leave_one_out(outside_S)), effective=jackknife(leave_one_out(effective_S))
+    )

@@ -1,0 +1,139 @@
+"""The door of `mapnet variance`: Theorem 1's two variances of a checkpoint, several strategies side by side."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import Artifacts, Marker, publishing, write_json, write_text
+from mapnet_cli.config import Config
+from mapnet_cli.console import Console
+from mapnet_cli.errors import UsageError
+from mapnet_cli.jobs.job import Job, Output, Progress, Report, is_done, library_versions, run_job, show
+from mapnet_cli.lineage import Lineage, variance_artefact
+from mapnet_cli.records import Checkpoint
+from mapnet_cli.variance.bench import open_bench
+from mapnet_cli.variance.correlations import correlations, norms_by_loss
+from mapnet_cli.variance.figure import variance_figure
+from mapnet_cli.variance.measure import Samples, compare
+from mapnet_cli.variance.results import VarianceReport
+from mapnet_cli.variance.subjects import Plan, plan_subjects
+from mapnet_cli.variance.table import document
+
+FEWEST = 4
+"""Sentences that standard errors need."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    sentences: int
+    masks: int
+    """A sentence and strategy: groups of `visits`."""
+    visits: int
+
+    def check(self) -> None:
+        """Raises UsageError where nothing could be estimated."""
+        if self.sentences < FEWEST:
+            raise UsageError(f"--sentences: at least {FEWEST}, or there is no standard error")
+        if self.visits < 1 or self.masks < 2 * self.visits or self.masks % self.visits:
+            raise UsageError(
+                f"--masks ({self.masks}) must be a multiple of --visits ({self.visits}), at least twice as many: "
+                "visits of one group may depend on each other, so variances come from whole groups"
+            )
+
+
+def measure_variance(
+    config: Config,
+    artifacts: Artifacts,
+    console: Console,
+    names: Sequence[str],
+    milestone: Marker,
+    settings: Settings,
+    force: bool = False,
+) -> tuple[VarianceReport, Path]:
+    """Measures the milestone unless that is done, and returns (the report, its folder).
+
+    Raises UsageError for a strategy that can't be measured, DamagedError for a damaged file.
+    """  # fmt: skip
+    settings.check()
+    lineage, row = Lineage(config, artifacts), Checkpoint(**milestone.result)
+    plans = plan_subjects(lineage, milestone, names)
+    artefact = variance_artefact(row, {"settings": asdict(settings), "subjects": [_identity(plan) for plan in plans]})
+    if force:
+        artifacts.discard(artefact.key)
+    args = {
+        "config": config, "key": artefact.key, "fingerprint": artefact.fingerprint, "milestone": milestone,
+        "plans": plans, "settings": settings, "corpus": f"{lineage.corpus.key}/manifest",
+    }  # fmt: skip
+    job = Job(artefact.key, artefact.fingerprint, measure, args)
+    if not is_done(job, artifacts):
+        console.begin("variance", "measurement", 1, 0)
+    try:
+        marker = run_job(job, artifacts, partial(show, console, artefact.key))
+    finally:
+        console.end()
+    artifacts.verify(marker)
+    return VarianceReport(**marker.result), artifacts.path(artefact.key)
+
+
+def _identity(plan: Plan) -> list[Any]:
+    """Returns what a strategy's draws depend on, as plain JSON values."""
+    return [plan.name, plan.method.results_view(), plan.source.fingerprint if plan.source else ""]
+
+
+def measure(
+    artifacts: Artifacts,
+    report: Report,
+    config: Config,
+    key: str,
+    fingerprint: str,
+    milestone: Marker,
+    plans: list[Plan],
+    settings: Settings,
+    corpus: str,
+) -> Output:
+    """Measures all strategies and writes variance.json, variance.md and variance.png."""
+    row = Checkpoint(**milestone.result)
+    bench = open_bench(config, artifacts, corpus, milestone, plans[0].method, settings.sentences)
+    total, done = settings.sentences * (len(plans) + 1), 0
+
+    def step(note: str) -> None:
+        nonlocal done
+        done += 1
+        report(Progress(done, total, note))
+
+    facts = bench.positions(any(plan.oracle for plan in plans), partial(step, "positions one by one"))
+    uniform: Samples | None = None
+    measured = []
+    for plan in plans:
+        subject = bench.subject(plan, facts)
+        samples = bench.sample(subject, settings.masks, settings.visits, partial(step, plan.name))
+        uniform = uniform or samples
+        measured.append(compare(subject, samples, uniform))
+    found = VarianceReport(
+        method=row.method, pretrain_seed=row.pretrain_seed, step=row.step, checkpoint=row.fingerprint,
+        parameters=bench.gradients.size, **asdict(settings), second_moments=bench.second_moments,
+        projection=None if bench.project.exact else bench.project.dimensions,
+        projection_error=bench.project.relative_error, measured=measured, correlations=correlations(facts),
+        loss_bins=norms_by_loss(facts), signature=_signature(row, fingerprint),
+    )  # fmt: skip
+    folder = artifacts.path(key)
+    with publishing(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "variance.json", found.to_json())
+        write_text(temporary / "variance.md", document(found))
+        (temporary / "variance.png").write_bytes(variance_figure(found))
+    return Output([folder / name for name in ("variance.json", "variance.md", "variance.png")], found.to_json())
+
+
+def _signature(row: Checkpoint, fingerprint: str) -> str:
+    versions = library_versions()
+    parts: dict[str, str] = {
+        "method": row.method, "seed": str(row.pretrain_seed), "step": str(row.step), "weights": row.fingerprint[:8],
+        "measurement": fingerprint[:8],
+    }  # fmt: skip
+    parts |= {name: versions[name] for name in ("mapnet", "torch") if name in versions}
+    return "|".join(f"{name}:{value}" for name, value in parts.items())

@@ -1,0 +1,143 @@
+"""Estimators of Theorem 1's two variances and of a bias, from samples, with jackknife standard errors.
+
+All are unbiased: squares of means are estimated by inner products of independent samples, never by
+a sample with itself. A statistic is handled as its replicates [1 + S]: first its value from all
+sentences, then its values without each sentence in turn. Arithmetic on replicates, ratios for
+instance, keeps sentences paired.
+
+Shapes: S sentences, G groups of J masks a sentence, C masks at a time, D dimensions of a gradient.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mapnet_cli.variance.results import Estimate
+
+
+@dataclass(frozen=True)
+class SentenceMoments:
+    """What the gradients g of one sentence say of the masks' effect; three unbiased estimates."""
+
+    square: float
+    """E |g|^2."""
+    visits_square: float
+    """E |mean of the J gradients of a group|^2."""
+    mean_square: float
+    """|E g|^2, from inner products across groups: within a group draws may depend on each other."""
+
+
+class GradientSums:
+    """Adds up one sentence's gradients; they come group after group, J masks each."""
+
+    def __init__(self, visits: int) -> None:
+        self.visits = visits
+        self.count = 0
+        self.squares = 0.0
+        self.group_squares = 0.0
+        self._group: Tensor | None = None
+        self._total: Tensor | None = None
+
+    def add(self, gradients_CD: Tensor) -> None:
+        self.squares += _square(gradients_CD)
+        while len(gradients_CD):
+            room = self.visits - self.count % self.visits
+            here_CD, gradients_CD = gradients_CD[:room], gradients_CD[room:]
+            self.count += len(here_CD)
+            sum_D = here_CD.sum(dim=0)
+            self._group = sum_D if self._group is None else self._group + sum_D
+            if self.count % self.visits == 0:
+                self.group_squares += _square(self._group)
+                self._total = self._group if self._total is None else self._total + self._group
+                self._group = None
+
+    def mean(self) -> Tensor:
+        """Returns the mean gradient [D] of all groups."""
+        assert self._total is not None and self._group is None
+        return self._total / self.count
+
+    def moments(self) -> SentenceMoments:
+        """Returns the sentence's moments; needs two whole groups."""
+        assert self._total is not None and self._group is None
+        j, m = self.visits, self.count
+        across = (_square(self._total) - self.group_squares) / (m * m - m * j)
+        return SentenceMoments(self.squares / m, self.group_squares / (m * j), across)
+
+
+def _square(tensor: Tensor) -> float:
+    """Returns the sum of squares, added up in float64."""
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The sentences' moments as columns [S], and the Gram matrix [S, S] of their mean gradients; float64."""
+
+    visits: int
+    square_S: Tensor
+    visits_square_S: Tensor
+    mean_square_S: Tensor
+    gram_SS: Tensor
+
+    def mask_variance(self) -> Tensor:
+        """Returns E_s tr Cov_m(g | s), the first term of Theorem 1, as replicates."""
+        return leave_one_out(self.square_S - self.mean_square_S)
+
+    def visits_variance(self) -> Tensor:
+        """Returns J E_s tr Cov(mean of J successive gradients | s) as replicates.
+
+        For independent draws it is the mask variance; for draws that complete each other it is less.
+        """
+        return self.visits * leave_one_out(self.visits_square_S - self.mean_square_S)
+
+    def sentence_variance(self) -> Tensor:
+        """Returns tr Cov_s(E_m g), the second term of Theorem 1, as replicates."""
+        return leave_one_out(self.mean_square_S) - leave_one_out_pairs(self.gram_SS)
+
+    def mean_square(self) -> Tensor:
+        """Returns |E g|^2 over sentences and masks, as replicates."""
+        return leave_one_out_pairs(self.gram_SS)
+
+
+def collect(sentences: list[SentenceMoments], visits: int, means_SD: Tensor) -> Moments:
+    """Returns the sentences' moments together, with the Gram matrix of their mean gradients."""
+    columns = torch.tensor([[s.square, s.visits_square, s.mean_square] for s in sentences], dtype=torch.float64)
+    square_S, visits_square_S, mean_square_S = columns.unbind(1)
+    return Moments(visits, square_S, visits_square_S, mean_square_S, gram(means_SD))
+
+
+def gram(vectors_SD: Tensor) -> Tensor:
+    """Returns the inner products [S, S] in float64, on the CPU."""
+    return (vectors_SD @ vectors_SD.T).double().cpu()
+
+
+def leave_one_out(values_S: Tensor) -> Tensor:
+    """Returns the replicates [1 + S] of a mean over sentences."""
+    total, count = values_S.sum(), len(values_S)
+    return torch.cat([(total / count)[None], (total - values_S) / (count - 1)])
+
+
+def leave_one_out_pairs(gram_SS: Tensor) -> Tensor:
+    """Returns the replicates [1 + S] of a mean over pairs of different sentences: an unbiased |E v|^2."""
+    count = len(gram_SS)
+    across_SS = gram_SS - torch.diag(gram_SS.diagonal())
+    total, rows_S = across_SS.sum(), across_SS.sum(dim=1)
+    whole = (total / (count * (count - 1)))[None]
+    return torch.cat([whole, (total - 2 * rows_S) / ((count - 1) * (count - 2))])
+
+
+def jackknife(replicates: Tensor) -> Estimate:
+    """Returns the value from all sentences and its standard error."""
+    value, without_S = float(replicates[0]), replicates[1:]
+    count = len(without_S)
+    error = math.sqrt((count - 1) / count * float((without_S - without_S.mean()).square().sum()))
+    return Estimate(value=value if math.isfinite(value) else None, error=error if math.isfinite(error) else None)
+
+
+def ratio(above: Tensor, below: Tensor) -> Estimate:
+    """Returns the ratio of two statistics of the same sentences; undefined unless `below` is above 0 throughout."""
+    if bool((below <= 0).any()):
+        return Estimate(value=None, error=None)
+    return jackknife(above / below)

@@ -1,0 +1,168 @@
+"""A language whose hard positions are known: the instrument must find them, and what follows from them.
+
+In a sentence every even position holds the same one of four tokens, which its neighbours tell; every
+odd position holds one of eight tokens at random, which nothing tells: its loss is at best log 8.
+"""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from mapnet_cli.config import Method, Transformer
+from mapnet_cli.masking import sampling
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.methods import draw_masks
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.variance.correlations import correlations, norms_by_loss
+from mapnet_cli.variance.gradients import SentenceGradients
+from mapnet_cli.variance.masks import Subject, sentence_masks
+from mapnet_cli.variance.measure import Samples, compare, sample
+from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
+from mapnet_cli.variance.projection import Projection
+from mapnet_cli.variance.results import Measured
+from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, SEP
+
+TOPICS, NOISE, LENGTH, STEPS = 4, 8, 12, 400
+VOCAB = FIRST_ORDINARY + TOPICS + NOISE
+UNIFORM = Method(mask_rate=0.25, replace_mask=1.0, replace_random=0.0)
+SENTENCES, MASKS, VISITS = 24, 24, 4
+HARD_L = torch.tensor([False] + [False, True] * (LENGTH // 2) + [False])
+
+
+def language(count: int, generator: torch.Generator) -> Tensor:
+    """Returns sentences [count, L]."""
+    topic = FIRST_ORDINARY + torch.randint(TOPICS, (count, 1), generator=generator).expand(-1, LENGTH)
+    noise = FIRST_ORDINARY + TOPICS + torch.randint(NOISE, (count, LENGTH), generator=generator)
+    inside = torch.where(torch.arange(LENGTH) % 2 == 0, topic, noise)
+    return torch.cat([torch.full((count, 1), CLS), inside, torch.full((count, 1), SEP)], dim=1)
+
+
+class World:
+    """A model that has learned the language, held-out sentences, and what the instrument finds on them."""
+
+    def __init__(self, steps: int = STEPS) -> None:
+        sizes = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 64, "max_length": LENGTH + 2, "dropout": 0.0}
+        self.model = PretrainingModel(Transformer(**sizes, attention_dropout=0.0, init_std=0.1), VOCAB, None)
+        self.model.reset(0)
+        self._train(steps)
+        self.gradients = SentenceGradients(self.model)
+        self.sentences = list(language(SENTENCES, torch.Generator().manual_seed(99)))
+        self.scales = {"raw": None, "adam": torch.full((self.gradients.size,), 3.0), "adam-layers": None}
+        self.project = Projection(self.gradients.size, 1, 0, torch.device("cpu"))
+        self.facts: list[PositionFacts] = [
+            measure_positions(self.gradients, self.model, UNIFORM, self.scales, number, tokens_L, whole=True)
+            for number, tokens_L in enumerate(self.sentences)
+        ]
+        self.uniform = self.samples(Subject("uniform", UNIFORM))
+
+    def _train(self, steps: int) -> None:
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3)
+        for step in range(steps):
+            generator = torch.Generator().manual_seed(step)
+            tokens_BL = language(32, generator)
+            noise = MaskNoise.draw(generator, *tokens_BL.shape)
+            masks = draw_masks(UNIFORM, tokens_BL, noise)
+            corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, VOCAB, 1.0, 0.0)
+            targets_BK = tokens_BL.gather(1, masks.positions_BK)
+            loss_BK, _ = self.model.token_losses(corrupted_BL, None, masks.positions_BK, targets_BK, None)
+            optimizer.zero_grad()
+            loss_BK[masks.valid_BK].mean().backward()
+            optimizer.step()
+
+    def samples(self, subject: Subject, project: Projection | None = None) -> Samples:
+        draws = [
+            partial(sentence_masks, subject, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
+            for number, tokens_L in enumerate(self.sentences)
+        ]
+        return sample(self.gradients, self.scales, project or self.project, VISITS, draws, lambda: None)
+
+    def measured(self, subject: Subject) -> Measured:
+        return compare(subject, self.samples(subject), self.uniform)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def proposing(name: str, log_q: list[Tensor], **how: object) -> Subject:
+    return Subject(name, UNIFORM.model_copy(update={"strategy": "mapnet", **how}), "known", tuple(log_q))
+
+
+def test_the_hard_positions_have_the_large_gradients(world: World) -> None:
+    hard_N = torch.cat([HARD_L[fact.position_N] for fact in world.facts])
+    loss_N = torch.cat([fact.signals["loss"] for fact in world.facts])
+    norm_N = torch.cat([fact.norms["raw"] for fact in world.facts])
+    assert float(loss_N[hard_N].mean()) == pytest.approx(math.log(NOISE), rel=0.1)
+    assert float(loss_N[~hard_N].mean()) < 0.1
+    assert float(norm_N[hard_N].mean()) > 5 * float(norm_N[~hard_N].mean())
+    for found in correlations(world.facts):
+        assert found.pearson.value is not None and found.pearson.value > 0.7, found
+    bins = norms_by_loss(world.facts)
+    assert sum(b.positions for b in bins) == len(loss_N)
+    assert bins[-1].norm.value > 5 * bins[0].norm.value
+
+
+def test_every_position_is_measured_and_a_share_where_no_oracle_asks(world: World) -> None:
+    for fact in world.facts:
+        assert set(fact.position_N.tolist()) == set(range(1, LENGTH + 1))
+    some = measure_positions(world.gradients, world.model, UNIFORM, world.scales, 0, world.sentences[0], whole=False)
+    assert len(some.position_N) == LENGTH * UNIFORM.mask_rate
+
+
+def test_masks_make_most_of_the_variance(world: World) -> None:
+    """The language is the same in every sentence, but for topics that are known without a doubt."""
+    found = compare(Subject("uniform", UNIFORM), world.uniform, world.uniform)
+    share = found.variances["raw"].mask_share
+    assert share.value > 0.6 and share.error < 0.1
+    assert found.variances["raw"].mask_to_uniform.value == 1
+    assert found.variances["adam"].mask.value == pytest.approx(9 * found.variances["raw"].mask.value, rel=1e-4)
+    assert found.clipping is None
+
+
+@pytest.mark.parametrize(("signal", "at_most"), [("gradient norm", 0.8), ("loss", 1.0)])
+def test_oracles_lower_the_mask_variance_without_a_bias(world: World, signal: str, at_most: float) -> None:
+    maskable_L = sampling.maskable_positions(world.sentences[0])
+    log_q = [oracle_log_q(fact, signal, maskable_L) for fact in world.facts]
+    how = {"sampler": "systematic", "uniform_mix": 0.1, "estimator": "horvitz-thompson"}
+    found = world.measured(proposing("oracle", log_q, **how))
+    raw = found.variances["raw"]
+    assert raw.mask_to_uniform.value < at_most
+    assert abs(raw.difference.value) < 3 * raw.difference.error
+    assert found.clipping is not None and 0 < found.clipping.clipped.value <= 1
+
+
+def test_hard_masks_are_biased_without_weights_and_unbiased_with() -> None:
+    """In a model that has yet to learn; at the optimum the mean gradient is zero wherever the masks are."""
+    world = World(steps=20)
+    weight_L = torch.where(HARD_L, 5.0, 1.0)
+    weight_L[[0, -1]] = 0.0
+    log_q = [(weight_L / weight_L.sum()).log()] * SENTENCES
+    skewed = world.measured(proposing("skewed", log_q)).variances["raw"]
+    how = {"sampler": "systematic", "estimator": "horvitz-thompson"}
+    weighted = world.measured(proposing("weighted", log_q, **how)).variances["raw"]
+    assert skewed.bias.value > 5 * skewed.bias.error > 0
+    assert abs(weighted.bias.value) < 3 * weighted.bias.error < skewed.bias.value
+
+
+def test_disjoint_visits_average_better(world: World) -> None:
+    disjoint = Subject("disjoint", UNIFORM.model_copy(update={"strategy": "disjoint"}))
+    raw = world.measured(disjoint).variances["raw"]
+    assert raw.mask_to_uniform.value == pytest.approx(1, abs=4 * raw.mask_to_uniform.error)
+    assert raw.visits_to_uniform.value < 0.5
+
+
+def test_sketched_means_agree_within_the_stated_error(world: World) -> None:
+    """What is exact stays so; products of means are off by what the sketch says of the means' norms."""
+    project = Projection(world.gradients.size, 1, 3, torch.device("cpu"), budget=4 * 4096)
+    assert not project.exact
+    sketched = world.samples(Subject("uniform", UNIFORM), project).moments["raw"]
+    exact = world.uniform.moments["raw"]
+    assert torch.equal(sketched.mask_variance(), exact.mask_variance())
+    norms_S = exact.gram_SS.diagonal().sqrt()
+    errors_SS = (sketched.gram_SS - exact.gram_SS) / (norms_S[:, None] * norms_S)
+    assert float(errors_SS.square().mean().sqrt()) < 2 * project.relative_error
+    assert not torch.equal(sketched.gram_SS, exact.gram_SS)

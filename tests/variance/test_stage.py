@@ -1,0 +1,122 @@
+"""`mapnet variance` from the command line, on checkpoints of ten steps."""
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.cli import app
+from mapnet_cli.config import Config
+from mapnet_cli.console import Console
+from mapnet_cli.records import CorpusManifest
+from mapnet_cli.stages import run_stages
+from mapnet_cli.variance.results import NORMS
+from tests.conftest import SMALL, small_config
+
+LITTLE = ("--sentences", "4", "--masks", "4", "--visits", "2")
+
+
+@pytest.fixture
+def trained(artifacts: Artifacts, make_corpus: Callable[[Config], CorpusManifest]) -> Artifacts:
+    config = small_config()
+    make_corpus(config)
+    run_stages(["pretrain"], config, artifacts, Console(quiet=True), workers=0, force=False)
+    return artifacts
+
+
+def variance(artifacts: Artifacts, *arguments: str) -> tuple[int, str, str]:
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    done = CliRunner().invoke(app, ["variance", "--artifacts", str(artifacts.root), *settings, *LITTLE, *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def measured(artifacts: Artifacts, *arguments: str) -> dict[str, Any]:
+    code, out, err = variance(artifacts, "--json", *arguments)
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_methods_strategies_and_oracles_side_by_side(trained: Artifacts) -> None:
+    names = "spaced,mapnet,disjoint,frequency,whole-word,span,oracle-loss,oracle-gradient,uniform"
+    found = measured(trained, "--checkpoint", "bert", "--strategies", names)
+    rows = {row["name"]: row for row in found["measured"]}
+    assert list(rows) == ["uniform", *names.split(",")[:-1]]
+    assert rows["mapnet"]["proposal"] == "mapnet, seed 1, step 10"
+    assert (rows["mapnet"]["estimator"], rows["oracle-loss"]["estimator"]) == ("sequence-ratio", "horvitz-thompson")
+    assert [name for name, row in rows.items() if row["clipping"]] == [
+        "mapnet", "frequency", "oracle-loss", "oracle-gradient",
+    ]  # fmt: skip
+    for row in rows.values():
+        assert set(row["variances"]) == set(NORMS)
+        assert row["variances"]["raw"]["mask"]["value"] > 0
+    assert found["second_moments"] == "the optimiser's, step 10"
+    assert found["projection"] is None
+    assert "weights:" in found["signature"] and "method:bert" in found["signature"]
+
+
+def test_the_second_call_shows_the_first_and_force_finds_the_same(trained: Artifacts) -> None:
+    code, out, err = variance(trained, "--checkpoint", "mapnet", "--strategies", "mapnet")
+    assert code == 0, err
+    assert "Gradient variance, raw: mapnet, seed 1, step 10" in out
+    (folder,) = (path for path in trained.path("variance").iterdir() if path.is_dir())
+    assert {path.name for path in folder.iterdir()} == {"variance.json", "variance.md", "variance.png"}
+    assert (folder / "variance.png").read_bytes().startswith(b"\x89PNG")
+    first = (folder / "variance.json").read_text()
+    stamp = folder.stat().st_mtime_ns
+    code, out, err = variance(trained, "--checkpoint", "mapnet", "--strategies", "mapnet")
+    assert (code, err) == (0, "")
+    assert str(folder / "variance.md") in out.replace("\n", "")
+    assert folder.stat().st_mtime_ns == stamp
+    (folder / "variance.md").unlink()
+    code, _, err = variance(trained, "--checkpoint", "mapnet", "--strategies", "mapnet")
+    assert (code, "--force" in err) == (4, True)
+    found = measured(trained, "--checkpoint", "mapnet", "--strategies", "mapnet", "--force")
+    assert folder.stat().st_mtime_ns != stamp
+    assert (folder / "variance.json").read_text() == first
+    assert json.loads(first) == found
+
+
+def test_other_weights_or_settings_are_another_measurement(trained: Artifacts) -> None:
+    measured(trained, "--checkpoint", "bert", "--strategies", "uniform")
+    measured(trained, "--checkpoint", "bert", "--strategies", "uniform", "--step", "4")
+    measured(trained, "--checkpoint", "bert", "--strategies", "uniform", "--masks", "6")
+    assert len([path for path in trained.path("variance").iterdir() if path.is_dir()]) == 3
+
+
+def test_without_the_optimiser_second_moments_are_estimated(trained: Artifacts) -> None:
+    for folder in trained.path("pretrain").glob("*/resume"):
+        shutil.rmtree(folder)
+    found = measured(trained, "--checkpoint", "bert", "--strategies", "uniform")
+    assert found["second_moments"].startswith("estimated from")
+    assert found["measured"][0]["variances"]["adam"]["mask"]["value"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--checkpoint"),
+        (("--checkpoint", "bret"), "no method 'bret'"),
+        (("--checkpoint", "bert", "--step", "5"), "--step: 5"),
+        (("--checkpoint", "bert", "--strategies", "spced"), "did you mean 'spaced'"),
+        (("--checkpoint", "bert", "--masks", "5"), "multiple of --visits"),
+        (("--checkpoint", "bert", "--sentences", "3"), "--sentences"),
+        (("--checkpoint", "bert", "--sentences", "13"), "has 12"),
+    ],
+)
+def test_wrong_options_are_named(trained: Artifacts, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = variance(trained, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_nothing_trained_is_said(artifacts: Artifacts, make_corpus: Callable[[Config], CorpusManifest]) -> None:
+    make_corpus(small_config())
+    code, _, err = variance(artifacts, "--checkpoint", "bert")
+    assert code == 2
+    assert "mapnet pretrain" in err

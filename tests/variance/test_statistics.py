@@ -1,0 +1,148 @@
+"""The estimators against exact variances: by enumeration of all masks, and where a closed form is known."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from mapnet_cli.config import Method, Transformer
+from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.variance.gradients import SentenceGradients
+from mapnet_cli.variance.masks import SentenceMasks, Subject, sentence_masks
+from mapnet_cli.variance.statistics import (
+    GradientSums,
+    Moments,
+    collect,
+    jackknife,
+    leave_one_out,
+    leave_one_out_pairs,
+    ratio,
+)
+from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, MASK, SEP
+
+VOCAB, LENGTH, K = 20, 6, 2
+
+
+@pytest.fixture(scope="module")
+def every_gradient() -> Tensor:
+    """All gradients [S, M, D] of five sentences of six tokens under all 15 masks of two, turned into 75 dimensions."""
+    model = PretrainingModel(Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=8), VOCAB, None)
+    model.reset(1)
+    gradients = SentenceGradients(model)
+    generator = torch.Generator().manual_seed(0)
+    positions_MK = torch.tensor(list(itertools.combinations(range(1, LENGTH + 1), K)))
+    rows = []
+    for _ in range(5):
+        inside_L = torch.randint(FIRST_ORDINARY, VOCAB, (LENGTH,), generator=generator)
+        tokens_ML = torch.cat([torch.tensor([CLS]), inside_L, torch.tensor([SEP])]).expand(len(positions_MK), -1)
+        corrupted_ML = tokens_ML.scatter(1, positions_MK, MASK)
+        weight_MK = torch.full(positions_MK.shape, 1 / K)
+        targets_MK = tokens_ML.gather(1, positions_MK)
+        masks = SentenceMasks(corrupted_ML, positions_MK, targets_MK, weight_MK, torch.zeros(len(positions_MK)))
+        rows.append(torch.cat(list(gradients.of(masks))))
+    flat = torch.cat(rows).double()
+    u, s, _ = torch.linalg.svd(flat, full_matrices=False)  # inner products stay as they are
+    return (u * s).view(5, len(positions_MK), -1)
+
+
+def moments(drawn_SMD: Tensor, visits: int) -> Moments:
+    sums = []
+    for rows_MD in drawn_SMD:
+        sums.append(GradientSums(visits))
+        for part_CD in rows_MD.split(4):  # parts end inside groups
+            sums[-1].add(part_CD)
+    return collect([s.moments() for s in sums], visits, torch.stack([s.mean() for s in sums]))
+
+
+def test_estimators_and_their_errors_on_all_masks(every_gradient: Tensor) -> None:
+    """Over many repetitions the mean is the exact variance, and the stated errors are the spread."""
+    gradients_SMD = every_gradient
+    mean_SD = gradients_SMD.mean(dim=1)
+    exact = {
+        "mask_variance": (gradients_SMD - mean_SD[:, None]).square().sum(dim=2).mean(),
+        "sentence_variance": (mean_SD - mean_SD.mean(dim=0)).square().sum(dim=1).mean(),
+        "mean_square": mean_SD.mean(dim=0).square().sum(),
+    }
+    exact["visits_variance"] = exact["mask_variance"]  # draws are independent
+    generator = torch.Generator().manual_seed(1)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in exact}
+    for _ in range(400):
+        sentences_S1 = torch.randint(5, (12, 1), generator=generator)
+        masks_SM = torch.randint(15, (12, 6), generator=generator)
+        sample = moments(gradients_SMD[sentences_S1, masks_SM], 3)
+        for name, estimates in found.items():
+            estimate = jackknife(getattr(sample, name)())
+            assert estimate.value is not None and estimate.error is not None
+            estimates.append((estimate.value, estimate.error))
+    for name, estimates in found.items():
+        values, errors = torch.tensor(estimates, dtype=torch.float64).T
+        spread = values.std()
+        assert abs(values.mean() - exact[name]) < 4 * spread / 20, name
+        assert 0.8 < errors.square().mean().sqrt() / spread < 1.25, name
+
+
+def test_jackknife_of_a_mean_is_the_usual_standard_error() -> None:
+    values_S = torch.tensor([1.0, 2.0, 4.0, 9.0], dtype=torch.float64)
+    estimate = jackknife(leave_one_out(values_S))
+    assert estimate.value == pytest.approx(4.0)
+    assert estimate.error == pytest.approx(float(values_S.std()) / 2)
+    assert ratio(leave_one_out(values_S), leave_one_out(2 * values_S)).error == pytest.approx(0, abs=1e-12)
+
+
+def test_pairs_leave_out_as_by_hand() -> None:
+    vectors_SD = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    replicates = leave_one_out_pairs(vectors_SD @ vectors_SD.T)
+    for left_out in range(5):
+        kept = [n for n in range(5) if n != left_out]
+        pairs = [float(vectors_SD[a] @ vectors_SD[b]) for a, b in itertools.permutations(kept, 2)]
+        assert float(replicates[1 + left_out]) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_a_ratio_to_nothing_is_undefined() -> None:
+    zero_S = torch.zeros(4, dtype=torch.float64)
+    assert ratio(leave_one_out(zero_S + 1), leave_one_out(zero_S)).value is None
+
+
+def additive(subject: Subject, norms_L: Tensor, masks: int, visits: int) -> Moments:
+    """Samples where each position has a gradient of known norm in a direction of its own, whatever else is masked."""
+    tokens_L = torch.cat([torch.tensor([CLS]), torch.arange(FIRST_ORDINARY, FIRST_ORDINARY + 12), torch.tensor([SEP])])
+    rows = []
+    for number in range(6):
+        drawn = sentence_masks(subject, number, tokens_L, masks, visits, 40, 2)
+        weight_ML = torch.zeros(masks, len(tokens_L)).scatter_add(1, drawn.positions_MK, drawn.weight_MK)
+        rows.append((weight_ML * norms_L).double())
+    return moments(torch.stack(rows), visits)
+
+
+def test_additive_gradients_have_the_variance_of_the_formula() -> None:
+    """sum_i a_i^2 / n^2 (1 / pi_i - 1): least where pi is proportional to the norms (Theorem 2 for K of n)."""
+    norms_L = torch.cat([torch.zeros(1), torch.linspace(0.2, 3, 12), torch.zeros(1)])
+    uniform = Method(strategy="uniform", mask_rate=1 / 6)
+    how = {"strategy": "mapnet", "sampler": "systematic", "estimator": "horvitz-thompson"}
+    best = uniform.model_copy(update=how)
+    q_L = norms_L / norms_L.sum()
+    subjects = {
+        "uniform": (Subject("uniform", uniform), torch.full((12,), 2 / 12)),
+        "best": (Subject("best", best, "known", (q_L.log(),) * 6), 2 * q_L[1:-1]),
+    }
+    variance = {}
+    for name, (subject, pi_N) in subjects.items():
+        exact = float((norms_L[1:-1].square() / 144 * (1 / pi_N - 1)).sum())
+        estimate = jackknife(additive(subject, norms_L, 600, 6).mask_variance())
+        assert estimate.value is not None and estimate.error is not None
+        assert abs(estimate.value - exact) < 4 * max(estimate.error, 0.002), name
+        variance[name] = estimate.value
+    assert variance["best"] < 0.85 * variance["uniform"]
+
+
+def test_disjoint_visits_leave_no_variance_in_additive_gradients() -> None:
+    norms_L = torch.cat([torch.zeros(1), torch.linspace(0.2, 3, 12), torch.zeros(1)])
+    found = {
+        name: additive(Subject(name, Method(strategy=name, mask_rate=1 / 6)), norms_L, 60, 6)
+        for name in ("uniform", "disjoint")
+    }
+    assert float(found["disjoint"].visits_variance()[0]) == pytest.approx(0, abs=1e-6)
+    masks = {name: jackknife(sample.mask_variance()) for name, sample in found.items()}
+    assert masks["disjoint"].value == pytest.approx(masks["uniform"].value, rel=0.1)
+    assert found["uniform"].visits_variance()[0] == pytest.approx(masks["uniform"].value, rel=0.3)
