@@ -12,7 +12,7 @@ def request(n: int, k: int, rows: int, seed: int = 0, **more: torch.Tensor) -> M
     maskable_BL = torch.ones(rows, n + 2, dtype=torch.bool)
     maskable_BL[:, [0, -1]] = False
     noise_BL = torch.rand(rows, n + 2, generator=torch.Generator().manual_seed(seed))
-    return MaskRequest(torch.full((rows, n + 2), 9), maskable_BL, torch.full((rows,), k), k + 1, noise_BL, **more)  # type: ignore[arg-type]  # more are keyword arguments of the right kind
+    return MaskRequest(torch.full((rows, n + 2), 9), maskable_BL, torch.full((rows,), k), k + 1, noise_BL, **more)
 
 
 def chosen(masks: Masks) -> list[list[int]]:

@@ -8,6 +8,8 @@ import torch
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
+from mapnet_cli.masking.sampling import largest_count
+from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.pretrain.batches import AHEAD, Batch, BatchMaker, DataOrder, prefetching
 from mapnet_cli.records import CorpusManifest
 from mapnet_cli.text.shards import Sequences
@@ -15,11 +17,13 @@ from mapnet_cli.world import World
 from tests.conftest import small_config
 
 
-def maker(config: Config, manifest: CorpusManifest, artifacts: Artifacts, world: World, fixed: bool) -> BatchMaker:
+def maker(
+    config: Config, manifest: CorpusManifest, artifacts: Artifacts, world: World, fixed: bool, method: str = "mapnet"
+) -> BatchMaker:
     sequences = Sequences([artifacts.path(name) for name in manifest.train])
     order = DataOrder(len(sequences), config.pretrain.batch_size, 1)
     return BatchMaker(
-        sequences, order, config.method["mapnet"], config.pretrain, 1, world, False, manifest.block_length, fixed
+        sequences, order, config.method[method], config.pretrain, 1, world, False, manifest.block_length, fixed
     )
 
 
@@ -65,6 +69,48 @@ def test_visits_repeat_the_sentences_with_fresh_masks(
     assert torch.equal(first.tokens_BL, second.tokens_BL)
     assert not torch.equal(first.noise.order_BL, second.noise.order_BL)
     assert first.tokens_BL.shape != third.tokens_BL.shape or not torch.equal(first.tokens_BL, third.tokens_BL)
+
+
+def test_disjoint_visits_go_on_over_epochs(
+    make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
+) -> None:
+    """60 sentences, 20 a step, 2 visits: the seven visits of four epochs leave no position of a sentence out."""
+    config = small_config("pretrain.visits=2", "pretrain.batch_size=20")
+    manifest = make_corpus(config)
+    make = maker(config, manifest, artifacts, World(), False, "disjoint")
+    seen: dict[int, list[list[int]]] = {}
+    maskable: dict[int, set[int]] = {}
+    for step in range(24):
+        (part,) = make(step).parts
+        assert part.visit_B is not None
+        request = MaskRequest(
+            part.tokens_BL, part.maskable_BL, part.counts_B, part.largest, part.noise.order_BL, visit_B=part.visit_B
+        )
+        masks = STRATEGIES["disjoint"].draw(request)
+        for row, sentence in enumerate(make.order.indices(step // 2).tolist()):
+            seen.setdefault(sentence, []).append(masks.positions_BK[row][masks.valid_BK[row]].tolist())
+            maskable[sentence] = set(part.maskable_BL[row].nonzero().flatten().tolist())
+    assert len(seen) == 60
+    for sentence, visits in seen.items():
+        n, counts = len(maskable[sentence]), [len(mask) for mask in visits[:7]]
+        assert len(set(counts)) == 1, "K is rounded alike until all had its turn"
+        assert len({position for mask in visits[:7] for position in mask}) == min(n, 7 * counts[0])
+
+
+def test_the_mask_rate_follows_its_course(
+    make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
+) -> None:
+    config = small_config("method.bert.mask_rate=0.1", "method.bert.mask_rate_end=0.5", "pretrain.batch_size=60")
+    manifest = make_corpus(config)
+    for fixed in (False, True):
+        make = maker(config, manifest, artifacts, World(), fixed, "bert")
+        for step, rate in ((0, 0.1), (5, 0.3), (9, 0.46)):
+            (part,) = make(step).parts
+            expected = rate * part.maskable_BL.sum(dim=1)
+            free = expected >= 1  # at least one position is masked
+            assert ((part.counts_B - expected).abs() < 1)[free].all()
+            assert part.counts_B.max() <= part.largest
+        assert not fixed or part.largest == largest_count(manifest.block_length, 0.5)
 
 
 def test_batches_are_made_ahead_in_order() -> None:

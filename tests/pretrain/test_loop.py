@@ -90,6 +90,20 @@ def test_resume_is_bit_identical(
         assert torch.equal(tensor, resumed[name]), name
 
 
+def test_a_proposal_that_is_never_drawn_from_leaves_bert_bit_for_bit(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts
+) -> None:
+    """p = 1 throughout: MAP-Net learns beside, with embeddings of its own; the encoder is `bert`'s to the bit."""
+    never = ("method.mapnet.explore_end=1.0", 'method.mapnet.proposal_embeddings="own"', "encoder.dropout=0.1")
+    config = small_config(*never)
+    make_corpus(config)
+    bert, joint = weights(train(config, artifacts, "bert")), weights(train(config, artifacts, "mapnet"))
+    for name, tensor in bert.items():
+        assert torch.equal(tensor, joint[name]), name
+    start = weights(train(small_config(*never, "pretrain.steps=1"), artifacts, "mapnet"))
+    assert any(not torch.equal(joint[name], start[name]) for name in joint.keys() - bert.keys()), "MAP-Net did learn"
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.methods import build_model
 from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.step import JointLosses, StepPlan, add_up, algorithm_1, plan_step
 from mapnet_cli.training.optim import build_adamw, gradient_norm
@@ -30,10 +32,15 @@ def tokens() -> torch.Tensor:
 
 
 def gradients(
-    method: Method, explore: bool, micro_batch: int = 6, seed: int = 1
+    method: Method, explore: bool, micro_batch: int = 6, seed: int = 1, even: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal if method.objective != "none" else None)
+    config = CONFIG.model_copy(update={"method": {"it": method}})
+    model = build_model(config, "it", VOCAB)
+    assert isinstance(model, PretrainingModel)
     model.reset(seed)
+    if even:
+        assert isinstance(model.proposal, MapNet)
+        torch.nn.init.zeros_(model.proposal.score.weight)
     noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
     learns = method.objective != "none" and (method.learn_on_uniform_steps or not explore)
     plan = StepPlan(seed, 3, explore, learns, proposes=False, reuses=False, mask_rate=method.mask_rate)
@@ -87,6 +94,49 @@ def test_weights_are_exactly_one_on_uniform_steps_and_clipped_elsewhere() -> Non
     ratio = proposed["objective"].item() * proposed["masked"].item() / proposed["loss"].item()
     assert 0.8 - 1e-6 <= ratio <= 1.2 + 1e-6
     assert proposed["weighted"].item() == proposed["masked"].item()
+
+
+@pytest.mark.parametrize("estimator", ["sequence-ratio", "ordered-ratio", "position-ratio", "self-normalised"])
+def test_a_uniform_proposal_weighs_one_and_masks_as_uniform(estimator: str) -> None:
+    """MAP-Net whose scores are all 0: the same masks from the same noise, weights of 1, `bert`'s gradients."""
+    method = MAPNET.model_copy(update={"estimator": estimator, "proposal_embeddings": "detached"})
+    bert, bert_sums = gradients(CONFIG.method["bert"], explore=True)
+    found, sums = gradients(method, explore=False, even=True)
+    assert sums["weight"].item() == pytest.approx(sums["weighted"].item(), rel=1e-6)
+    assert sums["clipped"] == 0
+    assert sums["loss"] == bert_sums["loss"]
+    for name, gradient in bert.items():
+        assert torch.allclose(found[name], gradient, rtol=1e-5, atol=1e-8), name
+
+
+@pytest.mark.parametrize("embeddings", ["detached", "own"])
+def test_embeddings_that_are_not_shared_keep_map_nets_gradient_out(embeddings: str) -> None:
+    joint, _ = gradients(MAPNET.model_copy(update={"proposal_embeddings": embeddings}), explore=True)
+    without, _ = gradients(CONFIG.method["bert"], explore=True)
+    for name, gradient in without.items():
+        assert torch.equal(joint[name], gradient), name
+    assert ("proposal.tokens.weight" in joint) is (embeddings == "own")
+
+
+@pytest.mark.parametrize("signal", ["one-minus-p", "logit-gradient"])
+def test_signals_are_what_their_names_say(signal: str) -> None:
+    model = PretrainingModel(CONFIG.encoder, VOCAB, None).eval()
+    model.reset(1)
+    tokens_BL, positions_BK = tokens(), torch.tensor([[1, 4, 7]]).expand(6, -1)
+    targets_BK = tokens_BL.gather(1, positions_BK)
+    loss_BK, signal_BK = model.token_losses(tokens_BL, None, positions_BK, targets_BK, None, signal)
+    if signal == "one-minus-p":
+        expected_BK = 1 - torch.exp(-loss_BK)
+    else:  # the gradient at what the decoder reads, by autograd
+        hidden_NH = model.hidden_at(tokens_BL, None, positions_BK, None)
+        read_NH = model.head.norm(torch.nn.functional.gelu(model.head.dense(hidden_NH))).detach().requires_grad_()
+        bias_V = torch.nn.functional.pad(model.head.bias, (0, model.head.padding), value=-1e4)
+        logits_NV = torch.nn.functional.linear(read_NH, model.encoder.tokens.weight, bias_V)
+        torch.nn.functional.cross_entropy(logits_NV, targets_BK.flatten(), reduction="sum").backward()
+        assert read_NH.grad is not None
+        expected_BK = read_NH.grad.norm(dim=1).view_as(targets_BK)
+    assert torch.allclose(signal_BK, expected_BK, rtol=1e-4, atol=1e-6)
+    assert not signal_BK.requires_grad
 
 
 def test_map_net_can_rest_on_uniform_steps() -> None:

@@ -104,6 +104,10 @@ def test_without_the_optimiser_second_moments_are_estimated(trained: Artifacts) 
         (("--checkpoint", "bret"), "no method 'bret'"),
         (("--checkpoint", "bert", "--step", "5"), "--step: 5"),
         (("--checkpoint", "bert", "--strategies", "spced"), "did you mean 'spaced'"),
+        (
+            ("--set", 'methods=["bert","electra"]', "--checkpoint", "bert", "--strategies", "electra"),
+            "isn't trained on masked tokens' losses",
+        ),
         (("--checkpoint", "bert", "--masks", "5"), "multiple of --visits"),
         (("--checkpoint", "bert", "--sentences", "3"), "--sentences"),
         (("--checkpoint", "bert", "--sentences", "13"), "has 12"),
