@@ -7,6 +7,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.health import complaints
 from mapnet_cli.records import Checkpoint
 from mapnet_cli.render import Cell, Table, plain
+from mapnet_cli.report.compare import interval
 from mapnet_cli.report.gather import Results
 from mapnet_cli.report.wording import label
 
@@ -48,8 +49,13 @@ def alarms(config: Config, row: Checkpoint) -> list[str]:
 
 def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> Table:
     rows = []
+    first = config.methods[0] if config.methods else ""
+    reference = label(first) if first else "first method"
     for method, checkpoints in last.items():
-        cells = [_spread([c.validation.get(name) for c in checkpoints], "{:.3f}") for name in LOSSES]
+        cells = []
+        for name in LOSSES:
+            cells.append(_spread([c.validation.get(name) for c in checkpoints], "{:.3f}"))
+            cells.append(_difference(name, checkpoints, last[first]) if method != first else plain(None))
         cells += [_spread([c.validation.get(name) for c in checkpoints], "{:.1%}") for name in ACCURACIES]
         rows.append((Cell(label(method), method), *cells))
     notes = (
@@ -58,9 +64,11 @@ def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
         "a method's masks do to the prior over tokens.",
         "Accuracy: share of masked tokens (uniform masks) whose most probable guess is right. Decile 1: the most "
         "frequent tokens, which together are a tenth of the text; decile 10: the rarest.",
-        "± is the standard deviation over pretraining seeds.",
+        f"± is the standard deviation over pretraining seeds. Minus {reference}: the mean difference between trainings of "
+        "the same seed, with Student's 95 % interval where there are several; below 0 is better.",
     )
-    columns = ("Model", *LOSSES.values(), *ACCURACIES.values())
+    losses = (column for name in LOSSES.values() for column in (name, f"{name} minus {reference}"))
+    columns = ("Model", *losses, *ACCURACIES.values())
     return Table("heldout", "Held-out text", columns, tuple(rows), notes, signed)
 
 
@@ -74,6 +82,18 @@ def _health(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
             said += dict.fromkeys(text for c in checkpoints for text in alarms(config, c))
     notes = ("Between the last two lines of the training log. Entropies in nats.", *said)
     return Table("health", "Health of the proposals", ("Model", *HEALTH.values()), tuple(rows), notes, signed)
+
+
+def _difference(name: str, ours: list[Checkpoint], theirs: list[Checkpoint]) -> Cell:
+    """Returns ours minus theirs, paired by pretraining seed."""
+    reference = {c.pretrain_seed: c.validation.get(name) for c in theirs}
+    pairs = [(c.validation.get(name), reference.get(c.pretrain_seed)) for c in ours]
+    values = [a - b for a, b in pairs if a is not None and b is not None]
+    if not values:
+        return plain(None)
+    mean, (low, high) = statistics.fmean(values), interval(values)
+    within = "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
+    return Cell(f"{mean:+.3f}{within}", {"mean": mean, "low": low, "high": high, "n": len(values)})
 
 
 def _spread(values: Sequence[float | None], form: str) -> Cell:

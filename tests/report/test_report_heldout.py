@@ -19,6 +19,20 @@ def test_figures_are_of_the_last_milestone_and_spread_over_seeds(tmp_path: Path)
     assert row["decile 3"].data is None
 
 
+def test_losses_are_compared_with_the_first_method_seed_by_seed(tmp_path: Path) -> None:
+    """Differences 0.5, 0.7 of the two seeds that both have: 0.6 and Student's interval of two values."""
+    records = Records(tmp_path, config(recipe="demo", pretrain_seeds=(1, 2, 3)))
+    for seed, bert, mapnet in ((1, 5.0, 5.5), (2, 6.0, 6.7), (3, 7.0, None)):
+        records.checkpoint("bert", seed, 10, validation={"validation_loss": bert})
+        if mapnet is not None:
+            records.checkpoint("mapnet", seed, 10, validation={"validation_loss": mapnet})
+    table = build(records.config, records.artifacts).held_out[0]
+    bert_row, mapnet_row = table.rows
+    assert table.columns[2] == "Loss, uniform masks minus BERT"
+    assert bert_row[2].data is None
+    assert mapnet_row[2].text == "+0.600 [-0.671, +1.871]"  # 0.6 +- 12.706 * 0.1414 / sqrt 2
+
+
 def test_a_collapsed_and_saturated_proposal_is_announced_with_what_cures_it(tmp_path: Path) -> None:
     records = Records(tmp_path, config(recipe="demo"))
     records.checkpoint("bert", 1, 10, health={})
