@@ -64,8 +64,8 @@ def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
         "a method's masks do to the prior over tokens.",
         "Accuracy: share of masked tokens (uniform masks) whose most probable guess is right. Decile 1: the most "
         "frequent tokens, which together are a tenth of the text; decile 10: the rarest.",
-        f"± is the standard deviation over pretraining seeds. Minus {reference}: the mean difference between trainings of "
-        "the same seed, with Student's 95 % interval where there are several; below 0 is better.",
+        f"± is the standard deviation over pretraining seeds. Minus {reference}: the mean difference between trainings "
+        "of the same seed, with Student's 95 % interval where there are several; below 0 is better.",
     )
     losses = (column for name in LOSSES.values() for column in (name, f"{name} minus {reference}"))
     columns = ("Model", *losses, *ACCURACIES.values())
