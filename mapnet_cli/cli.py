@@ -175,7 +175,7 @@ def variance(
     strategies: Annotated[
         str,
         typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss, oracle-gradient."),
-    ] = "uniform,spaced,disjoint,oracle-gradient",
+    ] = "uniform,spaced,disjoint",
     sentences: Annotated[int, typer.Option(help="Held-out sentences.")] = 64,
     masks: Annotated[int, typer.Option(help="Masks a sentence and strategy; a multiple of --visits.")] = 24,
     visits: Annotated[int, typer.Option(help="Successive visits of a sentence whose mean is looked at.")] = 6,

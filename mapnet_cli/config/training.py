@@ -39,6 +39,10 @@ class Transformer(Section):
         return Transformer(**self.model_dump() | sizes)
 
 
+PROPOSING = ("mapnet", "table", "frequency")
+"""Strategies that draw from a proposal."""
+
+
 class Proposal(Transformer):
     hidden: Count = 384
     heads: Count = 6
@@ -107,6 +111,11 @@ class Method(Section):
         if self.replace_mask + self.replace_random > 1 + 1e-9:
             raise ValueError("replace_mask + replace_random can't exceed 1")
         return self
+
+    @property
+    def draws_from_proposal(self) -> bool:
+        """Its masks are drawn from a proposal, but for exploration steps."""
+        return self.strategy in PROPOSING
 
     @property
     def has_network(self) -> bool:

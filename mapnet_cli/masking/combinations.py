@@ -11,6 +11,11 @@ from mapnet_cli.masking.strategies import STRATEGIES
 
 ORDERED = ("sequence-ratio", "ordered-ratio")
 """Estimators of draws that follow one another."""
+CLIPPED = (*ORDERED, "position-ratio")
+MAPNETS = (
+    "proposal_embeddings", "proposal_peak_lr", "proposal_clip_norm", "proposal_precision", "loss_weight",
+    "loss_weight_on",
+)  # fmt: skip
 
 
 def check_method(name: str, method: Method, visits: int = 1) -> None:
@@ -45,9 +50,12 @@ def _check_proposal(name: str, method: Method) -> None:
         _refuse(name, method, ("table_memory",), "is for strategy 'table'")
     if not proposal:
         _refuse(name, method, ("sampler", "uniform_mix"), f"needs a proposal; strategy {method.strategy!r} has none")
+    if not proposal:
+        _refuse(name, method, ("explore_start", "explore_end"), f"needs a proposal; {method.strategy!r} never explores")
+    if proposal not in ("network", "table"):
+        _refuse(name, method, ("learn_on_uniform_steps",), f"is for what learns; strategy {method.strategy!r} doesn't")
     if proposal != "network":
-        keys = ("proposal_embeddings", "proposal_peak_lr", "proposal_clip_norm")
-        _refuse(name, method, keys, f"is about MAP-Net, which strategy {method.strategy!r} doesn't use")
+        _refuse(name, method, MAPNETS, f"is about MAP-Net, which strategy {method.strategy!r} doesn't use")
 
 
 def _check_weights(name: str, method: Method) -> None:
@@ -62,6 +70,8 @@ def _check_weights(name: str, method: Method) -> None:
             f"{key}: 'horvitz-thompson' needs inclusion probabilities, which only sampler 'systematic' knows; "
             f"set method.{name}.sampler"
         )
+    if method.estimator not in CLIPPED:
+        _refuse(name, method, ("ratio_clip",), f"is for estimators that clip: {', '.join(CLIPPED)}")
     if method.estimator in ORDERED and method.sampler != "gumbel":
         raise UsageError(
             f"{key}: {method.estimator!r} weighs draws that follow one another, which those of sampler "
@@ -70,6 +80,11 @@ def _check_weights(name: str, method: Method) -> None:
 
 
 def _check_rhythm(name: str, method: Method, visits: int) -> None:
+    if STRATEGIES[method.strategy].successive and method.mask_rate_end not in (0.0, method.mask_rate):
+        raise UsageError(
+            f"method.{name}.mask_rate_end: strategy {method.strategy!r} shares out a sentence's positions among visits "
+            f"of one mask rate; leave it at 0"
+        )
     cuts = [key for key in ("learn_every", "propose_every") if getattr(method, key) > 1]
     if cuts and STRATEGIES[method.strategy].proposal != "network":
         raise UsageError(f"method.{name}.{cuts[0]} is about MAP-Net, which strategy {method.strategy!r} doesn't use")

@@ -20,15 +20,18 @@ class Drawn:
     valid_BK: Tensor
     n_B: Tensor
     log_pi_BK: Tensor | None = None
-    """Log inclusion probabilities, from a sampler that knows them."""
+    """Log inclusion probabilities in float64, from a sampler that knows them."""
+    log_rest_B: Tensor | None = None
+    """Log-probability of all that wasn't drawn."""
 
     @staticmethod
     def of(masks: Masks, n_B: Tensor) -> "Drawn":
         """Masks from no proposal are uniform."""
-        log_q_BK = masks.log_q_BK
+        log_q_BK, log_rest_B = masks.log_q_BK, masks.log_rest_B
         if log_q_BK is None:
             log_q_BK = -torch.log(n_B.clamp(min=1).float())[:, None].expand_as(masks.positions_BK)
-        return Drawn(log_q_BK, masks.valid_BK, n_B, masks.log_pi_BK)
+            log_rest_B = torch.log((n_B - masks.valid_BK.sum(dim=1)).double() / n_B.clamp(min=1))
+        return Drawn(log_q_BK, masks.valid_BK, n_B, masks.log_pi_BK, log_rest_B)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def horvitz_thompson(drawn: Drawn, clip: float) -> Weights:
     Horvitz and Thompson 1952. That a position's loss depends on what else is masked is another matter.
     """
     assert drawn.log_pi_BK is not None
-    return Weights(torch.exp(_log_position_ratio(drawn)), torch.zeros_like(drawn.valid_BK))
+    return Weights(torch.exp(_log_position_ratio(drawn)).float(), torch.zeros_like(drawn.valid_BK))
 
 
 def self_normalised(drawn: Drawn, clip: float) -> Weights:
@@ -79,7 +82,7 @@ def self_normalised(drawn: Drawn, clip: float) -> Weights:
     log_w_BK = _log_position_ratio(drawn).masked_fill(~drawn.valid_BK, -torch.inf)
     counts_B1 = drawn.valid_BK.sum(dim=1, keepdim=True)
     share_BK = torch.softmax(log_w_BK.masked_fill(counts_B1 == 0, 0.0), dim=1)
-    return Weights(share_BK * counts_B1, torch.zeros_like(drawn.valid_BK))
+    return Weights((share_BK * counts_B1).float(), torch.zeros_like(drawn.valid_BK))
 
 
 def log_sequence_ratio(drawn: Drawn) -> Tensor:
@@ -89,27 +92,31 @@ def log_sequence_ratio(drawn: Drawn) -> Tensor:
 
 
 def log_ordered_ratio(drawn: Drawn) -> Tensor:
-    """Returns the log of prod_k [1 / (n - k + 1)] / [q_k / (1 - q_1 - ... - q_(k-1))], [B]."""
-    q_BK = torch.where(drawn.valid_BK, drawn.log_q_BK.double().exp(), 0.0)
-    left_BK = (1 - (q_BK.cumsum(dim=1) - q_BK)).clamp(min=torch.finfo(torch.float64).eps)
-    draw_K = torch.arange(q_BK.shape[1], device=q_BK.device)
+    """Returns the log of prod_k [1 / (n - k + 1)] / [q_k / (q_k + ... + q_K + the rest)], [B]."""
+    assert drawn.log_rest_B is not None
+    log_q_BK = drawn.log_q_BK.double().masked_fill(~drawn.valid_BK, -torch.inf)
+    # what is left before each draw: itself, the later ones, and what is never drawn
+    behind_BK = torch.cat([log_q_BK, drawn.log_rest_B.double()[:, None]], dim=1).flip(1)
+    left_BK = torch.logcumsumexp(behind_BK, dim=1).flip(1)[:, :-1]
+    draw_K = torch.arange(log_q_BK.shape[1], device=log_q_BK.device)
     places_BK = (drawn.n_B[:, None] - draw_K).clamp(min=1)
-    log_terms_BK = left_BK.log() - drawn.log_q_BK.double() - places_BK.double().log()
+    log_terms_BK = left_BK - log_q_BK - places_BK.double().log()
     return torch.where(drawn.valid_BK, log_terms_BK, 0.0).sum(dim=1).float()
 
 
 def _log_position_ratio(drawn: Drawn) -> Tensor:
-    log_share_BK = drawn.log_q_BK
+    """Returns log 1/(n q), or log K/(n pi) where pi is known, [B, K] in float64."""
+    log_share_BK = drawn.log_q_BK.double()
     if drawn.log_pi_BK is not None:
         counts_B1 = drawn.valid_BK.sum(dim=1, keepdim=True).clamp(min=1)
-        log_share_BK = drawn.log_pi_BK - counts_B1.float().log()
-    log_ratio_BK = -log_share_BK - torch.log(drawn.n_B.clamp(min=1).float())[:, None]
+        log_share_BK = drawn.log_pi_BK.double() - counts_B1.double().log()
+    log_ratio_BK = -log_share_BK - torch.log(drawn.n_B.clamp(min=1).double())[:, None]
     return torch.where(drawn.valid_BK, log_ratio_BK, 0.0)
 
 
 def _clipped(log_ratio_BK: Tensor, clip: float, drawn: Drawn) -> Weights:
     low, high = max(1 - clip, 0.0), 1 + clip
-    ratio_BK = torch.exp(log_ratio_BK).expand_as(drawn.valid_BK)
+    ratio_BK = torch.exp(log_ratio_BK).float().expand_as(drawn.valid_BK)
     return Weights(ratio_BK.clamp(low, high), ((ratio_BK < low) | (ratio_BK > high)) & drawn.valid_BK)
 
 

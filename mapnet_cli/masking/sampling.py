@@ -15,6 +15,8 @@ from torch import Tensor
 
 from mapnet_cli.vocabulary import FIRST_ORDINARY, MASK
 
+BELOW_ONE = 1 - 2.0**-24
+
 
 @dataclass(frozen=True)
 class MaskNoise:
@@ -28,7 +30,8 @@ class MaskNoise:
     @staticmethod
     def draw(generator: torch.Generator, batch: int, length: int) -> "MaskNoise":
         def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator, dtype=torch.float64).float()
+            # the nearest float32 of a draw just below 1 would be 1
+            return torch.rand(*shape, generator=generator, dtype=torch.float64).float().clamp(max=BELOW_ONE)
 
         return MaskNoise(uniform(batch), *(uniform(batch, length) for _ in range(3)))
 
@@ -46,7 +49,9 @@ class Masks:
     log_q_BK: Tensor | None = None
     """Log-probability of each in the distribution that it was drawn from, where there is one."""
     log_pi_BK: Tensor | None = None
-    """Log-probability that a mask of this sentence contains it, where the sampler knows it."""
+    """Log-probability that a mask of this sentence contains it, in float64, where the sampler knows it."""
+    log_rest_B: Tensor | None = None
+    """Log-probability of what wasn't drawn, for draws one after the other from a distribution."""
 
 
 def maskable_positions(tokens_BL: Tensor) -> Tensor:
@@ -103,6 +108,15 @@ def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Ten
     return Masks(positions_BK, valid_BK, log_q_BL.gather(1, positions_BK))
 
 
+def log_undrawn(log_q_BL: Tensor, masks: Masks) -> Tensor:
+    """Returns the log of what q leaves to the positions that weren't drawn [B]; -inf if all were.
+
+    Not as 1 minus the others' sum, which cancels where q is nearly all at one position.
+    """
+    drawn_BL = torch.zeros_like(log_q_BL).scatter_add(1, masks.positions_BK, masks.valid_BK.to(log_q_BL.dtype)) > 0
+    return torch.logsumexp(log_q_BL.masked_fill(drawn_BL, -torch.inf).double(), dim=1)
+
+
 def inclusion_probabilities(log_q_BL: Tensor, maskable_BL: Tensor, counts_B: Tensor, uniform_mix: float) -> Tensor:
     """Returns pi [B, L] in float64: alpha K/n + (1 - alpha) min(1, c q), with c so that a row sums to K.
 
@@ -140,7 +154,7 @@ def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, largest: int, 
     places_BK = torch.searchsorted(ends_BL, marks_BK, right=True).clamp(max=pi_BL.shape[1] - 1)
     positions_BK = order_BL.gather(1, places_BK)
     valid_BK = draw_K < counts_B[:, None]
-    log_pi_BK = pi_BL.gather(1, positions_BK).log().float()
+    log_pi_BK = pi_BL.gather(1, positions_BK).log()
     return Masks(positions_BK, valid_BK, log_q_BL.gather(1, positions_BK), log_pi_BK)
 
 

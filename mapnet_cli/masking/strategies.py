@@ -5,7 +5,7 @@ To add one, see docs/extend.md. Shapes: B sequences, L positions, K masked posit
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -49,7 +49,8 @@ def proposed(request: MaskRequest) -> Masks:
     log_q_BL, counts_B, mix = request.log_q_BL, request.counts_B, request.uniform_mix
     if request.sampler == "gumbel":
         log_q_BL = sampling.mixed_with_uniform(log_q_BL, request.maskable_BL, mix)
-        return gumbel_top_k(log_q_BL, counts_B, request.largest, request.noise_BL)
+        masks = gumbel_top_k(log_q_BL, counts_B, request.largest, request.noise_BL)
+        return replace(masks, log_rest_B=sampling.log_undrawn(log_q_BL, masks))
     pi_BL = sampling.inclusion_probabilities(log_q_BL, request.maskable_BL, counts_B, mix)
     return sampling.systematic(pi_BL, log_q_BL, counts_B, request.largest, request.noise_BL)
 

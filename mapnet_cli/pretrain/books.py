@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +21,7 @@ from mapnet_cli.pretrain.figure2 import figure2_masks
 from mapnet_cli.pretrain.run import Run, Write, milestone, resume_point
 from mapnet_cli.pretrain.step import StepPlan
 from mapnet_cli.pretrain.telemetry import Telemetry
-from mapnet_cli.pretrain.token_groups import token_groups
+from mapnet_cli.pretrain.token_groups import TokenGroups, token_groups
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training import accounting
@@ -36,9 +37,6 @@ class Books:
         self.report = report
         self.last = last
         self.held_out = Sequences([run.artifacts.path(name) for name in run.manifest.validation])
-        tokenizer = run.artifacts.path(run.manifest.tokenizer)
-        train = Sequences([run.artifacts.path(name) for name in run.manifest.train])
-        self._groups = token_groups(tokenizer, train, run.manifest.vocab_size)
         self.milestones = set(run.config.pretrain.milestone_steps())
         self._save_due = False
         self._note = ""
@@ -103,7 +101,7 @@ class Books:
         seconds = time.monotonic() - self._started
         run.seconds += seconds
         facts = {"lr": lr, "peak_memory_mb": round(accounting.peak_memory_mb(run.device)), "flops": run.flops}
-        if run.method.objective != "none":
+        if run.method.draws_from_proposal:
             facts["p"] = exploration_probability(run.method, run.step, run.config.pretrain.steps)
         row = self._telemetry.line(totals, run.step, seconds, facts)
         if self._telemetry.bad_step is not None:
@@ -116,6 +114,12 @@ class Books:
         left = row["step_seconds"] * (self.last - run.step)
         rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
         self._note = f"loss {row['loss']:.3f}, {rate}, {_span(left)} left"
+
+    @cached_property
+    def _groups(self) -> TokenGroups:
+        manifest, path = self.run.manifest, self.run.artifacts.path
+        train = Sequences([path(name) for name in manifest.train])
+        return token_groups(path(manifest.tokenizer), train, manifest.vocab_size)
 
     def _validate(self) -> dict[str, float]:
         run, pretrain = self.run, self.run.config.pretrain

@@ -45,14 +45,15 @@ def figure2_masks(
         assert isinstance(model, PretrainingModel)
         attend_BL = attention_mask(tokens_BL, PAD)
         attend_BL = None if attend_BL is None else attend_BL.to(device)
-        log_q_BL = model.propose(tokens_BL.to(device), attend_BL, maskable_BL.to(device)).cpu()
+        own_BL = model.propose(tokens_BL.to(device), attend_BL, maskable_BL.to(device)).cpu()
+        log_q_BL = sampling.mixed_with_uniform(own_BL, maskable_BL, method.uniform_mix)
     else:
-        log_q_BL = sampling.uniform_log_q(maskable_BL)
+        own_BL = log_q_BL = sampling.uniform_log_q(maskable_BL)
     noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
     starts_V = None
     if STRATEGIES[method.strategy].reads_words:
         starts_V = word_starts(tokenizer, model.encoder.vocab_size)
-    masks = draw_masks(method, tokens_BL, noise, log_q_BL if proposes else None, word_starts_V=starts_V)
+    masks = draw_masks(method, tokens_BL, noise, own_BL if proposes else None, word_starts_V=starts_V)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())

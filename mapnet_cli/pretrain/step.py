@@ -179,7 +179,8 @@ class JointLosses(nn.Module):
         if plan.learns and isinstance(self.model.proposal, TokenTable):
             self.model.proposal.observe(targets_BK, signal_BK, masks.valid_BK)
         if proposed_BL is not None:
-            logged |= _proposal_health(proposed_BL, part.maskable_BL)
+            drawn_from_BL = sampling.mixed_with_uniform(proposed_BL, part.maskable_BL, method.uniform_mix)
+            logged |= _proposal_health(drawn_from_BL, part.maskable_BL)
         if not plan.explore and method.estimator != "none":
             logged |= _weight_health(weights, masks.valid_BK)
         # DDP averages the processes' gradients; each has its share of one sum

@@ -1,17 +1,22 @@
-"""Kinds of tokens whose held-out accuracy is told apart: by frequency, and function against content words."""
+"""Kinds of tokens whose held-out accuracy is told apart: by frequency, and function against content words.
+
+Shapes: B sequences, L positions, V vocabulary.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mapnet_cli.methods import token_counts
+from mapnet_cli.methods import token_counts, word_starts
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.vocabulary import FIRST_ORDINARY
 
 DECILES = 10
+FUNCTION, CONTENT, OTHER = range(3)
 CLOSED_CLASSES = """
 a an the this that these those some any no every each either neither both all such another other
 i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers
@@ -32,8 +37,10 @@ class TokenGroups:
 
     decile_V: Tensor
     """0 for the most frequent tokens that together are a tenth of the text, ..., 9 for the rarest tenth."""
-    function_V: Tensor
-    """True for tokens that are a function word as they stand."""
+    begins_V: Tensor
+    """True for tokens that begin a word."""
+    kind_V: Tensor
+    """FUNCTION or CONTENT, if the token is a whole word; OTHER if it has other characters than letters."""
 
 
 def token_groups(tokenizer: Path, train: Sequences, vocab_size: int) -> TokenGroups:
@@ -47,6 +54,14 @@ def token_groups(tokenizer: Path, train: Sequences, vocab_size: int) -> TokenGro
     decile_V = torch.empty(vocab_size, dtype=torch.long)
     decile_V[order_V] = (DECILES * middle_V).long().clamp(max=DECILES - 1)
     pieces, closed = bpe.load(tokenizer), frozenset(CLOSED_CLASSES.split())
-    words = [bpe.word_part(pieces, token) for token in range(vocab_size)]
-    function = [begins and text.lower() in closed for text, begins in words]
-    return TokenGroups(decile_V, torch.tensor(function))
+    texts = [bpe.word_part(pieces, token)[0].lower() for token in range(vocab_size)]
+    kinds = [FUNCTION if text in closed else CONTENT if text.isalpha() else OTHER for text in texts]
+    return TokenGroups(decile_V, word_starts(tokenizer, vocab_size), torch.tensor(kinds))
+
+
+def word_kinds(groups: TokenGroups, tokens_BL: Tensor) -> Tensor:
+    """Returns the kind of each position [B, L]: parts of longer words, punctuation and specials are OTHER."""
+    ordinary_BL = tokens_BL >= FIRST_ORDINARY
+    begins_BL = groups.begins_V[tokens_BL]
+    goes_on_BL = F.pad((ordinary_BL & ~begins_BL)[:, 1:], (0, 1))
+    return torch.where(ordinary_BL & begins_BL & ~goes_on_BL, groups.kind_V[tokens_BL], OTHER)

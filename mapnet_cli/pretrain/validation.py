@@ -21,7 +21,7 @@ from mapnet_cli.methods import draw_masks
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.transformer import Encoder, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.pretrain.token_groups import DECILES, TokenGroups
+from mapnet_cli.pretrain.token_groups import DECILES, TokenGroups, word_kinds
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import autocast
@@ -52,20 +52,20 @@ def validate(
     """Returns nats a masked token: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`.
 
     And shares of masked tokens whose most probable guess is right: accuracy, accuracy_function and
-    accuracy_content (words), accuracy_decile_1 (the most frequent tokens) to _10, kinds without a
-    masked token left out. Every process takes its share of the sequences; all get the same figures.
+    accuracy_content (words of one token), accuracy_decile_1 (the most frequent tokens) to _10, kinds
+    without a masked token left out. Every process takes its share of the sequences; all get the same figures.
     """
     model.eval()
     found: dict[str, float] = {}
     for strategy, name in NAMES.items():
-        folds: list[list[tuple[Tensor, Tensor]]] = [[], []]
+        folds: list[list[Targets]] = [[], []]
         for start in range(0, min(count, len(sequences)), BATCH):
             numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[world.rank :: world.size]
             if len(numbers):
-                hidden_NH, targets_N, number_N = _hidden(model, strategy, start, numbers, sequences, device, precision)
+                fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences)
+                found_N, number_N = _targets(model, fixed, numbers, groups, device, precision)
                 for fold in (0, 1):
-                    places = (number_N % 2 == fold).nonzero().squeeze(1).to(device)
-                    folds[fold].append((hidden_NH[places], targets_N[places]))
+                    folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
         with autocast(device, precision):
             measure = _Measure(model, world, device)
             zero_V = torch.zeros(model.encoder.tokens.num_embeddings, device=device)
@@ -113,17 +113,27 @@ def fixed_masks(
     return FixedMasks(tokens_BL, corrupted_BL, masks, slots_N, noise)
 
 
-def _hidden(
+@dataclass(frozen=True)
+class Targets:
+    """Masked positions of held-out sequences: the encoder's vectors, the tokens there, the kinds of word."""
+
+    hidden_NH: Tensor
+    token_N: Tensor
+    kind_N: Tensor
+
+    def at(self, places: Tensor) -> "Targets":
+        return Targets(self.hidden_NH[places], self.token_N[places], self.kind_N[places])
+
+
+def _targets(
     model: PretrainingModel,
-    strategy: str,
-    start: int,
+    fixed: FixedMasks,
     numbers: Tensor,
-    sequences: Sequences,
+    groups: TokenGroups,
     device: torch.device,
     precision: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the encoder's vectors [N, H] at the fixed masks of sequences, the tokens there, and whose they are."""
-    fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences)
+) -> tuple[Targets, Tensor]:
+    """Returns what stands at the fixed masks of sequences of these numbers, and whose each is, [N]."""
     attend_BL = attention_mask(fixed.tokens_BL, PAD)
     positions_BK, slots_N = fixed.masks.positions_BK, fixed.slots_N
     with autocast(device, precision):
@@ -133,8 +143,11 @@ def _hidden(
             positions_BK.to(device),
             slots_N.to(device),
         )
-    targets_N = fixed.tokens_BL.gather(1, positions_BK).flatten()[slots_N].to(device)
-    return hidden_NH, targets_N, numbers[slots_N // positions_BK.shape[1]]
+    token_N, kind_N = (
+        of_BL.gather(1, positions_BK).flatten()[slots_N].to(device)
+        for of_BL in (fixed.tokens_BL, word_kinds(groups, fixed.tokens_BL))
+    )
+    return Targets(hidden_NH, token_N, kind_N), numbers[slots_N // positions_BK.shape[1]]
 
 
 class _Measure:
@@ -145,33 +158,32 @@ class _Measure:
         self.world = world
         self.device = device
 
-    def loss(self, fold: list[tuple[Tensor, Tensor]], bias_V: Tensor) -> tuple[float, float]:
+    def loss(self, fold: list[Targets], bias_V: Tensor) -> tuple[float, float]:
         """Returns (the sum of the positions' losses, their number)."""
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for logits_NV, targets_N in self._logits(fold, bias_V):
-            sums[0] += F.cross_entropy(logits_NV, targets_N, reduction="sum")
-            sums[1] += len(targets_N)
+        for logits_NV, targets in self._logits(fold, bias_V):
+            sums[0] += F.cross_entropy(logits_NV, targets.token_N, reduction="sum")
+            sums[1] += len(targets.token_N)
         loss, count = self.world.sum_(sums).tolist()
         return loss, count
 
-    def accuracies(self, fold: list[tuple[Tensor, Tensor]], groups: TokenGroups) -> dict[str, float]:
+    def accuracies(self, fold: list[Targets], groups: TokenGroups) -> dict[str, float]:
         """Returns the share of right guesses among all targets and among those of each kind."""
-        decile_V, function_V = groups.decile_V.to(self.device), groups.function_V.to(self.device)
-        kinds = DECILES + 2  # the deciles, function words, content words
+        decile_V = groups.decile_V.to(self.device)
+        kinds = DECILES + 3  # the deciles, then FUNCTION, CONTENT and OTHER
         sums_2G = torch.zeros(2, kinds, dtype=torch.float64, device=self.device)
         zero_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
-        for logits_NV, targets_N in self._logits(fold, zero_V):
-            right_N = (logits_NV.argmax(dim=1) == targets_N).double()
-            word_N = torch.where(function_V[targets_N], DECILES, DECILES + 1)
-            for kind_N in (decile_V[targets_N], word_N):
+        for logits_NV, targets in self._logits(fold, zero_V):
+            right_N = (logits_NV.argmax(dim=1) == targets.token_N).double()
+            for kind_N in (decile_V[targets.token_N], DECILES + targets.kind_N):
                 sums_2G[0].index_add_(0, kind_N, right_N)
                 sums_2G[1].index_add_(0, kind_N, torch.ones_like(right_N))
         right, count = self.world.sum_(sums_2G).tolist()
         names = [*(f"accuracy_decile_{i + 1}" for i in range(DECILES)), "accuracy_function", "accuracy_content"]
-        found = {"accuracy": sum(right[DECILES:]) / max(sum(count[DECILES:]), 1)}
-        return found | {name: r / c for name, r, c in zip(names, right, count, strict=True) if c}
+        found = {"accuracy": sum(right[:DECILES]) / max(sum(count[:DECILES]), 1)}
+        return found | {name: r / c for name, r, c in zip(names, right, count, strict=False) if c}
 
-    def refit(self, fold: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def refit(self, fold: list[Targets]) -> Tensor:
         """Returns the change of the output bias [V] that fits a fold best, by iterative scaling.
 
         At the optimum every token's mean probability is its share of the targets. One is added to
@@ -179,8 +191,8 @@ class _Measure:
         """
         bias_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
         seen_V = torch.zeros_like(bias_V)
-        for _, targets_N in fold:
-            seen_V += torch.bincount(targets_N, minlength=len(bias_V))
+        for targets in fold:
+            seen_V += torch.bincount(targets.token_N, minlength=len(bias_V))
         self.world.sum_(seen_V)
         for _ in range(ROUNDS):
             predicted_V = torch.zeros_like(bias_V)
@@ -189,7 +201,8 @@ class _Measure:
             bias_V = bias_V + torch.log((seen_V + 1) / (self.world.sum_(predicted_V) + 1))
         return bias_V
 
-    def _logits(self, fold: list[tuple[Tensor, Tensor]], bias_V: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for hidden_NH, targets_N in fold:
-            for rows_NH, rows_N in zip(torch.split(hidden_NH, ROWS), torch.split(targets_N, ROWS), strict=True):
-                yield self.model.head(rows_NH, self.model.encoder.tokens.weight).float() + bias_V, rows_N
+    def _logits(self, fold: list[Targets], bias_V: Tensor) -> Iterator[tuple[Tensor, Targets]]:
+        for targets in fold:
+            for places in torch.split(torch.arange(len(targets.token_N), device=self.device), ROWS):
+                rows = targets.at(places)
+                yield self.model.head(rows.hidden_NH, self.model.encoder.tokens.weight).float() + bias_V, rows

@@ -21,7 +21,8 @@ def warm_up(losses: Losses, size: int, length: int) -> None:
     if STRATEGIES[method.strategy].proposal in ("network", "table"):
         plans.append(replace(rests, learns=True))
     sometimes = method.learn_every > 1 or method.propose_every > 1 or not method.learn_on_uniform_steps
-    if STRATEGIES[method.strategy].needs_proposal and sometimes:
+    kind = STRATEGIES[method.strategy].proposal
+    if kind == "frequency" or (kind and sometimes):
         plans.append(replace(rests, proposes=True))
     for padded in (False, True):
         batch = sample_batch(size, length, method.highest_rate, every_slot=True, padded=padded)

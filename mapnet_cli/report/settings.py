@@ -78,7 +78,7 @@ def methods_table(config: Config, notes: tuple[str, ...], signed: str) -> Table:
             method.estimator,
             method.objective,
             f"{number(method.loss_weight)} on {method.loss_weight_on}" if learned else None,
-            f"{method.explore_start:.0%} to {method.explore_end:.0%}" if method.strategy != "uniform" else None,
+            f"{method.explore_start:.0%} to {method.explore_end:.0%}" if method.draws_from_proposal else None,
         ]
         rows.append((Cell(label(name), name), *map(plain, values)))
     columns = (

@@ -45,11 +45,12 @@ def gradient_norm(
 
     The part `apart` is scaled by its own norm, and left out of the others', if `apart_clip_norm` is above 0.
     """
-    if apart is not None and apart_clip_norm > 0:
-        other = set(apart.parameters())
+    others = [] if apart is None else [p for p in apart.parameters() if p.grad is not None]
+    if others and apart_clip_norm > 0:
+        left_out = set(others)
         norms = [
-            _clipped_norm([p for p in model.parameters() if p not in other], clip_norm),
-            _clipped_norm(list(other), apart_clip_norm),
+            _clipped_norm([p for p in model.parameters() if p not in left_out], clip_norm),
+            _clipped_norm(others, apart_clip_norm),
         ]
         both: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         return both

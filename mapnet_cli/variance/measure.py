@@ -72,6 +72,7 @@ def sample(
 def compare(subject: Subject, samples: Samples, uniform: Samples) -> Measured:
     """Returns a strategy's row; `uniform` are the samples of uniform masks on the same sentences."""
     method = subject.method
+    ordered = bool(subject.log_q) and method.sampler == "gumbel"  # the ratio is about draws one after the other
     return Measured(
         name=subject.name,
         strategy=method.strategy,
@@ -80,7 +81,7 @@ def compare(subject: Subject, samples: Samples, uniform: Samples) -> Measured:
         mask_rate=method.mask_rate,
         proposal=subject.proposal,
         variances={norm: _variances(samples, uniform, norm) for norm in NORMS},
-        clipping=_clipping(samples.log_ratio_SM.double(), method.ratio_clip) if subject.log_q else None,
+        clipping=_clipping(samples.log_ratio_SM.double(), method.ratio_clip) if ordered else None,
     )
 
 

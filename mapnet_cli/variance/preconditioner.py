@@ -18,6 +18,11 @@ BATCHES = 16
 """Training batches that the second moments are estimated from where they weren't saved."""
 
 
+def saved_at(run: Path, step: int) -> bool:
+    """Returns whether a training's optimiser as it was at this step is still there."""
+    return (run / "resume" / rolling_name(step)).exists()
+
+
 def adam_scale(
     gradients: SentenceGradients, run: Path, step: int, optimiser: Optimiser, sample: Callable[[], Tensor]
 ) -> tuple[Tensor, str]:
@@ -26,9 +31,9 @@ def adam_scale(
     v are the bias-corrected second moments of the training `run` if it saved them at this step; else
     `sample` gives mean squares [P] of batches' gradients. Raises DamagedError.
     """
-    folder = run / "resume" / rolling_name(step)
-    if folder.exists():
-        v_P, source = _saved(gradients, load_checkpoint(folder)[0], optimiser), f"the optimiser's, step {step:,}"
+    if saved_at(run, step):
+        state = load_checkpoint(run / "resume" / rolling_name(step))[0]
+        v_P, source = _saved(gradients, state, optimiser), f"the optimiser's, step {step:,}"
     else:
         v_P, source = sample(), f"estimated from {BATCHES} training batches at the checkpoint"
     return 1 / (v_P.sqrt() + optimiser.adam_eps), source

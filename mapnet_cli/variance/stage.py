@@ -17,6 +17,7 @@ from mapnet_cli.variance.bench import open_bench
 from mapnet_cli.variance.correlations import correlations, norms_by_loss
 from mapnet_cli.variance.figure import variance_figure
 from mapnet_cli.variance.measure import Samples, compare
+from mapnet_cli.variance.preconditioner import saved_at
 from mapnet_cli.variance.results import VarianceReport
 from mapnet_cli.variance.subjects import Plan, plan_subjects
 from mapnet_cli.variance.table import document
@@ -61,7 +62,9 @@ def measure_variance(
     settings.check()
     lineage, row = Lineage(config, artifacts), Checkpoint(**milestone.result)
     plans = plan_subjects(lineage, milestone, names)
-    artefact = variance_artefact(row, {"settings": asdict(settings), "subjects": [_identity(plan) for plan in plans]})
+    run = artifacts.path(lineage.pretraining(row.method, row.pretrain_seed).key)
+    what = {"settings": asdict(settings), "subjects": [_identity(plan) for plan in plans]}
+    artefact = variance_artefact(row, what | {"saved moments": saved_at(run, row.step)})
     if force:
         artifacts.discard(artefact.key)
     args = {

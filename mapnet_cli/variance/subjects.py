@@ -15,6 +15,7 @@ from mapnet_cli.config import Config, Method
 from mapnet_cli.errors import UsageError
 from mapnet_cli.lineage import Lineage, find_milestone
 from mapnet_cli.masking import sampling
+from mapnet_cli.masking.combinations import check_method
 from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.methods import build_model, fix_frequencies
 from mapnet_cli.model.pretraining import PretrainingModel
@@ -70,12 +71,15 @@ def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> l
         ratio_clip=own.ratio_clip,
     )
     bare = {name for name, strategy in STRATEGIES.items() if strategy.proposal in ("", "frequency")}
+    for name in {REFERENCE, *ORACLES} & set(names) & set(config.methods):
+        raise UsageError(f"--strategies: {name!r} is one of the config's methods, but also a name of its own here")
     plans = [Plan(REFERENCE, plain)]
     for name in dict.fromkeys(names):
         if name == REFERENCE:
             continue
         if name in config.methods:
             check_task(config, name, "--strategies")
+            check_method(name, config.method[name], config.pretrain.visits)
             method = config.method[name]
             rate = method.rate_at(row.step, config.pretrain.steps)
             method = method.model_copy(update={"mask_rate": rate, "mask_rate_end": 0.0})

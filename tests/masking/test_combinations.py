@@ -3,9 +3,11 @@
 import pytest
 
 from mapnet_cli.config import Method
+from mapnet_cli.config.training import PROPOSING
 from mapnet_cli.errors import UsageError
 from mapnet_cli.layers import resolve
 from mapnet_cli.masking.combinations import check_method
+from mapnet_cli.masking.strategies import STRATEGIES
 
 METHODS = resolve("demo", None, (), {}).config.method
 MAPNET, ELECTRA = METHODS["mapnet"], METHODS["electra"]
@@ -33,6 +35,12 @@ def test_shipped_methods_are_fine() -> None:
         (MAPNET.model_copy(update={"table_memory": 5}), r"method\.x\.table_memory is for strategy 'table'"),
         (Method(strategy="table", proposal_embeddings="own"), r"method\.x\.proposal_embeddings is about MAP-Net"),
         (Method(strategy="table", objective="pairwise"), "never draws from it"),
+        (Method(strategy="spaced", explore_end=0.5), r"method\.x\.explore_end needs a proposal"),
+        (Method(strategy="frequency", learn_on_uniform_steps=False), r"learn_on_uniform_steps is for what learns"),
+        (Method(loss_weight=0.5), r"method\.x\.loss_weight is about MAP-Net"),
+        (Method(strategy="table", proposal_precision="bfloat16"), r"method\.x\.proposal_precision is about MAP-Net"),
+        (Method(strategy="table", ratio_clip=0.5), r"method\.x\.ratio_clip is for estimators that clip"),
+        (Method(strategy="disjoint", mask_rate_end=0.3), r"method\.x\.mask_rate_end: .* leave it at 0"),
         (Method(learn_every=2), r"method\.x\.learn_every is about MAP-Net"),
         (Method(detection_weight=1.0), r"method\.x\.detection_weight is about ELECTRA's generator"),
         (Method(generator_fraction=0.5), r"set method\.x\.task"),
@@ -45,3 +53,8 @@ def test_shipped_methods_are_fine() -> None:
 def test_refused_with_a_reason(method: Method, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_method("x", method, visits=3)
+
+
+def test_the_config_knows_what_draws_from_a_proposal() -> None:
+    """Light commands ask the config, which can't import the strategies."""
+    assert {name for name, strategy in STRATEGIES.items() if strategy.needs_proposal} == set(PROPOSING)

@@ -108,6 +108,20 @@ def test_noise_at_the_ends_of_its_range_is_harmless() -> None:
     assert sorted(masks.positions_BK[0].tolist()) == [0, 1, 2]
 
 
+def test_noise_never_reaches_one() -> None:
+    """The float64 draw nearest to 1 rounds to 1 in float32, which would put a systematic sample's last mark outside."""
+
+    class Ones(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's
+            out = func(*args, **(kwargs or {}))
+            return torch.full_like(out, 1 - 2.0**-53) if "rand" in str(func) else out
+
+    with Ones():
+        noise = MaskNoise.draw(torch.Generator().manual_seed(0), 2, 3)
+    assert noise.order_BL.max() < 1
+    assert noise.order_BL.max() == sampling.BELOW_ONE
+
+
 def test_corruption_is_80_10_10_at_chosen_positions_and_nothing_elsewhere() -> None:
     tokens_BL = sentence_batch([200] * 50, 202)
     noise = MaskNoise.draw(torch.Generator().manual_seed(3), *tokens_BL.shape)

@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapnet_cli.masking.sampling import inclusion_probabilities, mixed_with_uniform, systematic, uniform_log_q
+from mapnet_cli.masking.sampling import (
+    BELOW_ONE,
+    inclusion_probabilities,
+    mixed_with_uniform,
+    systematic,
+    uniform_log_q,
+)
 
 
 def maskable(n: int) -> torch.Tensor:
@@ -93,7 +99,7 @@ def test_certain_positions_are_always_drawn_and_never_twice() -> None:
     counts_B = torch.full((1000,), 3)
     pi_BL = inclusion_probabilities(log_q_BL, maskable_BL, counts_B, 0.0)
     noise_BL = torch.rand(1000, 5, generator=torch.Generator().manual_seed(0))
-    noise_BL[:5, 0] = torch.tensor([0.0, 2.0**-24, 0.5, 1 - 2.0**-24, 1 - 2.0**-23])
+    noise_BL[:5, 0] = torch.tensor([0.0, 2.0**-24, 0.5, BELOW_ONE, 1 - 2.0**-23])
     drawn_BK = systematic(pi_BL, log_q_BL, counts_B, 3, noise_BL).positions_BK.sort(dim=1).values
     assert drawn_BK[:, :2].tolist() == [[1, 2]] * 1000
     assert set(drawn_BK[:, 2].tolist()) == {3, 4}

@@ -12,9 +12,10 @@ from mapnet_cli.methods import build_model
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.pretrain.batches import split_batch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, add_up, algorithm_1, plan_step
+from mapnet_cli.pretrain.step import JointLosses, StepPlan, add_up, algorithm_1, plan_step, update_table
 from mapnet_cli.training.optim import build_adamw, gradient_norm
 from mapnet_cli.vocabulary import CLS, PAD, SEP
+from mapnet_cli.world import ALONE
 from tests.conftest import small_config
 
 CONFIG = small_config("encoder.dropout=0.0", "encoder.attention_dropout=0.0", "proposal.dropout=0.0",
@@ -163,19 +164,23 @@ def test_proposal_health_of_a_fresh_map_net() -> None:
     assert entropy.item() == pytest.approx(torch.tensor([14.0] * 5 + [8.0]).log().mean().item(), abs=0.5)
 
 
-def fake_step(explore: bool, learns: bool, every_slot: bool) -> torch.Tensor:
+def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MAPNET) -> torch.Tensor:
     """Runs a whole step on tensors without data and returns the gradient's norm. Every read of a value raises."""
     part = split_batch(
-        3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot
-    )
+        3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot,
+        visit_B=torch.arange(6), word_starts_BL=tokens() % 2 == 0,
+    )  # fmt: skip
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
-        optimizer = build_adamw(model, CONFIG.pretrain)
-        losses = JointLosses(model, MAPNET, CPU, "bfloat16")
-        plan = StepPlan(1, 3, explore, learns, proposes=not learns, reuses=False, mask_rate=0.15)
+        model = build_model(CONFIG.model_copy(update={"method": {"it": method}}), "it", VOCAB)
+        assert isinstance(model, PretrainingModel)
+        optimizer = build_adamw(model, CONFIG.pretrain, model.proposal)
+        losses = JointLosses(model, method, CPU, "bfloat16")
+        proposes = method.draws_from_proposal and not learns
+        plan = StepPlan(1, 3, explore, learns, proposes, reuses=False, mask_rate=0.15)
         sums = algorithm_1(losses, part, plan, CPU, {})
-        norm = gradient_norm(model, 1.0)
+        norm = gradient_norm(model, 1.0, model.proposal, method.proposal_clip_norm)
         optimizer.step()
+        update_table(model, method, ALONE)
         add_up(sums, {"gradient_norm_max": norm, **sums})
     return norm
 
@@ -188,6 +193,18 @@ def test_a_step_never_waits_for_the_device(explore: bool, learns: bool, every_sl
     norm = fake_step(explore, learns, every_slot)
     with pytest.raises(DataDependentOutputException):
         float(norm)
+
+
+@pytest.mark.parametrize(
+    "name", ["adaptive", "adaptive-mapnet", "frequency", "spaced", "disjoint", "span", "whole-word"]
+)
+def test_no_strategy_waits_for_the_device(name: str) -> None:
+    method = CONFIG.method[name]
+    if method.has_network:
+        method = method.model_copy(update={"proposal_clip_norm": 0.5})
+    learns = method.has_network or method.strategy == "table"
+    with pytest.raises(DataDependentOutputException):
+        float(fake_step(False, learns, False, method))
 
 
 @pytest.mark.parametrize("explore", [True, False])

@@ -10,7 +10,7 @@ import torch
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.pretrain.token_groups import TokenGroups, token_groups
+from mapnet_cli.pretrain.token_groups import CONTENT, FUNCTION, OTHER, TokenGroups, token_groups, word_kinds
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.records import CorpusManifest
 from mapnet_cli.text import bpe
@@ -30,7 +30,7 @@ def held_out(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifac
 def measured(model: PretrainingModel, sequences: Sequences, count: int) -> dict[str, float]:
     """Even tokens are function words; the lower half of the vocabulary is frequent, the upper half rare."""
     token_V = torch.arange(model.encoder.vocab_size)
-    groups = TokenGroups(9 * (token_V >= len(token_V) // 2), token_V % 2 == 0)
+    groups = TokenGroups(9 * (token_V >= len(token_V) // 2), token_V >= 5, token_V % 2)
     return validate(model, sequences, count, CPU, "float32", ALONE, groups)
 
 
@@ -109,9 +109,15 @@ def test_tokens_are_told_apart_by_frequency_and_by_what_word_they_are(tmp_path: 
     train = Sequences([artifacts.path("train")])
     groups = token_groups(tmp_path / "tokenizer.json", train, tokenizer.get_vocab_size())
     token = tokenizer.token_to_id
-    assert groups.function_V[token("▁the")]
-    assert groups.function_V[token("▁into")]
-    assert not groups.function_V[token("▁king")]
-    assert not groups.function_V[:5].any()
+    assert groups.kind_V[[token("▁the"), token("▁into")]].tolist() == [FUNCTION] * 2
+    assert groups.kind_V[token("▁king")] == CONTENT
+    ids = next(bpe.encode(tokenizer, ["the king theg , queen"]))
+    pieces = [tokenizer.id_to_token(number) for number in ids]
+    assert pieces[:4] == ["▁the", "▁king", "▁the", "g"]
+    assert pieces[-1] == "▁queen"
+    kinds = word_kinds(groups, torch.tensor([[2, *ids, 3]]))[0].tolist()
+    assert kinds[:5] == [OTHER, FUNCTION, CONTENT, OTHER, OTHER], "a word of two tokens is neither"
+    assert kinds[-2:] == [CONTENT, OTHER]
+    assert set(kinds[5:-2]) == {OTHER}, "nor is a comma"
     assert groups.decile_V[token("▁the")] == 0
     assert groups.decile_V[token("▁the")] < groups.decile_V[token("▁king")] < groups.decile_V[token("▁ran")]

@@ -42,6 +42,11 @@ def test_clipping_together_and_apart() -> None:
     assert gradient_norm(apart, 1.0, apart["proposal"], 0.5).item() == pytest.approx(26**0.5)
     assert apart["encoder"].bias.grad[0].item() == pytest.approx(1 / 4, rel=1e-4)
     assert apart["proposal"].bias.grad[0].item() == pytest.approx(0.5 / 10**0.5, rel=1e-4)
+    resting = two_parts()
+    for parameter in resting["proposal"].parameters():
+        parameter.grad = None
+    assert gradient_norm(resting, 1.0, resting["proposal"], 0.5).item() == pytest.approx(4.0)
+    assert resting["encoder"].bias.grad[0].item() == pytest.approx(1 / 4, rel=1e-4)
     free = two_parts()
     gradient_norm(free, 0.0, free["proposal"], 0.5)
     assert free["encoder"].bias.grad[0].item() == 1.0
