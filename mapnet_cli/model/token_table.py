@@ -17,20 +17,20 @@ PRIOR = 5.0
 class TokenTable(nn.Module):
     """q of a position is proportional to its token's weight: the running mean of a signal, or a fixed number.
 
-    All is in buffers: it is saved with the model and no optimiser sees it.
+    All that lasts is in buffers: it is saved with the model and no optimiser sees it.
     """
 
     log_weight_V: Tensor
     signal_V: Tensor
     count_V: Tensor
-    fresh_2V: Tensor
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.register_buffer("log_weight_V", torch.zeros(vocab_size))
         self.register_buffer("signal_V", torch.zeros(vocab_size, dtype=torch.float64))
         self.register_buffer("count_V", torch.zeros(vocab_size, dtype=torch.float64))
-        self.register_buffer("fresh_2V", torch.zeros(2, vocab_size, dtype=torch.int64), persistent=False)
+        # no buffer: each process has its own, and DDP would make buffers the first one's
+        self.fresh_2V = torch.zeros(2, vocab_size, dtype=torch.int64)
 
     def log_q(self, tokens_BL: Tensor, maskable_BL: Tensor) -> Tensor:
         """Returns the log-probability of each position [B, L], -inf where not maskable."""
@@ -38,6 +38,7 @@ class TokenTable(nn.Module):
 
     def observe(self, tokens_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> None:
         """Notes the signal at masked positions; `learn` makes something of it."""
+        self.fresh_2V = self.fresh_2V.to(tokens_BK.device)
         whole_BK = torch.where(valid_BK, (signal_BK.double() / UNIT).round().long(), 0)
         self.fresh_2V[0].index_add_(0, tokens_BK.flatten(), whole_BK.flatten())
         self.fresh_2V[1].index_add_(0, tokens_BK.flatten(), valid_BK.flatten().long())

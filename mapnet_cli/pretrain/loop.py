@@ -74,6 +74,5 @@ def joined_with_others(losses: nn.Module, run: Run) -> nn.Module:
         losses,
         device_ids=[run.device.index] if run.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # a table in MAP-Net's place is the same in all of them
         find_unused_parameters=method.has_network and not always,
     )

@@ -132,7 +132,7 @@ def test_oracles_lower_the_mask_variance_without_a_bias(world: World, signal: st
     raw = found.variances["raw"]
     assert raw.mask_to_uniform.value < at_most
     assert abs(raw.difference.value) < 3 * raw.difference.error
-    assert found.clipping is not None and 0 < found.clipping.clipped.value <= 1
+    assert found.clipping is None, "the sequence ratio is about draws one after the other"
 
 
 def test_hard_masks_are_biased_without_weights_and_unbiased_with() -> None:
