@@ -67,3 +67,4 @@ def _norms(ax: "Axes", found: VarianceReport) -> None:
     ax.errorbar(middle, values, errors, color=COLOURS[2], marker="o", markersize=4, linewidth=1.6, capsize=2)
     ax.set_title("gradient norm of a position", loc="left", fontsize=9.5, fontweight="bold", pad=5)
     ax.set_xlabel("loss (nats)")
+    ax.set_ylim(bottom=0)  # or a norm that has saturated would look as if it rose
