@@ -35,6 +35,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.pretrain --size base --steps 4 --warm 1
 	$(BIN)/python -m tests.benchmarks.overhead
 	$(BIN)/python -m tests.benchmarks.loading
+	$(BIN)/python -m tests.benchmarks.finetune
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

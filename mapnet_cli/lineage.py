@@ -24,7 +24,7 @@ from mapnet_cli.records import Checkpoint
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 1, "baseline": 1, "import": 1,
+    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 2, "baseline": 1, "import": 1,
     "variance": 1,
 }  # fmt: skip
 

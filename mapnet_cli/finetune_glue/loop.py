@@ -1,6 +1,6 @@
 """One fine-tuning run: section 4.1.2 and Table 2 of the paper.
 
-Shapes: B examples, L positions, C outputs (classes, or 1 for regression).
+Shapes: B examples, L positions, T tokens of a batch without its padding, C outputs (classes, or 1 for regression).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from mapnet_cli.finetune_glue.metrics import Floats, score
 from mapnet_cli.finetune_glue.tasks import GlueTask
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.model.heads import ClassificationHead
-from mapnet_cli.model.transformer import Encoder, attention_mask, initialise
+from mapnet_cli.model.transformer import Encoder, Packing, initialise
 from mapnet_cli.records import EpochScores
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.training.checkpoint import load_checkpoint
@@ -47,10 +47,9 @@ class Classifier(nn.Module):
         self.encoder = Encoder(encoder, vocab_size)
         self.head = ClassificationHead(encoder.hidden, outputs, dropout)
 
-    def forward(self, tokens_BL: Tensor, attend_BL: Tensor | None) -> Tensor:
+    def forward(self, tokens_T: Tensor, packing: Packing) -> Tensor:
         """Returns [B, C]."""
-        first_B1 = torch.zeros_like(tokens_BL[:, :1])
-        out_BC: Tensor = self.head(self.encoder(tokens_BL, attend_BL, first_B1)[:, 0])
+        out_BC: Tensor = self.head(self.encoder.first_vectors(tokens_T, packing))
         return out_BC
 
 
@@ -118,9 +117,10 @@ def fine_tune(
 
 def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     tokens_BL = torch.from_numpy(data.batch(indices))
-    attend_BL = attention_mask(tokens_BL, PAD)
+    packing = Packing.of(tokens_BL != PAD)
+    tokens_T = tokens_BL.flatten()[packing.place_T]
     with autocast(device, "auto"):
-        out_BC: Tensor = model(tokens_BL.to(device), None if attend_BL is None else attend_BL.to(device))
+        out_BC: Tensor = model(tokens_T.to(device), packing.to(device))
     return out_BC.float()
 
 

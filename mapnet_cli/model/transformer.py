@@ -1,7 +1,11 @@
 """The transformer that the encoder and MAP-Net are both built of: BERT's, post-LN.
 
-Shapes: B sequences, L positions, Q of them asked for, H hidden size, A heads, V vocabulary (padded inside).
+Shapes: B sequences, L positions, Q of them asked for, H hidden size, A heads, V vocabulary (padded inside);
+T tokens of a batch without its padding.
 """
+
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +18,42 @@ EMBEDDING_STD = 0.02
 SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
 """Embedding rows are padded to a multiple of this: matrix units like it, nobody outside sees it."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of a padded batch are, so that all but attention is done for them alone."""
+
+    batch: int
+    length: int
+    place_T: Tensor
+    """Their places among B x L."""
+    first_B: Tensor
+    """Each sequence's first token among the T."""
+    position_T: Tensor
+    attend_B11L: Tensor | None
+    """False at padding; None if there is none, so that the fastest kernels apply."""
+
+    @staticmethod
+    def of(attend_BL: Tensor) -> "Packing":
+        """Reads the mask, False at padding, on the host: call it before anything moves to a GPU."""
+        batch, length = attend_BL.shape
+        place_T = attend_BL.flatten().nonzero().squeeze(1)
+        ends_B = attend_BL.sum(dim=1).cumsum(0)
+        return Packing(
+            batch, length, place_T, torch.cat([ends_B.new_zeros(1), ends_B[:-1]]), place_T % length,
+            None if bool(attend_BL.all()) else attend_BL[:, None, None, :],
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> "Packing":
+        place_T, first_B, position_T = (t.to(device) for t in (self.place_T, self.first_B, self.position_T))
+        attend_B11L = None if self.attend_B11L is None else self.attend_B11L.to(device)
+        return Packing(self.batch, self.length, place_T, first_B, position_T, attend_B11L)
+
+    def pad(self, x_TH: Tensor) -> Tensor:
+        """Returns [B, L, H], 0 at padding."""
+        padded = x_TH.new_zeros(self.batch * self.length, x_TH.shape[1]).index_copy(0, self.place_T, x_TH)
+        return padded.view(self.batch, self.length, -1)
 
 
 class Attention(nn.Module):
@@ -44,6 +84,25 @@ class Attention(nn.Module):
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, -1, hidden))
         return out
 
+    def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
+        """Returns [T, H] of tokens without padding; of each sequence's first alone, [B, H], if `first_only`."""
+        hidden = x_TH.shape[1]
+        shape = (packing.batch, packing.length, -1, self.heads, hidden // self.heads)
+        if first_only:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(x_TH[packing.first_B], weight[:hidden], bias[:hidden])
+            query = query.view(packing.batch, 1, *shape[3:]).transpose(1, 2)
+            both = packing.pad(F.linear(x_TH, weight[hidden:], bias[hidden:])).view(shape)
+            key, value = both.permute(2, 0, 3, 1, 4)
+        else:
+            query, key, value = packing.pad(self.qkv(x_TH)).view(shape).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=packing.attend_B11L, dropout_p=self.dropout if self.training else 0.0
+        )
+        mixed = mixed.transpose(1, 2).reshape(-1, hidden)
+        out: Tensor = self.out(mixed if first_only else mixed.index_select(0, packing.place_T))
+        return out
+
 
 class Layer(nn.Module):
     """Attention and feed-forward, each followed by dropout, the residual and LayerNorm (post-LN)."""
@@ -60,8 +119,15 @@ class Layer(nn.Module):
     def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
         """Returns [B, L, H], or [B, Q, H] where only some positions are asked for."""
         asking = None if positions_BQ is None else _at(x_BLH, positions_BQ)
-        attended = self.dropout(self.attention(x_BLH, attend_B11L, asking))
-        x = self.attention_norm((x_BLH if asking is None else asking) + attended)
+        return self._after(x_BLH if asking is None else asking, self.attention(x_BLH, attend_B11L, asking))
+
+    def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
+        """Returns [T, H], or [B, H] of each sequence's first token alone."""
+        asking = x_TH[packing.first_B] if first_only else x_TH
+        return self._after(asking, self.attention.packed(x_TH, packing, first_only))
+
+    def _after(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.dropout(attended))
         out: Tensor = self.ffn_norm(x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x)))))
         return out
 
@@ -91,6 +157,15 @@ class Stack(nn.Module):
         out: Tensor = last(x_BLH, attend_B11L, positions_BQ)
         return out
 
+    def first_vectors(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
+        """Returns [B, H] of each sequence's first token; no work but attention's is done on padding."""
+        x_TH: Tensor = self.dropout(self.norm(vectors_TH + self.positions(packing.position_T)))
+        *layers, last = cast(list[Layer], list(self.layers))  # a ModuleList only knows modules
+        for layer in layers:
+            x_TH = layer.packed(x_TH, packing, first_only=False)
+        out: Tensor = last.packed(x_TH, packing, first_only=True)
+        return out
+
 
 class Encoder(nn.Module):
     """BERT's encoder without segment embeddings.
@@ -109,6 +184,11 @@ class Encoder(nn.Module):
         """Returns the hidden states [B, L, H], or [B, Q, H] of some positions alone."""
         hidden: Tensor = self.stack(self.tokens(tokens_BL), attend_BL, positions_BQ)
         return hidden
+
+    def first_vectors(self, tokens_T: Tensor, packing: Packing) -> Tensor:
+        """Returns [B, H]: the hidden state at the first token of each sequence of a batch without its padding."""
+        hidden_BH: Tensor = self.stack.first_vectors(self.tokens(tokens_T), packing)
+        return hidden_BH
 
 
 def _at(x_BLH: Tensor, positions_BQ: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""A batch without its padding gives what a padded one gives, forwards and backwards."""
+
+import pytest
+import torch
+
+from mapnet_cli.config import Transformer
+from mapnet_cli.model.transformer import Encoder, Packing, initialise
+
+CONFIG = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
+
+
+def encoder() -> Encoder:
+    model = Encoder(CONFIG, 50)
+    initialise(model, CONFIG.model_copy(update={"init_std": 0.2}), torch.Generator().manual_seed(0))
+    return model
+
+
+def padded(lengths: list[int]) -> torch.Tensor:
+    tokens_BL = torch.randint(5, 50, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(1))
+    for row, length in zip(tokens_BL, lengths, strict=True):
+        row[length:] = 0
+    return tokens_BL
+
+
+@pytest.mark.parametrize("lengths", [[5, 12, 1, 16], [7], [4, 4, 4], [1, 2]])
+def test_first_vectors_and_their_gradients_are_the_padded_batchs(lengths: list[int]) -> None:
+    tokens_BL, model = padded(lengths), encoder()
+    attend_BL = tokens_BL != 0
+    packing = Packing.of(attend_BL)
+    weights_BH = torch.randn(len(lengths), 32, generator=torch.Generator().manual_seed(2))
+    found = []
+    for vectors_BH in (
+        model(tokens_BL, attend_BL, torch.zeros(len(lengths), 1, dtype=torch.long))[:, 0],
+        model.first_vectors(tokens_BL.flatten()[packing.place_T], packing),
+    ):
+        model.zero_grad()
+        (vectors_BH * weights_BH).sum().backward()
+        found.append((vectors_BH, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}))
+    (expected_BH, expected), (ours_BH, ours) = found
+    assert torch.allclose(ours_BH, expected_BH, atol=1e-5)
+    assert ours.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(ours[name], gradient, atol=1e-4), name
+
+
+def test_no_work_is_done_on_padding() -> None:
+    """One long and seven short sentences: the linear layers see their 23 tokens, not 8 x 16."""
+    tokens_BL, model = padded([16] + [1] * 7), encoder()
+    packing = Packing.of(tokens_BL != 0)
+    seen = []
+    model.stack.layers[0].ffn_in.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    model.first_vectors(tokens_BL.flatten()[packing.place_T], packing)
+    assert seen == [(23, 32)]
+
+
+def test_without_padding_there_is_no_mask() -> None:
+    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).attend_B11L is None
