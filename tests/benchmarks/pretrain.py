@@ -57,7 +57,7 @@ def trainer_rate(config: Config, artifacts: Artifacts, chosen: argparse.Namespac
         TrainingArguments,
     )
 
-    class Clock(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
+    class Clock(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step in (chosen.warm, chosen.warm + chosen.steps):
                 if chosen.device == "cuda":

@@ -62,7 +62,8 @@ def has_grown(root: Path, since: int) -> bool:
     return any(log.stat().st_mtime_ns > since for log in root.glob("pretrain/*/log.jsonl"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
+# Linux, CI's too, has /proc; elsewhere nothing tells which processes belong to a training, and a kill could hit others
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="which processes to kill is read from Linux's /proc")
 @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["one process", "two processes"])
 def test_kill_9_at_any_step_changes_nothing(
     more: tuple[str, ...], make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path

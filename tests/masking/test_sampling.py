@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -112,8 +112,8 @@ def test_noise_never_reaches_one() -> None:
     """The float64 draw nearest to 1 rounds to 1 in float32, which would put a systematic sample's last mark outside."""
 
     class Ones(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's
-            out = func(*args, **(kwargs or {}))
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> torch.Tensor:
+            out: torch.Tensor = func(*args, **(kwargs or {}))
             return torch.full_like(out, 1 - 2.0**-53) if "rand" in str(func) else out
 
     with Ones():
