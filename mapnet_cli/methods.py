@@ -35,12 +35,11 @@ def build_model(config: Config, name: str, vocab_size: int) -> Networks:
     return PretrainingModel(config.encoder, vocab_size, proposal, method.proposal_embeddings)
 
 
-def fix_frequencies(model: Networks, method_strategy: str, sequences: Sequences) -> None:
+def fix_frequencies(model: Networks, sequences: Sequences) -> None:
     """Gives strategy "frequency" its weights: 1 over the square root of a token's count, so rarer is likelier."""
-    if STRATEGIES[method_strategy].proposal == "frequency":
-        assert isinstance(model.proposal, TokenTable)
-        counts_V = token_counts(sequences, model.encoder.vocab_size)
-        model.proposal.log_weight_V.copy_(-0.5 * torch.log(counts_V.clamp(min=1)))
+    assert isinstance(model.proposal, TokenTable)
+    counts_V = token_counts(sequences, model.encoder.vocab_size)
+    model.proposal.log_weight_V.copy_(-0.5 * torch.log(counts_V.clamp(min=1)))
 
 
 def token_counts(sequences: Sequences, vocab_size: int) -> Tensor:

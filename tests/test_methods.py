@@ -39,7 +39,7 @@ def test_rare_tokens_are_likelier_by_the_square_root_of_their_count(
     counts_V = token_counts(train, manifest.vocab_size)
     assert counts_V.sum() == sum(len(train[i]) for i in range(len(train)))
     model = build_model(small_config(), "frequency", manifest.vocab_size)
-    fix_frequencies(model, "frequency", train)
+    fix_frequencies(model, train)
     often, rare = (
         int(counts_V[5:].argmax()) + 5,
         int((counts_V[5:] == counts_V[5:][counts_V[5:] > 0].min()).nonzero()[0]) + 5,

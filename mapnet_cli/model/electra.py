@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.model.heads import DetectionHead, MaskedLMHead
+from mapnet_cli.model.heads import DetectionHead, MaskedLMHead, at_slots
 from mapnet_cli.model.transformer import Encoder, Stack, initialise
 from mapnet_cli.seeds import derive_seed
 
@@ -69,7 +69,7 @@ class Electra(nn.Module):
         logits_NV = self.generator.head(hidden_NH, self.encoder.tokens.weight).float()
         loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
         drawn_N = draw_tokens(logits_NV, noise_N, self.encoder.vocab_size)
-        return _spread(loss_N, slots_N, targets_BK), _spread(drawn_N, slots_N, targets_BK)
+        return at_slots(loss_N, slots_N, targets_BK), at_slots(drawn_N, slots_N, targets_BK)
 
     def detect(self, tokens_BL: Tensor, attend_BL: Tensor | None) -> Tensor:
         """Returns the logits [B, L], float32, that a token was replaced."""
@@ -87,11 +87,3 @@ def draw_tokens(logits_NV: Tensor, noise_N: Tensor, vocab_size: int) -> Tensor:
     wanted_N = noise_N * reached_NV[:, -1]  # the sum is 1 within rounding only
     tokens_N1 = torch.searchsorted(reached_NV, wanted_N[:, None], right=True)
     return tokens_N1.squeeze(1).clamp(max=vocab_size - 1)
-
-
-def _spread(values_N: Tensor, slots_N: Tensor | None, like_BK: Tensor) -> Tensor:
-    """Returns [B, K] with the values at their slots and 0 elsewhere."""
-    if slots_N is None:
-        return values_N.view_as(like_BK)
-    zeros = torch.zeros(like_BK.numel(), dtype=values_N.dtype, device=values_N.device)
-    return zeros.index_copy(0, slots_N, values_N).view_as(like_BK)

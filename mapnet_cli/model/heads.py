@@ -62,3 +62,11 @@ class ClassificationHead(nn.Module):
         x_BH = torch.tanh(self.dense(self.dropout(hidden_BH)))
         logits: Tensor = self.out(self.dropout(x_BH))
         return logits
+
+
+def at_slots(values_N: Tensor, slots_N: Tensor | None, like_BK: Tensor) -> Tensor:
+    """Returns [B, K], K slots a sequence, with the values at their slots and 0 elsewhere; at all slots if None."""
+    if slots_N is None:
+        return values_N.view_as(like_BK)
+    zeros = torch.zeros(like_BK.numel(), dtype=values_N.dtype, device=values_N.device)
+    return zeros.index_copy(0, slots_N, values_N).view_as(like_BK)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Proposal, Transformer
-from mapnet_cli.model.heads import MaskedLMHead
+from mapnet_cli.model.heads import MaskedLMHead, at_slots
 from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.model.transformer import Encoder, initialise
@@ -76,10 +76,7 @@ class PretrainingModel(nn.Module):
         targets_N = targets_BK.flatten() if slots_N is None else targets_BK.flatten().index_select(0, slots_N)
         loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
         signal_N = self._signal(signal, logits_NV.detach(), targets_N, loss_N.detach())
-        if slots_N is not None:
-            zeros = torch.zeros(targets_BK.numel(), device=loss_N.device)
-            loss_N, signal_N = zeros.index_copy(0, slots_N, loss_N), zeros.index_copy(0, slots_N, signal_N)
-        return loss_N.view_as(targets_BK), signal_N.view_as(targets_BK)
+        return at_slots(loss_N, slots_N, targets_BK), at_slots(signal_N, slots_N, targets_BK)
 
     def _signal(self, name: str, logits_NV: Tensor, targets_N: Tensor, loss_N: Tensor) -> Tensor:
         if name == "loss":

@@ -69,9 +69,8 @@ class Books:
         """
         run, pretrain = self.run, self.run.config.pretrain
         flops = accounting.method_flops(
-            run.config, run.method_name, run.manifest.vocab_size, batch.size, batch.length,
-            accounting.Work(plan.mask_rate, plan.proposal_passes, plan.learns),
-        )  # fmt: skip
+            run.config, run.method_name, run.manifest.vocab_size, batch.size, batch.length, plan.work
+        )
         run.tokens, run.flops = run.tokens + batch.tokens, run.flops + flops
         host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": plan.explore, "learned": plan.learns}
         self._telemetry.add(plan.step, sums, norm, host, waited)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking import sampling
@@ -16,31 +16,22 @@ from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.networks import Networks
 from mapnet_cli.pretrain.batches import MicroBatch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, mask_request
+from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, StepPlan, mask_request
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.training.device import autocast
 from mapnet_cli.vocabulary import PAD
 
 
-class ElectraLosses(nn.Module):
-    """Both losses for one micro-batch, in `JointLosses`' place."""
+class ElectraLosses(Losses):
+    """The generator's and the detector's."""
 
-    def __init__(
-        self, model: Electra, method: Method, device: torch.device, precision: str, processes: int = 1
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.method = method
-        self.device = device
-        self.precision = precision
-        self.processes = processes
-        self.generate: Callable[..., tuple[Tensor, Tensor]] = model.generate
-        self.detect: Callable[..., Tensor] = model.detect
+    model: Electra
+    generate: Callable[..., tuple[Tensor, Tensor]]
+    detect: Callable[..., Tensor]
 
-    def compile_networks(self) -> None:
-        """Compiles the two networks; masks and replacements between them stay as they are."""
-        self.generate = torch.compile(self.model.generate, dynamic=False, fullgraph=True)
-        self.detect = torch.compile(self.model.detect, dynamic=False, fullgraph=True)
+    def use_networks(self, prepare: Prepare) -> None:
+        self.generate = prepare(self.model.generate)
+        self.detect = prepare(self.model.detect)
 
     def forward(
         self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None
@@ -112,12 +103,7 @@ def detection_figures(sums: dict[str, float]) -> dict[str, float]:
     }
 
 
-Losses = JointLosses | ElectraLosses
-"""What `algorithm_1` runs; both have a model, a method, a device and networks that can be compiled."""
-
-
 def build_losses(model: Networks, method: Method, device: torch.device, precision: str, processes: int = 1) -> Losses:
     """Returns the losses that train a method's networks."""
-    if isinstance(model, Electra):
-        return ElectraLosses(model, method, device, precision, processes)
-    return JointLosses(model, method, device, precision, processes)
+    kind = ElectraLosses if isinstance(model, Electra) else JointLosses
+    return kind(model, method, device, precision, processes)

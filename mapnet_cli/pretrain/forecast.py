@@ -12,8 +12,8 @@ from mapnet_cli.methods import build_model
 from mapnet_cli.model.networks import Networks
 from mapnet_cli.model.transformer import padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
-from mapnet_cli.pretrain.electra import Losses, build_losses
-from mapnet_cli.pretrain.step import StepPlan, algorithm_1, plan_step
+from mapnet_cli.pretrain.electra import build_losses
+from mapnet_cli.pretrain.step import Losses, StepPlan, algorithm_1, plan_step
 from mapnet_cli.training import accounting
 from mapnet_cli.training.device import choose_device, device_name, resolve_precision
 
@@ -77,8 +77,7 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
     method, length = config.method[name], config.corpus.block_length
     steps = max(config.pretrain.milestone_steps())
     probes = range(0, steps, max(1, steps // PROBES))
-    plans = [plan_step(method, 1, step, config.pretrain.steps) for step in probes]
-    work = [accounting.Work(plan.mask_rate, plan.proposal_passes, plan.learns) for plan in plans]
+    work = [plan_step(method, 1, step, config.pretrain.steps).work for step in probes]
     batch_size = config.pretrain.batch_size
     total = sum(accounting.method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
     step = total / len(work)

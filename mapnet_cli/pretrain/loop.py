@@ -6,6 +6,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.jobs.job import Progress, Report
+from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.methods import word_starts
 from mapnet_cli.pretrain.batches import BatchMaker, DataOrder, prefetching
 from mapnet_cli.pretrain.books import Books
 from mapnet_cli.pretrain.electra import build_losses
@@ -55,11 +57,13 @@ def train(run: Run, report: Report) -> None:
 def batch_maker(run: Run) -> BatchMaker:
     """Returns what makes this process's batches, of one shape if they go to compiled networks."""
     sequences = Sequences([run.artifacts.path(name) for name in run.manifest.train])
-    pretrain = run.config.pretrain
+    pretrain, manifest, starts_V = run.config.pretrain, run.manifest, None
+    if STRATEGIES[run.method.strategy].reads_words:
+        starts_V = word_starts(run.artifacts.path(manifest.tokenizer), manifest.vocab_size)
     return BatchMaker(
         sequences, DataOrder(len(sequences), pretrain.batch_size, run.seed), run.method, pretrain, run.seed, run.world,
-        pin=run.device.type == "cuda", block_length=run.manifest.block_length, fixed=pretrain.compile,
-        word_starts_V=run.word_starts_V,
+        pin=run.device.type == "cuda", block_length=manifest.block_length, fixed=pretrain.compile,
+        word_starts_V=starts_V,
     )  # fmt: skip
 
 

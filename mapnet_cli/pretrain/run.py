@@ -38,8 +38,6 @@ class Run:
     device: torch.device
     model: Networks
     optimizer: torch.optim.AdamW
-    word_starts_V: Tensor | None = None
-    """True for tokens that begin a word, where the strategy asks."""
     step: int = 0
     tokens: int = 0
     flops: float = 0.0

@@ -112,7 +112,7 @@ def pretrain(
     import torch
 
     from mapnet_cli.masking.strategies import STRATEGIES
-    from mapnet_cli.methods import build_model, fix_frequencies, word_starts
+    from mapnet_cli.methods import build_model, fix_frequencies
     from mapnet_cli.pretrain import loop
     from mapnet_cli.pretrain.run import Run, resume
     from mapnet_cli.text.shards import Sequences
@@ -131,15 +131,14 @@ def pretrain(
     how = config.method[method]
     model = build_model(config, method, manifest.vocab_size)
     model.reset(seed)
-    fix_frequencies(model, how.strategy, Sequences([artifacts.path(name) for name in manifest.train]))
+    if STRATEGIES[how.strategy].proposal == "frequency":
+        fix_frequencies(model, Sequences([artifacts.path(name) for name in manifest.train]))
     if start:
         start_from(artifacts, start, model)
     model.to(device)
     ratio = how.proposal_peak_lr / config.pretrain.peak_lr if how.proposal_peak_lr else 1.0
     optimizer = build_adamw(model, config.pretrain, model.proposal, ratio)
     run = Run(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
-    if STRATEGIES[how.strategy].reads_words:
-        run.word_starts_V = word_starts(artifacts.path(manifest.tokenizer), manifest.vocab_size)
     for warning in [*_advice(config, device.type), *resume(run)]:
         report(Progress(run.step, config.pretrain.steps, warning=warning))
     loop.train(run, report)

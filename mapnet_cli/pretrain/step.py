@@ -7,6 +7,8 @@ micro-batch, V vocabulary.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +25,15 @@ from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
 from mapnet_cli.seeds import derive_seed
+from mapnet_cli.training.accounting import Work
 from mapnet_cli.training.device import autocast
 from mapnet_cli.world import World
 
 GREATEST = ("largest_q", "gradient_norm_max", "bad")
 """Of these the log has the largest; everything else is summed."""
+
+Prepare = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""What is done to a network before its use: nothing, or torch.compile."""
 
 Proposals = dict[int, Tensor]
 """log q [B, L] of each micro-batch, by its first sequence: what `propose_every` keeps between steps."""
@@ -48,6 +54,11 @@ class StepPlan:
     reuses: bool
     """The proposal of an earlier step still holds: the sentences are the same."""
     mask_rate: float
+
+    @property
+    def work(self) -> Work:
+        """What it costs depends on."""
+        return Work(self.mask_rate, self.proposal_passes, self.learns)
 
     @property
     def proposal_passes(self) -> int:
@@ -77,8 +88,7 @@ def algorithm_1(
 
     `batch` is the minibatch of line 3; lines 4 to 6 follow, on micro-batches whose gradients add up,
     and which several processes share. The optimiser's step is the caller's. `kept` holds proposals
-    from one step to the next where MAP-Net doesn't read every batch. `losses` are `JointLosses` or another
-    module that is called and returns like it, in DDP or not.
+    from one step to the next where MAP-Net doesn't read every batch. `losses` are `Losses`, in DDP or not.
     """
     sums: dict[str, Tensor] = {}
     if not plan.reuses:
@@ -115,11 +125,13 @@ def _meeting_others(losses: nn.Module, last: bool) -> AbstractContextManager[Non
     return nullcontext()
 
 
-class JointLosses(nn.Module):
-    """Lines 4 to 6 of Algorithm 1 for one micro-batch. A module, so that DDP can wrap it."""
+class Losses(nn.Module):
+    """What a step differentiates, for one micro-batch. A module, so that DDP can wrap it."""
+
+    model: Networks
 
     def __init__(
-        self, model: PretrainingModel, method: Method, device: torch.device, precision: str, processes: int = 1
+        self, model: Networks, method: Method, device: torch.device, precision: str, processes: int = 1
     ) -> None:
         super().__init__()
         self.model = model
@@ -127,13 +139,27 @@ class JointLosses(nn.Module):
         self.device = device
         self.precision = precision
         self.processes = processes
-        self.propose: Callable[..., Tensor] = model.propose
-        self.token_losses: Callable[..., tuple[Tensor, Tensor]] = model.token_losses
+        self.use_networks(lambda network: network)
+
+    def use_networks(self, prepare: Prepare) -> None:
+        """Takes the model's two networks, each prepared, into use."""
+        raise NotImplementedError
 
     def compile_networks(self) -> None:
-        """Compiles the two networks; masks and weights between them stay as they are."""
-        self.propose = torch.compile(self.model.propose, dynamic=False, fullgraph=True)
-        self.token_losses = torch.compile(self.model.token_losses, dynamic=False, fullgraph=True)
+        """Compiles the two networks; what happens between them stays as it is."""
+        self.use_networks(partial(torch.compile, dynamic=False, fullgraph=True))
+
+
+class JointLosses(Losses):
+    """Lines 4 to 6 of Algorithm 1."""
+
+    model: PretrainingModel
+    propose: Callable[..., Tensor]
+    token_losses: Callable[..., tuple[Tensor, Tensor]]
+
+    def use_networks(self, prepare: Prepare) -> None:
+        self.propose = prepare(self.model.propose)
+        self.token_losses = prepare(self.model.token_losses)
 
     def forward(
         self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None

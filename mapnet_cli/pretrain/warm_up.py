@@ -5,8 +5,7 @@ from dataclasses import replace
 from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.pretrain.batches import sample_batch
-from mapnet_cli.pretrain.electra import Losses
-from mapnet_cli.pretrain.step import StepPlan, algorithm_1
+from mapnet_cli.pretrain.step import Losses, StepPlan, algorithm_1
 
 
 def warm_up(losses: Losses, size: int, length: int) -> None:

@@ -1,6 +1,5 @@
 """What held-out text says of each method, and how its proposal is: figures of the last milestone."""
 
-import statistics
 from collections.abc import Sequence
 
 from mapnet_cli.config import Config
@@ -9,6 +8,7 @@ from mapnet_cli.records import Checkpoint
 from mapnet_cli.render import Cell, Table, plain
 from mapnet_cli.report.compare import interval
 from mapnet_cli.report.gather import Results
+from mapnet_cli.report.scores import mean, spread
 from mapnet_cli.report.wording import label
 
 LOSSES = {
@@ -34,17 +34,12 @@ HEALTH = {
 
 def held_out_tables(results: Results, signed: str) -> tuple[Table, Table]:
     """Returns the table of held-out losses and accuracies, and that of the proposals' health."""
+    final = max(results.config.pretrain.milestone_steps())
     last = {
         method: [row for (name, _, step), row in results.checkpoints.items() if (name, step) == (method, final)]
-        for final in results.config.pretrain.milestone_steps()[-1:]
         for method in results.config.methods
     }
     return _losses(results.config, last, signed), _health(results.config, last, signed)
-
-
-def alarms(config: Config, row: Checkpoint) -> list[str]:
-    """Returns what is wrong with a checkpoint's proposal, with the keys that would cure it."""
-    return list(complaints({"step": row.step, **row.health}, row.method, config.method[row.method]).values())
 
 
 def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> Table:
@@ -79,8 +74,9 @@ def _health(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
         if any(c.health for c in checkpoints):
             cells = [_spread([c.health.get(name) for c in checkpoints], "{:.3f}") for name in HEALTH]
             rows.append((Cell(label(method), method), *cells))
-            said += dict.fromkeys(text for c in checkpoints for text in alarms(config, c))
-    notes = ("Between the last two lines of the training log. Entropies in nats.", *said)
+            for c in checkpoints:
+                said += complaints({"step": c.step, **c.health}, method, config.method[method]).values()
+    notes = ("Between the last two lines of the training log. Entropies in nats.", *dict.fromkeys(said))
     return Table("health", "Health of the proposals", ("Model", *HEALTH.values()), tuple(rows), notes, signed)
 
 
@@ -91,9 +87,9 @@ def _difference(name: str, ours: list[Checkpoint], theirs: list[Checkpoint]) -> 
     values = [a - b for a, b in pairs if a is not None and b is not None]
     if not values:
         return plain(None)
-    mean, (low, high) = statistics.fmean(values), interval(values)
+    centre, (low, high) = mean(values), interval(values)
     within = "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
-    return Cell(f"{mean:+.3f}{within}", {"mean": mean, "low": low, "high": high, "n": len(values)})
+    return Cell(f"{centre:+.3f}{within}", {"mean": centre, "low": low, "high": high, "n": len(values)})
 
 
 def _spread(values: Sequence[float | None], form: str) -> Cell:
@@ -101,6 +97,5 @@ def _spread(values: Sequence[float | None], form: str) -> Cell:
     there = [value for value in values if value is not None]
     if not there:
         return plain(None)
-    mean = statistics.fmean(there)
-    spread = f" ± {form.format(statistics.stdev(there))}" if len(there) > 1 else ""
-    return Cell(form.format(mean) + spread, mean)
+    centre, deviation = mean(there), spread(there)
+    return Cell(form.format(centre) + ("" if deviation is None else f" ± {form.format(deviation)}"), centre)

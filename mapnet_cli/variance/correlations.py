@@ -49,9 +49,8 @@ def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
 
 
 def _pearson(a_N: Column, b_N: Column) -> float:
-    a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
-    below = float(np.sqrt((a_N**2).sum() * (b_N**2).sum()))
-    return float((a_N * b_N).sum()) / below if below > 0 else float("nan")
+    with np.errstate(invalid="ignore"):  # NaN where one of them doesn't vary
+        return float(np.corrcoef(a_N, b_N)[0, 1])
 
 
 def _jackknifed(a: list[Column], b: list[Column], statistic: Callable[[Column, Column], float]) -> Estimate:

@@ -137,7 +137,7 @@ def proposals(
     elif STRATEGIES[plan.method.strategy].proposal == "frequency":
         model = PretrainingModel(config.encoder, manifest.vocab_size, "table").to(device)
         train = Sequences([artifacts.path(name) for name in manifest.train])
-        fix_frequencies(model, plan.method.strategy, train)
+        fix_frequencies(model, train)
     else:
         return ()
     rows = [sentence[None].to(device) for sentence in sentences]

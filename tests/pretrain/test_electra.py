@@ -12,21 +12,13 @@ from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import ElectraLosses, detection_figures, replace_tokens
 from mapnet_cli.pretrain.step import StepPlan, algorithm_1, plan_step
 from mapnet_cli.training.optim import build_adamw, gradient_norm, set_learning_rate
-from mapnet_cli.vocabulary import CLS, MASK, PAD, SEP
+from mapnet_cli.vocabulary import MASK, PAD
 from tests.conftest import small_config
+from tests.pretrain.test_step import CPU, VOCAB, tokens
 
 CONFIG = small_config("encoder.dropout=0.0", "encoder.attention_dropout=0.0", "method.electra.mask_rate=0.3")
 ELECTRA = CONFIG.method["electra"]
 PLAN = StepPlan(1, 3, explore=True, learns=False, proposes=False, reuses=False, mask_rate=0.15)
-VOCAB = 100
-CPU = torch.device("cpu")
-
-
-def tokens() -> torch.Tensor:
-    tokens_BL = torch.randint(5, VOCAB, (6, 16), generator=torch.Generator().manual_seed(0))
-    tokens_BL[:, 0], tokens_BL[:, -1] = CLS, SEP
-    tokens_BL[2, 9:] = torch.tensor([SEP] + [PAD] * 6)
-    return tokens_BL
 
 
 def noise() -> MaskNoise:

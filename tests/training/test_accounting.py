@@ -1,5 +1,8 @@
 """FLOPs against torch's own counter, and the paper's size."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,16 +13,20 @@ from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.training.accounting import Work, electra_flops, head_flops, stack_flops, step_flops
 
 
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Attention as plain matrix products, which the counter knows."""
+    plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
+        yield counter
+
+
 def test_forward_flops_equal_torchs_count() -> None:
     config = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
     model = PretrainingModel(config, 128, None).eval()
     tokens_BL = torch.randint(5, 128, (2, 16))
     positions_BK = torch.arange(3).expand(2, 3)
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.no_grad(),
-        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-    ):
+    with counting() as counter:
         model.token_logits(tokens_BL, None, positions_BK)
     assert counter.get_total_flops() == 2 * (stack_flops(config, 16, 3) + head_flops(config, 128, 3))
 
@@ -38,11 +45,7 @@ def test_electras_forward_flops_equal_torchs_count() -> None:
     model = Electra(encoder, 128, generator).eval()
     tokens_BL = torch.randint(5, 128, (2, 16))
     positions_BK = torch.arange(4).expand(2, 4)
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.no_grad(),
-        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-    ):
+    with counting() as counter:
         model.generate(tokens_BL, None, positions_BK, tokens_BL[:, :4], torch.rand(2, 4), None)
         model.detect(tokens_BL, None)
     assert 3 * counter.get_total_flops() == electra_flops(encoder, generator, 128, 2, 16, 0.25)
