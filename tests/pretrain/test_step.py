@@ -1,5 +1,6 @@
 """Algorithm 1: which loss reaches which parameters, and that the parts add up."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.step import JointLosses, StepPlan, add_up, algorithm_1, plan_step, update_table
 from mapnet_cli.training.optim import build_adamw, gradient_norm
-from mapnet_cli.vocabulary import CLS, PAD, SEP
+from mapnet_cli.vocabulary import CLS, MASK, PAD, SEP
 from mapnet_cli.world import ALONE
 from tests.conftest import small_config
 
@@ -66,6 +67,27 @@ def test_map_nets_loss_reaches_map_net_and_the_shared_embeddings_only() -> None:
             assert not torch.allclose(joint[name], gradient, atol=1e-9)
         else:
             assert torch.equal(joint[name], gradient), name
+
+
+def test_map_net_reads_the_unmasked_sentence_and_the_encoder_the_masked_one() -> None:
+    model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
+    losses = JointLosses(model, MAPNET, CPU, "auto")
+    read: dict[str, torch.Tensor] = {}
+
+    def noting(name: str, network: Callable[..., Any]) -> Callable[..., Any]:
+        def run(tokens_BL: torch.Tensor, *more: Any) -> Any:
+            read[name] = tokens_BL
+            return network(tokens_BL, *more)
+
+        return run
+
+    losses.propose = noting("map-net", losses.propose)
+    losses.token_losses = noting("encoder", losses.token_losses)
+    batch = split_batch(3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 6)
+    algorithm_1(losses, batch, StepPlan(1, 3, False, True, False, False, 0.15), CPU, {})
+    assert torch.equal(read["map-net"], tokens())
+    assert (read["encoder"] == MASK).any()
+    assert not (tokens() == MASK).any()
 
 
 def test_encoder_loss_sends_nothing_to_map_net() -> None:
