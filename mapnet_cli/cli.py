@@ -112,7 +112,8 @@ def run(invocation: Invocation) -> None:
 @command(app, "status", LOOKING)
 def status(invocation: Invocation) -> None:
     """Show what is done, running and missing."""
-    from mapnet_cli.stages import status
+    from mapnet_cli import render
+    from mapnet_cli.stages import grid_matrix, status
 
     rows = status(invocation.config, invocation.artifacts)
     if invocation.console.as_json:
@@ -126,6 +127,8 @@ def status(invocation: Invocation) -> None:
                 f"{'':<15} {line['method']} seed {line['seed']}: step {line['step']:,} of {line['of_steps']:,}, "
                 f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
             )
+        if row.get("matrix") and row["done"]:
+            invocation.console.data(render.to_rich(grid_matrix(row["matrix"])))
 
 
 @command(app, "export", LOOKING)

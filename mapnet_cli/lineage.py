@@ -11,6 +11,7 @@ import json
 import platform
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -20,14 +21,18 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256, write_json
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.glue import UNTRAINED, GridRun, is_test_file, task_location
+from mapnet_cli.hub import is_hub
 from mapnet_cli.records import Checkpoint
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 1, "finetuning": 2, "baseline": 1, "import": 1,
+    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 1,
     "variance": 1,
 }  # fmt: skip
 
+RUN_SETTINGS = ("adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout")
+"""Keys of [finetune] that a run depends on, beside those that the grid goes through."""
 _OF_REPLACED_TOKENS = ("task", "generator_fraction", "detection_weight")
 
 
@@ -48,6 +53,7 @@ class Lineage:
         # a grid of 10,240 runs asks for these again and again
         self.pretraining = cache(self._pretraining)
         self.task = cache(self._task)
+        self.mnli_start = cache(self._mnli_start)
         self.imported = cache(self._imported)
 
     @cached_property
@@ -124,39 +130,61 @@ class Lineage:
             vocabulary, length = facts["tokenizer_fingerprint"], facts["encoder"]["max_length"]
         else:
             vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
-        data = self.probe.fingerprint if self.uses_probe else self._digests.folder(Path(finetune.data) / name)
+        data = self.probe.fingerprint if self.uses_probe else self._task_data(name)
         return _artefact(
             f"finetune-glue/tasks/{name}-", "task", name, data, vocabulary, length, finetune.max_train_examples
         )
+
+    def _task_data(self, name: str) -> str:
+        """Returns a hash of the files that a task's scores depend on, or the hub's id."""
+        data = self.config.finetune.task_data.get(name, self.config.finetune.data)
+        if is_hub(data):
+            return data
+        place = task_location(self.config, name) if Path(data).exists() else Path(data)
+        return self._digests.folder(Path(place), f"{data}: {name}", is_test_file)
 
     def main_task(self, name: str) -> Artefact:
         """The task as the methods see it; where there are none, as the first import does."""
         return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
-    def finetuning(
-        self, method: str, pretrain_seed: int, step: int, task: str, batch_size: int, lr: float, seed: int
-    ) -> Artefact:
+    def finetuning(self, run: GridRun) -> Artefact:
         """One fine-tuning run."""
-        imported = method if method in self.config.imports else ""
-        start = self.imported(method) if imported else self.pretraining(method, pretrain_seed)
-        settings = self.config.finetune.results_view()
-        for swept in (
-            "data",
-            "tasks",
-            "batch_sizes",
-            "learning_rates",
-            "seeds",
-            "baselines",
-            "epoch",
-            "metrics",
-            "seed",
-        ):
-            del settings[swept]
+        task = self.task(run.task, self.tokenizer_of(run.method))
+        parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]
+        if run.task in self.config.finetune.from_mnli:
+            parts.append({"start": self.mnli_start(run.method, run.pretrain_seed, run.step).fingerprint})
+        place = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}"
         return _artefact(
-            f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/batch{batch_size}-lr{lr:g}-seed{seed}-",
-            "finetuning", start.fingerprint, step, self.task(task, imported).fingerprint,
-            batch_size, lr, seed, settings,
+            f"{place}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
+            "finetuning", *parts, run.batch_size, run.lr, run.seed, self.run_settings,
         )  # fmt: skip
+
+    def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> Artefact:
+        """An encoder after it was fine-tuned on MNLI, from which other tasks start."""
+        finetune = self.config.finetune
+        return _artefact(
+            f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/mnli-start-",
+            "finetuning", "start", self._start(method, pretrain_seed), step,
+            self.task("MNLI", self.tokenizer_of(method)).fingerprint,
+            finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0], self.run_settings,
+        )  # fmt: skip
+
+    @cached_property
+    def run_settings(self) -> dict[str, Any]:
+        """The settings that all fine-tuning runs of the config share."""
+        settings = self.config.finetune.results_view()
+        return {name: settings[name] for name in RUN_SETTINGS}
+
+    def tokenizer_of(self, method: str) -> str:
+        """Returns the import whose tokenizer a row of Table 3 has; "": the corpus's."""
+        return method if method in self.config.imports else ""
+
+    def _start(self, method: str, pretrain_seed: int) -> str:
+        """Returns the fingerprint of what a run's encoder comes from."""
+        if method == UNTRAINED:
+            return fingerprint(UNTRAINED, self.config.encoder.results_view())
+        imported = self.tokenizer_of(method)
+        return (self.imported(method) if imported else self.pretraining(method, pretrain_seed)).fingerprint
 
     def baseline(self, task: str) -> Artefact:
         """Majority class and bag of words on one task."""
@@ -248,16 +276,22 @@ class Digests:
         """Returns a hash of the source's file names and contents; raises InputError if it is missing."""
         return _python() if source.kind == "cpython" else self.folder(Path(source.path))
 
-    def folder(self, path: Path) -> str:
-        """Returns a hash of a file, or of the names and contents of all files below a folder."""
-        known = self._seen.setdefault(str(path), {"digest": "", "files": {}})
+    def folder(self, path: Path, known_as: str = "", without: Callable[[str], bool] | None = None) -> str:
+        """Returns a hash of a file, or of the names and contents of all files below a folder.
+
+        It is remembered as `known_as` (the path); files whose name `without` says yes to are left out.
+        """
+        known_as = known_as or str(path)
+        known = self._seen.setdefault(known_as, {"digest": "", "files": {}})
         if not path.exists():
             if not known["digest"]:
-                del self._seen[str(path)]
+                del self._seen[known_as]
                 raise InputError(f"{path} does not exist")
             return str(known["digest"])
         files: dict[str, list[Any]] = {}
         for file in input_files(path):
+            if without is not None and without(file.name):
+                continue
             name = file.relative_to(path).as_posix() if file != path else file.name
             stat = file.stat()
             old = known["files"].get(name)
@@ -265,7 +299,7 @@ class Digests:
             files[name] = [stat.st_size, stat.st_mtime_ns, sha256(file) if fresh else old[2]]
         digest = fingerprint(sorted((name, entry[2]) for name, entry in files.items()))
         if known["files"] != files:
-            self._seen[str(path)] = {"digest": digest, "files": files}
+            self._seen[known_as] = {"digest": digest, "files": files}
             write_json(self._path, self._seen)
         return digest
 

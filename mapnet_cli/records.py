@@ -96,6 +96,8 @@ class EpochScores(Row):
     train_loss: float
     metrics: dict[str, float]
     """By name; for MNLI the mismatched set's carry the suffix "-mm"."""
+    halves: list[tuple[dict[str, float], dict[str, float]]] = Field(default_factory=list)
+    """The same on the two halves of the dev set, for each of several splits, which all runs of a task share."""
 
 
 class FinetuneRun(Row):
@@ -105,17 +107,31 @@ class FinetuneRun(Row):
     pretrain_seed: int
     step: int
     checkpoint: str
-    """SHA-256 of the weights that it started from."""
+    """SHA-256 of the weights that it started from; "" for random ones."""
     task: str
     batch_size: int
     lr: float
     seed: int
+    settings: dict[str, Any]
+    """The other keys of [finetune] that it depends on, and "start": "MNLI" if it started from there."""
     train_examples: int
     dev_examples: int
     epochs: list[EpochScores]
     failure: str
     """Empty, or why the run ended early; a failed run is shown and counted, never dropped."""
     device: str
+
+
+class TunedEncoder(Row):
+    """An encoder after it was fine-tuned on MNLI, for other tasks to start from."""
+
+    path: str
+    """Folder below the artifact directory."""
+    fingerprint: str
+    """SHA-256 of the weights."""
+    encoder: dict[str, Any]
+    """Its [encoder] section."""
+    epochs: list[EpochScores]
 
 
 class Baseline(Row):

@@ -14,12 +14,13 @@ from mapnet_cli.errors import LockedError, UsageError
 from mapnet_cli.jobs.job import Phase, is_done
 from mapnet_cli.jobs.launched import LaunchedEngine
 from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.render import Cell, Table
 from mapnet_cli.world import World, joined, launched
 
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
 """Each is a wing whose `stage` has `plan(config, artifacts, workers)` and `PRELOAD`.
 
-It may have `check(config)`, `estimate(config, artifacts, workers)`, `summary` and `standing`, both of
+It may have `check(config, artifacts)`, `estimate(config, artifacts, workers)`, `summary` and `standing`, both of
 (config, artifacts), too.
 """
 
@@ -36,7 +37,7 @@ def run_stages(
     engine = LocalEngine(artifacts, console, workers, force, preload)
     for name in names:
         with artifacts.lock(name):
-            _check(name, config)
+            _check(name, config, artifacts)
             engine.run(_stage(name).plan(config, artifacts, workers))
             if hasattr(_stage(name), "summary"):
                 for line in _stage(name).summary(config, artifacts):
@@ -51,7 +52,7 @@ def run_launched(
         raise UsageError("only `mapnet pretrain` runs in several launched processes; start the others without torchrun")
     if config.pretrain.processes > 1:
         raise UsageError("these processes were launched already: leave out --processes (pretrain.processes)")
-    _check("pretrain", config)
+    _check("pretrain", config, artifacts)
     with joined(), ExitStack() as held:
         locked = None
         if world.rank == 0:
@@ -69,7 +70,7 @@ def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers
     rows = []
     for name in names:
         stage = _stage(name)
-        _check(name, config)
+        _check(name, config, artifacts)
         for phase in stage.plan(config, artifacts, workers):
             rows.append({"stage": name, "phase": phase.name, "unit": phase.unit, **_counts(phase, artifacts)})
         if hasattr(stage, "estimate"):
@@ -78,25 +79,43 @@ def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers
 
 
 def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
-    """Returns a row a phase: jobs done and in all, whether a process holds the stage now, and the trainings' logs."""
+    """Returns a row a phase: jobs done and in all, whether a process holds the stage now, and how the stage stands."""
     rows = []
     for name in STAGES:
         running = _is_locked(artifacts, name)
         for phase in _stage(name).plan(config, artifacts, 1):
             rows.append({"stage": name, "phase": phase.name, "running": running, **_counts(phase, artifacts)})
         if hasattr(_stage(name), "standing"):
-            rows[-1]["trainings"] = _stage(name).standing(config, artifacts)
+            rows[-1] |= _stage(name).standing(config, artifacts)
     return rows
+
+
+def grid_matrix(rows: Sequence[dict[str, Any]]) -> Table:
+    """Returns fine-tuning's matrix for a terminal: finished runs of each encoder and task."""
+    tasks = tuple(rows[0]["tasks"])
+
+    def cell(counts: dict[str, int]) -> Cell:
+        failed = f", {counts['failed']} failed" if counts["failed"] else ""
+        return Cell(f"{counts['done']}/{counts['total']}{failed}")
+
+    lines = tuple(
+        (
+            Cell(f"{row['method']} seed {row['seed']} step {row['step']:,}"),
+            *(cell(row["tasks"][task]) for task in tasks),
+        )
+        for row in rows
+    )
+    return Table("matrix", "Fine-tuning runs done", ("Encoder", *tasks), lines, (), "")
 
 
 def _stage(name: str) -> Any:
     return import_module(f"mapnet_cli.{name.replace('-', '_')}.stage")
 
 
-def _check(name: str, config: Config) -> None:
+def _check(name: str, config: Config, artifacts: Artifacts) -> None:
     """Refuses a config that the stage can't work with; costs an import that `plan` avoids."""
     if hasattr(_stage(name), "check"):
-        _stage(name).check(config)
+        _stage(name).check(config, artifacts)
 
 
 def _open_jobs(name: str, config: Config, artifacts: Artifacts, workers: int) -> bool:

@@ -43,6 +43,7 @@ SMALL = (
     "finetune.epochs=1",
     "finetune.learning_rates=[1e-3]",
     "finetune.seeds=[1]",
+    'finetune.subsets=["CoLA","SST-2","MRPC","STS-B","QQP","MNLI","QNLI","RTE"]',
 )
 
 

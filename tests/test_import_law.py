@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mapnet_cli"
 FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
-    {"config", "records", "world"},
+    {"config", "records", "world", "hub"},
     {"artifacts", "glue", "layers", "render", "plotting"},
     {"lineage", "scoring", "health"},
     {"text", "model", "masking", "training", "jobs"},

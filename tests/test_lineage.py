@@ -8,6 +8,7 @@ import pytest
 from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import InputError
+from mapnet_cli.glue import GridRun
 from mapnet_cli.layers import flatten
 from mapnet_cli.lineage import Lineage, import_artefact
 from mapnet_cli.records import Imported
@@ -20,8 +21,8 @@ WHAT: dict[str, Callable[[Lineage], str]] = {
     "mapnet": lambda at: at.pretraining("mapnet", 1).fingerprint,
     "electra": lambda at: at.pretraining("electra", 1).fingerprint,
     "task": lambda at: at.task("RTE").fingerprint,
-    "bert run": lambda at: at.finetuning("bert", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
-    "mapnet run": lambda at: at.finetuning("mapnet", 1, 10, "RTE", 16, 1e-3, 1).fingerprint,
+    "bert run": lambda at: at.finetuning(GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)).fingerprint,
+    "mapnet run": lambda at: at.finetuning(GridRun("mapnet", 1, 10, "RTE", 16, 1e-3, 1)).fingerprint,
 }
 EVERYTHING = set(WHAT)
 AFTER_TEXT = EVERYTHING - {"text"}
@@ -66,6 +67,10 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("finetune.epochs=2", {"bert run", "mapnet run"}),
         ("finetune.max_train_examples=5", {"task", "bert run", "mapnet run"}),
         ("finetune.seeds=[1,2]", set()),
+        ("finetune.untrained=true", set()),
+        ('finetune.subsets=["RTE"]', set()),
+        ('finetune.from_mnli=["RTE"]', {"bert run", "mapnet run"}),
+        ('finetune.from_mnli=["MRPC"]', set()),
         ('finetune.tasks=["RTE"]', set()),
         ("finetune.epoch=last", set()),
         ('imports=["tiny"]', set()),
@@ -85,6 +90,8 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
     free = {
         "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
         "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
+        "finetune.task_data", "finetune.subsets", "finetune.untrained",
+        "finetune.mnli_batch_size", "finetune.mnli_learning_rate",  # where something starts from MNLI: tested below
         "method.mapnet.generator_fraction", "method.mapnet.detection_weight",  # ELECTRA's
     }  # fmt: skip
     sections = {
@@ -97,11 +104,20 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
         assert changed(artifacts, f"{key}={other}"), f"{key} = {value} -> {other} changes no fingerprint"
 
 
+@pytest.mark.parametrize("setting", ["mnli_batch_size=8", "mnli_learning_rate=1e-4", "seeds=[2]", "epochs=2"])
+def test_what_starts_from_mnli_depends_on_that_training(setting: str, artifacts: Artifacts) -> None:
+    run = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)
+    start = 'finetune.from_mnli=["RTE"]'
+    before, after = (Lineage(small_config(start, *more), artifacts) for more in ((), (f"finetune.{setting}",)))
+    assert before.mnli_start("bert", 1, 10) != after.mnli_start("bert", 1, 10)
+    assert before.finetuning(run) != after.finetuning(run)
+
+
 def _another(key: str, value: object) -> str:
     choices = {
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
         "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.mapnet.proposal_precision": "bfloat16",
-        "corpus.tokenizer": "tiny", "method.mapnet.start": "tiny",
+        "corpus.tokenizer": "tiny", "method.mapnet.start": "tiny", "finetune.from_mnli": '["RTE"]',
         "method.mapnet.task": "replaced-token",
         "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
         "method.mapnet.sampler": "systematic", "method.mapnet.signal": "one-minus-p",
@@ -159,5 +175,5 @@ def test_a_retrained_spacy_pipeline_in_the_same_folder_counts(artifacts: Artifac
 
 def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> None:
     config: Config = small_config()
-    artefact = Lineage(config, artifacts).finetuning("bert", 1, 400, "RTE", 16, 1e-5, 3)
+    artefact = Lineage(config, artifacts).finetuning(GridRun("bert", 1, 400, "RTE", 16, 1e-5, 3))
     assert artefact.key == (f"finetune-glue/bert-seed1/step400/RTE/batch16-lr1e-05-seed3-{artefact.fingerprint[:8]}")

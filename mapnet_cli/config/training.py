@@ -190,7 +190,12 @@ class Finetune(Optimiser):
     """Table 2 and section 4.1.2."""
 
     data: str = "glue"
-    """Folder in GLUE's official layout (CoLA/train.tsv, ...), or "probe" for the built-in probe tasks."""
+    """Where the tasks are: a folder with a folder or official zip file for each, TSV or JSONL or saved by `datasets`;
+    "hub:ID" for a data set of the Hugging Face hub; or "probe" for the built-in probe tasks."""
+    task_data: dict[str, str] = Field(default_factory=dict)
+    """Where a single task is, in place of `data`: {QQP = "elsewhere/qqp"}."""
+    subsets: Strings = ()
+    """Tasks whose row counts may differ from GLUE's own; every table says so."""
     tasks: Strings = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
     batch_sizes: Ints = (16, 32)
     learning_rates: Floats = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5, 8e-5)
@@ -206,6 +211,13 @@ class Finetune(Optimiser):
     """Which epoch's score a run counts with; both are recorded."""
     max_train_examples: NonNegative = 0
     """Use only the first so many training rows of each task (0: all); every table says so."""
+    from_mnli: Strings = ()
+    """Tasks that start from the encoder after it was fine-tuned on MNLI, as RoBERTa does for RTE, MRPC and STS-B."""
+    mnli_batch_size: Count = 32
+    mnli_learning_rate: Annotated[float, Field(gt=0)] = 3e-5
+    """Of that training on MNLI, one for each encoder, with the first of `seeds`."""
+    untrained: bool = False
+    """Also fine-tune the encoder with random weights: what pretraining is worth."""
     baselines: bool = True
     """Also score the majority class and a bag of words, for the per-task table."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")

@@ -3,7 +3,8 @@
 Shapes: B examples, L positions, T tokens of a batch without its padding, C outputs (classes, or 1 for regression).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.errors import DamagedError
-from mapnet_cli.finetune_glue.metrics import Floats, score
+from mapnet_cli.finetune_glue.metrics import SPLITS, Floats, Halves, score, score_halves
 from mapnet_cli.finetune_glue.tasks import GlueTask
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.model.heads import ClassificationHead
@@ -53,66 +54,120 @@ class Classifier(nn.Module):
         return out_BC
 
 
+@dataclass(frozen=True)
+class EncoderWeights:
+    """Where a run starts: an encoder's state, None for random weights, which then differ between runs' seeds."""
+
+    state: dict[str, Tensor] | None
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned model, its dev metrics after each epoch, and why the run failed ("" if it didn't)."""
+
+    model: Classifier
+    epochs: list[EpochScores]
+    failure: str
+
+
 @lru_cache(maxsize=2)
-def encoder_weights(folder: Path) -> tuple[dict[str, Tensor], int]:
-    """Returns (the encoder's weights, the vocabulary size) of a checkpoint, kept for this process's next run."""
+def encoder_weights(folder: Path) -> EncoderWeights:
+    """Returns the encoder of a checkpoint, kept for this process's next run."""
     try:
         tensors, facts = load_checkpoint(folder)
     except DamagedError as error:
         again = "run `mapnet pretrain --force` with the same options, or `mapnet import-hf` for an import"
         raise DamagedError(f"{error}: {again}") from None
     weights = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    return weights, int(facts["vocab_size"])
+    return EncoderWeights(weights, int(facts["vocab_size"]))
 
 
 def fine_tune(
     task: GlueTask,
     train: Tokenised,
     dev: dict[str, Tokenised],
-    checkpoint: Path,
+    start: EncoderWeights,
     encoder: Transformer,
     config: Finetune,
     setting: Setting,
     device: torch.device,
-) -> tuple[list[EpochScores], str]:
-    """Returns the dev metrics after each epoch, and why the run failed ("" if it didn't)."""
-    weights, vocab_size = encoder_weights(checkpoint)
-    model = Classifier(encoder, vocab_size, max(len(task.labels), 1), config.dropout)
-    model.encoder.load_state_dict(weights)
-    initialise(model.head, encoder, torch.Generator().manual_seed(derive_seed(setting.seed, "head", task.name)))
-    model.to(device)
-    optimizer = build_adamw(model, config)
-    steps_an_epoch = -(-len(train) // setting.batch_size)
-    total = steps_an_epoch * config.epochs
+    on_epoch: Callable[[Tuned], None] = lambda tuned: None,
+) -> Tuned:
+    """Returns the model after the last epoch; `on_epoch` sees it after each."""
+    tuned = Tuned(_build(task, start, encoder, config, setting).to(device), [], "")
+    optimizer = build_adamw(tuned.model, config)
+    total = -(-len(train) // setting.batch_size) * config.epochs
+    warmup = round(config.warmup_ratio * total)
     torch.manual_seed(derive_seed(setting.seed, "fine-tuning dropout", task.name))
-    epochs: list[EpochScores] = []
     step = 0
     for epoch in range(1, config.epochs + 1):
-        model.train()
+        tuned.model.train()
         generator = torch.Generator().manual_seed(derive_seed(setting.seed, "fine-tuning order", task.name, epoch))
         losses = []
         for indices in torch.split(torch.randperm(len(train), generator=generator), setting.batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            out_BC = _forward(model, train, indices.numpy(), device)
-            loss = _loss(task, out_BC, torch.from_numpy(train.labels[indices.numpy()]).to(device))
-            torch.autograd.backward(loss)
-            if config.clip_norm > 0:
-                gradient_norm(model, config.clip_norm)
-            set_learning_rate(optimizer, learning_rate(step, setting.lr, round(config.warmup_ratio * total), total))
-            optimizer.step()
-            losses.append(loss.detach())
+            set_learning_rate(optimizer, learning_rate(step, setting.lr, warmup, total))
+            losses.append(training_step(tuned.model, optimizer, task, train, indices.numpy(), config.clip_norm, device))
             step += 1
         train_loss = float(torch.stack(losses).mean())
         if not np.isfinite(train_loss):
-            return epochs, f"the loss is not finite in epoch {epoch}"
-        metrics: dict[str, float] = {}
-        for suffix, data in dev.items():
-            predicted = _predict(model, task, data, device)
-            if predicted is None:
-                return epochs, f"the outputs are not finite in epoch {epoch}"
-            metrics |= {f"{name}{suffix}": value for name, value in score(task, predicted, data.labels).items()}
-        epochs.append(EpochScores(epoch=epoch, train_loss=train_loss, metrics=metrics))
-    return epochs, ""
+            return replace(tuned, failure=f"the loss is not finite in epoch {epoch}")
+        scores = _evaluate(tuned.model, task, dev, device)
+        if scores is None:
+            return replace(tuned, failure=f"the outputs are not finite in epoch {epoch}")
+        tuned.epochs.append(EpochScores(epoch=epoch, train_loss=train_loss, metrics=scores[0], halves=scores[1]))
+        on_epoch(tuned)
+    return tuned
+
+
+def training_step(
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    task: GlueTask,
+    data: Tokenised,
+    indices: npt.NDArray[np.int64],
+    clip_norm: float,
+    device: torch.device,
+) -> Tensor:
+    """Takes one step on the examples `indices` and returns their mean loss, still on the device."""
+    optimizer.zero_grad(set_to_none=True)
+    out_BC = _forward(model, data, indices, device)
+    loss = _loss(task, out_BC, torch.from_numpy(data.labels[indices]).to(device))
+    torch.autograd.backward(loss)
+    if clip_norm > 0:
+        gradient_norm(model, clip_norm)
+    optimizer.step()
+    return loss.detach()
+
+
+def _build(
+    task: GlueTask, start: EncoderWeights, encoder: Transformer, config: Finetune, setting: Setting
+) -> Classifier:
+    model = Classifier(encoder, start.vocab_size, max(len(task.labels), 1), config.dropout)
+    if start.state is not None:
+        model.encoder.load_state_dict(start.state)
+    else:
+        seed = derive_seed(setting.seed, "untrained encoder", task.name)
+        initialise(model.encoder, encoder, torch.Generator().manual_seed(seed))
+    initialise(model.head, encoder, torch.Generator().manual_seed(derive_seed(setting.seed, "head", task.name)))
+    return model
+
+
+def _evaluate(
+    model: Classifier, task: GlueTask, dev: dict[str, Tokenised], device: torch.device
+) -> tuple[dict[str, float], Halves] | None:
+    """Returns the metrics of all dev sets, whole and by halves, None where an output is not finite."""
+    metrics: dict[str, float] = {}
+    halves: Halves = [({}, {}) for _ in range(SPLITS)]
+    for suffix, data in dev.items():
+        predicted = predict(model, task, data, device)
+        if predicted is None:
+            return None
+        metrics |= {f"{name}{suffix}": value for name, value in score(task, predicted, data.labels).items()}
+        for both, of_set in zip(halves, score_halves(task, predicted, data.labels), strict=True):
+            for half, values in zip(both, of_set, strict=True):
+                half |= {f"{name}{suffix}": value for name, value in values.items()}
+    return metrics, halves
 
 
 def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
@@ -130,7 +185,7 @@ def _loss(task: GlueTask, out_BC: Tensor, labels_B: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
+def predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
     """Returns class ids or scores / 5, in the data's order, None if any is not finite.
 
     Batches hold examples of like length.

@@ -10,8 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.finetune_glue.tasks import GlueTask
+from mapnet_cli.seeds import derive_seed
 
 Floats = npt.NDArray[np.float32]
+Halves = list[tuple[dict[str, float], dict[str, float]]]
+SPLITS = 5
+"""Ways in which a dev set is halved; the same for all runs of a task."""
+DIGITS = 6
+"""Of a half's metrics on disk."""
 
 
 def score(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:
@@ -33,3 +39,19 @@ def score(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]
         metrics["f1"] = float(f1_score(labels, predicted, pos_label=1, zero_division=0.0))
         metrics["mcc"] = float(matthews_corrcoef(labels, predicted))
     return metrics
+
+
+def score_halves(task: GlueTask, predicted: Floats, labels: Floats) -> Halves:
+    """Returns every metric on both halves of the set, for each of SPLITS random splits."""
+    found: Halves = []
+    for split in range(SPLITS):
+        order = np.random.default_rng(derive_seed(split, "dev halves", task.name)).permutation(len(labels))
+        first, second = order[: len(order) // 2], order[len(order) // 2 :]
+        found.append((_rounded(task, predicted, labels, first), _rounded(task, predicted, labels, second)))
+    return found
+
+
+def _rounded(task: GlueTask, predicted: Floats, labels: Floats, rows: npt.NDArray[np.int64]) -> dict[str, float]:
+    if not len(rows):  # half of a set of one row
+        return dict.fromkeys(score(task, predicted, labels), 0.0)
+    return {name: round(value, DIGITS) for name, value in score(task, predicted[rows], labels[rows]).items()}

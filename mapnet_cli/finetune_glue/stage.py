@@ -1,18 +1,16 @@
-"""`mapnet finetune-glue`: the tasks' data, the baselines, and one job a fine-tuning run."""
+"""The door of `mapnet finetune-glue`: the tasks' data, the baselines, and one job a fine-tuning run."""
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, read_json
-from mapnet_cli.config import Config, Transformer
-from mapnet_cli.errors import DamagedError
-from mapnet_cli.finetune_glue.grid import GridRun, grid
-from mapnet_cli.finetune_glue.tasks import TASKS, Examples, read_examples
-from mapnet_cli.glue import metrics_by_task
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.finetune_glue.prepare import make_probe, prepare_task, run_baseline
+from mapnet_cli.finetune_glue.run import run_finetuning, tune_on_mnli
+from mapnet_cli.glue import UNTRAINED, GridRun, fine_tuned, grid, metrics_by_task, task_location
+from mapnet_cli.jobs.job import Job, Phase, is_done
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import Checkpoint, FinetuneRun, Imported, TaskFacts
 
 PRELOAD = ("torch", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
 
@@ -23,22 +21,11 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     names = config.finetune.tasks
     phases = []
     if lineage.uses_probe:
-        seed = config.finetune.seed
-        phases.append(
-            Phase(
-                "probe tasks",
-                [
-                    Job(
-                        lineage.probe.key,
-                        lineage.probe.fingerprint,
-                        make_probe,
-                        {"seed": seed, "key": lineage.probe.key},
-                    )
-                ],
-            )
-        )
-    imports = ("", *config.imports) if config.methods else config.imports
-    tasks = [_task_job(config, lineage, name, imported) for imported in imports for name in names]
+        args = {"seed": config.finetune.seed, "key": lineage.probe.key}
+        phases.append(Phase("probe tasks", [Job(lineage.probe.key, lineage.probe.fingerprint, make_probe, args)]))
+    tokenizers = dict.fromkeys(lineage.tokenizer_of(method) for method, _, _ in fine_tuned(config))
+    wanted = dict.fromkeys([*names, *(["MNLI"] if config.finetune.from_mnli else [])])
+    tasks = [_task_job(config, lineage, name, imported) for imported in tokenizers for name in wanted]
     # imports may share a tokenizer, and then its tasks
     phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
     if config.finetune.baselines:
@@ -47,25 +34,75 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
             artefact, data = lineage.baseline(name), lineage.main_task(name).key
             jobs.append(Job(artefact.key, artefact.fingerprint, run_baseline, {"task": name, "data": data}, (data,)))
         phases.append(Phase("baselines", jobs, "task"))
+    if set(config.finetune.from_mnli) & set(names):
+        starts = [_mnli_job(config, lineage, *place) for place in fine_tuned(config)]
+        phases.append(Phase("starts from MNLI", starts, "training"))
     phases.append(Phase("finetune", [_run_job(config, lineage, run) for run in grid(config)], "run"))
     return phases
 
 
-def check(config: Config) -> None:
-    """Raises UsageError for a task or a metric that doesn't exist."""
+def check(config: Config, artifacts: Artifacts) -> None:
+    """Raises UsageError for a task or a metric that doesn't exist, InputError for a subset that isn't allowed."""
     metrics_by_task(config)
+    if "MNLI" in config.finetune.from_mnli:
+        raise UsageError("finetune.from_mnli: MNLI itself can't start from MNLI")
+    if config.finetune.untrained and not config.methods:
+        raise UsageError(
+            "finetune.untrained is [encoder] with random weights and the corpus's vocabulary: name methods"
+        )
+    if UNTRAINED in (*config.methods, *config.imports):
+        raise UsageError(f"{UNTRAINED!r} is the name of the encoder without pretraining: call the method otherwise")
+    lineage = Lineage(config, artifacts)
+    for name in () if lineage.uses_probe else config.finetune.tasks:
+        marker = artifacts.marker(lineage.main_task(name).key)
+        if marker and not marker.result["official"] and name not in config.finetune.subsets:
+            raise InputError(
+                f'{name} was prepared from a subset of GLUE: add "{name}" to finetune.subsets, or name all of it'
+            )
+
+
+def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
+    """Returns the grid as a matrix of counts: a row an encoder, a column a task."""
+    lineage = Lineage(config, artifacts)
+    rows: dict[tuple[str, int, int], dict[str, dict[str, int]]] = {}
+    for run in grid(config):
+        row = rows.setdefault((run.method, run.pretrain_seed, run.step), {})
+        cell = row.setdefault(run.task, {"done": 0, "failed": 0, "total": 0})
+        artefact = lineage.finetuning(run)
+        marker = artifacts.marker(artefact.key)
+        if marker is not None and marker.fingerprint == artefact.fingerprint:
+            cell["done"] += 1
+            cell["failed"] += bool(marker.result["failure"])
+        cell["total"] += 1
+    return {
+        "matrix": [
+            {"method": method, "seed": seed, "step": step, "tasks": row} for (method, seed, step), row in rows.items()
+        ]
+    }
+
+
+def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
+    """Returns what `--dry-run` prints of the open runs: their number, sequences and hours."""
+    from mapnet_cli.finetune_glue.forecast import forecast
+
+    lineage = Lineage(config, artifacts)
+    todo = [run for run in grid(config) if not is_done(_run_job(config, lineage, run), artifacts)]
+    return forecast(config, artifacts, lineage, todo, workers)
 
 
 def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job:
     """`imported` names the import whose tokenizer it is; "": the corpus's."""
-    folder = lineage.artifacts.path(lineage.probe.key) if lineage.uses_probe else Path(config.finetune.data)
-    artefact = lineage.task(name, imported) if imported else lineage.task(name)
+    location: str | Path = (
+        lineage.artifacts.path(lineage.probe.key) / name if lineage.uses_probe else _location(config, name)
+    )
+    artefact = lineage.task(name, imported)
     source = lineage.imported(imported).key if imported else f"{lineage.corpus.key}/manifest"
     length = lineage.imported(imported).result["encoder"]["max_length"] if imported else config.encoder.max_length
     args = {
         "task": name,
-        "folder": folder / name,
+        "location": location,
         "probe": lineage.uses_probe,
+        "subset": name in config.finetune.subsets,
         "key": artefact.key,
         "source": source,
         "lowercase": "none" if imported else config.corpus.preparation,
@@ -76,117 +113,38 @@ def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job
     return Job(artefact.key, artefact.fingerprint, prepare_task, args, needs)
 
 
+def _location(config: Config, name: str) -> str | Path:
+    """Returns where a task lies; where its data is gone since it was prepared, where that was."""
+    data = config.finetune.task_data.get(name, config.finetune.data)
+    return task_location(config, name) if ":" in data or Path(data).exists() else Path(data) / name
+
+
 def _run_job(config: Config, lineage: Lineage, run: GridRun) -> Job:
-    artefact = lineage.finetuning(**asdict(run))
-    if run.method in config.imports:
-        milestone, data = lineage.imported(run.method).key, lineage.task(run.task, run.method).key
-    else:
-        milestone = f"{lineage.pretraining(run.method, run.pretrain_seed).key}/step{run.step}"
-        data = lineage.task(run.task).key
-    args = {"run": run, "milestone": milestone, "data": data, "config": config}
-    return Job(artefact.key, artefact.fingerprint, run_finetuning, args, (milestone, data))
+    artefact = lineage.finetuning(run)
+    start = encoder_key(lineage, run.method, run.pretrain_seed, run.step)
+    if run.task in config.finetune.from_mnli:
+        start = lineage.mnli_start(run.method, run.pretrain_seed, run.step).key
+    data = lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+    args = {"run": run, "start": start, "data": data, "config": config}
+    return Job(artefact.key, artefact.fingerprint, run_finetuning, args, (start, data))
 
 
-def make_probe(artifacts: Artifacts, report: Report, seed: int, key: str) -> Output:
-    """Makes the probe tasks in GLUE's layout."""
-    from mapnet_cli.artifacts import publishing
-    from mapnet_cli.finetune_glue.probes import make_probes
-
-    with publishing(artifacts.path(key)) as temporary:
-        rows = make_probes(temporary, seed)
-    return Output(sorted(p for p in artifacts.path(key).rglob("*") if p.is_file()), {"rows": rows})
-
-
-def prepare_task(
-    artifacts: Artifacts,
-    report: Report,
-    task: str,
-    folder: Path,
-    probe: bool,
-    key: str,
-    source: str,
-    lowercase: str,
-    max_length: int,
-    max_train_examples: int,
-) -> Output:
-    """Reads a task's files, checks them, and writes them as token ids; `source` is the key whose tokenizer it is."""
-    from mapnet_cli.finetune_glue import tokenised
-
-    marker = artifacts.marker(source)
-    assert marker is not None
-    name = marker.result["tokenizer"]
-    artifacts.verify(replace(marker, files={name: marker.files[name]}))  # is it still the one it was?
-    tokenizer = artifacts.path(name)
-    spec = TASKS[task]
-    notes, files, counts, official = [], [], {}, True
-    for split, file in {"train": spec.train, **{f"dev{suffix}": name for suffix, name in spec.dev.items()}}.items():
-        examples = read_examples(folder, spec, file)
-        if examples.broken:
-            notes.append(f"{file}: {examples.broken} broken lines left out")
-        if len(examples.texts) != spec.rows[file]:
-            official = False
-            if not probe:
-                notes.append(f"{file}: {len(examples.texts):,} rows, officially {spec.rows[file]:,}")
-        if split == "train" and 0 < max_train_examples < len(examples.texts):
-            notes.append(f"{file}: only the first {max_train_examples:,} of {len(examples.texts):,} rows used")
-            examples = Examples(examples.texts[:max_train_examples], examples.labels[:max_train_examples])
-        data, cut = tokenised.tokenise(examples, tokenizer, lowercase, max_length)
-        if cut:
-            notes.append(f"{file}: {cut:,} rows cut to {max_length} tokens")
-        tokenised.save(artifacts.path(f"{key}/{split}.npz"), data)
-        files.append(artifacts.path(f"{key}/{split}.npz"))
-        counts[split] = len(data)
-        report(Progress(len(files), 1 + len(spec.dev), file))
-    facts = TaskFacts(
-        task=task,
-        train_examples=counts["train"],
-        dev_examples=sum(counts.values()) - counts["train"],
-        official=official,
-        probe=probe,
-        notes=notes,
+def _mnli_job(config: Config, lineage: Lineage, method: str, pretrain_seed: int, step: int) -> Job:
+    artefact = lineage.mnli_start(method, pretrain_seed, step)
+    start = encoder_key(lineage, method, pretrain_seed, step)
+    data = lineage.task("MNLI", lineage.tokenizer_of(method)).key
+    finetune = config.finetune
+    run = GridRun(
+        method, pretrain_seed, step, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0]
     )
-    return Output(files, facts.to_json())
+    args = {"run": run, "start": start, "data": data, "config": config, "key": artefact.key}
+    return Job(artefact.key, artefact.fingerprint, tune_on_mnli, args, (start, data))
 
 
-def _load(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:
-    from mapnet_cli.finetune_glue import tokenised
-
-    dev = {suffix: tokenised.load(artifacts.path(f"{key}/dev{suffix}.npz")) for suffix in TASKS[task].dev}
-    return tokenised.load(artifacts.path(f"{key}/train.npz")), dev
-
-
-def run_baseline(artifacts: Artifacts, report: Report, task: str, data: str) -> Output:
-    """Scores the majority class and a bag of words."""
-    from mapnet_cli.finetune_glue.baselines import baselines
-
-    return Output([], {"rows": [row.to_json() for row in baselines(TASKS[task], *_load(artifacts, task, data))]})
-
-
-def run_finetuning(
-    artifacts: Artifacts, report: Report, run: GridRun, milestone: str, data: str, config: Config
-) -> Output:
-    """Fine-tunes one checkpoint on one task with one setting and seed; its record is the job's result."""
-    import torch
-
-    from mapnet_cli.finetune_glue.loop import Setting, fine_tune
-    from mapnet_cli.training.device import choose_device, device_name
-
-    torch.set_num_threads(config.finetune.threads)
-    device = choose_device(config.finetune.device)
-    marker = artifacts.marker(milestone)
-    assert marker is not None
-    kind = Imported if run.method in config.imports else Checkpoint
-    checkpoint = kind(**marker.result)
-    encoder = Transformer.model_validate(checkpoint.encoder) if isinstance(checkpoint, Imported) else config.encoder
-    if read_json(artifacts.path(f"{checkpoint.path}/facts.json"))["sha256"] != checkpoint.fingerprint:
-        raise DamagedError(f"{checkpoint.path} is not what its record names: make it again (`mapnet pretrain --force`)")
-    train, dev = _load(artifacts, run.task, data)
-    epochs, failure = fine_tune(
-        TASKS[run.task], train, dev, artifacts.path(checkpoint.path), encoder, config.finetune,
-        Setting(run.batch_size, run.lr, run.seed), device,
-    )  # fmt: skip
-    row = FinetuneRun(
-        **asdict(run), checkpoint=checkpoint.fingerprint, train_examples=len(train),
-        dev_examples=sum(map(len, dev.values())), epochs=epochs, failure=failure, device=device_name(device),
-    )  # fmt: skip
-    return Output([], row.to_json())
+def encoder_key(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> str:
+    """Returns the key of the encoder that a row of Table 3 fine-tunes; the corpus manifest's for random weights."""
+    if method == UNTRAINED:
+        return f"{lineage.corpus.key}/manifest"
+    if lineage.tokenizer_of(method):
+        return lineage.imported(method).key
+    return f"{lineage.pretraining(method, pretrain_seed).key}/step{step}"

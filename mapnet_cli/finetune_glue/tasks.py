@@ -1,27 +1,36 @@
-"""The GLUE tasks: their official files, columns, labels and row counts, and a strict reader.
+"""The GLUE tasks: their columns, labels, files and official row counts."""
 
-A row that doesn't fit is an error with its file and line, never dropped; quotes are text.
-"""
+from dataclasses import dataclass
 
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from mapnet_cli.errors import InputError
+@dataclass(frozen=True)
+class Split:
+    """One of a task's sets. `names` are the names that its file goes by, without suffix; `hub` is the hub's."""
+
+    names: tuple[str, ...]
+    rows: int
+    """The official number."""
+    hub: str
+
+
+TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
 
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One training and its dev sets. `dev` maps a metric's suffix to a file ("-mm": MNLI's mismatched set)."""
+    """One training and its sets: "train", and "dev" and "test" with a metric's suffix ("-mm": MNLI's mismatched)."""
 
     name: str
     texts: tuple[str, ...]
+    """Columns of the official files."""
     label: str
     labels: tuple[str, ...]
-    """The classes in order of their ids; empty for regression."""
-    rows: dict[str, int]
-    """Official row counts by file."""
-    dev: dict[str, str] = field(default_factory=lambda: {"": "dev.tsv"})
-    train: str = "train.tsv"
+    """The classes in order of their ids, which is the hub's order; empty for regression."""
+    splits: dict[str, Split]
+    hub: str
+    """The hub's name of it."""
+    hub_texts: tuple[str, ...]
+    """The columns where they are named as on the hub; the label is "label" there."""
     columns: tuple[str, ...] = ()
     """Of a file without a header line."""
     skips_broken: bool = False
@@ -31,108 +40,72 @@ class GlueTask:
     def regression(self) -> bool:
         return not self.labels
 
+    @property
+    def dev(self) -> dict[str, str]:
+        """Returns the dev splits by their metrics' suffix."""
+        return {split.removeprefix("dev"): split for split in self.splits if split.startswith("dev")}
+
+    @property
+    def test(self) -> tuple[str, ...]:
+        return tuple(split for split in self.splits if split.startswith("test"))
+
 
 BINARY = ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")
+MNLI_LABELS = ("entailment", "neutral", "contradiction")
 LARGEST_SCORE = 5.0
 """STS-B's scores go from 0 to this."""
+PAIR = ("sentence1", "sentence2")
+
+
+def _splits(train: int, dev: int, test: int) -> dict[str, Split]:
+    return {
+        "train": Split(TRAIN, train, "train"),
+        "dev": Split(DEV, dev, "validation"),
+        "test": Split(TEST, test, "test"),
+    }
+
+
+_MATCHED, _MISMATCHED = (
+    tuple(f"{name}_{kind}" for name in (*DEV, *TEST)) for kind in ("matched", "mismatched")
+)  # fmt: skip
 
 TASKS = {
     task.name: task
     for task in (
         GlueTask(
-            "CoLA", ("sentence",), "label", BINARY, {"train.tsv": 8551, "dev.tsv": 1043},
+            "CoLA", ("sentence",), "label", BINARY, _splits(8551, 1043, 1063), "cola", ("sentence",),
             columns=("source", "label", "star", "sentence"),
         ),
-        GlueTask("SST-2", ("sentence",), "label", BINARY, {"train.tsv": 67349, "dev.tsv": 872}),
-        GlueTask("MRPC", ("#1 String", "#2 String"), "Quality", BINARY, {"train.tsv": 3668, "dev.tsv": 408}),
-        GlueTask("STS-B", ("sentence1", "sentence2"), "score", (), {"train.tsv": 5749, "dev.tsv": 1500}),
+        GlueTask("SST-2", ("sentence",), "label", BINARY, _splits(67349, 872, 1821), "sst2", ("sentence",)),
         GlueTask(
-            "QQP", ("question1", "question2"), "is_duplicate", BINARY, {"train.tsv": 363846, "dev.tsv": 40430},
-            skips_broken=True,
+            "MRPC", ("#1 String", "#2 String"), "Quality", BINARY, _splits(3668, 408, 1725), "mrpc", PAIR,
+        ),
+        GlueTask("STS-B", PAIR, "score", (), _splits(5749, 1500, 1379), "stsb", PAIR),
+        GlueTask(
+            "QQP", ("question1", "question2"), "is_duplicate", BINARY, _splits(363846, 40430, 390965), "qqp",
+            ("question1", "question2"), skips_broken=True,
         ),
         GlueTask(
-            "MNLI", ("sentence1", "sentence2"), "gold_label", ("contradiction", "entailment", "neutral"),
-            {"train.tsv": 392702, "dev_matched.tsv": 9815, "dev_mismatched.tsv": 9832},
-            dev={"": "dev_matched.tsv", "-mm": "dev_mismatched.tsv"},
+            "MNLI", PAIR, "gold_label", MNLI_LABELS,
+            {
+                "train": Split(TRAIN, 392702, "train"),
+                "dev": Split(_MATCHED[:-1], 9815, "validation_matched"),
+                "dev-mm": Split(_MISMATCHED[:-1], 9832, "validation_mismatched"),
+                "test": Split(_MATCHED[-1:], 9796, "test_matched"),
+                "test-mm": Split(_MISMATCHED[-1:], 9847, "test_mismatched"),
+            },
+            "mnli", ("premise", "hypothesis"),
         ),
-        GlueTask("QNLI", ("question", "sentence"), "label", ENTAILMENT, {"train.tsv": 104743, "dev.tsv": 5463}),
-        GlueTask("RTE", ("sentence1", "sentence2"), "label", ENTAILMENT, {"train.tsv": 2490, "dev.tsv": 277}),
+        GlueTask(
+            "QNLI", ("question", "sentence"), "label", ENTAILMENT, _splits(104743, 5463, 5463), "qnli",
+            ("question", "sentence"),
+        ),
+        GlueTask("RTE", PAIR, "label", ENTAILMENT, _splits(2490, 277, 3000), "rte", PAIR),
+        GlueTask("WNLI", PAIR, "label", BINARY, _splits(635, 71, 146), "wnli", PAIR),
+        GlueTask(
+            "AX", PAIR, "label", MNLI_LABELS, {"test": Split(("AX", "diagnostic", "test"), 1104, "test")}, "ax",
+            ("premise", "hypothesis"),
+        ),
     )
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Examples:
-    """One file's rows: the texts of each row, and its label (class id, or score / 5)."""
-
-    texts: list[tuple[str, ...]]
-    labels: list[float]
-    broken: int = 0
-
-
-def read_examples(folder: Path, task: GlueTask, file: str) -> Examples:
-    """Reads one TSV file of a task. Raises InputError naming file and line."""
-    path = folder / file
-    lines = _lines(path, task)
-    if task.columns:
-        header, first = list(task.columns), 1
-    else:
-        header, first = (lines[0].split("\t") if lines else []), 2
-        lines = lines[1:]
-    missing = [name for name in (*task.texts, task.label) if name not in header]
-    if missing:
-        raise InputError(
-            f"{path}: {task.name} needs the columns {', '.join(missing)}, but line 1 has: "
-            f"{', '.join(filter(None, header)) or 'nothing'} (is it another task's file?)"
-        )
-    examples = Examples([], [])
-    broken = 0
-    for number, line in enumerate(lines, first):
-        fields = line.split("\t")
-        if len(fields) != len(header):
-            if task.skips_broken:
-                broken += 1
-                continue
-            raise InputError(
-                f"{path}:{number}: {len(fields)} fields where the {len(header)} of {task.name} are expected"
-            )
-        row = dict(zip(header, fields, strict=True))
-        examples.texts.append(tuple(row[name] for name in task.texts))
-        examples.labels.append(_label(task, row[task.label], f"{path}:{number}"))
-    if not examples.texts:
-        raise InputError(f"{path} has no rows")
-    return Examples(examples.texts, examples.labels, broken)
-
-
-def _lines(path: Path, task: GlueTask) -> list[str]:
-    if not path.exists():
-        raise InputError(
-            f"{path} does not exist: finetune.data must be a folder in GLUE's layout with {task.name}/{path.name}, or "
-            'take the task out of finetune.tasks, or set finetune.data = "probe"'
-        )
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
-    # only \n ends a row: str.splitlines would also cut at form feeds and Unicode separators inside a text
-    lines = text.split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
-
-
-def _label(task: GlueTask, text: str, where: str) -> float:
-    if task.regression:
-        try:
-            score = float(text)
-        except ValueError:
-            score = -1.0
-        if not 0 <= score <= LARGEST_SCORE:
-            raise InputError(f"{where}: {task.name}'s score must be a number from 0 to {LARGEST_SCORE:g}, not {text!r}")
-        return score / LARGEST_SCORE
-    if text not in task.labels:
-        raise InputError(f"{where}: {task.name}'s label must be one of {', '.join(task.labels)}, not {text!r}")
-    return float(task.labels.index(text))

@@ -1,8 +1,7 @@
 """A task's examples as token ids on disk: written by one job, read by many runs."""
 
-import zipfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,12 @@ import numpy.typing as npt
 
 from mapnet_cli.artifacts import publishing
 from mapnet_cli.errors import DamagedError
-from mapnet_cli.finetune_glue.tasks import Examples
+from mapnet_cli.finetune_glue.examples import Examples
 from mapnet_cli.text import bpe
 from mapnet_cli.text.normalise import prepare_line
 from mapnet_cli.vocabulary import CLS, PAD, SEP
+
+ARRAYS = ("tokens", "offsets", "labels")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Tokenised:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.offsets)
 
@@ -36,9 +37,10 @@ class Tokenised:
 
     def batch(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Returns the examples' ids [B, L], padded to the longest of them."""
-        out = np.full((len(indices), int(self.lengths[indices].max())), PAD, dtype=np.int64)
-        for row, index in enumerate(indices):
-            out[row, : self.lengths[index]] = self[index]
+        lengths = self.lengths[indices]
+        out = np.full((len(indices), int(lengths.max())), PAD, dtype=np.int64)
+        for row, (start, length) in enumerate(zip(self.offsets[indices], lengths, strict=True)):
+            out[row, :length] = self.tokens[start : start + length]
         return out
 
 
@@ -65,16 +67,19 @@ def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: in
     return Tokenised(tokens, offsets, np.array(examples.labels, dtype=np.float32)), cut
 
 
-def save(path: Path, data: Tokenised) -> None:
-    with publishing(path) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, tokens=data.tokens, offsets=data.offsets, labels=data.labels)
+def save(folder: Path, data: Tokenised) -> list[Path]:
+    """Writes the examples and returns the files."""
+    with publishing(folder) as temporary:
+        temporary.mkdir()
+        for name in ARRAYS:
+            np.save(temporary / f"{name}.npy", getattr(data, name))
+    return [folder / f"{name}.npy" for name in ARRAYS]
 
 
 @lru_cache(maxsize=32)
-def load(path: Path) -> Tokenised:
-    """Returns a file's examples, kept in memory for the next run of this process."""
+def load(folder: Path) -> Tokenised:
+    """Returns a set's examples as memory maps: all runs of a machine share the pages."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Tokenised(arrays["tokens"], arrays["offsets"], arrays["labels"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DamagedError(f"{path} can't be read ({error}): run `mapnet finetune-glue --force`") from None
+        return Tokenised(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{folder} can't be read ({error}): run `mapnet finetune-glue --force`") from None

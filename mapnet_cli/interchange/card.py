@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.glue import metrics_by_task
+from mapnet_cli.glue import grid, metrics_by_task
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun
 from mapnet_cli.scoring import baseline_scores, best_setting, columns_of, run_grids
@@ -140,10 +140,7 @@ def _baselines(artifacts: Artifacts, lineage: Lineage) -> Iterator[Baseline]:
 def _runs(
     config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint, task: str
 ) -> Iterator[FinetuneRun | None]:
-    grid = config.finetune
-    for batch_size in grid.batch_sizes:
-        for lr in grid.learning_rates:
-            for seed in grid.seeds:
-                key = lineage.finetuning(row.method, row.pretrain_seed, row.step, task, batch_size, lr, seed).key
-                marker = artifacts.marker(key)
-                yield FinetuneRun(**marker.result) if marker else None
+    for run in grid(config):
+        if (run.method, run.pretrain_seed, run.step, run.task) == (row.method, row.pretrain_seed, row.step, task):
+            marker = artifacts.marker(lineage.finetuning(run).key)
+            yield FinetuneRun(**marker.result) if marker else None

@@ -24,7 +24,7 @@ PRELOAD = ("spacy", "sacremoses", "tokenizers")
 """What the engine's workers should have imported before they start."""
 
 
-def check(config: Config) -> None:
+def check(config: Config, artifacts: Artifacts) -> None:
     """Raises UsageError if there is no source, or the spaCy pipeline is not installed (nothing is imported)."""
     if not config.corpus.sources:
         raise UsageError(
@@ -47,7 +47,7 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
     if a source is missing or has no files, and what `check` raises.
     """
-    check(config)
+    check(config, artifacts)
     lineage = Lineage(config, artifacts)
     if missing_source(config) and _stands(lineage):
         return []

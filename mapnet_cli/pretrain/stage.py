@@ -48,7 +48,7 @@ def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:
     return side_by_side, config.pretrain.threads or max(1, cores() // here)
 
 
-def check(config: Config) -> None:
+def check(config: Config, artifacts: Artifacts) -> None:
     """Raises UsageError if a method's parts don't exist or go ill together, or a batch can't be shared out."""
     from mapnet_cli.masking.combinations import check_method
 
@@ -83,8 +83,8 @@ def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
     return forecast(config, vocab_size, processes, side_by_side, threads)
 
 
-def standing(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
-    """Returns the newest line of each training's log, with its method and seed: what `status` shows of them."""
+def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
+    """Returns, as "trainings", the newest line of each training's log with its method and seed, for `status`."""
     lineage = Lineage(config, artifacts)
     rows = []
     for method in config.methods:
@@ -93,7 +93,7 @@ def standing(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
             line = last_line(log) if log.exists() else None
             if line:
                 rows.append({"method": method, "seed": seed, "of_steps": max(config.pretrain.milestone_steps())} | line)
-    return rows
+    return {"trainings": rows}
 
 
 def pretrain(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DamagedError
-from mapnet_cli.glue import fine_tuned
+from mapnet_cli.glue import fine_tuned, grid, other_rows
 from mapnet_cli.lineage import Lineage, fingerprint
 from mapnet_cli.records import (
     Baseline,
@@ -47,7 +47,7 @@ class Results:
 
     @property
     def expected_checkpoints(self) -> list[tuple[str, int, int]]:
-        return [place for place in fine_tuned(self.config) if place[0] not in self.config.imports]
+        return [place for place in fine_tuned(self.config) if place[0] not in other_rows(self.config)]
 
     @property
     def expected_runs(self) -> int:
@@ -95,7 +95,9 @@ def gather(config: Config, artifacts: Artifacts) -> Results:
         if config.finetune.baselines and (marker := read(lineage.baseline(task).key)):
             baselines += [_row(Baseline, marker.key, row) for row in marker.result.get("rows", [])]
     runs = tuple(
-        _row(FinetuneRun, marker.key, marker.result) for key in _run_keys(config, lineage) if (marker := read(key))
+        _row(FinetuneRun, marker.key, marker.result)
+        for run in grid(config)
+        if (marker := read(lineage.finetuning(run).key))
     )
     return Results(
         config=config,
@@ -165,16 +167,6 @@ def _checkpoint_keys(config: Config, lineage: Lineage) -> Iterator[tuple[tuple[s
                 yield (method, seed, step), f"{key}/step{step}"
 
 
-def _run_keys(config: Config, lineage: Lineage) -> Iterator[str]:
-    grid = config.finetune
-    for method, pretrain_seed, step in fine_tuned(config):
-        for task in grid.tasks:
-            for batch_size in grid.batch_sizes:
-                for lr in grid.learning_rates:
-                    for seed in grid.seeds:
-                        yield lineage.finetuning(method, pretrain_seed, step, task, batch_size, lr, seed).key
-
-
 def _masks(artifacts: Artifacts, marker: Marker) -> ProposedMasks | None:
     name = f"{marker.key}/figure2.json"
     path = artifacts.path(name)
@@ -197,6 +189,7 @@ def _row(kind: type[RowType], key: str, value: Any) -> RowType:
 
 def _fingerprint(config: Config, lineage: Lineage) -> str:
     finetune = config.finetune.results_view() | {"data": "probe" if lineage.uses_probe else "glue"}
+    del finetune["task_data"]  # what lies there counts, not where
     encoders = [
         lineage.pretraining(method, seed).fingerprint for method in config.methods for seed in config.pretrain.seeds
     ]

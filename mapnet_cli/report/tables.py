@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mapnet_cli.glue import other_rows
 from mapnet_cli.render import NOTHING, Cell, Scalar, Table, plain
 from mapnet_cli.report.compare import DEFINITION, Comparison, at_equal_cost, compare
 from mapnet_cli.report.gather import Results, signature
@@ -45,7 +46,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
         averages = [scores.averages[method, step] for step in steps]
         cells = [_average_cell(average, len(scores.columns)) for average in averages]
         rows.append((Cell(label(method), method), *cells, *_cost_cells(averages[-1])))
-    for name in config.imports:
+    for name in other_rows(config):
         score = _average_cell(scores.averages[name, 0], len(scores.columns))
         rows.append((Cell(name, name), *[plain(None)] * (len(steps) - 1), score, *[plain(None)] * 3))
     for method in config.methods[1:]:
@@ -113,7 +114,7 @@ def task_table(results: Results, scores: Scores) -> Table:
             cells = [_task_cell(scores.cells[method, step, column.name]) for column in scores.columns]
             average = _average_cell(scores.averages[method, step], len(scores.columns))
             rows.append((Cell(label(method), method), Cell(short_steps(step), step), *cells, average))
-    for name in config.imports:
+    for name in other_rows(config):
         cells = [_task_cell(scores.cells[name, 0, column.name]) for column in scores.columns]
         rows.append((Cell(name, name), plain(None), *cells, _average_cell(scores.averages[name, 0], len(cells))))
     for name in dict.fromkeys(name for name, _ in scores.baselines):

@@ -1,7 +1,7 @@
 """The words around the numbers: names, and the notes that say what a table's scores are of."""
 
 from mapnet_cli.config import Config
-from mapnet_cli.glue import GLUE_COLUMNS
+from mapnet_cli.glue import GLUE_COLUMNS, UNTRAINED
 from mapnet_cli.report.gather import Results, missing
 from mapnet_cli.report.scores import Scores
 
@@ -43,7 +43,7 @@ def data_notes(results: Results) -> list[str]:
     if config.finetune.max_train_examples:
         notes.append(f"Fine-tuned on the first {config.finetune.max_train_examples:,} training rows of each task only.")
     if not is_probe(config) and (subsets := [task for task, facts in results.tasks.items() if not facts.official]):
-        notes.append(f"Not the official sets (row counts differ): {', '.join(subsets)}.")
+        notes.append(f"Subsets, not GLUE's official sets: {', '.join(subsets)}.")
     return notes
 
 
@@ -64,6 +64,8 @@ def import_notes(results: Results) -> list[str]:
     names = ", ".join(config.imports)
     own = "imported, fine-tuned with its own tokenizer, its pretraining unknown here"
     notes = [f"{names}: {own}; the score stands in the last column of steps."] if names else []
+    if config.finetune.untrained:
+        notes.append(f"{UNTRAINED}: the same encoder with random weights, other ones for each seed, fine-tuned alike.")
     starts = {method: config.method[method].start for method in config.methods}
     cost = "whose own pretraining is not in the cost"
     return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]

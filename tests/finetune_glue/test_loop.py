@@ -8,7 +8,8 @@ import torch
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.errors import DamagedError
-from mapnet_cli.finetune_glue.loop import Setting, fine_tune
+from mapnet_cli.finetune_glue.loop import EncoderWeights, Setting, Tuned, encoder_weights, fine_tune
+from mapnet_cli.finetune_glue.metrics import SPLITS
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.model.pretraining import PretrainingModel
@@ -40,34 +41,50 @@ def rows(count: int, seed: int, regression: bool = False) -> Tokenised:
     return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, np.array(labels, dtype=np.float32))
 
 
-def run(checkpoint: Path, task: str, lr: float = 5e-3, seed: int = 1) -> tuple[list[EpochScores], str]:
+def run(checkpoint: Path | None, task: str, lr: float = 5e-3, seed: int = 1) -> Tuned:
     regression = TASKS[task].regression
     dev = {"": rows(80, 1, regression)}
     setting = Setting(8, lr, seed)
-    return fine_tune(
-        TASKS[task], rows(300, 0, regression), dev, checkpoint, ENCODER, CONFIG, setting, torch.device("cpu")
-    )
+    start = EncoderWeights(None, 40) if checkpoint is None else encoder_weights(checkpoint)
+    return fine_tune(TASKS[task], rows(300, 0, regression), dev, start, ENCODER, CONFIG, setting, torch.device("cpu"))
 
 
 def test_learns_a_class_and_a_score(checkpoint: Path) -> None:
-    epochs, failure = run(checkpoint, "CoLA")
-    assert failure == ""
+    tuned = run(checkpoint, "CoLA")
+    epochs = tuned.epochs
+    assert tuned.failure == ""
     assert [row.epoch for row in epochs] == [1, 2, 3, 4, 5, 6]
     assert epochs[-1].metrics["accuracy"] > 0.95
     assert epochs[-1].train_loss < epochs[0].train_loss
-    epochs, _ = run(checkpoint, "STS-B")
+    epochs = run(checkpoint, "STS-B").epochs
     assert epochs[-1].metrics["pearson"] > 0.9
 
 
 def test_repeats_to_the_last_bit_and_seeds_differ(checkpoint: Path) -> None:
-    assert run(checkpoint, "CoLA") == run(checkpoint, "CoLA")
-    assert run(checkpoint, "CoLA")[0][0].train_loss != run(checkpoint, "CoLA", seed=2)[0][0].train_loss
+    once = run(checkpoint, "CoLA").epochs
+    assert once == run(checkpoint, "CoLA").epochs
+    assert once[0].train_loss != run(checkpoint, "CoLA", seed=2).epochs[0].train_loss
+
+
+def test_an_untrained_encoder_learns_too_and_is_another_for_each_seed(checkpoint: Path) -> None:
+    tuned = run(None, "CoLA")
+    assert tuned.epochs[-1].metrics["accuracy"] > 0.9
+    assert tuned.epochs[0].train_loss != run(checkpoint, "CoLA").epochs[0].train_loss
+    assert tuned.epochs[0].train_loss != run(None, "CoLA", seed=2).epochs[0].train_loss
+
+
+def test_halves_of_the_dev_set_are_scored_too(checkpoint: Path) -> None:
+    epochs: list[EpochScores] = run(checkpoint, "CoLA").epochs
+    assert len(epochs[0].halves) == SPLITS
+    for first, second in epochs[0].halves:
+        assert (first["accuracy"] + second["accuracy"]) / 2 == pytest.approx(epochs[0].metrics["accuracy"], abs=1e-6)
+    assert len({first["accuracy"] for first, _ in epochs[0].halves}) > 1
 
 
 def test_divergence_is_a_recorded_failure(checkpoint: Path) -> None:
-    epochs, failure = run(checkpoint, "STS-B", lr=1e30)
-    assert "not finite in epoch" in failure
-    assert len(epochs) < 6
+    tuned = run(checkpoint, "STS-B", lr=1e30)
+    assert "not finite in epoch" in tuned.failure
+    assert len(tuned.epochs) < 6
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(checkpoint: Path) -> None:

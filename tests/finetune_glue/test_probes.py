@@ -13,13 +13,22 @@ import pytest
 
 from mapnet_cli.errors import InputError
 from mapnet_cli.finetune_glue import probes
+from mapnet_cli.finetune_glue.examples import Examples, read_examples
 from mapnet_cli.finetune_glue.probe_sentences import held_out_sentences, split_documents
 from mapnet_cli.finetune_glue.probes import DEV_ROWS, TRAIN_ROWS, make_probes
-from mapnet_cli.finetune_glue.tasks import TASKS, Examples, read_examples
+from mapnet_cli.finetune_glue.tasks import TASKS
+from mapnet_cli.glue import TASKS as TRAINABLE
 from mapnet_cli.text.cpython_prose import Docstring, Document, harvest, paragraphs
 
 COLUMNS = {"CoLA": 4, "SST-2": 2, "MRPC": 5, "STS-B": 10, "QQP": 6, "MNLI": 12, "QNLI": 4, "RTE": 4}
-FILES = [(task.name, file) for task in TASKS.values() for file in (task.train, *task.dev.values())]
+SPLITS = {"train.tsv": "train", "dev.tsv": "dev", "dev_matched.tsv": "dev", "dev_mismatched.tsv": "dev-mm"}
+
+
+def dev_files(name: str) -> list[str]:
+    return ["dev_matched.tsv", "dev_mismatched.tsv"] if name == "MNLI" else ["dev.tsv"]
+
+
+FILES = [(name, file) for name in TRAINABLE for file in ("train.tsv", *dev_files(name))]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +52,7 @@ def originals(documents: list[Document]) -> dict[str, str]:
 
 
 def examples(folder: Path, name: str, file: str) -> Examples:
-    return read_examples(folder / name, TASKS[name], file)
+    return read_examples(folder / name, TASKS[name], SPLITS[file])
 
 
 def bare(text: str) -> list[str]:
@@ -75,7 +84,7 @@ def test_rows_columns_and_balance(made: tuple[Path, dict[str, dict[str, int]]], 
 def test_the_folder_says_that_it_is_not_glue(made: tuple[Path, dict[str, dict[str, int]]]) -> None:
     text = (made[0] / "README.txt").read_text(encoding="utf-8")
     assert text.startswith("Probe tasks, not GLUE")
-    assert re.findall(r"^([\w-]+):", text, re.MULTILINE) == list(TASKS)
+    assert re.findall(r"^([\w-]+):", text, re.MULTILINE) == list(TRAINABLE)
 
 
 def test_no_sentence_is_in_the_corpus(documents: list[Document], originals: dict[str, str]) -> None:
@@ -94,9 +103,8 @@ def test_training_and_dev_documents_differ(
         ]
         return {originals[text] for text in texts if text in originals}
 
-    task = TASKS[name]
-    train = sources(task.train)
-    assert train and all((dev := sources(file)) and not train & dev for file in task.dev.values())
+    train = sources("train.tsv")
+    assert train and all((dev := sources(file)) and not train & dev for file in dev_files(name))
 
 
 def test_mnli_genres(made: tuple[Path, dict[str, dict[str, int]]]) -> None:
@@ -165,7 +173,7 @@ def test_pairs_of_one_sentence_and_of_two_documents(
 
 
 def test_mnli_labels(made: tuple[Path, dict[str, dict[str, int]]]) -> None:
-    contradiction, entailment, neutral = 0, 1, 2
+    entailment, neutral, contradiction = 0, 1, 2
     kept = {neutral: 0, entailment: 0, contradiction: 0}
     for (premise, hypothesis), label in _labelled(made[0], "MNLI", "dev_matched.tsv"):
         without = [[word for word in bare(text) if word != "not"] for text in (premise, hypothesis)]

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mapnet_cli.errors import DamagedError
 from mapnet_cli.finetune_glue import tokenised
-from mapnet_cli.finetune_glue.tasks import Examples
+from mapnet_cli.finetune_glue.examples import Examples
 from mapnet_cli.text import bpe
 from mapnet_cli.vocabulary import CLS, PAD, SEP
 
@@ -38,12 +39,14 @@ def test_the_longer_text_is_cut(tokenizer: Path) -> None:
 
 def test_disk_round_trip_and_batches(tokenizer: Path, tmp_path: Path) -> None:
     data, _ = tokenised.tokenise(Examples([("a",), ("b c d",)], [0.0, 1.0]), tokenizer, "never", 64)
-    tokenised.save(tmp_path / "train.npz", data)
-    again = tokenised.load(tmp_path / "train.npz")
+    files = tokenised.save(tmp_path / "train", data)
+    again = tokenised.load(tmp_path / "train")
     assert again.labels.tolist() == [0.0, 1.0]
     batch_BL = again.batch(np.array([1, 0]))
     assert batch_BL[0].tolist() == data[1].tolist()
     assert batch_BL[1].tolist() == data[0].tolist() + [PAD] * (len(data[1]) - len(data[0]))
-    other = tmp_path / "again.npz"
-    tokenised.save(other, data)
-    assert other.read_bytes() == (tmp_path / "train.npz").read_bytes()
+    assert [p.read_bytes() for p in tokenised.save(tmp_path / "again", data)] == [p.read_bytes() for p in files]
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    tokenised.load.cache_clear()
+    with pytest.raises(DamagedError, match=r"train can't be read .*finetune-glue --force"):
+        tokenised.load(tmp_path / "train")

@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
+from mapnet_cli.glue import GridRun
 from mapnet_cli.interchange.export import export_checkpoint
 from mapnet_cli.interchange.import_hf import import_folder
 from mapnet_cli.lineage import Lineage
@@ -114,7 +115,7 @@ def test_held_out_figures_are_fixed_and_shared_by_processes(trained: tuple[Confi
 
 def test_it_is_a_row_of_the_report_with_a_dash_for_the_validation_loss(trained: tuple[Config, Artifacts]) -> None:
     config, artifacts = trained
-    key = Lineage(config, artifacts).finetuning("electra", 1, 10, "RTE", 16, 1e-3, 1).key
+    key = Lineage(config, artifacts).finetuning(GridRun("electra", 1, 10, "RTE", 16, 1e-3, 1)).key
     marker = artifacts.marker(key)
     assert marker is not None
     assert (FinetuneRun(**marker.result).failure, FinetuneRun(**marker.result).checkpoint) == (

@@ -12,6 +12,7 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DamagedError, UsageError
 from mapnet_cli.finetune_glue.loop import encoder_weights
+from mapnet_cli.glue import GridRun
 from mapnet_cli.interchange.export import export_checkpoint
 from mapnet_cli.interchange.import_hf import import_folder
 from mapnet_cli.layers import resolve
@@ -170,7 +171,7 @@ def test_an_import_alone_is_fine_tuned_and_reported(imported: tuple[Artifacts, I
     artifacts, row = imported
     config = user_config(folder, "methods=[]", 'imports=["tiny"]')
     run(config, artifacts, "finetune-glue")
-    key = Lineage(config, artifacts).finetuning("tiny", 0, 0, "RTE", 16, 1e-3, 1).key
+    key = Lineage(config, artifacts).finetuning(GridRun("tiny", 0, 0, "RTE", 16, 1e-3, 1)).key
     finished = FinetuneRun(**result(artifacts, key))
     assert (finished.checkpoint, finished.failure) == (row.fingerprint, "")
     built = build(config, artifacts)

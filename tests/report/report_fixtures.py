@@ -5,6 +5,7 @@ from typing import Any
 
 from mapnet_cli.artifacts import Artifacts, Marker, write_json
 from mapnet_cli.config import Config, Finetune, Method, Pretrain
+from mapnet_cli.glue import GridRun
 from mapnet_cli.lineage import Lineage
 
 METHODS = {
@@ -80,11 +81,11 @@ class Records:
         lr: float = 1e-5, pretrain_seed: int = 1, failure: str = "", checkpoint: str = "f",
     ) -> None:  # fmt: skip
         """An epoch is a dict of metrics, or one number for all of them."""
-        artefact = self.lineage.finetuning(method, pretrain_seed, step, task, batch, lr, seed)
+        artefact = self.lineage.finetuning(GridRun(method, pretrain_seed, step, task, batch, lr, seed))
         scored = [metrics if isinstance(metrics, dict) else dict.fromkeys(BINARY, metrics) for metrics in epochs]
         row = {
             "method": method, "pretrain_seed": pretrain_seed, "step": step, "checkpoint": checkpoint, "task": task,
-            "batch_size": batch, "lr": lr, "seed": seed, "train_examples": 400, "dev_examples": 100,
+            "batch_size": batch, "lr": lr, "seed": seed, "settings": {}, "train_examples": 400, "dev_examples": 100,
             "epochs": [{"epoch": n, "train_loss": 0.5, "metrics": m} for n, m in enumerate(scored, 1)],
             "failure": failure, "device": "cpu",
         }  # fmt: skip

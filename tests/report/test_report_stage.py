@@ -100,7 +100,7 @@ def test_table_3_has_the_papers_layout_and_its_own_numbers_only_for_the_paper_re
     assert by_name["MAP-Net (paper)"] == ["81.15", "81.88"]
     assert table.title == "Table 3: average of 1 of 9 columns on GLUE"
     assert PROBE not in rendered(table)
-    assert "Not the official sets (row counts differ): RTE." in table.notes
+    assert "Subsets, not GLUE's official sets: RTE." in table.notes
     probe = full(tmp_path / "probe", config(recipe="demo"))
     assert len(build(probe.config, probe.artifacts).table3.rows) == 3  # two methods and their difference
 

@@ -1,0 +1,141 @@
+"""What a grid will cost, said before it starts: runs, sequences, and hours at a rate measured now."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config, Transformer
+from mapnet_cli.finetune_glue.examples import read_examples
+from mapnet_cli.finetune_glue.loop import Classifier, training_step
+from mapnet_cli.finetune_glue.prepare import load_task
+from mapnet_cli.finetune_glue.tasks import TASKS
+from mapnet_cli.finetune_glue.tokenised import Tokenised
+from mapnet_cli.glue import GridRun, task_location
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.training.device import choose_device, device_name
+from mapnet_cli.training.optim import build_adamw
+from mapnet_cli.vocabulary import CLS
+
+TOKENS_A_WORD = 1.3
+"""Of a task that has not been tokenised yet, specials included."""
+FORWARD_SHARE = 1 / 3
+"""Of a training step's time: a forward pass, where the backward pass takes twice as long."""
+SHORT, LONG = 4, 64
+"""Tokens a sequence in the two measured steps."""
+
+
+@dataclass(frozen=True)
+class TaskSize:
+    """Sequences and tokens of a task's training set and of its dev sets together."""
+
+    train: int
+    train_tokens: float
+    dev: int
+    dev_tokens: float
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A training step takes `fixed` seconds (the optimiser), and `token` seconds for each token of its batch."""
+
+    fixed: float
+    token: float
+
+    def seconds(self, size: TaskSize, batch_size: int, epochs: int) -> float:
+        """Returns what a run takes."""
+        steps = -(-size.train // batch_size)
+        training = steps * self.fixed + size.train_tokens * self.token
+        return epochs * (training + size.dev_tokens * self.token * FORWARD_SHARE)
+
+
+def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[GridRun], workers: int) -> list[str]:
+    """Returns the lines that `--dry-run` prints for the runs still to do. Raises InputError for missing data."""
+    if not todo:
+        return []
+    sizes = {task: _size(config, artifacts, lineage, task) for task in dict.fromkeys(run.task for run in todo)}
+    if unknown := [task for task, size in sizes.items() if size is None]:
+        return [f"sequences and hours can be said once these tasks are made: {', '.join(unknown)}"]
+    known = {task: size for task, size in sizes.items() if size is not None}
+    finetune = config.finetune
+    device = choose_device(finetune.device)
+    torch.set_num_threads(finetune.threads)
+    rates: dict[Transformer, Rate] = {}
+    lines, total = [], 0.0
+    for task, size in known.items():
+        runs = [run for run in todo if run.task == task]
+        seconds = 0.0
+        for run in runs:
+            encoder, vocab_size = _encoder(config, artifacts, lineage, run)
+            if encoder not in rates:
+                rates[encoder] = measure(config, encoder, vocab_size, device)
+            seconds += rates[encoder].seconds(size, run.batch_size, finetune.epochs)
+        total += seconds
+        lines.append(
+            f"{task}: {len(runs):,} runs of {finetune.epochs} epochs of {size.train:,} training and {size.dev:,} dev "
+            f"sequences, about {size.train_tokens / size.train:.0f} tokens each: {seconds / len(runs):,.0f} s a run"
+        )
+    sequences = sum(finetune.epochs * (known[run.task].train + known[run.task].dev) for run in todo)
+    beside = max(1, workers)
+    return [
+        *lines,
+        f"{len(todo):,} runs, {sequences:,} sequences: about {total / 3600:,.3g} hours of one run after the other, "
+        f"{total / 3600 / beside:,.3g} with {beside} side by side if they don't slow each other down "
+        f"(rate measured now on {device_name(device)})",
+    ]
+
+
+def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:
+    """Returns a task's size: exact where it is tokenised, else by its words; None for a probe not made yet."""
+    key = lineage.main_task(task).key
+    if artifacts.marker(key) is not None:
+        train, dev = load_task(artifacts, task, key)
+        return TaskSize(len(train), len(train.tokens), *_sums((len(d), len(d.tokens)) for d in dev.values()))
+    if lineage.uses_probe:
+        return None
+    spec, longest = TASKS[task], config.encoder.max_length
+    counted = []
+    for split in ("train", *spec.dev.values()):
+        examples = read_examples(task_location(config, task), spec, split)
+        if split == "train" and config.finetune.max_train_examples:
+            examples = examples.first(config.finetune.max_train_examples)
+        words = (sum(len(text.split()) for text in row) for row in examples.texts)
+        counted.append((len(examples), sum(min(longest, TOKENS_A_WORD * count + 2) for count in words)))
+    return TaskSize(*counted[0], *_sums(counted[1:]))
+
+
+def _sums(pairs: Iterable[tuple[int, float]]) -> tuple[int, float]:
+    counts, tokens = zip(*pairs, strict=True)
+    return sum(counts), sum(tokens)
+
+
+def _encoder(config: Config, artifacts: Artifacts, lineage: Lineage, run: GridRun) -> tuple[Transformer, int]:
+    """Returns sizes and vocabulary of a row's encoder."""
+    if lineage.tokenizer_of(run.method):
+        facts = lineage.imported(run.method).result
+        return Transformer.model_validate(facts["encoder"]), facts["vocab_size"]
+    manifest = artifacts.marker(f"{lineage.corpus.key}/manifest")
+    return config.encoder, manifest.result["vocab_size"] if manifest else config.corpus.vocab_size
+
+
+def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch.device) -> Rate:
+    """Returns the rate of steps at the grid's largest batch, from a step of short and one of long sequences."""
+    batch = max(config.finetune.batch_sizes)
+    model = Classifier(encoder, vocab_size, 2, config.finetune.dropout).to(device).train()
+    optimizer = build_adamw(model, config.finetune)
+    tokens, seconds = [], []
+    for length in (min(SHORT, encoder.max_length), min(LONG, encoder.max_length)):
+        ids = np.full(batch * length, CLS, dtype=np.uint32)
+        data = Tokenised(ids, np.arange(batch + 1) * length, np.zeros(batch, dtype=np.float32))
+        took = []
+        for _ in range(3):  # the first warms up
+            start = time.perf_counter()
+            training_step(model, optimizer, TASKS["RTE"], data, np.arange(batch), config.finetune.clip_norm, device)
+            took.append(time.perf_counter() - start)
+        tokens.append(batch * length)
+        seconds.append(min(took))
+    token = max(0.0, seconds[1] - seconds[0]) / max(1, tokens[1] - tokens[0])
+    return Rate(max(0.0, seconds[0] - token * tokens[0]), token)

@@ -1,0 +1,48 @@
+"""Data sets of the Hugging Face hub by id, `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION`.
+
+The only place that uses the network, and only where a config names such an id.
+"""
+
+import os
+from typing import Any
+
+from mapnet_cli.errors import InputError
+
+PREFIX = "hub:"
+TIMEOUT = 5.0
+"""Seconds after which the hub counts as out of reach."""
+
+
+def is_hub(data: str) -> bool:
+    return data.startswith(PREFIX)
+
+
+def load(data: str, name: str | None, split: str, streaming: bool = False) -> Any:
+    """Returns a split of a data set, `name` being its configuration.
+
+    Out of reach of the hub a copy that is in the cache is used; where there is none, InputError says
+    so within seconds, where `datasets` by itself would go on trying for half a minute.
+    """
+    identifier, _, revision = data.removeprefix(PREFIX).partition("@")
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(identifier, revision=revision or None, timeout=TIMEOUT)
+        reached = True
+    except HfHubHTTPError as error:  # it answered: there is no such data set, or it isn't ours to see
+        raise InputError(f"{data}: {str(error).splitlines()[0]}") from None
+    except Exception:  # whatever the HTTP library of the day raises without a network
+        reached = False
+        constants.HF_HUB_OFFLINE = True  # read by datasets when it is imported below, and by the hub's client
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    import datasets
+
+    try:
+        return datasets.load_dataset(identifier, name, split=split, revision=revision or None, streaming=streaming)
+    except (OSError, ValueError) as error:
+        where = "" if reached else "the hub can't be reached and the cache has no copy of it: "
+        raise InputError(
+            f"{data}: {where}{str(error).splitlines()[0]}; or name a folder in its place, made elsewhere with "
+            "datasets.load_dataset(...).save_to_disk(FOLDER)"
+        ) from None

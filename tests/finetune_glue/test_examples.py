@@ -1,0 +1,259 @@
+"""Reading GLUE wherever it lies: no row lost, and what is wrong is named with file and line."""
+
+import json
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.config import Config
+from mapnet_cli.errors import InputError
+from mapnet_cli.finetune_glue.examples import check_count, read_examples
+from mapnet_cli.finetune_glue.tasks import TASKS
+from mapnet_cli.glue import TASKS as TRAINABLE
+from mapnet_cli.glue import is_test_file, task_location
+from tests.conftest import small_config
+from tests.finetune_glue.glue_files import write, write_glue
+
+RTE = "index\tsentence1\tsentence2\tlabel"
+
+
+def labelled(name: str) -> list[str]:
+    return [split for split in TASKS[name].splits if not split.startswith("test")]
+
+
+def at(folder: Path, *more: str) -> Config:
+    return small_config(f"finetune.data={folder}", *more)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_every_task_reads_its_layout(name: str, tmp_path: Path) -> None:
+    task = TASKS[name]
+    folder = write_glue(tmp_path) / name
+    for split in labelled(name):
+        examples = read_examples(folder, task, split)
+        assert len(examples.texts) == len(examples.labels) == (12 if name == "MNLI" else 8)
+        assert all(len(row) == len(task.texts) and all(row) for row in examples.texts)
+        assert set(examples.labels) == ({1.0, 0.1} if task.regression else set(map(float, range(len(task.labels)))))
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_zip_jsonl_and_saved_data_sets_give_the_rows_of_the_official_folder(name: str, tmp_path: Path) -> None:
+    import datasets
+
+    task = TASKS[name]
+    folder = write_glue(tmp_path / "glue") / name
+    archive = {"QNLI": "QNLIv2", "QQP": "QQP-clean"}.get(name, name)
+    (tmp_path / "zips").mkdir()
+    with zipfile.ZipFile(tmp_path / "zips" / f"{archive}.zip", "w") as out:
+        out.writestr(f"{archive}/original/train.tsv", "not this one")
+        for file in folder.iterdir():
+            out.write(file, f"{archive}/{file.name}")
+    saved = {}
+    for split in labelled(name):
+        examples = read_examples(folder, task, split)
+        names = (
+            [None if task.regression else task.labels[int(label)] for label in examples.labels]
+            if split == "dev"
+            else [int(label) for label in examples.labels]  # numbers are in the hub's order
+        )
+        values = [5 * label for label in examples.labels] if task.regression else names
+        rows = [
+            dict(zip(task.hub_texts, texts, strict=True)) | {"label": value, "idx": number}
+            for number, (texts, value) in enumerate(zip(examples.texts, values, strict=True))
+        ]
+        file = f"{task.hub}.{task.splits[split].names[-1]}.jsonl"
+        write(tmp_path / "jsonl" / file, [json.dumps(row) for row in rows])
+        table = datasets.Dataset.from_list([{k: v for k, v in row.items() if k != "label"} for row in rows])
+        if task.regression:
+            saved[task.splits[split].hub] = table.add_column("label", values)
+        else:
+            ids = [task.labels[::-1].index(task.labels[int(label)]) for label in examples.labels]
+            saved[task.splits[split].hub] = table.add_column("label", ids).cast_column(
+                "label", datasets.ClassLabel(names=list(task.labels[::-1]))
+            )  # a data set may number its classes as it likes, if it names them
+    datasets.DatasetDict(saved).save_to_disk(str(tmp_path / "saved" / task.hub))
+    for split in labelled(name):
+        official = read_examples(folder, task, split)
+        for place in ("zips", "jsonl", "saved"):
+            found = read_examples(task_location(at(tmp_path / place), name), task, split)
+            assert (found.texts, found.labels) == (official.texts, official.labels), place
+
+
+def test_one_task_may_lie_elsewhere(tmp_path: Path) -> None:
+    write_glue(tmp_path / "glue")
+    (tmp_path / "glue" / "RTE").rename(tmp_path / "other")
+    config = at(tmp_path / "glue", f"finetune.task_data.RTE={tmp_path / 'other'}")
+    assert task_location(config, "RTE") == tmp_path / "other"
+    assert task_location(config, "CoLA") == tmp_path / "glue" / "CoLA"
+    with pytest.raises(InputError, match=r"has no RTE, neither a folder nor a zip file; .*task_data\.RTE"):
+        task_location(at(tmp_path / "glue"), "RTE")
+    with pytest.raises(InputError, match=r"finetune\.task_data\.RTE: .*nowhere does not exist"):
+        task_location(at(tmp_path / "glue", f"finetune.task_data.RTE={tmp_path / 'nowhere'}"), "RTE")
+    (tmp_path / "glue" / "cola").mkdir()
+    with pytest.raises(InputError, match="has CoLA twice, CoLA and cola"):
+        task_location(config, "CoLA")
+
+
+def test_quotes_and_na_are_text(tmp_path: Path) -> None:
+    folder = write_glue(tmp_path)
+    assert read_examples(folder / "CoLA", TASKS["CoLA"], "dev").texts[0] == ('He said "go.',)
+    assert read_examples(folder / "SST-2", TASKS["SST-2"], "dev").texts[1] == ("dull , NA",)
+
+
+def test_unicode_line_separators_do_not_end_a_row(tmp_path: Path) -> None:
+    write(tmp_path / "dev.tsv", ["sentence\tlabel", "one\u2028two\x0cthree\t1"])
+    assert read_examples(tmp_path, TASKS["SST-2"], "dev").texts == [("one\u2028two\x0cthree",)]
+
+
+def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+    (tmp_path / "dev.tsv").write_bytes("\ufeffsentence\tlabel\r\ngood\t1\r\n".encode())
+    assert read_examples(tmp_path, TASKS["SST-2"], "dev").texts == [("good",)]
+
+
+def test_colas_test_file_has_a_header_where_its_others_have_none(tmp_path: Path) -> None:
+    write(tmp_path / "test.tsv", ["index\tsentence", "0\tGo."])
+    assert read_examples(tmp_path, TASKS["CoLA"], "test", labelled=False).texts == [("Go.",)]
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "message"),
+    [
+        ("RTE", [RTE, "0\ta\tb\tmaybe"], r"dev\.tsv:2: RTE's label .*'maybe'"),
+        ("RTE", [RTE, "0\ta\tb\tentailment", "1\ta"], r"dev\.tsv:3: 2 fields"),
+        ("RTE", ["index\tquestion\tsentence\tlabel", "0\ta\tb\tentailment"], r"needs the columns .*those of QNLI"),
+        ("QQP", ["index\tsentence1\tsentence2\tscore", "0\ta\tb\t1"], r"dev\.tsv:1: QQP needs .*those of STS-B"),
+        ("QQP", ["a\tb"], "is it another task's file"),
+        ("STS-B", ["sentence1\tsentence2\tscore", "a\tb\t6"], r"dev\.tsv:2: STS-B's score"),
+        ("STS-B", ["sentence1\tsentence2\tscore", "a\tb\tnan"], r"dev\.tsv:2: STS-B's score"),
+        ("CoLA", ["x\t2\t\tGo."], r"dev\.tsv:1: CoLA's label"),
+        ("CoLA", ["x\t1"], r"dev\.tsv:1: 2 fields where the 4"),
+        ("RTE", [RTE], "has no rows"),
+        ("RTE", [""], "there are: none"),
+    ],
+)  # fmt: skip
+def test_wrong_files_are_named(task: str, lines: list[str], message: str, tmp_path: Path) -> None:
+    write(tmp_path / "dev.tsv", lines)
+    with pytest.raises(InputError, match=message):
+        read_examples(tmp_path, TASKS[task], "dev")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"sentence1": "a", "sentence2": "b", "label": 2}', r"dev\.jsonl:2: RTE's label .* not 2"),
+        ('{"sentence1": "a", "sentence2": "b", "label": true}', r"RTE's label"),
+        ('{"sentence1": "a", "sentence2": null, "label": 1}', r"dev\.jsonl:2: 'sentence2' must be a text, not None"),
+        ('{"sentence1": "a"', r"dev\.jsonl:2: not JSON"),
+        ("[1]", r"dev\.jsonl:2: not a JSON object"),
+    ],
+)  # fmt: skip
+def test_wrong_json_lines_are_named(line: str, message: str, tmp_path: Path) -> None:
+    write(tmp_path / "dev.jsonl", ['{"sentence1": "a", "sentence2": "b", "label": "entailment"}', line])
+    with pytest.raises(InputError, match=message):
+        read_examples(tmp_path, TASKS["RTE"], "dev")
+
+
+def test_missing_double_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no dev\.tsv or validation\.tsv .*RTE.*finetune\.data"):
+        read_examples(tmp_path, TASKS["RTE"], "dev")
+    (tmp_path / "dev.tsv").write_bytes(b"sentence\tlabel\nfine\t1\nb\xffd\t0\n")
+    with pytest.raises(InputError, match=r"dev\.tsv:3: not UTF-8 \(byte 0xff\)"):
+        read_examples(tmp_path, TASKS["SST-2"], "dev")
+    write(tmp_path / "sst2.valid.jsonl", ["{}"])
+    with pytest.raises(InputError, match=r"has dev\.tsv and sst2\.valid\.jsonl for SST-2's dev set"):
+        read_examples(tmp_path, TASKS["SST-2"], "dev")
+    (tmp_path / "RTE.zip").write_bytes(b"PK no zip")
+    with pytest.raises(InputError, match=r"RTE\.zip is not a readable zip file"):
+        read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
+
+
+def test_a_flipped_bit_in_a_zip_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "RTE.zip", "w") as out:
+        out.writestr("RTE/dev.tsv", f"{RTE}\n0\ta\tb\tentailment\n")
+    data = bytearray((tmp_path / "RTE.zip").read_bytes())
+    data[data.index(b"sentence1")] ^= 1
+    (tmp_path / "RTE.zip").write_bytes(data)
+    with pytest.raises(InputError, match=r"RTE\.zip:RTE/dev\.tsv can't be read: Bad CRC"):
+        read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
+
+
+def test_qqp_broken_lines_are_counted(tmp_path: Path) -> None:
+    header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
+    write(tmp_path / "train.tsv", [header, "1\t1\t2\ta\tb\t1", "2\t3\t4\tbroken", "3\t5\t6\tc\td\t0"])
+    examples = read_examples(tmp_path, TASKS["QQP"], "train")
+    assert (len(examples.texts), examples.broken) == (2, 1)
+
+
+def test_other_numbers_of_rows_are_refused_unless_the_config_says_so(tmp_path: Path) -> None:
+    rows = [f"{n}\ta\tb\tentailment" for n in range(277)]
+    write(tmp_path / "train.tsv", [RTE, *rows])
+    task, examples = TASKS["RTE"], read_examples(tmp_path, TASKS["RTE"], "train")
+    with pytest.raises(InputError, match=r"277 rows where .*2,490 .*that is the number of RTE's dev set: are files"):
+        check_count(task, "train", examples, subset=False)
+    assert not check_count(task, "train", examples, subset=True)
+    assert check_count(task, "dev", examples, subset=False)
+    with pytest.raises(InputError, match=r'276 rows .*is the file cut short.*add "RTE" to finetune\.subsets'):
+        check_count(task, "dev", examples.first(276), subset=False)
+
+
+def test_test_files_do_not_decide_what_a_result_is() -> None:
+    for name in ("test.tsv", "test_matched.tsv", "qqp.test.jsonl", "diagnostic.tsv", "AX.tsv"):
+        assert is_test_file(name), name
+    for name in ("train.tsv", "dev_matched.tsv", "latest.tsv", "msr_paraphrase_train.txt"):
+        assert not is_test_file(name), name
+
+
+def test_the_hub_out_of_reach_is_said_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)  # put back afterwards
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"hub:some/glue: the hub can't be reached.*save_to_disk\(FOLDER\)"):
+        read_examples("hub:some/glue", TASKS["RTE"], "dev")
+    assert time.monotonic() - start < 20  # datasets by itself tries for half a minute
+
+
+@pytest.fixture(scope="module")
+def real_glue(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("glue")
+    with tarfile.open(shared_data / "glue.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    with tarfile.open(shared_data / "qqp-subset.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI"])
+def test_real_files_have_the_official_counts(name: str, real_glue: Path) -> None:
+    location = task_location(at(real_glue / "glue"), name)
+    for split in labelled(name):
+        assert check_count(TASKS[name], split, read_examples(location, TASKS[name], split), subset=False)
+
+
+def test_real_mrpc_is_the_same_from_microsofts_own_file(real_glue: Path, tmp_path: Path) -> None:
+    official = real_glue / "glue" / "MRPC"
+    raw = (official / "msr_paraphrase_train.txt").read_bytes()
+    (tmp_path / "msr_paraphrase_train.txt").write_bytes(raw)
+    with pytest.raises(InputError, match=r"dev_ids\.tsv \(or dev\.tsv\) belongs beside it"):
+        read_examples(tmp_path, TASKS["MRPC"], "dev")
+    lines = (official / "dev.tsv").read_text(encoding="utf-8-sig").split("\n")[1:-1]
+    write(tmp_path / "dev_ids.tsv", ["\t".join(line.split("\t")[1:3]) for line in lines])
+    for split in ("train", "dev"):
+        ours, theirs = (read_examples(folder, TASKS["MRPC"], split) for folder in (tmp_path, official))
+        assert sorted(zip(ours.texts, ours.labels, strict=True)) == sorted(
+            zip(theirs.texts, theirs.labels, strict=True)
+        )
+
+
+def test_real_qqp_rows_read(real_glue: Path) -> None:
+    [folder] = {path.parent for path in real_glue.rglob("qqp.*.jsonl")}
+    task = TASKS["QQP"]
+    assert len(read_examples(folder, task, "train")) == 10_000
+    dev = read_examples(folder, task, "dev")
+    with pytest.raises(InputError, match=r"qqp\.valid\.jsonl: 20,215 rows where GLUE's QQP has 40,430"):
+        check_count(task, "dev", dev, subset=False)
