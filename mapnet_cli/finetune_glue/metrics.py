@@ -22,16 +22,19 @@ DIGITS = 6
 
 def score(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:
     """Returns every metric of the task: class ids are compared, or for regression scores / 5."""
-    if task.regression:
-        from scipy.stats import pearsonr, spearmanr
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a constant has no correlation, one class no matrix: 0, as said above
+        return _regression(predicted, labels) if task.regression else _classes(task, predicted, labels)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # constant input: nan, which becomes 0
-            values = {
-                "pearson": pearsonr(predicted, labels).statistic,
-                "spearman": spearmanr(predicted, labels).statistic,
-            }
-        return {name: 0.0 if math.isnan(value) else float(value) for name, value in values.items()}
+
+def _regression(predicted: Floats, labels: Floats) -> dict[str, float]:
+    from scipy.stats import pearsonr, spearmanr
+
+    values = {"pearson": pearsonr(predicted, labels).statistic, "spearman": spearmanr(predicted, labels).statistic}
+    return {name: 0.0 if math.isnan(value) else float(value) for name, value in values.items()}
+
+
+def _classes(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     metrics = {"accuracy": float(accuracy_score(labels, predicted))}
@@ -52,6 +55,24 @@ def score_halves(task: GlueTask, predicted: Floats, labels: Floats) -> Halves:
 
 
 def _rounded(task: GlueTask, predicted: Floats, labels: Floats, rows: npt.NDArray[np.int64]) -> dict[str, float]:
+    guesses, truth = predicted[rows], labels[rows]
     if not len(rows):  # half of a set of one row
-        return dict.fromkeys(score(task, predicted, labels), 0.0)
-    return {name: round(value, DIGITS) for name, value in score(task, predicted[rows], labels[rows]).items()}
+        values = dict.fromkeys(score(task, predicted, labels), 0.0)
+    elif len(task.labels) == 2:
+        values = from_counts(*(int(((guesses == g) & (truth == t)).sum()) for g in (1, 0) for t in (1, 0)))
+    else:
+        values = score(task, guesses, truth)
+    return {name: round(value, DIGITS) for name, value in values.items()}
+
+
+def from_counts(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
+    """Returns the binary metrics from true and false positives and negatives.
+
+    Ten halves an epoch would take scikit-learn longer than a small model's epoch; a test holds this to it.
+    """
+    spread = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return {
+        "accuracy": (tp + tn) / (tp + fp + fn + tn),
+        "f1": 2 * tp / (2 * tp + fp + fn) if tp else 0.0,
+        "mcc": (tp * tn - fp * fn) / spread if spread else 0.0,
+    }

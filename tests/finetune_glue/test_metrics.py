@@ -1,10 +1,12 @@
 """Metrics by hand, and the baselines on data where their scores are known."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from mapnet_cli.finetune_glue.baselines import baselines
-from mapnet_cli.finetune_glue.metrics import score
+from mapnet_cli.finetune_glue.metrics import SPLITS, from_counts, score, score_halves
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.vocabulary import CLS, SEP
@@ -34,6 +36,33 @@ def test_constant_predictions_score_zero_without_a_warning() -> None:
     assert score(TASKS["STS-B"], array(1, 1, 1), array(1, 2, 3)) == {"pearson": 0.0, "spearman": 0.0}
     assert score(TASKS["CoLA"], array(1, 1, 1), array(1, 0, 1))["mcc"] == 0.0
     assert score(TASKS["CoLA"], array(0, 0, 0), array(1, 0, 1))["f1"] == 0.0
+
+
+def test_counts_give_what_scikit_learn_gives() -> None:
+    """Every table of up to two of each kind, undefined metrics among them."""
+    for counts in itertools.product(range(3), repeat=4):
+        if not any(counts):
+            continue
+        tp, fp, fn, tn = counts
+        predicted = array(*[1] * (tp + fp), *[0] * (fn + tn))
+        labels = array(*[1] * tp, *[0] * fp, *[1] * fn, *[0] * tn)
+        assert from_counts(*counts) == pytest.approx(score(TASKS["RTE"], predicted, labels)), counts
+
+
+@pytest.mark.parametrize("name", ["RTE", "MNLI", "STS-B"])
+def test_halves_part_the_set_the_same_way_for_every_run(name: str) -> None:
+    rng, task = np.random.default_rng(0), TASKS[name]
+    classes = max(len(task.labels), 5)
+    labels, predicted, other = rng.integers(0, classes, (3, 41)).astype(np.float32) % max(len(task.labels), 5)
+    halves = score_halves(task, predicted, labels)
+    assert len(halves) == SPLITS and halves == score_halves(task, predicted, labels) != score_halves(
+        task, other, labels
+    )
+    perfect = score_halves(task, labels, labels)
+    assert all(value == 1.0 for both in perfect for half in both for value in half.values())
+    if not task.regression:
+        whole = score(task, predicted, labels)["accuracy"]
+        assert all(20 * a["accuracy"] + 21 * b["accuracy"] == pytest.approx(41 * whole, abs=1e-4) for a, b in halves)
 
 
 def pairs(rows: list[tuple[list[int], list[int]]], labels: list[float]) -> Tokenised:
