@@ -2,11 +2,12 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
 from mapnet_cli.report.scores import Scores, mean, spread
-from mapnet_cli.scoring import Grid, Seeds, Setting
+from mapnet_cli.scoring import Column, Grid, Seeds, Setting
 
 CONFIDENCE = 0.95
 
@@ -38,11 +39,18 @@ class Comparison:
 def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]:
     """Returns the comparison of every other method with the first by (method, step), where paired runs exist."""
     compared = {
-        (method, step): _paired(config, scores, method, config.methods[0], step)
+        (method, step): _paired(config, scores, method, config.methods[0], step, scores.columns)
         for method in config.methods[1:]
         for step in config.pretrain.milestone_steps()
     }
     return {place: comparison for place, comparison in compared.items() if comparison is not None}
+
+
+def compare_column(
+    config: Config, scores: Scores, method: str, reference: str, step: int, column: Column
+) -> Comparison | None:
+    """Returns the comparison of two methods in one column, None where there are no paired runs."""
+    return _paired(config, scores, method, reference, step, (column,))
 
 
 def interval(values: list[float]) -> tuple[float | None, float | None]:
@@ -79,9 +87,11 @@ def at_equal_cost(config: Config, scores: Scores, method: str, step: int, cost: 
     return curve[0][1]
 
 
-def _paired(config: Config, scores: Scores, method: str, reference: str, step: int) -> Comparison | None:
+def _paired(
+    config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[Column]
+) -> Comparison | None:
     by_column: list[dict[Seeds, float]] = []
-    for column in scores.columns:
+    for column in columns:
         differences: dict[Seeds, float] = {}
         for seed in config.pretrain.seeds:
             ours, theirs, chooser_ours, chooser_theirs = (

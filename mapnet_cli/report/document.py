@@ -15,7 +15,7 @@ HOW_TO_READ = """\
 - Steps aren't the only cost: a method with a proposal network spends more on each. The table of cost has the
   tokens, FLOPs and hours, and the first method's score at equal FLOPs and equal hours.
 - The best setting is chosen on the dev set that it is scored on, as in the paper, so scores are a little high, the
-  more so the larger the grid; that is the same for every method.
+  more so the larger the grid. By how much, the table "Chosen on one half of the dev set" shows.
 - A score is comparable with another one where their signatures agree."""
 
 
@@ -31,6 +31,8 @@ def document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:
         by_name["cost"],
         by_name["heldout"],
         by_name["tasks"],
+        by_name["seeds"],
+        by_name["selection"],
         f"## Figure 2: which words are masked\n\n{_figure2(results)}\n",
         by_name["health"],
         by_name["methods"],

@@ -9,7 +9,7 @@ from mapnet_cli.plotting import COLOURS, FAINT, MARKERS, images
 from mapnet_cli.report.gather import Results, missing, signature
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 from mapnet_cli.report.tables import baseline_average
-from mapnet_cli.report.wording import PROBE, is_probe, label, short_steps
+from mapnet_cli.report.wording import label, on_what, short_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def _draw(figure: "Figure", results: Results, scores: Scores) -> None:
 
 
 def _title(results: Results) -> str:
-    return f"Score by pretraining steps{f' ({PROBE})' if is_probe(results.config) else ''}"
+    return f"Score by pretraining steps{on_what(results)}"
 
 
 def _panel(ax: "Axes", results: Results, scores: Scores, name: str) -> None:

@@ -19,6 +19,7 @@ from mapnet_cli.report.figures import figure3
 from mapnet_cli.report.gather import gather, missing, next_command, signature
 from mapnet_cli.report.heldout import held_out_tables
 from mapnet_cli.report.scores import score
+from mapnet_cli.report.seeds import seed_tables
 from mapnet_cli.report.settings import settings_tables
 from mapnet_cli.report.tables import result_tables
 
@@ -33,6 +34,8 @@ class ReportResult:
     table3: Table
     cost: Table
     tasks: Table
+    spread: tuple[Table, ...]
+    """Over seeds, and of choosing on half of the dev set."""
     held_out: tuple[Table, ...]
     settings: tuple[Table, ...]
     signature: str
@@ -41,7 +44,7 @@ class ReportResult:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        return (self.table3, self.cost, self.tasks, *self.held_out, *self.settings)
+        return (self.table3, self.cost, self.tasks, *self.spread, *self.held_out, *self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all tables, what is missing, and the files' paths below the report's folder."""
@@ -64,8 +67,9 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     scores = score(results)
     table3, cost, tasks = result_tables(results, scores)
     settings = settings_tables(results, scores)
+    spread = seed_tables(results, scores)
     held_out = held_out_tables(results, signature(results, scores.metrics))
-    everything = (table3, cost, tasks, *held_out, *settings)
+    everything = (table3, cost, tasks, *spread, *held_out, *settings)
 
     contents: dict[str, str | bytes] = {}
     for table in everything:
@@ -91,6 +95,7 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
         table3=table3,
         cost=cost,
         tasks=tasks,
+        spread=spread,
         held_out=held_out,
         settings=settings,
         signature=signature(results, scores.metrics),

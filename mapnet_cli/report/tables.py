@@ -10,11 +10,11 @@ from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
 from mapnet_cli.report.wording import (
     FAILED_MARK,
     MISSING_MARK,
-    PROBE,
     average_name,
     import_notes,
     is_probe,
     label,
+    on_what,
     score_notes,
     short_steps,
     task_notes,
@@ -52,7 +52,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
     for method in config.methods[1:]:
         name = f"{method} minus {config.methods[0]}"
         shown = f"{label(method)} minus {label(config.methods[0])}, paired"
-        cells = [_difference_cell(comparisons.get((method, step))) for step in steps]
+        cells = [difference_cell(comparisons.get((method, step))) for step in steps]
         rows.append((Cell(shown, name), *cells, *[plain(None)] * 3))
     if config.recipe == "paper" and not is_probe(config):
         for method, published in PAPER_TABLE_3.items():
@@ -61,7 +61,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
     columns = ("Model", *map(short_steps, steps), "Tokens", "FLOPs", "Hours")
     cost_note = f"Tokens, FLOPs and hours: pretraining of one model up to {short_steps(steps[-1])} steps."
     notes = [*score_notes(results, scores), *import_notes(results), cost_note, *([DEFINITION] if comparisons else [])]
-    title = f"Table 3: {average_name(config, scores)}"
+    title = f"Table 3: {average_name(results, scores)}"
     return Table("table3", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
 
 
@@ -80,7 +80,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
                 Cell(label(method), method),
                 Cell(short_steps(step), step),
                 _average_cell(average, len(scores.columns)),
-                _difference_cell(comparisons.get((method, step))),
+                difference_cell(comparisons.get((method, step))),
                 *equal,
                 *_cost_cells(average),
                 _number(average.validation_loss, "{:.3f}"),
@@ -101,7 +101,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
     devices = sorted({device for average in scores.averages.values() for device in average.devices})
     notes += [f"Pretrained on: {', '.join(devices)}."] if devices else []
     notes += ["Hours on different devices can't be compared."] if len(devices) > 1 else []
-    title = f"Score and cost: {average_name(config, scores)}"
+    title = f"Score and cost: {average_name(results, scores)}"
     return Table("cost", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
 
 
@@ -124,7 +124,7 @@ def task_table(results: Results, scores: Scores) -> Table:
     columns = ("Model", "Steps", *(column.name for column in scores.columns), "Average")
     measured = ", ".join(f"{column.name} {column.metric.removesuffix('-mm')}" for column in scores.columns)
     notes = [*score_notes(results, scores), f"Metrics, times 100: {measured}.", *task_notes(results)]
-    title = f"Score of each task{f' ({PROBE})' if is_probe(config) else ''}"
+    title = f"Score of each task{on_what(results)}"
     return Table("tasks", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
 
 
@@ -160,7 +160,7 @@ def _task_cell(score: TaskScore) -> Cell:
     return Cell(_plus_minus(score.mean, score.sd) + _marks(score.missing, score.failed_counted), data)
 
 
-def _difference_cell(comparison: Comparison | None) -> Cell:
+def difference_cell(comparison: Comparison | None) -> Cell:
     if comparison is None:
         return plain(None)
     data: dict[str, Scalar] = {

@@ -19,14 +19,31 @@ def is_probe(config: Config) -> bool:
     return config.finetune.data == "probe"
 
 
-def average_name(config: Config, scores: Scores) -> str:
+def subsets(results: Results) -> list[str]:
+    """Returns the tasks that aren't GLUE's official sets."""
+    return [] if is_probe(results.config) else [task for task, facts in results.tasks.items() if not facts.official]
+
+
+def on_what(results: Results) -> str:
+    """Returns what a title has to add where scores aren't of all of GLUE's rows: " (probe tasks, not GLUE)"."""
+    if is_probe(results.config):
+        return f" ({PROBE})"
+    parts = [f"subset: {', '.join(names)}"] if (names := subsets(results)) else []
+    if count := results.config.finetune.max_train_examples:
+        parts.append(f"first {count:,} training rows")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def average_name(results: Results, scores: Scores) -> str:
     """Returns what the average is over, with the probe tasks called by their name."""
     number = len(scores.columns)
-    if is_probe(config):
-        return f"average score of {number} column{'s' if number > 1 else ''} ({PROBE})"
-    return f"average of {number} of {GLUE_COLUMNS} columns on GLUE" if number < GLUE_COLUMNS else (
-        "average score on GLUE (all 9 tasks)"
-    )  # fmt: skip
+    if is_probe(results.config):
+        name = f"average score of {number} column{'s' if number > 1 else ''}"
+    elif number < GLUE_COLUMNS:
+        name = f"average of {number} of {GLUE_COLUMNS} columns on GLUE"
+    else:
+        name = f"average score on GLUE (all {GLUE_COLUMNS} columns)"
+    return name + on_what(results)
 
 
 def short_steps(step: int) -> str:
@@ -42,8 +59,8 @@ def data_notes(results: Results) -> list[str]:
         notes.append(f"Scores are of {PROBE}: compare them with each other only.")
     if config.finetune.max_train_examples:
         notes.append(f"Fine-tuned on the first {config.finetune.max_train_examples:,} training rows of each task only.")
-    if not is_probe(config) and (subsets := [task for task, facts in results.tasks.items() if not facts.official]):
-        notes.append(f"Subsets, not GLUE's official sets: {', '.join(subsets)}.")
+    if names := subsets(results):
+        notes.append(f"Subsets, not GLUE's official sets: {', '.join(names)}.")
     return notes
 
 

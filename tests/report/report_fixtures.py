@@ -78,7 +78,7 @@ class Records:
 
     def run(
         self, method: str, step: int, seed: int, *epochs: float | dict[str, float], task: str = "RTE", batch: int = 16,
-        lr: float = 1e-5, pretrain_seed: int = 1, failure: str = "", checkpoint: str = "f",
+        lr: float = 1e-5, pretrain_seed: int = 1, failure: str = "", checkpoint: str = "f", halves: Any = (),
     ) -> None:  # fmt: skip
         """An epoch is a dict of metrics, or one number for all of them."""
         artefact = self.lineage.finetuning(GridRun(method, pretrain_seed, step, task, batch, lr, seed))
@@ -86,7 +86,10 @@ class Records:
         row = {
             "method": method, "pretrain_seed": pretrain_seed, "step": step, "checkpoint": checkpoint, "task": task,
             "batch_size": batch, "lr": lr, "seed": seed, "settings": {}, "train_examples": 400, "dev_examples": 100,
-            "epochs": [{"epoch": n, "train_loss": 0.5, "metrics": m} for n, m in enumerate(scored, 1)],
+            "epochs": [
+                {"epoch": n, "train_loss": 0.5, "metrics": m, "halves": halves[n - 1] if halves else []}
+                for n, m in enumerate(scored, 1)
+            ],
             "failure": failure, "device": "cpu",
         }  # fmt: skip
         self.mark(artefact.key, row)

@@ -98,7 +98,7 @@ def test_table_3_has_the_papers_layout_and_its_own_numbers_only_for_the_paper_re
     by_name = {row[0].text: [cell.text for cell in row[1:3]] for row in table.rows}
     assert by_name["BERT (paper)"] == ["80.86", "81.68"]
     assert by_name["MAP-Net (paper)"] == ["81.15", "81.88"]
-    assert table.title == "Table 3: average of 1 of 9 columns on GLUE"
+    assert table.title == "Table 3: average of 1 of 9 columns on GLUE (subset: RTE)"
     assert PROBE not in rendered(table)
     assert "Subsets, not GLUE's official sets: RTE." in table.notes
     probe = full(tmp_path / "probe", config(recipe="demo"))
