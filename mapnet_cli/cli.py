@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mapnet_cli import __version__
-from mapnet_cli.options import IMPORTING, LOOKING, MEASURING, RUNNING, TRAINING, Invocation, command
+from mapnet_cli.options import IMPORTING, LOOKING, MEASURING, RUNNING, RUNNING_HERE, TRAINING, Invocation, command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -147,6 +147,36 @@ def export(
         invocation.console.json(row.to_json())
         return
     invocation.console.data(f"{folder}: {row.method}, seed {row.pretrain_seed}, step {row.step:,}")
+
+
+@command(app, "predict-glue", RUNNING_HERE)
+def predict_glue(
+    invocation: Invocation,
+    file: Annotated[Path, typer.Argument(help="The zip file to write.")],
+    method: Annotated[
+        str | None, typer.Option(help='A method, an import or "untrained"; needed where the config has several.')
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the config's first.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+) -> None:
+    """Write an encoder's predictions of GLUE's test sets as the server takes them: eleven files in a zip."""
+    from mapnet_cli.finetune_glue.submission import write_submission
+    from mapnet_cli.glue import other_rows
+    from mapnet_cli.lineage import Lineage, find_milestone
+
+    at = invocation
+    if method in other_rows(at.config):
+        place = (method, 0, 0)
+    else:
+        row = find_milestone(Lineage(at.config, at.artifacts), method, seed, step).result
+        place = (row["method"], row["pretrain_seed"], row["step"])
+    about = write_submission(at.config, at.artifacts, at.console, at.workers, place, file)
+    if at.console.as_json:
+        at.console.json(about)
+        return
+    for name, source in about.items():
+        at.console.data(f"{name + '.tsv':<12} {source}")
+    at.console.data(f"Submission: {file}")
 
 
 @command(app, "import-hf", IMPORTING)

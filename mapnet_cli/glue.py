@@ -11,6 +11,8 @@ from mapnet_cli.errors import InputError, UsageError
 from mapnet_cli.hub import is_hub
 
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
+TEST_ONLY = ("WNLI", "AX")
+"""Sets that are predicted for GLUE's server but not trained on."""
 GLUE_COLUMNS = 9
 METRICS = {"STS-B": ("pearson", "spearman"), "MNLI": ("accuracy",)}
 """What fine-tuning records of a task; BINARY_METRICS where it isn't named."""
@@ -66,17 +68,17 @@ def metrics_by_task(config: Config) -> dict[str, str]:
     """Returns the metric that scores each task of the config."""
     chosen = config.finetune.metrics
     finetune = config.finetune
-    for key, tasks in {
-        "tasks": finetune.tasks,
-        "metrics": chosen,
-        "task_data": finetune.task_data,
-        "subsets": finetune.subsets,
-        "from_mnli": finetune.from_mnli,
+    for key, known in {
+        "tasks": TASKS,
+        "metrics": TASKS,
+        "from_mnli": TASKS,
+        "subsets": (*TASKS, *TEST_ONLY),
+        "task_data": (*TASKS, *TEST_ONLY),
     }.items():
-        for task in tasks:
-            if task not in TASKS and (key, task) not in (("task_data", "WNLI"), ("task_data", "AX")):
-                where = key if key in ("tasks", "subsets", "from_mnli") else f"{key}.{task}"
-                raise UsageError(f"finetune.{where}: there is no task {task!r}{nearest(task, TASKS)}")
+        for task in (tasks := getattr(finetune, key)):
+            if task not in known:
+                where = f"{key}.{task}" if isinstance(tasks, dict) else key
+                raise UsageError(f"finetune.{where}: there is no task {task!r}{nearest(task, known)}")
     for task, metric in chosen.items():
         known = METRICS.get(task, BINARY_METRICS)
         if metric not in known:

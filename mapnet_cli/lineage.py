@@ -28,7 +28,7 @@ from mapnet_cli.records import Checkpoint
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
     "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 1,
-    "variance": 1,
+    "variance": 1, "predictions": 1,
 }  # fmt: skip
 
 RUN_SETTINGS = ("adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout")
@@ -158,6 +158,13 @@ class Lineage:
             f"{place}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
             "finetuning", *parts, run.batch_size, run.lr, run.seed, self.run_settings,
         )  # fmt: skip
+
+    def predictions(self, run: GridRun, epoch: int) -> Artefact:
+        """What a fine-tuned model says of its task's test set after an epoch."""
+        data = self.config.finetune.task_data.get(run.task, self.config.finetune.data)
+        place = data if is_hub(data) else self._digests.folder(Path(task_location(self.config, run.task)))
+        prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
+        return _artefact(prefix, "predictions", self.finetuning(run).fingerprint, place, epoch)
 
     def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> Artefact:
         """An encoder after it was fine-tuned on MNLI, from which other tasks start."""

@@ -85,6 +85,7 @@ def shared_options(
 Command = Callable[..., None]
 RUNNING = ("recipe", "config", "set_", "artifacts", "workers", "dry_run", "force", "quiet", "json_")
 TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", "dry_run", "force", "quiet", "json_")
+RUNNING_HERE = ("recipe", "config", "set_", "artifacts", "workers", "quiet", "json_")
 LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
 MEASURING = ("recipe", "config", "set_", "artifacts", "force", "quiet", "json_")
 IMPORTING = ("artifacts", "json_")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Finetune, Transformer
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.errors import DamagedError, DivergedError
 from mapnet_cli.finetune_glue.metrics import SPLITS, Floats, Halves, score, score_halves
 from mapnet_cli.finetune_glue.tasks import GlueTask
 from mapnet_cli.finetune_glue.tokenised import Tokenised
@@ -70,6 +70,13 @@ class Tuned:
     epochs: list[EpochScores]
     failure: str
 
+    def predict(self, task: GlueTask, data: Tokenised) -> Floats:
+        """Returns class ids or scores / 5 of a set. Raises DivergedError where an output is not finite."""
+        predicted = predict(self.model, task, data, next(self.model.parameters()).device)
+        if predicted is None:
+            raise DivergedError(f"{task.name}: the outputs are not finite")
+        return predicted
+
 
 @lru_cache(maxsize=2)
 def encoder_weights(folder: Path) -> EncoderWeights:
@@ -93,15 +100,16 @@ def fine_tune(
     setting: Setting,
     device: torch.device,
     on_epoch: Callable[[Tuned], None] = lambda tuned: None,
+    until: int | None = None,
 ) -> Tuned:
-    """Returns the model after the last epoch; `on_epoch` sees it after each."""
+    """Returns the model after the last epoch, or after epoch `until`; `on_epoch` sees it after each."""
     tuned = Tuned(_build(task, start, encoder, config, setting).to(device), [], "")
     optimizer = build_adamw(tuned.model, config)
     total = -(-len(train) // setting.batch_size) * config.epochs
     warmup = round(config.warmup_ratio * total)
     torch.manual_seed(derive_seed(setting.seed, "fine-tuning dropout", task.name))
     step = 0
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, (until or config.epochs) + 1):
         tuned.model.train()
         generator = torch.Generator().manual_seed(derive_seed(setting.seed, "fine-tuning order", task.name, epoch))
         losses = []

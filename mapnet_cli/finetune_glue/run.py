@@ -49,11 +49,12 @@ def tune_on_mnli(
 
 
 def tune(
-    artifacts: Artifacts, report: Report, run: GridRun, start: str, data: str, config: Config
+    artifacts: Artifacts, report: Report, run: GridRun, start: str, data: str, config: Config, until: int | None = None
 ) -> tuple["Tuned", str, str]:
     """Returns (the tuned model with its scores, SHA-256 of the weights it started from, the device's name).
 
     `start` is the key of a milestone, an import or a TunedEncoder; a corpus manifest's stands for random weights.
+    `until` stops after that epoch, the schedules going on as if it didn't.
     """
     import torch
 
@@ -80,6 +81,6 @@ def tune(
     tuned = fine_tune(
         TASKS[run.task], train, dev, weights, encoder, config.finetune,
         Setting(run.batch_size, run.lr, run.seed), device,
-        lambda tuned: report(Progress(len(tuned.epochs), config.finetune.epochs, "epochs")),
+        lambda tuned: report(Progress(len(tuned.epochs), config.finetune.epochs, "epochs")), until,
     )  # fmt: skip
     return tuned, fingerprint, device_name(device)

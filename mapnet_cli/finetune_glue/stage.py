@@ -96,8 +96,7 @@ def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job
         lineage.artifacts.path(lineage.probe.key) / name if lineage.uses_probe else _location(config, name)
     )
     artefact = lineage.task(name, imported)
-    source = lineage.imported(imported).key if imported else f"{lineage.corpus.key}/manifest"
-    length = lineage.imported(imported).result["encoder"]["max_length"] if imported else config.encoder.max_length
+    source, lowercase, max_length = text_settings(config, lineage, imported)
     args = {
         "task": name,
         "location": location,
@@ -105,8 +104,8 @@ def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job
         "subset": name in config.finetune.subsets,
         "key": artefact.key,
         "source": source,
-        "lowercase": "none" if imported else config.corpus.preparation,
-        "max_length": length,
+        "lowercase": lowercase,
+        "max_length": max_length,
         "max_train_examples": config.finetune.max_train_examples,
     }
     needs = (source, lineage.probe.key) if lineage.uses_probe else (source,)
@@ -121,9 +120,7 @@ def _location(config: Config, name: str) -> str | Path:
 
 def _run_job(config: Config, lineage: Lineage, run: GridRun) -> Job:
     artefact = lineage.finetuning(run)
-    start = encoder_key(lineage, run.method, run.pretrain_seed, run.step)
-    if run.task in config.finetune.from_mnli:
-        start = lineage.mnli_start(run.method, run.pretrain_seed, run.step).key
+    start = start_key(lineage, run)
     data = lineage.task(run.task, lineage.tokenizer_of(run.method)).key
     args = {"run": run, "start": start, "data": data, "config": config}
     return Job(artefact.key, artefact.fingerprint, run_finetuning, args, (start, data))
@@ -139,6 +136,27 @@ def _mnli_job(config: Config, lineage: Lineage, method: str, pretrain_seed: int,
     )
     args = {"run": run, "start": start, "data": data, "config": config, "key": artefact.key}
     return Job(artefact.key, artefact.fingerprint, tune_on_mnli, args, (start, data))
+
+
+def text_settings(config: Config, lineage: Lineage, imported: str) -> tuple[str, str, int]:
+    """Returns (the key that the tokenizer is from, the lower-casing before it, the longest input) of a row's texts.
+
+    An import's tokenizer takes plain text; "" stands for the corpus's.
+    """
+    if imported:
+        marker = lineage.imported(imported)
+        return marker.key, "none", marker.result["encoder"]["max_length"]
+    return f"{lineage.corpus.key}/manifest", config.corpus.preparation, config.encoder.max_length
+
+
+def start_key(lineage: Lineage, run: GridRun) -> str:
+    """Returns the key of what a run starts from."""
+    place = run.method, run.pretrain_seed, run.step
+    return (
+        lineage.mnli_start(*place).key
+        if run.task in lineage.config.finetune.from_mnli
+        else encoder_key(lineage, *place)
+    )
 
 
 def encoder_key(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> str:

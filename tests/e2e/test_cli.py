@@ -11,8 +11,8 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.cli import app
 
 COMMANDS = [
-    "prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "export", "import-hf", "variance",
-    "doctor", "config",
+    "prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "export", "predict-glue", "import-hf",
+    "variance", "doctor", "config",
 ]  # fmt: skip
 OPTIONS = [
     "--recipe",

@@ -48,3 +48,21 @@ def write_glue(folder: Path, repeat: int = 4) -> Path:
 def write(path: Path, lines: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_tests(folder: Path) -> None:
+    """Writes test sets that have the dev sets' texts, and AX with the mismatched one's, all without labels."""
+    for task, (header, _) in ROWS.items():
+        dev = [line.split("\t") for line in (folder / task / "dev.tsv").read_text(encoding="utf-8").splitlines()]
+        header, dev = (dev[0], dev[1:]) if header else (["source", "label", "star", "sentence"], dev)
+        unlabelled = [n for n, name in enumerate(header) if name not in LABELS]
+        lines = [["index", *(header[n] for n in unlabelled)]]
+        lines += [[str(number), *(row[n] for n in unlabelled)] for number, row in enumerate(dev)]
+        write(folder / task / "test.tsv", ["\t".join(line) for line in lines])
+    for dev_file, test in (("dev_matched", "MNLI/test_matched"), ("dev_mismatched", "MNLI/test_mismatched"),
+                           ("dev_mismatched", "AX/AX")):  # fmt: skip
+        lines = (folder / "MNLI" / f"{dev_file}.tsv").read_text(encoding="utf-8").splitlines()
+        write(folder / f"{test}.tsv", ["\t".join(line.split("\t")[:10]) for line in lines])
+
+
+LABELS = ("label", "Quality", "score", "is_duplicate", "index")

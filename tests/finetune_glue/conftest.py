@@ -1,0 +1,49 @@
+"""A user's folder with text, GLUE and two pretrained methods."""
+
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.console import Console
+from mapnet_cli.layers import resolve
+from mapnet_cli.stages import run_stages
+from tests.conftest import SMALL
+from tests.finetune_glue.glue_files import write_glue, write_tests
+from tests.prepare_corpus.corpora import text_folder
+
+
+class User:
+    """One config file's worth of settings on one artifact directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.artifacts = Artifacts(folder / "artifacts")
+
+    def settings(self, *overrides: str) -> list[str]:
+        return [
+            *SMALL, f"corpus.sources=[{{path='{self.folder}/books'}}]", "corpus.validation_every=3",
+            "corpus.cleanup.min_letters=10", f"finetune.data={self.folder}/glue", 'finetune.tasks=["RTE"]',
+            'methods=["bert"]', "pretrain.milestones=[1.0]", *overrides,
+        ]  # fmt: skip
+
+    def config(self, *overrides: str) -> Config:
+        return resolve("demo", None, self.settings(*overrides), {}).config
+
+    def run(self, stage: str, *overrides: str) -> Config:
+        config = self.config(*overrides)
+        run_stages([stage], config, self.artifacts, Console(quiet=True), workers=0, force=False)
+        return config
+
+
+@pytest.fixture(scope="package")
+def user(tmp_path_factory: pytest.TempPathFactory) -> User:
+    folder = tmp_path_factory.mktemp("user")
+    text_folder(folder / "books")
+    write_glue(folder / "glue")
+    write_tests(folder / "glue")
+    user = User(folder)
+    user.run("prepare-corpus")
+    user.run("pretrain")
+    return user

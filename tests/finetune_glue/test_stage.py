@@ -1,0 +1,150 @@
+"""The grid as a user sees it: what runs, what is kept, what the records say, what is refused."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.finetune_glue import stage
+from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
+from mapnet_cli.glue import GridRun, grid
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.records import FinetuneRun
+from mapnet_cli.report.stage import build
+from tests.finetune_glue.conftest import User
+from tests.finetune_glue.glue_files import write_glue
+
+
+def record(user: User, run: GridRun, *overrides: str) -> FinetuneRun:
+    marker = user.artifacts.marker(Lineage(user.config(*overrides), user.artifacts).finetuning(run).key)
+    assert marker is not None
+    return FinetuneRun(**marker.result)
+
+
+def test_more_seeds_tasks_and_rows_run_only_what_is_new(user: User) -> None:
+    user.run("finetune-glue")
+    first = {p: p.stat().st_mtime_ns for p in user.artifacts.path("finetune-glue").rglob("batch*.json")}
+    more = ("finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]', "finetune.untrained=true")
+    config = user.run("finetune-glue", *more)
+    after = {p: p.stat().st_mtime_ns for p in user.artifacts.path("finetune-glue").rglob("batch*.json")}
+    assert first and {p: after[p] for p in first} == first
+    runs = list(grid(config))
+    assert len(runs) == 2 * 2 * 2
+    assert all(user.artifacts.marker(Lineage(config, user.artifacts).finetuning(run).key) for run in runs)
+
+
+def test_a_record_says_what_it_depends_on(user: User) -> None:
+    user.run("finetune-glue", "finetune.dropout=0.2")
+    row = record(user, GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1), "finetune.dropout=0.2")
+    assert row.settings == {
+        "adam_betas": (0.9, 0.98), "adam_eps": 1e-6, "weight_decay": 0.1, "clip_norm": 0.0, "epochs": 1,
+        "warmup_ratio": 0.06, "dropout": 0.2,
+    } or row.settings["adam_betas"] == [0.9, 0.98]  # fmt: skip
+    checkpoint = user.artifacts.marker(f"{Lineage(user.config(), user.artifacts).pretraining('bert', 1).key}/step10")
+    assert checkpoint is not None and row.checkpoint == checkpoint.result["fingerprint"]
+    assert set(row.epochs[0].metrics) == {"accuracy", "f1", "mcc"}
+
+
+def test_the_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
+    config = user.run("finetune-glue", "finetune.untrained=true")
+    row = record(user, GridRun("untrained", 0, 0, "RTE", 16, 1e-3, 1), "finetune.untrained=true")
+    assert row.checkpoint == "" and row.epochs
+    result = build(config, user.artifacts)
+    for table in (result.table3, result.tasks, *result.spread):
+        assert "untrained" in [line[0].text for line in table.rows], table.name
+    assert any(note.startswith("untrained: the same encoder with random weights") for note in result.table3.notes)
+    assert result.missing == ()
+
+
+def test_tasks_start_from_mnli_where_the_config_says_so(user: User) -> None:
+    plain = user.run("finetune-glue", 'finetune.tasks=["RTE","MRPC"]')
+    start = 'finetune.from_mnli=["RTE"]'
+    config = user.run("finetune-glue", start, 'finetune.tasks=["RTE","MRPC"]')
+    lineage = Lineage(config, user.artifacts)
+    marker = user.artifacts.marker(lineage.mnli_start("bert", 1, 10).key)
+    assert marker is not None and marker.result["epochs"][0]["metrics"].keys() == {"accuracy", "accuracy-mm"}
+    rte, mrpc = (GridRun("bert", 1, 10, task, 16, 1e-3, 1) for task in ("RTE", "MRPC"))
+    tuned = record(user, rte, start)
+    assert tuned.checkpoint == marker.result["fingerprint"] and tuned.settings["start"] == "MNLI"
+    assert tuned.epochs != record(user, rte).epochs
+    assert lineage.finetuning(mrpc) == Lineage(plain, user.artifacts).finetuning(mrpc)
+    assert build(config, user.artifacts).missing == ()
+    with pytest.raises(UsageError, match="MNLI itself"):
+        user.run("finetune-glue", 'finetune.from_mnli=["MNLI"]', 'finetune.tasks=["MNLI"]')
+
+
+def test_status_shows_the_matrix_filling(user: User) -> None:
+    config = user.config("finetune.seeds=[1,7]", 'finetune.tasks=["RTE","QNLI"]', "finetune.epochs=2")
+    rows = stage.standing(config, user.artifacts)["matrix"]
+    assert rows == [
+        {"method": "bert", "seed": 1, "step": 10, "tasks": {
+            "RTE": {"done": 0, "failed": 0, "total": 2}, "QNLI": {"done": 0, "failed": 0, "total": 2}}},
+    ]  # fmt: skip
+    user.run("finetune-glue", "finetune.seeds=[1]", "finetune.epochs=2")
+    rows = stage.standing(config, user.artifacts)["matrix"]
+    assert rows[0]["tasks"]["RTE"]["done"] == 1 and rows[0]["tasks"]["QNLI"]["done"] == 0
+
+
+def test_the_dry_run_counts_runs_and_sequences(user: User) -> None:
+    config = user.config("finetune.epochs=3", "finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]')
+    lines = stage.estimate(config, user.artifacts, 2)
+    assert lines[0].startswith("RTE: 2 runs of 3 epochs of 8 training and 8 dev sequences, about ")
+    assert lines[-1].startswith("4 runs, 192 sequences: about ")  # 2 tasks x 2 seeds x 3 epochs x (8 + 8)
+
+
+def test_the_forecast_of_a_run_by_hand() -> None:
+    size = TaskSize(train=100, train_tokens=1000.0, dev=30, dev_tokens=600.0)
+    assert Rate(fixed=0.5, token=0.01).seconds(size, 32, 3) == pytest.approx(
+        3 * (4 * 0.5 + 1000 * 0.01 + 600 * 0.01 / 3)
+    )
+
+
+def test_swapped_and_short_files_are_refused_and_subsets_are_said(user: User, tmp_path: Path) -> None:
+    folder = write_glue(tmp_path / "glue")
+    (folder / "RTE/dev.tsv").write_text((folder / "RTE/dev.tsv").read_text().replace("wet", "moist"))
+    data = f"finetune.data={folder}"
+    with pytest.raises(InputError, match=r"RTE/train\.tsv: 8 rows where .*2,490.*finetune\.subsets"):
+        user.run("finetune-glue", data, "finetune.subsets=[]")
+    config = user.run("finetune-glue", data)
+    result = build(config, user.artifacts)
+    for table in (result.table3, result.cost, result.tasks, *result.spread):
+        assert "(subset: RTE)" in table.title
+    with pytest.raises(InputError, match="RTE was prepared from a subset of GLUE"):
+        user.run("finetune-glue", data, "finetune.subsets=[]")
+
+
+def test_a_new_test_set_leaves_the_results_standing(user: User, tmp_path: Path) -> None:
+    folder = write_glue(tmp_path / "glue")
+    before = Lineage(user.config(f"finetune.data={folder}"), user.artifacts).task("RTE")
+    shutil.copy(user.folder / "glue/RTE/test.tsv", folder / "RTE/test.tsv")
+    assert Lineage(user.config(f"finetune.data={folder}"), user.artifacts).task("RTE") == before
+    (folder / "RTE/dev.tsv").write_text((folder / "RTE/dev.tsv").read_text().replace("wet", "damp"))
+    assert Lineage(user.config(f"finetune.data={folder}"), user.artifacts).task("RTE") != before
+
+
+def test_names_are_checked_before_anything_runs(user: User) -> None:
+    for override, message in {
+        'finetune.subsets=["RTEE"]': r"finetune\.subsets: there is no task 'RTEE'; did you mean 'RTE'",
+        "finetune.task_data.QPP=x": r"finetune\.task_data\.QPP: .*did you mean 'QQP'",
+        'finetune.from_mnli=["rte"]': r"finetune\.from_mnli: there is no task 'rte'",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            user.run("finetune-glue", override)
+
+
+def test_random_runs_have_no_need_of_each_other(user: User, tmp_path: Path) -> None:
+    """A run's record is the same whatever was run before it in its process."""
+    alone = User(user.folder)
+    alone.artifacts = Artifacts(tmp_path / "artifacts")
+    for name in ("prepare-corpus", "pretrain"):
+        shutil.copytree(user.artifacts.path(name), alone.artifacts.path(name))
+    shutil.copy(user.artifacts.path("inputs.json"), alone.artifacts.path("inputs.json"))
+    user.run("finetune-glue", "finetune.seeds=[3,4]", "finetune.epochs=2")
+    alone.run("finetune-glue", "finetune.seeds=[4]", "finetune.epochs=2")
+    run = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 4)
+    assert record(user, run, "finetune.epochs=2") == record(alone, run, "finetune.epochs=2")
+    names = [p.name for p in alone.artifacts.path("finetune-glue").rglob("batch*.json")]
+    assert len(names) == 1 and re.match(r"batch16-lr0\.001-seed4-", names[0])
