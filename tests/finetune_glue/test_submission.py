@@ -20,7 +20,7 @@ from tests.finetune_glue.conftest import User
 
 PLACE = ("bert", 1, 10)
 EVERYTHING = (
-    f"finetune.tasks={list(TRAINABLE)}".replace("'", '"'), "finetune.seeds=[1,2]", "finetune.epochs=3",
+    f"finetune.tasks={list(TRAINABLE)}".replace("'", '"'), "finetune.seeds=[1,2]", "finetune.epochs=6", "finetune.learning_rates=[1e-2]",
     'finetune.subsets=["CoLA","SST-2","MRPC","STS-B","QQP","MNLI","QNLI","RTE","AX"]',
 )  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_the_best_seed_of_the_best_setting_is_taken_at_its_best_epoch(user: User
     best = {}
     for batch in (8, 16):
         for seed in (1, 2):
-            marker = user.artifacts.marker(lineage.finetuning(run.__class__(*PLACE, "RTE", batch, 1e-3, seed)).key)
+            marker = user.artifacts.marker(lineage.finetuning(run.__class__(*PLACE, "RTE", batch, 1e-2, seed)).key)
             assert marker is not None
             best[batch, seed] = [e["metrics"]["accuracy"] for e in marker.result["epochs"]]
     means = {batch: max(best[batch, 1]) + max(best[batch, 2]) for batch in (8, 16)}
