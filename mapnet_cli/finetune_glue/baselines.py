@@ -9,7 +9,6 @@ from mapnet_cli.finetune_glue.metrics import Floats, score
 from mapnet_cli.finetune_glue.tasks import GlueTask
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.records import Baseline
-from mapnet_cli.vocabulary import SEP
 
 
 def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> list[Baseline]:
@@ -49,9 +48,7 @@ def _counts(data: Tokenised, width: int) -> Any:
     from scipy.sparse import csr_array
 
     rows = np.repeat(np.arange(len(data)), data.lengths)
-    separators = np.cumsum(data.tokens == SEP)
-    before = np.concatenate([[0], separators])[data.offsets[:-1]]
-    second = (separators - before[rows]) >= 2  # [CLS] a [SEP] [SEP] b [SEP]
+    second = np.arange(len(data.tokens)) - data.offsets[rows] >= data.second[rows]
     known = data.tokens < width
     columns = data.tokens.astype(np.int64) + width * second
     shape = (len(data), 2 * width)

@@ -129,7 +129,8 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
     tokens, seconds = [], []
     for length in (min(SHORT, encoder.max_length), min(LONG, encoder.max_length)):
         ids = np.full(batch * length, CLS, dtype=np.uint32)
-        data = Tokenised(ids, np.arange(batch + 1) * length, np.zeros(batch, dtype=np.float32))
+        second = np.full(batch, length)
+        data = Tokenised(ids, np.arange(batch + 1) * length, np.zeros(batch, dtype=np.float32), second)
         took = []
         for _ in range(3):  # the first warms up
             start = time.perf_counter()

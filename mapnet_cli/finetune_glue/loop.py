@@ -23,7 +23,7 @@ from mapnet_cli.model.heads import ClassificationHead
 from mapnet_cli.model.transformer import Encoder, Packing, initialise
 from mapnet_cli.records import EpochScores
 from mapnet_cli.seeds import derive_seed
-from mapnet_cli.training.checkpoint import load_checkpoint
+from mapnet_cli.training.checkpoint import SEGMENT, load_checkpoint
 from mapnet_cli.training.device import autocast
 from mapnet_cli.training.optim import build_adamw, gradient_norm, learning_rate, set_learning_rate
 from mapnet_cli.vocabulary import PAD
@@ -43,14 +43,19 @@ class Setting:
 class Classifier(nn.Module):
     """The pretrained encoder with a fresh classification head."""
 
-    def __init__(self, encoder: Transformer, vocab_size: int, outputs: int, dropout: float) -> None:
+    def __init__(
+        self, encoder: Transformer, vocab_size: int, outputs: int, dropout: float, segment_H: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(encoder, vocab_size)
         self.head = ClassificationHead(encoder.hidden, outputs, dropout)
+        self.segment = None if segment_H is None else nn.Parameter(segment_H.clone())
+        """What an imported BERT adds to the vectors of a second text."""
 
-    def forward(self, tokens_T: Tensor, packing: Packing) -> Tensor:
-        """Returns [B, C]."""
-        out_BC: Tensor = self.head(self.encoder.first_vectors(tokens_T, packing))
+    def forward(self, tokens_T: Tensor, packing: Packing, second_T: Tensor) -> Tensor:
+        """Returns [B, C]. `second_T` is 1 in second texts, else 0; [T, 1]."""
+        added_TH = None if self.segment is None else second_T * self.segment
+        out_BC: Tensor = self.head(self.encoder.first_vectors(tokens_T, packing, added_TH))
         return out_BC
 
 
@@ -60,6 +65,8 @@ class EncoderWeights:
 
     state: dict[str, Tensor] | None
     vocab_size: int
+    segment_H: Tensor | None = None
+    """The difference that a second text makes, where an import has segment embeddings."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def encoder_weights(folder: Path) -> EncoderWeights:
         again = "run `mapnet pretrain --force` with the same options, or `mapnet import-hf` for an import"
         raise DamagedError(f"{error}: {again}") from None
     weights = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    return EncoderWeights(weights, int(facts["vocab_size"]))
+    return EncoderWeights(weights, int(facts["vocab_size"]), tensors.get(SEGMENT))
 
 
 def fine_tune(
@@ -151,7 +158,7 @@ def training_step(
 def _build(
     task: GlueTask, start: EncoderWeights, encoder: Transformer, config: Finetune, setting: Setting
 ) -> Classifier:
-    model = Classifier(encoder, start.vocab_size, max(len(task.labels), 1), config.dropout)
+    model = Classifier(encoder, start.vocab_size, max(len(task.labels), 1), config.dropout, start.segment_H)
     if start.state is not None:
         model.encoder.load_state_dict(start.state)
     else:
@@ -182,8 +189,10 @@ def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64],
     tokens_BL = torch.from_numpy(data.batch(indices))
     packing = Packing.of(tokens_BL != PAD)
     tokens_T = tokens_BL.flatten()[packing.place_T]
+    second_B = torch.from_numpy(data.second[indices])
+    second_T = (packing.position_T >= second_B[packing.place_T // packing.length]).float().unsqueeze(1)
     with autocast(device, "auto"):
-        out_BC: Tensor = model(tokens_T.to(device), packing.to(device))
+        out_BC: Tensor = model(tokens_T.to(device), packing.to(device), second_T.to(device))
     return out_BC.float()
 
 

@@ -35,7 +35,7 @@ def tune_on_mnli(
     artifacts: Artifacts, report: Report, run: GridRun, start: str, data: str, config: Config, key: str
 ) -> Output:
     """Fine-tunes an encoder on MNLI and keeps it, without its head, as RoBERTa's authors do."""
-    from mapnet_cli.training.checkpoint import save_checkpoint
+    from mapnet_cli.training.checkpoint import SEGMENT, save_checkpoint
 
     tuned, _, _ = tune(artifacts, report, run, start, data, config)
     if tuned.failure:
@@ -43,6 +43,8 @@ def tune_on_mnli(
     encoder = tuned.model.encoder
     facts: dict[str, Any] = {"vocab_size": encoder.vocab_size, "encoder": encoder.config.model_dump(mode="json")}
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    if tuned.model.segment is not None:
+        tensors[SEGMENT] = tuned.model.segment
     checksum = save_checkpoint(artifacts.path(key), tensors, facts)
     row = TunedEncoder(path=key, fingerprint=checksum, encoder=facts["encoder"], epochs=tuned.epochs)
     return Output(sorted(artifacts.path(key).iterdir()), row.to_json())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from mapnet_cli.artifacts import publishing
 from mapnet_cli.errors import DamagedError
@@ -14,16 +15,18 @@ from mapnet_cli.text import bpe
 from mapnet_cli.text.normalise import prepare_line
 from mapnet_cli.vocabulary import CLS, PAD, SEP
 
-ARRAYS = ("tokens", "offsets", "labels")
+ARRAYS = ("tokens", "offsets", "labels", "second")
 
 
 @dataclass(frozen=True)
 class Tokenised:
-    """`[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]` of each example (fairseq's layout), and its label."""
+    """A set's examples as token ids one after the other, and their labels."""
 
     tokens: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
     labels: npt.NDArray[np.float32]
+    second: npt.NDArray[np.int64]
+    """Where in each example the second text begins; its length where there is none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,13 +48,19 @@ class Tokenised:
 
 
 def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: int) -> tuple[Tokenised, int]:
-    """Returns the examples as ids, and how many were cut to `max_length` (from their longer text's end)."""
+    """Returns the examples as ids, and how many were cut to `max_length` (from their longer text's end).
+
+    In fairseq's layout, `[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]`; an import's texts, lowercase
+    "none", are as its own tokenizer makes them.
+    """
     pieces = bpe.load(tokenizer)
+    if lowercase == "none" and pieces.post_processor is not None:
+        return _by_itself(examples, pieces, max_length)
     fields = [
         bpe.encode(pieces, [prepare_line(row[i], lowercase) for row in examples.texts])
         for i in range(len(examples.texts[0]))
     ]
-    sequences, cut = [], 0
+    sequences, second, cut = [], [], 0
     for row in zip(*fields, strict=True):
         texts = [list(ids) for ids in row]
         room = max_length - (2 if len(texts) == 1 else 4)
@@ -59,12 +68,27 @@ def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: in
         while sum(map(len, texts)) > room:
             max(texts, key=len).pop()
         sequence = [CLS, *texts[0], SEP]
+        second.append(len(sequence))
         for text in texts[1:]:
             sequence += [SEP, *text, SEP]
         sequences.append(sequence)
+    return _together(sequences, examples, second), cut
+
+
+def _by_itself(examples: Examples, pieces: Tokenizer, max_length: int) -> tuple[Tokenised, int]:
+    """Returns what the tokenizer makes of texts or pairs, with its specials and segments: as `transformers` does."""
+    inputs = [row[0] if len(row) == 1 else row for row in examples.texts]
+    full = [len(encoding.ids) for encoding in pieces.encode_batch(inputs)]
+    pieces.enable_truncation(max_length, strategy="longest_first")
+    encoded = pieces.encode_batch(inputs)
+    second = [len(encoding.ids) - sum(encoding.type_ids) for encoding in encoded]
+    return _together([e.ids for e in encoded], examples, second), sum(length > max_length for length in full)
+
+
+def _together(sequences: list[list[int]], examples: Examples, second: list[int]) -> Tokenised:
     offsets = np.cumsum([0, *map(len, sequences)], dtype=np.int64)
     tokens = np.array([token for sequence in sequences for token in sequence], dtype=np.uint32)
-    return Tokenised(tokens, offsets, np.array(examples.labels, dtype=np.float32)), cut
+    return Tokenised(tokens, offsets, np.array(examples.labels, dtype=np.float32), np.array(second, dtype=np.int64))
 
 
 def save(folder: Path, data: Tokenised) -> list[Path]:

@@ -58,10 +58,11 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
         )
     model = PretrainingModel(encoder, len(old_ids), None)
     model.reset(_FRESH_HEAD_SEED)
-    fresh_head = _take(model, standard_names(_read_weights(folder)), rows, old_ids, folder)
+    found = standard_names(_read_weights(folder))
+    fresh_head = _take(model, found, rows, old_ids, folder)
     sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS)}
     with artifacts.lock("import"):
-        row = _write(artifacts, name, model, tokenizer.to_str(pretty=True), sizes)
+        row = _write(artifacts, name, model, _second_segment(found), tokenizer.to_str(pretty=True), sizes)
     warnings = []
     if fresh_head:
         warnings.append(f"{folder} has no masked-language-model head: the import has a fresh, untrained one")
@@ -129,13 +130,25 @@ def _fitting(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[i
     return tensor[old_ids] if vocabulary else tensor
 
 
+def _second_segment(found: Weights) -> Weights:
+    """Returns what the second segment embedding adds beyond the first, for fine-tuning on pairs; {} if nothing."""
+    segments = found["bert.embeddings.token_type_embeddings.weight"]
+    added = segments[1] - segments[0] if len(segments) > 1 else segments[0] * 0
+    return {checkpoint.SEGMENT: added} if bool(added.any()) else {}
+
+
 def _write(
-    artifacts: Artifacts, name: str, model: PretrainingModel, tokenizer: str, sizes: dict[str, int | float]
+    artifacts: Artifacts,
+    name: str,
+    model: PretrainingModel,
+    segment: Weights,
+    tokenizer: str,
+    sizes: dict[str, int | float],
 ) -> Imported:
     """Publishes folder, tokenizer and, last, the marker."""
     facts: dict[str, Any] = {"encoder": sizes, "vocab_size": model.encoder.vocab_size}
     staging = artifacts.path(f"import/{TEMPORARY}staging")  # its content names the folder
-    weights = checkpoint.save_checkpoint(staging, model.state_dict(), facts)
+    weights = checkpoint.save_checkpoint(staging, model.state_dict() | segment, facts)
     with publishing(staging / "tokenizer.json") as temporary:
         temporary.write_text(tokenizer, encoding="utf-8", newline="\n")
     digest = sha256(staging / "tokenizer.json")

@@ -185,9 +185,13 @@ class Encoder(nn.Module):
         hidden: Tensor = self.stack(self.tokens(tokens_BL), attend_BL, positions_BQ)
         return hidden
 
-    def first_vectors(self, tokens_T: Tensor, packing: Packing) -> Tensor:
-        """Returns [B, H]: the hidden state at the first token of each sequence of a batch without its padding."""
-        hidden_BH: Tensor = self.stack.first_vectors(self.tokens(tokens_T), packing)
+    def first_vectors(self, tokens_T: Tensor, packing: Packing, added_TH: Tensor | None = None) -> Tensor:
+        """Returns [B, H]: the hidden state at the first token of each sequence of a batch without its padding.
+
+        `added_TH` is added to the tokens' vectors.
+        """
+        vectors_TH = self.tokens(tokens_T)
+        hidden_BH: Tensor = self.stack.first_vectors(vectors_TH if added_TH is None else vectors_TH + added_TH, packing)
         return hidden_BH
 
 

@@ -20,6 +20,8 @@ from mapnet_cli.artifacts import publishing, read_json, record_checksum, sha256,
 from mapnet_cli.errors import DamagedError
 
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
+SEGMENT = "segment"
+"""In an import: what BERT's second segment embedding adds beyond the first, [H]."""
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:

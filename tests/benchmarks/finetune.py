@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from mapnet_cli.config import Finetune, Transformer
-from mapnet_cli.finetune_glue.loop import Setting, fine_tune
+from mapnet_cli.finetune_glue.loop import Setting, encoder_weights, fine_tune
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.model.interchange import to_hugging_face
@@ -42,18 +42,18 @@ def examples(chosen: argparse.Namespace) -> Tokenised:
     rows = [[CLS, *rng.integers(5, VOCAB, length - 2).tolist(), SEP] for length in lengths]
     offsets = np.cumsum([0, *map(len, rows)])
     labels = rng.integers(0, 2, chosen.examples).astype(np.float32)
-    return Tokenised(np.concatenate(rows).astype(np.uint32), offsets, labels)
+    return Tokenised(np.concatenate(rows).astype(np.uint32), offsets, labels, np.diff(offsets))
 
 
 def our_rate(data: Tokenised, folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> float:
     """Returns examples a second of a whole run: training and, as a grid does, the dev set after each epoch."""
     config = Finetune(epochs=chosen.epochs, clip_norm=1.0)
-    dev = {"": Tokenised(data.tokens[: data.offsets[1]], data.offsets[:2], data.labels[:1])}
+    dev = {"": Tokenised(data.tokens[: data.offsets[1]], data.offsets[:2], data.labels[:1], data.second[:1])}
     setting = Setting(chosen.batch, 1e-5, 1)
     device = torch.device(chosen.device)
     start = time.perf_counter()
-    epochs, failure = fine_tune(TASKS[TASK], data, dev, folder, encoder, config, setting, device)
-    assert len(epochs) == chosen.epochs, failure
+    tuned = fine_tune(TASKS[TASK], data, dev, encoder_weights(folder), encoder, config, setting, device)
+    assert len(tuned.epochs) == chosen.epochs, tuned.failure
     return chosen.epochs * chosen.examples / (time.perf_counter() - start)
 
 

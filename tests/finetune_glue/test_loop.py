@@ -38,7 +38,8 @@ def rows(count: int, seed: int, regression: bool = False) -> Tokenised:
         sequences.append([CLS, *words, SEP])
         labels.append(words.count(7) / len(words) if regression else float(7 in words))
     offsets = np.cumsum([0, *map(len, sequences)])
-    return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, np.array(labels, dtype=np.float32))
+    labels_N = np.array(labels, dtype=np.float32)
+    return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, labels_N, np.diff(offsets))
 
 
 def run(checkpoint: Path | None, task: str, lr: float = 5e-3, seed: int = 1) -> Tuned:

@@ -66,7 +66,8 @@ def test_halves_part_the_set_the_same_way_for_every_run(name: str) -> None:
 def pairs(rows: list[tuple[list[int], list[int]]], labels: list[float]) -> Tokenised:
     sequences = [[CLS, *a, SEP, SEP, *b, SEP] for a, b in rows]
     offsets = np.cumsum([0, *map(len, sequences)])
-    return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, array(*labels))
+    second = np.array([len(a) + 2 for a, _ in rows])
+    return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, array(*labels), second)
 
 
 def test_a_bag_of_words_tells_the_two_texts_apart() -> None:

@@ -20,7 +20,8 @@ from tests.finetune_glue.conftest import User
 
 PLACE = ("bert", 1, 10)
 EVERYTHING = (
-    f"finetune.tasks={list(TRAINABLE)}".replace("'", '"'), "finetune.seeds=[1,2]", "finetune.epochs=6", "finetune.learning_rates=[1e-2]",
+    f"finetune.tasks={list(TRAINABLE)}".replace("'", '"'), "finetune.seeds=[1,2]", "finetune.epochs=6",
+    "finetune.learning_rates=[1e-2]",
     'finetune.subsets=["CoLA","SST-2","MRPC","STS-B","QQP","MNLI","QNLI","RTE","AX"]',
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from mapnet_cli.interchange.import_hf import import_folder
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.records import Imported
 from mapnet_cli.text import bpe
-from mapnet_cli.training.checkpoint import load_checkpoint
+from mapnet_cli.training.checkpoint import SEGMENT, load_checkpoint
 from mapnet_cli.vocabulary import CLS, SEP, SPECIALS
 from tests.interchange.conftest import load_theirs, our_logits, padded_batch, their_logits, transformers
 from tests.interchange.hf_folders import SIZES, save_bert, wordpiece
@@ -28,7 +28,9 @@ TEXTS = (prose(1, 1), "Ba CO den, (fu)!", "cafe\u0301 İstanbul 漢字 😀", ""
 
 def load_ours(artifacts: Artifacts, row: Imported) -> tuple[Tokenizer, PretrainingModel]:
     model = PretrainingModel(Transformer(**row.encoder), row.vocab_size, None)
-    model.load_state_dict(load_checkpoint(artifacts.path(row.path))[0])
+    tensors, _ = load_checkpoint(artifacts.path(row.path))
+    assert tensors.pop(SEGMENT).shape == (row.encoder["hidden"],)
+    model.load_state_dict(tensors)
     return bpe.load(artifacts.path(row.tokenizer)), model.eval()
 
 

@@ -5,19 +5,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.config import Config
+from mapnet_cli.config import Config, Transformer
 from mapnet_cli.errors import DamagedError, UsageError
-from mapnet_cli.finetune_glue.loop import encoder_weights
+from mapnet_cli.finetune_glue.examples import Examples
+from mapnet_cli.finetune_glue.loop import Classifier, encoder_weights
+from mapnet_cli.finetune_glue.tokenised import tokenise
 from mapnet_cli.glue import GridRun
 from mapnet_cli.interchange.export import export_checkpoint
 from mapnet_cli.interchange.import_hf import import_folder
 from mapnet_cli.layers import resolve
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.transformer import Packing
 from mapnet_cli.pretrain import stage as pretrain_stage
 from mapnet_cli.pretrain.start import start_from
 from mapnet_cli.pretrain.token_groups import token_groups
@@ -26,8 +30,9 @@ from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
 from mapnet_cli.report.stage import build
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
+from mapnet_cli.vocabulary import PAD
 from mapnet_cli.world import ALONE
-from tests.interchange.conftest import load_theirs, run, user_config
+from tests.interchange.conftest import load_theirs, run, transformers, user_config
 from tests.interchange.hf_folders import save_bert, wordpiece
 from tests.prepare_corpus.corpora import sentence_lines
 
@@ -180,6 +185,30 @@ def test_an_import_alone_is_fine_tuned_and_reported(imported: tuple[Artifacts, I
     assert [cell.text for cell in only][:4] == ["tiny", "-", "-", "-"]
     assert [cell.text for cell in only][5:] == ["-", "-", "-"]
     assert float(only[4].text) == pytest.approx(100 * max(e.metrics["accuracy"] for e in finished.epochs), abs=0.01)
+
+
+def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+    """Its own tokenizer's layout, truncation and segments: the vector under the head is BertModel's."""
+    artifacts, row = imported
+    pairs = [("It rained.", "Rain."), ("A dog.", "Two cats sit on a mat and " + "look " * 30)]
+    data, cut = tokenise(Examples(pairs, [0.0, 1.0]), artifacts.path(row.tokenizer), "none", 24)
+    weights = encoder_weights(artifacts.path(row.path))
+    assert cut == 1 and weights.segment_H is not None and weights.segment_H.any()
+    model = Classifier(Transformer(**row.encoder), weights.vocab_size, 2, 0.0, weights.segment_H).eval()
+    assert weights.state is not None
+    model.encoder.load_state_dict(weights.state)
+    model.head = torch.nn.Identity()
+    with transformers() as library, torch.no_grad():
+        reference = library.BertForMaskedLM.from_pretrained(folder / "tiny").bert.eval()
+        tokenizer = library.AutoTokenizer.from_pretrained(folder / "tiny")
+        for n, pair in enumerate(pairs):
+            inputs = tokenizer(*pair, truncation="longest_first", max_length=24, padding=False, return_tensors="pt")
+            theirs_H = reference(**inputs).last_hidden_state[0, 0]
+            tokens_BL = torch.from_numpy(data.batch(np.array([n])))
+            packing = Packing.of(tokens_BL != PAD)
+            second_T = (packing.position_T >= data.second[n]).float()[:, None]
+            assert torch.allclose(model(tokens_BL[0], packing, second_T)[0], theirs_H, atol=1e-5)
+            assert not torch.allclose(model(tokens_BL[0], packing, 0 * second_T)[0], theirs_H, atol=1e-3)
 
 
 def test_an_import_is_a_row_beside_the_methods(imported: tuple[Artifacts, Imported], folder: Path) -> None:
