@@ -202,7 +202,8 @@ def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, I
         reference = library.BertForMaskedLM.from_pretrained(folder / "tiny").bert.eval()
         tokenizer = library.AutoTokenizer.from_pretrained(folder / "tiny")
         for n, pair in enumerate(pairs):
-            inputs = tokenizer(*pair, truncation="longest_first", max_length=24, padding=False, return_tensors="pt")
+            asked = {"return_token_type_ids": True, "return_tensors": "pt"}
+            inputs = tokenizer(*pair, truncation="longest_first", max_length=24, padding=False, **asked)
             theirs_H = reference(**inputs).last_hidden_state[0, 0]
             tokens_BL = torch.from_numpy(data.batch(np.array([n])))
             packing = Packing.of(tokens_BL != PAD)
