@@ -205,6 +205,8 @@ class Finetune(Optimiser):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     dropout: Share = 0.1
     """Of the classification head; the encoder keeps its own."""
+    batching: Literal["random", "by-length"] = "random"
+    """by-length: batches of examples of like length, in random order; a little faster, other examples meet."""
     metrics: dict[str, str] = Field(default_factory=dict)
     """Score of a task where it isn't the default, for instance {MRPC = "f1"}."""
     epoch: Literal["best", "last"] = "best"

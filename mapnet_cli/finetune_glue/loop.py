@@ -120,9 +120,9 @@ def fine_tune(
         tuned.model.train()
         generator = torch.Generator().manual_seed(derive_seed(setting.seed, "fine-tuning order", task.name, epoch))
         losses = []
-        for indices in torch.split(torch.randperm(len(train), generator=generator), setting.batch_size):
+        for indices in epoch_batches(train, setting.batch_size, config.batching, generator):
             set_learning_rate(optimizer, learning_rate(step, setting.lr, warmup, total))
-            losses.append(training_step(tuned.model, optimizer, task, train, indices.numpy(), config.clip_norm, device))
+            losses.append(training_step(tuned.model, optimizer, task, train, indices, config.clip_norm, device))
             step += 1
         train_loss = float(torch.stack(losses).mean())
         if not np.isfinite(train_loss):
@@ -133,6 +133,19 @@ def fine_tune(
         tuned.epochs.append(EpochScores(epoch=epoch, train_loss=train_loss, metrics=scores[0], halves=scores[1]))
         on_epoch(tuned)
     return tuned
+
+
+def epoch_batches(
+    data: Tokenised, batch_size: int, batching: str, generator: torch.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """Returns every example once, in batches: at random, or "by-length", sorted and then the batches shuffled."""
+    order = torch.randperm(len(data), generator=generator).numpy()
+    if batching == "by-length":
+        order = order[np.argsort(data.lengths[order], kind="stable")]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if batching == "by-length":
+        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+    return batches
 
 
 def training_step(

@@ -7,6 +7,10 @@ The last line on stdout is one JSON object.
 
     python -m tests.benchmarks.finetune
     python -m tests.benchmarks.finetune --size base --examples 128 --rounds 2
+    python -m tests.benchmarks.finetune --beside 4 --device cuda
+
+With `--beside N` our side has N runs at a time in N processes, as the grid has where a GPU has room for
+them, and the other side goes on one run after the other, which is all that run_glue.py can do.
 """
 
 import argparse
@@ -15,6 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +34,7 @@ from mapnet_cli.model.interchange import to_hugging_face
 from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.training.checkpoint import save_checkpoint
-from mapnet_cli.training.device import device_name
+from mapnet_cli.training.device import autocast, device_name
 from mapnet_cli.vocabulary import CLS, PAD, SEP
 
 VOCAB = 8_000
@@ -57,6 +63,18 @@ def our_rate(data: Tokenised, folder: Path, encoder: Transformer, chosen: argpar
     return chosen.epochs * chosen.examples / (time.perf_counter() - start)
 
 
+def our_rate_beside(pool: Pool, folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> float:
+    """Returns examples a second of several runs side by side, all together."""
+    start = time.perf_counter()
+    pool.starmap(_one, [(folder, encoder, chosen)] * chosen.beside, chunksize=1)
+    return chosen.beside * chosen.epochs * chosen.examples / (time.perf_counter() - start)
+
+
+def _one(folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> None:
+    torch.set_num_threads(chosen.threads)
+    our_rate(examples(chosen), folder, encoder, chosen)
+
+
 def their_rate(data: Tokenised, folder: Path, chosen: argparse.Namespace) -> float:
     """Returns the same of transformers' BertForSequenceClassification in run_glue.py's loop, on the same batches."""
     from transformers import BertForSequenceClassification, get_linear_schedule_with_warmup
@@ -75,11 +93,12 @@ def their_rate(data: Tokenised, folder: Path, chosen: argparse.Namespace) -> flo
             if chosen.pad == "max":
                 rows_BL = torch.nn.functional.pad(rows_BL, (0, chosen.max_length - rows_BL.shape[1]), value=PAD)
             labels_B = torch.from_numpy(data.labels[indices.numpy()]).long()
-            loss = model(
-                input_ids=rows_BL.to(device),
-                attention_mask=(rows_BL != PAD).long().to(device),
-                labels=labels_B.to(device),
-            ).loss
+            with autocast(device, "auto"):  # the same precision on both sides
+                loss = model(
+                    input_ids=rows_BL.to(device),
+                    attention_mask=(rows_BL != PAD).long().to(device),
+                    labels=labels_B.to(device),
+                ).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -101,20 +120,28 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--pad", choices=["longest", "max"], default="longest")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--beside", type=int, default=1, help="runs at a time on our side, a process each")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     layers, hidden, heads, ffn = SIZES[chosen.size]
     encoder = Transformer(layers=layers, hidden=hidden, heads=heads, ffn=ffn, max_length=chosen.max_length)
     data, ours, theirs = examples(chosen), [], []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, get_context("spawn").Pool(chosen.beside) as pool:
         model = PretrainingModel(encoder, VOCAB, None)
         model.reset(1)
         save_checkpoint(Path(name) / "ours", model.state_dict(), {"vocab_size": VOCAB})
         save_for_transformers(model, Path(name) / "theirs")
-        our_rate(data, Path(name) / "ours", encoder, chosen)  # the first run of a process pays for imports and pages
+
+        def our_side() -> float:
+            folder = Path(name) / "ours"
+            if chosen.beside > 1:
+                return our_rate_beside(pool, folder, encoder, chosen)
+            return our_rate(data, folder, encoder, chosen)
+
+        our_side()  # the first run of a process pays for imports and pages
         their_rate(data, Path(name) / "theirs", chosen)
         for number in range(chosen.rounds):
-            ours.append(our_rate(data, Path(name) / "ours", encoder, chosen))
+            ours.append(our_side())
             theirs.append(their_rate(data, Path(name) / "theirs", chosen))
             print(f"round {number + 1}: {ours[-1]:.1f} against {theirs[-1]:.1f} examples/s", file=sys.stderr)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]

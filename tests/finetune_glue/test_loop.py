@@ -8,7 +8,7 @@ import torch
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.errors import DamagedError
-from mapnet_cli.finetune_glue.loop import EncoderWeights, Setting, Tuned, encoder_weights, fine_tune
+from mapnet_cli.finetune_glue.loop import EncoderWeights, Setting, Tuned, encoder_weights, epoch_batches, fine_tune
 from mapnet_cli.finetune_glue.metrics import SPLITS
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
@@ -80,6 +80,18 @@ def test_halves_of_the_dev_set_are_scored_too(checkpoint: Path) -> None:
     for first, second in epochs[0].halves:
         assert (first["accuracy"] + second["accuracy"]) / 2 == pytest.approx(epochs[0].metrics["accuracy"], abs=1e-6)
     assert len({first["accuracy"] for first, _ in epochs[0].halves}) > 1
+
+
+@pytest.mark.parametrize("batching", ["random", "by-length"])
+def test_an_epoch_has_every_example_once(batching: str) -> None:
+    data = rows(101, 0)
+    batches = epoch_batches(data, 8, batching, torch.Generator().manual_seed(1))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(101))
+    assert sorted(map(len, batches)) == [5] + [8] * 12
+    spreads = [np.ptp(data.lengths[batch]) for batch in batches]
+    assert (max(spreads) <= 1) == (batching == "by-length")
+    firsts = [data.lengths[batch[0]] for batch in batches]
+    assert firsts != sorted(firsts), "short ones don't come first"
 
 
 def test_divergence_is_a_recorded_failure(checkpoint: Path) -> None:
