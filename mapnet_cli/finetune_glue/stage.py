@@ -7,6 +7,7 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, read_json
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.errors import DamagedError
+from mapnet_cli.finetune_glue.demands import run_demands
 from mapnet_cli.finetune_glue.grid import GridRun, grid
 from mapnet_cli.finetune_glue.tasks import TASKS, Examples, read_examples
 from mapnet_cli.glue import metrics_by_task
@@ -47,7 +48,8 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
             artefact, data = lineage.baseline(name), lineage.main_task(name).key
             jobs.append(Job(artefact.key, artefact.fingerprint, run_baseline, {"task": name, "data": data}, (data,)))
         phases.append(Phase("baselines", jobs, "task"))
-    phases.append(Phase("finetune", [_run_job(config, lineage, run) for run in grid(config)], "run"))
+    runs = [_run_job(config, lineage, run) for run in grid(config)]
+    phases.append(Phase("finetune", runs, "run", **run_demands(config, lineage)))
     return phases
 
 

@@ -55,15 +55,21 @@ def gpu_listing() -> str:
 
 
 def least_free(devices: list[str], listing: str) -> int:
-    """Returns the free bytes of the fullest of these GPUs, from a listing as `gpu_listing` has it; 0: not known."""
+    """Returns the free bytes of the fullest of these GPUs, from what `gpu_listing` returns; 0: not known."""
+    rows = _rows(listing)
+    free = [row[2] for name in devices for row in rows if row[0] == name or row[1].startswith(name)]
+    return min(map(int, free)) * MIB if len(free) == len(devices) > 0 else 0
+
+
+def least_memory(listing: str) -> int:
+    """Returns the bytes of memory of the smallest GPU, from what `gpu_listing` returns; 0: not known."""
+    return min((int(row[3]) for row in _rows(listing)), default=0) * MIB
+
+
+def _rows(listing: str) -> list[list[str]]:
+    """Returns (number, UUID, free MiB, all MiB) of the GPUs that say how much memory they have."""
     rows = [[field.strip() for field in line.split(",")] for line in listing.splitlines()]
-    free = [
-        int(row[2]) * MIB
-        for name in devices
-        for row in rows
-        if len(row) == 4 and row[2].isdigit() and (row[0] == name or row[1].startswith(name))
-    ]
-    return min(free) if len(free) == len(devices) else 0
+    return [row for row in rows if len(row) == 4 and row[2].isdigit() and row[3].isdigit()]
 
 
 def sharing(phase: Phase, memory: int) -> int:
