@@ -136,10 +136,10 @@ def test_workers_end_with_a_killed_driver(artifacts: Artifacts) -> None:
     )
     started = artifacts.path("started")
     with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) as driver:
-        _wait_for(started.exists)
+        wait_for(started.exists)
         driver.kill()
     worker = int(started.read_text())
-    _wait_for(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
+    wait_for(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
 
 
 def _state(pid: int) -> str:
@@ -149,7 +149,7 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

@@ -1,0 +1,227 @@
+"""The Ray engine on a real cluster of two nodes: what the local engine does, and nodes that die."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="Ray is optional: pip install 'mapnet[ray]'")
+
+import ray  # noqa: E402  # only where it is installed
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from mapnet_cli.artifacts import Artifacts, Marker, write_text
+from mapnet_cli.console import Console
+from mapnet_cli.errors import InputError, MapnetError, UsageError
+from mapnet_cli.jobs import ray_cluster
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
+from mapnet_cli.jobs.ray_cluster import RayEngine, connect, demands
+from tests.jobs.test_local import die_always, die_once, fail_on_three, phase, runs, wait_for, write_number
+
+ROOT = Path(__file__).parents[2]
+# Ray leaves closing the log files of the processes that it starts to the garbage collector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of one core each, in a folder of their own."""
+    folder = tempfile.mkdtemp(prefix="ray")  # a short path: Ray's sockets are in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        node: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args=node | {"temp_dir": folder})
+        try:
+            cluster.add_node(**node)
+            yield cluster
+        finally:
+            cluster.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def engine(cluster: Cluster, artifacts: Artifacts) -> Iterator[RayEngine]:
+    artifacts.root.mkdir()
+    with RayEngine(artifacts, Console(quiet=True), cluster.address) as engine:
+        yield engine
+
+
+def delete_the_need(artifacts: Artifacts, report: Report, number: int) -> Output:
+    artifacts.discard("jobs/need")
+    return write_number(artifacts, report, number)
+
+
+def say_things(artifacts: Artifacts, report: Report, number: int) -> Output:
+    report(Progress(1, 4, "a quarter"))
+    report(Progress(1, 4, warning="mind the gap"))
+    return write_number(artifacts, report, number)
+
+
+def work_on_a_node(artifacts: Artifacts, report: Report, number: int) -> Output:
+    """Says on which node it is, and works a little."""
+    write_text(artifacts.path(f"at/{number}"), ray.get_runtime_context().get_node_id())
+    time.sleep(0.4)
+    return write_number(artifacts, report, number)
+
+
+def sleep_long(artifacts: Artifacts, report: Report, number: int) -> Output:
+    write_text(artifacts.path("started"), str(os.getpid()))
+    try:
+        for _ in range(600):
+            time.sleep(0.1)  # Ray stops a task between two of Python's steps
+    except KeyboardInterrupt:
+        write_text(artifacts.path("stopped"), "")
+        raise
+    return Output()
+
+
+def test_jobs_run_once_and_again_with_force(engine: RayEngine, artifacts: Artifacts) -> None:
+    for _ in range(2):
+        engine.run([phase(write_number)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
+    marker = artifacts.marker("jobs/3")
+    assert marker is not None
+    assert (marker.result, list(marker.files), marker.fingerprint) == ({"number": 3}, ["out/3.txt"], "f1")
+    engine.force = True
+    engine.run([phase(write_number, 1)])
+    assert sorted(runs(artifacts)) == ["0", "0", "1", "2", "3", "4"]
+
+
+def test_a_failure_is_raised_after_the_others_are_done(engine: RayEngine, artifacts: Artifacts) -> None:
+    with pytest.raises(InputError, match=r"number 3 is bad.*\[node .*1 of 5 jobs failed"):
+        engine.run([phase(fail_on_three), phase(write_number, 9)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "4"]
+    assert not is_done(phase(write_number, 9).jobs[8], artifacts), "later phases don't start"
+
+
+def test_a_killed_worker_costs_one_try_of_one_job(
+    engine: RayEngine, artifacts: Artifacts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.run([phase(die_once)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
+    assert "died (WorkerCrashedError) at jobs/2; trying it again" in capsys.readouterr().err
+
+
+def test_a_job_that_always_kills_its_worker_ends_as_an_error(engine: RayEngine) -> None:
+    with pytest.raises(MapnetError, match=r"jobs/0: a worker or its node died \(WorkerCrashedError\), 3 times"):
+        engine.run([phase(die_always, 1)])
+
+
+def test_progress_and_warnings_arrive(
+    engine: RayEngine, capsys: pytest.CaptureFixture[str], artifacts: Artifacts
+) -> None:
+    engine.console = Console()
+    engine.run([phase(say_things, 1)])
+    said = capsys.readouterr().err
+    assert "warning: jobs/0: mind the gap" in said
+    assert "25% a quarter" in said
+    assert "count: 1/1 jobs" in said
+
+
+def test_a_node_without_the_inputs_is_named(engine: RayEngine, artifacts: Artifacts) -> None:
+    artifacts.publish(Marker("jobs/need", "f", {}))
+    engine.limit = 1  # one after the other
+    jobs = [Job(f"jobs/{n}", "f", delete_the_need, {"number": n}, needs=("jobs/need",)) for n in range(2)]
+    with pytest.raises(UsageError, match=r"jobs/1 misses its inputs on node [\d.]+: jobs/need .* share the folder"):
+        engine.run([Phase("two", jobs)])
+    assert runs(artifacts) == ["0"]
+
+
+def test_a_folder_that_a_node_does_not_see_is_named(engine: RayEngine, artifacts: Artifacts) -> None:
+    artifacts.root.rmdir()
+    with pytest.raises(UsageError, match=r"jobs/0 .*artifacts does not exist on node [\d.]+; share the folder"):
+        engine.run([phase(write_number, 1)])
+
+
+def test_a_job_is_done_only_when_its_marker_shows(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "SEEN", 0.3)
+    job = phase(write_number, 1).jobs[0]
+    assert not ray_cluster._shows(job, artifacts)
+    monkeypatch.setattr(ray_cluster, "SEEN", 30.0)
+    late = threading.Timer(0.3, artifacts.publish, [Marker(job.key, job.fingerprint, {})])
+    late.start()
+    assert ray_cluster._shows(job, artifacts)
+    late.join()
+
+
+def test_a_dead_node_costs_the_jobs_in_its_hands(
+    engine: RayEngine, cluster: Cluster, artifacts: Artifacts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its raylet is killed in mid-run: all jobs finish, none that was finished runs again."""
+    node = cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+    at: list[str] = []
+
+    def kill() -> None:
+        def busy() -> bool:
+            here = [path.name for path in artifacts.path("at").glob("[0-9]*") if path.read_text() == node.node_id]
+            at[:] = [number for number in here if not artifacts.path(f"jobs/{number}.json").exists()]
+            return len(here) > 1 and bool(at)
+
+        wait_for(busy)
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    engine.run([phase(work_on_a_node, 24)])
+    killer.join()
+    assert all(is_done(job, artifacts) for job in phase(work_on_a_node, 24).jobs)
+    assert sorted(set(runs(artifacts)), key=int) == [str(n) for n in range(24)]
+    assert len(runs(artifacts)) <= 25, "at most the job in its hands, if it had just ended, ran twice"
+    said = capsys.readouterr().err
+    assert any(f"at jobs/{number}; trying it again" in said for number in at), (at, said)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_tasks_end_with_their_driver(number: signal.Signals, code: int, cluster: Cluster, artifacts: Artifacts) -> None:
+    program = (
+        "import signal\nfrom mapnet_cli.options import _as_keyboard_interrupt\n"
+        "signal.signal(signal.SIGTERM, _as_keyboard_interrupt)\n"
+        "from pathlib import Path\nfrom tests.jobs.test_ray import *\nfrom mapnet_cli.errors import Interrupted\n"
+        f"with RayEngine(Artifacts(Path({str(artifacts.root)!r})), Console(quiet=True), {cluster.address!r}) as it:\n"
+        "    try:\n        it.run([phase(sleep_long, 3)])\n"
+        "    except Interrupted:\n        raise SystemExit(130)\n"
+    )
+    artifacts.root.mkdir()
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as driver:
+        wait_for(artifacts.path("started").exists)
+        driver.send_signal(number)
+        assert driver.wait(30) == code
+    task = int(artifacts.path("started").read_text())
+    if number == signal.SIGKILL:
+        wait_for(lambda: not Path(f"/proc/{task}").exists())
+    else:
+        wait_for(artifacts.path("stopped").exists)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "local"])
+def test_without_a_cluster_it_says_so_in_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # what auto means
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match=r"no cluster answers at .*ray start --head.*--engine local"):
+        connect(address)
+    assert time.monotonic() - begun < 10
+    assert not ray.is_initialized()
+
+
+def test_what_ray_sets_aside() -> None:
+    cpus, gpus = [{"CPU": 8.0}], [{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}]
+    shared = Phase("p", [], threads=12, gpu_bytes=2**30)
+    assert demands(shared, cpus, 0) == {"num_cpus": 8, "num_gpus": 0}
+    assert demands(shared, gpus, 7 * 2**30) == {"num_cpus": 12, "num_gpus": 0.1666}
+    assert demands(shared, gpus, 0)["num_gpus"] == 1
+    assert demands(Phase("p", [], gpu_bytes=2**30, jobs_per_gpu=4), gpus, 0)["num_gpus"] == 0.25
+    assert demands(Phase("p", [], gpus=2), gpus, 0)["num_gpus"] == 2
+    assert demands(Phase("p", []), gpus, 0) == {"num_cpus": 1, "num_gpus": 0}
