@@ -16,8 +16,8 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is optional: pip install 'mapnet[ray]'")
 
-import ray  # noqa: E402  # only where it is installed
-from ray.cluster_utils import Cluster  # noqa: E402
+import ray  # only where it is installed
+from ray.cluster_utils import Cluster
 
 from mapnet_cli.artifacts import Artifacts, Marker, write_text
 from mapnet_cli.console import Console
