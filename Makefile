@@ -36,6 +36,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.overhead
 	$(BIN)/python -m tests.benchmarks.loading
 	$(BIN)/python -m tests.benchmarks.finetune
+	$(BIN)/python -m tests.benchmarks.engine
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -19,12 +19,14 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.console import Console
 from mapnet_cli.errors import Interrupted, MapnetError, UsageError
-from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, REPORT_INTERVAL, STOPPED, STOPPING, Engine, attempt, sparing
+from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, sparing
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, show
 from mapnet_cli.jobs.resources import gpu_listing, least_memory, sharing
 
 IN_FLIGHT = 1_000
 """Tasks handed to Ray at a time: enough for a large cluster, few enough for Ray's memory and for a quick stop."""
+LOOK = 0.05
+"""Seconds between two looks at what has ended; Ray has more tasks to go on with meanwhile."""
 ANSWER = 5.0
 """Seconds in which a cluster's head must answer; Ray itself would try for two minutes."""
 SEEN = 60.0
@@ -70,9 +72,7 @@ class RayEngine(Engine):
                     job = queue.popleft()
                     attempts[job.key] += 1
                     flying[task.remote(job, self.artifacts.root, Path.cwd(), inbox)] = job
-                ended, _ = ray.wait(list(flying), num_returns=1, timeout=REPORT_INTERVAL)
-                if ended:
-                    ended, _ = ray.wait(list(flying), num_returns=len(flying), timeout=0)
+                ended, _ = ray.wait(list(flying), num_returns=len(flying), timeout=LOOK)
                 for key, progress in ray.get(inbox.take.remote()):
                     show(self.console, key, progress)
                 for reference in ended:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,20 @@ import ray  # only where it is installed
 from ray.cluster_utils import Cluster
 
 from mapnet_cli.artifacts import Artifacts, Marker, write_text
+from mapnet_cli.config import Config, Source
 from mapnet_cli.console import Console
 from mapnet_cli.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import ray_cluster
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
 from mapnet_cli.jobs.ray_cluster import RayEngine, connect, demands
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.prepare_corpus import stage as prepare_corpus
+from mapnet_cli.text.shards import shard_files
+from tests.finetune_glue import grids
 from tests.jobs.test_local import die_always, die_once, fail_on_three, phase, runs, wait_for, write_number
+from tests.prepare_corpus.corpora import corpus_config, prepare, text_folder
 
 ROOT = Path(__file__).parents[2]
-# Ray leaves closing the log files of the processes that it starts to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,32 @@ def test_tasks_end_with_their_driver(number: signal.Signals, code: int, cluster:
         wait_for(lambda: not Path(f"/proc/{task}").exists())
     else:
         wait_for(artifacts.path("stopped").exists)
+
+
+def test_a_grid_leaves_the_same_records_as_on_this_machine(
+    cluster: Cluster, artifacts: Artifacts, make_corpus: Callable[[Config], object], tmp_path: Path
+) -> None:
+    settings = grids.train(artifacts, make_corpus, tmp_path, 'finetune.tasks=["MNLI"]')
+    local, nodes = tmp_path / "local", tmp_path / "nodes"
+    for root in (local, nodes):
+        subprocess.run(["cp", "-r", artifacts.root, root], check=True)
+    grids.fine_tune(local, settings, "--workers", "1")
+    grids.fine_tune(nodes, settings, "--engine", "ray", "--ray-address", cluster.address)
+    assert len(grids.records(nodes)) == 1 + 1 + 4
+    assert grids.records(nodes) == grids.records(local)
+
+
+def test_a_corpus_is_the_same_as_from_this_machine(engine: RayEngine, artifacts: Artifacts, tmp_path: Path) -> None:
+    config = corpus_config(Source(path=str(text_folder(tmp_path / "text"))))
+    engine.run(prepare_corpus.plan(config, artifacts, 1))
+    here = Artifacts(tmp_path / "here")
+    expected = prepare(config, here)
+    marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
+    assert marker is not None
+    assert marker.result == expected.to_json()
+    for name in (*expected.train, *expected.validation):
+        for ours, theirs in zip(shard_files(artifacts.path(name)), shard_files(here.path(name)), strict=True):
+            assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "local"])
