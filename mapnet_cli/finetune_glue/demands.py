@@ -42,14 +42,15 @@ def run_demands(config: Config, lineage: Lineage) -> Demands:
 def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:
     """Returns a rough upper estimate of a run's bytes of GPU memory, its batches full of the longest examples.
 
-    With H the hidden and F the feed-forward size, a layer keeps of each token for the backward pass its
-    input, query, key, value, attention's output, two sums and two norms (9 H) and the feed-forward's two
-    inner vectors (2 F). All count as float32, though autocast keeps most of them in half of that;
-    attention keeps no scores, it is fused.
+    With H the hidden and F the feed-forward size, a layer keeps for each token's backward pass two sums and
+    two norms (4 H), query, key and value without padding and with it (6 H), attention's output before and
+    after its matrix and without padding (3 H), what dropout kept (under 2 H), and the feed-forward's two inner
+    vectors (2 F). All count as float32, though autocast keeps most of them in half of that; attention keeps
+    no scores, it is fused.
     """
     hidden, ffn = encoder.hidden, encoder.ffn
     layer_weights = 4 * hidden * (hidden + 1) + 2 * hidden * ffn + ffn + 5 * hidden
     embeddings = (vocab_size + encoder.max_length + 2) * hidden
     head = hidden * (hidden + 1)
-    kept = batch_size * encoder.max_length * encoder.layers * (9 * hidden + 2 * ffn) * FLOAT
+    kept = batch_size * encoder.max_length * encoder.layers * (15 * hidden + 2 * ffn) * FLOAT
     return CONTEXT + STATE * (embeddings + encoder.layers * layer_weights + head) + kept
