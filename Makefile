@@ -25,7 +25,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check mapnet_cli tests
 	$(BIN)/mypy
 
-# kill -9 at twenty random moments of a whole run and of trainings; a thin slice of it is in `make test`
+# kill -9 at twenty random moments of a whole run, of trainings and of a grid; a thin slice of it is in `make test`
 faults: $(INSTALLED)
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults -k kill
 

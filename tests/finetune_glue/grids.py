@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.artifacts import TEMPORARY, Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
 from mapnet_cli.stages import run_stages
@@ -46,4 +46,5 @@ def records(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def markers(root: Path) -> list[Path]:
-    return sorted(root.glob("finetune-glue/**/*.json"))
+    """Returns the markers of finished fine-tuning jobs."""
+    return sorted(path for path in root.glob("finetune-glue/**/*.json") if not path.name.startswith(TEMPORARY))

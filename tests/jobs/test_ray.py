@@ -25,10 +25,13 @@ from mapnet_cli.console import Console
 from mapnet_cli.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import ray_cluster
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
+from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray_cluster import RayEngine, connect, demands
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.prepare_corpus import stage as prepare_corpus
+from mapnet_cli.pretrain import stage as pretrain
 from mapnet_cli.text.shards import shard_files
+from tests.conftest import small_config
 from tests.finetune_glue import grids
 from tests.jobs.test_local import die_always, die_once, fail_on_three, phase, runs, wait_for, write_number
 from tests.prepare_corpus.corpora import corpus_config, prepare, text_folder
@@ -218,6 +221,22 @@ def test_a_grid_leaves_the_same_records_as_on_this_machine(
     grids.fine_tune(nodes, settings, "--engine", "ray", "--ray-address", cluster.address)
     assert len(grids.records(nodes)) == 1 + 1 + 4
     assert grids.records(nodes) == grids.records(local)
+
+
+def test_a_training_ends_with_the_same_weights_as_on_this_machine(
+    engine: RayEngine, artifacts: Artifacts, make_corpus: Callable[[Config], object], tmp_path: Path
+) -> None:
+    config = small_config('methods=["mapnet"]', "pretrain.threads=1", "encoder.dropout=0.1")
+    make_corpus(config)
+    here = Artifacts(tmp_path / "here")
+    subprocess.run(["cp", "-r", artifacts.root, here.root], check=True)
+    engine.run(pretrain.plan(config, artifacts, 1))
+    LocalEngine(here, Console(quiet=True), 0).run(pretrain.plan(config, here, 1))
+    milestone = f"{Lineage(config, here).pretraining('mapnet', 1).key}/step10"
+    marker, expected = artifacts.marker(milestone), here.marker(milestone)
+    assert marker is not None
+    assert expected is not None
+    assert marker.result["fingerprint"] == expected.result["fingerprint"]
 
 
 def test_a_corpus_is_the_same_as_from_this_machine(engine: RayEngine, artifacts: Artifacts, tmp_path: Path) -> None:
