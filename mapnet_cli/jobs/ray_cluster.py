@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.console import Console
@@ -73,7 +73,7 @@ class RayEngine(Engine):
                     attempts[job.key] += 1
                     flying[task.remote(job, self.artifacts.root, Path.cwd(), inbox)] = job
                 ended, _ = ray.wait(list(flying), num_returns=len(flying), timeout=LOOK)
-                for key, progress in ray.get(inbox.take.remote()):
+                for key, progress in _news(inbox):
                     show(self.console, key, progress)
                 for reference in ended:
                     job = flying.pop(reference)
@@ -125,23 +125,30 @@ def demands(phase: Phase, nodes: list[dict[str, Any]], gpu_memory: int) -> dict[
     """Returns what Ray sets aside for a job: cores, at most those of the largest node, and (a part of) GPUs.
 
     `nodes` are the resources of the cluster's nodes, `gpu_memory` the bytes of the smallest GPU (0: not known).
-    Without any GPU in the cluster a job asks for none.
+    Without any GPU in the cluster a job asks for none. Raises UsageError if no node has enough: Ray would wait for one.
     """
     gpus = 0.0
     if any(node.get("GPU") for node in nodes):
         # rounded down to what Ray counts in, so that all of them fit
         gpus = phase.gpus or (phase.gpu_bytes and 10_000 // sharing(phase, gpu_memory) / 10_000)
-    return {"num_cpus": min(phase.threads, max(node.get("CPU", 0) for node in nodes)), "num_gpus": gpus}
+    able = [node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= gpus]
+    if not able:
+        raise UsageError(f"{phase.name}: no node of the cluster has the {gpus} GPUs that one {phase.unit} takes")
+    return {"num_cpus": min(phase.threads, max(able)), "num_gpus": gpus}
 
 
 def _least_gpu_memory(nodes: list[str]) -> int:
     """Returns the bytes of memory of the smallest GPU of these nodes, 0 if not all of them say it."""
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asked = ray.remote(num_cpus=0)(gpu_listing)
     there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-    return min(map(least_memory, ray.get([asked.options(scheduling_strategy=node).remote() for node in there])))
+    try:
+        return min(map(least_memory, ray.get([asked.options(scheduling_strategy=node).remote() for node in there])))
+    except RayError:  # one has just died
+        return 0
 
 
 class _Lost(MapnetError):
@@ -167,12 +174,24 @@ def _open_inbox() -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Inbox).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Inbox).remote()
+
+
+def _news(inbox: Any) -> list[tuple[str, Progress]]:
+    """Returns what tasks have reported; nothing while the inbox starts again: no job depends on it."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        return cast(list[tuple[str, Progress]], ray.get(inbox.take.remote()))
+    except RayError:
+        return []
 
 
 def _run(job: Job, root: Path, folder: Path, inbox: Any) -> tuple[str, MapnetError | None]:
     """One try of a job, on some node; returns the node's address and the failure, None if the marker stands."""
     import ray
+    from ray.exceptions import RayError
 
     node = ray.util.get_node_ip_address()
     with suppress(OSError):  # where relative inputs are; a job that misses one says so
@@ -185,7 +204,8 @@ def _run(job: Job, root: Path, folder: Path, inbox: Any) -> tuple[str, MapnetErr
     def report(progress: Progress) -> None:
         sent = inbox.put.remote(job.key, progress)
         if progress.warning:
-            ray.get(sent)  # so that it can't come after the job's end
+            with suppress(RayError):
+                ray.get(sent)  # so that it can't come after the job's end
 
     try:
         failure = attempt(job, artifacts, sparing(report))
@@ -236,7 +256,7 @@ def connect(address: str) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:  # none found, other versions, no address
+    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:  # none found, other versions, no Ray there
         raise UsageError(f"--engine ray: {error} {ADVICE}") from None
     finally:
         for number, handler in handlers.items():  # Ray has put its own there
@@ -253,7 +273,7 @@ def _listening(address: str) -> str:
         address = os.environ.get("RAY_ADDRESS") or (left.read_text(encoding="utf-8") if left.exists() else AUTO)
     if address == AUTO:
         return address
-    host, _, port = address.strip().removeprefix("ray://").rpartition(":")
+    host, _, port = address.strip().rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=ANSWER):
             return address.strip()
