@@ -25,7 +25,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check mapnet_cli tests
 	$(BIN)/mypy
 
-# kill -9 at twenty random moments of a whole run and of trainings; a thin slice of it is in `make test`
+# kill -9 at twenty random moments of a whole run, of trainings and of a grid; a thin slice of it is in `make test`
 faults: $(INSTALLED)
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults -k kill
 
@@ -36,6 +36,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.overhead
 	$(BIN)/python -m tests.benchmarks.loading
 	$(BIN)/python -m tests.benchmarks.finetune
+	$(BIN)/python -m tests.benchmarks.engine
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

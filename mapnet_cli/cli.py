@@ -44,13 +44,13 @@ def _run(names: Sequence[str], invocation: Invocation) -> None:
 
     at = invocation
     if not at.dry_run:
-        stages.run_stages(names, at.config, at.artifacts, at.console, at.workers, at.force)
+        stages.run_stages(names, at.config, at.artifacts, at.console, at.workers, at.force, at.ray_address)
         if at.console.as_json and tuple(names) != stages.STAGES:  # `run` prints the report's
             at.console.json(stages.status(at.config, at.artifacts))
         return
     if not at.first:
         return
-    rows = stages.foretell(names, at.config, at.artifacts, at.workers)
+    rows = stages.foretell(names, at.config, at.artifacts, at.workers or 1)
     if at.console.as_json:
         at.console.json(rows)
         return
@@ -170,7 +170,7 @@ def predict_glue(
     else:
         row = find_milestone(Lineage(at.config, at.artifacts), method, seed, step).result
         place = (row["method"], row["pretrain_seed"], row["step"])
-    about = write_submission(at.config, at.artifacts, at.console, at.workers, place, file)
+    about = write_submission(at.config, at.artifacts, at.console, at.workers or 0, place, file)
     if at.console.as_json:
         at.console.json(about)
         return

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,10 +28,16 @@ SetOption = Annotated[
 ]
 ArtifactsOption = Annotated[Path, _what("--artifacts", help="The artifact directory.")]
 WorkersOption = Annotated[
-    int | None, _how("--workers", min=0, help="Processes side by side; 0: all in this one. Default: one a core.")
+    int | None, _how("--workers", min=0, help="Jobs side by side; 0: all in this process. Default: as many as fit.")
 ]
 ProcessesOption = Annotated[
     int | None, _how("--processes", min=1, help="Processes that train one model together (torchrun), one a GPU.")
+]
+EngineOption = Annotated[
+    Literal["local", "ray"], _how("--engine", help="Where jobs run: on this machine, or on a Ray cluster.")
+]
+RayAddressOption = Annotated[
+    str, _how("--ray-address", metavar="HOST:PORT", help="The cluster of --engine ray; auto: the one `ray start` made.")
 ]
 DryRunOption = Annotated[bool, _how("--dry-run", help="Say what would run, and run nothing.")]
 ForceOption = Annotated[bool, _how("--force", help="Run it again even where it is done.")]
@@ -48,7 +54,10 @@ class Invocation:
 
     resolved: Resolved
     artifacts: Artifacts
-    workers: int
+    workers: int | None
+    """Jobs side by side; None: as many as a Ray cluster has room for."""
+    ray_address: str | None
+    """None: jobs run on this machine."""
     dry_run: bool
     force: bool
     console: Console
@@ -67,6 +76,8 @@ def shared_options(
     artifacts: ArtifactsOption = Path("artifacts"),
     workers: WorkersOption = None,
     processes: ProcessesOption = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = "auto",
     dry_run: DryRunOption = False,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -78,13 +89,20 @@ def shared_options(
     console = Console(quiet=quiet or not first, as_json=json_ and first)
     settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]
     resolved = resolve(recipe, config, settings)
-    workers = cores() if workers is None else workers
-    return Invocation(resolved, Artifacts(artifacts), workers, dry_run, force, console, first)
+    if engine == "ray" and workers == 0:
+        raise UsageError("--workers 0 runs everything in this process: leave it out, or --engine ray")
+    if engine == "local" and ray_address != "auto":
+        raise UsageError("--ray-address goes with --engine ray")
+    if engine == "local" and workers is None:
+        workers = cores()
+    address = ray_address if engine == "ray" else None
+    return Invocation(resolved, Artifacts(artifacts), workers, address, dry_run, force, console, first)
 
 
 Command = Callable[..., None]
-RUNNING = ("recipe", "config", "set_", "artifacts", "workers", "dry_run", "force", "quiet", "json_")
-TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", "dry_run", "force", "quiet", "json_")
+_HOW = ("engine", "ray_address", "dry_run", "force", "quiet", "json_")
+RUNNING = ("recipe", "config", "set_", "artifacts", "workers", *_HOW)
+TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", *_HOW)
 RUNNING_HERE = ("recipe", "config", "set_", "artifacts", "workers", "quiet", "json_")
 LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
 MEASURING = ("recipe", "config", "set_", "artifacts", "force", "quiet", "json_")

@@ -1,7 +1,7 @@
 """The stages in their order, and what can be done with all of them: run, foretell, look up."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -11,9 +11,11 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
 from mapnet_cli.errors import LockedError, UsageError
+from mapnet_cli.jobs.engine import Engine
 from mapnet_cli.jobs.job import Phase, is_done
 from mapnet_cli.jobs.launched import LaunchedEngine
 from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.jobs.ray_cluster import RayEngine
 from mapnet_cli.render import Cell, Table
 from mapnet_cli.world import World, joined, launched
 
@@ -26,22 +28,46 @@ It may have `check(config, artifacts)`, `estimate(config, artifacts, workers)`, 
 
 
 def run_stages(
-    names: Sequence[str], config: Config, artifacts: Artifacts, console: Console, workers: int, force: bool
+    names: Sequence[str],
+    config: Config,
+    artifacts: Artifacts,
+    console: Console,
+    workers: int | None,
+    force: bool,
+    ray_address: str | None = None,
 ) -> None:
-    """Runs the stages one after the other; finished work is skipped."""
+    """Runs the stages one after the other, on the Ray cluster at an address if one is given; skips finished work.
+
+    `workers` is how many jobs run side by side; None: as many as the cluster has room for.
+    """
     if (world := launched()) is not None:
+        if ray_address is not None:
+            raise UsageError("torchrun and srun start mapnet's processes themselves: leave out --engine ray")
         run_launched(names, config, artifacts, console, world, force)
         return
-    todo = [name for name in names if force or _open_jobs(name, config, artifacts, workers)]
-    preload = sorted({module for name in todo for module in _stage(name).PRELOAD})
-    engine = LocalEngine(artifacts, console, workers, force, preload)
-    for name in names:
-        with artifacts.lock(name):
-            _check(name, config, artifacts)
-            engine.run(_stage(name).plan(config, artifacts, workers))
-            if hasattr(_stage(name), "summary"):
-                for line in _stage(name).summary(config, artifacts):
-                    console.note(line)
+    todo = [name for name in names if force or _open_jobs(name, config, artifacts, workers or 1)]
+    with _engine(todo, artifacts, console, workers, force, ray_address) as engine:
+        for name in names:
+            with artifacts.lock(name):
+                _check(name, config, artifacts)
+                engine.run(_stage(name).plan(config, artifacts, workers or 1))
+                if hasattr(_stage(name), "summary"):
+                    for line in _stage(name).summary(config, artifacts):
+                        console.note(line)
+
+
+@contextmanager
+def _engine(
+    todo: list[str], artifacts: Artifacts, console: Console, workers: int | None, force: bool, ray_address: str | None
+) -> Iterator[Engine]:
+    """Yields the engine; what it takes to run these stages (imports, a cluster) is at hand."""
+    if ray_address is None:
+        preload = sorted({module for name in todo for module in _stage(name).PRELOAD})
+        yield LocalEngine(artifacts, console, workers or 0, force, preload)
+        return
+    cluster = RayEngine(artifacts, console, ray_address, workers, force)
+    with cluster if todo else nullcontext():
+        yield cluster
 
 
 def run_launched(

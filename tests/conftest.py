@@ -108,6 +108,7 @@ def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
             tokenizer=f"{key}/tokenizer.json",
         )  # fmt: skip
         files = [file for name in counts for file in shard_files(artifacts.path(f"{key}/{name}"))]
+        files.append(artifacts.path(manifest.tokenizer))
         artifacts.publish(Marker(f"{key}/manifest", "made by a test", manifest.to_json(), artifacts.checksums(files)))
         return manifest
 

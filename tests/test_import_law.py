@@ -78,7 +78,7 @@ def test_light_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path)
     code = (
         "import sys\nfrom mapnet_cli.cli import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'spacy', 'sacremoses', 'sklearn', 'scipy', 'matplotlib', 'transformers'}\n"
+        "heavy = {'torch', 'spacy', 'sacremoses', 'sklearn', 'scipy', 'matplotlib', 'transformers', 'ray'}\n"
         "found = heavy & set(sys.modules)\nsys.exit(f'loaded {found}' if found else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -225,6 +225,8 @@ class Finetune(Optimiser):
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     threads: Count = operational(1)
     """CPU threads of one fine-tuning run."""
+    runs_per_gpu: NonNegative = operational(0)
+    """Runs that share a GPU; 0: as many as its memory holds, by an estimate that is rather too large."""
     seed: int = 1
     """Of the probe tasks' making."""
 

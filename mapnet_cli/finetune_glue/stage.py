@@ -6,6 +6,7 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.finetune_glue.demands import run_demands
 from mapnet_cli.finetune_glue.prepare import make_probe, prepare_task, run_baseline
 from mapnet_cli.finetune_glue.run import run_finetuning, tune_on_mnli
 from mapnet_cli.glue import UNTRAINED, GridRun, fine_tuned, grid, metrics_by_task, task_location
@@ -34,10 +35,11 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
             artefact, data = lineage.baseline(name), lineage.main_task(name).key
             jobs.append(Job(artefact.key, artefact.fingerprint, run_baseline, {"task": name, "data": data}, (data,)))
         phases.append(Phase("baselines", jobs, "task"))
+    demands = run_demands(config, lineage)
     if set(config.finetune.from_mnli) & set(names):
         starts = [_mnli_job(config, lineage, *place) for place in fine_tuned(config)]
-        phases.append(Phase("starts from MNLI", starts, "training"))
-    phases.append(Phase("finetune", [_run_job(config, lineage, run) for run in grid(config)], "run"))
+        phases.append(Phase("starts from MNLI", starts, "training", **demands))
+    phases.append(Phase("finetune", [_run_job(config, lineage, run) for run in grid(config)], "run", **demands))
     return phases
 
 

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,15 @@ class Phase:
     jobs: list[Job]
     unit: str = "job"
     side_by_side: int | None = None
-    """At most so many at a time (one training a GPU); None: as many as there are workers."""
+    """At most so many at a time on one machine (one training a GPU); None: as many as there are workers."""
+    threads: int = 1
+    """CPU cores that a job keeps busy."""
+    gpus: int = 0
+    """GPUs that a job has to itself, where there are any."""
+    gpu_bytes: int = 0
+    """Memory that a job takes at most, roughly, of a GPU that it shares with others; 0: it shares none."""
+    jobs_per_gpu: int = 0
+    """How many share a GPU; 0: as many as its memory holds."""
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:
@@ -103,7 +112,9 @@ def show(console: Console, key: str, progress: Progress) -> None:
         console.progress(key, progress.done, progress.total, progress.note)
 
 
+@cache  # finding a version reads files: more time than many a job's own work
 def library_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that results may depend on; of those that are there."""
     versions = {"python": platform.python_version()}
     for name in VERSIONED:
         try:

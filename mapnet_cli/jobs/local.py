@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,76 +22,41 @@ from typing import Any
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.console import Console
-from mapnet_cli.errors import Interrupted, MapnetError, UsageError
-from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, run_job, show
-
-ATTEMPTS = 3
-REPORT_INTERVAL = 0.5
-GRACE = 60.0
-"""Seconds that workers get to save their state after SIGTERM."""
+from mapnet_cli.errors import Interrupted, MapnetError
+from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, sparing
+from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
+from mapnet_cli.jobs.resources import cores, gpu_listing, gpu_slots, least_free, visible_devices
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     pipe: "Connection[Any, Any]"
+    gpu: str
+    """The GPU that it sees, by its name in CUDA_VISIBLE_DEVICES; "": what its driver sees."""
     job: Job | None = None
 
 
-class LocalEngine:
-    """Runs phases one after the other, the jobs of a phase on up to `workers` processes.
+class LocalEngine(Engine):
+    """Runs the jobs of a phase on up to `workers` processes; each keeps to one GPU where they share GPUs.
 
-    A failed job doesn't stop its phase's other jobs; the first failure is raised when the phase is
-    over. workers = 0 runs everything in this process and stops at the first failure, for debugging.
+    workers = 0 runs everything in this process and stops at the first failure, for debugging.
     """
 
     def __init__(
         self, artifacts: Artifacts, console: Console, workers: int, force: bool = False, preload: Sequence[str] = ()
     ) -> None:
-        self.artifacts = artifacts
-        self.console = console
+        super().__init__(artifacts, console, force)
         self.workers = workers
-        self.force = force
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
 
-    def run(self, phases: Sequence[Phase]) -> None:
-        for phase in phases:
-            jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
-            self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(jobs))
-            try:
-                jobs = self._ready(phase, jobs)
-                for job in jobs if self.force else ():
-                    self.artifacts.discard(job.key)  # here and once: a retry or a resume keeps what it has
-                failures = self._run_inline(jobs) if self.workers == 0 else self._run_jobs(jobs, phase)
-            finally:
-                self.console.end()
-            if failures:
-                more = f" ({len(failures)} of {len(jobs)} {phase.unit}s failed)" if len(jobs) > 1 else ""
-                raise type(failures[0])(f"{failures[0]}{more}")
-
-    def _ready(self, phase: Phase, jobs: list[Job]) -> list[Job]:
-        """Returns the jobs whose inputs stand; says which don't, and raises UsageError if that is all of them."""
-        waiting = {job.key: missing for job in jobs if (missing := missing_needs(job, self.artifacts))}
-        if waiting:
-            inputs = sorted({key for missing in waiting.values() for key in missing})
-            shown = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
-            message = f"{phase.name}: {len(waiting)} of {len(jobs)} {phase.unit}s wait for inputs not made yet: {shown}"
-            if len(waiting) == len(jobs):
-                raise UsageError(f"{message}. Run the command that makes them with the same options, or `mapnet run`")
-            self.console.warn(message)
-        return [job for job in jobs if job.key not in waiting]
-
-    def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
-        for job in jobs:
-            run_job(job, self.artifacts, partial(show, self.console, job.key))
-            self.console.advance(job.key)
-        return []
-
     def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[MapnetError]:
+        if self.workers == 0:
+            return self._run_inline(jobs)
+        slots = self._slots(phase)[: len(jobs)]
         queue, failures, attempts = deque(jobs), [], {job.key: 0 for job in jobs}
-        limit = min(self.workers, phase.side_by_side or self.workers, len(jobs))
-        with self._pool(limit) as workers:
+        with self._pool(slots) as workers:
             while queue or any(worker.job for worker in workers):
                 for worker in workers:
                     if worker.job is None and queue:
@@ -105,42 +69,61 @@ class LocalEngine:
                     job = worker.job
                     assert job is not None
                     try:
-                        kind, content = worker.pipe.recv()
+                        content = worker.pipe.recv()
                     except (EOFError, OSError):
                         worker.process.join()
                         code = worker.process.exitcode
-                        workers[workers.index(worker)] = self._start()
+                        workers[workers.index(worker)] = self._start(worker.gpu)
                         if attempts[job.key] < ATTEMPTS:
                             self.console.warn(f"a worker died (exit {code}) at {job.key}; trying it again")
                             queue.append(job)
                         else:
                             failures.append(MapnetError(f"{job.key}: its worker died {ATTEMPTS} times (exit {code})"))
                         continue
-                    if kind == "progress":
+                    if isinstance(content, Progress):
                         show(self.console, job.key, content)
                         continue
                     worker.job = None
-                    if kind == "done":
+                    if content is None:
                         self.console.advance(job.key)
                     else:
                         failures.append(content)
         return failures
 
-    def _start(self) -> _Worker:
+    def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
+        for job in jobs:
+            run_job(job, self.artifacts, partial(show, self.console, job.key))
+            self.console.advance(job.key)
+        return []
+
+    def _slots(self, phase: Phase) -> list[str]:
+        """Returns a slot a worker: the GPU that it keeps to, "" where no GPU is shared."""
+        here = cores() // phase.threads if phase.threads > 1 else self.workers
+        count = max(1, min(self.workers, phase.side_by_side or here))
+        devices = visible_devices() if phase.gpu_bytes else []
+        if not devices:
+            return [""] * count
+        free = least_free(devices, gpu_listing())
+        slots = gpu_slots(phase, devices, free)[:count]
+        if not free and not phase.jobs_per_gpu:
+            self.console.warn("nvidia-smi doesn't say how much GPU memory is free: one job a GPU at a time")
+        return slots
+
+    def _start(self, gpu: str) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self.artifacts.root), daemon=True)
+        process = self._context.Process(target=_work, args=(theirs, self.artifacts.root, gpu), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, gpu)
 
     @contextmanager
-    def _pool(self, size: int) -> Iterator[list[_Worker]]:
-        workers = [self._start() for _ in range(size)]
+    def _pool(self, slots: list[str]) -> Iterator[list[_Worker]]:
+        workers = [self._start(gpu) for gpu in slots]
         try:
             yield workers
         except KeyboardInterrupt:
-            self.console.note("stopping: workers save what they have")
-            raise Interrupted("interrupted; the same command (without --force) goes on where it stopped") from None
+            self.console.note(STOPPING)
+            raise Interrupted(STOPPED) from None
         finally:
             for worker in workers:
                 worker.pipe.close() if worker.job is None else worker.process.terminate()
@@ -151,38 +134,19 @@ class LocalEngine:
                     worker.process.kill()
 
 
-def _work(pipe: "Connection[Any, Any]", root: Path) -> None:
+def _work(pipe: "Connection[Any, Any]", root: Path, gpu: str) -> None:
     """A worker's life: take a job, run it, tell; end when the driver hangs up or dies."""
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # in time: the fork server has torch, but has not touched CUDA
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which sends SIGTERM
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_driver, daemon=True).start()
     artifacts = Artifacts(root)
     while True:
         try:
-            pipe.send(_attempt(pipe.recv(), artifacts, pipe))
+            pipe.send(attempt(pipe.recv(), artifacts, sparing(pipe.send)))
         except (EOFError, OSError, Interrupted):
             return
-
-
-def _attempt(job: Job, artifacts: Artifacts, pipe: "Connection[Any, Any]") -> tuple[str, Any]:
-    last = 0.0
-
-    def report(progress: Progress) -> None:
-        nonlocal last
-        if progress.warning or time.monotonic() - last >= REPORT_INTERVAL:
-            last = time.monotonic()
-            pipe.send(("progress", progress))
-
-    try:
-        return "done", run_job(job, artifacts, report)
-    except Interrupted:
-        raise
-    except MapnetError as error:
-        return "failed", error
-    except OSError as error:
-        return "failed", MapnetError(f"{job.key}: {error}")
-    except Exception:  # a bug or a library's error: reported with its traceback, the other jobs go on
-        return "failed", MapnetError(f"{job.key} failed:\n{traceback.format_exc()}")
 
 
 def _interrupt(signum: int, frame: Any) -> None:

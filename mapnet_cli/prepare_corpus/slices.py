@@ -12,7 +12,7 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import DamagedError, InputError
-from mapnet_cli.lineage import input_files
+from mapnet_cli.lineage.digests import input_files
 
 CPYTHON_PARTS = 4
 

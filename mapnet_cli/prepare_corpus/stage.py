@@ -10,7 +10,8 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.errors import InputError, UsageError
 from mapnet_cli.jobs.job import Job, Output, Phase
-from mapnet_cli.lineage import Artefact, Lineage, fingerprint
+from mapnet_cli.lineage import Artefact, Lineage
+from mapnet_cli.lineage.digests import fingerprint
 from mapnet_cli.prepare_corpus.encode import encode_slice
 from mapnet_cli.prepare_corpus.manifest import write_manifest
 from mapnet_cli.prepare_corpus.paragraphs import clean_slice, deduplicate

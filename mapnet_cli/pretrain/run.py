@@ -11,7 +11,7 @@ from torch import Tensor
 from mapnet_cli.artifacts import Artifacts, Marker, write_json
 from mapnet_cli.config import Config, Method
 from mapnet_cli.jobs.job import library_versions
-from mapnet_cli.lineage import fingerprint
+from mapnet_cli.lineage.digests import fingerprint
 from mapnet_cli.model.networks import Networks
 from mapnet_cli.records import Checkpoint, CorpusManifest, ProposedMasks
 from mapnet_cli.training import checkpoint

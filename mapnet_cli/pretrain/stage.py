@@ -36,7 +36,8 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
         else:
             several = {"processes": processes, "threads": threads, "fn": pretrain, "args": args}
             jobs.append(Job(artefact.key, artefact.fingerprint, run_on_processes, several, needs))
-    return [Phase("pretrain", jobs, "training", side_by_side)]
+    gpus = processes if config.pretrain.device != "cpu" else 0
+    return [Phase("pretrain", jobs, "training", side_by_side, threads * processes, gpus)]
 
 
 def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:

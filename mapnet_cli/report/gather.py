@@ -11,7 +11,8 @@ from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DamagedError
 from mapnet_cli.glue import fine_tuned, grid, other_rows
-from mapnet_cli.lineage import Lineage, fingerprint
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.digests import fingerprint
 from mapnet_cli.records import (
     Baseline,
     Checkpoint,

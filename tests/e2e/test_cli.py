@@ -21,6 +21,8 @@ OPTIONS = [
     "--artifacts",
     "--workers",
     "--processes",
+    "--engine",
+    "--ray-address",
     "--dry-run",
     "--force",
     "--quiet",

@@ -13,6 +13,7 @@ import pytest
 from mapnet_cli.artifacts import Artifacts, write_text
 from mapnet_cli.console import Console
 from mapnet_cli.errors import InputError, MapnetError, UsageError
+from mapnet_cli.jobs import local
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
 from mapnet_cli.jobs.local import LocalEngine
 
@@ -54,6 +55,16 @@ def sleep_long(artifacts: Artifacts, report: Report, number: int) -> Output:
     write_text(artifacts.path("started"), str(os.getpid()))
     time.sleep(60)
     return Output()
+
+
+def note_gpu(artifacts: Artifacts, report: Report, number: int) -> Output:
+    """Dies at its first try, then says which GPU its worker sees."""
+    flag = artifacts.path(f"tried/{number}")
+    if not flag.exists():
+        write_text(flag, os.environ["CUDA_VISIBLE_DEVICES"])
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return Output([], {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid()})
 
 
 def phase(fn: Callable[..., Output], count: int = 5, fingerprint: str = "f1") -> Phase:
@@ -107,6 +118,39 @@ def test_a_job_that_always_kills_its_worker_ends_as_an_error(artifacts: Artifact
         engine(artifacts, 1).run([phase(die_always, 1)])
 
 
+def test_workers_keep_to_one_gpu_each(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPUs are made up, the workers and what they see are not; one that dies leaves its GPU to its successor."""
+    monkeypatch.setattr(local, "visible_devices", lambda: ["0", "GPU-1b"])
+    monkeypatch.setattr(local, "gpu_listing", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
+    jobs = phase(note_gpu, 12).jobs
+    engine(artifacts, workers=8).run([Phase("shared", jobs, gpu_bytes=2**31)])  # 3,600 MiB: one on each
+    results = [marker.result for job in jobs if (marker := artifacts.marker(job.key))]
+    assert len(results) == 12
+    assert {result["gpu"] for result in results} == {"0", "GPU-1b"}
+    assert len({result["process"] for result in results}) == 2, "a process a GPU, after twelve that died"
+
+
+@pytest.mark.parametrize(("settings", "slots"), [
+    ({"gpu_bytes": 2**30}, ["0", "1", "0", "1", "0", "1"]),
+    ({"gpu_bytes": 2**30, "jobs_per_gpu": 1}, ["0", "1"]),
+    ({"gpu_bytes": 2**30, "side_by_side": 1}, ["0"]),
+    ({"gpus": 2, "side_by_side": 1}, [""]),
+    ({}, [""] * 8),
+])  # fmt: skip
+def test_as_many_workers_as_the_gpus_hold(
+    settings: dict[str, int], slots: list[str], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "visible_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(local, "gpu_listing", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
+    assert engine(artifacts, workers=8)._slots(Phase("p", [], **settings)) == slots
+
+
+def test_jobs_of_several_threads_share_the_cores(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    for threads, workers in ((1, 8), (3, 2), (8, 1), (99, 1)):
+        assert len(engine(artifacts, workers=8)._slots(Phase("p", [], threads=threads))) == workers
+
+
 def test_a_failure_is_raised_after_the_others_are_done(artifacts: Artifacts) -> None:
     with pytest.raises(InputError, match=r"number 3 is bad.*1 of 5 jobs failed"):
         engine(artifacts).run([phase(fail_on_three), phase(write_number, 9)])
@@ -136,10 +180,10 @@ def test_workers_end_with_a_killed_driver(artifacts: Artifacts) -> None:
     )
     started = artifacts.path("started")
     with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) as driver:
-        _wait_for(started.exists)
+        wait_for(started.exists)
         driver.kill()
     worker = int(started.read_text())
-    _wait_for(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
+    wait_for(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
 
 
 def _state(pid: int) -> str:
@@ -149,7 +193,7 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

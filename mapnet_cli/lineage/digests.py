@@ -1,0 +1,76 @@
+"""Content hashes of input files, by which an artefact that depends on them is named."""
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import Artifacts, read_json, sha256, write_json
+from mapnet_cli.config import Source
+from mapnet_cli.errors import InputError
+
+
+def fingerprint(*parts: Any) -> str:
+    """Returns the SHA-256 of the parts' canonical JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def this_python() -> str:
+    """Returns what the text harvested from this interpreter depends on."""
+    return f"{platform.python_implementation()} {sys.version}"
+
+
+class Digests:
+    """Content hashes of input files, remembered by (size, modification time) beside the artefacts.
+
+    Where an input is gone (the artefacts were copied to another machine), the remembered hash stands.
+    """
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._path = artifacts.path("inputs.json")
+        self._seen: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+
+    def source(self, source: Source) -> str:
+        """Returns a hash of the source's file names and contents; raises InputError if it is missing."""
+        return this_python() if source.kind == "cpython" else self.folder(Path(source.path))
+
+    def folder(self, path: Path, known_as: str = "", without: Callable[[str], bool] | None = None) -> str:
+        """Returns a hash of a file, or of the names and contents of all files below a folder.
+
+        It is remembered as `known_as` (the path); files whose name `without` says yes to are left out.
+        """
+        known_as = known_as or str(path)
+        known = self._seen.setdefault(known_as, {"digest": "", "files": {}})
+        if not path.exists():
+            if not known["digest"]:
+                del self._seen[known_as]
+                raise InputError(f"{path} does not exist")
+            return str(known["digest"])
+        files: dict[str, list[Any]] = {}
+        for file in input_files(path):
+            if without is not None and without(file.name):
+                continue
+            name = file.relative_to(path).as_posix() if file != path else file.name
+            stat = file.stat()
+            old = known["files"].get(name)
+            fresh = old is None or old[:2] != [stat.st_size, stat.st_mtime_ns]
+            files[name] = [stat.st_size, stat.st_mtime_ns, sha256(file) if fresh else old[2]]
+        digest = fingerprint(sorted((name, entry[2]) for name, entry in files.items()))
+        if known["files"] != files:
+            self._seen[known_as] = {"digest": digest, "files": files}
+            write_json(self._path, self._seen)
+        return digest
+
+
+def input_files(path: Path) -> list[Path]:
+    """Returns the files at or below `path` in sorted order of their names, hidden ones left out."""
+    if path.is_file():
+        return [path]
+    files = (p for p in path.rglob("*") if p.is_file())
+    return sorted(
+        (p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)),
+        key=lambda p: p.relative_to(path).as_posix(),
+    )

@@ -1,0 +1,128 @@
+"""What an engine costs: the paper's 10,240 fine-tuning runs, without the fine-tuning, each recorded exactly once.
+
+Side by side with concurrent.futures' ProcessPoolExecutor, which runs the same jobs by the same `run_job`
+on as many workers, but loses its neighbours' jobs when a worker dies. The last line on stdout is one JSON
+object, `ours` and `theirs` in seconds (aim: below two minutes on two cores).
+
+    python -m tests.benchmarks.engine
+    python -m tests.benchmarks.engine --engine ray --ray-address auto
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.console import Console
+from mapnet_cli.jobs.engine import Engine
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done, run_job
+from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.jobs.ray_cluster import RayEngine
+from mapnet_cli.layers import resolve
+from mapnet_cli.records import EpochScores, FinetuneRun
+
+LEDGER = "ledger.txt"
+AIM = 120.0
+PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.layers", "mapnet_cli.records"]
+
+
+def no_run(artifacts: Artifacts, report: Report, number: int, config: Config) -> Output:
+    """A fine-tuning run that takes no time; it writes its number into the ledger, all others' too."""
+    epochs = config.finetune.epochs
+    scores = [
+        EpochScores(epoch=n, train_loss=0.5, metrics={"accuracy": 0.5, "f1": 0.5, "mcc": 0.0}) for n in range(epochs)
+    ]
+    handle = os.open(artifacts.path(LEDGER), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, f"{number}\n".encode())
+    os.close(handle)
+    row = FinetuneRun(
+        method="bert", pretrain_seed=1, step=number, checkpoint="0" * 64, task="CoLA", batch_size=16, lr=1e-5, seed=1,
+        train_examples=1, dev_examples=1, epochs=scores, failure="", device="none",
+    )  # fmt: skip
+    return Output([], row.to_json())
+
+
+def make_jobs(count: int) -> list[Job]:
+    config = resolve("paper", None, [], {}).config
+    keys = [f"finetune-glue/bert-seed1/step{n % 4}/task{n % 8}/batch16-lr1e-05-seed{n}" for n in range(count)]
+    return [Job(key, "f", no_run, {"number": n, "config": config}) for n, key in enumerate(keys)]
+
+
+def seconds(run: Callable[[Artifacts, list[Job]], object], count: int, parent: Path | None) -> float:
+    """Returns how long all jobs take, from their list to the last marker; each must be recorded exactly once."""
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        artifacts, jobs = Artifacts(Path(name)), make_jobs(count)
+        begun = time.perf_counter()
+        run(artifacts, jobs)
+        taken = time.perf_counter() - begun
+        ledger = Counter(artifacts.path(LEDGER).read_text().split())
+        assert ledger == {str(n): 1 for n in range(count)}, "a run is missing, or ran twice"
+        assert all(is_done(job, artifacts) for job in jobs)
+    return taken
+
+
+def with_pool(workers: int, artifacts: Artifacts, jobs: list[Job]) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    with ProcessPoolExecutor(workers, context) as pool:
+        for _ in pool.map(partial(run_quietly, artifacts), jobs):
+            pass
+
+
+def run_quietly(artifacts: Artifacts, job: Job) -> None:
+    run_job(job, artifacts, _silent)
+
+
+def _silent(progress: Progress) -> None:
+    pass
+
+
+def with_engine(chosen: argparse.Namespace, artifacts: Artifacts, jobs: list[Job]) -> None:
+    console = Console(quiet=True)
+    engine: Engine
+    if chosen.engine == "ray":
+        engine = RayEngine(artifacts, console, chosen.ray_address)  # whose size is the number of workers
+    else:
+        engine = LocalEngine(artifacts, console, chosen.workers, preload=PRELOAD)
+    with engine if isinstance(engine, RayEngine) else nullcontext():
+        engine.run([Phase("no runs", jobs, "run")])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
+    parser.add_argument("--ray-address", default="auto")
+    parser.add_argument("--jobs", type=int, default=10_240)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where the artifact directories are made; it must exist")
+    chosen = parser.parse_args()
+    ours = seconds(partial(with_engine, chosen), chosen.jobs, chosen.folder)
+    print(f"{chosen.engine} engine: {ours:.1f} s for {chosen.jobs:,} runs", file=sys.stderr)
+    theirs = seconds(partial(with_pool, chosen.workers), chosen.jobs, chosen.folder)
+    print(f"ProcessPoolExecutor: {theirs:.1f} s", file=sys.stderr)
+    print(
+        json.dumps(
+            {
+                "name": f"{chosen.jobs} no-op runs, {chosen.engine} engine, {chosen.workers} workers, seconds",
+                "ours": ours,
+                "theirs": theirs,
+                "ratio": ours / theirs,
+                "aim": AIM,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

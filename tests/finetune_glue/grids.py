@@ -1,0 +1,50 @@
+"""A tiny grid over really trained checkpoints, for tests of what runs it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.artifacts import TEMPORARY, Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.console import Console
+from mapnet_cli.stages import run_stages
+from tests.conftest import SMALL, small_config
+from tests.finetune_glue.glue_files import write_glue
+
+
+def train(artifacts: Artifacts, make_corpus: Callable[[Config], object], folder: Path, *more: str) -> tuple[str, ...]:
+    """Writes tiny tasks into `folder` and trains one model; returns the settings of a grid over its four milestones."""
+    glue = write_glue(folder / "glue", repeat=2)
+    settings = ('methods=["bert"]', "encoder.dropout=0.1", f"finetune.data={json.dumps(str(glue))}", *more)
+    config = small_config(*settings)
+    make_corpus(config)
+    run_stages(["pretrain"], config, artifacts, Console(quiet=True), workers=0, force=False)
+    return settings
+
+
+def command(name: str, root: Path, settings: tuple[str, ...], *more: str) -> list[str]:
+    """Returns the command line of a stage with a grid's settings."""
+    shared = [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
+    return [sys.executable, "-m", "mapnet_cli", name, "--recipe", "demo", "--artifacts", str(root), *shared, *more]
+
+
+def fine_tune(root: Path, settings: tuple[str, ...], *more: str) -> None:
+    """Runs a grid by the command line."""
+    done = subprocess.run(command("finetune-glue", root, settings, *more), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def records(root: Path) -> dict[str, dict[str, Any]]:
+    """Returns what each fine-tuning job left behind, but for its seconds."""
+    found = {path.relative_to(root).as_posix(): json.loads(path.read_text()) for path in markers(root)}
+    for record in found.values():
+        del record["seconds"], record["checksum"]
+    return found
+
+
+def markers(root: Path) -> list[Path]:
+    """Returns the markers of finished fine-tuning jobs."""
+    return sorted(path for path in root.glob("finetune-glue/**/*.json") if not path.name.startswith(TEMPORARY))

@@ -1,0 +1,56 @@
+"""How much of a GPU a fine-tuning run takes, against a model that is really built."""
+
+import pytest
+import torch
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Transformer
+from mapnet_cli.finetune_glue.demands import CONTEXT, run_bytes, run_demands
+from mapnet_cli.finetune_glue.loop import Classifier
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.model.transformer import Packing
+from mapnet_cli.vocabulary import PAD
+from tests.conftest import small_config
+
+
+@pytest.mark.parametrize("sizes", [{}, {"layers": 2, "hidden": 16, "heads": 2, "ffn": 40, "max_length": 9}])
+def test_weights_are_counted_as_the_model_has_them(sizes: dict[str, int]) -> None:
+    encoder = Transformer(**sizes)
+    weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, 0.1).parameters())
+    kept = run_bytes(encoder, 1_001, 9) - run_bytes(encoder, 1_001, 8)  # for one more example
+    assert (run_bytes(encoder, 1_001, 8) - CONTEXT - 8 * kept) / 16 == pytest.approx(weights, rel=0.02)
+
+
+def test_what_is_kept_for_the_backward_pass_is_not_underestimated() -> None:
+    """Counted in a real forward pass in float32; attention without dropout, with which a CPU, unfused, keeps scores."""
+    encoder = Transformer(layers=12, hidden=64, heads=4, ffn=256, max_length=64, attention_dropout=0.0)
+    model = Classifier(encoder, 1_000, 3, 0.1).train()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    tokens_BL = torch.randint(5, 1_000, (8, encoder.max_length))
+    packing = Packing.of(tokens_BL != PAD)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(tokens_BL.flatten(), packing, torch.zeros(tokens_BL.numel(), 1))
+    found = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
+    estimated = run_bytes(encoder, 1_000, 9) - run_bytes(encoder, 1_000, 1)
+    assert found < estimated < 1.5 * found
+
+
+def test_it_grows_with_what_it_depends_on() -> None:
+    base = run_bytes(Transformer(), 32_678, 16)
+    assert base < run_bytes(Transformer(), 32_678, 32) < 2 * base
+    assert base < run_bytes(Transformer(), 50_000, 16)
+    assert 5e9 < run_bytes(Transformer(), 32_678, 32) < 20e9, "BERT-base, Table 2's larger batch"
+
+
+def test_the_config_has_its_say(artifacts: Artifacts) -> None:
+    config = small_config("finetune.threads=3", "finetune.runs_per_gpu=4", "finetune.batch_sizes=[4,16]")
+    found = run_demands(config, Lineage(config, artifacts))
+    assert found == {"threads": 3, "gpu_bytes": run_bytes(config.encoder, 300, 16), "jobs_per_gpu": 4}
+    config = small_config('finetune.device="cpu"')
+    assert run_demands(config, Lineage(config, artifacts))["gpu_bytes"] == 0

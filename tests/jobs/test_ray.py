@@ -1,0 +1,298 @@
+"""The Ray engine on a real cluster of two nodes: what the local engine does, and nodes that die."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="Ray is optional: pip install 'mapnet[ray]'")
+
+import ray  # only where it is installed
+from ray.cluster_utils import Cluster
+
+from mapnet_cli.artifacts import Artifacts, Marker, write_text
+from mapnet_cli.config import Config, Source
+from mapnet_cli.console import Console
+from mapnet_cli.errors import InputError, MapnetError, UsageError
+from mapnet_cli.jobs import ray_cluster
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
+from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.jobs.ray_cluster import RayEngine, connect, demands
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.prepare_corpus import stage as prepare_corpus
+from mapnet_cli.pretrain import stage as pretrain
+from mapnet_cli.text.shards import shard_files
+from tests.conftest import small_config
+from tests.finetune_glue import grids
+from tests.jobs.test_local import die_always, die_once, fail_on_three, phase, runs, wait_for, write_number
+from tests.prepare_corpus.corpora import corpus_config, prepare, text_folder
+
+ROOT = Path(__file__).parents[2]
+NODE: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of one core each, in a folder of their own."""
+    with (
+        # a short path: Ray's sockets are in it; its processes may still write there when it goes
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"temp_dir": folder})
+        try:
+            cluster.add_node(**NODE)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture
+def engine(cluster: Cluster, artifacts: Artifacts) -> Iterator[RayEngine]:
+    artifacts.root.mkdir()
+    with RayEngine(artifacts, Console(quiet=True), cluster.address) as engine:
+        yield engine
+
+
+def delete_the_need(artifacts: Artifacts, report: Report, number: int) -> Output:
+    artifacts.discard("jobs/need")
+    return write_number(artifacts, report, number)
+
+
+def say_things(artifacts: Artifacts, report: Report, number: int) -> Output:
+    report(Progress(1, 4, "a quarter"))
+    report(Progress(1, 4, warning="mind the gap"))
+    return write_number(artifacts, report, number)
+
+
+def work_on_nodes(artifacts: Artifacts, report: Report, number: int) -> Output:
+    """Quick on most nodes; the one that is named in "doomed" never finishes its second job."""
+    node = ray.get_runtime_context().get_node_id()
+    done = sum(path.read_text().startswith(node) for path in artifacts.path("at").glob("[0-9]*"))
+    write_text(artifacts.path(f"at/{number}"), f"{node} {os.getpid()}")
+    if done and node == artifacts.path("doomed").read_text():
+        write_text(artifacts.path("stuck"), f"{number} {os.getpid()}")
+        time.sleep(60)
+    time.sleep(0.1)
+    return write_number(artifacts, report, number)
+
+
+def sleep_long(artifacts: Artifacts, report: Report, number: int) -> Output:
+    write_text(artifacts.path("started"), str(os.getpid()))
+    try:
+        for _ in range(600):
+            time.sleep(0.1)  # Ray stops a task between two of Python's steps
+    except KeyboardInterrupt:
+        write_text(artifacts.path("stopped"), "")
+        raise
+    return Output()
+
+
+def test_jobs_run_once_and_again_with_force(engine: RayEngine, artifacts: Artifacts) -> None:
+    for _ in range(2):
+        engine.run([phase(write_number)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
+    marker = artifacts.marker("jobs/3")
+    assert marker is not None
+    assert (marker.result, list(marker.files), marker.fingerprint) == ({"number": 3}, ["out/3.txt"], "f1")
+    engine.force = True
+    engine.run([phase(write_number, 1)])
+    assert sorted(runs(artifacts)) == ["0", "0", "1", "2", "3", "4"]
+
+
+def test_a_failure_is_raised_after_the_others_are_done(engine: RayEngine, artifacts: Artifacts) -> None:
+    with pytest.raises(InputError, match=r"number 3 is bad.*\[node .*1 of 5 jobs failed"):
+        engine.run([phase(fail_on_three), phase(write_number, 9)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "4"]
+    assert not is_done(phase(write_number, 9).jobs[8], artifacts), "later phases don't start"
+
+
+def test_a_killed_worker_costs_one_try_of_one_job(
+    engine: RayEngine, artifacts: Artifacts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.run([phase(die_once)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
+    assert "died (WorkerCrashedError) at jobs/2; trying it again" in capsys.readouterr().err
+
+
+def test_a_job_that_always_kills_its_worker_ends_as_an_error(engine: RayEngine) -> None:
+    with pytest.raises(MapnetError, match=r"jobs/0: a worker or its node died \(WorkerCrashedError\), 3 times"):
+        engine.run([phase(die_always, 1)])
+
+
+def test_killing_what_carries_the_progress_costs_no_job(
+    engine: RayEngine, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_inbox = ray_cluster._open_inbox
+
+    def open_and_kill() -> Any:
+        inbox = open_inbox()
+        os.kill(ray.get(inbox.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+        return inbox
+
+    monkeypatch.setattr(ray_cluster, "_open_inbox", open_and_kill)
+    engine.run([phase(say_things)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
+
+
+def test_progress_and_warnings_arrive(
+    engine: RayEngine, capsys: pytest.CaptureFixture[str], artifacts: Artifacts
+) -> None:
+    engine.console = Console()
+    engine.run([phase(say_things, 1)])
+    said = capsys.readouterr().err
+    assert "warning: jobs/0: mind the gap" in said
+    assert "25% a quarter" in said
+    assert "count: 1/1 jobs" in said
+
+
+def test_a_node_without_the_inputs_is_named(engine: RayEngine, artifacts: Artifacts) -> None:
+    artifacts.publish(Marker("jobs/need", "f", {}))
+    engine.limit = 1  # one after the other
+    jobs = [Job(f"jobs/{n}", "f", delete_the_need, {"number": n}, needs=("jobs/need",)) for n in range(2)]
+    with pytest.raises(UsageError, match=r"jobs/1 misses its inputs on node [\d.]+: jobs/need .* share the folder"):
+        engine.run([Phase("two", jobs)])
+    assert runs(artifacts) == ["0"]
+
+
+def test_a_folder_that_a_node_does_not_see_is_named(engine: RayEngine, artifacts: Artifacts) -> None:
+    artifacts.root.rmdir()
+    with pytest.raises(UsageError, match=r"jobs/0 .*artifacts does not exist on node [\d.]+; share the folder"):
+        engine.run([phase(write_number, 1)])
+
+
+def test_a_job_is_done_only_when_its_marker_shows(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "SEEN", 0.3)
+    job = phase(write_number, 1).jobs[0]
+    assert not ray_cluster._shows(job, artifacts)
+    monkeypatch.setattr(ray_cluster, "SEEN", 30.0)
+    late = threading.Timer(0.3, artifacts.publish, [Marker(job.key, job.fingerprint, {})])
+    late.start()
+    assert ray_cluster._shows(job, artifacts)
+    late.join()
+
+
+def test_a_dead_node_costs_the_jobs_in_its_hands(
+    engine: RayEngine, cluster: Cluster, artifacts: Artifacts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its processes are killed in mid-run: all jobs finish, none that was finished runs again."""
+    node = cluster.add_node(**NODE)
+    write_text(artifacts.path("doomed"), node.node_id)
+    stuck = artifacts.path("stuck")
+
+    def kill() -> None:
+        wait_for(stuck.exists)
+        cluster.remove_node(node, allow_graceful=False)
+        with suppress(ProcessLookupError):  # it may have followed its node
+            os.kill(int(stuck.read_text().split()[1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    engine.run([phase(work_on_nodes, 24)])
+    killer.join()
+    assert all(is_done(job, artifacts) for job in phase(work_on_nodes, 24).jobs)
+    assert sorted(runs(artifacts), key=int) == [str(n) for n in range(24)]
+    lost = stuck.read_text().split()[0]
+    said = capsys.readouterr().err
+    assert f"at jobs/{lost}; trying it again" in said
+    assert said.count("trying it again") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_tasks_end_with_their_driver(number: signal.Signals, code: int, cluster: Cluster, artifacts: Artifacts) -> None:
+    program = (
+        "import signal\nfrom mapnet_cli.options import _as_keyboard_interrupt\n"
+        "signal.signal(signal.SIGTERM, _as_keyboard_interrupt)\n"
+        "from pathlib import Path\nfrom tests.jobs.test_ray import *\nfrom mapnet_cli.errors import Interrupted\n"
+        f"with RayEngine(Artifacts(Path({str(artifacts.root)!r})), Console(quiet=True), {cluster.address!r}) as it:\n"
+        "    try:\n        it.run([phase(sleep_long, 3)])\n"
+        "    except Interrupted:\n        raise SystemExit(130)\n"
+    )
+    artifacts.root.mkdir()
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as driver:
+        wait_for(artifacts.path("started").exists)
+        driver.send_signal(number)
+        assert driver.wait(30) == code
+    task = int(artifacts.path("started").read_text())
+    if number == signal.SIGKILL:
+        wait_for(lambda: not Path(f"/proc/{task}").exists())
+    else:
+        wait_for(artifacts.path("stopped").exists)
+
+
+def test_a_grid_leaves_the_same_records_as_on_this_machine(
+    cluster: Cluster, artifacts: Artifacts, make_corpus: Callable[[Config], object], tmp_path: Path
+) -> None:
+    settings = grids.train(artifacts, make_corpus, tmp_path, 'finetune.tasks=["MNLI"]')
+    local, nodes = tmp_path / "local", tmp_path / "nodes"
+    for root in (local, nodes):
+        subprocess.run(["cp", "-r", artifacts.root, root], check=True)
+    grids.fine_tune(local, settings, "--workers", "1")
+    grids.fine_tune(nodes, settings, "--engine", "ray", "--ray-address", cluster.address)
+    assert len(grids.records(nodes)) == 1 + 1 + 4
+    assert grids.records(nodes) == grids.records(local)
+
+
+def test_a_training_ends_with_the_same_weights_as_on_this_machine(
+    engine: RayEngine, artifacts: Artifacts, make_corpus: Callable[[Config], object], tmp_path: Path
+) -> None:
+    config = small_config('methods=["mapnet"]', "pretrain.threads=1", "encoder.dropout=0.1")
+    make_corpus(config)
+    here = Artifacts(tmp_path / "here")
+    subprocess.run(["cp", "-r", artifacts.root, here.root], check=True)
+    engine.run(pretrain.plan(config, artifacts, 1))
+    LocalEngine(here, Console(quiet=True), 0).run(pretrain.plan(config, here, 1))
+    milestone = f"{Lineage(config, here).pretraining('mapnet', 1).key}/step10"
+    marker, expected = artifacts.marker(milestone), here.marker(milestone)
+    assert marker is not None
+    assert expected is not None
+    assert marker.result["fingerprint"] == expected.result["fingerprint"]
+
+
+def test_a_corpus_is_the_same_as_from_this_machine(engine: RayEngine, artifacts: Artifacts, tmp_path: Path) -> None:
+    config = corpus_config(Source(path=str(text_folder(tmp_path / "text"))))
+    engine.run(prepare_corpus.plan(config, artifacts, 1))
+    here = Artifacts(tmp_path / "here")
+    expected = prepare(config, here)
+    marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
+    assert marker is not None
+    assert marker.result == expected.to_json()
+    for name in (*expected.train, *expected.validation):
+        for ours, theirs in zip(shard_files(artifacts.path(name)), shard_files(here.path(name)), strict=True):
+            assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "local"])
+def test_without_a_cluster_it_says_so_in_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # what auto means
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match=r"no cluster answers at .*ray start --head.*--engine local"):
+        connect(address)
+    assert time.monotonic() - begun < 10
+    assert not ray.is_initialized()
+
+
+def test_what_ray_sets_aside() -> None:
+    cpus, gpus = [{"CPU": 8.0}], [{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}]
+    shared = Phase("p", [], threads=12, gpu_bytes=2**30)
+    assert demands(shared, cpus, 0) == {"num_cpus": 8, "num_gpus": 0}
+    assert demands(shared, gpus, 7 * 2**30) == {"num_cpus": 12, "num_gpus": 0.1666}
+    assert demands(shared, gpus, 0)["num_gpus"] == 1
+    assert demands(Phase("p", [], gpu_bytes=2**30, jobs_per_gpu=4), gpus, 0)["num_gpus"] == 0.25
+    assert demands(Phase("p", [], gpus=2), gpus, 0)["num_gpus"] == 2
+    assert demands(Phase("p", []), gpus, 0) == {"num_cpus": 1, "num_gpus": 0}
+    small = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 1.0}]
+    assert demands(Phase("p", [], threads=8, gpus=1), small, 0) == {"num_cpus": 4, "num_gpus": 1}
+    with pytest.raises(UsageError, match=r"p: no node of the cluster has the 2 GPUs that one training takes"):
+        demands(Phase("p", [], "training", gpus=2), small, 0)
