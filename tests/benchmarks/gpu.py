@@ -1,9 +1,10 @@
 """Everything that wants a GPU to be measured, one command: python -m tests.benchmarks.gpu
 
 BERT-base and MAP-Net at 256 x 512 in bfloat16: no wait for the device in a step (torch raises at one),
-step times plain and compiled against the FLOPs, loading and masking, and transformers' Trainer where it
-is installed. The last line on stdout is one JSON object: `ours` is the joint step in milliseconds,
-compiled, `theirs` the aim on an H100.
+step times plain and compiled against the FLOPs, loading and masking, and where transformers is installed
+its Trainer, and fine-tuning with one to eight runs side by side against run_glue.py's loop. The last
+line on stdout is one JSON object: `ours` is the joint step in milliseconds, compiled, `theirs` the aim on
+an H100.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from tests.benchmarks import workload
 
 AIM_MS = 245.0
 """A joint step on an H100: half of its measured bfloat16 rate."""
+BESIDE = (1, 2, 4, 8)
+"""Fine-tuning runs that share the GPU."""
 
 
 def refuse_waits(chosen: argparse.Namespace) -> None:
@@ -90,6 +93,11 @@ def main() -> None:
     others = {"loading": run("loading", *sizes)}
     if find_spec("transformers") and find_spec("accelerate"):
         others |= {"trainer": run("pretrain", *sizes), "trainer, compiled": run("pretrain", *sizes, "--compile")}
+    for size in ("small", "base") if find_spec("transformers") else ():
+        for beside in BESIDE:
+            others[f"fine-tuning, {size}, {beside} beside each other"] = run(
+                "finetune", "--size", size, "--examples", "2048", "--batch", "32", "--beside", str(beside)
+            )
     joint = times["mapnet, compiled"]["step_seconds"] * 1e3
     print(
         json.dumps(
