@@ -136,7 +136,9 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
         took: list[float] = []
         while len(took) < TRIES and (not took or took[-1] < ENOUGH):  # the first warms up, unless it is long
             start = time.perf_counter()
-            training_step(model, optimizer, TASKS["RTE"], data, np.arange(batch), config.finetune.clip_norm, device)
+            training_step(
+                model, optimizer, TASKS["RTE"], data, np.arange(batch), config.finetune.clip_norm, device
+            ).item()
             took.append(time.perf_counter() - start)
         tokens.append(batch * length)
         seconds.append(min(took))

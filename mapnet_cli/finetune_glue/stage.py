@@ -10,6 +10,7 @@ from mapnet_cli.finetune_glue.demands import run_demands
 from mapnet_cli.finetune_glue.prepare import make_probe, prepare_task, run_baseline
 from mapnet_cli.finetune_glue.run import run_finetuning, tune_on_mnli
 from mapnet_cli.glue import UNTRAINED, GridRun, fine_tuned, grid, metrics_by_task, task_location
+from mapnet_cli.hub import is_hub
 from mapnet_cli.jobs.job import Job, Phase, is_done
 from mapnet_cli.lineage import Lineage
 
@@ -117,7 +118,7 @@ def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job
 def _location(config: Config, name: str) -> str | Path:
     """Returns where a task lies; where its data is gone since it was prepared, where that was."""
     data = config.finetune.task_data.get(name, config.finetune.data)
-    return task_location(config, name) if ":" in data or Path(data).exists() else Path(data) / name
+    return task_location(config, name) if is_hub(data) or Path(data).exists() else Path(data) / name
 
 
 def _run_job(config: Config, lineage: Lineage, run: GridRun) -> Job:
