@@ -256,8 +256,10 @@ def connect(address: str) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:  # none found, other versions, no Ray there
-        raise UsageError(f"--engine ray: {error} {ADVICE}") from None
+    except ConnectionError:
+        raise UsageError(f"--engine ray: no cluster runs on this machine. {ADVICE}") from None
+    except (RuntimeError, ValueError, SystemExit) as error:  # another version; what answers isn't Ray
+        raise UsageError(f"--engine ray: {address} is no cluster to work with ({error}). {ADVICE}") from None
     finally:
         for number, handler in handlers.items():  # Ray has put its own there
             signal.signal(number, handler)
