@@ -48,7 +48,7 @@ def no_run(artifacts: Artifacts, report: Report, number: int, config: Config) ->
     os.close(handle)
     row = FinetuneRun(
         method="bert", pretrain_seed=1, step=number, checkpoint="0" * 64, task="CoLA", batch_size=16, lr=1e-5, seed=1,
-        train_examples=1, dev_examples=1, epochs=scores, failure="", device="none",
+        settings={}, train_examples=1, dev_examples=1, epochs=scores, failure="", device="none",
     )  # fmt: skip
     return Output([], row.to_json())
 
