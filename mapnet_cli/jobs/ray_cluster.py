@@ -194,6 +194,8 @@ def _run(job: Job, root: Path, folder: Path, inbox: Any) -> tuple[str, MapnetErr
     from ray.exceptions import RayError
 
     node = ray.util.get_node_ip_address()
+    # Ray cancels a task by SIGINT, which is ignored where `ray start` was a shell's background job
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(OSError):  # where relative inputs are; a job that misses one says so
         os.chdir(folder)
     artifacts = Artifacts(root)

@@ -50,9 +50,11 @@ def cluster() -> Iterator[Cluster]:
     ):
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job; nodes inherit it
         cluster = Cluster(initialize_head=True, head_node_args=NODE | {"temp_dir": folder})
         try:
             cluster.add_node(**NODE)
+            signal.signal(signal.SIGINT, handler)
             yield cluster
         finally:
             cluster.shutdown()
