@@ -115,6 +115,8 @@ def publishing(path: Path) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
             _flush(file)
+        if path.is_dir() and not temporary.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, and stays one: name a file")
         aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
         if path.is_dir():
             path.replace(aside)

@@ -121,6 +121,7 @@ def status(invocation: Invocation) -> None:
         return
     for row in rows:
         state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
+        state = f"missing: {row['error']}" if "error" in row else state
         invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
         for line in row.get("trainings", ()):
             invocation.console.data(
@@ -160,17 +161,11 @@ def predict_glue(
     step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
 ) -> None:
     """Write an encoder's predictions of GLUE's test sets as the server takes them: eleven files in a zip."""
-    from mapnet_cli.finetune_glue.submission import write_submission
-    from mapnet_cli.glue import other_rows
-    from mapnet_cli.lineage import Lineage, find_milestone
+    from mapnet_cli.finetune_glue.submission import find_row, write_submission
 
     at = invocation
-    if method in other_rows(at.config):
-        place = (method, 0, 0)
-    else:
-        row = find_milestone(Lineage(at.config, at.artifacts), method, seed, step).result
-        place = (row["method"], row["pretrain_seed"], row["step"])
-    about = write_submission(at.config, at.artifacts, at.console, at.workers or 0, place, file)
+    place = find_row(at.config, at.artifacts, method, seed, step)
+    about = write_submission(at.config, at.artifacts, at.console, at.workers or 0, at.force, place, file)
     if at.console.as_json:
         at.console.json(about)
         return

@@ -26,6 +26,10 @@ class InputError(MapnetError):
     exit_code = 3
 
 
+class AbsentError(InputError):
+    """Input data is not where it was looked for."""
+
+
 class DamagedError(MapnetError):
     """A file that mapnet itself wrote is truncated or altered."""
 

@@ -3,12 +3,16 @@
 The only place that uses the network, and only where a config names such an id.
 """
 
-import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mapnet_cli.errors import InputError
 
 PREFIX = "hub:"
+TOO_MANY = 429
+"""HTTP's "too many requests"."""
 TIMEOUT = 5.0
 """Seconds after which the hub counts as out of reach."""
 
@@ -24,25 +28,40 @@ def load(data: str, name: str | None, split: str, streaming: bool = False) -> An
     so within seconds, where `datasets` by itself would go on trying for half a minute.
     """
     identifier, _, revision = data.removeprefix(PREFIX).partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", identifier):
+        raise InputError(f"{data!r}: a data set of the hub is called {PREFIX}OWNER/NAME")
+    with _reached(data, identifier, revision) as reached:
+        import datasets
+
+        try:
+            return datasets.load_dataset(identifier, name, split=split, revision=revision or None, streaming=streaming)
+        except (OSError, ValueError) as error:
+            where = "" if reached else "the hub can't be reached and the cache has no copy of it: "
+            raise InputError(
+                f"{data}: {where}{str(error).splitlines()[0]}; or name a folder in its place, made elsewhere with "
+                "datasets.load_dataset(...).save_to_disk(FOLDER)"
+            ) from None
+
+
+@contextmanager
+def _reached(data: str, identifier: str, revision: str) -> Iterator[bool]:
+    """Yields whether the hub answers; while it doesn't, its client works offline. Raises InputError for a bad id."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError
 
+    before = constants.HF_HUB_OFFLINE
+    reached = not before
     try:
         HfApi().dataset_info(identifier, revision=revision or None, timeout=TIMEOUT)
-        reached = True
-    except HfHubHTTPError as error:  # it answered: there is no such data set, or it isn't ours to see
-        raise InputError(f"{data}: {str(error).splitlines()[0]}") from None
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500 and error.response.status_code != TOO_MANY:
+            # it answered: there is no such data set, or it isn't ours to see
+            raise InputError(f"{data}: {str(error).splitlines()[0]}") from None
+        reached = False
     except Exception:  # whatever the HTTP library of the day raises without a network
         reached = False
-        constants.HF_HUB_OFFLINE = True  # read by datasets when it is imported below, and by the hub's client
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    import datasets
-
+    constants.HF_HUB_OFFLINE = before or not reached
     try:
-        return datasets.load_dataset(identifier, name, split=split, revision=revision or None, streaming=streaming)
-    except (OSError, ValueError) as error:
-        where = "" if reached else "the hub can't be reached and the cache has no copy of it: "
-        raise InputError(
-            f"{data}: {where}{str(error).splitlines()[0]}; or name a folder in its place, made elsewhere with "
-            "datasets.load_dataset(...).save_to_disk(FOLDER)"
-        ) from None
+        yield reached
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -107,13 +107,14 @@ class FinetuneRun(Row):
     pretrain_seed: int
     step: int
     checkpoint: str
-    """SHA-256 of the weights that it started from; "" for random ones."""
+    """SHA-256 of the pretrained weights; "" for random ones."""
     task: str
     batch_size: int
     lr: float
     seed: int
     settings: dict[str, Any]
-    """The other keys of [finetune] that it depends on, and "start": "MNLI" if it started from there."""
+    """The other keys of [finetune] that it depends on; "mnli_start" is the SHA-256 of the encoder after MNLI, if it
+    started from there."""
     train_examples: int
     dev_examples: int
     epochs: list[EpochScores]
@@ -129,6 +130,8 @@ class TunedEncoder(Row):
     """Folder below the artifact directory."""
     fingerprint: str
     """SHA-256 of the weights."""
+    checkpoint: str
+    """SHA-256 of the weights that its own training started from; "" for random ones."""
     encoder: dict[str, Any]
     """Its [encoder] section."""
     epochs: list[EpochScores]

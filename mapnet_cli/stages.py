@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
-from mapnet_cli.errors import LockedError, UsageError
+from mapnet_cli.errors import InputError, LockedError, UsageError
 from mapnet_cli.jobs.engine import Engine
 from mapnet_cli.jobs.job import Phase, is_done
 from mapnet_cli.jobs.launched import LaunchedEngine
@@ -109,7 +109,14 @@ def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
     rows = []
     for name in STAGES:
         running = _is_locked(artifacts, name)
-        for phase in _stage(name).plan(config, artifacts, 1):
+        try:
+            phases = _stage(name).plan(config, artifacts, 1)
+        except InputError as error:  # the other stages can still be told
+            rows.append(
+                {"stage": name, "phase": "input", "running": running, "done": 0, "total": 1, "error": str(error)}
+            )
+            continue
+        for phase in phases:
             rows.append({"stage": name, "phase": phase.name, "running": running, **_counts(phase, artifacts)})
         if hasattr(_stage(name), "standing"):
             rows[-1] |= _stage(name).standing(config, artifacts)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mapnet_cli"
 FLOORS = [
     {"errors", "seeds", "console", "vocabulary"},
     {"config", "records", "world", "hub"},
-    {"artifacts", "glue", "layers", "render", "plotting"},
+    {"artifacts", "glue", "glue_data", "layers", "render", "plotting"},
     {"lineage", "scoring", "health"},
     {"text", "model", "masking", "training", "jobs"},
     {"methods"},

@@ -23,6 +23,8 @@ class Demands(TypedDict):
 def run_demands(config: Config, lineage: Lineage) -> Demands:
     """Returns the demands of the grid's largest run; raises UsageError for an import that isn't there."""
     finetune = config.finetune
+    starts = [finetune.mnli_batch_size] if finetune.from_mnli else []
+    largest_batch = max([*finetune.batch_sizes, *starts])
     models = []
     if config.methods:
         own = config.corpus.tokenizer
@@ -31,7 +33,7 @@ def run_demands(config: Config, lineage: Lineage) -> Demands:
     for name in config.imports:
         found = lineage.imported(name).result
         models.append((Transformer.model_validate(found["encoder"]), found["vocab_size"]))
-    largest = max(run_bytes(encoder, vocab_size, max(finetune.batch_sizes)) for encoder, vocab_size in models)
+    largest = max(run_bytes(encoder, vocab_size, largest_batch) for encoder, vocab_size in models)
     return {
         "threads": finetune.threads,
         "gpu_bytes": 0 if finetune.device == "cpu" else largest,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.errors import InputError
-from mapnet_cli.finetune_glue.sources import open_split
+from mapnet_cli.finetune_glue.sources import LABEL_NAME, open_split
 from mapnet_cli.finetune_glue.tasks import LARGEST_SCORE, TASKS, GlueTask
 
 
@@ -42,15 +42,24 @@ def read_examples(location: str | Path, task: GlueTask, split: str, labelled: bo
 
 
 def check_count(task: GlueTask, split: str, examples: Examples, subset: bool) -> bool:
-    """Returns whether a set has the official number of rows; raises InputError if it must and doesn't."""
-    official, rows = task.splits[split].rows, len(examples)
-    if rows == official or subset:
-        return rows == official
+    """Returns whether a set has the official number of rows; raises InputError if it must and doesn't.
+
+    A subset may have any number but that of another set of the task: those files are swapped.
+    """
+    official, rows = task.splits[split], len(examples)
+    if rows in (official.rows, official.older or official.rows):
+        return True
+    own = [name for name, other in task.splits.items() if other.rows == rows and not name.startswith("test")]
+    if subset and not own:
+        return False
     others = [f"{t.name}'s {name}" for t in TASKS.values() for name, s in t.splits.items() if s.rows == rows]
-    guess = f"that is the number of {' or '.join(others)} set: are files swapped" if others else "is the file cut short"
+    guess = "it has more" if rows > official.rows else "is the file cut short?"
+    if others:
+        guess = f"that is the number of {' or '.join(others)} set: are files swapped?"
+    allow = f'if it is meant to be so, add "{task.name}" to finetune.subsets, and every table will say so'
     raise InputError(
-        f"{examples.where}: {rows:,} rows where GLUE's {task.name} has {official:,} in its {split} set ({guess}?); "
-        f'if it is meant to be so, add "{task.name}" to finetune.subsets, and every table will say so'
+        f"{examples.where}: {rows:,} rows where GLUE's {task.name} has {official.rows:,} in its {split} set ({guess})"
+        + ("" if subset else f"; {allow}")
     )
 
 
@@ -78,21 +87,22 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _label(task: GlueTask, row: Mapping[str, Any], name: str, where: str) -> float:
-    """Returns a class id or score / 5. Classes are names, or numbers in the hub's order."""
-    value = row.get("label name", row.get(name))
+    """Returns a class id or score / 5. Classes are names, the official files' or the hub's, or the hub's numbers."""
+    value = row.get(LABEL_NAME, row.get(name))
     if task.regression:
         try:
             score = float(value)
         except (TypeError, ValueError):
             score = -1.0
         if not 0 <= score <= LARGEST_SCORE:
-            raise InputError(
-                f"{where}: {task.name}'s score must be a number from 0 to {LARGEST_SCORE:g}, not {value!r}"
-            )
+            wanted = f"a number from 0 to {LARGEST_SCORE:g}"
+            raise InputError(f"{where}: {task.name}'s score must be {wanted}, not {value!r}")
         return score / LARGEST_SCORE
-    if value in task.labels:
-        return float(task.labels.index(value))
-    number = row.get(name)
-    if type(number) is int and 0 <= number < len(task.labels):
-        return float(number)
-    raise InputError(f"{where}: {task.name}'s label must be one of {', '.join(task.labels)}, not {value!r}")
+    for names in (task.labels, task.hub_labels):
+        if value in names:
+            return float(names.index(value))
+    if type(value) is int and 0 <= value < len(task.labels):
+        return float(value)
+    raise InputError(
+        f"{where}: {task.name}'s label must be one of {', '.join(task.labels + task.hub_labels)}, not {value!r}"
+    )

@@ -14,7 +14,9 @@ from mapnet_cli.finetune_glue.loop import Classifier, training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue import GridRun, task_location
+from mapnet_cli.glue import GridRun
+from mapnet_cli.glue_data import task_location
+from mapnet_cli.jobs.resources import cores
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.training.device import choose_device, device_name
 from mapnet_cli.training.optim import build_adamw
@@ -81,13 +83,17 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
             f"sequences, about {size.train_tokens / size.train:.0f} tokens each: {seconds / len(runs):,.0f} s a run"
         )
     sequences = sum(finetune.epochs * (known[run.task].train + known[run.task].dev) for run in todo)
-    beside = max(1, workers)
+    beside = max(1, min(workers, cores() // finetune.threads))
     return [
         *lines,
-        f"{len(todo):,} runs, {sequences:,} sequences: about {total / 3600:,.3g} hours of one run after the other, "
-        f"{total / 3600 / beside:,.3g} with {beside} side by side if they don't slow each other down "
+        f"{len(todo):,} runs, {sequences:,} sequences: about {_hours(total)} of one run after the other, "
+        f"{_hours(total / beside)} with {beside} side by side on this machine if they don't slow each other down "
         f"(rate measured now on {device_name(device)})",
     ]
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.0f} hours" if seconds >= 360_000 else f"{seconds / 3600:.3g} hours"
 
 
 def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:

@@ -30,6 +30,8 @@ def score(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]
 def _regression(predicted: Floats, labels: Floats) -> dict[str, float]:
     from scipy.stats import pearsonr, spearmanr
 
+    if len(labels) < 2:
+        return {"pearson": 0.0, "spearman": 0.0}
     values = {"pearson": pearsonr(predicted, labels).statistic, "spearman": spearmanr(predicted, labels).statistic}
     return {name: 0.0 if math.isnan(value) else float(value) for name, value in values.items()}
 

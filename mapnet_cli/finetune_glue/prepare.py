@@ -1,6 +1,7 @@
 """The jobs before the grid: probe tasks, a task as token ids, its baselines."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,20 @@ def verified_tokenizer(artifacts: Artifacts, source: str) -> Path:
 
 
 def load_task(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:
-    """Returns a task's training set, and its dev sets by their metrics' suffix."""
+    """Returns a task's training set, and its dev sets by their metrics' suffix; raises DamagedError."""
     from mapnet_cli.finetune_glue import tokenised
 
+    _verify(artifacts.root, key)
     dev = {suffix: tokenised.load(artifacts.path(f"{key}/{split}")) for suffix, split in TASKS[task].dev.items()}
     return tokenised.load(artifacts.path(f"{key}/train")), dev
+
+
+@cache  # once a process and task: its runs are many
+def _verify(root: Path, key: str) -> None:
+    artifacts = Artifacts(root)
+    marker = artifacts.marker(key)
+    assert marker is not None
+    artifacts.verify(marker)
 
 
 def run_baseline(artifacts: Artifacts, report: Report, task: str, data: str) -> Output:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 def run_finetuning(artifacts: Artifacts, report: Report, run: GridRun, start: str, data: str, config: Config) -> Output:
     """Fine-tunes one checkpoint on one task with one setting and seed; its record is the job's result."""
-    tuned, fingerprint, device = tune(artifacts, report, run, start, data, config)
+    tuned, (checkpoint, after_mnli), device = tune(artifacts, report, run, start, data, config)
     train, dev = load_task(artifacts, run.task, data)
     settings: dict[str, Any] = {name: getattr(config.finetune, name) for name in RUN_SETTINGS}
-    if run.task in config.finetune.from_mnli:
-        settings["start"] = "MNLI"
+    if after_mnli:
+        settings["mnli_start"] = after_mnli
     row = FinetuneRun(
-        **asdict(run), checkpoint=fingerprint, settings=settings, train_examples=len(train),
+        **asdict(run), checkpoint=checkpoint, settings=settings, train_examples=len(train),
         dev_examples=sum(map(len, dev.values())), epochs=tuned.epochs, failure=tuned.failure, device=device,
     )  # fmt: skip
     return Output([], row.to_json())
@@ -37,7 +37,7 @@ def tune_on_mnli(
     """Fine-tunes an encoder on MNLI and keeps it, without its head, as RoBERTa's authors do."""
     from mapnet_cli.training.checkpoint import SEGMENT, save_checkpoint
 
-    tuned, _, _ = tune(artifacts, report, run, start, data, config)
+    tuned, (checkpoint, _), _ = tune(artifacts, report, run, start, data, config)
     if tuned.failure:
         raise DivergedError(f"{key}: {tuned.failure}; lower finetune.mnli_learning_rate")
     encoder = tuned.model.encoder
@@ -46,14 +46,16 @@ def tune_on_mnli(
     if tuned.model.segment is not None:
         tensors[SEGMENT] = tuned.model.segment
     checksum = save_checkpoint(artifacts.path(key), tensors, facts)
-    row = TunedEncoder(path=key, fingerprint=checksum, encoder=facts["encoder"], epochs=tuned.epochs)
+    row = TunedEncoder(
+        path=key, fingerprint=checksum, checkpoint=checkpoint, encoder=facts["encoder"], epochs=tuned.epochs
+    )
     return Output(sorted(artifacts.path(key).iterdir()), row.to_json())
 
 
 def tune(
     artifacts: Artifacts, report: Report, run: GridRun, start: str, data: str, config: Config, until: int | None = None
-) -> tuple["Tuned", str, str]:
-    """Returns (the tuned model with its scores, SHA-256 of the weights it started from, the device's name).
+) -> tuple["Tuned", tuple[str, str], str]:
+    """Returns (the tuned model with its scores, (SHA-256 of the pretrained weights, of those after MNLI), the device).
 
     `start` is the key of a milestone, an import or a TunedEncoder; a corpus manifest's stands for random weights.
     `until` stops after that epoch, the schedules going on as if it didn't.
@@ -85,4 +87,6 @@ def tune(
         Setting(run.batch_size, run.lr, run.seed), device,
         lambda tuned: report(Progress(len(tuned.epochs), config.finetune.epochs, "epochs")), until,
     )  # fmt: skip
-    return tuned, fingerprint, device_name(device)
+    after_mnli = "checkpoint" in marker.result
+    sums = (marker.result["checkpoint"], fingerprint) if after_mnli else (fingerprint, "")
+    return tuned, sums, device_name(device)

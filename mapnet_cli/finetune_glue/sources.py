@@ -10,18 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mapnet_cli import hub
-from mapnet_cli.errors import InputError
+from mapnet_cli.errors import AbsentError, InputError
 from mapnet_cli.finetune_glue.tasks import GlueTask
-from mapnet_cli.glue import short_name
+from mapnet_cli.glue_data import short_name
 
 Row = tuple[str, Mapping[str, Any]]
 """Where it stands, for error messages, and its columns."""
 MRPC_RAW = {"train": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
 """Of Microsoft's corpus, from whose training file GLUE takes its dev set by the pairs in DEV_IDS."""
 DEV_IDS = "dev_ids.tsv"
+LABEL_NAME = "the label's name"
+"""The column that has it where a data set names its classes."""
+PART = re.compile(r"-\d{5}-of-\d{5}$")
+"""Of the name of a Parquet file: the hub cuts large sets into several."""
 
 
 @dataclass
@@ -38,80 +42,94 @@ class Rows:
 
 
 def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
-    """Returns a set's rows. Raises InputError where it isn't there or can't be read."""
+    """Returns a set's rows. Raises AbsentError where it isn't there, InputError where it can't be read."""
     if isinstance(location, str):
         return _from_datasets(hub.load(location, task.hub, task.splits[split].hub), f"{location} {task.hub} {split}")
     if (location / "dataset_dict.json").exists():
         return _saved(location, task.splits[split].hub)
-    files = _ZipFiles(location) if location.is_file() else _Files(location)
-    name = _find(files, task, split)
-    if name is None and task.name == "MRPC" and split in {"dev", *MRPC_RAW}:
+    files: Files = ZipFiles(location) if location.is_file() else Folder(location)
+    names = _find(files, task, split)
+    if not names and task.name == "MRPC" and split in {"dev", *MRPC_RAW}:
         return _mrpc(files, task, split)
-    if name is None:
+    if not names:
         wanted = " or ".join(f"{n}.tsv" for n in task.splits[split].names)
-        raise InputError(
-            f"{location} has no {wanted} (or .jsonl) of {task.name}; finetune.data names a folder with a folder for "
-            "each task"
-        )
-    if name.endswith(".jsonl"):
-        return Rows(files.where(name), _json_rows(files.read(name), files.where(name)))
-    return _tsv(files, name, task)
+        raise AbsentError(f"{location} has no {wanted} (or .jsonl, .parquet) of {task.name}")
+    if names[0].endswith(".parquet"):
+        return Rows(files.where(names[0]), _parquet_rows(files, names))
+    if names[0].endswith(".jsonl"):
+        return Rows(files.where(names[0]), _json_rows(files.read(names[0]), files.where(names[0])))
+    return _tsv(files, names[0], task)
 
 
-class _Files:
-    """The files of a folder, by their names."""
+class Files(Protocol):
+    """Files by their names, in a folder or in a zip."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.names = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    place: Path
+    names: list[str]
 
     def where(self, name: str) -> str:
-        return str(self.folder / name)
+        """Returns what an error message calls a file."""
+
+    def read(self, name: str) -> bytes: ...
+
+
+class Folder:
+    """The files of a folder."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.names = sorted(p.name for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+
+    def where(self, name: str) -> str:
+        return str(self.place / name)
 
     def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+        return (self.place / name).read_bytes()
 
 
-class _ZipFiles(_Files):
-    """The files of a zip, read where they lie; GLUE's zips keep what they were made from in original/."""
+class ZipFiles:
+    """The files of a task's zip, read where they lie; GLUE's zips keep what they were made from in original/."""
 
-    def __init__(self, file: Path) -> None:
-        self.folder = file
+    def __init__(self, place: Path) -> None:
+        self.place = place
         try:
-            with zipfile.ZipFile(file) as archive:
+            with zipfile.ZipFile(place) as archive:
                 members = [Path(name) for name in archive.namelist() if not name.endswith("/")]
         except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{file} is not a readable zip file: {error}") from None
+            raise InputError(f"{place} is not a readable zip file: {error}") from None
         kept = [p for p in members if not {"original", "__MACOSX"} & set(p.parts) and not p.name.startswith(".")]
+        self.names = sorted({p.name for p in kept})
         self._members = {p.name: p.as_posix() for p in kept}
-        self.names = sorted(self._members)
+        if len(kept) > len(self.names):
+            raise InputError(f"{place} holds several tasks: unpack it, or name a zip file for each task")
 
     def where(self, name: str) -> str:
-        return f"{self.folder}:{self._members[name]}"
+        return f"{self.place}:{self._members[name]}"
 
     def read(self, name: str) -> bytes:
         try:
-            with zipfile.ZipFile(self.folder) as archive:
+            with zipfile.ZipFile(self.place) as archive:
                 return archive.read(self._members[name])
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise InputError(f"{self.where(name)} can't be read: {error}") from None
 
 
-def _find(files: _Files, task: GlueTask, split: str) -> str | None:
-    """Returns the file of a split: train.tsv, qqp.train.jsonl, validation.jsonl, None if there is none."""
+def _find(files: Files, task: GlueTask, split: str) -> list[str]:
+    """Returns the file of a split: train.tsv, qqp.train.jsonl, validation.jsonl, or the parts of one in Parquet."""
     wanted, found = task.splits[split].names, []
     for name in files.names:
         stem, _, suffix = name.rpartition(".")
+        stem = PART.sub("", stem)
         prefix, *rest = re.split(r"[._]", stem, maxsplit=1)
         named = short_name(prefix) == short_name(task.name) and rest and rest[0] in wanted
-        if suffix in ("tsv", "jsonl") and (stem in wanted or named):
+        if suffix in ("tsv", "jsonl", "parquet") and (stem in wanted or named):
             found.append(name)
-    if len(found) > 1:
-        raise InputError(f"{files.folder} has {' and '.join(found)} for {task.name}'s {split} set: keep one of them")
-    return found[0] if found else None
+    if len({PART.sub("", name.removesuffix(".parquet")) for name in found}) > 1:
+        raise InputError(f"{files.place} has {' and '.join(found)} for {task.name}'s {split} set: keep one of them")
+    return found
 
 
-def _tsv(files: _Files, name: str, task: GlueTask) -> Rows:
+def _tsv(files: Files, name: str, task: GlueTask) -> Rows:
     """Quotes are text, only a line feed ends a row. A file without a header has the task's own columns."""
     where = files.where(name)
     lines = _lines(files.read(name), where)
@@ -160,22 +178,35 @@ def _json_rows(data: bytes, where: str) -> Iterator[Row]:
         yield f"{where}:{number}", row
 
 
-def _mrpc(files: _Files, task: GlueTask, split: str) -> Rows:
+def _parquet_rows(files: Files, names: list[str]) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    for name in names:
+        try:
+            rows = parquet.read_table(pyarrow.BufferReader(files.read(name))).to_pylist()
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise InputError(f"{files.where(name)} is not a readable Parquet file: {error}") from None
+        for number, row in enumerate(rows, 1):
+            yield f"{files.where(name)} row {number}", row
+
+
+def _mrpc(files: Files, task: GlueTask, split: str) -> Rows:
     """Returns GLUE's sets of Microsoft's files: the dev set is the training file's pairs in DEV_IDS (or dev.tsv)."""
     raw = MRPC_RAW["test" if split == "test" else "train"]
     if raw not in files.names:
-        raise InputError(f"{files.folder} has neither {split}.tsv of MRPC nor {raw}")
+        raise AbsentError(f"{files.place} has neither {split}.tsv of MRPC nor {raw}")
     rows = _tsv(files, raw, task)
     if split == "test":
         return rows
     if DEV_IDS in files.names:
         pairs: set[Any] = {tuple(line.split("\t")[:2]) for line in _lines(files.read(DEV_IDS), files.where(DEV_IDS))}
     elif split == "train" and (dev := _find(files, task, "dev")):
-        pairs = {(row.get("#1 ID"), row.get("#2 ID")) for _, row in open_split(files.folder, task, "dev").rows}
-        rows.where += f" without {dev}'s pairs"
+        pairs = {(row.get("#1 ID"), row.get("#2 ID")) for _, row in _tsv(files, dev[0], task).rows}
+        rows.where += f" without {dev[0]}'s pairs"
     else:
         raise InputError(
-            f"{files.folder} has {raw}, but nothing that says which of its pairs are GLUE's dev set: {DEV_IDS} "
+            f"{files.place} has {raw}, but nothing that says which of its pairs are GLUE's dev set: {DEV_IDS} "
             "(or dev.tsv) belongs beside it"
         )
     rows.rows = filter(partial(_in_set, pairs=pairs, wanted=split == "dev"), rows.rows)
@@ -199,13 +230,15 @@ def _saved(folder: Path, split: str) -> Rows:
 
 
 def _from_datasets(dataset: Any, where: str) -> Rows:
-    """Returns the rows with class labels as their names where the data set has names for them."""
+    """Returns the rows, with their classes' names where the data set has names."""
     label = dataset.features.get("label")
     names = getattr(label, "names", None)
 
     def rows() -> Iterator[Row]:
         for number, row in enumerate(dataset, 1):
-            named = {"label name": names[row["label"]]} if names and 0 <= row["label"] < len(names) else {}
+            number_of, named = row.get("label"), {}
+            if names and isinstance(number_of, int) and 0 <= number_of < len(names):
+                named = {LABEL_NAME: names[number_of]}
             yield f"{where} row {number}", row | named
 
     return Rows(where, rows())

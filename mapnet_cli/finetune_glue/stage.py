@@ -5,12 +5,20 @@ from typing import Any
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.errors import AbsentError, InputError, UsageError
 from mapnet_cli.finetune_glue.demands import run_demands
 from mapnet_cli.finetune_glue.prepare import make_probe, prepare_task, run_baseline
 from mapnet_cli.finetune_glue.run import run_finetuning, tune_on_mnli
-from mapnet_cli.glue import UNTRAINED, GridRun, fine_tuned, grid, metrics_by_task, task_location
-from mapnet_cli.hub import is_hub
+from mapnet_cli.glue import (
+    UNTRAINED,
+    GridRun,
+    fine_tuned,
+    grid,
+    metrics_by_task,
+    starts_from_mnli,
+    used_tasks,
+)
+from mapnet_cli.glue_data import data_key, task_location
 from mapnet_cli.jobs.job import Job, Phase, is_done
 from mapnet_cli.lineage import Lineage
 
@@ -26,8 +34,7 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
         args = {"seed": config.finetune.seed, "key": lineage.probe.key}
         phases.append(Phase("probe tasks", [Job(lineage.probe.key, lineage.probe.fingerprint, make_probe, args)]))
     tokenizers = dict.fromkeys(lineage.tokenizer_of(method) for method, _, _ in fine_tuned(config))
-    wanted = dict.fromkeys([*names, *(["MNLI"] if config.finetune.from_mnli else [])])
-    tasks = [_task_job(config, lineage, name, imported) for imported in tokenizers for name in wanted]
+    tasks = [_task_job(config, lineage, name, imported) for imported in tokenizers for name in used_tasks(config)]
     # imports may share a tokenizer, and then its tasks
     phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
     if config.finetune.baselines:
@@ -37,7 +44,7 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
             jobs.append(Job(artefact.key, artefact.fingerprint, run_baseline, {"task": name, "data": data}, (data,)))
         phases.append(Phase("baselines", jobs, "task"))
     demands = run_demands(config, lineage)
-    if set(config.finetune.from_mnli) & set(names):
+    if starts_from_mnli(config):
         starts = [_mnli_job(config, lineage, *place) for place in fine_tuned(config)]
         phases.append(Phase("starts from MNLI", starts, "training", **demands))
     phases.append(Phase("finetune", [_run_job(config, lineage, run) for run in grid(config)], "run", **demands))
@@ -56,7 +63,9 @@ def check(config: Config, artifacts: Artifacts) -> None:
     if UNTRAINED in (*config.methods, *config.imports):
         raise UsageError(f"{UNTRAINED!r} is the name of the encoder without pretraining: call the method otherwise")
     lineage = Lineage(config, artifacts)
-    for name in () if lineage.uses_probe else config.finetune.tasks:
+    if lineage.uses_probe and config.finetune.task_data:
+        raise UsageError('finetune.task_data names places of GLUE\'s tasks, but finetune.data is "probe"')
+    for name in () if lineage.uses_probe else used_tasks(config):
         marker = artifacts.marker(lineage.main_task(name).key)
         if marker and not marker.result["official"] and name not in config.finetune.subsets:
             raise InputError(
@@ -90,6 +99,9 @@ def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
 
     lineage = Lineage(config, artifacts)
     todo = [run for run in grid(config) if not is_done(_run_job(config, lineage, run), artifacts)]
+    if starts_from_mnli(config):
+        places = [place for place in fine_tuned(config) if artifacts.marker(lineage.mnli_start(*place).key) is None]
+        todo += [_mnli_run(config, place) for place in places]
     return forecast(config, artifacts, lineage, todo, workers)
 
 
@@ -117,8 +129,10 @@ def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job
 
 def _location(config: Config, name: str) -> str | Path:
     """Returns where a task lies; where its data is gone since it was prepared, where that was."""
-    data = config.finetune.task_data.get(name, config.finetune.data)
-    return task_location(config, name) if is_hub(data) or Path(data).exists() else Path(data) / name
+    try:
+        return task_location(config, name)
+    except AbsentError:
+        return Path(data_key(config, name)[1]) / name
 
 
 def _run_job(config: Config, lineage: Lineage, run: GridRun) -> Job:
@@ -133,12 +147,14 @@ def _mnli_job(config: Config, lineage: Lineage, method: str, pretrain_seed: int,
     artefact = lineage.mnli_start(method, pretrain_seed, step)
     start = encoder_key(lineage, method, pretrain_seed, step)
     data = lineage.task("MNLI", lineage.tokenizer_of(method)).key
-    finetune = config.finetune
-    run = GridRun(
-        method, pretrain_seed, step, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0]
-    )
+    run = _mnli_run(config, (method, pretrain_seed, step))
     args = {"run": run, "start": start, "data": data, "config": config, "key": artefact.key}
     return Job(artefact.key, artefact.fingerprint, tune_on_mnli, args, (start, data))
+
+
+def _mnli_run(config: Config, place: tuple[str, int, int]) -> GridRun:
+    finetune = config.finetune
+    return GridRun(*place, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
 
 
 def text_settings(config: Config, lineage: Lineage, imported: str) -> tuple[str, str, int]:

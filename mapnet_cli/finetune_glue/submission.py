@@ -7,21 +7,22 @@ gives the same model, and asked for its predictions at the epoch that counted.
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mapnet_cli.artifacts import Artifacts, publishing
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
-from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.errors import AbsentError, UsageError
+from mapnet_cli.finetune_glue.demands import run_demands
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
 from mapnet_cli.finetune_glue.prepare import verified_tokenizer
-from mapnet_cli.finetune_glue.stage import PRELOAD, check, encoder_key, start_key, text_settings
+from mapnet_cli.finetune_glue.stage import PRELOAD, check, start_key, text_settings
 from mapnet_cli.finetune_glue.tasks import LARGEST_SCORE, TASKS, GlueTask
-from mapnet_cli.glue import GridRun, grid, metrics_by_task, task_location
+from mapnet_cli.glue import GridRun, grid, metrics_by_task, other_rows
+from mapnet_cli.glue_data import task_location
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import FinetuneRun
+from mapnet_cli.lineage import Lineage, find_milestone
+from mapnet_cli.records import Baseline, FinetuneRun
 from mapnet_cli.scoring import baseline_scores, best_setting, columns_of, run_grids
 
 FILES = {
@@ -38,28 +39,55 @@ READABLE = 0o644 << 16
 """Their permissions, where a zip keeps them."""
 
 
+def find_row(
+    config: Config, artifacts: Artifacts, method: str | None, seed: int | None, step: int | None
+) -> tuple[str, int, int]:
+    """Returns (method, pretraining seed, step) of a row of Table 3; raises UsageError if there is no such one."""
+    rows = (*config.methods, *other_rows(config))
+    if method is None and len(rows) > 1:
+        raise UsageError(f"which row of Table 3? Name one with --method: {', '.join(rows)}")
+    method = method or rows[0]
+    if method in other_rows(config):
+        if seed is not None or step is not None:
+            raise UsageError(f"{method} has no pretraining seeds and steps: leave out --seed and --step")
+        return method, 0, 0
+    found = find_milestone(Lineage(config, artifacts), method, seed, step).result
+    return found["method"], found["pretrain_seed"], found["step"]
+
+
 def write_submission(
-    config: Config, artifacts: Artifacts, console: Console, workers: int, place: tuple[str, int, int], file: Path
-) -> dict[str, Any]:
-    """Writes the zip of an encoder, (method, pretraining seed, step), and returns which run each file is from.
+    config: Config,
+    artifacts: Artifacts,
+    console: Console,
+    workers: int,
+    force: bool,
+    place: tuple[str, int, int],
+    file: Path,
+) -> dict[str, str]:
+    """Writes the zip of a row of Table 3, and returns which run each of its files is from.
 
     A file of a task that the config doesn't fine-tune is filled with one class, and a warning says so:
-    the server takes complete submissions only. Raises UsageError where a task has no finished run.
+    the server takes complete submissions only. Raises UsageError where a task has no finished run,
+    InputError for a missing or malformed test set.
     """
     if config.finetune.data == "probe":
         raise UsageError("the probe tasks have no test sets: predictions are for GLUE itself (finetune.data)")
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder: name the zip file to write")
     check(config, artifacts)
     lineage = Lineage(config, artifacts)
-    if artifacts.marker(encoder_key(lineage, *place)) is None:
-        raise UsageError(f"{place[0]}, seed {place[1]}, has no finished milestone at step {place[2]}")
-    chosen = {task: choose_run(config, artifacts, lineage, place, task) for task in config.finetune.tasks}
+    chosen = {task: choose_run(config, artifacts, console, lineage, place, task) for task in config.finetune.tasks}
+    for task, split in FILES.values():  # before anything is trained
+        if (task if task != "AX" else "MNLI") in chosen:
+            _test_set(config, TASKS[task], split, console)
     jobs = [_job(config, lineage, run, epoch) for run, epoch in chosen.values()]
     with artifacts.lock("finetune-glue"):
-        LocalEngine(artifacts, console, workers, preload=PRELOAD).run([Phase("predictions", jobs, "task")])
+        engine = LocalEngine(artifacts, console, workers, force, PRELOAD)
+        engine.run([Phase("predictions", jobs, "task", **run_demands(config, lineage))])
     contents, about = {}, {}
     for name, (task, split) in FILES.items():
         source = "MNLI" if task == "AX" else task
-        made = artifacts.path(f"{_key(lineage, *chosen[source])}/{name}.tsv") if source in chosen else None
+        made = artifacts.path(f"{lineage.predictions(*chosen[source]).key}/{name}.tsv") if source in chosen else None
         if made is not None and made.exists():
             contents[name] = made.read_text(encoding="utf-8")
             run, epoch = chosen[source]
@@ -69,7 +97,7 @@ def write_submission(
             contents[name] = _tsv([filler] * rows)
             about[name] = f"not predicted: {rows:,} times {filler}"
             if task != "WNLI":
-                console.warn(f"{name}.tsv is filled with {filler!r}, which scores nothing: {_why(config, task)}")
+                console.warn(f"{name}.tsv is filled with {filler!r}, which scores nothing: {_why(task)}")
     with publishing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             entry = zipfile.ZipInfo(f"{name}.tsv", DATE)
@@ -79,31 +107,31 @@ def write_submission(
 
 
 def choose_run(
-    config: Config, artifacts: Artifacts, lineage: Lineage, place: tuple[str, int, int], task: str
+    config: Config, artifacts: Artifacts, console: Console, lineage: Lineage, place: tuple[str, int, int], task: str
 ) -> tuple[GridRun, int]:
     """Returns the run with the best score on the dev set among the best setting's, and its epoch that counts."""
-    runs = {}
-    for run in grid(config):
-        if (run.method, run.pretrain_seed, run.step, run.task) == (*place, task):
-            marker = artifacts.marker(lineage.finetuning(run).key)
-            if marker is not None:
-                runs[run] = FinetuneRun(**marker.result)
+    all_runs = [run for run in grid(config) if (run.method, run.pretrain_seed, run.step, run.task) == (*place, task)]
+    if not all_runs:
+        raise UsageError(f"{place[0]}, seed {place[1]}, step {place[2]} is no row of the config's Table 3")
+    markers = {run: artifacts.marker(lineage.finetuning(run).key) for run in all_runs}
+    runs = {run: FinetuneRun(**marker.result) for run, marker in markers.items() if marker is not None}
     column = columns_of({task: metrics_by_task(config)[task]})[0]
-    found = run_grids(runs.values(), config, (column,), baseline_scores([], (column,)))[*place, column.name]
+    marker = artifacts.marker(lineage.baseline(task).key)
+    baselines = baseline_scores([Baseline(**row) for row in marker.result["rows"]] if marker else [], (column,))
+    found = run_grids(runs.values(), config, (column,), baselines)[*place, column.name]
     setting = best_setting(found)
     scored = {seed: run for seed, run in found[setting].items() if not run.failed} if setting else {}
     if setting is None or not scored:
         raise UsageError(f"{place[0]} has no finished run of {task}: run `mapnet finetune-glue` with these options")
+    failed = sum(bool(run.failure) for run in runs.values())
+    if failed or len(runs) < len(all_runs):
+        console.warn(f"{task}: chosen from {len(runs) - failed} of {len(all_runs)} runs; {failed} have failed")
     seed = max(scored, key=lambda seed: scored[seed].counted)
     best = GridRun(*place, task, *setting, seed)
     epochs = runs[best].epochs
     if config.finetune.epoch == "last":
         return best, epochs[-1].epoch
     return best, max(epochs, key=lambda epoch: epoch.metrics[column.metric]).epoch
-
-
-def _key(lineage: Lineage, run: GridRun, epoch: int) -> str:
-    return lineage.predictions(run, epoch).key
 
 
 def _job(config: Config, lineage: Lineage, run: GridRun, epoch: int) -> Job:
@@ -165,17 +193,20 @@ def predict_task(
     return Output(sorted(artifacts.path(key).iterdir()))
 
 
-def _test_set(config: Config, task: GlueTask, split: str) -> Examples | None:
-    """Returns a test set; None for an AX that isn't there, which may also lie in MNLI's folder."""
-    places = ("AX", "MNLI") if task.name == "AX" else (task.name,)
+def _test_set(config: Config, task: GlueTask, split: str, console: Console | None = None) -> Examples | None:
+    """Returns a test set; None for an AX that is nowhere, neither by itself nor in MNLI's folder."""
+    places = (task.name, "MNLI") if task.name == "AX" and "AX" not in config.finetune.task_data else (task.name,)
     for place in places:
         try:
             examples = read_examples(task_location(config, place), task, split, labelled=False)
-        except InputError:
-            if task.name != "AX":
-                raise
-            continue
-        check_count(task, split, examples, task.name in config.finetune.subsets)
+        except AbsentError:
+            if place != task.name or len(places) > 1:
+                continue
+            raise
+        official = check_count(task, split, examples, task.name in config.finetune.subsets)
+        if console is not None and not official:
+            rows = f"{len(examples):,} rows, where the server wants {task.splits[split].rows:,}"
+            console.warn(f"{task.name}: the {split} set is a subset: {rows}")
         return examples
     return None
 
@@ -195,7 +226,7 @@ def _filler(task: GlueTask) -> str:
     return WNLI_MAJORITY if task.name == "WNLI" else _shown(task, 0.0)
 
 
-def _why(config: Config, task: str) -> str:
+def _why(task: str) -> str:
     if task == "AX":
         return "AX is answered by the model of MNLI, and AX.tsv or MNLI's diagnostic.tsv must be there"
     return f"finetune.tasks has no {task}"

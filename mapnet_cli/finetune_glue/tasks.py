@@ -11,6 +11,8 @@ class Split:
     rows: int
     """The official number."""
     hub: str
+    older: int = 0
+    """The number in an older official file."""
 
 
 TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
@@ -31,6 +33,8 @@ class GlueTask:
     """The hub's name of it."""
     hub_texts: tuple[str, ...]
     """The columns where they are named as on the hub; the label is "label" there."""
+    hub_labels: tuple[str, ...] = ()
+    """The classes' names on the hub, where the official files have other ones."""
     columns: tuple[str, ...] = ()
     """Of a file without a header line."""
     skips_broken: bool = False
@@ -58,9 +62,9 @@ LARGEST_SCORE = 5.0
 PAIR = ("sentence1", "sentence2")
 
 
-def _splits(train: int, dev: int, test: int) -> dict[str, Split]:
+def _splits(train: int, dev: int, test: int, older_train: int = 0) -> dict[str, Split]:
     return {
-        "train": Split(TRAIN, train, "train"),
+        "train": Split(TRAIN, train, "train", older_train),
         "dev": Split(DEV, dev, "validation"),
         "test": Split(TEST, test, "test"),
     }
@@ -75,16 +79,20 @@ TASKS = {
     for task in (
         GlueTask(
             "CoLA", ("sentence",), "label", BINARY, _splits(8551, 1043, 1063), "cola", ("sentence",),
-            columns=("source", "label", "star", "sentence"),
+            hub_labels=("unacceptable", "acceptable"), columns=("source", "label", "star", "sentence"),
         ),
-        GlueTask("SST-2", ("sentence",), "label", BINARY, _splits(67349, 872, 1821), "sst2", ("sentence",)),
+        GlueTask(
+            "SST-2", ("sentence",), "label", BINARY, _splits(67349, 872, 1821), "sst2", ("sentence",),
+            hub_labels=("negative", "positive"),
+        ),
         GlueTask(
             "MRPC", ("#1 String", "#2 String"), "Quality", BINARY, _splits(3668, 408, 1725), "mrpc", PAIR,
+            hub_labels=("not_equivalent", "equivalent"),
         ),
         GlueTask("STS-B", PAIR, "score", (), _splits(5749, 1500, 1379), "stsb", PAIR),
         GlueTask(
-            "QQP", ("question1", "question2"), "is_duplicate", BINARY, _splits(363846, 40430, 390965), "qqp",
-            ("question1", "question2"), skips_broken=True,
+            "QQP", ("question1", "question2"), "is_duplicate", BINARY, _splits(363846, 40430, 390965, 363849), "qqp",
+            ("question1", "question2"), hub_labels=("not_duplicate", "duplicate"), skips_broken=True,
         ),
         GlueTask(
             "MNLI", PAIR, "gold_label", MNLI_LABELS,
@@ -102,7 +110,10 @@ TASKS = {
             ("question", "sentence"),
         ),
         GlueTask("RTE", PAIR, "label", ENTAILMENT, _splits(2490, 277, 3000), "rte", PAIR),
-        GlueTask("WNLI", PAIR, "label", BINARY, _splits(635, 71, 146), "wnli", PAIR),
+        GlueTask(
+            "WNLI", PAIR, "label", BINARY, _splits(635, 71, 146), "wnli", PAIR,
+            hub_labels=("not_entailment", "entailment"),
+        ),
         GlueTask(
             "AX", PAIR, "label", MNLI_LABELS, {"test": Split(("AX", "diagnostic", "test"), 1104, "test")}, "ax",
             ("premise", "hypothesis"),

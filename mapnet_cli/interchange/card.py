@@ -124,6 +124,11 @@ def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpo
     if not lines:
         return "Not fine-tuned yet.\n"
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else "GLUE dev sets"
+    facts = [artifacts.marker(lineage.main_task(task).key) for task in config.finetune.tasks]
+    if subsets := [m.result["task"] for m in facts if m and not m.result["official"] and not m.result["probe"]]:
+        data += f" (subsets: {', '.join(subsets)})"
+    if count := config.finetune.max_train_examples:
+        data += f", trained on the first {count:,} rows"
     seeds = len(config.finetune.seeds)
     return (
         f"On {data}: metric times 100, mean over {seeds} fine-tuning seeds of the best setting, which is chosen on the "

@@ -15,15 +15,16 @@ from typing import Any
 
 from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config
-from mapnet_cli.errors import UsageError
-from mapnet_cli.glue import UNTRAINED, GridRun, is_test_file, task_location
+from mapnet_cli.errors import AbsentError, UsageError
+from mapnet_cli.glue import UNTRAINED, GridRun
+from mapnet_cli.glue_data import data_key, is_test_file, names_task, task_location
 from mapnet_cli.hub import is_hub
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 from mapnet_cli.records import Checkpoint
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 1,
+    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
     "variance": 1, "predictions": 1,
 }  # fmt: skip
 
@@ -133,11 +134,20 @@ class Lineage:
 
     def _task_data(self, name: str) -> str:
         """Returns a hash of the files that a task's scores depend on, or the hub's id."""
-        data = self.config.finetune.task_data.get(name, self.config.finetune.data)
+        data = data_key(self.config, name)[1]
         if is_hub(data):
             return data
-        place = task_location(self.config, name) if Path(data).exists() else Path(data)
-        return self._digests.folder(Path(place), f"{data}: {name}", is_test_file)
+        known_as = f"{data}: {name}"
+        try:
+            place = Path(task_location(self.config, name))
+        except AbsentError:  # gone since: what is remembered of it stands
+            if self._digests.knows(known_as):
+                return self._digests.folder(Path(data) / "gone", known_as)
+            raise
+        beside_others = place == Path(data) and any(names_task(p.name, name) for p in _listed(place))
+        return self._digests.folder(
+            place, known_as, lambda file: is_test_file(file) or (beside_others and not names_task(file, name))
+        )
 
     def main_task(self, name: str) -> Artefact:
         """The task as the methods see it; where there are none, as the first import does."""
@@ -157,10 +167,17 @@ class Lineage:
 
     def predictions(self, run: GridRun, epoch: int) -> Artefact:
         """What a fine-tuned model says of its task's test set after an epoch."""
-        data = self.config.finetune.task_data.get(run.task, self.config.finetune.data)
-        place = data if is_hub(data) else self._digests.folder(Path(task_location(self.config, run.task)))
+        places = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
         prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
-        return _artefact(prefix, "predictions", self.finetuning(run).fingerprint, place, epoch)
+        return _artefact(prefix, "predictions", self.finetuning(run).fingerprint, places, epoch)
+
+    def _test_data(self, name: str) -> str:
+        """Returns a hash of all of a task's files, "" where there are none: AX may be absent."""
+        data = data_key(self.config, name)[1]
+        try:
+            return data if is_hub(data) else self._digests.folder(Path(task_location(self.config, name)))
+        except AbsentError:
+            return ""
 
     def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> Artefact:
         """An encoder after it was fine-tuned on MNLI, from which other tasks start."""
@@ -246,6 +263,10 @@ def import_artefact(name: str, sizes: dict[str, Any], weights: str, tokenizer: s
 def _artefact(prefix: str, kind: str, *parts: Any) -> Artefact:
     digest = fingerprint(kind, FORMATS[kind], *parts)
     return Artefact(prefix + digest[:8], digest)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _version(pipeline: str) -> str:

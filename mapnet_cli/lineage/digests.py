@@ -37,6 +37,9 @@ class Digests:
         """Returns a hash of the source's file names and contents; raises InputError if it is missing."""
         return this_python() if source.kind == "cpython" else self.folder(Path(source.path))
 
+    def knows(self, known_as: str) -> bool:
+        return bool(self._seen.get(known_as, {}).get("digest"))
+
     def folder(self, path: Path, known_as: str = "", without: Callable[[str], bool] | None = None) -> str:
         """Returns a hash of a file, or of the names and contents of all files below a folder.
 

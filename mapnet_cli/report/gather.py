@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DamagedError
-from mapnet_cli.glue import fine_tuned, grid, other_rows
+from mapnet_cli.glue import fine_tuned, grid, other_rows, used_tasks
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.lineage.digests import fingerprint
 from mapnet_cli.records import (
@@ -90,10 +90,11 @@ def gather(config: Config, artifacts: Artifacts) -> Results:
             checkpoints[place] = _row(Checkpoint, marker.key, marker.result)
             if (drawn := _masks(artifacts, marker)) is not None:
                 masks[place] = drawn
-    for task in config.finetune.tasks:
+    for task in used_tasks(config):
         if marker := read(lineage.main_task(task).key):
             tasks[task] = _row(TaskFacts, marker.key, marker.result)
-        if config.finetune.baselines and (marker := read(lineage.baseline(task).key)):
+    for task in config.finetune.tasks if config.finetune.baselines else ():
+        if marker := read(lineage.baseline(task).key):
             baselines += [_row(Baseline, marker.key, row) for row in marker.result.get("rows", [])]
     runs = tuple(
         _row(FinetuneRun, marker.key, marker.result)
@@ -127,6 +128,8 @@ def signature(results: Results, metrics: Mapping[str, str]) -> str:
         "epoch": config.finetune.epoch,
         "metrics": "+".join(f"{task}={metric}" for task, metric in metrics.items()),
     }
+    if config.finetune.from_mnli:
+        parts["from-mnli"] = "+".join(config.finetune.from_mnli)
     if config.finetune.max_train_examples:
         parts["train-rows"] = f"first-{config.finetune.max_train_examples}"
     parts |= {name: "+".join(results.versions.get(name, ("none",))) for name in SIGNED_VERSIONS}
@@ -195,4 +198,4 @@ def _fingerprint(config: Config, lineage: Lineage) -> str:
         lineage.pretraining(method, seed).fingerprint for method in config.methods for seed in config.pretrain.seeds
     ]
     encoders += [lineage.imported(name).fingerprint for name in config.imports]
-    return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in config.finetune.tasks], finetune)
+    return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune)

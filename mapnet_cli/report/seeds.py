@@ -8,8 +8,8 @@ from mapnet_cli.report.compare import CONFIDENCE, compare_column, interval
 from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Scores, TaskScore, mean
 from mapnet_cli.report.selection import Choice, average, choices
-from mapnet_cli.report.tables import difference_cell
-from mapnet_cli.report.wording import data_notes, label, on_what
+from mapnet_cli.report.tables import difference_cell, marks, number_cell
+from mapnet_cli.report.wording import label, on_what, score_notes
 
 
 def seed_tables(results: Results, scores: Scores) -> tuple[Table, Table]:
@@ -38,7 +38,7 @@ def spread_table(results: Results, scores: Scores) -> Table:
         "At best epochs", "At last epochs", f"minus {label(first) if first else 'first method'}, paired",
     )  # fmt: skip
     notes = [
-        *data_notes(results),
+        *score_notes(results, scores),
         "Of each task's best setting at the last checkpoint. The interval of the mean is Student's t over pretraining "
         "seeds where there are several, else over fine-tuning seeds; the latter says nothing about another "
         "pretraining.",
@@ -56,16 +56,19 @@ def selection_table(results: Results, scores: Scores) -> Table:
     rows = []
     for method, step in _last_rows(results):
         cells = [_choice_cell(found.get((method, step, name))) for name in names]
-        rows.append((Cell(label(method), method), *cells, _choice_cell(average(found, method, step))))
+        there = sum((method, step, name) in found for name in names)
+        of_all = f" ({there} of {len(names)} columns)" if 0 < there < len(names) else ""
+        rows.append((Cell(label(method), method), *cells, _choice_cell(average(found, method, step), of_all)))
     finetune = results.config.finetune
     settings = len(finetune.batch_sizes) * len(finetune.learning_rates)
     what = f"The best of {settings} settings" if settings > 1 else "The one setting"
     epochs = "each run's best epoch" if finetune.epoch == "best" else "each run's last epoch"
     notes = (
-        *data_notes(results),
+        *score_notes(results, scores),
         f"{what} and {epochs} by one half of the dev set, scored on the other half; in brackets what the choosing half "
         "scores above that: what choosing on the scored set adds. Mean over both halves of five random splits, at "
         "the last checkpoint. Half a dev set is noisier than all of it, so the tables above gain somewhat less.",
+        *(["MNLI-mm is left out: nothing is chosen on it."] if "MNLI" in finetune.tasks else []),
     )
     title = f"Chosen on one half of the dev set, scored on the other{on_what(results)}"
     columns = ("Model", *names, "Average")
@@ -86,17 +89,18 @@ def _spread_cells(score: TaskScore) -> list[Cell]:
         units = [mean(v for (seed, _), v in by_seed.items() if seed == one) for one in pretrainings]
     low, high = interval(units)
     shown = plain(None) if low is None or high is None else Cell(f"{low:.2f} to {high:.2f}", {"low": low, "high": high})
+    marked = Cell(f"{score.mean:.2f}{marks(score.missing, score.failed_counted)}", score.mean)
     return [
-        Cell(str(score.n), score.n), _number(score.mean), _number(score.sd), shown,
-        *map(_number, (statistics.median(values), min(values), max(values), score.best, score.last)),
+        Cell(str(score.n), score.n), marked, _two_digits(score.sd), shown,
+        *map(_two_digits, (statistics.median(values), min(values), max(values), score.best, score.last)),
     ]  # fmt: skip
 
 
-def _choice_cell(choice: Choice | None) -> Cell:
+def _choice_cell(choice: Choice | None, more: str = "") -> Cell:
     if choice is None:
         return plain(None)
-    return Cell(f"{choice.other:.2f} ({choice.bias:+.2f})", {"other": choice.other, "own": choice.own})
+    return Cell(f"{choice.other:.2f} ({choice.bias:+.2f}){more}", {"other": choice.other, "own": choice.own})
 
 
-def _number(value: float | None) -> Cell:
-    return plain(None) if value is None else Cell(f"{value:.2f}", value)
+def _two_digits(value: float | None) -> Cell:
+    return number_cell(value, "{:.2f}")

@@ -75,7 +75,9 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
             average = scores.averages[method, step]
             equal: list[Cell] = [plain(None)] * 2
             if method != config.methods[0]:
-                equal = [_number(at_equal_cost(config, scores, method, step, c), "{:.2f}") for c in ("flops", "hours")]
+                equal = [
+                    number_cell(at_equal_cost(config, scores, method, step, c), "{:.2f}") for c in ("flops", "hours")
+                ]
             rows.append((
                 Cell(label(method), method),
                 Cell(short_steps(step), step),
@@ -83,7 +85,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
                 difference_cell(comparisons.get((method, step))),
                 *equal,
                 *_cost_cells(average),
-                _number(average.validation_loss, "{:.3f}"),
+                number_cell(average.validation_loss, "{:.3f}"),
                 *(Cell(f"{n:,}", n) for n in (average.runs, average.failed, average.missing)),
             ))  # fmt: skip
     columns = (
@@ -120,7 +122,7 @@ def task_table(results: Results, scores: Scores) -> Table:
     for name in dict.fromkeys(name for name, _ in scores.baselines):
         values = [scores.baselines.get((name, column.name)) for column in scores.columns]
         values.append(baseline_average(scores, name))
-        rows.append((plain(name), plain(None), *(_number(value, "{:.2f}") for value in values)))
+        rows.append((plain(name), plain(None), *(number_cell(value, "{:.2f}") for value in values)))
     columns = ("Model", "Steps", *(column.name for column in scores.columns), "Average")
     measured = ", ".join(f"{column.name} {column.metric.removesuffix('-mm')}" for column in scores.columns)
     notes = [*score_notes(results, scores), f"Metrics, times 100: {measured}.", *task_notes(results)]
@@ -134,7 +136,7 @@ def baseline_average(scores: Scores, name: str) -> float | None:
     return mean(values) if len(values) == len(scores.columns) else None
 
 
-def _marks(missing_runs: int, failed_counted: int) -> str:
+def marks(missing_runs: int, failed_counted: int) -> str:
     return (MISSING_MARK if missing_runs else "") + (FAILED_MARK if failed_counted else "")
 
 
@@ -143,7 +145,7 @@ def _average_cell(average: Average, columns: int) -> Cell:
         "mean": average.mean, "sd": average.sd, "best": average.best, "last": average.last,
         "columns": average.columns, "runs": average.runs, "failed": average.failed, "missing": average.missing,
     }  # fmt: skip
-    text = _plus_minus(average.mean, average.sd) + _marks(average.missing, average.failed_counted)
+    text = _plus_minus(average.mean, average.sd) + marks(average.missing, average.failed_counted)
     if average.mean is not None and average.columns < columns:
         text += f" ({average.columns} of {columns} columns)"
     return Cell(text if average.mean is not None else NOTHING, data)
@@ -157,7 +159,7 @@ def _task_cell(score: TaskScore) -> Cell:
     }  # fmt: skip
     if score.mean is None:
         return Cell(NOTHING, data)
-    return Cell(_plus_minus(score.mean, score.sd) + _marks(score.missing, score.failed_counted), data)
+    return Cell(_plus_minus(score.mean, score.sd) + marks(score.missing, score.failed_counted), data)
 
 
 def difference_cell(comparison: Comparison | None) -> Cell:
@@ -181,7 +183,7 @@ def _cost_cells(average: Average) -> tuple[Cell, Cell, Cell]:
     tokens = average.tokens
     shown_tokens = plain(None) if tokens is None else Cell(_count(tokens), tokens)
     hours = "{:,.1f}" if average.hours is not None and average.hours >= 10 else "{:.3f}"
-    return shown_tokens, _number(average.flops, "{:.2e}"), _number(average.hours, hours)
+    return shown_tokens, number_cell(average.flops, "{:.2e}"), number_cell(average.hours, hours)
 
 
 def _count(value: float) -> str:
@@ -192,7 +194,7 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _number(value: float | None, shown: str) -> Cell:
+def number_cell(value: float | None, shown: str) -> Cell:
     return plain(None) if value is None else Cell(shown.format(value), value)
 
 

@@ -82,7 +82,7 @@ def import_notes(results: Results) -> list[str]:
     own = "imported, fine-tuned with its own tokenizer, its pretraining unknown here"
     notes = [f"{names}: {own}; the score stands in the last column of steps."] if names else []
     if config.finetune.untrained:
-        notes.append(f"{UNTRAINED}: the same encoder with random weights, other ones for each seed, fine-tuned alike.")
+        notes.append(f"{UNTRAINED}: the same encoder with random weights, other ones for each run's seed, tuned alike.")
     starts = {method: config.method[method].start for method in config.methods}
     cost = "whose own pretraining is not in the cost"
     return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]
@@ -104,6 +104,13 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
             f"{FAILED_MARK} includes failed runs, counted with their last finished epoch, without one as the majority"
             " baseline (0 where that isn't recorded)."
         )
+    if started := [task for task in finetune.tasks if task in finetune.from_mnli]:
+        notes.append(
+            f"{', '.join(started)}: started from each encoder after one fine-tuning on MNLI (batch "
+            f"{finetune.mnli_batch_size}, lr {finetune.mnli_learning_rate:g}, seed {finetune.seeds[0]})."
+        )
+    if len(devices := sorted({run.device for run in results.runs})) > 1:
+        notes.append(f"Fine-tuned on different devices, whose scores may differ a little: {', '.join(devices)}.")
     failed = sum(average.failed for average in scores.averages.values())
     notes += [f"{failed:,} of {len(results.runs):,} fine-tuning runs failed."] if failed else []
     if absent := missing(results):

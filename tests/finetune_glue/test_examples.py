@@ -13,7 +13,7 @@ from mapnet_cli.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.glue import TASKS as TRAINABLE
-from mapnet_cli.glue import is_test_file, task_location
+from mapnet_cli.glue_data import is_test_file, task_location
 from tests.conftest import small_config
 from tests.finetune_glue.glue_files import write, write_glue
 
@@ -80,6 +80,49 @@ def test_zip_jsonl_and_saved_data_sets_give_the_rows_of_the_official_folder(name
         for place in ("zips", "jsonl", "saved"):
             found = read_examples(task_location(at(tmp_path / place), name), task, split)
             assert (found.texts, found.labels) == (official.texts, official.labels), place
+
+
+def test_classes_may_have_the_hubs_names_in_any_order_but_no_others(tmp_path: Path) -> None:
+    import datasets
+
+    for names, expected in (
+        (["duplicate", "not_duplicate"], [1.0, 0.0]),
+        (["not_duplicate", "duplicate"], [0.0, 1.0]),
+        (["yes", "no"], None),
+    ):
+        rows = datasets.Dataset.from_dict({"question1": ["a", "b"], "question2": ["c", "d"], "label": [0, 1]})
+        split = rows.cast_column("label", datasets.ClassLabel(names=names))
+        folder = tmp_path / names[0]
+        datasets.DatasetDict({"validation": split}).save_to_disk(str(folder))
+        if expected is not None:
+            assert read_examples(folder, TASKS["QQP"], "dev").labels == expected
+            continue
+        with pytest.raises(InputError, match="QQP's label must be one of 0, 1, not_duplicate, duplicate, not 'yes'"):
+            read_examples(folder, TASKS["QQP"], "dev")
+
+
+def test_a_hub_repository_on_disk_is_read_with_all_its_parts(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"sentence1": f"a {n}", "sentence2": "b", "label": n % 2, "idx": n} for n in range(4)]
+    (tmp_path / "rte").mkdir()
+    for part in (0, 1):
+        table = datasets.Dataset.from_list(rows[2 * part : 2 * part + 2])
+        table.to_parquet(str(tmp_path / f"rte/validation-0000{part}-of-00002.parquet"))
+    found = read_examples(task_location(at(tmp_path), "RTE"), TASKS["RTE"], "dev")
+    assert [texts[0] for texts in found.texts] == ["a 0", "a 1", "a 2", "a 3"]
+    assert found.labels == [0.0, 1.0, 0.0, 1.0]
+    (tmp_path / "rte/validation-00001-of-00002.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match=r"00001-of-00002\.parquet is not a readable Parquet file"):
+        read_examples(tmp_path / "rte", TASKS["RTE"], "dev")
+
+
+def test_a_zip_of_several_tasks_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "RTE.zip", "w") as out:
+        for name in ("RTE", "STS-B"):
+            out.writestr(f"{name}/dev.tsv", f"{RTE}\n0\ta\tb\tentailment\n")
+    with pytest.raises(InputError, match="holds several tasks"):
+        read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
 
 
 def test_one_task_may_lie_elsewhere(tmp_path: Path) -> None:
@@ -157,7 +200,7 @@ def test_wrong_json_lines_are_named(line: str, message: str, tmp_path: Path) -> 
 
 
 def test_missing_double_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no dev\.tsv or validation\.tsv .*RTE.*finetune\.data"):
+    with pytest.raises(InputError, match=r"has no dev\.tsv or validation\.tsv .*of RTE"):
         read_examples(tmp_path, TASKS["RTE"], "dev")
     (tmp_path / "dev.tsv").write_bytes(b"sentence\tlabel\nfine\t1\nb\xffd\t0\n")
     with pytest.raises(InputError, match=r"dev\.tsv:3: not UTF-8 \(byte 0xff\)"):
@@ -193,7 +236,9 @@ def test_other_numbers_of_rows_are_refused_unless_the_config_says_so(tmp_path: P
     task, examples = TASKS["RTE"], read_examples(tmp_path, TASKS["RTE"], "train")
     with pytest.raises(InputError, match=r"277 rows where .*2,490 .*that is the number of RTE's dev set: are files"):
         check_count(task, "train", examples, subset=False)
-    assert not check_count(task, "train", examples, subset=True)
+    with pytest.raises(InputError, match="are files swapped"):
+        check_count(task, "train", examples, subset=True)
+    assert not check_count(task, "train", examples.first(276), subset=True)
     assert check_count(task, "dev", examples, subset=False)
     with pytest.raises(InputError, match=r'276 rows .*is the file cut short.*add "RTE" to finetune\.subsets'):
         check_count(task, "dev", examples.first(276), subset=False)
@@ -209,13 +254,14 @@ def test_test_files_do_not_decide_what_a_result_is() -> None:
 def test_the_hub_out_of_reach_is_said_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)  # put back afterwards
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(InputError, match=r"hub:some/glue: the hub can't be reached.*save_to_disk\(FOLDER\)"):
         read_examples("hub:some/glue", TASKS["RTE"], "dev")
     assert time.monotonic() - start < 20  # datasets by itself tries for half a minute
+    for wrong in ("hub:", "hub:glue", "hub:a/b/c"):
+        with pytest.raises(InputError, match="is called hub:OWNER/NAME"):
+            read_examples(wrong, TASKS["RTE"], "dev")
 
 
 @pytest.fixture(scope="module")

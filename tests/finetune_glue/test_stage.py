@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.errors import InputError, UsageError
-from mapnet_cli.finetune_glue import stage
+from mapnet_cli.errors import AbsentError, DamagedError, InputError, UsageError
+from mapnet_cli.finetune_glue import prepare, stage
 from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
 from mapnet_cli.glue import GridRun, grid
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.records import FinetuneRun
 from mapnet_cli.report.stage import build
+from mapnet_cli.stages import status
 from tests.finetune_glue.conftest import User
 from tests.finetune_glue.glue_files import write_glue
 
@@ -68,10 +69,18 @@ def test_tasks_start_from_mnli_where_the_config_says_so(user: User) -> None:
     assert marker is not None and marker.result["epochs"][0]["metrics"].keys() == {"accuracy", "accuracy-mm"}
     rte, mrpc = (GridRun("bert", 1, 10, task, 16, 1e-3, 1) for task in ("RTE", "MRPC"))
     tuned = record(user, rte, start)
-    assert tuned.checkpoint == marker.result["fingerprint"] and tuned.settings["start"] == "MNLI"
+    assert tuned.settings["mnli_start"] == marker.result["fingerprint"]
+    assert tuned.checkpoint == marker.result["checkpoint"] == record(user, rte).checkpoint
     assert tuned.epochs != record(user, rte).epochs
     assert lineage.finetuning(mrpc) == Lineage(plain, user.artifacts).finetuning(mrpc)
-    assert build(config, user.artifacts).missing == ()
+    result = build(config, user.artifacts)
+    assert result.missing == ()
+    assert "|from-mnli:RTE|" in result.signature and "(subset: RTE, MRPC, MNLI)" in result.table3.title
+    said = " ".join(result.table3.notes)
+    assert "RTE: started from each encoder after one fine-tuning on MNLI (batch 32, lr 3e-05, seed 1)." in said
+    assert "other weights" not in said
+    lines = stage.estimate(user.config(start, "finetune.seeds=[5]"), user.artifacts, 1)
+    assert any(line.startswith("MNLI: 1 runs") for line in lines)
     with pytest.raises(UsageError, match="MNLI itself"):
         user.run("finetune-glue", 'finetune.from_mnli=["MNLI"]', 'finetune.tasks=["MNLI"]')
 
@@ -86,6 +95,33 @@ def test_status_shows_the_matrix_filling(user: User) -> None:
     user.run("finetune-glue", "finetune.seeds=[1]", "finetune.epochs=2")
     rows = stage.standing(config, user.artifacts)["matrix"]
     assert rows[0]["tasks"]["RTE"]["done"] == 1 and rows[0]["tasks"]["QNLI"]["done"] == 0
+
+
+def test_altered_tokenised_data_is_noticed(user: User) -> None:
+    config = user.run("finetune-glue", 'finetune.tasks=["QNLI"]')
+    labels = user.artifacts.path(f"{Lineage(config, user.artifacts).task('QNLI').key}/train/labels.npy")
+    data = bytearray(labels.read_bytes())
+    data[-1] ^= 1
+    labels.write_bytes(data)
+    prepare._verify.cache_clear()
+    with pytest.raises(DamagedError, match=r"train/labels\.npy is damaged"):
+        user.run("finetune-glue", 'finetune.tasks=["QNLI"]', "finetune.seeds=[9]")
+    data[-1] ^= 1
+    labels.write_bytes(data)
+
+
+def test_results_stand_where_the_data_is_gone(user: User, tmp_path: Path) -> None:
+    folder = write_glue(tmp_path / "glue")
+    data = (f"finetune.data={folder}", 'finetune.tasks=["RTE","CoLA"]')
+    config = user.run("finetune-glue", *data)
+    for gone in (folder / "RTE", folder):
+        gone.rename(tmp_path / "elsewhere" if gone == folder else tmp_path / "RTE")
+        assert build(config, user.artifacts).missing == ()
+        assert stage.standing(config, user.artifacts)["matrix"][0]["tasks"]["RTE"]["done"] == 1
+    with pytest.raises(AbsentError, match=r"finetune\.data: .*glue does not exist"):
+        stage.plan(user.config(*data[:1], 'finetune.tasks=["MRPC"]'), user.artifacts, 1)
+    rows = status(user.config(*data[:1], 'finetune.tasks=["MRPC"]'), user.artifacts)
+    assert [row["stage"] for row in rows].count("pretrain") == 1 and "glue does not exist" in rows[-1]["error"]
 
 
 def test_the_dry_run_counts_runs_and_sequences(user: User) -> None:
@@ -125,14 +161,23 @@ def test_a_new_test_set_leaves_the_results_standing(user: User, tmp_path: Path) 
     assert Lineage(user.config(f"finetune.data={folder}"), user.artifacts).task("RTE") != before
 
 
+def test_tiny_and_one_sided_data_are_no_reason_to_stop(user: User, tmp_path: Path) -> None:
+    folder = write_glue(tmp_path / "glue")
+    header, first, *_ = (folder / "STS-B/dev.tsv").read_text().splitlines()
+    (folder / "STS-B/dev.tsv").write_text(f"{header}\n{first}\n")
+    data = (f"finetune.data={folder}", 'finetune.tasks=["STS-B","RTE"]', "finetune.max_train_examples=1")
+    assert build(user.run("finetune-glue", *data), user.artifacts).missing == ()
+
+
 def test_names_are_checked_before_anything_runs(user: User) -> None:
     for override, message in {
         'finetune.subsets=["RTEE"]': r"finetune\.subsets: there is no task 'RTEE'; did you mean 'RTE'",
         "finetune.task_data.QPP=x": r"finetune\.task_data\.QPP: .*did you mean 'QQP'",
+        "finetune.data=probe": r"finetune\.task_data names places",
         'finetune.from_mnli=["rte"]': r"finetune\.from_mnli: there is no task 'rte'",
     }.items():
         with pytest.raises(UsageError, match=message):
-            user.run("finetune-glue", override)
+            user.run("finetune-glue", override, *(["finetune.task_data.RTE=x"] if "probe" in override else []))
 
 
 def test_random_runs_have_no_need_of_each_other(user: User, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Prediction files: the models that the records speak of, in the layout that GLUE's server takes."""
 
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mapnet_cli.console import Console
 from mapnet_cli.errors import InputError, UsageError
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.metrics import score
-from mapnet_cli.finetune_glue.submission import FILES, choose_run, write_submission
+from mapnet_cli.finetune_glue.submission import FILES, choose_run, find_row, write_submission
 from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.glue import TASKS as TRAINABLE
 from mapnet_cli.lineage import Lineage
@@ -28,7 +29,7 @@ EVERYTHING = (
 
 def submit(user: User, file: Path, *overrides: str, capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
     """Returns the predictions of each file."""
-    write_submission(user.config(*overrides), user.artifacts, Console(quiet=True), 0, PLACE, file)
+    write_submission(user.config(*overrides), user.artifacts, Console(quiet=True), 0, False, PLACE, file)
     found = {}
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
@@ -47,13 +48,14 @@ def test_eleven_files_of_the_models_that_were_scored(
     config = user.run("finetune-glue", *EVERYTHING)
     found = submit(user, tmp_path / "glue.zip", *EVERYTHING, capsys=capsys)
     assert list(found) == ["CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI", "AX"]
-    assert capsys.readouterr().err == ""
+    said = capsys.readouterr().err
+    assert said.count("warning") == said.count("set is a subset: ") == 10  # all but WNLI, which nobody predicts
     lineage = Lineage(config, user.artifacts)
     for name, (task_name, split) in FILES.items():
         if task_name in ("WNLI", "AX"):
             continue
         task = TASKS[task_name]
-        run, epoch = choose_run(config, user.artifacts, lineage, PLACE, task_name)
+        run, epoch = choose_run(config, user.artifacts, Console(quiet=True), lineage, PLACE, task_name)
         marker = user.artifacts.marker(lineage.finetuning(run).key)
         assert marker is not None
         recorded = FinetuneRun(**marker.result).epochs[epoch - 1].metrics
@@ -70,7 +72,7 @@ def test_eleven_files_of_the_models_that_were_scored(
 def test_the_best_seed_of_the_best_setting_is_taken_at_its_best_epoch(user: User) -> None:
     config = user.run("finetune-glue", *EVERYTHING, "finetune.batch_sizes=[8,16]")
     lineage = Lineage(config, user.artifacts)
-    run, epoch = choose_run(config, user.artifacts, lineage, PLACE, "RTE")
+    run, epoch = choose_run(config, user.artifacts, Console(quiet=True), lineage, PLACE, "RTE")
     best = {}
     for batch in (8, 16):
         for seed in (1, 2):
@@ -92,8 +94,51 @@ def test_tasks_out_of_the_config_are_filled_and_said(
     assert len(found) == 11 and len(found["RTE"]) == 8
     assert found["QNLI"] == ["entailment"] * 5463 and found["STS-B"] == ["0.000000"] * 1379
     said = capsys.readouterr().err
-    assert said.count("warning") == 9 and "QNLI.tsv is filled with 'entailment'" in said
+    assert said.count("is filled with") == 9 and "QNLI.tsv is filled with 'entailment'" in said
     assert "WNLI" not in said
+
+
+def test_ax_may_come_later_and_a_broken_one_is_an_error(
+    user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    glue = tmp_path / "glue"
+    shutil.copytree(user.folder / "glue", glue)
+    shutil.move(glue / "AX", tmp_path / "AX")
+    mnli = (f"finetune.data={glue}", 'finetune.tasks=["MNLI"]', 'finetune.subsets=["MNLI","AX"]')
+    user.run("finetune-glue", *mnli)
+    without = submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)
+    assert without["AX"] == ["entailment"] * 1104
+    assert "AX.tsv or MNLI's diagnostic.tsv must be there" in capsys.readouterr().err
+    shutil.copy(tmp_path / "AX/AX.tsv", glue / "MNLI/diagnostic.tsv")
+    assert submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)["AX"] == without["MNLI-mm"]
+    text = (glue / "MNLI/diagnostic.tsv").read_text()
+    (glue / "MNLI/diagnostic.tsv").write_text(text.replace("sentence1", "premise", 1))
+    with pytest.raises(InputError, match=r"diagnostic\.tsv:1: AX needs the columns"):
+        submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)
+
+
+def test_a_partial_grid_is_said(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    user.run("finetune-glue")
+    submit(user, tmp_path / "x.zip", "finetune.seeds=[1,11,12]", capsys=capsys)
+    assert "RTE: chosen from 1 of 3 runs; 0 have failed" in capsys.readouterr().err
+
+
+def test_rows_of_table_3_by_name(user: User) -> None:
+    config = user.config("finetune.untrained=true")
+    with pytest.raises(UsageError, match=r"which row of Table 3.*bert, untrained"):
+        find_row(config, user.artifacts, None, None, None)
+    assert find_row(config, user.artifacts, "untrained", None, None) == ("untrained", 0, 0)
+    assert find_row(user.config(), user.artifacts, None, None, None) == PLACE
+    with pytest.raises(UsageError, match="untrained has no pretraining seeds"):
+        find_row(config, user.artifacts, "untrained", 7, None)
+
+
+def test_a_folder_is_left_alone(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is a folder: name the zip file"):
+        submit(user, tmp_path / "mine", capsys=capsys)
+    assert (tmp_path / "mine/a.txt").read_text() == "mine"
 
 
 def test_what_is_missing_is_named(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
