@@ -43,7 +43,7 @@ Report = Callable[[Progress], None]
 class Job:
     """`fn(artifacts, report, **args) -> Output`, a module-level function; `key` is where its output goes.
 
-    The key ends in the fingerprint's first digits (lineage.py), so a job with other settings has
+    The key ends in the fingerprint's first digits (lineage/), so a job with other settings has
     another key. `needs` are the keys of jobs of earlier phases whose markers it reads.
     """
 
