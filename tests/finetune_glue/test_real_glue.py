@@ -1,0 +1,54 @@
+"""The official files themselves, where they are at hand."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.errors import InputError
+from mapnet_cli.finetune_glue.examples import check_count, read_examples
+from mapnet_cli.finetune_glue.tasks import TASKS
+from mapnet_cli.glue_data import task_location
+from tests.finetune_glue.glue_files import write
+from tests.finetune_glue.test_examples import at, labelled
+
+
+@pytest.fixture(scope="module")
+def real_glue(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("glue")
+    with tarfile.open(shared_data / "glue.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    with tarfile.open(shared_data / "qqp-subset.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI"])
+def test_real_files_have_the_official_counts(name: str, real_glue: Path) -> None:
+    location = task_location(at(real_glue / "glue"), name)
+    for split in labelled(name):
+        assert check_count(TASKS[name], split, read_examples(location, TASKS[name], split), subset=False)
+
+
+def test_real_mrpc_is_the_same_from_microsofts_own_file(real_glue: Path, tmp_path: Path) -> None:
+    official = real_glue / "glue" / "MRPC"
+    raw = (official / "msr_paraphrase_train.txt").read_bytes()
+    (tmp_path / "msr_paraphrase_train.txt").write_bytes(raw)
+    with pytest.raises(InputError, match=r"dev_ids\.tsv \(or dev\.tsv\) belongs beside it"):
+        read_examples(tmp_path, TASKS["MRPC"], "dev")
+    lines = (official / "dev.tsv").read_text(encoding="utf-8-sig").split("\n")[1:-1]
+    write(tmp_path / "dev_ids.tsv", ["\t".join(line.split("\t")[1:3]) for line in lines])
+    for split in ("train", "dev"):
+        ours, theirs = (read_examples(folder, TASKS["MRPC"], split) for folder in (tmp_path, official))
+        assert sorted(zip(ours.texts, ours.labels, strict=True)) == sorted(
+            zip(theirs.texts, theirs.labels, strict=True)
+        )
+
+
+def test_real_qqp_rows_read(real_glue: Path) -> None:
+    [folder] = {path.parent for path in real_glue.rglob("qqp.*.jsonl")}
+    task = TASKS["QQP"]
+    assert len(read_examples(folder, task, "train")) == 10_000
+    dev = read_examples(folder, task, "dev")
+    with pytest.raises(InputError, match=r"qqp\.valid\.jsonl: 20,215 rows where GLUE's QQP has 40,430"):
+        check_count(task, "dev", dev, subset=False)
