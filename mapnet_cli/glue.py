@@ -46,6 +46,12 @@ def grid(config: Config) -> Iterator[GridRun]:
                         yield GridRun(method, pretrain_seed, step, task, batch_size, lr, seed)
 
 
+def runs_of(config: Config, method: str, pretrain_seed: int, step: int, task: str) -> list[GridRun]:
+    """Returns the runs of one encoder on one task."""
+    wanted = method, pretrain_seed, step, task
+    return [run for run in grid(config) if (run.method, run.pretrain_seed, run.step, run.task) == wanted]
+
+
 def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
     """Returns (method, pretraining seed, step) of every encoder of the grid.
 

@@ -21,7 +21,7 @@ def is_hub(data: str) -> bool:
     return data.startswith(PREFIX)
 
 
-def load(data: str, name: str | None, split: str, streaming: bool = False) -> Any:
+def load(data: str, name: str | None, split: str) -> Any:
     """Returns a split of a data set, `name` being its configuration.
 
     Out of reach of the hub a copy that is in the cache is used; where there is none, InputError says
@@ -34,7 +34,7 @@ def load(data: str, name: str | None, split: str, streaming: bool = False) -> An
         import datasets
 
         try:
-            return datasets.load_dataset(identifier, name, split=split, revision=revision or None, streaming=streaming)
+            return datasets.load_dataset(identifier, name, split=split, revision=revision or None)
         except (OSError, ValueError) as error:
             where = "" if reached else "the hub can't be reached and the cache has no copy of it: "
             raise InputError(

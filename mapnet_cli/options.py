@@ -137,7 +137,7 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
         _, *own = inspect.signature(function).parameters.values()
         parameters = [*own, *(every[option] for option in options)]
         # typer builds the options from the signature, which inspect reads here (PEP 362)
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # unknown to mypy's types
+        run.__dict__["__signature__"] = inspect.Signature(parameters)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         group.command(name)(run)
         return function

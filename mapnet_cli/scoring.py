@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mapnet_cli.config import Config
 from mapnet_cli.glue import unknown_metric
-from mapnet_cli.records import Baseline, EpochScores, FinetuneRun
+from mapnet_cli.records import Baseline, EpochScores, FinetuneRun, TaskFacts
 
 Setting = tuple[int, float]
 """Batch size and learning rate."""
@@ -31,12 +31,13 @@ class Column:
 
 @dataclass(frozen=True)
 class RunScore:
-    """One run in one column, 0 to 100. `counted` is the score that enters the mean."""
+    """One run in one column, 0 to 100. `counted` is the score that enters the mean, of `epoch` (0: of none)."""
 
     best: float
     last: float
     counted: float
     failed: bool
+    epoch: int
 
 
 Grid = Mapping[Setting, Mapping[int, RunScore]]
@@ -54,6 +55,19 @@ def best_setting(grid: Grid) -> Setting | None:
         return round(statistics.fmean(s.counted for s in rivals[setting].values()), 9)
 
     return max(rivals, key=score, default=None)
+
+
+def subsets(facts: Iterable[TaskFacts]) -> list[str]:
+    """Returns the tasks that aren't GLUE's official sets; the probe tasks don't claim to be."""
+    return [task.task for task in facts if not task.official and not task.probe]
+
+
+def rows_used(config: Config, facts: Iterable[TaskFacts]) -> str:
+    """Returns what scores have to say where they aren't of all of GLUE's rows: "subset: RTE; first 9 training rows"."""
+    parts = [f"subset: {', '.join(names)}"] if (names := subsets(facts)) else []
+    if count := config.finetune.max_train_examples:
+        parts.append(f"first {count:,} training rows")
+    return "; ".join(parts)
 
 
 def columns_of(metrics: Mapping[str, str]) -> tuple[Column, ...]:
@@ -95,13 +109,15 @@ def run_grids(
 
 def _run_score(run: FinetuneRun, column: Column, config: Config, fallback: float) -> RunScore:
     if not run.epochs:
-        return RunScore(fallback, fallback, fallback, True)
+        return RunScore(fallback, fallback, fallback, True, 0)
     last = _metric(run.epochs[-1], column.task, column.metric)
     if run.failure:
-        return RunScore(last, last, last, True)
+        return RunScore(last, last, last, True, run.epochs[-1].epoch)
     chosen = max(run.epochs, key=lambda epoch: _metric(epoch, column.task, column.chooser_metric))
     best = _metric(chosen, column.task, column.metric)
-    return RunScore(best, last, best if config.finetune.epoch == "best" else last, False)
+    if config.finetune.epoch == "best":
+        return RunScore(best, last, best, False, chosen.epoch)
+    return RunScore(best, last, last, False, run.epochs[-1].epoch)
 
 
 def _metric(epoch: EpochScores, task: str, metric: str) -> float:

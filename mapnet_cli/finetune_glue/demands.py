@@ -3,6 +3,7 @@
 from typing import TypedDict
 
 from mapnet_cli.config import Config, Transformer
+from mapnet_cli.glue import fine_tuned, starts_from_mnli
 from mapnet_cli.lineage import Lineage
 
 CONTEXT = 2**30
@@ -23,22 +24,24 @@ class Demands(TypedDict):
 def run_demands(config: Config, lineage: Lineage) -> Demands:
     """Returns the demands of the grid's largest run; raises UsageError for an import that isn't there."""
     finetune = config.finetune
-    starts = [finetune.mnli_batch_size] if finetune.from_mnli else []
+    starts = [finetune.mnli_batch_size] if starts_from_mnli(config) else []
     largest_batch = max([*finetune.batch_sizes, *starts])
-    models = []
-    if config.methods:
-        own = config.corpus.tokenizer
-        vocab_size = lineage.imported(own).result["vocab_size"] if own else config.corpus.vocab_size
-        models.append((config.encoder, vocab_size))
-    for name in config.imports:
-        found = lineage.imported(name).result
-        models.append((Transformer.model_validate(found["encoder"]), found["vocab_size"]))
+    models = dict.fromkeys(sizes(config, lineage, method) for method, _, _ in fine_tuned(config))
     largest = max(run_bytes(encoder, vocab_size, largest_batch) for encoder, vocab_size in models)
     return {
         "threads": finetune.threads,
         "gpu_bytes": 0 if finetune.device == "cpu" else largest,
         "jobs_per_gpu": finetune.runs_per_gpu,
     }
+
+
+def sizes(config: Config, lineage: Lineage, method: str) -> tuple[Transformer, int]:
+    """Returns the encoder's sizes and the largest vocabulary that a row of Table 3 may have."""
+    if imported := lineage.tokenizer_of(method):
+        found = lineage.imported(imported).result
+        return Transformer.model_validate(found["encoder"]), found["vocab_size"]
+    own = config.corpus.tokenizer
+    return config.encoder, lineage.imported(own).result["vocab_size"] if own else config.corpus.vocab_size
 
 
 def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config, Transformer
+from mapnet_cli.finetune_glue.demands import sizes
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.loop import Classifier, training_step
 from mapnet_cli.finetune_glue.prepare import load_task
@@ -60,10 +61,10 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
     """Returns the lines that `--dry-run` prints for the runs still to do. Raises InputError for missing data."""
     if not todo:
         return []
-    sizes = {task: _size(config, artifacts, lineage, task) for task in dict.fromkeys(run.task for run in todo)}
-    if unknown := [task for task, size in sizes.items() if size is None]:
+    found = {task: _size(config, artifacts, lineage, task) for task in dict.fromkeys(run.task for run in todo)}
+    if unknown := [task for task, size in found.items() if size is None]:
         return [f"sequences and hours can be said once these tasks are made: {', '.join(unknown)}"]
-    known = {task: size for task, size in sizes.items() if size is not None}
+    known = {task: size for task, size in found.items() if size is not None}
     finetune = config.finetune
     device = choose_device(finetune.device)
     torch.set_num_threads(finetune.threads)
@@ -73,7 +74,7 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
         runs = [run for run in todo if run.task == task]
         seconds = 0.0
         for run in runs:
-            encoder, vocab_size = _encoder(config, artifacts, lineage, run)
+            encoder, vocab_size = sizes(config, lineage, run.method)
             if encoder not in rates:
                 rates[encoder] = measure(config, encoder, vocab_size, device)
             seconds += rates[encoder].seconds(size, run.batch_size, finetune.epochs)
@@ -118,15 +119,6 @@ def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> 
 def _sums(pairs: Iterable[tuple[int, float]]) -> tuple[int, float]:
     counts, tokens = zip(*pairs, strict=True)
     return sum(counts), sum(tokens)
-
-
-def _encoder(config: Config, artifacts: Artifacts, lineage: Lineage, run: GridRun) -> tuple[Transformer, int]:
-    """Returns sizes and vocabulary of a row's encoder."""
-    if lineage.tokenizer_of(run.method):
-        facts = lineage.imported(run.method).result
-        return Transformer.model_validate(facts["encoder"]), facts["vocab_size"]
-    manifest = artifacts.marker(f"{lineage.corpus.key}/manifest")
-    return config.encoder, manifest.result["vocab_size"] if manifest else config.corpus.vocab_size
 
 
 def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch.device) -> Rate:

@@ -52,9 +52,9 @@ class Classifier(nn.Module):
         self.segment = None if segment_H is None else nn.Parameter(segment_H.clone())
         """What an imported BERT adds to the vectors of a second text."""
 
-    def forward(self, tokens_T: Tensor, packing: Packing, second_T: Tensor) -> Tensor:
-        """Returns [B, C]. `second_T` is 1 in second texts, else 0; [T, 1]."""
-        added_TH = None if self.segment is None else second_T * self.segment
+    def forward(self, tokens_T: Tensor, packing: Packing, second_T: Tensor | None) -> Tensor:
+        """Returns [B, C]. `second_T` is True in second texts; None without a segment."""
+        added_TH = None if self.segment is None or second_T is None else second_T[:, None] * self.segment
         out_BC: Tensor = self.head(self.encoder.first_vectors(tokens_T, packing, added_TH))
         return out_BC
 
@@ -202,10 +202,12 @@ def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64],
     tokens_BL = torch.from_numpy(data.batch(indices))
     packing = Packing.of(tokens_BL != PAD)
     tokens_T = tokens_BL.flatten()[packing.place_T]
-    second_B = torch.from_numpy(data.second[indices])
-    second_T = (packing.position_T >= second_B[packing.place_T // packing.length]).float().unsqueeze(1)
+    second_T = None
+    if model.segment is not None:
+        second_B = torch.from_numpy(data.second[indices])
+        second_T = (packing.position_T >= second_B[packing.place_T // packing.length]).to(device)
     with autocast(device, "auto"):
-        out_BC: Tensor = model(tokens_T.to(device), packing.to(device), second_T.to(device))
+        out_BC: Tensor = model(tokens_T.to(device), packing.to(device), second_T)
     return out_BC.float()
 
 

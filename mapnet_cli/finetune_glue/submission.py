@@ -17,7 +17,7 @@ from mapnet_cli.finetune_glue.examples import Examples, check_count, read_exampl
 from mapnet_cli.finetune_glue.prepare import verified_tokenizer
 from mapnet_cli.finetune_glue.stage import PRELOAD, check, start_key, text_settings
 from mapnet_cli.finetune_glue.tasks import LARGEST_SCORE, TASKS, GlueTask
-from mapnet_cli.glue import GridRun, grid, metrics_by_task, other_rows
+from mapnet_cli.glue import GridRun, metrics_by_task, other_rows, runs_of
 from mapnet_cli.glue_data import task_location
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.local import LocalEngine
@@ -110,7 +110,7 @@ def choose_run(
     config: Config, artifacts: Artifacts, console: Console, lineage: Lineage, place: tuple[str, int, int], task: str
 ) -> tuple[GridRun, int]:
     """Returns the run with the best score on the dev set among the best setting's, and its epoch that counts."""
-    all_runs = [run for run in grid(config) if (run.method, run.pretrain_seed, run.step, run.task) == (*place, task)]
+    all_runs = runs_of(config, *place, task)
     if not all_runs:
         raise UsageError(f"{place[0]}, seed {place[1]}, step {place[2]} is no row of the config's Table 3")
     markers = {run: artifacts.marker(lineage.finetuning(run).key) for run in all_runs}
@@ -127,11 +127,7 @@ def choose_run(
     if failed or len(runs) < len(all_runs):
         console.warn(f"{task}: chosen from {len(runs) - failed} of {len(all_runs)} runs; {failed} have failed")
     seed = max(scored, key=lambda seed: scored[seed].counted)
-    best = GridRun(*place, task, *setting, seed)
-    epochs = runs[best].epochs
-    if config.finetune.epoch == "last":
-        return best, epochs[-1].epoch
-    return best, max(epochs, key=lambda epoch: epoch.metrics[column.metric]).epoch
+    return GridRun(*place, task, *setting, seed), scored[seed].epoch
 
 
 def _job(config: Config, lineage: Lineage, run: GridRun, epoch: int) -> Job:
@@ -169,7 +165,7 @@ def predict_task(
 ) -> Output:
     """Makes a run again up to `epoch` and writes what the model says of the task's test sets (MNLI's: of AX too)."""
     from mapnet_cli.finetune_glue import tokenised
-    from mapnet_cli.finetune_glue.run import tune
+    from mapnet_cli.finetune_glue.run import load_start, tune
 
     tests = {}
     for name, (task, split) in FILES.items():
@@ -181,7 +177,7 @@ def predict_task(
     marker = artifacts.marker(record)
     assert marker is not None
     recorded = FinetuneRun(**marker.result).epochs[epoch - 1]
-    tuned, _, _ = tune(artifacts, report, run, start, data, config, epoch)
+    tuned = tune(artifacts, report, run, load_start(artifacts, start, config), data, config, epoch)
     if tuned.epochs[-1].metrics != recorded.metrics:
         report(Progress(1, 1, warning="dev scores differ from the record's (another device?): predictions do too"))
     task_of = TASKS[run.task]
@@ -195,14 +191,14 @@ def predict_task(
 
 def _test_set(config: Config, task: GlueTask, split: str, console: Console | None = None) -> Examples | None:
     """Returns a test set; None for an AX that is nowhere, neither by itself nor in MNLI's folder."""
-    places = (task.name, "MNLI") if task.name == "AX" and "AX" not in config.finetune.task_data else (task.name,)
+    places = ["AX", "MNLI"] if task.name == "AX" and "AX" not in config.finetune.task_data else [task.name]
     for place in places:
         try:
             examples = read_examples(task_location(config, place), task, split, labelled=False)
         except AbsentError:
-            if place != task.name or len(places) > 1:
-                continue
-            raise
+            if len(places) == 1:
+                raise
+            continue
         official = check_count(task, split, examples, task.name in config.finetune.subsets)
         if console is not None and not official:
             rows = f"{len(examples):,} rows, where the server wants {task.splits[split].rows:,}"

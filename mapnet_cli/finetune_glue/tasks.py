@@ -49,10 +49,6 @@ class GlueTask:
         """Returns the dev splits by their metrics' suffix."""
         return {split.removeprefix("dev"): split for split in self.splits if split.startswith("dev")}
 
-    @property
-    def test(self) -> tuple[str, ...]:
-        return tuple(split for split in self.splits if split.startswith("test"))
-
 
 BINARY = ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")

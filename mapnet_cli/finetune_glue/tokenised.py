@@ -78,11 +78,10 @@ def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: in
 def _by_itself(examples: Examples, pieces: Tokenizer, max_length: int) -> tuple[Tokenised, int]:
     """Returns what the tokenizer makes of texts or pairs, with its specials and segments: as `transformers` does."""
     inputs = [row[0] if len(row) == 1 else row for row in examples.texts]
-    full = [len(encoding.ids) for encoding in pieces.encode_batch(inputs)]
     pieces.enable_truncation(max_length, strategy="longest_first")
     encoded = pieces.encode_batch(inputs)
     second = [len(encoding.ids) - sum(encoding.type_ids) for encoding in encoded]
-    return _together([e.ids for e in encoded], examples, second), sum(length > max_length for length in full)
+    return _together([e.ids for e in encoded], examples, second), sum(bool(e.overflowing) for e in encoded)
 
 
 def _together(sequences: list[list[int]], examples: Examples, second: list[int]) -> Tokenised:

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.glue import grid, metrics_by_task
+from mapnet_cli.glue import metrics_by_task, runs_of, used_tasks
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun
-from mapnet_cli.scoring import baseline_scores, best_setting, columns_of, run_grids
+from mapnet_cli.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
+from mapnet_cli.scoring import baseline_scores, best_setting, columns_of, rows_used, run_grids
 
 _USE = """\
 ```python
@@ -123,12 +123,9 @@ def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpo
             lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
     if not lines:
         return "Not fine-tuned yet.\n"
-    data = "probe tasks, **not GLUE**" if lineage.uses_probe else "GLUE dev sets"
-    facts = [artifacts.marker(lineage.main_task(task).key) for task in config.finetune.tasks]
-    if subsets := [m.result["task"] for m in facts if m and not m.result["official"] and not m.result["probe"]]:
-        data += f" (subsets: {', '.join(subsets)})"
-    if count := config.finetune.max_train_examples:
-        data += f", trained on the first {count:,} rows"
+    markers = [artifacts.marker(lineage.main_task(task).key) for task in used_tasks(config)]
+    less = rows_used(config, [TaskFacts(**marker.result) for marker in markers if marker])
+    data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({less})' if less else ''}"
     seeds = len(config.finetune.seeds)
     return (
         f"On {data}: metric times 100, mean over {seeds} fine-tuning seeds of the best setting, which is chosen on the "
@@ -145,7 +142,6 @@ def _baselines(artifacts: Artifacts, lineage: Lineage) -> Iterator[Baseline]:
 def _runs(
     config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint, task: str
 ) -> Iterator[FinetuneRun | None]:
-    for run in grid(config):
-        if (run.method, run.pretrain_seed, run.step, run.task) == (row.method, row.pretrain_seed, row.step, task):
-            marker = artifacts.marker(lineage.finetuning(run).key)
-            yield FinetuneRun(**marker.result) if marker else None
+    for run in runs_of(config, row.method, row.pretrain_seed, row.step, task):
+        marker = artifacts.marker(lineage.finetuning(run).key)
+        yield FinetuneRun(**marker.result) if marker else None

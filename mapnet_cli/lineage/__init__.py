@@ -141,8 +141,8 @@ class Lineage:
         try:
             place = Path(task_location(self.config, name))
         except AbsentError:  # gone since: what is remembered of it stands
-            if self._digests.knows(known_as):
-                return self._digests.folder(Path(data) / "gone", known_as)
+            if remembered := self._digests.remembered(known_as):
+                return remembered
             raise
         beside_others = place == Path(data) and any(names_task(p.name, name) for p in _listed(place))
         return self._digests.folder(

@@ -37,8 +37,9 @@ class Digests:
         """Returns a hash of the source's file names and contents; raises InputError if it is missing."""
         return this_python() if source.kind == "cpython" else self.folder(Path(source.path))
 
-    def knows(self, known_as: str) -> bool:
-        return bool(self._seen.get(known_as, {}).get("digest"))
+    def remembered(self, known_as: str) -> str:
+        """Returns the hash of an input as it was when it was last seen, "" if it never was."""
+        return str(self._seen.get(known_as, {}).get("digest", ""))
 
     def folder(self, path: Path, known_as: str = "", without: Callable[[str], bool] | None = None) -> str:
         """Returns a hash of a file, or of the names and contents of all files below a folder.
@@ -46,12 +47,11 @@ class Digests:
         It is remembered as `known_as` (the path); files whose name `without` says yes to are left out.
         """
         known_as = known_as or str(path)
-        known = self._seen.setdefault(known_as, {"digest": "", "files": {}})
         if not path.exists():
-            if not known["digest"]:
-                del self._seen[known_as]
+            if not self.remembered(known_as):
                 raise InputError(f"{path} does not exist")
-            return str(known["digest"])
+            return self.remembered(known_as)
+        known = self._seen.get(known_as, {"files": {}})
         files: dict[str, list[Any]] = {}
         for file in input_files(path):
             if without is not None and without(file.name):

@@ -4,6 +4,7 @@ Shapes: B sequences, L positions, K masked positions of a sequence, N masked pos
 micro-batch, V vocabulary.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _meeting_others(losses: nn.Module, last: bool) -> AbstractContextManager[Non
     return nullcontext()
 
 
-class Losses(nn.Module):
+class Losses(nn.Module, ABC):
     """What a step differentiates, for one micro-batch. A module, so that DDP can wrap it."""
 
     model: Networks
@@ -141,9 +142,9 @@ class Losses(nn.Module):
         self.processes = processes
         self.use_networks(lambda network: network)
 
+    @abstractmethod
     def use_networks(self, prepare: Prepare) -> None:
         """Takes the model's two networks, each prepared, into use."""
-        raise NotImplementedError
 
     def compile_networks(self) -> None:
         """Compiles the two networks; what happens between them stays as it is."""

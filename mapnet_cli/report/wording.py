@@ -4,6 +4,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.glue import GLUE_COLUMNS, UNTRAINED
 from mapnet_cli.report.gather import Results, missing
 from mapnet_cli.report.scores import Scores
+from mapnet_cli.scoring import rows_used, subsets
 
 PROBE = "probe tasks, not GLUE"
 LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
@@ -19,19 +20,12 @@ def is_probe(config: Config) -> bool:
     return config.finetune.data == "probe"
 
 
-def subsets(results: Results) -> list[str]:
-    """Returns the tasks that aren't GLUE's official sets."""
-    return [] if is_probe(results.config) else [task for task, facts in results.tasks.items() if not facts.official]
-
-
 def on_what(results: Results) -> str:
     """Returns what a title has to add where scores aren't of all of GLUE's rows: " (probe tasks, not GLUE)"."""
     if is_probe(results.config):
         return f" ({PROBE})"
-    parts = [f"subset: {', '.join(names)}"] if (names := subsets(results)) else []
-    if count := results.config.finetune.max_train_examples:
-        parts.append(f"first {count:,} training rows")
-    return f" ({'; '.join(parts)})" if parts else ""
+    less = rows_used(results.config, results.tasks.values())
+    return f" ({less})" if less else ""
 
 
 def average_name(results: Results, scores: Scores) -> str:
@@ -59,7 +53,7 @@ def data_notes(results: Results) -> list[str]:
         notes.append(f"Scores are of {PROBE}: compare them with each other only.")
     if config.finetune.max_train_examples:
         notes.append(f"Fine-tuned on the first {config.finetune.max_train_examples:,} training rows of each task only.")
-    if names := subsets(results):
+    if names := subsets(results.tasks.values()):
         notes.append(f"Subsets, not GLUE's official sets: {', '.join(names)}.")
     return notes
 

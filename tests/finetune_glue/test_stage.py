@@ -14,7 +14,7 @@ from mapnet_cli.glue import GridRun, grid
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.records import FinetuneRun
 from mapnet_cli.report.stage import build
-from mapnet_cli.stages import status
+from mapnet_cli.stages import grid_matrix, status
 from tests.finetune_glue.conftest import User
 from tests.finetune_glue.glue_files import write_glue
 
@@ -95,6 +95,10 @@ def test_status_shows_the_matrix_filling(user: User) -> None:
     user.run("finetune-glue", "finetune.seeds=[1]", "finetune.epochs=2")
     rows = stage.standing(config, user.artifacts)["matrix"]
     assert rows[0]["tasks"]["RTE"]["done"] == 1 and rows[0]["tasks"]["QNLI"]["done"] == 0
+    diverging = ('finetune.tasks=["STS-B"]', "finetune.learning_rates=[1e30]", "finetune.epochs=2")
+    rows = stage.standing(user.run("finetune-glue", *diverging), user.artifacts)["matrix"]
+    assert rows[0]["tasks"]["STS-B"] == {"done": 1, "failed": 1, "total": 1}
+    assert "1/1, 1 failed" in [cell.text for cell in grid_matrix(rows).rows[0]]
 
 
 def test_altered_tokenised_data_is_noticed(user: User) -> None:

@@ -207,9 +207,9 @@ def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, I
             theirs_H = reference(**inputs).last_hidden_state[0, 0]
             tokens_BL = torch.from_numpy(data.batch(np.array([n])))
             packing = Packing.of(tokens_BL != PAD)
-            second_T = (packing.position_T >= data.second[n]).float()[:, None]
+            second_T = packing.position_T >= data.second[n]
             assert torch.allclose(model(tokens_BL[0], packing, second_T)[0], theirs_H, atol=1e-5)
-            assert not torch.allclose(model(tokens_BL[0], packing, 0 * second_T)[0], theirs_H, atol=1e-3)
+            assert not torch.allclose(model(tokens_BL[0], packing, torch.zeros_like(second_T))[0], theirs_H, atol=1e-3)
 
 
 def test_an_import_is_a_row_beside_the_methods(imported: tuple[Artifacts, Imported], folder: Path) -> None:

@@ -69,7 +69,8 @@ class Records:
         write_json(self.artifacts.path(f"{key}/figure2.json"), value | changes)
 
     def task(self, task: str, **changes: Any) -> None:
-        row = {"task": task, "train_examples": 400, "dev_examples": 100, "official": False, "probe": True, "notes": []}
+        probe = self.config.finetune.data == "probe"
+        row = {"task": task, "train_examples": 400, "dev_examples": 100, "official": False, "probe": probe, "notes": []}
         self.mark(self.lineage.task(task).key, row | changes)
 
     def baseline(self, task: str, **by_name: dict[str, float]) -> None:
