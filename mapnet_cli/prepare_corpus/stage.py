@@ -55,7 +55,7 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     slices = input_slices(config)
     keys = _Keys(lineage.text, lineage.corpus, len(slices))
     imported = lineage.imported(config.corpus.tokenizer).key if config.corpus.tokenizer else ""
-    return _text_phases(config, keys, slices) + _corpus_phases(config, keys, imported)
+    return _text_phases(config, keys, slices) + _corpus_phases(config, keys, slices, imported)
 
 
 def summary(config: Config, artifacts: Artifacts) -> list[str]:
@@ -144,7 +144,7 @@ def _text_phases(config: Config, keys: _Keys, slices: list[Slice]) -> list[Phase
     return [Phase("clean", clean, "slice"), Phase("deduplicate", [keep]), Phase("sentences", sentences, "slice")]
 
 
-def _corpus_phases(config: Config, keys: _Keys, imported: str) -> list[Phase]:
+def _corpus_phases(config: Config, keys: _Keys, slices: list[Slice], imported: str) -> list[Phase]:
     corpus = config.corpus
     vocabulary = _job(
         keys.corpus, keys.vocabulary, train_vocabulary, [*keys.clean, keys.keep, *keys.sentences],
@@ -168,6 +168,7 @@ def _corpus_phases(config: Config, keys: _Keys, imported: str) -> list[Phase]:
         [*keys.clean, keys.keep, *keys.sentences, keys.vocabulary, *keys.encode],
         clean=keys.clean, deduplicate=keys.keep, sentences=keys.sentences, vocabulary=keys.vocabulary,
         encode=keys.encode, train=keys.train, validation=keys.validation, tokenizer=keys.tokenizer,
+        sources=[source.kind for source in corpus.sources], source_of=[part.number for part in slices],
         vocab_size=0 if imported else corpus.vocab_size, block_length=corpus.block_length,
     )  # fmt: skip
     return [Phase("vocabulary", [vocabulary]), Phase("encode", encode, "slice"), Phase("manifest", [manifest])]
