@@ -1,4 +1,4 @@
-"""The training loop: exact resume, milestones, divergence, data order."""
+"""The training loop: exact resume, milestones, divergence."""
 
 import json
 import signal
@@ -16,7 +16,6 @@ from mapnet_cli.errors import DivergedError, Interrupted
 from mapnet_cli.jobs.job import Progress, run_job
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.pretrain import loop, stage
-from mapnet_cli.pretrain.batches import DataOrder
 from mapnet_cli.records import Checkpoint
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.checkpoint import load_checkpoint
@@ -199,15 +198,6 @@ def test_sigterm_saves_and_leaves(make_corpus: Callable[[Config], object], artif
         train(config, artifacts, "bert", stop)
     key = Lineage(config, artifacts).pretraining("bert", 1).key
     assert [p.name for p in sorted(artifacts.path(f"{key}/resume").iterdir())] == ["step000000004", "step000000006"]
-
-
-def test_every_epoch_visits_every_sequence_once() -> None:
-    order = DataOrder(10, 4, seed=3)
-    seen = torch.cat([order.indices(step) for step in range(5)]).tolist()
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-    assert seen[:10] != seen[10:]
-    assert torch.equal(DataOrder(10, 4, seed=3).indices(4), order.indices(4))
-    assert not torch.equal(DataOrder(10, 4, seed=4).indices(0), order.indices(0))
 
 
 def test_a_collapsed_proposal_is_announced(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
