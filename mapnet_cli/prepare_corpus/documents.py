@@ -89,7 +89,7 @@ def _share(piece: Piece, opens: Opens, name: str, reading: Reading) -> Iterator[
     inside = piece.part == 0
     try:
         for line in raw_lines(piece):
-            if line.place >= end and opens(line.raw):
+            if line.place >= end and (not inside or opens(line.raw)):
                 return
             inside = inside or opens(line.raw)
             if inside:

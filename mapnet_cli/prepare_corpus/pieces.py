@@ -74,6 +74,8 @@ def raw_lines(piece: Piece) -> Iterator[Line]:
     skip = piece.part > 0
     rest, place, unread = b"", piece.begin - 1, 0
     for start, chunk in _chunks(piece):
+        if skip and start >= piece.end:
+            return  # no line begins in the piece
         at = 0
         while (end := chunk.find(b"\n", at)) >= 0:
             if not skip:

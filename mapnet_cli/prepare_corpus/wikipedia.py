@@ -41,7 +41,9 @@ _RULES: tuple[tuple[str, "re.Pattern[str]", str], ...] = (
 )
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);")
 _REMAINS = re.compile(
-    rf"\s*(?:\||![\s!]|\}}\}}|\{{\{{|\{{\||#if|{_FILE}:[^|]*\|)|.*(?:\{{\{{[#!{{]|&rft)", re.IGNORECASE
+    rf"\s*(?:\||![\s!]|\}}\}}|\{{\{{|\{{\||#if|{_FILE}:[^|]*\||(?:class|style|align|width|colspan|rowspan) ?=)"
+    r"|.*(?:\{\{[#!{]|&rft)",
+    re.IGNORECASE,
 )
 _STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}")
 _SUSPECT = re.compile(r"[<&{}|!]|\[\[|\]\]|\(\s*[;,:)]|\[ ?\[|formula_|#if")
