@@ -19,7 +19,7 @@ from mapnet_cli.prepare_corpus.slices import Slice, finished
 
 HASH_BYTES = 16
 """Of n different paragraphs two share their hash, and one is lost, with probability n^2 / 2^129: 10^-21 for 10^9."""
-SORTED = 4_000_000
+SORTED = 2_000_000
 """Hashes that are compared at a time, in some 400 MB. If there are more, they go to files on disk first, by value."""
 REPORTED = 2_000
 """Paragraphs between two reports."""

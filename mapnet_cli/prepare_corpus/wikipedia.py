@@ -46,7 +46,7 @@ _REMAINS = re.compile(
     re.IGNORECASE,
 )
 _STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}")
-_SUSPECT = re.compile(r"[<&{}|!]|\[\[|\]\]|\(\s*[;,:)]|\[ ?\[|formula_|#if")
+_SUSPECT = re.compile(r"[<&{}|!]|\[\[|\]\]|\(\s*[;,:)]|\[ ?\[|formula_|#if|(?:class|style|align|width) ?=")
 
 
 def without_markup(line: str, markup: Counter[str]) -> str:

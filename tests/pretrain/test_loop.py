@@ -200,6 +200,17 @@ def test_sigterm_saves_and_leaves(make_corpus: Callable[[Config], object], artif
     assert [p.name for p in sorted(artifacts.path(f"{key}/resume").iterdir())] == ["step000000004", "step000000006"]
 
 
+def test_a_sources_weight_reaches_the_training(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+    """With weight 2 an epoch has every sequence twice, in another order: other weights, beside the first ones."""
+    found = []
+    for weight in (1.0, 2.0):
+        config = small_config("pretrain.steps=4", f'corpus.sources=[{{kind="cpython", weight={weight}}}]')
+        if not found:
+            make_corpus(config)
+        found.append(weights(train(config, artifacts, "bert")))
+    assert any(not torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
 def test_a_collapsed_proposal_is_announced(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
     """Initial weights of standard deviation 5 make MAP-Net all but certain from the start; 0.02 leaves it even."""
     said: dict[float, list[str]] = {}
