@@ -113,6 +113,7 @@ def run(invocation: Invocation) -> None:
 def status(invocation: Invocation) -> None:
     """Show what is done, running and missing."""
     from mapnet_cli import render
+    from mapnet_cli.prepare_corpus.standing import in_words
     from mapnet_cli.stages import grid_matrix, status
 
     rows = status(invocation.config, invocation.artifacts)
@@ -123,6 +124,9 @@ def status(invocation: Invocation) -> None:
         state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
         state = f"missing: {row['error']}" if "error" in row else state
         invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
+        for line in row.get("slices", ()):
+            if line["done"] < line["total"]:
+                invocation.console.data(f"{'':<15} {in_words(line)}")
         for line in row.get("trainings", ()):
             invocation.console.data(
                 f"{'':<15} {line['method']} seed {line['seed']}: step {line['step']:,} of {line['of_steps']:,}, "

@@ -21,7 +21,7 @@ def is_hub(data: str) -> bool:
     return data.startswith(PREFIX)
 
 
-def load(data: str, name: str | None, split: str) -> Any:
+def load(data: str, name: str | None, split: str, streaming: bool = False) -> Any:
     """Returns a split of a data set, `name` being its configuration.
 
     Out of reach of the hub a copy that is in the cache is used; where there is none, InputError says
@@ -34,13 +34,35 @@ def load(data: str, name: str | None, split: str) -> Any:
         import datasets
 
         try:
-            return datasets.load_dataset(identifier, name, split=split, revision=revision or None)
+            return datasets.load_dataset(identifier, name, split=split, revision=revision or None, streaming=streaming)
         except (OSError, ValueError) as error:
             where = "" if reached else "the hub can't be reached and the cache has no copy of it: "
             raise InputError(
                 f"{data}: {where}{str(error).splitlines()[0]}; or name a folder in its place, made elsewhere with "
                 "datasets.load_dataset(...).save_to_disk(FOLDER)"
             ) from None
+
+
+def rows(data: str, name: str | None, split: str, column: str, part: int, parts: int) -> Iterator[tuple[int, Any]]:
+    """Yields (number, what the column holds) of each row of one of `parts` parts of a split, as they arrive.
+
+    The parts are of the data set's files; where there are fewer files, some parts are empty. Raises
+    InputError for a missing column, and where the network or the hub fails in between.
+    """
+    found = load(data, name, split, streaming=True)
+    parts = min(parts, found.num_shards)
+    if part >= parts:
+        return
+    try:
+        for number, row in enumerate(found.shard(num_shards=parts, index=part) if parts > 1 else found):
+            if column not in row:
+                raise InputError(f"{data}: there is no column {column!r}, only {', '.join(row)}; set its `column`")
+            yield number, row[column]
+    except InputError:
+        raise
+    except Exception as error:  # whatever the HTTP library of the day raises
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{data}: part {part} of {parts} can't be read ({what}): run again") from None
 
 
 @contextmanager

@@ -12,6 +12,25 @@ class Row(BaseModel):
         return self.model_dump(mode="json")
 
 
+class SourceCounts(Row):
+    """What became of one source. Counts are after de-duplication, validation included."""
+
+    kind: str
+    documents: int
+    paragraphs: int
+    sentences: int
+    words: int
+    tokens: int
+    train_sequences: int
+    validation_sequences: int
+    dropped: dict[str, int]
+    """Paragraphs dropped, by clean-up rule."""
+    left_out: dict[str, int]
+    """Pages of a dump that are no articles, by reason."""
+    markup: dict[str, int]
+    """Leftovers of wiki markup that were taken out of lines, by rule."""
+
+
 class CorpusManifest(Row):
     """What prepare-corpus made. Counts are of the whole corpus, validation included."""
 
@@ -34,6 +53,12 @@ class CorpusManifest(Row):
     """Shards, as paths below the artifact directory without their suffixes."""
     validation: list[str]
     tokenizer: str
+    sources: list[SourceCounts] = Field(default_factory=list)
+    """In the order of corpus.sources, which is the order of the shards."""
+    sentence_lengths: list[int] = Field(default_factory=list)
+    """Sentences of 0, 1, 2, ... words; the last number is of all that are as long or longer."""
+    examples: dict[str, list[str]] = Field(default_factory=dict)
+    """How the first paragraphs that each clean-up rule dropped begin."""
 
 
 class Checkpoint(Row):

@@ -22,8 +22,8 @@ from mapnet_cli.world import World, joined, launched
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
 """Each is a wing whose `stage` has `plan(config, artifacts, workers)` and `PRELOAD`.
 
-It may have `check(config, artifacts)`, `estimate(config, artifacts, workers)`, `summary` and `standing`, both of
-(config, artifacts), too.
+It may have `estimate(config, artifacts, workers)` too, and, of (config, artifacts), `check` (refuses a config that the
+stage can't work with), `admit` (refuses to start where the machine can't do it), `summary` and `standing`.
 """
 
 
@@ -50,6 +50,8 @@ def run_stages(
         for name in names:
             with artifacts.lock(name):
                 _check(name, config, artifacts)
+                if hasattr(_stage(name), "admit"):
+                    _stage(name).admit(config, artifacts)
                 engine.run(_stage(name).plan(config, artifacts, workers or 1))
                 if hasattr(_stage(name), "summary"):
                     for line in _stage(name).summary(config, artifacts):
@@ -99,7 +101,7 @@ def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers
         _check(name, config, artifacts)
         for phase in stage.plan(config, artifacts, workers):
             rows.append({"stage": name, "phase": phase.name, "unit": phase.unit, **_counts(phase, artifacts)})
-        if hasattr(stage, "estimate"):
+        if rows and rows[-1]["stage"] == name and hasattr(stage, "estimate"):
             rows[-1]["estimate"] = stage.estimate(config, artifacts, workers)
     return rows
 
@@ -118,7 +120,7 @@ def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
             continue
         for phase in phases:
             rows.append({"stage": name, "phase": phase.name, "running": running, **_counts(phase, artifacts)})
-        if hasattr(_stage(name), "standing"):
+        if rows and rows[-1]["stage"] == name and hasattr(_stage(name), "standing"):
             rows[-1] |= _stage(name).standing(config, artifacts)
     return rows
 

@@ -15,7 +15,7 @@ from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config
 from mapnet_cli.layers import resolve
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import CorpusManifest
+from mapnet_cli.records import CorpusManifest, SourceCounts
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files, writing_shard
 from mapnet_cli.vocabulary import CLS, SEP
@@ -100,9 +100,13 @@ def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
                 for _ in range(count):
                     length = int(rng.integers(3, config.corpus.block_length - 1))
                     shard.add([CLS, *rng.integers(5, vocab, length).tolist(), SEP])
+        sums = {
+            "documents": 2, "paragraphs": 2, "sentences": 72, "words": 900, "tokens": 1000,
+            "train_sequences": 60, "validation_sequences": 12,
+        }  # fmt: skip
         manifest = CorpusManifest(
-            documents=2, paragraphs=2, sentences=72, words=900, tokens=1000, unknown_tokens=0,
-            train_sequences=60, validation_sequences=12, dropped={},
+            **sums, unknown_tokens=0, dropped={},
+            sources=[SourceCounts(kind="cpython", **sums, dropped={}, left_out={}, markup={})],
             problem_count=0, problems=[], vocab_size=vocab,
             block_length=config.corpus.block_length, train=[f"{key}/train"], validation=[f"{key}/validation"],
             tokenizer=f"{key}/tokenizer.json",

@@ -178,3 +178,21 @@ def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> N
     config: Config = small_config()
     artefact = Lineage(config, artifacts).finetuning(GridRun("bert", 1, 400, "RTE", 16, 1e-5, 3))
     assert artefact.key == (f"finetune-glue/bert-seed1/step400/RTE/batch16-lr1e-05-seed3-{artefact.fingerprint[:8]}")
+
+
+def test_what_a_sources_keys_change(artifacts: Artifacts) -> None:
+    def prints(**keys: object) -> dict[str, str]:
+        source = Source.model_validate({"kind": "cpython", **keys})
+        corpus = small_config().corpus.model_copy(update={"sources": (source,)})
+        at = Lineage(small_config().model_copy(update={"corpus": corpus}), artifacts)
+        return {name: get(at) for name, get in WHAT.items()}
+
+    def changes(**keys: object) -> set[str]:
+        before, after = prints(), prints(**keys)
+        return {name for name in WHAT if before[name] != after[name]}
+
+    assert changes(weight=2.0) == MODELS, "the text and its shards stay"
+    assert changes(weight=1.0) == changes(licence="MIT") == set()
+    assert changes(limit=3) == EVERYTHING
+    hub = {"kind": "dataset", "path": "hub:some/prose"}
+    assert prints(**hub) != prints(**hub | {"path": "hub:some/prose@1"}) != prints(**hub | {"split": "test"})

@@ -4,23 +4,37 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mapnet_cli.config.base import Count, NonNegative, Section, Share
+from mapnet_cli.config.base import Count, NonNegative, Section, Share, operational
+
+HUB = "hub:"
+"""What a path of the hub begins with; hub.py, on the same floor, knows it too."""
 
 
 class Source(Section):
-    kind: Literal["cpython", "text", "wikiextractor", "dataset"] = "text"
-    """cpython: the docstrings of the running Python; text: a file or folder; wikiextractor: <doc> blocks;
-    dataset: what `datasets` saved to disk, one document a row."""
+    kind: Literal["cpython", "text", "jsonl", "parquet", "wikiextractor", "mediawiki", "dataset"] = "text"
+    """cpython: the docstrings of the running Python; text: a file or folder; jsonl: an object a line; parquet: a
+    document a row; wikiextractor: <doc> blocks; mediawiki: a pages-articles.xml dump; dataset: what `datasets` saved
+    to disk, or a data set of the hub. All but parquet and dataset are read through .gz, .bz2, .xz and .zst."""
     path: str = ""
-    """File or folder (searched recursively, in sorted order); unused for cpython."""
+    """File or folder (searched recursively, in sorted order), or hub:OWNER/NAME[@REVISION]; unused for cpython."""
     column: str = "text"
-    """dataset only: the column that holds the text."""
+    """jsonl, parquet and dataset only: the key or column that holds the text."""
+    name: str = ""
+    """hub: only: the data set's configuration."""
+    split: str = "train"
+    """hub: only."""
     documents: Literal["file", "blank-lines"] = "file"
     """text only: one document a file, or documents separated by blank lines."""
     paragraphs: Literal["line", "blank-lines"] = "line"
     """text only: every line is a paragraph, or hard-wrapped lines run on to the next blank line."""
     limit: NonNegative = 0
-    """Take only the first so many files in sorted order, of cpython so many documents (0: all)."""
+    """Take only the first so many files in sorted order, of cpython and the hub so many documents (0: all)."""
+    limit_mb: Annotated[float, Field(ge=0)] = 0.0
+    """Take only about the first so many megabytes of the files as they lie on disk (0: all)."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How often pretraining sees its sequences in an epoch: 2 twice, 0.5 every other epoch. Nothing is rewritten."""
+    licence: str = operational("")
+    """Shown on the corpus card."""
 
     @model_validator(mode="after")
     def _check(self) -> "Source":
@@ -28,7 +42,16 @@ class Source(Section):
             raise ValueError(f"a source of kind {self.kind!r} needs a path")
         if self.documents == "blank-lines" and self.paragraphs == "blank-lines":
             raise ValueError("documents and paragraphs can't both be separated by blank lines")
+        if self.path.startswith(HUB) and self.kind != "dataset":
+            raise ValueError(f'{self.path} is of the hub: kind = "dataset"')
+        if self.limit_mb and (self.kind == "cpython" or self.of_hub):
+            raise ValueError("limit_mb is of files: use limit, a number of documents")
         return self
+
+    @property
+    def of_hub(self) -> bool:
+        """Whether it comes over the network."""
+        return self.kind == "dataset" and self.path.startswith(HUB)
 
 
 class Cleanup(Section):
@@ -55,7 +78,8 @@ class Cleanup(Section):
 class Corpus(Section):
     sources: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     on_bad_utf8: Literal["repair", "skip", "fail"] = "repair"
-    """repair: replace the bad bytes by U+FFFD; skip: leave the file out; both are counted and named."""
+    """repair: replace the bad bytes by U+FFFD; skip: leave the file out, of a large one the share that a job reads;
+    both are counted and named."""
     cleanup: Cleanup = Cleanup()
     spacy_pipeline: str = ""
     """An installed spaCy pipeline that sets sentence starts; empty: blank("en") with the sentencizer."""
@@ -75,7 +99,7 @@ class Corpus(Section):
     validation_every: Annotated[int, Field(ge=2)] = 200
     """Every so-many-th document is held out for validation."""
     slice_mb: Annotated[float, Field(gt=0)] = 8.0
-    """Input is cut into jobs of about so many megabytes, at file boundaries."""
+    """Input is cut into jobs of about so many megabytes, large files between documents where their format allows."""
     seed: int = 1
 
     @property

@@ -15,7 +15,17 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.console import Console
 
-VERSIONED = ("mapnet", "torch", "tokenizers", "spacy", "sacremoses", "numpy", "scikit-learn", "scipy")
+VERSIONED = (
+    "mapnet",
+    "torch",
+    "tokenizers",
+    "spacy",
+    "sacremoses",
+    "mwparserfromhell",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mapnet_cli.records import Checkpoint
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 1, "corpus": 1, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
+    "text": 2, "corpus": 2, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
     "variance": 1, "predictions": 1,
 }  # fmt: skip
 
@@ -59,7 +59,8 @@ class Lineage:
         corpus = self.config.corpus.results_view() | {"lowercase": self.config.corpus.preparation}
         names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
         sources = [
-            source.results_view() | {"path": "", "content": self._digests.source(source)}
+            {key: value for key, value in source.results_view().items() if key not in ("path", "weight")}
+            | {"content": self._digests.source(source)}
             for source in self.config.corpus.sources
         ]
         name = self.config.corpus.spacy_pipeline
@@ -108,6 +109,9 @@ class Lineage:
         if how["task"] == "masked-lm":  # nothing depends on a generator that isn't there
             how = {key: value for key, value in how.items() if key not in _OF_REPLACED_TOKENS}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
+        weights = [source.weight for source in config.corpus.sources]
+        if set(weights) - {1.0}:
+            parts.append({"weights": weights})
         if start:
             parts.append({"start": self.imported(start).fingerprint})
         if config.method[method].has_network:

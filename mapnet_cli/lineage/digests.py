@@ -34,8 +34,10 @@ class Digests:
         self._seen: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
 
     def source(self, source: Source) -> str:
-        """Returns a hash of the source's file names and contents; raises InputError if it is missing."""
-        return this_python() if source.kind == "cpython" else self.folder(Path(source.path))
+        """Returns a hash of the source's file names and contents, or its id on the hub; raises InputError."""
+        if source.kind == "cpython":
+            return this_python()
+        return source.path if source.of_hub else self.folder(Path(source.path))
 
     def remembered(self, known_as: str) -> str:
         """Returns the hash of an input as it was when it was last seen, "" if it never was."""

@@ -7,19 +7,40 @@ hardly prose (tables, links, formulas) are dropped. Each rule is a config key of
 import string
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from mapnet_cli.config import Cleanup
-from mapnet_cli.prepare_corpus.documents import OVERLONG, Lines
+from mapnet_cli.prepare_corpus.pieces import OVERLONG
+from mapnet_cli.prepare_corpus.reading import Lines
 from mapnet_cli.text.normalise import normalise
 
 _RUNS_ON = frozenset(string.ascii_letters + string.digits + ",")
 _SYMBOLS = "/\\|"
 
 
-def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Counter[str]) -> Lines:
+EXAMPLES = 3
+"""Paragraphs that are kept to show, of each rule."""
+EXAMPLE_CHARS = 200
+
+
+@dataclass
+class Dropped:
+    """What the rules dropped: counts, and how the first ones begin."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, rule: str, paragraph: str) -> None:
+        self.counts[rule] += 1
+        shown = self.examples.setdefault(rule, [])
+        if len(shown) < EXAMPLES:
+            shown.append(paragraph[:EXAMPLE_CHARS])
+
+
+def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> Lines:
     """Yields the normalised paragraphs that pass the rules, and None at the end of each document that has any.
 
-    Counts in `dropped`, by rule, what doesn't pass.
+    Notes in `dropped` what doesn't pass.
     """
     kept = False
     for paragraph in _joined(_normalised(lines, dropped), settings.join_lines):
@@ -28,7 +49,7 @@ def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Counter[str])
                 yield None
             kept = False
         elif rule := broken_rule(paragraph, settings):
-            dropped[rule] += 1
+            dropped.add(rule, paragraph)
         else:
             kept = True
             yield paragraph
@@ -51,10 +72,10 @@ def broken_rule(paragraph: str, settings: Cleanup) -> str:
     return ""
 
 
-def _normalised(lines: Iterable[str | None], dropped: Counter[str]) -> Lines:
+def _normalised(lines: Iterable[str | None], dropped: Dropped) -> Lines:
     for line in lines:
         if line and len(line) > OVERLONG:  # not worth minutes of regular expressions
-            dropped["max_chars"] += 1
+            dropped.add("max_chars", normalise(line[:EXAMPLE_CHARS]))
             line = ""
         yield line and normalise(line)
 

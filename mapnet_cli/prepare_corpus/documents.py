@@ -1,66 +1,49 @@
 """Reading the sources: files to lines, with document boundaries and a list of what was wrong.
 
-A stream of lines is `str | None`: a line, "" where a paragraph can't run on, None where a document
-ends. Nothing larger than one paragraph is held in memory.
+Nothing larger than a line, a row or a page of a dump is held in memory.
 """
 
-import html
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import IO
 
+from mapnet_cli import hub
 from mapnet_cli.config import Source
 from mapnet_cli.errors import InputError
+from mapnet_cli.prepare_corpus import rows, wikipedia
+from mapnet_cli.prepare_corpus.pieces import OVERLONG, READ, DamagedInput, Line, Piece, raw_lines
+from mapnet_cli.prepare_corpus.reading import Lines, Problems, Reading
 from mapnet_cli.text import cpython_prose
 
-Lines = Iterator[str | None]
-
-OVERLONG = 2_000_000
-"""Characters of a line or paragraph that no clean-up setting lets through."""
-READ = 8 * OVERLONG
-"""Bytes of one line that are read; a longer line is overlong in any encoding's length."""
-LISTED = 100
-"""Problems kept by name, of a slice and of a corpus."""
+BLANKS = b" \t\r\f\v"
 
 
-@dataclass
-class Problems:
-    """What was repaired or left out. The first hundred are named, all are counted."""
+def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
+    """Yields the lines of the documents that begin in a piece; `name` is what a problem calls it.
 
-    count: int = 0
-    lines: list[str] = field(default_factory=list)
-
-    def add(self, line: str) -> None:
-        self.count += 1
-        if len(self.lines) < LISTED:
-            self.lines.append(line)
-
-    def merge(self, lines: list[str], count: int) -> None:
-        """Adds another list, of which only some may be named."""
-        self.lines += lines[: LISTED - len(self.lines)]
-        self.count += count
-
-
-def read_file(path: Path, name: str, source: Source, on_bad_utf8: str, problems: Problems) -> Lines:
-    """Yields one input file's lines; `name` is what a problem calls it.
-
-    Raises InputError at bytes that are not UTF-8 if `on_bad_utf8` is "fail".
+    Raises InputError at bytes that are not UTF-8 if `on_bad_utf8` is "fail", and where the column is missing.
     """
-    if source.kind == "dataset":
-        yield from _rows(path, name, source.column, problems)
+    if source.kind in ("parquet", "dataset"):
+        read = rows.parquet if source.kind == "parquet" else rows.arrow
+        yield from rows.documents(read(piece, name, source.column, reading), name, reading)
         return
-    if on_bad_utf8 != "repair" and (place := _first_bad(path)):
+    opens = DOCUMENT_OPENS.get(source.kind) or TEXT_OPENS[source.documents]
+    if on_bad_utf8 != "repair" and (place := _first_bad(piece, opens)):
         if on_bad_utf8 == "fail":
             raise InputError(f"{name}: not UTF-8 at {place}; corpus.on_bad_utf8 can also be repair or skip")
-        problems.add(f"{name}: skipped, not UTF-8 at {place}")
+        reading.problems.add(f"{name}: skipped, not UTF-8 at {place}")
         return
-    lines = _decoded(path, name, problems)
+    lines = _decoded(_share(piece, opens, name, reading), piece, name, reading.problems)
     if source.kind == "wikiextractor":
-        yield from _articles(lines, name, problems)
-        return
+        yield from wikipedia.articles(lines, name, reading)
+    elif source.kind == "mediawiki":
+        yield from wikipedia.pages(lines, name, reading)
+    elif source.kind == "jsonl":
+        yield from rows.documents(rows.jsonl(lines, name, source.column, reading), name, reading)
+    else:
+        yield from _text(lines, source)
+
+
+def _text(lines: Iterator[str], source: Source) -> Lines:
     if source.paragraphs == "blank-lines":
         yield from _unwrapped(lines)
     elif source.documents == "blank-lines":
@@ -70,22 +53,10 @@ def read_file(path: Path, name: str, source: Source, on_bad_utf8: str, problems:
     yield None
 
 
-def _rows(path: Path, name: str, column: str, problems: Problems) -> Lines:
-    """Yields the lines of each row of an Arrow file that `datasets` wrote; Arrow's text is UTF-8 by its format."""
-    from datasets import Dataset
-
-    rows = Dataset.from_file(str(path))
-    if column not in rows.column_names:
-        raise InputError(
-            f"{name}: there is no column {column!r}, only {', '.join(rows.column_names)}; set its `column`"
-        )
-    for number, row in enumerate(rows.select_columns(column)):
-        text = row[column]
-        if not isinstance(text, str) or not text.strip():
-            problems.add(f"{name}: row {number:,} has no text")
-            continue
-        yield from text.replace("\0", "").splitlines()
-        yield None
+def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
+    """Yields the rows of one of `parts` parts of a data set of the hub as documents, over the network."""
+    found = hub.rows(source.path, source.name or None, source.split, source.column, part, parts)
+    yield from rows.documents(islice(found, source.limit or None), name, reading)
 
 
 def read_cpython(part: int, parts: int, limit: int) -> Lines:
@@ -99,61 +70,91 @@ def read_cpython(part: int, parts: int, limit: int) -> Lines:
         yield None
 
 
-def _raw_lines(handle: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yields each line, and how many bytes of it were left unread because it is endless."""
-    while raw := handle.readline(READ):
-        unread = 0
-        if len(raw) == READ and not raw.endswith(b"\n"):
-            while rest := handle.readline(READ):
-                unread += len(rest)
-                if rest.endswith(b"\n"):
-                    break
-            whole = next(back for back in range(1, 6) if back == 5 or raw[-back] & 0xC0 != 0x80)
-            raw = raw[:-whole]  # the cut may have gone through a character
-            unread += whole
-        yield raw, unread
+Opens = Callable[[bytes], bool]
+"""Whether a line can be the first of a piece that begins in the middle of a file: a document begins there."""
+DOCUMENT_OPENS: dict[str, Opens] = {
+    "jsonl": lambda raw: True,
+    "wikiextractor": lambda raw: raw.startswith(b"<doc "),
+    "mediawiki": lambda raw: raw.lstrip(BLANKS).startswith(b"<page>"),
+}
+TEXT_OPENS: dict[str, Opens] = {
+    "file": lambda raw: False,
+    "blank-lines": lambda raw: not raw.strip(BLANKS),
+}
 
 
-def _first_bad(path: Path) -> str:
-    """Returns where the file's first bytes that are not UTF-8 stand, or "" if there are none."""
-    offset = 0
-    with path.open("rb") as handle:
-        for number, (raw, unread) in enumerate(_raw_lines(handle), 1):
-            try:
-                raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return _place(offset + error.start, number)
-            offset += len(raw) + unread
+def _share(piece: Piece, opens: Opens, name: str, reading: Reading) -> Iterator[Line]:
+    """Yields the lines from the first document that begins in the piece to the first that begins after it."""
+    begin, end = piece.begin, piece.end
+    inside = piece.part == 0
+    try:
+        for line in raw_lines(piece):
+            if line.place >= end and (not inside or opens(line.raw)):
+                return
+            inside = inside or opens(line.raw)
+            if inside:
+                reading.share = min(1.0, max(0, line.place - begin) / max(end - begin, 1))
+                yield line
+    except DamagedInput as error:
+        reading.problems.add(f"{name}: damaged or truncated ({error}); what stands before that was read")
+
+
+def _first_bad(piece: Piece, opens: Opens) -> str:
+    """Returns where the piece's first bytes that are not UTF-8 stand, or "" if there are none."""
+    place = _Place(piece)
+    for line in _share(piece, opens, "", Reading()):
+        try:
+            line.raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return place.of(line, error.start)
+        place.move(line)
     return ""
 
 
-def _place(offset: int, line: int) -> str:
-    return f"byte {offset:,} (line {line:,})"
+class _Place:
+    """Where a reader is in a piece, in words."""
+
+    def __init__(self, piece: Piece) -> None:
+        self._first = piece.part == 0
+        self.offset = self.number = 0
+
+    def move(self, line: Line) -> None:
+        self.offset += len(line.raw) + line.unread + 1
+        self.number += 1
+
+    def of(self, line: Line, index: int) -> str:
+        """Returns what a message calls a byte of the line that comes next."""
+        if self._first:
+            return f"byte {self.offset + index:,} (line {self.number + 1:,})"
+        return f"a line after byte {line.place:,}"
 
 
-def _decoded(path: Path, name: str, problems: Problems) -> Iterator[str]:
-    """Yields the file's lines without BOM, NUL and line ends (LF, CRLF or CR); repairs bad UTF-8 with U+FFFD."""
-    offset = bad = nuls = 0
+def _decoded(lines: Iterator[Line], piece: Piece, name: str, problems: Problems) -> Iterator[str]:
+    """Yields lines without BOM, NUL and line ends (LF, CRLF or CR); repairs bad UTF-8 with U+FFFD.
+
+    An endless line is left out: "" stands in its place.
+    """
+    bad = nuls = 0
     first_bad = first_nul = ""
-    with path.open("rb") as handle:
-        for number, (raw, unread) in enumerate(_raw_lines(handle), 1):
-            if unread:
-                problems.add(f"{name}: line {number:,} has over {READ:,} bytes and was left out")
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                first_bad = first_bad or _place(offset + error.start, number)
-                text = raw.decode("utf-8", errors="replace")
-                bad += text.count("\ufffd") - raw.count("\ufffd".encode())
-            if "\0" in text:
-                first_nul = first_nul or _place(offset + raw.index(b"\0"), number)
-                nuls += text.count("\0")
-                text = text.replace("\0", "")
-            if offset == 0:
-                text = text.removeprefix("\ufeff")
-            offset += len(raw) + unread
-            yield from text.rstrip("\r\n").split("\r")
-    if offset == 0:
+    place = _Place(piece)
+    for line in lines:
+        if line.unread:
+            problems.add(f"{name}: {place.of(line, 0)}: the line has over {READ:,} bytes and was left out")
+        try:
+            text = line.raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            first_bad = first_bad or place.of(line, error.start)
+            text = line.raw.decode("utf-8", errors="replace")
+            bad += text.count("\ufffd") - line.raw.count("\ufffd".encode())
+        if "\0" in text:
+            first_nul = first_nul or place.of(line, line.raw.index(b"\0"))
+            nuls += text.count("\0")
+            text = text.replace("\0", "")
+        if place.number == 0 and piece.part == 0:
+            text = text.removeprefix("\ufeff")
+        place.move(line)
+        yield from text.rstrip("\r").split("\r")
+    if place.number == 0 and piece.part == 0:
         problems.add(f"{name}: empty file")
     if bad:
         problems.add(f"{name}: repaired {bad:,} places that are not UTF-8, the first at {first_bad}")
@@ -180,52 +181,3 @@ def _unwrapped(lines: Iterator[str]) -> Lines:
             paragraph += line if hyphenated or not paragraph else f" {line}"
     if paragraph:
         yield paragraph
-
-
-_OPENING = re.compile(r'<doc\b[^>]*?(?:\btitle="(?P<title>[^"]*)"[^>]*)?>\s*$')
-
-
-_NOTE = re.compile(r"<ref\b[^<>]*(?:/>|>[^<>]*</ref>)", re.IGNORECASE)
-_TAG = re.compile(
-    r"</?(?:(?P<inline>b|code|dfn|em|font|i|includeonly|noinclude|nowiki|onlyinclude|ref|s|small|span|strong|sub|sup|tt|u)"
-    r"|blockquote|br|center|dd|div|dl|dt|gallery|hr|li|ol|p|poem|table|td|th|tr|ul)"
-    r"(?:\s+[\w-]+\s*=[^<>]*)?\s*/?>",
-    re.IGNORECASE,
-)
-
-
-def _without_tags(line: str) -> str:
-    """Returns the line without the tags that WikiExtractor left in it; notes go, other contents stay."""
-    if "<" not in line:
-        return line
-    return _TAG.sub(lambda tag: "" if tag["inline"] else " ", _NOTE.sub("", line))
-
-
-def _articles(lines: Iterator[str], name: str, problems: Problems) -> Lines:
-    """Yields the text of WikiExtractor's `<doc id= url= title=>` ... `</doc>` blocks without the title line."""
-    title: str | None = None
-    inside, outside, blocks = False, 0, 0
-    for line in lines:
-        if line.startswith("<doc ") and (opening := _OPENING.match(line)):
-            if inside:
-                yield None
-            inside, blocks = True, blocks + 1
-            title = html.unescape(opening["title"] or "").strip()
-        elif line.startswith("</doc>"):
-            if inside:
-                yield None
-            inside = False
-        elif not inside:
-            outside += bool(line.strip())
-        elif title and line.strip():
-            if html.unescape(line).strip() != title:
-                yield _without_tags(line)
-            title = None
-        else:
-            yield _without_tags(line)
-    if inside:
-        problems.add(f"{name}: the last <doc> has no </doc>, so the file may be truncated")
-        yield None
-    if outside:
-        hint = "" if blocks else ": it has no <doc ...> blocks at all (is it a file of kind text?)"
-        problems.add(f"{name}: left out {outside:,} lines outside <doc> blocks{hint}")

@@ -1,81 +1,171 @@
 """The first two phases: each slice's clean paragraphs, and which of them stood nowhere before."""
 
 import hashlib
-from collections import Counter
+import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.artifacts import Artifacts, publishing
+from mapnet_cli.artifacts import TEMPORARY, Artifacts, publishing
 from mapnet_cli.config import Cleanup
 from mapnet_cli.jobs.job import Output, Progress, Report
-from mapnet_cli.prepare_corpus.cleanup import clean
-from mapnet_cli.prepare_corpus.documents import Lines, Problems, read_cpython, read_file
+from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
+from mapnet_cli.prepare_corpus.documents import read_cpython, read_hub, read_piece
+from mapnet_cli.prepare_corpus.reading import Lines, Reading
 from mapnet_cli.prepare_corpus.slices import Slice, finished
 
 HASH_BYTES = 16
+"""Of n different paragraphs two share their hash, and one is lost, with probability n^2 / 2^129: 10^-21 for 10^9."""
+SORTED = 2_000_000
+"""Hashes that are compared at a time, in some 400 MB. If there are more, they go to files on disk first, by value."""
+REPORTED = 2_000
+"""Paragraphs between two reports."""
+
+# Array shapes: n paragraphs of a slice, of a bucket or of the corpus.
+Hashes = npt.NDArray[np.uint64]
+"""[n, 2]"""
+ROW = np.dtype([("hash", "<u8", 2), ("number", "<i8")])
+"""A paragraph's hash and its number in the corpus."""
 
 
 def clean_slice(
     artifacts: Artifacts, report: Report, *, output: str, part: Slice, cleanup: Cleanup, on_bad_utf8: str
 ) -> Output:
-    """Writes the slice's paragraphs (OUTPUT.txt) and their 128-bit hashes (OUTPUT.hashes.npy, [n, 16] bytes)."""
-    problems = Problems()
-    dropped: Counter[str] = Counter()
-    text_file, hash_file = artifacts.path(f"{output}.txt"), artifacts.path(f"{output}.hashes.npy")
+    """Writes the slice's paragraphs (OUTPUT.txt) and their 128-bit hashes (OUTPUT.hashes, 16 bytes each)."""
+    reading, dropped = Reading(), Dropped()
+    text_file, hash_file = artifacts.path(f"{output}.txt"), artifacts.path(f"{output}.hashes")
     paragraphs = words = 0
-    hashes = bytearray()
     with ExitStack() as stack:
         text = stack.enter_context(stack.enter_context(publishing(text_file)).open("w", encoding="utf-8", newline="\n"))
-        temporary = stack.enter_context(publishing(hash_file))
-        for paragraph in clean(_lines(part, on_bad_utf8, problems, report), cleanup, dropped):
+        hashes = stack.enter_context(stack.enter_context(publishing(hash_file)).open("wb"))
+        for paragraph in clean(read_slice(part, on_bad_utf8, reading, report), cleanup, dropped):
             text.write(f"{paragraph or ''}\n")
             if paragraph:
                 paragraphs += 1
                 words += paragraph.count(" ") + 1
-                hashes += hashlib.blake2b(paragraph.encode(), digest_size=HASH_BYTES).digest()
-        with temporary.open("wb") as handle:
-            np.save(handle, np.frombuffer(bytes(hashes), np.uint8).reshape(-1, HASH_BYTES), allow_pickle=False)
+                hashes.write(hashlib.blake2b(paragraph.encode(), digest_size=HASH_BYTES).digest())
+                if paragraphs % REPORTED == 0:
+                    done = reading.pieces + reading.share
+                    report(Progress(done, max(1, len(part.pieces)), f"{words:,} words"))
+        size = text.tell()
     result = {
         "paragraphs": paragraphs,
         "words": words,
-        "dropped": dict(sorted(dropped.items())),
-        "problems": problems.lines,
-        "problem_count": problems.count,
+        "bytes": size,
+        "dropped": dict(sorted(dropped.counts.items())),
+        "examples": dict(sorted(dropped.examples.items())),
+        "left_out": dict(sorted(reading.left_out.items())),
+        "markup": dict(sorted(reading.markup.items())),
+        "problems": reading.problems.lines,
+        "problem_count": reading.problems.count,
     }
     return Output([text_file, hash_file], result)
 
 
-def _lines(part: Slice, on_bad_utf8: str, problems: Problems, report: Report) -> Lines:
+def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, report: Report) -> Lines:
+    """Yields the slice's lines; what is wrong with its input goes to `reading`."""
     if part.source.kind == "cpython":
         yield from read_cpython(part.part, part.parts, part.source.limit)
-    for done, file in enumerate(part.files):
-        report(Progress(done, len(part.files), file.name))
-        yield from read_file(file, part.file_name(file), part.source, on_bad_utf8, problems)
+    elif part.source.of_hub:
+        yield from read_hub(part.source, part.part, part.parts, part.place, reading)
+    for done, piece in enumerate(part.pieces):
+        report(Progress(done, len(part.pieces), piece.path.name))
+        reading.pieces = done
+        yield from read_piece(piece, part.name(piece), part.source, on_bad_utf8, reading)
 
 
 def deduplicate(artifacts: Artifacts, report: Report, *, output: str, slices: list[str], enabled: bool) -> Output:
     """Writes for each slice which paragraphs stay (OUTPUT-N.npy, [n] bool): the first of equal ones in corpus order."""
     markers = [finished(artifacts, name) for name in slices]
     counts = [marker.result["paragraphs"] for marker in markers]
-    keep = np.ones(sum(counts), dtype=np.bool_)
-    if enabled and len(keep):
-        parts = [np.load(artifacts.path(f"{name}.hashes.npy"), allow_pickle=False) for name in slices]
-        keep = _first_occurrences(np.concatenate(parts))
-    files = []
-    for number, kept in enumerate(np.split(keep, np.cumsum(counts)[:-1])):
-        files.append(artifacts.path(f"{output}-{number:05}.npy"))
-        with publishing(files[-1]) as temporary, temporary.open("wb") as handle:
-            np.save(handle, kept, allow_pickle=False)
-    return Output(files, {"kept": int(keep.sum()), "dropped": int((~keep).sum())})
+    files = [artifacts.path(f"{output}-{number:05}.npy") for number in range(len(slices))]
+    folder = artifacts.path(output).parent
+    dropped = []
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as temporary:
+        keep = np.memmap(Path(temporary) / "keep", np.bool_, "w+", shape=max(sum(counts), 1))[: sum(counts)]
+        if enabled:
+            hash_files = [artifacts.path(f"{name}.hashes") for name in slices]
+            for bucket in _buckets(hash_files, sum(counts), Path(temporary)):
+                keep[_firsts(bucket)] = True
+        else:
+            keep[:] = True
+        for file, flags in zip(files, np.split(keep, np.cumsum(counts)[:-1]), strict=True):
+            dropped.append(int(len(flags) - flags.sum()))
+            with publishing(file) as unfinished, unfinished.open("wb") as handle:
+                np.save(handle, np.asarray(flags), allow_pickle=False)
+    return Output(files, {"dropped": sum(dropped), "dropped_by_slice": dropped})
 
 
-def _first_occurrences(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Returns for each row of [n, 16] whether no earlier row equals it."""
-    halves = hashes.view(np.uint64)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal rows stay in corpus order
-    ordered = halves[order]
+Rows = Iterator[npt.NDArray[np.void]]
+"""Of ROW, in corpus order, at most SORTED at a time."""
+
+
+def _rows(hash_files: list[Path]) -> Rows:
+    parts: list[Hashes] = []
+    number = waiting = 0
+
+    def together() -> npt.NDArray[np.void]:
+        rows = np.empty(waiting, ROW)
+        rows["hash"], rows["number"] = np.concatenate(parts), np.arange(number, number + waiting)
+        return rows
+
+    for file in hash_files:
+        with file.open("rb") as handle:
+            while len(hashes := np.fromfile(handle, "<u8", 2 * (SORTED - waiting)).reshape(-1, 2)):
+                parts.append(hashes)
+                waiting += len(hashes)
+                if waiting == SORTED:
+                    yield together()
+                    number, waiting, parts = number + waiting, 0, []
+    if waiting:
+        yield together()
+
+
+def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[Rows]:
+    """Yields the rows of the corpus, those of equal hashes in one bucket; through files if they are too many."""
+    buckets = -(-count // SORTED)
+    if buckets <= 1:
+        yield _rows(hash_files)
+        return
+    files = [folder / f"bucket-{number}" for number in range(buckets)]
+    with ExitStack() as stack:
+        handles = [stack.enter_context(file.open("wb")) for file in files]
+        for rows in _rows(hash_files):
+            place = ((rows["hash"][:, 0] >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)
+            order = np.argsort(place, kind="stable")
+            ends = np.searchsorted(place[order], np.arange(buckets + 1))
+            for handle, begin, end in zip(handles, ends[:-1], ends[1:], strict=True):
+                rows[order[begin:end]].tofile(handle)
+    for file in files:
+        yield _read_rows(file)
+        file.unlink()
+
+
+def _read_rows(file: Path) -> Rows:
+    with file.open("rb") as handle:
+        while len(rows := np.fromfile(handle, ROW, SORTED)):
+            yield rows
+
+
+def _firsts(bucket: Rows) -> npt.NDArray[np.int64]:
+    """Returns the numbers of the bucket's rows whose hash no earlier row has."""
+    seen: Hashes = np.empty((0, 2), np.uint64)
+    numbers = [np.empty(0, np.int64)]
+    for rows in bucket:
+        both = np.concatenate([seen, rows["hash"]])
+        keep = _first_occurrences(both)
+        numbers.append(rows["number"][keep[len(seen) :]])
+        seen = both[keep]
+    return np.concatenate(numbers)
+
+
+def _first_occurrences(hashes: Hashes) -> npt.NDArray[np.bool_]:
+    """Returns for each row of [n, 2] whether no earlier row equals it."""
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: equal rows stay in corpus order
+    ordered = hashes[order]
     keep = np.ones(len(hashes), dtype=np.bool_)
     keep[order[1:]] = (ordered[1:] != ordered[:-1]).any(axis=1)
     return keep

@@ -1,6 +1,7 @@
 """The third phase: sentences by spaCy on cased text, words by Moses, lower case last."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ ZONE_CHARS = 4_000_000
 """Characters after which spaCy's string store is emptied; it would grow without bound."""
 CACHED_WORDS = 2_000_000
 """spaCy's tokeniser remembers so many words; at its own default it runs at half the speed."""
+LONGEST = 200
+"""Words; sentences from there on are counted together."""
 _UNNEEDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
 _OPENING_MARKS = re.compile(r"(?<=\s)[\"'(\[]+$")
 
@@ -29,6 +32,7 @@ def segment_slice(
     total = int(kept.sum())
     split, tokenise = Segmenter(pipeline), WordTokeniser(lowercase)
     counts = {"documents": 0, "paragraphs": 0, "sentences": 0, "words": 0}
+    lengths: Counter[int] = Counter()
     file = artifacts.path(f"{output}.txt")
     with publishing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         filled = False
@@ -44,10 +48,12 @@ def segment_slice(
                 filled = True
                 counts["paragraphs"] += 1
                 counts["sentences"] += len(lines)
-                counts["words"] += sum(line.count(" ") + 1 for line in lines)
+                words = [line.count(" ") + 1 for line in lines]
+                counts["words"] += sum(words)
+                lengths.update(min(length, LONGEST) for length in words)
                 if counts["paragraphs"] % 500 == 0:
                     report(Progress(counts["paragraphs"], total, f"{counts['words']:,} words"))
-    return Output([file], counts)
+    return Output([file], counts | {"lengths": [lengths[length] for length in range(LONGEST + 1)]})
 
 
 def _kept(paragraphs: Iterable[str | None], keep: Any) -> Iterator[str | None]:

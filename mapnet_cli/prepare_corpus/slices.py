@@ -13,25 +13,42 @@ from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import DamagedError, InputError
 from mapnet_cli.lineage.digests import input_files
+from mapnet_cli.prepare_corpus.pieces import STREAMS, Piece
 
 CPYTHON_PARTS = 4
+HUB_PARTS = 32
+SUFFIXES = {"dataset": (".arrow",), "parquet": (".parquet",)}
+"""The files of a folder that are read, where not all are."""
+PACKED = 4
+"""Text is so many times as large as its bz2, xz, gz, zst or Parquet file, roughly: a job reads less of these."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Consecutive files of one source: the unit of a job. `part` of `parts` is used for cpython."""
+    """Consecutive files of one source, or a share of a large one: the unit of a job."""
 
-    place: str
-    """The source's place in the config, "corpus.sources.0"."""
+    number: int
+    """The source's place in the config."""
     source: Source
-    files: tuple[Path, ...] = ()
+    pieces: tuple[Piece, ...] = ()
     part: int = 0
+    """Of `parts`: of cpython and the hub."""
     parts: int = 1
 
-    def file_name(self, file: Path) -> str:
-        """Returns what a problem calls the file: the same wherever the corpus stands."""
+    @property
+    def place(self) -> str:
+        return f"corpus.sources.{self.number}"
+
+    @property
+    def bytes(self) -> int:
+        """Of input, as it lies on disk."""
+        return sum(piece.end - piece.begin for piece in self.pieces)
+
+    def name(self, piece: Piece) -> str:
+        """Returns what a problem calls the piece: the same wherever the corpus stands."""
         root = Path(self.source.path)
-        return f"{self.place}: {file.name if file == root else file.relative_to(root).as_posix()}"
+        file = piece.path.name if piece.path == root else piece.path.relative_to(root).as_posix()
+        return f"{self.place}: {file}" + (f" (part {piece.part + 1} of {piece.parts})" if piece.parts > 1 else "")
 
 
 def input_slices(config: Config) -> list[Slice]:
@@ -41,19 +58,20 @@ def input_slices(config: Config) -> list[Slice]:
     """
     slices: list[Slice] = []
     for number, source in enumerate(config.corpus.sources):
-        place = f"corpus.sources.{number}"
-        if source.kind == "cpython":
-            parts = 1 if source.limit else CPYTHON_PARTS
-            slices += [Slice(place, source, part=part, parts=parts) for part in range(parts)]
+        if source.kind == "cpython" or source.of_hub:
+            parts = 1 if source.limit else CPYTHON_PARTS if source.kind == "cpython" else HUB_PARTS
+            slices += [Slice(number, source, part=part, parts=parts) for part in range(parts)]
         else:
-            groups = _grouped(_files(source, place), config.corpus.slice_mb * 1e6)
-            slices += [Slice(place, source, group) for group in groups]
+            files = _files(source, f"corpus.sources.{number}")
+            size = min(config.corpus.slice_mb, source.limit_mb or config.corpus.slice_mb) * 1e6
+            groups = _grouped(_pieces(files, source, size), size)
+            slices += [Slice(number, source, group) for group in groups]
     return slices
 
 
 def missing_source(config: Config) -> bool:
     """Returns whether an input is gone (its artefacts may still stand)."""
-    return any(source.path and not Path(source.path).exists() for source in config.corpus.sources)
+    return any(s.path and not s.of_hub and not Path(s.path).exists() for s in config.corpus.sources)
 
 
 def _files(source: Source, place: str) -> list[Path]:
@@ -61,24 +79,45 @@ def _files(source: Source, place: str) -> list[Path]:
     if not root.exists():
         raise InputError(f"{place}.path: {root} does not exist")
     files = input_files(root)
-    if source.kind == "dataset":
-        files = [file for file in files if file.suffix == ".arrow"]
+    if source.kind in SUFFIXES and root.is_dir():
+        files = [file for file in files if file.suffix in SUFFIXES[source.kind]]
     if not files:
-        what = "Arrow files: make it with Dataset.save_to_disk" if source.kind == "dataset" else "files"
-        raise InputError(f"{place}.path: {root} has no {what}")
+        wanted = {"dataset": "Arrow files: make it with Dataset.save_to_disk", "parquet": "*.parquet files"}
+        raise InputError(f"{place}.path: {root} has no {wanted.get(source.kind, 'files')}")
     return files[: source.limit or None]
 
 
-def _grouped(files: list[Path], size: float) -> Iterator[tuple[Path, ...]]:
-    group: list[Path] = []
-    total = 0.0
+def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
+    """Yields the files, large ones in shares of at most about `size` bytes of text, up to the source's limit_mb."""
+    left = source.limit_mb * 1e6 or float("inf")
     for file in files:
-        bytes_ = file.stat().st_size
-        if group and total + bytes_ > size:
+        parts = 1
+        if _divisible(file, source):
+            packed = PACKED if file.suffix in (".bz2", ".parquet") else 1
+            parts = max(1, -int(-file.stat().st_size * packed // size))
+        for part in range(parts):
+            if left <= 0:
+                return
+            piece = Piece(file, part, parts)
+            left -= piece.end - piece.begin
+            yield piece
+
+
+def _divisible(file: Path, source: Source) -> bool:
+    """Returns whether the file can be read from somewhere in its middle, and has documents that begin there."""
+    return file.suffix not in STREAMS and not (source.kind == "text" and source.documents == "file")
+
+
+def _grouped(pieces: Iterator[Piece], size: float) -> Iterator[tuple[Piece, ...]]:
+    group: list[Piece] = []
+    total = 0.0
+    for piece in pieces:
+        bytes_ = piece.end - piece.begin
+        if group and (total + bytes_ > size or piece.parts > 1):
             yield tuple(group)
             group, total = [], 0.0
-        group.append(file)
-        total += bytes_
+        group.append(piece)
+        total += bytes_ if piece.parts == 1 else size
     yield tuple(group)
 
 

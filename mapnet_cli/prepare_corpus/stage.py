@@ -6,17 +6,21 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+from mapnet_cli import hub
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.errors import InputError, UsageError
-from mapnet_cli.jobs.job import Job, Output, Phase
+from mapnet_cli.jobs.job import Job, Output, Phase, is_done
 from mapnet_cli.lineage import Artefact, Lineage
 from mapnet_cli.lineage.digests import fingerprint
+from mapnet_cli.prepare_corpus import forecast
+from mapnet_cli.prepare_corpus.card import write_card
 from mapnet_cli.prepare_corpus.encode import encode_slice
 from mapnet_cli.prepare_corpus.manifest import write_manifest
 from mapnet_cli.prepare_corpus.paragraphs import clean_slice, deduplicate
 from mapnet_cli.prepare_corpus.sentences import segment_slice
 from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
+from mapnet_cli.prepare_corpus.standing import slices_done
 from mapnet_cli.prepare_corpus.vocabulary import train_vocabulary
 from mapnet_cli.records import CorpusManifest
 
@@ -55,12 +59,60 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     slices = input_slices(config)
     keys = _Keys(lineage.text, lineage.corpus, len(slices))
     imported = lineage.imported(config.corpus.tokenizer).key if config.corpus.tokenizer else ""
-    return _text_phases(config, keys, slices) + _corpus_phases(config, keys, imported)
+    return _text_phases(config, keys, slices) + _corpus_phases(config, keys, slices, imported)
+
+
+def admit(config: Config, artifacts: Artifacts) -> None:
+    """Refuses to start where the disk is clearly too small or a source can't be reached: MapnetError, InputError."""
+    phases = plan(config, artifacts, 1)
+    if not phases or all(is_done(job, artifacts) for job in phases[-2].jobs):
+        return
+    for job in phases[0].jobs:
+        part: Slice = job.args["part"]
+        if part.source.of_hub and part.part == 0 and not is_done(job, artifacts):
+            hub.load(part.source.path, part.source.name or None, part.source.split, streaming=True)
+    slices = [job.args["part"] for job in phases[0].jobs]
+    rates, _ = forecast.samples(_unread(phases, artifacts), config)
+    forecast.require_disk(forecast.expect(slices, rates, _done(phases, artifacts), config.corpus.vocab_size), artifacts)
+
+
+def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
+    """Returns what `--dry-run` says: words, disk and time, by a sample that is read now."""
+    phases = plan(config, artifacts, workers)
+    if not phases or all(is_done(job, artifacts) for job in phases[-2].jobs):
+        return []
+    slices = [job.args["part"] for job in phases[0].jobs]
+    rates, paragraphs = forecast.samples(slices, config)
+    segment = forecast.segmenting(paragraphs, config)
+    expected = forecast.expect(slices, rates, _done(phases, artifacts), config.corpus.vocab_size, segment)
+    return forecast.lines(expected, slices, forecast.free_disk(artifacts), workers)
+
+
+def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
+    """Returns, as "slices", how far each phase of slices is, for `status`."""
+    return {"slices": slices_done(plan(config, artifacts, 1), artifacts)}
+
+
+def _unread(phases: list[Phase], artifacts: Artifacts) -> list[Slice]:
+    return [job.args["part"] for job in phases[0].jobs if not is_done(job, artifacts)]
+
+
+def _done(phases: list[Phase], artifacts: Artifacts) -> forecast.Done:
+    by_name = {phase.name: phase.jobs for phase in phases}
+
+    def done(number: int) -> tuple[float | None, bool, bool]:
+        clean, sentences, encode = (by_name[name][number] for name in ("clean", "sentences", "encode"))
+        marker = artifacts.marker(clean.key) if is_done(clean, artifacts) else None
+        size = None if marker is None else float(marker.result["bytes"])
+        return size, is_done(sentences, artifacts), is_done(encode, artifacts)
+
+    return done
 
 
 def summary(config: Config, artifacts: Artifacts) -> list[str]:
     """Returns what the finished corpus is, in words: counts, what the rules dropped, the first problems."""
-    marker = artifacts.marker(_manifest(Lineage(config, artifacts).corpus))
+    corpus = Lineage(config, artifacts).corpus
+    marker, card = artifacts.marker(_manifest(corpus)), f"{corpus.key}/card"
     if marker is None:
         return []
     made = CorpusManifest(**marker.result)
@@ -71,6 +123,8 @@ def summary(config: Config, artifacts: Artifacts) -> list[str]:
         f"{made.train_sequences:,} training and {made.validation_sequences:,} validation sequences",
         f"corpus: paragraphs dropped by rule: {dropped}",
     ]
+    if artifacts.path(f"{card}.md").exists():
+        lines.append(f"corpus: card: {artifacts.path(card)}.md and .html")
     if made.problem_count:
         shown = made.problems[:SHOWN_PROBLEMS]
         rest = f"; {artifacts.path(marker.key)}.json names more" if made.problem_count > len(shown) else ""
@@ -144,7 +198,7 @@ def _text_phases(config: Config, keys: _Keys, slices: list[Slice]) -> list[Phase
     return [Phase("clean", clean, "slice"), Phase("deduplicate", [keep]), Phase("sentences", sentences, "slice")]
 
 
-def _corpus_phases(config: Config, keys: _Keys, imported: str) -> list[Phase]:
+def _corpus_phases(config: Config, keys: _Keys, slices: list[Slice], imported: str) -> list[Phase]:
     corpus = config.corpus
     vocabulary = _job(
         keys.corpus, keys.vocabulary, train_vocabulary, [*keys.clean, keys.keep, *keys.sentences],
@@ -168,9 +222,21 @@ def _corpus_phases(config: Config, keys: _Keys, imported: str) -> list[Phase]:
         [*keys.clean, keys.keep, *keys.sentences, keys.vocabulary, *keys.encode],
         clean=keys.clean, deduplicate=keys.keep, sentences=keys.sentences, vocabulary=keys.vocabulary,
         encode=keys.encode, train=keys.train, validation=keys.validation, tokenizer=keys.tokenizer,
+        sources=[source.kind for source in corpus.sources], source_of=[part.number for part in slices],
         vocab_size=0 if imported else corpus.vocab_size, block_length=corpus.block_length,
     )  # fmt: skip
-    return [Phase("vocabulary", [vocabulary]), Phase("encode", encode, "slice"), Phase("manifest", [manifest])]
+    names = [Path(source.path).name or source.kind for source in corpus.sources]
+    shown: dict[str, Any] = {"names": names, "licences": [source.licence for source in corpus.sources]}
+    card = Job(
+        f"{keys.corpus.key}/card", fingerprint(keys.corpus.fingerprint, "card", shown), write_card,
+        {"manifest": _manifest(keys.corpus), "card": f"{keys.corpus.key}/card", **shown}, (_manifest(keys.corpus),),
+    )  # fmt: skip
+    return [
+        Phase("vocabulary", [vocabulary]),
+        Phase("encode", encode, "slice"),
+        Phase("manifest", [manifest]),
+        Phase("card", [card]),
+    ]
 
 
 def _job(

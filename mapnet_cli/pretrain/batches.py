@@ -18,6 +18,7 @@ from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, visits_in_turn
 from mapnet_cli.model.transformer import attention_mask
+from mapnet_cli.pretrain.order import DataOrder
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, PAD
@@ -25,37 +26,6 @@ from mapnet_cli.world import ALONE, World
 
 AHEAD = 2
 """Batches that are ready before they are needed."""
-
-
-class DataOrder:
-    """Goes through the corpus in a fresh random order each epoch; steps run on from one epoch into the next."""
-
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count = count
-        self.batch_size = batch_size
-        self.seed = seed
-        self._orders: dict[int, Tensor] = {}
-
-    def indices(self, step: int) -> Tensor:
-        """Returns the sequence numbers [B] of a step."""
-        places_B, epochs_B = self._places(step), self.epochs(step)
-        first, last = int(epochs_B[0]), int(epochs_B[-1])
-        orders = torch.cat([self._order(epoch) for epoch in range(first, last + 1)])
-        return orders[places_B - first * self.count]
-
-    def epochs(self, step: int) -> Tensor:
-        """Returns how often each sequence of a step was seen in earlier epochs, [B]."""
-        return self._places(step) // self.count
-
-    def _places(self, step: int) -> Tensor:
-        return torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            self._orders = {e: order for e, order in self._orders.items() if e >= epoch - 1}
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "data order", epoch))
-            self._orders[epoch] = torch.randperm(self.count, generator=generator)
-        return self._orders[epoch]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from torch.nn.parallel import DistributedDataParallel
 from mapnet_cli.jobs.job import Progress, Report
 from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.methods import word_starts
-from mapnet_cli.pretrain.batches import BatchMaker, DataOrder, prefetching
+from mapnet_cli.pretrain.batches import BatchMaker, prefetching
 from mapnet_cli.pretrain.books import Books
 from mapnet_cli.pretrain.electra import build_losses
+from mapnet_cli.pretrain.order import DataOrder
 from mapnet_cli.pretrain.run import Run
 from mapnet_cli.pretrain.step import Proposals, algorithm_1, plan_step, update_table
 from mapnet_cli.pretrain.warm_up import warm_up
@@ -60,8 +61,11 @@ def batch_maker(run: Run) -> BatchMaker:
     pretrain, manifest, starts_V = run.config.pretrain, run.manifest, None
     if STRATEGIES[run.method.strategy].reads_words:
         starts_V = word_starts(run.artifacts.path(manifest.tokenizer), manifest.vocab_size)
+    weights = [source.weight for source in run.config.corpus.sources]
+    counts = [source.train_sequences for source in manifest.sources]
+    order = DataOrder(counts, pretrain.batch_size, run.seed, weights)
     return BatchMaker(
-        sequences, DataOrder(len(sequences), pretrain.batch_size, run.seed), run.method, pretrain, run.seed, run.world,
+        sequences, order, run.method, pretrain, run.seed, run.world,
         pin=run.device.type == "cuda", block_length=manifest.block_length, fixed=pretrain.compile,
         word_starts_V=starts_V,
     )  # fmt: skip

@@ -4,6 +4,7 @@
 65,535), `NAME.offsets.npy` (int64, n + 1) where each of the n sequences begins and the last ends.
 """
 
+import resource
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.artifacts import publishing
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.errors import DamagedError, UsageError
+
+OTHER_FILES = 512
+"""Files that a process may want to open beside its shards."""
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -68,18 +72,19 @@ def writing_shard(path: Path, vocab_size: int) -> Iterator[ShardWriter]:
 
 
 class Sequences:
-    """Many shards as one list of sequences, read from disk as they are asked for.
+    """Many shards as one list of sequences, read from disk as they are asked for; 12 bytes a sequence are in memory.
 
     Raises DamagedError on opening if a file is missing or the two files of a shard don't fit.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
+        _allow_open_files(len(paths))
         shards = [_open(path) for path in paths]
         self._tokens = [tokens for tokens, _ in shards]
         self._offsets = [offsets for _, offsets in shards]
         self._firsts = np.cumsum([0] + [len(offsets) - 1 for offsets in self._offsets])
-        lengths = [np.diff(offsets) for offsets in self._offsets]
-        self.lengths: npt.NDArray[np.int64] = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
+        lengths = [np.diff(offsets).astype(np.int32) for offsets in self._offsets]
+        self.lengths: npt.NDArray[np.int32] = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
         """Tokens of each sequence."""
 
     def __len__(self) -> int:
@@ -105,6 +110,19 @@ class Sequences:
                 raise ValueError(f"sequence {index} has {len(ids)} tokens, more than {length}")
             row[: len(ids)] = ids
         return rows_BL
+
+
+def _allow_open_files(shards: int) -> None:
+    """Raises this process's own limit as far as it may: a memory map holds its file open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shards + OTHER_FILES
+    if resource.RLIM_INFINITY != hard < wanted:
+        raise UsageError(
+            f"{shards:,} shards have to be open at once, and this machine allows {hard:,} files a process "
+            "(ulimit -Hn): raise that, or prepare the corpus with a larger corpus.slice_mb"
+        )
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _open(path: Path) -> tuple[Ids, npt.NDArray[np.int64]]:

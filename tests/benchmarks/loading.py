@@ -18,7 +18,8 @@ import torch
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
-from mapnet_cli.pretrain.batches import BatchMaker, DataOrder, MicroBatch
+from mapnet_cli.pretrain.batches import BatchMaker, MicroBatch
+from mapnet_cli.pretrain.order import DataOrder
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import device_name
 from mapnet_cli.world import ALONE
@@ -48,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         artifacts = Artifacts(Path(name))
         sequences = Sequences(workload.sequences(config, artifacts))
-        order = DataOrder(len(sequences), pretrain.batch_size, 1)
+        order = DataOrder([len(sequences)], pretrain.batch_size, 1)
         length, pin = config.corpus.block_length, chosen.device == "cuda"
         make = BatchMaker(sequences, order, method, pretrain, 1, ALONE, pin, length, chosen.compile)
         numbers = iter(range(1_000))

@@ -13,7 +13,7 @@ from mapnet_cli.jobs.job import Progress, run_job
 from mapnet_cli.layers import resolve
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.pretrain import stage
-from mapnet_cli.records import CorpusManifest
+from mapnet_cli.records import CorpusManifest, SourceCounts
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files, writing_shard
 from mapnet_cli.vocabulary import CLS, SEP
@@ -79,9 +79,13 @@ def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
                 # below the little tokenizer's size, so that Figure 2 finds a word for each
                 ids = rng.integers(5, 100, length - 2) if name == "validation" else rng.integers(5, VOCAB, length - 2)
                 shard.add([CLS, *ids.tolist(), SEP])
+    sums = {
+        "documents": 1, "paragraphs": 1, "sentences": 1, "words": 1, "tokens": SEQUENCES * length,
+        "train_sequences": SEQUENCES, "validation_sequences": 8,
+    }  # fmt: skip
     manifest = CorpusManifest(
-        documents=1, paragraphs=1, sentences=1, words=1, tokens=SEQUENCES * length, unknown_tokens=0,
-        train_sequences=SEQUENCES, validation_sequences=8, dropped={}, problem_count=0, problems=[],
+        **sums, unknown_tokens=0, dropped={}, problem_count=0, problems=[],
+        sources=[SourceCounts(kind="cpython", **sums, dropped={}, left_out={}, markup={})],
         vocab_size=VOCAB, block_length=length, train=[f"{key}/train"], validation=[f"{key}/validation"],
         tokenizer=f"{key}/tokenizer.json",
     )  # fmt: skip

@@ -9,6 +9,9 @@ from mapnet_cli.config import Config, Corpus, Method, Source
 from mapnet_cli.console import Console
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.lineage import Lineage
+from mapnet_cli.prepare_corpus.documents import read_piece
+from mapnet_cli.prepare_corpus.pieces import Piece
+from mapnet_cli.prepare_corpus.reading import Reading
 from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
 from mapnet_cli.records import CorpusManifest
 
@@ -68,3 +71,19 @@ def sentence_lines(artifacts: Artifacts) -> list[str]:
     """Returns the lines of all sentence files, in corpus order."""
     files = sorted(artifacts.root.glob("prepare-corpus/text-*/sentences-*.txt"))
     return [line for file in files for line in file.read_text(encoding="utf-8").split("\n")]
+
+
+def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: str) -> tuple[list[str | None], list[str]]:
+    """Writes a file "f" and returns its lines and problems."""
+    path.write_bytes(content)
+    reading = Reading()
+    lines = list(read_piece(Piece(path), "f", Source(path=str(path), **source), on_bad_utf8, reading))
+    return lines, reading.problems.lines
+
+
+def read_shares(path: Path, parts: int, **source: str) -> tuple[list[str | None], Reading]:
+    """Returns a file's lines, read as so many shares."""
+    reading, lines = Reading(), []
+    for part in range(parts):
+        lines += list(read_piece(Piece(path, part, parts), "f", Source(path=str(path), **source), "repair", reading))
+    return lines, reading

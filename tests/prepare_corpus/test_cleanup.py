@@ -1,18 +1,16 @@
-from collections import Counter
-
 import pytest
 
 from mapnet_cli.config import Cleanup
 from mapnet_cli.prepare_corpus import cleanup
-from mapnet_cli.prepare_corpus.cleanup import broken_rule, clean
+from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES, Dropped, broken_rule, clean
 from tests.prepare_corpus.corpora import prose
 
 ALL = Cleanup(min_chars=0, min_letters=0, min_letter_share=0.0, max_symbol_share=1.0)
 
 
 def run(lines: list[str | None], settings: Cleanup = ALL) -> tuple[list[str | None], dict[str, int]]:
-    dropped: Counter[str] = Counter()
-    return list(clean(lines, settings, dropped)), dict(dropped)
+    dropped = Dropped()
+    return list(clean(lines, settings, dropped)), dict(dropped.counts)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +71,10 @@ def test_endless_lines_are_dropped_unread(monkeypatch: pytest.MonkeyPatch) -> No
     paragraphs, dropped = run([*word_list, None], settings)
     assert dropped == {"max_chars": 2}
     assert [len(paragraph or "") for paragraph in paragraphs] == [5 * (900 - 2 * 401) - 1, 0]
+
+
+def test_the_first_of_what_a_rule_drops_are_shown() -> None:
+    dropped = Dropped()
+    list(clean([f"{number}" * 300 for number in range(1, 9)], ALL.model_copy(update={"min_letters": 1}), dropped))
+    assert dropped.counts == {"min_letters": 8}
+    assert dropped.examples == {"min_letters": [str(n) * EXAMPLE_CHARS for n in range(1, EXAMPLES + 1)]}

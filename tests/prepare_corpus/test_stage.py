@@ -59,15 +59,82 @@ def snapshot(root: Path) -> dict[str, Any]:
     return files
 
 
+def every_kind(root: Path) -> list[Source]:
+    """Makes a source of every kind of file, each cut into several slices; the text of each is its own."""
+    import bz2
+    import gzip
+
+    import pyarrow as pa
+    from datasets import Dataset
+    from pyarrow import parquet
+
+    texts = [[prose(1000 * kind + number, 3) for number in range(12)] for kind in range(6)]
+    root.mkdir()
+    rows = ["".join(json.dumps({"text": text}) + "\n" for text in texts[kind]).encode() for kind in (0, 1)]
+    (root / "a.jsonl.bz2").write_bytes(bz2.compress(rows[0], 1))
+    (root / "b.jsonl.gz").write_bytes(gzip.compress(rows[1], mtime=0))
+    parquet.write_table(pa.table({"text": texts[2]}), root / "c.parquet", row_group_size=3)
+    Dataset.from_dict({"text": texts[3]}).save_to_disk(str(root / "d"))
+    page = "<page>\n<title>T</title>\n<ns>0</ns>\n<revision><text>{}</text></revision>\n</page>\n"
+    (root / "e.xml").write_text("".join(map(page.format, texts[4])))
+    (root / "f.txt").write_text("\n\n".join(texts[5]))
+    return [
+        Source(kind="jsonl", path=str(root / "a.jsonl.bz2")),
+        Source(kind="jsonl", path=str(root / "b.jsonl.gz")),
+        Source(kind="parquet", path=str(root / "c.parquet")),
+        Source(kind="dataset", path=str(root / "d")),
+        Source(kind="mediawiki", path=str(root / "e.xml")),
+        Source(path=str(root / "f.txt"), documents="blank-lines"),
+    ]
+
+
+def test_sources_of_all_kinds_are_mixed(tmp_path: Path, artifacts: Artifacts) -> None:
+    config = corpus_config(*every_kind(tmp_path / "kinds"))
+    manifest = prepare(config, artifacts)
+    assert [source.kind for source in manifest.sources] == [source.kind for source in config.corpus.sources]
+    assert [source.documents for source in manifest.sources] == [12] * 6
+    assert all(source.sentences > 30 for source in manifest.sources)
+    assert manifest.problems == []
+    for name in ("documents", "sentences", "words", "tokens", "train_sequences"):
+        assert getattr(manifest, name) == sum(getattr(source, name) for source in manifest.sources)
+    assert sum(manifest.sentence_lengths) == manifest.sentences
+    slices = plan(config, artifacts, 1)[0].jobs
+    assert len(slices) > 12, "large files are read in shares"
+    part = next(job.args["part"] for job in slices if job.args["part"].source.kind == "mediawiki")
+    assert part.name(part.pieces[0]).startswith("corpus.sources.4: e.xml (part 1 of ")
+
+
+def test_a_share_of_a_source_is_taken(tmp_path: Path, artifacts: Artifacts) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps({"text": prose(n, 3)}) + "\n" for n in range(40)))
+    source = Source(kind="jsonl", path=str(file))
+    documents = []
+    for limit_mb in (0.0, 0.002, 0.004, 0.001):
+        manifest = prepare(corpus_config(source.model_copy(update={"limit_mb": limit_mb})), artifacts)
+        documents.append(manifest.documents)
+    whole, two, four, one = documents
+    assert whole == 40
+    assert 0 < one < two < four < whole
+    with pytest.raises(ValueError, match="limit_mb is of files"):
+        Source(kind="cpython", limit_mb=1.0)
+    with pytest.raises(ValueError, match='kind = "dataset"'):
+        Source(kind="parquet", path="hub:some/set")
+
+
 def test_bytes_do_not_depend_on_workers_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_kind(tmp_path / "kinds")
     bad = text_folder(tmp_path / "text") / "part1" / "bad.txt"
     bad.write_bytes(prose(9).encode() + b"\xff\n")
     snapshots = []
     for workers in (0, 1, 2, 3):
-        here = Path("text") if workers == 2 else tmp_path / "text"
+        here = Path() if workers == 2 else tmp_path
         if workers == 2:
             monkeypatch.chdir(tmp_path)
-        config = corpus_config(Source(path=str(here)), Source(kind="cpython", limit=4), vocab_size=400)
+        packed = Source(kind="jsonl", path=str(here / "kinds" / "a.jsonl.bz2"))
+        dump = Source(kind="mediawiki", path=str(here / "kinds" / "e.xml"), licence="CC BY-SA")
+        config = corpus_config(
+            Source(path=str(here / "text")), Source(kind="cpython", limit=4), packed, dump, vocab_size=400
+        )
         artifacts = Artifacts(tmp_path / f"artifacts{workers}")
         manifest = prepare(config, artifacts, workers)
         snapshots.append(snapshot(artifacts.root))
@@ -99,6 +166,7 @@ def test_another_vocabulary_keeps_the_text(tmp_path: Path, artifacts: Artifacts)
     done = {phase.name: all(is_done(job, artifacts) for job in phase.jobs) for phase in phases}
     assert done == {
         "clean": True, "deduplicate": True, "sentences": True, "vocabulary": False, "encode": False, "manifest": False,
+        "card": False,
     }  # fmt: skip
     prepare(corpus_config(source, vocab_size=310), artifacts)
     assert len(list(artifacts.root.glob("prepare-corpus/text-*"))) == 1
@@ -222,7 +290,7 @@ def test_real_text(tmp_path: Path, artifacts: Artifacts, shared_data: Path) -> N
         assert handle is not None
         (tmp_path / "wiki_00").write_bytes(handle.read(300_000).rpartition(b"<doc ")[0])
     source = Source(kind="wikiextractor", path=str(tmp_path / "wiki_00"))
-    manifest = prepare(corpus_config(source, vocab_size=2000, block_length=128), artifacts)
+    manifest = prepare(corpus_config(source, vocab_size=2000, block_length=128, slice_mb=0.1), artifacts)
     assert manifest.problems == []
     assert manifest.vocab_size == 2000
     assert manifest.unknown_tokens < 0.001 * manifest.tokens

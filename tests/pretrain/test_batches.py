@@ -10,7 +10,8 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.masking.sampling import largest_count
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
-from mapnet_cli.pretrain.batches import AHEAD, Batch, BatchMaker, DataOrder, prefetching
+from mapnet_cli.pretrain.batches import AHEAD, Batch, BatchMaker, prefetching
+from mapnet_cli.pretrain.order import DataOrder
 from mapnet_cli.records import CorpusManifest
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.world import World
@@ -21,7 +22,7 @@ def maker(
     config: Config, manifest: CorpusManifest, artifacts: Artifacts, world: World, fixed: bool, method: str = "mapnet"
 ) -> BatchMaker:
     sequences = Sequences([artifacts.path(name) for name in manifest.train])
-    order = DataOrder(len(sequences), config.pretrain.batch_size, 1)
+    order = DataOrder([len(sequences)], config.pretrain.batch_size, 1)
     return BatchMaker(
         sequences, order, config.method[method], config.pretrain, 1, world, False, manifest.block_length, fixed
     )

@@ -1,4 +1,4 @@
-"""The training loop: exact resume, milestones, divergence, data order."""
+"""The training loop: exact resume, milestones, divergence."""
 
 import json
 import signal
@@ -16,7 +16,6 @@ from mapnet_cli.errors import DivergedError, Interrupted
 from mapnet_cli.jobs.job import Progress, run_job
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.pretrain import loop, stage
-from mapnet_cli.pretrain.batches import DataOrder
 from mapnet_cli.records import Checkpoint
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.checkpoint import load_checkpoint
@@ -201,13 +200,15 @@ def test_sigterm_saves_and_leaves(make_corpus: Callable[[Config], object], artif
     assert [p.name for p in sorted(artifacts.path(f"{key}/resume").iterdir())] == ["step000000004", "step000000006"]
 
 
-def test_every_epoch_visits_every_sequence_once() -> None:
-    order = DataOrder(10, 4, seed=3)
-    seen = torch.cat([order.indices(step) for step in range(5)]).tolist()
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-    assert seen[:10] != seen[10:]
-    assert torch.equal(DataOrder(10, 4, seed=3).indices(4), order.indices(4))
-    assert not torch.equal(DataOrder(10, 4, seed=4).indices(0), order.indices(0))
+def test_a_sources_weight_reaches_the_training(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+    """With weight 2 an epoch has every sequence twice, in another order: other weights, beside the first ones."""
+    found = []
+    for weight in (1.0, 2.0):
+        config = small_config("pretrain.steps=4", f'corpus.sources=[{{kind="cpython", weight={weight}}}]')
+        if not found:
+            make_corpus(config)
+        found.append(weights(train(config, artifacts, "bert")))
+    assert any(not torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
 def test_a_collapsed_proposal_is_announced(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:

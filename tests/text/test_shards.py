@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,19 @@ def test_damage_is_found_on_opening(tmp_path: Path) -> None:
     np.save(offsets, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DamagedError):
         Sequences([path])
+
+
+def test_more_shards_than_open_files_are_allowed_at_first(tmp_path: Path) -> None:
+    """In a process of its own, whose limit they raise; where that may not be, the error says what to do."""
+    path = write(tmp_path / "s", [[5, 6], [7]])
+    code = (
+        "import resource, sys; from pathlib import Path; from mapnet_cli.errors import UsageError\n"
+        "from mapnet_cli.text.shards import Sequences\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))\n"
+        "assert Sequences([Path(sys.argv[1])] * 300)[599].tolist() == [7]\n"
+        "try:\n    Sequences([Path(sys.argv[1])] * 600)\n"
+        "except UsageError as error:\n    print(error)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, cwd=root, check=True)
+    assert "600 shards have to be open at once, and this machine allows 1,000 files" in done.stdout

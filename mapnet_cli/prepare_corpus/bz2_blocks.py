@@ -1,0 +1,106 @@
+"""Unpacking a bz2 file from any place on, block by block.
+
+bzip2 packs at most 900 kB of text at a time, and each such block begins, at any bit, with the same 48
+bits. A block by itself, between a stream's header and footer, is a bz2 file that `bz2` unpacks and
+whose checksum it verifies. (Format: J. Tsai, "BZIP2: Format Specification", 2016.)
+"""
+
+import bz2
+from collections.abc import Iterator
+from typing import IO
+
+BLOCK = 0x314159265359
+STREAM_END = 0x177245385090
+MARK_BITS = 48
+HEADER = int.from_bytes(b"BZh9", "big")
+WINDOW = 1 << 20
+CHECKSUM_BITS = 32
+
+
+class DamagedBlock(Exception):
+    """A block that can't be unpacked; all blocks before it are good."""
+
+
+def blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
+    """Yields (byte in which it begins, contents) of the blocks that begin at or after byte `begin`, to the file's end.
+
+    Raises DamagedBlock where one is broken or cut off, or where there is no block in the whole file.
+    """
+    start: int | None = None
+    none = True
+    for bit, ends in _marks(handle, begin):
+        none = False
+        if start is not None:
+            yield start // 8, _unpack(handle, start, bit)
+        start = None if ends else bit
+    if start is not None:
+        raise DamagedBlock("the file ends in the middle of a block")
+    if none and begin == 0 and handle.seek(0, 2):
+        raise DamagedBlock("there is no bz2 block in it")
+
+
+def _unpack(handle: IO[bytes], start: int, end: int) -> bytes:
+    """Returns what the block at bits start to end holds."""
+    first, bits = start // 8, end - start
+    handle.seek(first)
+    data = handle.read((end + 7) // 8 - first)
+    block = int.from_bytes(data, "big") >> (8 * (first + len(data)) - end) & ((1 << bits) - 1)
+    checksum = block >> (bits - MARK_BITS - CHECKSUM_BITS) & ((1 << CHECKSUM_BITS) - 1)
+    footer = STREAM_END << CHECKSUM_BITS | checksum  # of a stream of one block, the block's own
+    footer_bits = MARK_BITS + CHECKSUM_BITS
+    padding = -(bits + footer_bits) % 8
+    stream = ((HEADER << bits | block) << footer_bits | footer) << padding
+    try:
+        return bz2.decompress(stream.to_bytes((32 + bits + footer_bits + padding) // 8, "big"))
+    except (OSError, ValueError) as error:
+        raise DamagedBlock(f"the block at byte {first:,}: {error}") from None
+
+
+def _marks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bool]]:
+    """Yields (bit, whether a stream ends there) of each mark from byte `begin` on, in order.
+
+    A mark's six bytes may stand in packed text by chance, once in some 10^14 bits: that block then counts as damaged.
+    """
+    patterns = [_Pattern(mark, shift) for mark in (BLOCK, STREAM_END) for shift in range(8)]
+    place, kept = begin, b""
+    while True:
+        handle.seek(place + len(kept))
+        fresh = handle.read(WINDOW)
+        window = kept + fresh
+        # the last 7 bytes are looked at again with what follows them; a mark may end where the file does
+        last = len(window) - 7 if fresh else len(window)
+        found = sorted(
+            (8 * (place + index) + pattern.shift, pattern.mark == STREAM_END)
+            for pattern in patterns
+            for index in pattern.places(window)
+            if index < last
+        )
+        yield from found
+        if not fresh:
+            return
+        keep = min(7, len(window))
+        place, kept = place + len(window) - keep, window[len(window) - keep :]
+
+
+class _Pattern:
+    """A mark that begins `shift` bits after a byte does."""
+
+    def __init__(self, mark: int, shift: int) -> None:
+        self.mark, self.shift = mark, shift
+        self._length = 6 if shift == 0 else 7
+        spare = 8 * self._length - MARK_BITS - shift
+        self._value = mark << spare
+        self._mask = ((1 << MARK_BITS) - 1) << spare
+        whole = self._value.to_bytes(self._length, "big")
+        self._middle = whole[1:6] if shift else whole[:5]
+        self._offset = 1 if shift else 0
+
+    def places(self, window: bytes) -> Iterator[int]:
+        """Yields the bytes in which the mark begins."""
+        found = window.find(self._middle)
+        while found >= 0:
+            index = found - self._offset
+            piece = window[index : index + self._length]
+            if index >= 0 and len(piece) == self._length and int.from_bytes(piece, "big") & self._mask == self._value:
+                yield index
+            found = window.find(self._middle, found + 1)

@@ -1,0 +1,178 @@
+"""What a corpus will take, said before it starts: words, disk and hours, from a sample of each source read now."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config
+from mapnet_cli.errors import MapnetError
+from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
+from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
+from mapnet_cli.prepare_corpus.reading import Reading
+from mapnet_cli.prepare_corpus.slices import Slice
+
+SAMPLE_BYTES = 400_000
+"""Of clean text that is read of a source."""
+SEGMENTED_BYTES = 200_000
+"""Of it, what is cut into sentences and words to see how long that takes."""
+TOKENS_A_WORD = 1.35
+SPACES = 1.03
+"""A sentence file's size in that of the paragraphs: Moses puts spaces before full stops."""
+HASHES = 1.08
+"""A paragraph file's with its hashes."""
+SHORTAGE = 0.8
+"""The disk is clearly too small if it has no more than this share of what is expected to be written."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Of a source, from a sample: what a byte of its input becomes, or a slice where input isn't counted in bytes."""
+
+    text: float
+    """Bytes of clean paragraphs."""
+    words: float
+    seconds: float
+    """That reading and cleaning take."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Of the whole corpus."""
+
+    text: float
+    words: float
+    seconds: float
+    """Of one worker, still to come."""
+    working: float
+    """Bytes of paragraphs and sentences still to be written, which later runs go on from."""
+    passing: float
+    """Bytes of temporary files."""
+    final: float
+    """Bytes of token shards still to be written."""
+
+
+def sample(part: Slice, config: Config) -> tuple[Rate, list[str]]:
+    """Returns a source's rate, and the first clean paragraphs of one of its slices."""
+    reading, paragraphs, size, words = Reading(), [], 0, 0
+    lines = read_slice(part, "repair", reading, lambda progress: None)
+    counted = bool(part.pieces)
+    share, start = 1.0, time.perf_counter()
+    for paragraph in clean(lines, config.corpus.cleanup, Dropped()):
+        if paragraph:
+            paragraphs.append(paragraph)
+            size += len(paragraph.encode()) + 1
+            words += paragraph.count(" ") + 1
+            if counted and size >= SAMPLE_BYTES and (reading.share or reading.pieces):
+                before = sum(piece.end - piece.begin for piece in part.pieces[: reading.pieces])
+                here = part.pieces[reading.pieces]
+                share = (before + reading.share * (here.end - here.begin)) / max(part.bytes, 1)
+                break
+    seconds = time.perf_counter() - start
+    read = max(share * (part.bytes if counted else 1), 1e-9)
+    return Rate(size / read, words / read, seconds / read), paragraphs
+
+
+def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[str]]:
+    """Returns the rate of each source, from its slice in the middle, and paragraphs of all; the hub isn't asked."""
+    rates: dict[int, Rate] = {}
+    paragraphs: list[str] = []
+    for number in dict.fromkeys(part.number for part in slices if not part.source.of_hub):
+        own = [part for part in slices if part.number == number]
+        rates[number], some = sample(own[len(own) // 2], config)
+        paragraphs += some
+    return rates, paragraphs
+
+
+def segmenting(paragraphs: list[str], config: Config) -> float:
+    """Returns the seconds that sentences and words take for a byte of paragraphs."""
+    from mapnet_cli.prepare_corpus.sentences import Segmenter
+    from mapnet_cli.text.normalise import WordTokeniser
+
+    split, tokenise = Segmenter(config.corpus.spacy_pipeline), WordTokeniser(config.corpus.preparation)
+    chosen = list(_some(paragraphs))
+    start = time.perf_counter()
+    for sentences in split(chosen):
+        for sentence in sentences or ():
+            tokenise(sentence)
+    return (time.perf_counter() - start) / max(1, sum(len(paragraph.encode()) for paragraph in chosen))
+
+
+def _some(paragraphs: list[str]) -> Iterator[str]:
+    """Yields paragraphs from all over the list."""
+    every = max(1, sum(map(len, paragraphs)) // SEGMENTED_BYTES)
+    yield from paragraphs[::every]
+
+
+Done = Callable[[int], tuple[float | None, bool, bool]]
+"""Of a slice by its number: bytes of its paragraph file if it is there, whether its sentences are, its shards."""
+
+
+def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: int, segment: float = 0.0) -> Expected:
+    """Returns what is still to come; `segment` is what `segmenting` returned."""
+    text = words = seconds = working = final = 0.0
+    for number, part in enumerate(slices):
+        rate = rates.get(part.number)
+        made, segmented, encoded = done(number)
+        if rate is None and made is None:
+            continue
+        measure = part.bytes if part.pieces else 1.0
+        own = made if made is not None else (rate.text * measure if rate else 0.0)
+        own_words = own * (rate.words / rate.text if rate and rate.text else 1 / 6)
+        text, words = text + own, words + own_words
+        if made is None and rate:
+            working += own * HASHES
+            seconds += rate.seconds * measure
+        if not segmented:
+            working += own * SPACES
+            seconds += own * segment
+        if not encoded:
+            final += own_words * TOKENS_A_WORD * (2 if vocab_size <= 1 << 16 else 4)
+    hashes = text * (HASHES - 1)  # 16 bytes each
+    passing = hashes * ROW.itemsize / 16 if hashes > 16 * SORTED else 0.0
+    return Expected(text, words, seconds, working, passing, final)
+
+
+def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> list[str]:
+    """Returns what `--dry-run` prints."""
+    read = sum(part.bytes for part in slices)
+    unknown = sorted({part.source.path for part in slices if part.source.of_hub})
+    needed = expected.working + expected.passing + expected.final
+    hours = expected.seconds / max(workers, 1) / 3600
+    return [
+        f"{_size(read)} of input in {len(slices):,} slices; by a sample of each source read now about "
+        f"{expected.words / 1e6:,.1f} million words, {expected.words * TOKENS_A_WORD / 1e6:,.1f} million tokens",
+        f"disk: about {_size(expected.working)} of working files (paragraphs and sentences, which other vocabularies "
+        f"go on from), {_size(expected.passing)} in passing, {_size(expected.final)} of shards; {_size(free)} free"
+        + (": too little" if SHORTAGE * needed > free else ""),
+        f"time: about {_duration(hours)} on this machine with {workers} workers, vocabulary and shards not counted",
+        *(f"{path}: not counted, its size is not known before it is read" for path in unknown),
+    ]
+
+
+def require_disk(expected: Expected, artifacts: Artifacts) -> None:
+    """Raises MapnetError if what is expected to be written clearly doesn't fit on the disk."""
+    needed, free = expected.working + expected.passing + expected.final, free_disk(artifacts)
+    if SHORTAGE * needed > free:
+        raise MapnetError(
+            f"the corpus needs about {_size(needed)} of disk, and {artifacts.root} has {_size(free)} free: make room, "
+            "name another --artifacts folder, or take less of a source (limit_mb)"
+        )
+
+
+def free_disk(artifacts: Artifacts) -> int:
+    """Returns the bytes that are free where the artefacts are or will be."""
+    place: Path = artifacts.root.resolve()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"

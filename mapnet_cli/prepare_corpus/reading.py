@@ -1,0 +1,44 @@
+"""What is noted down while a source is read."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+Lines = Iterator[str | None]
+"""A line, "" where a paragraph can't run on, None where a document ends."""
+
+LISTED = 100
+"""Problems kept by name, of a slice and of a corpus."""
+
+
+@dataclass
+class Problems:
+    """What was repaired or left out. The first hundred are named, all are counted."""
+
+    count: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, line: str) -> None:
+        self.count += 1
+        if len(self.lines) < LISTED:
+            self.lines.append(line)
+
+    def merge(self, lines: list[str], count: int) -> None:
+        """Adds another list, of which only some may be named."""
+        self.lines += lines[: LISTED - len(self.lines)]
+        self.count += count
+
+
+@dataclass
+class Reading:
+    """Problems, what was left out because it is no article, what was taken out of lines, and how far it got."""
+
+    problems: Problems = field(default_factory=Problems)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Pages of a dump, by reason."""
+    markup: Counter[str] = field(default_factory=Counter)
+    """Leftovers of wiki markup, by rule."""
+    pieces: int = 0
+    """Read before the one that is being read."""
+    share: float = 0.0
+    """Of that one, between 0 and 1."""

@@ -1,0 +1,97 @@
+"""The corpus card says what the corpus is: its numbers are the manifest's and the shards'."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Cleanup, Source
+from mapnet_cli.jobs.job import is_done
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.prepare_corpus.card import token_counts
+from mapnet_cli.prepare_corpus.stage import plan
+from mapnet_cli.text import bpe
+from tests.prepare_corpus.corpora import corpus_config, prepare, prose, sentence_lines, text_folder
+from tests.prepare_corpus.test_deduplicate import silent
+
+
+class Reader(HTMLParser):
+    """Notes what a page would load, and whether its tags fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [
+            value or "" for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")
+        ]
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def made(tmp_path: Path, artifacts: Artifacts) -> Path:
+    folder = text_folder(tmp_path / "text")
+    (folder / "a-<b>.txt").write_text(f"short | line\n{prose(0, 1)}\n{prose(77)}\n")
+    source = Source(path=str(folder), licence="CC0 <1.0>")
+    config = corpus_config(source, Source(kind="cpython", limit=3), cleanup=Cleanup(min_letter_share=0.6))
+    prepare(config, artifacts)
+    return artifacts.path(f"{Lineage(config, artifacts).corpus.key}/card")
+
+
+def test_both_forms_have_the_facts(made: Path) -> None:
+    markdown, page = made.with_suffix(".md").read_text(), made.with_suffix(".html").read_text()
+    assert re.search(r"\| text \| text \| CC0 \\<1.0> \| 7 \|", markdown)
+    for text in ("Fertility (tokens a word)", "Unknown tokens", "min", "deduplicate", "most frequent", "cpython"):
+        assert text in markdown
+        assert text in page
+    assert "short \\| line" in markdown
+    assert "CC0 &lt;1.0&gt;" in page
+    assert "![Sentence lengths and token frequencies](card.svg)" in markdown
+    reader = Reader()
+    reader.feed(page)
+    assert reader.loads == []
+    assert reader.open == []
+    assert "<svg" in page
+
+
+def test_its_numbers_are_those_of_the_files(made: Path, artifacts: Artifacts) -> None:
+    marker = artifacts.marker(made.relative_to(artifacts.root).with_name("manifest").as_posix())
+    assert marker is not None
+    manifest = marker.result
+    tokenizer = bpe.load(artifacts.path(manifest["tokenizer"]))
+    lines = [line for line in sentence_lines(artifacts) if line]
+    expected = np.bincount([token for ids in bpe.encode(tokenizer, lines) for token in ids], minlength=320)
+    shards = [artifacts.path(name) for name in (*manifest["train"], *manifest["validation"])]
+    assert token_counts(shards, 320, silent).tolist() == expected.tolist()
+    lengths = np.bincount([min(len(line.split()), 200) for line in lines], minlength=201)
+    assert manifest["sentence_lengths"] == lengths.tolist()
+    assert f"| Fertility (tokens a word) | {expected.sum() / sum(len(line.split()) for line in lines):.3f} |" in (
+        made.with_suffix(".md").read_text()
+    )
+    assert manifest["sources"][0]["dropped"] == {"deduplicate": 1, "min_chars": 1}
+    assert manifest["examples"]["deduplicate"] == [prose(0, 1)[:200]]
+    assert manifest["examples"]["min_chars"][0] == "short | line"
+
+
+def test_another_licence_is_another_card_of_the_same_corpus(tmp_path: Path, artifacts: Artifacts) -> None:
+    source = Source(path=str(text_folder(tmp_path / "text")))
+    prepare(corpus_config(source), artifacts)
+    licensed = corpus_config(source.model_copy(update={"licence": "MIT"}))
+    open_jobs = [job for phase in plan(licensed, artifacts, 1) for job in phase.jobs if not is_done(job, artifacts)]
+    assert [job.key.rpartition("/")[2] for job in open_jobs] == ["card"]
+    prepare(licensed, artifacts)
+    (card,) = artifacts.root.rglob("card.md")
+    assert "| text | text | MIT |" in card.read_text()

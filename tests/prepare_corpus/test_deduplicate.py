@@ -1,0 +1,67 @@
+"""Exact de-duplication, against a set, whatever fits into memory at a time."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.jobs.job import Progress
+from mapnet_cli.prepare_corpus import paragraphs
+from mapnet_cli.prepare_corpus.paragraphs import deduplicate
+
+
+def silent(progress: Progress) -> None:
+    pass
+
+
+def kept(root: Path, slices: list[list[bytes]], enabled: bool = True) -> tuple[list[list[bool]], Artifacts]:
+    """Returns which paragraphs stay of each slice, whose hashes are given."""
+    import numpy as np
+
+    artifacts = Artifacts(root)
+    keys = [f"text/clean-{number}" for number in range(len(slices))]
+    for key, hashes in zip(keys, slices, strict=True):
+        file = artifacts.path(f"{key}.hashes")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"".join(hashes))
+        artifacts.publish(Marker(key, "", {"paragraphs": len(hashes)}, artifacts.checksums([file])))
+    output = deduplicate(artifacts, silent, output="text/deduplicate", slices=keys, enabled=enabled)
+    flags = [np.load(file).tolist() for file in output.files]
+    assert output.result["dropped_by_slice"] == [flag.count(False) for flag in flags]
+    assert output.result["dropped"] == sum(output.result["dropped_by_slice"])
+    return flags, artifacts
+
+
+hashes = st.sampled_from([bytes([n * 37 % 256]) * 8 + bytes([m]) * 8 for n in range(9) for m in range(2)])
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.lists(hashes, max_size=12), min_size=1, max_size=5), st.sampled_from([1, 3, 7, 1000]))
+def test_the_first_of_equal_ones_stays(
+    tmp_path_factory: pytest.TempPathFactory, slices: list[list[bytes]], at_a_time: int
+) -> None:
+    seen: set[bytes] = set()
+    expected = [[not (one in seen or seen.add(one)) for one in part] for part in slices]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paragraphs, "SORTED", at_a_time)
+        found, artifacts = kept(tmp_path_factory.mktemp("d"), slices)
+    assert found == expected
+    assert not list(artifacts.root.rglob(".tmp-*"))
+
+
+def test_it_can_be_left_out(tmp_path: Path) -> None:
+    assert kept(tmp_path, [[b"x" * 16] * 2, [], [b"x" * 16]], enabled=False)[0] == [[True, True], [], [True]]
+
+
+def test_one_paragraph_all_over_takes_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows fall into one bucket, which is gone through a part at a time."""
+    sizes: list[int] = []
+    real = paragraphs._first_occurrences
+    monkeypatch.setattr(paragraphs, "SORTED", 50)
+    monkeypatch.setattr(paragraphs, "_first_occurrences", lambda rows: sizes.append(len(rows)) or real(rows))
+    flags, _ = kept(tmp_path, [[b"y" * 16] * 500, [b"z" * 16, b"y" * 16]])
+    assert sum(map(sum, flags)) == 2
+    assert len(sizes) > 9
+    assert max(sizes) <= 52

@@ -1,0 +1,156 @@
+"""Wikipedia by WikiExtractor and by MediaWiki's dumps: what is text, what is left out, what is left of the markup."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.config import Cleanup, Source
+from mapnet_cli.prepare_corpus import wikipedia
+from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
+from mapnet_cli.prepare_corpus.documents import read_piece
+from mapnet_cli.prepare_corpus.pieces import Piece
+from mapnet_cli.prepare_corpus.reading import Reading
+from mapnet_cli.prepare_corpus.wikipedia import without_markup
+from mapnet_cli.prepare_corpus.wikitext import prose
+from tests.prepare_corpus.corpora import read, read_shares
+
+
+def test_wikiextractor(tmp_path: Path) -> None:
+    content = (
+        '<doc id="1" url="u" title="A &quot;B&quot; &amp; C">\nA "B" & C\n\nFirst text.\nA "B" & C\n</doc>\n'
+        '<doc id="2" url="u" title="Two">\nTwo\n\nSecond.\n</doc>\nstray\n'
+        '<doc id="3" url="u" title="Cut">\nCut\n\nThird.'
+    )
+    lines, problems = read(tmp_path / "f", content.encode(), kind="wikiextractor")
+    assert [line for line in lines if line != ""] == ["First text.", 'A "B" & C', None, "Second.", None, "Third.", None]
+    assert problems == [
+        "f: the last <doc> has no </doc>, so the file may be truncated",
+        "f: left out 1 lines outside <doc> blocks",
+    ]
+    _, problems = read(tmp_path / "f", b"plain\n", kind="wikiextractor")
+    assert "no <doc ...> blocks at all" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('Sentence.<ref name="a" /> Next.<ref>Note 5.</ref>', "Sentence. Next."),
+        ('a <dfn id=">called pocket</dfn>; one<br />two<BR>three', "a called pocket; one two three"),
+        ("<poem>Roses", " Roses"),
+        ("where x < y and y > z, <S, T> and <http://x.org>", "where x < y and y > z, <S, T> and <http://x.org>"),
+    ],
+)
+def test_left_over_tags_go(tmp_path: Path, line: str, expected: str) -> None:
+    content = f'<doc id="1" url="u" title="T">\nT\n{line}\n</doc>'.encode()
+    assert read(tmp_path / "f", content, kind="wikiextractor") == ([expected, None], [])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "rules"),
+    [
+        ("As of 2010[ [update]], none.", "As of 2010, none.", {"notes": 1}),
+        ("the [[Lie algebra|Lie bracket]] of [[rings]]", "the Lie bracket of rings", {"links": 2}),
+        ("[[File:a.jpg|thumb|A [[cat]].]]Cats", "Cats", {"files": 1}),
+        ("The {{convert|{{x}}|km}}end", "The end", {"templates": 1}),
+        ("Hamlet (), a play, by (; Greek: X) him", "Hamlet, a play, by (Greek: X) him", {"empty_brackets": 2}),
+        ("printf() is not", "printf() is not", {}),
+        ("AT&amp;T &quot;x&quot; R&B; &copy", 'AT&T "x" R&B; &copy', {"entities": 1}),
+        ("the angle formula_15 of", "the angle formula of", {"formulas": 1}),
+        (" |date=2010", "", {"remains": 1}),
+        ("}}{{#if:", "", {"remains": 1}),
+        ("As of none }}, it", "As of none , it", {"stray_marks": 1}),
+        ("if |x| < 3 and {a | a > 2}", "if |x| < 3 and {a | a > 2}", {}),
+    ],
+)
+def test_left_overs_are_taken_out_and_counted(line: str, expected: str, rules: dict[str, int]) -> None:
+    counts: Counter[str] = Counter()
+    assert without_markup(line, counts) == expected
+    assert counts == rules
+
+
+def page(title: str, text: str, ns: int = 0, inside: str = "", model: str = "wikitext") -> str:
+    return (
+        f"  <page>\n    <title>{title}</title>\n    <ns>{ns}</ns>{inside}\n    <revision>\n"
+        f'      <model>{model}</model>\n      <text xml:space="preserve">{text}</text>\n    </revision>\n  </page>\n'
+    )
+
+
+def test_a_dump_gives_its_articles(tmp_path: Path) -> None:
+    dump = "<mediawiki>\n  <siteinfo />\n" + "".join(
+        [
+            page("A", "One &lt;page&gt; &amp;amp; two."),
+            page("B", "#REDIRECT [[A]]", inside='<redirect title="A" />'),
+            page("Talk:A", "Hello", ns=1),
+            page("S", "body {}", model="sanitized-css"),
+            page("C", "Three.\n\n== See ==\nFour."),
+            page("Broken", "a & b"),
+        ]
+    )
+    lines, problems = read(tmp_path / "d.xml", (dump + "</mediawiki>\n").encode(), kind="mediawiki")
+    assert [line for line in lines if line != ""] == ["One <page> & two.", None, "Three.", "Four.", None]
+    assert problems == ["f: a page is not XML and was left out (not well-formed (invalid token): line 6, column 36)"]
+    _, reading = read_shares(tmp_path / "d.xml", 3, kind="mediawiki")
+    assert reading.left_out == {"redirect": 1, "namespace": 1, "model": 1}
+    _, problems = read(tmp_path / "cut.xml", dump[: dump.index("Four")].encode(), kind="mediawiki")
+    assert problems == ["f: the last page has no </page>, so the file may be truncated"]
+    assert read(tmp_path / "no.xml", b"plain\n", kind="mediawiki")[1] == ["f: there is no <page> in it"]
+
+
+def test_pages_beyond_the_bound_are_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wikipedia, "LONGEST_PAGE", 100)
+    monkeypatch.setattr(wikipedia, "READ", 400)
+    text = page("Long", "x" * 101) + page("Endless", "one line\n" * 60) + page("Short", "Text.")
+    lines, problems = read(tmp_path / "d.xml", text.encode(), kind="mediawiki")
+    assert lines == ["Text.", None]
+    assert problems == [
+        "f: Long: 101 characters, the page was left out",
+        "f: a page has over 400 characters and was left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("'''Bold''' and \"[[a b|link]]s\" of [[:Category:X]] [[File:a.jpg|thumb|no [[x]]]][[Category:Y]]",
+         'Bold and "links" of Category:X '),
+        ("Text.<ref name=a>No.</ref> More<ref name=b /> text.<!-- no -->", "Text. More text."),
+        ("It is {{convert|5|km|mi}} or {{convert|5|to|7|km}} {{lang|fr|chat}}{{infobox|a=1}} away {{as of|2010}}.",
+         "It is 5 km or 5 to 7 km chat away As of 2010."),
+        ("See [http://a.org the site] and [http://b.org] or http://c.org now", "See the site and  or  now"),
+        ("E = <math>mc^2</math>&nbsp;J, H<sub>2</sub>O<br />x", "E = formula\xa0J, H2O x"),
+        ("{| class=x\n! a\n| b\n|}\n== Head ==\n* item [[x]]\n# two\n:quote\nEnd __NOTOC__", "\n\n\n\n\n\nEnd "),
+        ("{{Infobox\n| a = {{b|[[c]]}}\n}}Start", "Start"),
+    ],
+)  # fmt: skip
+def test_prose_of_markup(markup: str, expected: str) -> None:
+    assert "\n".join(prose(markup)).strip("\n") == expected.strip("\n")
+
+
+MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||</?(?:ref|br|div|span|table|small|math)\b|&[a-z]+;|'''|==|\(\s*[;,)]")
+
+
+def test_a_real_dump(shared_data: Path) -> None:
+    """106 of its 206 pages are articles. Read as shares, from the middle of a bz2 file, they are the same."""
+    file = shared_data / "enwiki-206-pages.xml.bz2"
+    reading, dropped = Reading(), Dropped()
+    source = Source(kind="mediawiki", path=str(file))
+    lines = list(read_piece(Piece(file), "f", source, "fail", reading))
+    assert lines.count(None) == 106
+    assert reading.left_out == {"redirect": 100}
+    assert reading.problems.lines == []
+    paragraphs = [line for line in clean(iter(lines), Cleanup(), dropped) if line]
+    assert 350_000 < sum(len(paragraph.split()) for paragraph in paragraphs) < 450_000
+    left = [paragraph for paragraph in paragraphs if MARKUP.search(paragraph)]
+    assert len(left) < 0.002 * len(paragraphs), left[:5]
+    assert read_shares(file, 3, kind="mediawiki")[0] == lines
+
+
+def test_a_truncated_dump_keeps_what_came_before(shared_data: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.xml.bz2"
+    cut.write_bytes((shared_data / "enwiki-206-pages.xml.bz2").read_bytes()[:400_000])
+    lines, reading = read_shares(cut, 2, kind="mediawiki")
+    assert 5 < lines.count(None) < 60
+    assert any("ends in the middle of a block" in problem for problem in reading.problems.lines)
+    assert any("no </page>" in problem for problem in reading.problems.lines)

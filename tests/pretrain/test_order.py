@@ -1,0 +1,101 @@
+"""The order of the data: every sequence as often as its source's weight says, and any step without those before it."""
+
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+import torch
+
+from mapnet_cli.pretrain import order
+from mapnet_cli.pretrain.order import DataOrder
+from mapnet_cli.seeds import derive_seed
+
+
+def visits(data: DataOrder, count: int) -> list[int]:
+    """Returns the first so many sequences that are visited."""
+    steps = range(-(-count // data.batch_size))
+    return torch.cat([data.indices(step) for step in steps]).tolist()[:count]
+
+
+def test_every_epoch_visits_every_sequence_once() -> None:
+    data = DataOrder([10], 4, seed=3)
+    seen = visits(data, 20)
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    assert torch.equal(DataOrder([10], 4, seed=3).indices(4), data.indices(4))
+    assert not torch.equal(DataOrder([10], 4, seed=4).indices(0), data.indices(0))
+
+
+def test_an_epoch_is_one_permutation_whatever_the_sources() -> None:
+    """Sequences are in the order that torch.randperm gives for (seed, epoch): no source and no weight 1 changes it."""
+    for counts in ([100], [30, 0, 70], [1] * 100):
+        data = DataOrder(counts, 7, seed=5, weights=[1.0] * len(counts))
+        for epoch in range(3):
+            generator = torch.Generator().manual_seed(derive_seed(5, "data order", epoch))
+            expected = torch.randperm(100, generator=generator).tolist()
+            assert visits(data, 300)[epoch * 100 : (epoch + 1) * 100] == expected
+
+
+@pytest.mark.parametrize("weights", [(1.0, 2.0, 1.0), (0.5, 1.0, 3.0), (0.3, 0.7, 1.6), (2.5, 0.01, 1.0)])
+def test_weights_say_how_often(weights: tuple[float, ...]) -> None:
+    counts, epochs = (20, 31, 7), 40
+    data = DataOrder(counts, 16, seed=1, weights=weights)
+    expected = [max(1, round(n * w)) for n, w in zip(counts, weights, strict=True)]
+    assert data.count == sum(expected)
+    seen = visits(data, epochs * data.count)
+    first = 0
+    for n, a_source in zip(counts, expected, strict=True):
+        mine = range(first, first + n)
+        for epoch in range(epochs):
+            assert sum(v in mine for v in seen[epoch * data.count : (epoch + 1) * data.count]) == a_source
+        times = Counter(v for v in seen if v in mine)
+        each = Fraction(epochs * a_source, n)
+        assert all(abs(times[sequence] - each) < 1 for sequence in mine)
+        first += n
+
+
+def test_a_fraction_is_spread_over_its_source() -> None:
+    """A tenth of 1,000 sequences leaves no gap of more than three times the mean."""
+    data = DataOrder([1000, 50], 50, seed=1, weights=[0.1, 1.0])
+    chosen = sorted(v for v in visits(data, data.count) if v < 1000)
+    assert len(chosen) == 100
+    gaps = [b - a for a, b in zip(chosen, [*chosen[1:], chosen[0] + 1000], strict=True)]
+    assert max(gaps) <= 30
+
+
+def test_epochs_count_a_sequences_earlier_visits() -> None:
+    data = DataOrder([5, 8], 6, seed=2, weights=[2.0, 0.5])
+    seen: Counter[int] = Counter()
+    for step in range(40):
+        for sequence, before in zip(data.indices(step).tolist(), data.epochs(step).tolist(), strict=True):
+            seen[sequence] += 1
+            assert abs(seen[sequence] - 1 - before) <= 1, "within an epoch a source's second visit may come first"
+    single = DataOrder([9], 4, seed=2)
+    assert torch.cat([single.epochs(step) for step in range(9)]).tolist() == [place // 9 for place in range(36)]
+
+
+@pytest.mark.parametrize("count", [64, 65, 100, 127, 128, 129, 1000, 1007])
+def test_a_large_corpus_is_shuffled_by_blocks(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "BLOCK", 4)
+    monkeypatch.setattr(order, "GROUP", 64)
+    data = DataOrder([count], 10, seed=1)
+    seen = visits(data, 3 * count)
+    epochs = [seen[n * count : (n + 1) * count] for n in range(3)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    far = DataOrder([count], 10, seed=1)
+    for step in (len(seen) // 10 - 1, 7, 0, 12):  # any step, in any order, without those before it
+        assert far.indices(step).tolist() == seen[step * 10 : (step + 1) * 10]
+    if count > 900:
+        blocks = {sequence // 4 for sequence in epochs[0][:64]}
+        assert len(blocks) in (16, 17), "a group is of blocks"
+        assert max(blocks) - min(blocks) > 100, "from all over the corpus"
+
+
+def test_an_epoch_of_a_billion_sequences_begins_at_once() -> None:
+    data = DataOrder([10**9], 8, seed=1)
+    step = 10**9 // 8 * 3 // 2
+    chosen = data.indices(step)
+    assert data.epochs(step).tolist() == [1] * 8
+    assert int(chosen.max() - chosen.min()) > 10**7
+    assert data._order(1, 500).nbytes < 10e6
