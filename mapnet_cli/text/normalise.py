@@ -27,12 +27,15 @@ def normalise(text: str) -> str:
     Line breaks count as spaces: pass a line or a paragraph.
     """
     text = unicodedata.normalize("NFC", text)
-    for needed, pattern, replacement in _substitutions():
+    for needed, pattern, replacement in _substitutions(text.isascii()):
         if needed in text:
             text = pattern.sub(replacement, text) if pattern else text.replace(needed, replacement)
     if text.isprintable() and "  " not in text:
         return text.strip(" ")
-    return " ".join(_without_non_printing(text).split())
+    for char in set(text):
+        if unicodedata.category(char).startswith("C"):  # Moses' \p{C}
+            text = text.replace(char, " ")
+    return " ".join(text.split())
 
 
 class WordTokeniser:
@@ -60,75 +63,85 @@ class WordTokeniser:
 
 def prepare_line(text: str, lowercase: str) -> str:
     """Returns a GLUE field as the corpus has its sentences: normalised, tokenised, lower-cased; "none": as it is."""
-    return text if lowercase == "none" else _tokeniser(lowercase)(normalise(text))
+    return text if lowercase == "none" else word_tokeniser(lowercase)(normalise(text))
 
 
 class _Moses:
-    """sacremoses' tokeniser, its answers remembered for each chunk of text between two spaces.
+    """sacremoses' tokeniser, asked once for each chunk of text between two spaces that it may change.
 
-    What it makes of a chunk depends on little around it. A letter or digit at a chunk's edge never
-    looks beyond it. Punctuation there asks whether it is the sentence's edge, and a full stop
-    whether the next chunk begins with a lower-case letter, a digit or anything else. Only of two
-    apostrophes that share one space does the first take it from the second; such sentences, and
-    those with odd spaces, go through the library whole.
+    It leaves letters, digits and hyphens alone, and puts spaces around most punctuation wherever
+    that stands. What else it does to a chunk depends on whether the chunk is the sentence's first or last
+    and, after a full stop, on whether the next one begins with a lower-case letter, a digit or anything
+    else. Only of two apostrophes that share one space does the first take it from the second; such
+    sentences, those with odd spaces, and those with a word for its own stand-ins go through it whole.
     """
 
     def __init__(self) -> None:
         from sacremoses import MosesTokenizer
 
         self._library = MosesTokenizer(lang="en")
-        self._marks = [mark for mark in string.punctuation if self._library.PAD_NOT_ISALNUM[0].match(mark)]
         # It builds these two sets of thousands of characters anew for every dotted word.
         self._lower, alphabetic = frozenset(self._library.IsLower), frozenset(self._library.IsAlpha)
         self._library.islower = self._lower.issuperset
         self._library.isanyalpha = lambda word: not alphabetic.isdisjoint(word)
-        self._inside = Remembered(self._ask_inside)
-        self._placed = Remembered(self._ask)
+        self._abbreviations = frozenset(self._library.NONBREAKING_PREFIXES + self._library.NUMERIC_ONLY_PREFIXES)
+        self._untouched = frozenset(self._library.IsAlnum + "-")
+        self._padded = [mark for mark in string.punctuation if self._library.PAD_NOT_ISALNUM[0].match(mark)]
+        odd = set(string.punctuation).difference(self._padded, "-")
+        self._odd = re.compile(f"[{re.escape(''.join(sorted(odd)))}\x80-\U0010ffff]")
+        self._chunks = Remembered(self._ask)
 
     def __call__(self, sentence: str) -> str:
-        if not sentence or "' '" in sentence or "  " in f" {sentence} " or not sentence.isprintable():
+        if "' '" in sentence or "MULTI" in sentence or "  " in f" {sentence} " or not sentence.isprintable():
             return self._whole(sentence)
-        padded = sentence.replace(", ", " , ")
-        for mark in self._marks:
-            if mark in padded:
-                padded = padded.replace(mark, f" {mark} ")
-        chunks = padded.split()
-        words = list(map(self._inside.__getitem__, chunks))
-        last = len(chunks) - 1
-        if not chunks[0][0].isalnum():
-            words[0] = self._placed[f"{chunks[0]}{self._after(chunks, 0)}"]
-        if "" in words:
-            for i, word in enumerate(words):
-                if not word:
-                    words[i] = self._placed[f"{' ' * (i > 0)}{chunks[i]}{self._after(chunks, i)}"]
-        if not chunks[last][-1].isalnum():
-            words[last] = self._placed[f"{' ' * (last > 0)}{chunks[last]}"]
-        return " ".join(words)
+        text = sentence.replace(", ", " , ")
+        for mark in self._padded:
+            if mark in text:
+                text = text.replace(mark, f" {mark} ")
+        while "  " in text:
+            text = text.replace("  ", " ")
+        text = text.strip(" ")
+        parts = []
+        done = 0
+        odd = self._odd.search(text)
+        while odd:
+            begin = text.rfind(" ", done, odd.start()) + 1 or done
+            end = text.find(" ", begin)
+            end = len(text) if end < 0 else end
+            if end - begin > 1 or text[begin] != ",":
+                parts += text[done:begin], self._chunks[f"{' ' * (begin > 0)}{text[begin:end]}{self._after(text, end)}"]
+                done = end
+            odd = self._odd.search(text, end)
+        return "".join(parts) + text[done:]
 
-    def _after(self, chunks: list[str], i: int) -> str:
-        """Returns the shortest text that, after chunk i, a full stop takes for the one that stands there."""
-        if i + 1 == len(chunks):
+    def _after(self, text: str, end: int) -> str:
+        """Returns what stands for the chunk after the one that ends at `end`."""
+        if end == len(text):
             return ""
-        first = chunks[i + 1][0]
-        return " x" if first in self._lower else " 0" if first in "0123456789" else " X"
+        if text[end - 1] != ".":
+            return " X"
+        following = text[end + 1]
+        return " x" if following in self._lower else " 0" if following in "0123456789" else " X"
 
-    def _ask_inside(self, chunk: str) -> str:
-        if chunk.isascii() and chunk.isalnum() and "MULTI" not in chunk:
-            return chunk
-        return "" if chunk[-1] == "." else self._ask(f" {chunk} X")
-
-    def _ask(self, placed: str) -> str:
+    def _ask(self, chunk: str) -> str:
         """Returns the words of a chunk, given with a space before it unless it is the first, and what comes after."""
-        follows = placed[0] == " "
-        words = self._whole(f"x{placed}" if follows else placed)
-        return words[2 * follows : -2 if " " in placed[1:] else None]
+        itself, _, after = chunk.strip(" ").partition(" ")
+        if self._untouched.issuperset(itself):
+            return itself
+        word = itself.removesuffix(".")
+        if after != "x" and word and self._untouched.issuperset(word) and word not in self._abbreviations:
+            return f"{word} ."
+        follows = chunk[0] == " "
+        words = self._whole(f"x{chunk}" if follows else chunk)
+        return words[2 * follows : -2 if " " in chunk[1:] else None]
 
     def _whole(self, sentence: str) -> str:
         return " ".join(self._library.tokenize(sentence, escape=False))
 
 
 @lru_cache
-def _tokeniser(lowercase: str) -> WordTokeniser:
+def word_tokeniser(lowercase: str) -> WordTokeniser:
+    """Returns this process's tokeniser, which later jobs find warm."""
     return WordTokeniser(lowercase)
 
 
@@ -137,9 +150,12 @@ def _moses() -> _Moses:
     return _Moses()
 
 
-@lru_cache(maxsize=1)
-def _substitutions() -> list[tuple[str, Any, str]]:
-    """Returns sacremoses' own substitutions: a text that each needs to change anything, pattern (None: it), result."""
+@lru_cache
+def _substitutions(ascii_only: bool) -> list[tuple[str, Any, str]]:
+    """Returns sacremoses' own substitutions, as (a text that it needs to change anything, pattern, replacement).
+
+    Where the pattern is None, it is the needed text. Those that need more than ASCII are left out of `ascii_only`.
+    """
     from sacremoses import MosesPunctNormalizer
 
     found: list[tuple[str, Any, str]] = []
@@ -151,11 +167,4 @@ def _substitutions() -> list[tuple[str, Any, str]]:
             needed = ""  # a kind of pattern that isn't there today: always try it
         literal = needed and without_groups == pattern and "\\" not in replacement
         found.append((needed, None if literal else re.compile(pattern), replacement))
-    return found
-
-
-def _without_non_printing(text: str) -> str:
-    """Returns the text with each character of Unicode's category C as a space (Moses' \\p{C})."""
-    if text.isprintable():
-        return text
-    return "".join(" " if unicodedata.category(char).startswith("C") else char for char in text)
+    return [(needed, *change) for needed, *change in found if needed.isascii() or not ascii_only]

@@ -33,14 +33,13 @@ class Sentences:
 
     def __call__(self, paragraphs: list[str]) -> Iterator[list[str]]:
         for document in self._nlp.pipe(paragraphs):
-            yield [sentence for sentence in _moved([sentence.text for sentence in document.sents]) if sentence]
+            yield _moved([sentence.text_with_ws for sentence in document.sents])
 
 
 def _moved(sentences: list[str]) -> list[str]:
     moved = [""]
     for sentence in sentences:
-        before = moved[-1].rstrip()
-        kept = before.rstrip(_OPENING)
-        opening = before[len(kept) :] if kept[-1:].isspace() else ""
-        moved[-1:] = [before.removesuffix(opening).strip(), f"{opening}{' ' * bool(opening)}{sentence}"]
-    return [sentence.strip() for sentence in moved]
+        kept = moved[-1].rstrip(_OPENING)
+        opening = moved[-1][len(kept) :] if kept[-1:].isspace() else ""
+        moved[-1:] = [moved[-1].removesuffix(opening), opening + sentence]
+    return [sentence.strip() for sentence in moved if sentence.strip()]
