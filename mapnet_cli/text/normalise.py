@@ -94,10 +94,11 @@ class _Moses:
     def __call__(self, sentence: str) -> str:
         if "' '" in sentence or "MULTI" in sentence or "  " in f" {sentence} " or not sentence.isprintable():
             return self._whole(sentence)
-        text = sentence.replace(", ", " , ")
+        text = sentence
         for mark in self._padded:
             if mark in text:
                 text = text.replace(mark, f" {mark} ")
+        text = text.replace(", ", " , ")
         while "  " in text:
             text = text.replace("  ", " ")
         text = text.strip(" ")
