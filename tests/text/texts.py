@@ -13,7 +13,7 @@ PIECES = (
     *"“ ” ‘ ’ „ ‚ « » ´ ´´ \" '' :) :-) (-: ;D :D <3 (._.) ¯\\(ツ)/¯ ). .) .( (. \"). .\" ?\" !) .’ end.\" end.) (end.".split(),
     *"1 1,000 1,000,000.5 3.14 10% 10 % 1. 2) 1990s 5km 10kg. $5 US$5 ,5 5, ٣،٤ １，０ 1/2 ½ ² 5°C 50°F. H2O 1990-91".split(),
     *"http://x.org/a?b=c www.example.com. me@host.co.uk @name #tag a/b and/or file.txt C++ AT&T x=y a_b _Title_.".split(),
-    *"DOTMULTI DOTDOTMULTI. MULTI THISISPROTECTED000 [MASK] [UNK] </s> 漢字 漢字。次 日本語です。 नमस्ते। 한국어 عربي؟ ▁ a▁b".split(),
+    *"DOTMULTI DOTDOTMULTI. MULTI THISISPROTECTED000 [MASK] [UNK] </s> 漢字 漢字。次 日本語です。 नमस्ते। 한국어 عربي؟ 𑀭𑀸𑀫𑁇 ब। ▁ a▁b".split(),
     *"😀 👩\u200d👩\u200d👧 🇩🇪 e\u0301 a\u0300\u0323 \u0301 z\u200bw so\u00adft \ufeff \u202e \x00 \x07 \x1f \x85 \ue000 \U0010ffff \u0378".split(" "),
     "\u00a0", "\u2003", "\u3000", "\u2028", "\t", "\r", "\x0b", "\x1c", "nº\u00a05", "5\u00a0000", "«\u00a0x\u00a0»", "x\u00a0!",
     "long" * 40, "." * 70, "a-" * 50, "'" * 9, "x" * 300 + ".",
