@@ -9,8 +9,8 @@ import numpy as np
 from mapnet_cli.artifacts import Artifacts, publishing
 from mapnet_cli.errors import UsageError
 from mapnet_cli.jobs.job import Output, Progress, Report
-from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs
 from mapnet_cli.prepare_corpus.sentencizer import sentencizer
+from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs
 from mapnet_cli.text.normalise import word_tokeniser
 
 ZONE_CHARS = 4_000_000

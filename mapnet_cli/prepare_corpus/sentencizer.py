@@ -9,6 +9,7 @@ is held to.
 import re
 from collections import defaultdict
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from mapnet_cli.text.remembered import Remembered
@@ -19,20 +20,22 @@ _Found = tuple[tuple[int, ...], bool]
 
 
 class Sentencizer:
-    """Call it with a paragraph to get spaCy's sentence starts; inside a memory zone of `nlp`, as it asks spaCy."""
+    """Call it with a paragraph to get spaCy's sentence starts.
 
-    def __init__(self) -> None:
-        import spacy
+    `nlp` is a blank pipeline, and its own from then on. Where memory matters, call it inside a memory zone of that.
+    """
+
+    def __init__(self, nlp: Any) -> None:
         from spacy.attrs import IS_PUNCT
 
-        self.nlp = spacy.blank("en")
-        self._marks = self.nlp.add_pipe("sentencizer").punct_chars
-        getters = self.nlp.vocab.lex_attr_getters
-        self.nlp.vocab.lex_attr_getters = {IS_PUNCT: getters[IS_PUNCT]}  # all that is asked of a new word
+        self.nlp = nlp
+        self._marks = nlp.add_pipe("sentencizer").punct_chars
+        vocabulary = nlp.vocab
+        vocabulary.lex_attr_getters = {IS_PUNCT: vocabulary.lex_attr_getters[IS_PUNCT]}  # all that is asked of a word
         # Of larger characters all, as Python searches a class that lists some of them ten times as slowly.
         listed = "".join(sorted(mark for mark in self._marks if mark <= "\uffff"))
         self._any_mark = re.compile(f"[{re.escape(listed)}{_BEYOND_16_BITS}]")
-        self._neighbours, self._specials = _special_cases(self.nlp.tokenizer)
+        self._neighbours, self._specials = _special_cases(nlp.tokenizer)
         self._chunks = Remembered(self._ask)
 
     def __call__(self, text: str) -> list[int]:
@@ -63,7 +66,7 @@ class Sentencizer:
         return _found(tokens, False), _found(tokens, True)
 
     def _whole(self, text: str) -> list[int]:
-        return [0, *(start for start in _found(self._tokens(text), False)[0])]
+        return [0, *_found(self._tokens(text), False)[0]]
 
     def _tokens(self, text: str) -> list[tuple[int, bool, bool]]:
         """Returns where each of spaCy's tokens starts, whether it is a mark, and whether it is punctuation."""
@@ -77,8 +80,8 @@ class Sentencizer:
         """
         for left, right in self._neighbours.get(text[space - 1 : space + 2 : 2], ()):
             if text.endswith(left, 0, space) and text.startswith(right, space + 1):
-                after = text.find(" ", space + 1)
-                return bool(self._specials.search(text, text.rfind(" ", 0, space) + 1, after if after > 0 else len(text)))
+                chunks = text[text.rfind(" ", 0, space) + 1 : space + 1] + text[space + 1 :].partition(" ")[0]
+                return bool(self._specials.search(chunks))
         return False
 
 
@@ -97,7 +100,9 @@ def _found(tokens: list[tuple[int, bool, bool]], ended: bool) -> _Found:
 @lru_cache(maxsize=1)
 def sentencizer() -> Sentencizer:
     """Returns this process's sentencizer, which later jobs find warm."""
-    return Sentencizer()
+    import spacy
+
+    return Sentencizer(spacy.blank("en"))
 
 
 def _special_cases(tokenizer: Any) -> tuple[dict[str, set[tuple[str, str]]], re.Pattern[str]]:
@@ -118,7 +123,7 @@ def _special_cases(tokenizer: Any) -> tuple[dict[str, set[tuple[str, str]]], re.
     specials = []
     for special, rule in tokenizer.rules.items():
         tokens = [token.text for token in without_rules(special)]
-        for left, right in zip(tokens, tokens[1:], strict=False):
+        for left, right in pairwise(tokens):
             neighbours[left[-1] + right[0]].add((left, right))
         if len(tokens) > 1 and tokens != [token[ORTH] for token in rule]:
             specials.append(re.escape(special))

@@ -102,7 +102,7 @@ class _Moses:
         while "  " in text:
             text = text.replace("  ", " ")
         text = text.strip(" ")
-        parts = []
+        parts: list[str] = []
         done = 0
         odd = self._odd.search(text)
         while odd:

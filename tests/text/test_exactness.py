@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import spacy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,8 @@ def test_words(line: str, lowercase: str, normalised: bool) -> None:
 @MANY
 @given(lines, st.booleans())
 @example("word What's: o.Gen. Next. One I'll' d.Mr. Next", True)
+@example("word x/o. O End. Then (o. O End", True)
+@example("x 𑁇 y. राम𑁇 अगला", True)
 @example("Oh (a.m. :) x). O (o.O ). D. :D ._.) He 's i . e . (.", True)
 def test_sentences(line: str, normalised: bool) -> None:
     paragraph = plain.normalise(line) if normalised else line
@@ -62,7 +65,7 @@ def test_ids(tokenizer: bpe.Tokenizer, line: str) -> None:
 
 def test_special_cases_across_a_space() -> None:
     """Where spaCy looks for a special case on both sides of a space, and so overlooks a true one beside it."""
-    split, draw = Sentencizer(), random.Random(1)
+    split, draw = Sentencizer(spacy.blank("en")), random.Random(1)
     pairs = sorted(pair for found in split._neighbours.values() for pair in found)
     specials = sorted(special for special in split.nlp.tokenizer.rules if not special.isalnum() and special.strip())
     text = []
@@ -80,7 +83,7 @@ def test_nothing_remembered_shows(monkeypatch: pytest.MonkeyPatch, tokenizer: bp
     text = [plain.normalise(line) for line in text]
 
     def everything() -> list[object]:
-        moses, split, encode = normalise._Moses(), Sentencizer(), bpe.Encoder(tokenizer)
+        moses, split, encode = normalise._Moses(), Sentencizer(spacy.blank("en")), bpe.Encoder(tokenizer)
         steps: list[Callable[[str], object]] = [moses, split, lambda line: list(encode([line]))]
         return [[step(line) for line in text] for step in steps]
 
@@ -126,7 +129,7 @@ def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
 def test_ordinary_text_goes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen a second time, it asks the libraries for nothing."""
     text = 'Mr. Smith said: "It\'s 5 p.m., isn\'t it?" He (who left) came back. "No," they said; they\'d 1,000 reasons.'
-    split, moses = Sentencizer(), normalise._Moses()
+    split, moses = Sentencizer(spacy.blank("en")), normalise._Moses()
     starts, words = split(text), moses(text)
     monkeypatch.setattr(split, "_tokens", None)
     monkeypatch.setattr(moses, "_whole", None)
