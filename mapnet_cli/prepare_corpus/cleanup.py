@@ -15,6 +15,7 @@ from mapnet_cli.prepare_corpus.reading import Lines
 from mapnet_cli.text.normalise import normalise
 
 _RUNS_ON = frozenset(string.ascii_letters + string.digits + ",")
+_LETTERS = string.ascii_letters.encode()
 _SYMBOLS = "/\\|"
 
 
@@ -62,7 +63,8 @@ def broken_rule(paragraph: str, settings: Cleanup) -> str:
         return "min_chars"
     if length > settings.max_chars:
         return "max_chars"
-    letters = sum(map(paragraph.count, string.ascii_letters))
+    encoded = paragraph.encode()
+    letters = len(encoded) - len(encoded.translate(None, _LETTERS))
     if letters < settings.min_letters:
         return "min_letters"
     if letters < settings.min_letter_share * length:

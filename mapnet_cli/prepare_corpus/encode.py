@@ -1,9 +1,8 @@
 """The fifth phase: sentences to token ids, packed into blocks, split into training and validation."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-
-from tokenizers import Tokenizer
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.jobs.job import Output, Progress, Report
@@ -13,7 +12,8 @@ from mapnet_cli.text.shards import shard_files, writing_shard
 from mapnet_cli.vocabulary import CLS, SEP, UNK
 
 BATCH = 4_096
-"""Sentences that go to the tokenizer together."""
+"""Sentences that go to the tokenizer together, unless they have this many characters before:"""
+BATCH_CHARS = 4_000_000
 
 
 class Packer:
@@ -77,18 +77,19 @@ def encode_slice(
     says how many documents stand in earlier slices. The other strings are keys.
     """
     total = finished(artifacts, sentences).result["sentences"]
-    document = finished(artifacts, vocabulary).result["first_documents"][number]
-    loaded = bpe.load(artifacts.path(tokenizer))
+    made = finished(artifacts, vocabulary)
+    document = made.result["first_documents"][number]
+    encoder, vocab_size = _encoder(artifacts.path(tokenizer), made.files[tokenizer])
     shards = [artifacts.path(train), artifacts.path(validation)]
     done = tokens = unknown = 0
     with (
-        writing_shard(shards[0], loaded.get_vocab_size()) as train_shard,
-        writing_shard(shards[1], loaded.get_vocab_size()) as validation_shard,
+        writing_shard(shards[0], vocab_size) as train_shard,
+        writing_shard(shards[1], vocab_size) as validation_shard,
     ):
         packers = [
             Packer(blocks, block_length, cross_documents, shard.add) for shard in (train_shard, validation_shard)
         ]
-        for ids in _encoded(loaded, artifacts.path(f"{sentences}.txt")):
+        for ids in _encoded(encoder, artifacts.path(f"{sentences}.txt")):
             packer = packers[document % validation_every == validation_every - 1]
             if ids is None:
                 packer.end_document()
@@ -111,18 +112,27 @@ def encode_slice(
     return Output([file for shard in shards for file in shard_files(shard)], result)
 
 
-def _encoded(tokenizer: Tokenizer, file: Path) -> Iterator[list[int] | None]:
+@lru_cache(maxsize=1)
+def _encoder(tokenizer: Path, checksum: str) -> tuple[bpe.Encoder, int]:
+    """Returns the encoder, which later jobs of this process find warm, and the size of its vocabulary."""
+    loaded = bpe.load(tokenizer)
+    return bpe.Encoder(loaded), loaded.get_vocab_size()
+
+
+def _encoded(encoder: bpe.Encoder, file: Path) -> Iterator[list[int] | None]:
     """Yields the ids of each sentence, and None where a document ends."""
     batch: list[str | None] = []
+    chars = 0
     for paragraph in read_sentences(file):
         batch += [None] if paragraph is None else paragraph
-        if len(batch) >= BATCH:
-            yield from _encoded_batch(tokenizer, batch)
-            batch = []
-    yield from _encoded_batch(tokenizer, batch)
+        chars += sum(map(len, paragraph or ()))
+        if len(batch) >= BATCH or chars >= BATCH_CHARS:
+            yield from _encoded_batch(encoder, batch)
+            batch, chars = [], 0
+    yield from _encoded_batch(encoder, batch)
 
 
-def _encoded_batch(tokenizer: Tokenizer, batch: list[str | None]) -> Iterator[list[int] | None]:
-    ids = bpe.encode(tokenizer, [line for line in batch if line is not None])
+def _encoded_batch(encoder: bpe.Encoder, batch: list[str | None]) -> Iterator[list[int] | None]:
+    ids = encoder([line for line in batch if line is not None])
     for line in batch:
         yield None if line is None else next(ids)

@@ -89,9 +89,9 @@ def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[
 def segmenting(paragraphs: list[str], config: Config) -> float:
     """Returns the seconds that sentences and words take for a byte of paragraphs."""
     from mapnet_cli.prepare_corpus.sentences import Segmenter
-    from mapnet_cli.text.normalise import WordTokeniser
+    from mapnet_cli.text.normalise import word_tokeniser
 
-    split, tokenise = Segmenter(config.corpus.spacy_pipeline), WordTokeniser(config.corpus.preparation)
+    split, tokenise = Segmenter(config.corpus.spacy_pipeline), word_tokeniser(config.corpus.preparation)
     chosen = list(_some(paragraphs))
     start = time.perf_counter()
     for sentences in split(chosen):

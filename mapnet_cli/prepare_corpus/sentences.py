@@ -10,17 +10,17 @@ import numpy as np
 from mapnet_cli.artifacts import Artifacts, publishing
 from mapnet_cli.errors import UsageError
 from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.prepare_corpus.sentencizer import sentencizer
 from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs
-from mapnet_cli.text.normalise import WordTokeniser
+from mapnet_cli.text.normalise import word_tokeniser
 
 ZONE_CHARS = 4_000_000
 """Characters after which spaCy's string store is emptied; it would grow without bound."""
-CACHED_WORDS = 2_000_000
-"""spaCy's tokeniser remembers so many words; at its own default it runs at half the speed."""
 LONGEST = 200
 """Words; sentences from there on are counted together."""
 _UNNEEDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
-_OPENING_MARKS = re.compile(r"(?<=\s)[\"'(\[]+$")
+_MARKS = "\"'(["
+_OPENING_MARKS = re.compile(rf"(?<=\s)[{re.escape(_MARKS)}]+$")
 
 
 def segment_slice(
@@ -30,7 +30,7 @@ def segment_slice(
     finished(artifacts, clean)
     kept = np.load(artifacts.path(keep), allow_pickle=False)
     total = int(kept.sum())
-    split, tokenise = Segmenter(pipeline), WordTokeniser(lowercase)
+    split, tokenise = Segmenter(pipeline), word_tokeniser(lowercase)
     counts = {"documents": 0, "paragraphs": 0, "sentences": 0, "words": 0}
     lengths: Counter[int] = Counter()
     file = artifacts.path(f"{output}.txt")
@@ -71,7 +71,8 @@ class Segmenter:
 
     def __init__(self, pipeline: str) -> None:
         self._name = pipeline
-        self._nlp = _pipeline(pipeline)
+        self._sentencizer = None if pipeline else sentencizer()
+        self._nlp = self._sentencizer.nlp if self._sentencizer else _pipeline(pipeline)
 
     def __call__(self, paragraphs: Iterable[str | None]) -> Iterator[list[str] | None]:
         """Yields each paragraph's sentences, and passes None (the end of a document) on."""
@@ -86,17 +87,22 @@ class Segmenter:
         yield from self._segment(batch)
 
     def _segment(self, batch: list[str | None]) -> Iterator[list[str] | None]:
+        texts = [text for text in batch if text is not None]
         with self._nlp.memory_zone():
-            documents = self._nlp.pipe(text for text in batch if text is not None)
+            starts = map(self._sentencizer, texts) if self._sentencizer else map(self._starts, self._nlp.pipe(texts))
             for text in batch:
-                yield None if text is None else self._cut(text, next(documents))
+                yield None if text is None else _cut(text, next(starts))
 
-    def _cut(self, text: str, document: Any) -> list[str]:
+    def _starts(self, document: Any) -> list[int]:
         if not document.has_annotation("SENT_START"):
             raise UsageError(f"corpus.spacy_pipeline: {self._name!r} sets no sentence starts (no parser or senter)")
-        starts = _with_opening_marks(text, [sentence.start_char for sentence in document.sents])
-        sentences = (text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True))
-        return [sentence for sentence in sentences if sentence]
+        return [sentence.start_char for sentence in document.sents]
+
+
+def _cut(text: str, starts: list[int]) -> list[str]:
+    starts = _with_opening_marks(text, starts)
+    sentences = (text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
@@ -107,7 +113,7 @@ def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
     """
     moved = [0]
     for start in starts[1:]:
-        marks = _OPENING_MARKS.search(text, moved[-1], start)
+        marks = text[start - 1] in _MARKS and _OPENING_MARKS.search(text, moved[-1], start)
         begin = marks.start() if marks else start
         if begin > moved[-1]:
             moved.append(begin)
@@ -117,11 +123,4 @@ def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
 def _pipeline(name: str) -> Any:
     import spacy
 
-    if name:
-        nlp = spacy.load(name, exclude=_UNNEEDED)
-    else:
-        nlp = spacy.blank("en")
-        nlp.add_pipe("sentencizer")
-    if hasattr(nlp.tokenizer, "max_cache_size"):
-        nlp.tokenizer.max_cache_size = CACHED_WORDS
-    return nlp
+    return spacy.load(name, exclude=_UNNEEDED)

@@ -6,13 +6,17 @@ or prefix is not, and the alphabet is chosen here, because the library breaks ti
 spawn: a process that has used `tokenizers` can hang after a fork.
 """
 
-from collections import Counter
+import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mapnet_cli.errors import DamagedError
+from mapnet_cli.text.remembered import Remembered
 from mapnet_cli.vocabulary import SPECIALS, UNK
 
 SPACE = "▁"
@@ -20,6 +24,8 @@ MIN_FREQUENCY = 2
 """A merge must have been seen so often."""
 LONGEST_TOKEN = 32
 """Characters; longer ones are rulers (=====) and gene sequences."""
+LINES = 1_000
+"""Lines that are counted together."""
 
 
 def train(lines: Sequence[str], vocab_size: int) -> Tokenizer:
@@ -29,9 +35,7 @@ def train(lines: Sequence[str], vocab_size: int) -> Tokenizer:
     (600 to 700 bytes a distinct word), so pass a sample of a large corpus.
     """
     alphabet = _alphabet(lines, vocab_size)
-    tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[UNK], fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer = _untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=MIN_FREQUENCY,
@@ -41,7 +45,7 @@ def train(lines: Sequence[str], vocab_size: int) -> Tokenizer:
         limit_alphabet=len(alphabet),
         max_token_length=LONGEST_TOKEN,
     )
-    tokenizer.train_from_iterator(iter(lines), trainer, length=len(lines))
+    tokenizer.train_from_iterator(map(" ".join, _batches(lines)), trainer)
     return tokenizer
 
 
@@ -63,6 +67,34 @@ def encode(tokenizer: Tokenizer, lines: Sequence[str]) -> Iterator[list[int]]:
         yield encoding.ids
 
 
+class Encoder:
+    """A tokenizer's ids for many lines, of each word asked once: the same as `encode` gives, in a third of the time.
+
+    A tokenizer that isn't of `train`'s kind (an import's) may look beyond a word: its lines are encoded whole.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        ours = _untrained()
+        ours.add_special_tokens(list(SPECIALS))
+        self._by_word = tokenizer.encode_special_tokens and _without_vocabulary(tokenizer) == _without_vocabulary(ours)
+        self._ids = Remembered(self._ask)
+
+    def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
+        """Yields each line's token ids, without specials except [UNK]."""
+        if not self._by_word:
+            yield from encode(self._tokenizer, lines)
+            return
+        for line in lines:
+            if SPACE in line or "  " in f" {line} ":
+                yield from encode(self._tokenizer, [line])
+            else:
+                yield list(chain.from_iterable(map(self._ids.__getitem__, line.split(" "))))
+
+    def _ask(self, word: str) -> tuple[int, ...]:
+        return tuple(token.id for token in self._tokenizer.model.tokenize(SPACE + word))
+
+
 def word_part(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
     """Returns a token's text without its mark, and whether a word begins with it.
 
@@ -74,11 +106,29 @@ def word_part(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
     return piece.removeprefix(SPACE), piece.startswith((SPACE, "["))
 
 
+def _untrained() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[UNK], fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    return tokenizer
+
+
+def _without_vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(tokenizer.to_str())
+    state["model"] |= {"vocab": {}, "merges": []}
+    return state
+
+
+def _batches(lines: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (lines[start : start + LINES] for start in range(0, len(lines), LINES))
+
+
 def _alphabet(lines: Sequence[str], vocab_size: int) -> list[str]:
     """Returns the most frequent characters, at most an eighth of the vocabulary; the rest become [UNK]."""
-    counts: Counter[str] = Counter()
-    for line in lines:
-        counts.update(line)
-    counts[SPACE] += counts.pop(" ", 0) + len(lines)
+    counts = np.zeros(0x110000, dtype=np.int64)
+    for batch in _batches(lines):
+        some = SPACE.join(["", *batch]).replace(" ", SPACE)
+        counts += np.bincount(np.frombuffer(some.encode("utf-32-le"), dtype="<u4"), minlength=len(counts))
     room = max(64, min(1000, vocab_size // 8))
-    return sorted(counts, key=lambda char: (-counts[char], char))[:room]
+    order = np.argsort(-counts, kind="stable")[:room]  # equal counts stay in the characters' order
+    return [chr(char) for char in order if counts[char]]

@@ -1,0 +1,177 @@
+"""Corpus preparation side by side with the plain single-process pipeline of the same libraries (tests/text/plain.py).
+
+Each prepares the same text, a mix of Wikipedia and books, in a process of its own, then as much again; their
+tokens must be equal. `cold` is the CPU time of the whole process up to the end of the first part, with imports
+and the training of the vocabulary; `steady` that of the second part without the training, which is the
+library's alone. Then mapnet's phases over slices with 1 and 2 workers, by the clock, beside what two processes
+that share nothing gain on this machine. The last line on stdout is one JSON object.
+
+    python -m tests.benchmarks.corpus --wiki FOLDER --books FOLDER
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KINDS = {"wiki": {"kind": "wikiextractor"}, "books": {"kind": "text", "paragraphs": "blank-lines"}}
+VALIDATION_EVERY = 10
+AIMS = {"cold": 2.8, "steady": 5.0, "workers": 1.8}
+
+
+def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
+    """Prepares each part by mapnet's own plan; yields the training's CPU time, the slices' wall time, the ids."""
+    from mapnet_cli.artifacts import Artifacts
+    from mapnet_cli.config import Config, Corpus, Method, Source
+    from mapnet_cli.console import Console
+    from mapnet_cli.jobs.local import LocalEngine
+    from mapnet_cli.lineage import Lineage
+    from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
+    from mapnet_cli.text.shards import Sequences
+
+    for part in parts:
+        sources = tuple(Source(path=str(part / name), **kind) for name, kind in KINDS.items())
+        corpus = Corpus(sources=sources, validation_every=VALIDATION_EVERY, slice_mb=2.0)
+        config = Config(methods=("bert",), method={"bert": Method()}, corpus=corpus)
+        artifacts = Artifacts(part / f"artifacts-{workers}-{os.getpid()}")
+        engine = LocalEngine(artifacts, Console(quiet=True), workers, preload=PRELOAD)
+        training = wall = 0.0
+        for phase in plan(config, artifacts, workers):
+            cpu, clock = time.process_time(), time.perf_counter()
+            engine.run([phase])
+            training += (time.process_time() - cpu) * (phase.name == "vocabulary")
+            wall += (time.perf_counter() - clock) * (len(phase.jobs) > 1)
+        marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
+        assert marker is not None
+        shards = marker.result["train"] + marker.result["validation"]
+        yield training, wall, [ids[1:-1] for ids in Sequences([artifacts.path(key) for key in shards])]
+
+
+def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
+    """The same with the libraries as they are; reading and the clean-up rules are mapnet's own."""
+    from mapnet_cli.config import Cleanup, Corpus, Source
+    from mapnet_cli.prepare_corpus import cleanup
+    from mapnet_cli.prepare_corpus.documents import Problems, read_file
+    from mapnet_cli.text import bpe
+    from tests.text import plain
+
+    cleanup.normalise = plain.normalise
+    split = plain.Sentences()
+    for part in parts:
+        paragraphs: list[str | None] = []
+        for name, kind in KINDS.items():
+            source = Source(path=str(part / name), **kind)
+            for file in sorted((part / name).iterdir()):
+                lines = read_file(file, file.name, source, "repair", Problems())
+                paragraphs += cleanup.clean(lines, Cleanup(), Counter())
+        seen: set[str | None] = set()
+        documents: list[list[str]] = [[]]
+        kept = [p for p in paragraphs if p is None or not (p in seen or seen.add(p))]
+        cut = split([p for p in kept if p is not None])
+        for paragraph in kept:
+            if paragraph is not None:
+                documents[-1] += map(plain.words, next(cut))
+            elif documents[-1]:
+                documents.append([])
+        documents = [document for document in documents if document]
+        cpu = time.process_time()
+        tokenizer = bpe.train([line for document in documents for line in document], Corpus().vocab_size)
+        tokenizer.encode_special_tokens = True
+        training = time.process_time() - cpu
+        held_out = [n % VALIDATION_EVERY == VALIDATION_EVERY - 1 for n in range(len(documents))]
+        encoded: list[list[list[int]]] = [[], []]
+        for number, document in enumerate(documents):
+            encoded[held_out[number]] += [
+                e.ids for e in tokenizer.encode_batch_fast(document, add_special_tokens=False)
+            ]
+        yield training, 0.0, encoded[0] + encoded[1]
+
+
+def side(name: str, parts: list[Path], workers: int) -> None:
+    """Prints what one side takes, as JSON."""
+    rows, before = [], 0.0
+    for training, wall, ids in theirs(parts) if name == "theirs" else ours(parts, workers):
+        now = time.process_time()
+        stream = np.concatenate([np.asarray(row, dtype=np.uint16) for row in ids])
+        digest = hashlib.sha256(stream.tobytes()).hexdigest()
+        rows.append({"cpu": now - before, "training": training, "wall": wall, "ids": digest, "tokens": len(stream)})
+        before = time.process_time()
+        print(f"{name}, part {len(rows)}: {rows[-1]}", file=sys.stderr)
+    print(json.dumps(rows))
+
+
+def measured(name: str, parts: list[Path], workers: int = 0, times: int = 1) -> list[list[dict[str, Any]]]:
+    """Runs one side in a process of its own, `times` of them at once, each on one thread."""
+    command = [sys.executable, "-m", "tests.benchmarks.corpus", "--side", name, "--workers", str(workers), *parts]
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(times)]
+    return [json.loads(run.communicate()[0]) for run in runs]
+
+
+def make_parts(wiki: Path, books: Path, megabytes: float, root: Path) -> list[Path]:
+    """Copies two parts of so many megabytes, half Wikipedia and half books."""
+    parts = [root / "1", root / "2"]
+    for name, source in (("wiki", wiki), ("books", books)):
+        files = iter(sorted(path for path in source.rglob("*") if path.is_file()))
+        for part in parts:
+            (part / name).mkdir(parents=True)
+            size = 0
+            while size < megabytes * 5e5:
+                file = next(files)
+                shutil.copy(file, part / name / file.name)
+                size += file.stat().st_size
+    return parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wiki", type=Path, help="a folder of WikiExtractor's files")
+    parser.add_argument("--books", type=Path, help="a folder of books, a file each")
+    parser.add_argument("--megabytes", type=float, default=20.0, help="size of a part")
+    parser.add_argument("--side", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("parts", type=Path, nargs="*", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.side:
+        side(chosen.side, chosen.parts, chosen.workers)
+        return
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        parts = make_parts(chosen.wiki, chosen.books, chosen.megabytes, Path(name))
+        [mine], [plain] = measured("ours", parts), measured("theirs", parts)
+        assert [row["ids"] for row in mine] == [row["ids"] for row in plain], "the tokens differ"
+        [one], [two] = (measured("ours", parts[:1], workers) for workers in (1, 2))
+        begun = time.perf_counter()
+        measured("ours", parts[:1])
+        alone = time.perf_counter() - begun
+        begun = time.perf_counter()
+        measured("ours", parts[:1], times=2)
+        together = time.perf_counter() - begun
+    steady = [row[1]["cpu"] - row[1]["training"] for row in (mine, plain)]
+    result = {
+        "name": f"corpus preparation, CPU seconds of {chosen.megabytes:g} MB after as many",
+        "ours": steady[0],
+        "theirs": steady[1],
+        "ratio": steady[1] / steady[0],
+        "cold": {"ours": mine[0]["cpu"], "theirs": plain[0]["cpu"], "ratio": plain[0]["cpu"] / mine[0]["cpu"]},
+        "workers": {"1": one[0]["wall"], "2": two[0]["wall"], "ratio": one[0]["wall"] / two[0]["wall"]},
+        "two_processes_apart": 2 * alone / together,
+        "aims": AIMS,
+        "load_before": load,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
