@@ -25,9 +25,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check mapnet_cli tests
 	$(BIN)/mypy
 
-# kill -9 at twenty random moments of a whole run, of trainings and of a grid; a thin slice of it is in `make test`
+# kill -9 at twenty random moments of a whole run, of corpora, trainings and a grid; a thin slice of it is in `make test`
 faults: $(INSTALLED)
-	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults -k kill
+	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults tests/jobs/test_ray_corpus.py -k kill
 
 # side by side with what a user would run instead; each prints a JSON object as its last line
 benchmarks: $(INSTALLED)

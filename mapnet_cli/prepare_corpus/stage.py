@@ -225,7 +225,7 @@ def _corpus_phases(config: Config, keys: _Keys, slices: list[Slice], imported: s
         sources=[source.kind for source in corpus.sources], source_of=[part.number for part in slices],
         vocab_size=0 if imported else corpus.vocab_size, block_length=corpus.block_length,
     )  # fmt: skip
-    names = [Path(source.path).name or source.kind for source in corpus.sources]
+    names = ["/".join(Path(source.path).parts[-2:]) or source.kind for source in corpus.sources]
     shown: dict[str, Any] = {"names": names, "licences": [source.licence for source in corpus.sources]}
     card = Job(
         f"{keys.corpus.key}/card", fingerprint(keys.corpus.fingerprint, "card", shown), write_card,

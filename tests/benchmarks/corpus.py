@@ -3,8 +3,9 @@
 Each prepares the same text, a mix of Wikipedia and books, in a process of its own, then as much again; their
 tokens must be equal. `cold` is the CPU time of the whole process up to the end of the first part, with imports
 and the training of the vocabulary; `steady` that of the second part without the training, which is the
-library's alone. Then mapnet's phases over slices with 1 and 2 workers, by the clock, beside what two processes
-that share nothing gain on this machine. The last line on stdout is one JSON object.
+library's alone. Then mapnet's phases over slices with 1 and 2 workers, by the clock, on all text of the two
+folders, beside what two processes that share nothing gain on this machine. The last line on stdout is one JSON
+object.
 
     python -m tests.benchmarks.corpus --wiki FOLDER --books FOLDER
 """
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
 
     for part in parts:
         sources = tuple(Source(path=str(part / name), **kind) for name, kind in KINDS.items())
-        corpus = Corpus(sources=sources, validation_every=VALIDATION_EVERY, slice_mb=2.0)
+        corpus = Corpus(sources=sources, validation_every=VALIDATION_EVERY)
         config = Config(methods=("bert",), method={"bert": Method()}, corpus=corpus)
         artifacts = Artifacts(part / f"artifacts-{workers}-{os.getpid()}")
         engine = LocalEngine(artifacts, Console(quiet=True), workers, preload=PRELOAD)
@@ -62,7 +62,9 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
     """The same with the libraries as they are; reading and the clean-up rules are mapnet's own."""
     from mapnet_cli.config import Cleanup, Corpus, Source
     from mapnet_cli.prepare_corpus import cleanup
-    from mapnet_cli.prepare_corpus.documents import Problems, read_file
+    from mapnet_cli.prepare_corpus.documents import read_piece
+    from mapnet_cli.prepare_corpus.pieces import Piece
+    from mapnet_cli.prepare_corpus.reading import Reading
     from mapnet_cli.text import bpe
     from tests.text import plain
 
@@ -73,8 +75,8 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
         for name, kind in KINDS.items():
             source = Source(path=str(part / name), **kind)
             for file in sorted((part / name).iterdir()):
-                lines = read_file(file, file.name, source, "repair", Problems())
-                paragraphs += cleanup.clean(lines, Cleanup(), Counter())
+                lines = read_piece(Piece(file), file.name, source, "repair", Reading())
+                paragraphs += cleanup.clean(lines, Cleanup(), cleanup.Dropped())
         seen: set[str | None] = set()
         documents: list[list[str]] = [[]]
         kept = [p for p in paragraphs if p is None or not (p in seen or seen.add(p))]
@@ -151,7 +153,11 @@ def main() -> None:
         parts = make_parts(chosen.wiki, chosen.books, chosen.megabytes, Path(name))
         [mine], [plain] = measured("ours", parts), measured("theirs", parts)
         assert [row["ids"] for row in mine] == [row["ids"] for row in plain], "the tokens differ"
-        [one], [two] = (measured("ours", parts[:1], workers) for workers in (1, 2))
+        whole = Path(name) / "whole"
+        whole.mkdir()
+        for kind, folder in (("wiki", chosen.wiki), ("books", chosen.books)):
+            (whole / kind).symlink_to(folder.resolve())
+        [one], [two] = (measured("ours", [whole], workers) for workers in (1, 2))
         begun = time.perf_counter()
         measured("ours", parts[:1])
         alone = time.perf_counter() - begun

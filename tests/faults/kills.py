@@ -19,6 +19,9 @@ MARK = "KILLS_IN"
 """The variable by which a command's whole family is known: driver, fork server, workers, torchrun, ranks."""
 
 Process = subprocess.Popen[bytes]
+Kill = Callable[[Path, Process], bool]
+"""Kills something of what works in a folder, given the driver too; returns whether there was something to kill."""
+_chance = random.Random(KILLS)
 
 
 def start(command: list[str], root: Path) -> Process:
@@ -45,6 +48,12 @@ def wait_for_orphans(root: Path) -> None:
         time.sleep(0.1)
 
 
+def any_of_the_family(root: Path, driver: Process) -> bool:
+    """Kills the driver, or just as often anyone of its family, after which it may go on by itself."""
+    os.kill(driver.pid if _chance.random() < 0.5 else _chance.choice(family(root)), signal.SIGKILL)
+    return True
+
+
 def undisturbed_and_killed(
     artifacts: Path,
     folder: Path,
@@ -53,27 +62,26 @@ def undisturbed_and_killed(
     moved: Callable[[Path], object],
     longest: float,
     check: Callable[[Path], None] = lambda root: None,
+    kill: Kill = any_of_the_family,
+    kills: int = KILLS,
 ) -> tuple[Path, Path]:
-    """Runs a command in two copies of an artifact directory and returns them: one in peace, one killed KILLS times.
+    """Runs a command in two copies of an artifact directory and returns them: one in peace, one under `kills` kills.
 
     After each start a kill waits until what `moved` returns has changed, and then up to `longest`
-    seconds: of the driver, or of anyone of its family, after which the driver may go on by itself.
-    `check` looks at the folder after each kill.
+    seconds. `check` looks at the folder after each kill.
     """
     peace, war = folder / "undisturbed", folder / "killed"
     for root in (peace, war):
         subprocess.run(["cp", "-r", artifacts, root], check=True)
     assert start(command(peace), peace).wait(wait) == 0
-    chance = random.Random(KILLS)
-    process, kills = start(command(war), war), 0
-    while kills < KILLS:
+    process, killed = start(command(war), war), 0
+    while killed < kills:
         before = moved(war)
         while process.poll() is None and moved(war) == before:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, longest))
-        if process.poll() is None:
-            os.kill(chance.choice(family(war)) if kills % 2 else process.pid, signal.SIGKILL)
-            kills += 1
+        time.sleep(_chance.uniform(0, longest))
+        if process.poll() is None and kill(war, process):
+            killed += 1
             time.sleep(0.1)
         check(war)
         if process.poll() is not None:  # killed, or its workers died too often

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import ray  # only where it is installed
 from ray.cluster_utils import Cluster
 
 from mapnet_cli.artifacts import Artifacts, Marker, write_text
-from mapnet_cli.config import Config, Source
+from mapnet_cli.config import Config
 from mapnet_cli.console import Console
 from mapnet_cli.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import ray_cluster
@@ -28,36 +27,13 @@ from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray_cluster import RayEngine, connect, demands
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.prepare_corpus import stage as prepare_corpus
 from mapnet_cli.pretrain import stage as pretrain
-from mapnet_cli.text.shards import shard_files
 from tests.conftest import small_config
 from tests.finetune_glue import grids
+from tests.jobs.conftest import NODE
 from tests.jobs.test_local import die_always, die_once, fail_on_three, phase, runs, wait_for, write_number
-from tests.prepare_corpus.corpora import corpus_config, prepare, text_folder
 
 ROOT = Path(__file__).parents[2]
-NODE: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two nodes of one core each, in a folder of their own."""
-    with (
-        # a short path: Ray's sockets are in it; its processes may still write there when it goes
-        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job; nodes inherit it
-        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"temp_dir": folder})
-        try:
-            cluster.add_node(**NODE)
-            signal.signal(signal.SIGINT, handler)
-            yield cluster
-        finally:
-            cluster.shutdown()
 
 
 @pytest.fixture
@@ -260,19 +236,6 @@ def test_a_training_ends_with_the_same_weights_as_on_this_machine(
     assert marker is not None
     assert expected is not None
     assert marker.result["fingerprint"] == expected.result["fingerprint"]
-
-
-def test_a_corpus_is_the_same_as_from_this_machine(engine: RayEngine, artifacts: Artifacts, tmp_path: Path) -> None:
-    config = corpus_config(Source(path=str(text_folder(tmp_path / "text"))))
-    engine.run(prepare_corpus.plan(config, artifacts, 1))
-    here = Artifacts(tmp_path / "here")
-    expected = prepare(config, here)
-    marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
-    assert marker is not None
-    assert marker.result == expected.to_json()
-    for name in (*expected.train, *expected.validation):
-        for ours, theirs in zip(shard_files(artifacts.path(name)), shard_files(here.path(name)), strict=True):
-            assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "local"])

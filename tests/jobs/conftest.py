@@ -1,0 +1,36 @@
+"""A real Ray cluster of two nodes on this machine."""
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+NODE: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator["Cluster"]:
+    """Two nodes of one core each, in a folder of their own."""
+    from ray.cluster_utils import Cluster
+
+    with (
+        # a short path: Ray's sockets are in it; its processes may still write there when it goes
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job; nodes inherit it
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"temp_dir": folder})
+        try:
+            cluster.add_node(**NODE)
+            signal.signal(signal.SIGINT, handler)
+            yield cluster
+        finally:
+            cluster.shutdown()
