@@ -107,7 +107,7 @@ def foretell(names: Iterable[str], config: Config, artifacts: Artifacts, workers
 
 
 def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
-    """Returns a row a phase: jobs done and in all, whether a process holds the stage now, and how the stage stands."""
+    """Returns a row a phase: jobs done and in all, whether a process is at it now, and how the stage stands."""
     rows = []
     for name in STAGES:
         running = _is_locked(artifacts, name)
@@ -119,7 +119,10 @@ def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
             )
             continue
         for phase in phases:
-            rows.append({"stage": name, "phase": phase.name, "running": running, **_counts(phase, artifacts)})
+            counts = _counts(phase, artifacts)
+            ended = counts["done"] == counts["total"]
+            rows.append({"stage": name, "phase": phase.name, "running": running and not ended, **counts})
+            running = running and ended  # phases run one after another
         if rows and rows[-1]["stage"] == name and hasattr(_stage(name), "standing"):
             rows[-1] |= _stage(name).standing(config, artifacts)
     return rows

@@ -138,7 +138,10 @@ def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: 
 def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> list[str]:
     """Returns what `--dry-run` prints."""
     read = sum(part.bytes for part in slices)
-    unknown = sorted({part.source.path for part in slices if part.source.of_hub})
+    hubs = sorted({part.source.path for part in slices if part.source.of_hub})
+    unknown = [f"{path}: not counted, its size is not known before it is read" for path in hubs]
+    if all(part.source.of_hub for part in slices):
+        return unknown
     needed = expected.working + expected.passing + expected.final
     hours = expected.seconds / max(workers, 1) / 3600
     return [
@@ -147,8 +150,9 @@ def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> l
         f"disk: about {_size(expected.working)} of working files (paragraphs and sentences, which other vocabularies "
         f"go on from), {_size(expected.passing)} in passing, {_size(expected.final)} of shards; {_size(free)} free"
         + (": too little" if SHORTAGE * needed > free else ""),
-        f"time: about {_duration(hours)} on this machine with {workers} workers, vocabulary and shards not counted",
-        *(f"{path}: not counted, its size is not known before it is read" for path in unknown),
+        f"time: at most about {_duration(hours)} on this machine with {workers} workers, "
+        "vocabulary and shards not counted",
+        *unknown,
     ]
 
 

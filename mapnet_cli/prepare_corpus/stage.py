@@ -47,14 +47,15 @@ def check(config: Config, artifacts: Artifacts) -> None:
 
 
 def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
-    """Returns the phases that make the config's corpus; no phase if it stands and its input is gone.
+    """Returns the phases that make the config's corpus; none if it stands and its input or its text is gone.
 
     Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
     if a source is missing or has no files, and what `check` raises.
     """
     check(config, artifacts)
     lineage = Lineage(config, artifacts)
-    if missing_source(config) and _stands(lineage):
+    gone = missing_source(config) or not artifacts.path(lineage.text.key).exists()
+    if gone and _stands(lineage):
         return []
     slices = input_slices(config)
     keys = _Keys(lineage.text, lineage.corpus, len(slices))
@@ -225,7 +226,7 @@ def _corpus_phases(config: Config, keys: _Keys, slices: list[Slice], imported: s
         sources=[source.kind for source in corpus.sources], source_of=[part.number for part in slices],
         vocab_size=0 if imported else corpus.vocab_size, block_length=corpus.block_length,
     )  # fmt: skip
-    names = ["/".join(Path(source.path).parts[-2:]) or source.kind for source in corpus.sources]
+    names = [Path(source.path).name or source.kind for source in corpus.sources]
     shown: dict[str, Any] = {"names": names, "licences": [source.licence for source in corpus.sources]}
     card = Job(
         f"{keys.corpus.key}/card", fingerprint(keys.corpus.fingerprint, "card", shown), write_card,

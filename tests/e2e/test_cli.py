@@ -90,6 +90,10 @@ def test_status_of_an_empty_folder(tmp_path: Path) -> None:
     code, out, _ = invoke("status", "--artifacts", str(tmp_path))
     assert code == 0
     assert out.count("to do") == len(out.splitlines())
+    with Artifacts(tmp_path).lock("prepare-corpus"):
+        out = invoke("status", "--artifacts", str(tmp_path))[1]
+    assert out.count("running") == 1, "phases run one after another"
+    assert out.splitlines()[0].endswith("running")
 
 
 def test_doctor_knows_this_machine(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -259,6 +260,15 @@ def test_artefacts_outlive_their_input(tmp_path: Path, artifacts: Artifacts) -> 
     assert prepare(config, artifacts) == manifest
     with pytest.raises(InputError, match="does not exist"):
         plan(corpus_config(Source(path=str(folder)), vocab_size=310), artifacts, 1)
+
+
+def test_a_finished_corpus_does_not_ask_for_its_working_files(tmp_path: Path, artifacts: Artifacts) -> None:
+    source = Source(path=str(text_folder(tmp_path / "text")))
+    prepare(corpus_config(source), artifacts)
+    [working] = artifacts.root.glob("prepare-corpus/text-*")
+    shutil.rmtree(working)
+    assert plan(corpus_config(source), artifacts, 1) == []
+    assert len(plan(corpus_config(source, vocab_size=330), artifacts, 1)) == 7, "another vocabulary does"
 
 
 def test_slices_follow_file_sizes_alone(tmp_path: Path, artifacts: Artifacts) -> None:
