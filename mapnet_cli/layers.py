@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
 
-RECIPES = ("demo", "paper")
+RECIPES = ("demo", "small", "paper")
 ENV_PREFIX = "MAPNET_"
 
 

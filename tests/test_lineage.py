@@ -75,6 +75,7 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("finetune.epoch=last", set()),
         ('imports=["tiny"]', set()),
         ("pretrain.seeds=[1,2]", set()),
+        ("method.bert.seeds=[1,2]", set()),
         ("pretrain.threads=2", set()),
         ("pretrain.log_every=3", set()),
         ("pretrain.checkpoint_every=1", set()),

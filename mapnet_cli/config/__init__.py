@@ -66,6 +66,14 @@ class Config(Section):
                 )
         return self
 
+    def seeds_of(self, method: str) -> tuple[int, ...]:
+        """Returns the seeds that a method is pretrained with."""
+        return self.method[method].seeds or self.pretrain.seeds
+
+    def trainings(self) -> list[tuple[str, int]]:
+        """Returns (method, seed) of every pretraining."""
+        return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
+
     def _check_generator(self, method: str) -> None:
         try:
             self.generator(method)

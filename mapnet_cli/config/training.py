@@ -52,6 +52,8 @@ class Proposal(Transformer):
 class Method(Section):
     """What is compared: masking and objective. Any number of `[method.NAME]` tables."""
 
+    seeds: Ints = operational(())
+    """Pretraining seeds of this method; empty: pretrain.seeds."""
     start: str = ""
     """An import's name: training starts from its encoder and head in place of random weights."""
     task: Literal["masked-lm", "replaced-token"] = "masked-lm"

@@ -238,9 +238,10 @@ def find_milestone(
     method = method or config.methods[0]
     if method not in config.methods:
         raise UsageError(f"{option}: the config has no method {method!r}; it has {choices}")
-    seed = config.pretrain.seeds[0] if seed is None else seed
-    if seed not in config.pretrain.seeds:
-        raise UsageError(f"--seed: {seed} is not one of pretrain.seeds ({', '.join(map(str, config.pretrain.seeds))})")
+    seeds = config.seeds_of(method)
+    seed = seeds[0] if seed is None else seed
+    if seed not in seeds:
+        raise UsageError(f"--seed: {seed} is not one of {method}'s pretraining seeds ({', '.join(map(str, seeds))})")
     key = lineage.pretraining(method, seed).key
     steps = config.pretrain.milestone_steps()
     found = {s: marker for s in steps if (marker := lineage.artifacts.marker(f"{key}/step{s}")) is not None}

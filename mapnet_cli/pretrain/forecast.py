@@ -51,6 +51,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         f"tokens a training; rates measured now on {device_name(device)}, in "
         f"{resolve_precision(device, pretrain.precision)}{beside}"
     ]
+    total = 0.0
     for name in config.methods:
         cost = cost_of(config, name, vocab_size, device, share)
         hours = cost.flops / cost.flops_per_second / processes / 3600
@@ -67,8 +68,9 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
             f"weights, their gradients and Adam",
             f"{name}: disk {_size(_disk(config, cost))} a training, for milestones and resume checkpoints",
         ]
-    if len(pretrain.seeds) > 1:
-        lines.append(f"all of it {len(pretrain.seeds)} times, once a seed")
+        total += hours * len(config.seeds_of(name))
+    if len(config.trainings()) > 1:
+        lines.append(f"all {len(config.trainings())} trainings together: about {total / side_by_side:,.3g} hours")
     return lines
 
 

@@ -21,7 +21,8 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     """Returns the pretrainings of all methods and seeds: one after the other on GPUs, else they share the cores."""
     lineage = Lineage(config, artifacts)
     processes = config.pretrain.processes
-    trainings = [(method, seed) for method in config.methods for seed in config.pretrain.seeds]
+    # every method's first seed before anyone's second: a whole table stands early
+    trainings = sorted(config.trainings(), key=lambda training: config.seeds_of(training[0]).index(training[1]))
     side_by_side, threads = _shares(config, len(trainings), workers)
     starts = {name: start_key(lineage, name) for name in config.methods}
     jobs = []
@@ -79,7 +80,7 @@ def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
 
     own = config.corpus.tokenizer
     vocab_size = Lineage(config, artifacts).imported(own).result["vocab_size"] if own else config.corpus.vocab_size
-    side_by_side, threads = _shares(config, len(config.methods) * len(config.pretrain.seeds), workers)
+    side_by_side, threads = _shares(config, len(config.trainings()), workers)
     processes = (launched() or ALONE).size * config.pretrain.processes
     return forecast(config, vocab_size, processes, side_by_side, threads)
 
@@ -88,12 +89,11 @@ def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
     """Returns, as "trainings", the newest line of each training's log with its method and seed, for `status`."""
     lineage = Lineage(config, artifacts)
     rows = []
-    for method in config.methods:
-        for seed in config.pretrain.seeds:
-            log = artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
-            line = last_line(log) if log.exists() else None
-            if line:
-                rows.append({"method": method, "seed": seed, "of_steps": max(config.pretrain.milestone_steps())} | line)
+    for method, seed in config.trainings():
+        log = artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
+        line = last_line(log) if log.exists() else None
+        if line:
+            rows.append({"method": method, "seed": seed, "of_steps": max(config.pretrain.milestone_steps())} | line)
     return {"trainings": rows}
 
 

@@ -93,7 +93,7 @@ def _paired(
     by_column: list[dict[Seeds, float]] = []
     for column in columns:
         differences: dict[Seeds, float] = {}
-        for seed in config.pretrain.seeds:
+        for seed in sorted({*config.seeds_of(method)} & {*config.seeds_of(reference)}):
             ours, theirs, chooser_ours, chooser_theirs = (
                 scores.grids.get((name, seed, step, column_name), {})
                 for column_name in (column.name, column.chooser)

@@ -123,7 +123,7 @@ def signature(results: Results, metrics: Mapping[str, str]) -> str:
         "config": results.fingerprint[:8],
         "data": "probe" if config.finetune.data == "probe" else "glue",
         "steps": "+".join(map(str, config.pretrain.milestone_steps())),
-        "pretrain-seeds": "+".join(map(str, config.pretrain.seeds)),
+        "pretrain-seeds": _pretraining_seeds(config),
         "finetune-seeds": "+".join(map(str, config.finetune.seeds)),
         "epoch": config.finetune.epoch,
         "metrics": "+".join(f"{task}={metric}" for task, metric in metrics.items()),
@@ -163,12 +163,21 @@ def next_command(results: Results) -> str:
     return "mapnet finetune-glue" if missing(results) else ""
 
 
+def _pretraining_seeds(config: Config) -> str:
+    """Returns the seeds, and after a comma those of methods that have their own."""
+    own = [
+        f"{name}:{'+'.join(map(str, config.method[name].seeds))}"
+        for name in config.methods
+        if config.method[name].seeds
+    ]
+    return ",".join(["+".join(map(str, config.pretrain.seeds)), *own])
+
+
 def _checkpoint_keys(config: Config, lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:
-    for method in config.methods:
-        for seed in config.pretrain.seeds:
-            key = lineage.pretraining(method, seed).key
-            for step in config.pretrain.milestone_steps():
-                yield (method, seed, step), f"{key}/step{step}"
+    for method, seed in config.trainings():
+        key = lineage.pretraining(method, seed).key
+        for step in config.pretrain.milestone_steps():
+            yield (method, seed, step), f"{key}/step{step}"
 
 
 def _masks(artifacts: Artifacts, marker: Marker) -> ProposedMasks | None:
@@ -194,8 +203,6 @@ def _row(kind: type[RowType], key: str, value: Any) -> RowType:
 def _fingerprint(config: Config, lineage: Lineage) -> str:
     finetune = config.finetune.results_view() | {"data": "probe" if lineage.uses_probe else "glue"}
     del finetune["task_data"]  # what lies there counts, not where
-    encoders = [
-        lineage.pretraining(method, seed).fingerprint for method in config.methods for seed in config.pretrain.seeds
-    ]
+    encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.trainings()]
     encoders += [lineage.imported(name).fingerprint for name in config.imports]
     return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune)

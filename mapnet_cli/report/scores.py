@@ -171,11 +171,7 @@ def _average(results: Results, cells: Mapping[Column, TaskScore], method: str, s
     trainings = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's two are one
     scored = [cell for cell in cells.values() if cell.by_seed]
     shared = set.intersection(*(set(cell.by_seed or {}) for cell in scored)) if scored else set()
-    costs = [
-        results.checkpoints[place]
-        for seed in results.config.pretrain.seeds
-        if (place := (method, seed, step)) in results.checkpoints
-    ]
+    costs = [checkpoint for (name, _, at), checkpoint in results.checkpoints.items() if (name, at) == (method, step)]
     return Average(
         mean=_mean_or_none(cell.mean for cell in scored),
         sd=spread(mean((cell.by_seed or {})[seeds] for cell in scored) for seeds in sorted(shared)),

@@ -89,10 +89,14 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
     notes = data_notes(results)
     settings, seeds = len(finetune.batch_sizes) * len(finetune.learning_rates), len(finetune.seeds)
     of_setting = f"of the best of {settings} settings " if settings > 1 else ""
+    several = len(results.config.trainings()) > len(results.config.methods)
     notes.append(
         f"Mean {of_setting}over {seeds} fine-tuning seed{'s' if seeds > 1 else ''}, each run at {epoch}"
-        + ("; ± is the standard deviation over seeds." if seeds * len(results.config.pretrain.seeds) > 1 else ".")
+        + ("; ± is the standard deviation over seeds." if seeds > 1 or several else ".")
     )
+    if several:
+        counts = ", ".join(f"{label(name)} {len(results.config.seeds_of(name))}" for name in results.config.methods)
+        notes.append(f"Pretraining seeds: {counts}.")
     if any(average.failed_counted for average in scores.averages.values()):
         notes.append(
             f"{FAILED_MARK} includes failed runs, counted with their last finished epoch, without one as the majority"

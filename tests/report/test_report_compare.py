@@ -7,8 +7,9 @@ from report_fixtures import Records, config
 from scipy import stats
 
 from mapnet_cli.report.compare import at_equal_cost, compare, interval
-from mapnet_cli.report.gather import gather
+from mapnet_cli.report.gather import gather, signature
 from mapnet_cli.report.scores import Scores, score
+from mapnet_cli.report.wording import score_notes
 
 
 def scores_of(records: Records) -> Scores:
@@ -41,6 +42,23 @@ def test_several_pretraining_seeds_are_the_units_of_the_interval(tmp_path: Path)
     low, high = stats.t.interval(0.95, 1, loc=2.0, scale=stats.sem([3.0, 1.0]))
     assert (found.difference, found.n, found.unit) == (pytest.approx(2), 2, "pretraining seed")
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_methods_with_seeds_of_their_own_are_compared_on_those_that_they_share(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(own_seeds={"bert": (1, 2)}))
+    for pretrain_seed, value in ((1, 0.5), (2, 0.9)):
+        for seed in (1, 2):
+            records.run("bert", 10, seed, value, pretrain_seed=pretrain_seed)
+    for seed, gain in ((1, 0.02), (2, 0.04)):
+        records.run("mapnet", 10, seed, 0.5 + gain)
+    results = gather(records.config, records.artifacts)
+    scores = score(results)
+    assert [scores.cells[method, 10, "RTE"].n for method in ("bert", "mapnet")] == [4, 2]
+    assert [scores.cells[method, 10, "RTE"].missing for method in ("bert", "mapnet")] == [0, 0]
+    found = compare(records.config, scores)["mapnet", 10]
+    assert (found.difference, found.n, found.unit) == (pytest.approx(3), 2, "fine-tuning seed")
+    assert "Pretraining seeds: BERT 2, MAP-Net 1." in score_notes(results, scores)
+    assert "|pretrain-seeds:1,bert:1+2|" in signature(results, {"RTE": "accuracy"})
 
 
 def test_a_comparison_takes_one_setting_for_both_and_only_paired_seeds(tmp_path: Path) -> None:
