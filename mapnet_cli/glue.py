@@ -57,7 +57,7 @@ def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
 
     An import's are (its name, 0, 0), the untrained encoder's (UNTRAINED, 0, 0).
     """
-    steps = config.pretrain.milestone_steps()
+    steps = config.fine_tuned_steps()
     milestones = [(method, seed, step) for method, seed in config.trainings() for step in steps]
     return milestones + [(name, 0, 0) for name in other_rows(config)]
 

@@ -6,6 +6,7 @@ import pytest
 
 from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
+from mapnet_cli.glue import fine_tuned
 from mapnet_cli.layers import RECIPES, resolve
 
 
@@ -67,6 +68,7 @@ def test_the_paper_recipe_is_the_paper() -> None:
         ("[encoder]\nmax_length = 8\n", r"block_length \(32\) exceeds encoder.max_length \(8\)"),
         ("[pretrain]\nmilestones = [0.5, 0.4]\n", "ascend"),
         ("[pretrain]\nsteps = \n", "not valid TOML"),
+        ("[finetune]\nmilestones = [0.5]\n", r"finetune\.milestones: 0\.5 is not one of pretrain\.milestones"),
     ],
 )
 def test_wrong_files_are_named_with_line_and_nearest_key(text: str, message: str, tmp_path: Path) -> None:
@@ -88,6 +90,14 @@ def test_wrong_files_are_named_with_line_and_nearest_key(text: str, message: str
 def test_wrong_overrides(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve("demo", None, overrides, {})
+
+
+def test_methods_may_have_seeds_and_tasks_milestones_of_their_own() -> None:
+    overrides = ["pretrain.seeds=[4]", "method.bert.seeds=[1,2]", "pretrain.steps=10", "finetune.milestones=[0.6,1.0]"]
+    config = resolve("demo", None, overrides, {}).config
+    assert config.trainings() == [("bert", 1), ("bert", 2), ("mapnet", 4)]
+    expected = [("bert", 1, 6), ("bert", 1, 10), ("bert", 2, 6), ("bert", 2, 10), ("mapnet", 4, 6), ("mapnet", 4, 10)]
+    assert fine_tuned(config) == expected
 
 
 def test_unknown_recipe_and_missing_file(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("finetune.epochs=2", {"bert run", "mapnet run"}),
         ("finetune.max_train_examples=5", {"task", "bert run", "mapnet run"}),
         ("finetune.seeds=[1,2]", set()),
+        ("finetune.milestones=[1.0]", set()),
         ("finetune.untrained=true", set()),
         ('finetune.subsets=["RTE"]', set()),
         ('finetune.from_mnli=["RTE"]', {"bert run", "mapnet run"}),
@@ -91,7 +92,7 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
     free = {
         "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
         "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
-        "finetune.task_data", "finetune.subsets", "finetune.untrained",
+        "finetune.task_data", "finetune.subsets", "finetune.untrained", "finetune.milestones",
         "finetune.mnli_batch_size", "finetune.mnli_learning_rate",  # where something starts from MNLI: tested below
         "method.mapnet.generator_fraction", "method.mapnet.detection_weight",  # ELECTRA's
     }  # fmt: skip

@@ -57,6 +57,8 @@ class Config(Section):
             self._check_generator(name)
         if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
             raise ValueError("methods and imports: at least one, all different")
+        if absent := set(self.finetune.milestones) - set(self.pretrain.milestones):
+            raise ValueError(f"finetune.milestones: {min(absent)} is not one of pretrain.milestones")
         if taken := set(self.imports) & set(self.method):
             raise ValueError(f"imports: {', '.join(sorted(taken))} is a method's name; import it under another --name")
         for name, model in (("encoder", self.encoder), ("proposal", self.proposal)):
@@ -73,6 +75,10 @@ class Config(Section):
     def trainings(self) -> list[tuple[str, int]]:
         """Returns (method, seed) of every pretraining."""
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
+
+    def fine_tuned_steps(self) -> tuple[int, ...]:
+        """Returns the steps of the milestones that are fine-tuned, ascending."""
+        return self.pretrain.milestone_steps(self.finetune.milestones)
 
     def _check_generator(self, method: str) -> None:
         try:

@@ -183,9 +183,9 @@ class Pretrain(Optimiser):
             raise ValueError("seeds: at least one, all different")
         return self
 
-    def milestone_steps(self) -> tuple[int, ...]:
-        """Returns the steps of the milestones, ascending, the last at most `steps`."""
-        return tuple(sorted({max(1, round(self.steps * share)) for share in self.milestones}))
+    def milestone_steps(self, shares: tuple[float, ...] = ()) -> tuple[int, ...]:
+        """Returns the steps of the milestones, or of `shares` of them, ascending, the last at most `steps`."""
+        return tuple(sorted({max(1, round(self.steps * share)) for share in shares or self.milestones}))
 
 
 class Finetune(Optimiser):
@@ -199,6 +199,8 @@ class Finetune(Optimiser):
     subsets: Strings = ()
     """Tasks whose row counts may differ from GLUE's own; every table says so."""
     tasks: Strings = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
+    milestones: Floats = ()
+    """Which of pretrain.milestones are fine-tuned; empty: all."""
     batch_sizes: Ints = (16, 32)
     learning_rates: Floats = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5, 8e-5)
     seeds: Ints = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)

@@ -41,7 +41,7 @@ def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]
     compared = {
         (method, step): _paired(config, scores, method, config.methods[0], step, scores.columns)
         for method in config.methods[1:]
-        for step in config.pretrain.milestone_steps()
+        for step in config.fine_tuned_steps()
     }
     return {place: comparison for place, comparison in compared.items() if comparison is not None}
 
@@ -72,7 +72,7 @@ def at_equal_cost(config: Config, scores: Scores, method: str, step: int, cost: 
     """
     here = scores.averages[method, step]
     spent = getattr(here, cost)
-    averages = (scores.averages[config.methods[0], s] for s in config.pretrain.milestone_steps())
+    averages = (scores.averages[config.methods[0], s] for s in config.fine_tuned_steps())
     curve: list[tuple[float, float]] = sorted(
         (getattr(a, cost), a.mean)
         for a in averages

@@ -62,7 +62,7 @@ def _title(results: Results) -> str:
 
 def _panel(ax: "Axes", results: Results, scores: Scores, name: str) -> None:
     config = results.config
-    steps = config.pretrain.milestone_steps()
+    steps = config.fine_tuned_steps()
     extent: list[float] = []
     for number, method in enumerate(config.methods):
         points: list[Average | TaskScore] = [

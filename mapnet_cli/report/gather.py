@@ -122,7 +122,7 @@ def signature(results: Results, metrics: Mapping[str, str]) -> str:
         "recipe": config.recipe or "custom",
         "config": results.fingerprint[:8],
         "data": "probe" if config.finetune.data == "probe" else "glue",
-        "steps": "+".join(map(str, config.pretrain.milestone_steps())),
+        "steps": "+".join(map(str, config.fine_tuned_steps())),
         "pretrain-seeds": _pretraining_seeds(config),
         "finetune-seeds": "+".join(map(str, config.finetune.seeds)),
         "epoch": config.finetune.epoch,

@@ -76,7 +76,7 @@ def selection_table(results: Results, scores: Scores) -> Table:
 
 
 def _last_rows(results: Results) -> list[tuple[str, int]]:
-    last = max(results.config.pretrain.milestone_steps())
+    last = max(results.config.fine_tuned_steps())
     return [(method, last) for method in results.config.methods] + [(name, 0) for name in other_rows(results.config)]
 
 

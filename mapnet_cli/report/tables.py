@@ -40,7 +40,7 @@ def result_tables(results: Results, scores: Scores) -> tuple[Table, Table, Table
 def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int], Comparison]) -> Table:
     """Table 3: a row a method, a column a checkpoint, the average over tasks; then differences and cost."""
     config = results.config
-    steps = config.pretrain.milestone_steps()
+    steps = config.fine_tuned_steps()
     rows = []
     for method in config.methods:
         averages = [scores.averages[method, step] for step in steps]
@@ -71,7 +71,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
     first = label(config.methods[0]) if config.methods else "first method"
     rows = []
     for method in config.methods:
-        for step in config.pretrain.milestone_steps():
+        for step in config.fine_tuned_steps():
             average = scores.averages[method, step]
             equal: list[Cell] = [plain(None)] * 2
             if method != config.methods[0]:
@@ -112,7 +112,7 @@ def task_table(results: Results, scores: Scores) -> Table:
     config = results.config
     rows = []
     for method in config.methods:
-        for step in config.pretrain.milestone_steps():
+        for step in config.fine_tuned_steps():
             cells = [_task_cell(scores.cells[method, step, column.name]) for column in scores.columns]
             average = _average_cell(scores.averages[method, step], len(scores.columns))
             rows.append((Cell(label(method), method), Cell(short_steps(step), step), *cells, average))
