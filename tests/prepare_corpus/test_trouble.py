@@ -54,3 +54,23 @@ def test_where_nothing_is_left_the_first_problems_say_why(tmp_path: Path, artifa
     (tmp_path / "a.jsonl").write_text('["an", "array"]\n' * 20)
     with pytest.raises(InputError, match=r"no text is left(.|\n)*20 problems, the first of them:\n  .*a\.jsonl: row 0"):
         prepare(corpus_config(Source(kind="jsonl", path=str(tmp_path / "a.jsonl"))), artifacts)
+
+
+def test_too_little_text_says_what_dropped_it(tmp_path: Path, artifacts: Artifacts) -> None:
+    folder = text_folder(tmp_path / "text", files=2)
+    with pytest.raises(
+        InputError, match=r"2 documents with text, but only one in 3 is held out.*lower corpus.validation_every"
+    ):
+        prepare(corpus_config(Source(path=str(folder))), artifacts)
+    (tmp_path / "short.txt").write_text("short\nLines\n")
+    with pytest.raises(InputError, match=r"no text is left of corpus.sources.*cleanup.min_chars 2"):
+        prepare(corpus_config(Source(path=str(tmp_path / "short.txt"))), artifacts)
+
+
+def test_a_damaged_intermediate_is_found(tmp_path: Path, artifacts: Artifacts) -> None:
+    source = Source(path=str(text_folder(tmp_path / "text", files=3)))
+    prepare(corpus_config(source), artifacts)
+    victim = next(artifacts.root.glob("prepare-corpus/text-*/sentences-00000.txt"))
+    victim.write_text(victim.read_text() + "x")
+    with pytest.raises(DamagedError, match=r"sentences-00000\.txt is damaged"):
+        prepare(corpus_config(source, vocab_size=310), artifacts)
