@@ -69,9 +69,9 @@ class Artifacts:
         """Returns {path below the artifact directory: SHA-256} for a marker's `files`."""
         return {path.relative_to(self.root).as_posix(): sha256(path) for path in paths}
 
-    def verify(self, marker: Marker) -> None:
-        """Raises DamagedError if a file of the marker is missing or altered."""
-        for name, checksum in marker.files.items():
+    def verify(self, marker: Marker, only: str = "") -> None:
+        """Raises DamagedError if a file of the marker, or `only` that one, is missing or altered."""
+        for name, checksum in [(only, marker.files.get(only))] if only else marker.files.items():
             path = self.root / name
             if not path.exists():
                 raise DamagedError(f"{path} is missing: run its command again with --force")
@@ -95,6 +95,17 @@ class Artifacts:
             yield
         finally:
             lock.release()
+
+    def locked(self, stage: str) -> bool:
+        """Returns whether a process holds the stage now."""
+        path = self.root / f".lock-{stage}"
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def _sweep(self, stage: str) -> None:
         """Removes what a killed process left half-written; its stage's lock is held."""
@@ -140,7 +151,8 @@ def _flush(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     with publishing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        # a file name may hold bytes that are no text: in JSON what replaces them is read as the same again
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -162,4 +174,5 @@ def sha256(path: Path) -> str:
 
 def record_checksum(record: dict[str, Any]) -> str:
     """Returns the SHA-256 of a record's canonical JSON."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

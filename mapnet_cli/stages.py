@@ -5,8 +5,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.console import Console
@@ -110,7 +108,7 @@ def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
     """Returns a row a phase: jobs done and in all, whether a process is at it now, and how the stage stands."""
     rows = []
     for name in STAGES:
-        running = _is_locked(artifacts, name)
+        running = artifacts.locked(name)
         try:
             phases = _stage(name).plan(config, artifacts, 1)
         except InputError as error:  # the other stages can still be told
@@ -164,14 +162,3 @@ def _open_jobs(name: str, config: Config, artifacts: Artifacts, workers: int) ->
 
 def _counts(phase: Phase, artifacts: Artifacts) -> dict[str, int]:
     return {"done": sum(is_done(job, artifacts) for job in phase.jobs), "total": len(phase.jobs)}
-
-
-def _is_locked(artifacts: Artifacts, name: str) -> bool:
-    path = artifacts.path(f".lock-{name}")
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True

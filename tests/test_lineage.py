@@ -1,5 +1,6 @@
 """Changing a value changes the fingerprints of just what depends on it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mapnet_cli.errors import InputError
 from mapnet_cli.glue import GridRun
 from mapnet_cli.layers import flatten
 from mapnet_cli.lineage import Lineage, import_artefact
+from mapnet_cli.lineage.digests import Digests, input_files
 from mapnet_cli.records import Imported
 from tests.conftest import small_config
 
@@ -174,6 +176,28 @@ def test_a_retrained_spacy_pipeline_in_the_same_folder_counts(artifacts: Artifac
         (tmp_path / "meta.json").write_text(content)
         prints.append(Lineage(small_config(f"corpus.spacy_pipeline={tmp_path}"), artifacts).text.fingerprint)
     assert prints[0] != prints[1]
+
+
+def test_a_file_that_is_as_long_and_as_old_counts(artifacts: Artifacts, tmp_path: Path) -> None:
+    """As rsync and tar leave it."""
+    file = tmp_path / "a.txt"
+    digests = []
+    for content in ("one", "two"):
+        file.write_text(content)
+        os.utime(file, (1, 1))
+        digests.append(Digests(artifacts).folder(tmp_path))
+    assert digests[0] != digests[1]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    for name in ("in/a.txt", "elsewhere/b.txt", "elsewhere/.hidden/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "here").symlink_to(tmp_path / "in")
+    found = [file.relative_to(tmp_path / "in").as_posix() for file in input_files(tmp_path / "in")]
+    assert found == ["a.txt", "more/b.txt"]
 
 
 def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> None:

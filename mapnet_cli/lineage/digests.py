@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -24,7 +25,9 @@ def this_python() -> str:
 
 
 class Digests:
-    """Content hashes of input files, remembered by (size, modification time) beside the artefacts.
+    """Content hashes of input files, remembered by size and times beside the artefacts.
+
+    The time of change is one of them: rsync and tar set a file's modification time to what it was elsewhere.
 
     Where an input is gone (the artefacts were copied to another machine), the remembered hash stands.
     """
@@ -61,9 +64,9 @@ class Digests:
             name = file.relative_to(path).as_posix() if file != path else file.name
             stat = file.stat()
             old = known["files"].get(name)
-            fresh = old is None or old[:2] != [stat.st_size, stat.st_mtime_ns]
-            files[name] = [stat.st_size, stat.st_mtime_ns, sha256(file) if fresh else old[2]]
-        digest = fingerprint(sorted((name, entry[2]) for name, entry in files.items()))
+            seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            files[name] = [*seen, old[-1] if old is not None and old[:-1] == seen else sha256(file)]
+        digest = fingerprint(sorted((name, entry[-1]) for name, entry in files.items()))
         if known["files"] != files:
             self._seen[known_as] = {"digest": digest, "files": files}
             write_json(self._path, self._seen)
@@ -71,11 +74,19 @@ class Digests:
 
 
 def input_files(path: Path) -> list[Path]:
-    """Returns the files at or below `path` in sorted order of their names, hidden ones left out."""
+    """Returns the files at or below `path` in sorted order of their names, hidden ones left out.
+
+    Links to folders are followed, but for those that lead back to where they are.
+    """
     if path.is_file():
         return [path]
-    files = (p for p in path.rglob("*") if p.is_file())
-    return sorted(
-        (p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)),
-        key=lambda p: p.relative_to(path).as_posix(),
-    )
+    files = []
+    for folder, below, names in os.walk(path, followlinks=True):
+        here = Path(folder)
+        below[:] = [name for name in below if name[0] != "." and not _leads_back(here / name)]
+        files += [here / name for name in names if name[0] != "." and (here / name).is_file()]
+    return sorted(files, key=lambda p: p.relative_to(path).as_posix())
+
+
+def _leads_back(folder: Path) -> bool:
+    return folder.is_symlink() and folder.resolve() in (parent.resolve() for parent in folder.parents)

@@ -11,7 +11,7 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.jobs.job import Output, Report
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
 from mapnet_cli.prepare_corpus.reading import Problems
-from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs, results
+from mapnet_cli.prepare_corpus.slices import finished, mixed_versions, read_paragraphs, results
 from mapnet_cli.prepare_corpus.vocabulary import dropped
 from mapnet_cli.records import CorpusManifest, SourceCounts
 from mapnet_cli.text.shards import shard_files
@@ -49,6 +49,8 @@ def write_manifest(
     problems = Problems()
     if made < vocab_size:
         problems.add(f"corpus.vocab_size is {vocab_size:,}, but the text yields a vocabulary of {made:,} only")
+    for name, versions in mixed_versions(artifacts, [*clean, *sentences, *encode]).items():
+        problems.add(f"slices were prepared with {name} {' and '.join(versions)}: --force prepares them alike")
     for row in rows:
         problems.merge(row["problems"], row["problem_count"])
     manifest = CorpusManifest(

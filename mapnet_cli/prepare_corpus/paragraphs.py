@@ -29,6 +29,8 @@ Hashes = npt.NDArray[np.uint64]
 """[n, 2]"""
 ROW = np.dtype([("hash", "<u8", 2), ("number", "<i8")])
 """A paragraph's hash and its number in the corpus."""
+HashRows = Iterator[npt.NDArray[np.void]]
+"""Of ROW, in corpus order, at most SORTED at a time."""
 
 
 def clean_slice(
@@ -99,11 +101,7 @@ def deduplicate(artifacts: Artifacts, report: Report, *, output: str, slices: li
     return Output(files, {"dropped": sum(dropped), "dropped_by_slice": dropped})
 
 
-Rows = Iterator[npt.NDArray[np.void]]
-"""Of ROW, in corpus order, at most SORTED at a time."""
-
-
-def _rows(hash_files: list[Path]) -> Rows:
+def _rows(hash_files: list[Path]) -> HashRows:
     parts: list[Hashes] = []
     number = waiting = 0
 
@@ -124,7 +122,7 @@ def _rows(hash_files: list[Path]) -> Rows:
         yield together()
 
 
-def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[Rows]:
+def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[HashRows]:
     """Yields the rows of the corpus, those of equal hashes in one bucket; through files if they are too many."""
     buckets = -(-count // SORTED)
     if buckets <= 1:
@@ -144,13 +142,13 @@ def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[Rows]
         file.unlink()
 
 
-def _read_rows(file: Path) -> Rows:
+def _read_rows(file: Path) -> HashRows:
     with file.open("rb") as handle:
         while len(rows := np.fromfile(handle, ROW, SORTED)):
             yield rows
 
 
-def _firsts(bucket: Rows) -> npt.NDArray[np.int64]:
+def _firsts(bucket: HashRows) -> npt.NDArray[np.int64]:
     """Returns the numbers of the bucket's rows whose hash no earlier row has."""
     seen: Hashes = np.empty((0, 2), np.uint64)
     numbers = [np.empty(0, np.int64)]

@@ -9,6 +9,8 @@ Lines = Iterator[str | None]
 
 LISTED = 100
 """Problems kept by name, of a slice and of a corpus."""
+SHOWN_PROBLEMS = 5
+"""Of these, in the terminal."""
 
 
 @dataclass

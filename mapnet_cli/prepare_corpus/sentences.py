@@ -24,10 +24,22 @@ _OPENING_MARKS = re.compile(rf"(?<=\s)[{re.escape(_MARKS)}]+$")
 
 
 def segment_slice(
-    artifacts: Artifacts, report: Report, *, output: str, clean: str, keep: str, pipeline: str, lowercase: str
+    artifacts: Artifacts,
+    report: Report,
+    *,
+    output: str,
+    clean: str,
+    deduplicate: str,
+    keep: str,
+    pipeline: str,
+    lowercase: str,
 ) -> Output:
-    """Writes the kept paragraphs' sentences (OUTPUT.txt). `clean` is a key, `keep` a file, of earlier phases."""
+    """Writes the kept paragraphs' sentences (OUTPUT.txt).
+
+    `clean` and `deduplicate` are keys of earlier phases, `keep` is this slice's file of the latter.
+    """
     finished(artifacts, clean)
+    finished(artifacts, deduplicate, only=keep)
     kept = np.load(artifacts.path(keep), allow_pickle=False)
     total = int(kept.sum())
     split, tokenise = Segmenter(pipeline), word_tokeniser(lowercase)

@@ -121,19 +121,32 @@ def _grouped(pieces: Iterator[Piece], size: float) -> Iterator[tuple[Piece, ...]
     yield tuple(group)
 
 
-def finished(artifacts: Artifacts, key: str) -> Marker:
-    """Returns the marker of an earlier phase's job, its files verified; raises DamagedError."""
-    marker = artifacts.marker(key)
-    if marker is None:
-        raise DamagedError(f"{artifacts.path(key + '.json')} is missing: run prepare-corpus again with --force")
-    artifacts.verify(marker)
+def finished(artifacts: Artifacts, key: str, only: str = "") -> Marker:
+    """Returns the marker of an earlier phase's job, its files or `only` that one verified; raises DamagedError."""
+    marker = _marker(artifacts, key)
+    artifacts.verify(marker, only)
     return marker
 
 
 def results(artifacts: Artifacts, keys: list[str]) -> list[dict[str, Any]]:
-    """Returns the results of earlier jobs, without reading their files."""
-    markers = [artifacts.marker(key) for key in keys]
-    return [marker.result for marker in markers if marker]
+    """Returns the results of earlier jobs, without reading their files; raises DamagedError where one is missing."""
+    return [_marker(artifacts, key).result for key in keys]
+
+
+def mixed_versions(artifacts: Artifacts, keys: list[str]) -> dict[str, list[str]]:
+    """Returns of each library the versions that these jobs ran with, where they are several."""
+    versions: dict[str, set[str]] = {}
+    for key in keys:
+        for name, version in _marker(artifacts, key).versions.items():
+            versions.setdefault(name, set()).add(version)
+    return {name: sorted(several) for name, several in sorted(versions.items()) if len(several) > 1}
+
+
+def _marker(artifacts: Artifacts, key: str) -> Marker:
+    marker = artifacts.marker(key)
+    if marker is None:
+        raise DamagedError(f"{artifacts.path(key + '.json')} is missing: run prepare-corpus again with --force")
+    return marker
 
 
 def read_paragraphs(path: Path) -> Iterator[str | None]:

@@ -18,13 +18,13 @@ from mapnet_cli.prepare_corpus.card import write_card
 from mapnet_cli.prepare_corpus.encode import encode_slice
 from mapnet_cli.prepare_corpus.manifest import write_manifest
 from mapnet_cli.prepare_corpus.paragraphs import clean_slice, deduplicate
+from mapnet_cli.prepare_corpus.reading import SHOWN_PROBLEMS
 from mapnet_cli.prepare_corpus.sentences import segment_slice
 from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
 from mapnet_cli.prepare_corpus.standing import slices_done
 from mapnet_cli.prepare_corpus.vocabulary import train_vocabulary
 from mapnet_cli.records import CorpusManifest
 
-SHOWN_PROBLEMS = 5
 PRELOAD = ("spacy", "sacremoses", "tokenizers")
 """What the engine's workers should have imported before they start."""
 
@@ -91,7 +91,7 @@ def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
 
 def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
     """Returns, as "slices", how far each phase of slices is, for `status`."""
-    return {"slices": slices_done(plan(config, artifacts, 1), artifacts)}
+    return {"slices": slices_done(plan(config, artifacts, 1), artifacts, artifacts.locked("prepare-corpus"))}
 
 
 def _unread(phases: list[Phase], artifacts: Artifacts) -> list[Slice]:
@@ -191,7 +191,7 @@ def _text_phases(config: Config, keys: _Keys, slices: list[Slice]) -> list[Phase
     sentences = [
         _job(
             keys.text, key, segment_slice, [clean_key, keys.keep],
-            output=key, clean=clean_key, keep=f"{keys.keep}-{number:05}.npy",
+            output=key, clean=clean_key, deduplicate=keys.keep, keep=f"{keys.keep}-{number:05}.npy",
             pipeline=corpus.spacy_pipeline, lowercase=corpus.preparation,
         )
         for number, (key, clean_key) in enumerate(zip(keys.sentences, keys.clean, strict=True))

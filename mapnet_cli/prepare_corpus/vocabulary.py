@@ -4,10 +4,12 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import Any
 
 from mapnet_cli.artifacts import Artifacts, publishing
 from mapnet_cli.errors import InputError
 from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.prepare_corpus.reading import SHOWN_PROBLEMS, Problems
 from mapnet_cli.prepare_corpus.slices import finished, read_sentences, results
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text import bpe
@@ -38,7 +40,10 @@ def train_vocabulary(
     counts = results(artifacts, sentences)
     documents = sum(result["documents"] for result in counts)
     if documents < validation_every:
-        raise InputError(_too_little(documents, validation_every, dropped(artifacts, clean, deduplicate)))
+        raise InputError(
+            _too_little(documents, validation_every, dropped(artifacts, clean, deduplicate))
+            + _first_problems(results(artifacts, clean))
+        )
     lines: list[str] = []
     if imported:
         trained = bpe.load(artifacts.path(finished(artifacts, imported).result["tokenizer"]))
@@ -78,6 +83,15 @@ def _sample(artifacts: Artifacts, report: Report, sentences: list[str], share: f
             if paragraph and (draws.random() < share or share >= 1):
                 yield from paragraph
     report(Progress(len(sentences), len(sentences), "training"))
+
+
+def _first_problems(cleaned: list[dict[str, Any]]) -> str:
+    """Returns the first things that were wrong with the input, which may be why so little is left."""
+    problems = Problems()
+    for result in cleaned:
+        problems.merge(result["problems"], result["problem_count"])
+    shown = "".join(f"\n  {line}" for line in problems.lines[:SHOWN_PROBLEMS])
+    return f"\n{problems.count:,} problems, the first of them:{shown}" if problems.count else ""
 
 
 def _too_little(documents: int, validation_every: int, drops: dict[str, int]) -> str:

@@ -4,8 +4,9 @@ Shapes: B sequences of a step; S sources of the corpus.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
-from math import gcd
+from math import floor, gcd
 
 import torch
 from torch import Tensor
@@ -23,9 +24,9 @@ CANDIDATES = 100
 class DataOrder:
     """Goes through the corpus in a fresh random order each epoch; steps run on from one epoch into the next.
 
-    `counts` are the sequences of each source, in corpus order. A source of weight w is visited w times an epoch, of
-    a fraction by other sequences each epoch, spread evenly over it, so that after all its visits every sequence was
-    seen as often as the others, give or take one.
+    `counts` are the sequences of each source, in corpus order. After e epochs a source of n sequences and weight w was
+    visited floor(e n w) times, each of its sequences as often as the others, give or take one; what an epoch takes of
+    a source is spread evenly over it.
 
     Up to GROUP visits an epoch are shuffled as a whole. Of more, blocks are shuffled, and then what lies in each group
     of them: memory stays the same, and a step's sequences still come from hundreds of places.
@@ -37,15 +38,16 @@ class DataOrder:
         self.seed = seed
         self._counts_S = torch.tensor([n for n, _, _ in filled])
         self._firsts_S = torch.tensor([first for _, _, first in filled])
-        self._visits_S = torch.tensor([max(1, round(n * w)) for n, w, _ in filled])
-        self._starts_S = self._visits_S.cumsum(0) - self._visits_S
-        pairs = zip(self._counts_S.tolist(), self._visits_S.tolist(), strict=True)
-        self._strides_S = torch.tensor([_stride(n) if visits % n else 1 for n, visits in pairs])
-        self.count = int(self._visits_S.sum())
-        """Visits an epoch."""
+        # of what the user wrote: 0.1 is a tenth, not the nearest binary fraction
+        self._rates = [n * Fraction(str(w)) for n, w, _ in filled]
+        self._strides_S = torch.tensor([1 if Fraction(str(w)).denominator == 1 else _stride(n) for n, w, _ in filled])
         # a step lies in one group of one epoch, or in two where it goes over an end
         self._order = lru_cache(maxsize=2)(self._make_order)
         self._block_order = lru_cache(maxsize=2)(self._make_block_order)
+
+    def count(self, epoch: int) -> int:
+        """Returns the visits of an epoch."""
+        return sum(self._before(epoch + 1)) - sum(self._before(epoch))
 
     def indices(self, step: int) -> Tensor:
         """Returns the sequence numbers [B] of a step."""
@@ -58,26 +60,43 @@ class DataOrder:
         source_B, visits_B = self._visited(step)
         return visits_B // self._counts_S[source_B]
 
+    def _before(self, epoch: int) -> list[int]:
+        """Returns how often each source was visited before an epoch."""
+        return [floor(epoch * rate) for rate in self._rates]
+
+    def _epoch(self, place: int) -> int:
+        """Returns the epoch of the visit that stands at a place of all visits."""
+        epoch = floor(place / sum(self._rates))  # or one of the next: of each source less than a visit is cut off
+        while sum(self._before(epoch + 1)) <= place:
+            epoch += 1
+        return epoch
+
     def _visited(self, step: int) -> tuple[Tensor, Tensor]:
         """Returns the source of each sequence of a step, and which of the visits to that source this is, [B] each."""
-        places_B = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs_B = places_B // self.count
-        shuffled_B = torch.cat(
-            [
-                self._shuffled(epoch, places_B[epochs_B == epoch] % self.count)
-                for epoch in range(int(epochs_B[0]), int(epochs_B[-1]) + 1)
-            ]
-        )
-        source_B = torch.searchsorted(self._starts_S, shuffled_B, right=True) - 1
-        return source_B, epochs_B * self._visits_S[source_B] + shuffled_B - self._starts_S[source_B]
+        place, end = step * self.batch_size, (step + 1) * self.batch_size
+        epoch = self._epoch(place)
+        sources, visits = [], []
+        while place < end:
+            before = self._before(epoch)
+            first, after = sum(before), sum(self._before(epoch + 1))
+            places = torch.arange(place, min(end, after)) - first
+            shuffled = self._shuffled(epoch, places)
+            visits_S = torch.tensor(self._before(epoch + 1)) - torch.tensor(before)
+            starts_S = visits_S.cumsum(0) - visits_S
+            source = torch.searchsorted(starts_S + visits_S, shuffled, right=True)
+            sources.append(source)
+            visits.append(shuffled - starts_S[source] + torch.tensor(before)[source])
+            place, epoch = max(place, min(end, after)), epoch + 1
+        return torch.cat(sources), torch.cat(visits)
 
     def _shuffled(self, epoch: int, places: Tensor) -> Tensor:
         """Returns which of the epoch's visits stand at these places of it."""
-        if self.count <= GROUP:
+        count = self.count(epoch)
+        if count <= GROUP:
             return self._order(epoch, 0)[places]
-        short = self.count % BLOCK
+        short = count % BLOCK
         if short:  # the last block is shorter than the others, and stands anywhere
-            end = (int((self._block_order(epoch) == self.count // BLOCK).nonzero()) * BLOCK // GROUP + 1) * GROUP
+            end = (int((self._block_order(epoch) == count // BLOCK).nonzero()) * BLOCK // GROUP + 1) * GROUP
             places = torch.where(places >= end - (BLOCK - short), places + BLOCK - short, places)
         groups = places // GROUP
         found = torch.empty_like(places)
@@ -88,15 +107,16 @@ class DataOrder:
 
     def _make_order(self, epoch: int, group: int) -> Tensor:
         """Returns the visits of a group in their order."""
-        if self.count <= GROUP:
-            return self._permutation(self.count, "data order", epoch)
+        count = self.count(epoch)
+        if count <= GROUP:
+            return self._permutation(count, "data order", epoch)
         blocks = self._block_order(epoch)[group * (GROUP // BLOCK) : (group + 1) * (GROUP // BLOCK)]
         members = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
-        members = members[members < self.count]
+        members = members[members < count]
         return members[self._permutation(len(members), "data order in a group", epoch, group)]
 
     def _make_block_order(self, epoch: int) -> Tensor:
-        return self._permutation(-(-self.count // BLOCK), "data order", epoch)
+        return self._permutation(-(-self.count(epoch) // BLOCK), "data order", epoch)
 
     def _permutation(self, count: int, stream: str, *position: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, stream, *position))

@@ -11,12 +11,9 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Source
 from mapnet_cli.console import Console
 from mapnet_cli.errors import InputError, MapnetError
-from mapnet_cli.jobs.job import run_job
 from mapnet_cli.prepare_corpus import forecast, stage
-from mapnet_cli.prepare_corpus.standing import in_words
 from mapnet_cli.stages import run_stages
 from tests.prepare_corpus.corpora import corpus_config, prepare, prose
-from tests.prepare_corpus.test_deduplicate import silent
 
 
 def rows(count: int) -> bytes:
@@ -76,22 +73,3 @@ def test_a_hub_out_of_reach_stops_the_run_before_other_sources_are_read(
     assert time.monotonic() - start < 15
     assert not list(artifacts.root.glob("prepare-corpus/*/*"))
     assert "hub:some/prose: not counted" in stage.estimate(config, artifacts, 1)[-1], "a dry run works offline"
-
-
-def test_status_says_how_far_slices_are(tmp_path: Path, artifacts: Artifacts) -> None:
-    file = tmp_path / "a.jsonl"
-    file.write_bytes(rows(40))
-    config = corpus_config(Source(kind="jsonl", path=str(file)), slice_mb=0.005)
-    assert stage.standing(config, artifacts) == {"slices": []}
-    jobs = stage.plan(config, artifacts, 1)[0].jobs
-    assert len(jobs) > 4
-    words = sum(run_job(job, artifacts, silent).result["words"] for job in jobs[:3])
-    (row,) = stage.standing(config, artifacts)["slices"]
-    assert (row["phase"], row["done"], row["total"], row["unit"]) == ("clean", 3, len(jobs), "words")
-    assert 0 < row["per_second"] < words / 1e-4
-    assert 0 <= row["seconds_left"] < 60
-    assert in_words(row).startswith(f"clean: 3 of {len(jobs)} slices, ")
-    prepare(config, artifacts)
-    found = stage.standing(config, artifacts)["slices"]
-    assert [row["phase"] for row in found] == ["clean", "sentences", "encode"]
-    assert all(row["done"] == row["total"] and row["seconds_left"] == 0 for row in found)

@@ -10,7 +10,7 @@ import pytest
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Source
-from mapnet_cli.errors import DamagedError, InputError, UsageError
+from mapnet_cli.errors import InputError, UsageError
 from mapnet_cli.jobs.job import is_done
 from mapnet_cli.prepare_corpus.stage import plan
 from mapnet_cli.text import bpe
@@ -229,26 +229,6 @@ def test_wrong_settings_are_told_before_anything_runs(tmp_path: Path, artifacts:
     source = Source(path=str(text_folder(tmp_path / "text")))
     with pytest.raises(UsageError, match=r"corpus\.spacy_pipeline: 'en_nowhere_sm' is not installed"):
         plan(corpus_config(source, spacy_pipeline="en_nowhere_sm"), artifacts, 1)
-
-
-def test_too_little_text_says_what_dropped_it(tmp_path: Path, artifacts: Artifacts) -> None:
-    folder = text_folder(tmp_path / "text", files=2)
-    with pytest.raises(
-        InputError, match=r"2 documents with text, but only one in 3 is held out.*lower corpus.validation_every"
-    ):
-        prepare(corpus_config(Source(path=str(folder))), artifacts)
-    (tmp_path / "short.txt").write_text("short\nLines\n")
-    with pytest.raises(InputError, match=r"no text is left of corpus.sources.*cleanup.min_chars 2"):
-        prepare(corpus_config(Source(path=str(tmp_path / "short.txt"))), artifacts)
-
-
-def test_a_damaged_intermediate_is_found(tmp_path: Path, artifacts: Artifacts) -> None:
-    source = Source(path=str(text_folder(tmp_path / "text", files=3)))
-    prepare(corpus_config(source), artifacts)
-    victim = next(artifacts.root.glob("prepare-corpus/text-*/sentences-00000.txt"))
-    victim.write_text(victim.read_text() + "x")
-    with pytest.raises(DamagedError, match=r"sentences-00000\.txt is damaged"):
-        prepare(corpus_config(source, vocab_size=310), artifacts)
 
 
 def test_artefacts_outlive_their_input(tmp_path: Path, artifacts: Artifacts) -> None:

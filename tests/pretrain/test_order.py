@@ -2,6 +2,8 @@
 
 from collections import Counter
 from fractions import Fraction
+from itertools import pairwise
+from math import floor
 
 import pytest
 import torch
@@ -36,28 +38,30 @@ def test_an_epoch_is_one_permutation_whatever_the_sources() -> None:
             assert visits(data, 300)[epoch * 100 : (epoch + 1) * 100] == expected
 
 
-@pytest.mark.parametrize("weights", [(1.0, 2.0, 1.0), (0.5, 1.0, 3.0), (0.3, 0.7, 1.6), (2.5, 0.01, 1.0)])
+@pytest.mark.parametrize(
+    "weights", [(1.0, 2.0, 1.0), (0.5, 1.0, 3.0), (0.3, 0.7, 1.6), (2.5, 0.01, 0.1), (0.01, 0.02, 0.1)]
+)
 def test_weights_say_how_often(weights: tuple[float, ...]) -> None:
-    counts, epochs = (20, 31, 7), 40
+    counts, epochs = (20, 31, 1), 40
     data = DataOrder(counts, 16, seed=1, weights=weights)
-    expected = [max(1, round(n * w)) for n, w in zip(counts, weights, strict=True)]
-    assert data.count == sum(expected)
-    seen = visits(data, epochs * data.count)
+    rates = [n * Fraction(str(w)) for n, w in zip(counts, weights, strict=True)]
+    ends = [sum(floor(epoch * rate) for rate in rates) for epoch in range(epochs + 1)]
+    assert [data.count(epoch) for epoch in range(epochs)] == [b - a for a, b in pairwise(ends)]
+    seen = visits(data, ends[-1])
     first = 0
-    for n, a_source in zip(counts, expected, strict=True):
+    for n, rate in zip(counts, rates, strict=True):
         mine = range(first, first + n)
-        for epoch in range(epochs):
-            assert sum(v in mine for v in seen[epoch * data.count : (epoch + 1) * data.count]) == a_source
+        for epoch, end in enumerate(ends):
+            assert sum(v in mine for v in seen[:end]) == floor(epoch * rate)
         times = Counter(v for v in seen if v in mine)
-        each = Fraction(epochs * a_source, n)
-        assert all(abs(times[sequence] - each) < 1 for sequence in mine)
+        assert all(abs(times[sequence] - Fraction(floor(epochs * rate), n)) < 1 for sequence in mine)
         first += n
 
 
 def test_a_fraction_is_spread_over_its_source() -> None:
     """A tenth of 1,000 sequences leaves no gap of more than three times the mean."""
     data = DataOrder([1000, 50], 50, seed=1, weights=[0.1, 1.0])
-    chosen = sorted(v for v in visits(data, data.count) if v < 1000)
+    chosen = sorted(v for v in visits(data, data.count(0)) if v < 1000)
     assert len(chosen) == 100
     gaps = [b - a for a, b in zip(chosen, [*chosen[1:], chosen[0] + 1000], strict=True)]
     assert max(gaps) <= 30

@@ -1,0 +1,66 @@
+"""What `mapnet status` says of a corpus under way: rate and time left, from markers of known times."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.config import Config, Source
+from mapnet_cli.jobs.job import Phase
+from mapnet_cli.prepare_corpus import stage
+from mapnet_cli.prepare_corpus.standing import in_words, slices_done
+from tests.prepare_corpus.corpora import corpus_config, prepare, text_folder
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return corpus_config(Source(path=str(text_folder(tmp_path / "text", files=8))))
+
+
+def mark(artifacts: Artifacts, phase: Phase, *times: tuple[float, float]) -> None:
+    """Makes a slice of 600 words for each (seconds since it was finished, seconds that it took)."""
+    now = time.time()
+    for job, (ago, seconds) in zip(phase.jobs, times, strict=False):
+        artifacts.publish(Marker(job.key, job.fingerprint, {"words": 600}, seconds=seconds))
+        os.utime(artifacts.path(f"{job.key}.json"), (now - ago, now - ago))
+
+
+def test_the_rate_is_of_all_workers_together(config: Config, artifacts: Artifacts) -> None:
+    phases = stage.plan(config, artifacts, 1)
+    total = len(phases[0].jobs)
+    assert slices_done(phases, artifacts, True) == []
+    mark(artifacts, phases[0], (20, 20), (20, 20), (0, 20), (0, 20))  # two workers, 40 seconds
+    [row] = slices_done(phases, artifacts, True)
+    assert (row["phase"], row["done"], row["total"], row["unit"]) == ("clean", 4, total, "words")
+    assert row["per_second"] == pytest.approx(4 * 600 / 40)
+    assert row["seconds_left"] == pytest.approx((total - 4) * 10, abs=2)
+    assert in_words(row).startswith(f"clean: 4 of {total} slices, 60 words/s, 0.")
+
+
+def test_a_pause_does_not_count(config: Config, artifacts: Artifacts) -> None:
+    phases = stage.plan(config, artifacts, 1)
+    mark(artifacts, phases[0], (8 * HOUR, 20), (20, 20), (0, 20))
+    [row] = slices_done(phases, artifacts, True)
+    assert row["per_second"] == pytest.approx(600 / 20)
+    assert row["seconds_left"] == pytest.approx((row["total"] - 3) * 20, abs=2)
+
+
+def test_what_does_not_run_has_no_end(config: Config, artifacts: Artifacts) -> None:
+    mark(artifacts, stage.plan(config, artifacts, 1)[0], (9 * HOUR, 20))
+    [row] = stage.standing(config, artifacts)["slices"]
+    assert row["seconds_left"] is None
+    assert in_words(row).endswith("30 words/s, not running")
+    with artifacts.lock("prepare-corpus"):
+        [row] = stage.standing(config, artifacts)["slices"]
+    assert row["seconds_left"] == 0, "it is late"
+
+
+def test_what_is_done_has_nothing_left(config: Config, artifacts: Artifacts) -> None:
+    prepare(config, artifacts)
+    found = stage.standing(config, artifacts)["slices"]
+    assert [row["phase"] for row in found] == ["clean", "sentences", "encode"]
+    assert all(row["done"] == row["total"] and row["seconds_left"] == 0 for row in found)
