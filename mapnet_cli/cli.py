@@ -214,7 +214,8 @@ def variance(
 ) -> None:
     """Measure the gradient's sentence and mask variance (Theorem 1) at a checkpoint, strategy beside strategy."""
     from mapnet_cli import render
-    from mapnet_cli.lineage import Lineage, find_milestone
+    from mapnet_cli.lineage import Lineage
+    from mapnet_cli.lineage.milestones import find_milestone
     from mapnet_cli.variance.stage import Settings, measure_variance
     from mapnet_cli.variance.table import tables
 

@@ -21,7 +21,8 @@ from mapnet_cli.glue import GridRun, metrics_by_task, other_rows, runs_of
 from mapnet_cli.glue_data import task_location
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.lineage import Lineage, find_milestone
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.records import Baseline, FinetuneRun
 from mapnet_cli.scoring import baseline_scores, best_setting, columns_of, run_grids
 

@@ -12,7 +12,8 @@ from mapnet_cli.artifacts import Artifacts, publishing, write_json, write_text
 from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
 from mapnet_cli.interchange.card import model_card
-from mapnet_cli.lineage import Lineage, find_milestone
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.methods import build_model
 from mapnet_cli.model.interchange import TIED, to_hugging_face
 from mapnet_cli.model.transformer import LAYER_NORM_EPS

@@ -223,37 +223,6 @@ class Lineage:
         return Digests(self.artifacts)
 
 
-def find_milestone(
-    lineage: Lineage, method: str | None, seed: int | None, step: int | None, option: str = "--method"
-) -> Marker:
-    """Returns the marker of a finished milestone.
-
-    None stands for the config's only method, its first seed, the last finished milestone. Raises
-    UsageError, naming the `option` that the method is from, where there is no such milestone.
-    """
-    config = lineage.config
-    choices = ", ".join(config.methods) or "none: the config has imports only"
-    if method is None and len(config.methods) != 1:
-        raise UsageError(f"which method? Name one with {option}; the config has {choices}")
-    method = method or config.methods[0]
-    if method not in config.methods:
-        raise UsageError(f"{option}: the config has no method {method!r}; it has {choices}")
-    seeds = config.seeds_of(method)
-    seed = seeds[0] if seed is None else seed
-    if seed not in seeds:
-        raise UsageError(f"--seed: {seed} is not one of {method}'s pretraining seeds ({', '.join(map(str, seeds))})")
-    key = lineage.pretraining(method, seed).key
-    steps = config.pretrain.milestone_steps()
-    found = {s: marker for s in steps if (marker := lineage.artifacts.marker(f"{key}/step{s}")) is not None}
-    if not found:
-        raise UsageError(
-            f"no milestone of {method}, seed {seed}, is finished: run `mapnet pretrain` with these options"
-        )
-    if step is not None and step not in found:
-        raise UsageError(f"--step: {step} is not a finished milestone; choose one of {', '.join(map(str, found))}")
-    return found[max(found) if step is None else step]
-
-
 def variance_artefact(checkpoint: Checkpoint, settings: dict[str, Any]) -> Artefact:
     """The gradient variances of a checkpoint, by its weights and all that decides the measurement."""
     prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"

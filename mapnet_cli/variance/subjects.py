@@ -13,7 +13,8 @@ from torch import Tensor
 from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config, Method
 from mapnet_cli.errors import UsageError
-from mapnet_cli.lineage import Lineage, find_milestone
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.combinations import check_method
 from mapnet_cli.masking.strategies import STRATEGIES
