@@ -114,7 +114,7 @@ _QUOTATION = re.compile(r"[-'\" ]*['\"][-'\" ]*s?(?<!^\")")
 _SHOWN: dict[str, Show] = {
     **dict.fromkeys(["convert", "cvt"], _converted),
     **dict.fromkeys(
-        ["nowrap", "nobr", "small", "smaller", "big", "larger", "resize", "nobold", "noitalic"], _argument(1)
+        ["nowrap", "nobr", "small", "smaller", "big", "large", "larger", "nobold", "noitalic"], _argument(1)
     ),
     **dict.fromkeys(
         ["sc", "sc2", "smallcaps", "small caps", "smcaps", "em", "strong", "abbr", "tooltip"], _argument(1)
@@ -132,11 +132,11 @@ _SHOWN: dict[str, Show] = {
     **dict.fromkeys(["respell", "pronunciation respelling"], lambda given: "-".join(_listed(given))),
     **dict.fromkeys(["nihongo", "nihongo3"], _japanese),
     **{ship.lower(): _around(f"{ship} ") for ship in ("HMAS", "HMCS", "HMS", "MV", "RMS", "SS", "USCGC", "USS")},
-    "ship": lambda given: " ".join(_listed(given)[:2]),
     '"': _around('"', '"'),
     "us$": _around("US$"),
     "us patent": _around("U.S. Patent "),
-    "bibleref": lambda given: " ".join(_listed(given)[:2]),
+    **dict.fromkeys(["ship", "bibleref", "oldstyledate"], lambda given: " ".join(_listed(given)[:2])),
+    "linktext": lambda given: "".join(_listed(given)),
     "eqm": _always("⇌"),
     "e": _around("×10^"),
     "val": _value,

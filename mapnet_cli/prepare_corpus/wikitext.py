@@ -53,8 +53,8 @@ _GAPS = (
     (re.compile(r"(?<![^\S\n])(?:[,;:]?[^\S\n]*\x00)+[^\S\n]*(?=[,;)]|[.:](?!\w))"), ""),
 )
 
-MOST_WORK = 5e7
-"""Characters that the parser may go over in vain: 10 to 15 seconds."""
+MOST_WORK = 3e7
+"""Characters that the parser may go over in vain: 5 to 15 seconds."""
 _BRACKETS = re.compile(
     r"<!--|-->|\[\[|\]\]|\{\{|\}\}|\{\||\|\}(?!\})|\[(?=\w*:?//)|\]|<(?P<tag>[a-zA-Z]\w*)(?![^<>]*/>)|</(?P<end>[a-zA-Z]\w*)\s*>"
 )
