@@ -39,7 +39,7 @@ _AFTER_WIKIEXTRACTOR: _Rules = (
     ("notes", _NOTE, ""),
     *_TAGS,
     ("notes", re.compile(r"\[ ?\[update\]\]"), ""),
-    ("templates", re.compile(r"\{\{(?:[^{}]|\{\{[^{}]*\}\})*\}\}"), ""),
+    ("templates", re.compile(r"\{{2,3}(?:[^{}]|\{\{[^{}]*\}\})*\}{2,3}"), ""),
     ("files", re.compile(r"\[\[(?:category|file|image|media):(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", re.I), ""),
     ("links", re.compile(r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]"), r"\1"),
     ("formulas", re.compile(r"\bformula_\d+"), "formula"),

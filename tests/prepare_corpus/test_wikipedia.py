@@ -68,7 +68,11 @@ def test_left_over_tags_go(tmp_path: Path, line: str, expected: str) -> None:
         ("! Office of the many words in a row", "", {"remains": 1}),
         ("Media: press | television and others", "Media: press | television and others", {}),
         ("File:A cat.jpg|A cat is sitting on a mat.", "", {"remains": 1}),
-        ("In a template {{{1}} is what it is given.", "In a template { is what it is given.", {"templates": 1}),
+        (
+            "In a template, a{{{1}}} and {{{2 are what it is given.",
+            "In a template, a and {2 are what it is given.",
+            {"templates": 1, "stray_marks": 1},
+        ),
         ("By gradation.{{#if:Darwin, Charles (1859){{", "By gradation.", {"remains": 1, "stray_marks": 1}),
         ("He wrote it. x&rft.genre=book&rft.date=1824 It sold.", "He wrote it.  It sold.", {"remains": 1}),
         (f"&#{'9' * 5000}; &amp;", f"&#{'9' * 5000}; &", {"entities": 1}),
