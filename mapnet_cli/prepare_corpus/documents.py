@@ -34,9 +34,9 @@ def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, readin
         return
     lines = _decoded(_share(piece, opens, name, reading), piece, name, reading.problems)
     if source.kind == "wikiextractor":
-        yield from wikipedia.articles(lines, name, reading)
+        yield from wikipedia.wikiextractor(lines, name, reading)
     elif source.kind == "mediawiki":
-        yield from wikipedia.pages(lines, name, reading)
+        yield from wikipedia.mediawiki(lines, name, reading, whole=piece.parts == 1)
     elif source.kind == "jsonl":
         yield from rows.documents(rows.jsonl(lines, name, source.column, reading), name, reading)
     else:
