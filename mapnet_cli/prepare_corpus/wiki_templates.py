@@ -101,14 +101,6 @@ def _japanese(given: Given) -> str:
     return given.get("1") or given.get("3") or given.get("2", "")
 
 
-def _english(given: Given) -> str:
-    """{{IPAc-en|lang|æ|l|_|f}}: "/æl f/"."""
-    sounds = [
-        part for part in _listed(given) if part.lower() not in ("lang", "pron", "uk", "us", "also", "local", "ipa")
-    ]
-    return f"/{''.join(sounds).replace('_', ' ')}/" if sounds else ""
-
-
 _QUOTATION = re.compile(r"[-'\" ]*['\"][-'\" ]*s?(?<!^\")")
 """{{'s}}, {{' "}}: templates that set quotation marks apart, but not {{"|a quotation}}."""
 _SHOWN: dict[str, Show] = {
@@ -129,7 +121,6 @@ _SHOWN: dict[str, Show] = {
     **dict.fromkeys(["circa", "c.", "ca."], _around("c. ")),
     **dict.fromkeys(["frac", "sfrac", "fraction"], _fraction),
     **dict.fromkeys(["chem", "chem2", "ce"], _formula),
-    **dict.fromkeys(["respell", "pronunciation respelling"], lambda given: "-".join(_listed(given))),
     **dict.fromkeys(["nihongo", "nihongo3"], _japanese),
     **{ship.lower(): _around(f"{ship} ") for ship in ("HMAS", "HMCS", "HMS", "MV", "RMS", "SS", "USCGC", "USS")},
     '"': _around('"', '"'),
@@ -145,8 +136,9 @@ _SHOWN: dict[str, Show] = {
 }
 _FAMILIES: tuple[tuple[re.Pattern[str], Show], ...] = (
     (re.compile(r"lang[- ]|script/"), _argument(1)),
-    (re.compile(r"ipac-"), _english),
     (re.compile(r"ipa-|ipa?b?link"), _around("[", "]")),
     (re.compile(r"ipaslink"), _around("/", "/")),
 )
-"""Templates of many languages, by how their names begin: {{lang-ru|...}}, {{IPA-fr|...}}, {{IPAc-en|...}}."""
+"""Templates of many languages, by how their names begin: {{lang-ru|...}}, {{IPA-fr|...}}.
+
+Not {{IPAc-en|...}} and {{respell|...}}: they stand in the brackets of first sentences, which would count as foreign."""

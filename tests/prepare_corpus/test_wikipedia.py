@@ -164,8 +164,8 @@ def test_pages_beyond_the_bound_are_left_out_by_name(tmp_path: Path, monkeypatch
          "as of July 2014 3 ft 4 in, 5 by 6 by 7 m, 9 km, 3 1/2, 1 1/4, 1/3"),
         ("{{Template:nowrap|a}} {{lang_fr|b}} {{Lang-ru|c}} {{ nowrap\n|1=d=e}} {{transl|ar|DIN|f}} {{formatnum:9}}",
          "a b c d=e f 9"),
-        ("{{IPA|/a/}} {{IPA-fr|b|lang}} {{IPAc-en|lang|æ|_|l}} {{respell|AL|go}} {{nihongo|art|術|jutsu}}",
-         "/a/ [b] /æ l/ AL-go art"),
+        ("{{IPA|/a/}} {{IPA-fr|b|lang}} Al ({{IPAc-en|lang|æ|_|l}}; {{respell|AL|go}}) {{nihongo|art|術|jutsu}}",
+         "/a/ [b] Al () art"),
         ("{{chem|C|''n''|H|2''n''}} {{chem|SO|4|2-}} {{e|24}} {{val|6.2|e=18|u=V}} 10<sup>23</sup> 10<sup>−7</sup> "
          "m<sup>2</sup>", "CnH2n SO4^2- ×10^24 6.2×10^18 V 10^23 10^−7 m2"),
         ("''Eagle''{{'s}} 3500{{nbsp}}{{sc|bc}} {{HMS|Ajax|22}} at {{coord|13|19|N|169|9|W|type:x}}"
