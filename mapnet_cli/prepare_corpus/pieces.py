@@ -25,13 +25,13 @@ CHUNK = 1 << 20
 PACKED_CHUNK = 1 << 16
 STREAMS = (".gz", ".xz", ".zst")
 """What can only be unpacked from its beginning."""
-PACKED = (*STREAMS, ".bz2")
+COMPRESSED = (*STREAMS, ".bz2")
 
 
 def packing(path: Path) -> str:
     """Returns the suffix of a file that is read through its compression, in lower case; "" for any other file."""
     suffix = path.suffix.lower()
-    return suffix if suffix in PACKED else ""
+    return suffix if suffix in COMPRESSED else ""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
             elif packed == ".gz":
                 yield from _stream(handle, lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS))
             elif packed == ".xz":
-                yield from _stream(handle, lzma.LZMADecompressor)
+                yield from _stream(handle, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))
             else:
                 handle.seek(piece.begin)
                 while chunk := handle.read(CHUNK):

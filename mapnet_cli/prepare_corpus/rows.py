@@ -6,7 +6,7 @@ from typing import Any
 
 from mapnet_cli.errors import InputError
 from mapnet_cli.prepare_corpus.pieces import READ, Piece
-from mapnet_cli.prepare_corpus.reading import Lines, Reading
+from mapnet_cli.prepare_corpus.reading import Lines, Reading, printable
 
 BATCH = 16
 """Rows of a Parquet file that are unpacked together; one may hold a book."""
@@ -94,7 +94,7 @@ def require_key(key: str, place: str, reading: Reading) -> None:
 
 
 def _instead(row: Any) -> str:
-    return f", only {', '.join(row)[:200]}" if isinstance(row, dict) and row else ""
+    return printable(f", only {', '.join(row)[:200]}") if isinstance(row, dict) and row else ""
 
 
 def parquet(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[Row]:
