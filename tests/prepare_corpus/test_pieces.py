@@ -140,7 +140,7 @@ def test_padding_is_no_damage(suffix: str, jsonl: bytes, tmp_path: Path) -> None
         list(raw_lines(Piece(file)))
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
 def test_little_is_unpacked_at_a_time(suffix: str, tmp_path: Path) -> None:
     """Three streams that hold a thousand times their size: never more than about a megabyte at once."""
     text = b"x" * 29 + b" " * 9_999_970 + b"\n"
