@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from mapnet_cli.errors import InputError
 from mapnet_cli.prepare_corpus.pieces import READ, Piece
@@ -12,8 +12,8 @@ BATCH = 16
 """Rows of a Parquet file that are unpacked together; one may hold a book."""
 CUT = 1 << 16
 """Characters of a row that are made into lines together."""
-TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
-"""Of Arrow."""
+OFFSETS: dict[str, Literal["i", "q"]] = {"string": "i", "binary": "i", "large_string": "q", "large_binary": "q"}
+"""Arrow's types of text, and of what type the places are at which a column's values end."""
 
 Row = tuple[int, Any]
 """A row's number and what its column holds: a string, a memoryview of UTF-8, or something that isn't text."""
@@ -26,7 +26,7 @@ def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
     """
     bad, first_bad = 0, -1
     for number, value in rows:
-        if isinstance(value, str | memoryview) and len(value) > READ:
+        if isinstance(value, (str, memoryview)) and len(value) > READ:
             unit = "characters" if isinstance(value, str) else "bytes"
             reading.problems.add(f"{name}: row {number:,} has {len(value):,} {unit} and was left out")
             continue
@@ -163,19 +163,20 @@ def _values(column: Any) -> Iterator[Any]:
 
     Nothing is copied: a Python string would take up to four times the room. And Parquet's text need not be UTF-8.
     """
-    from pyarrow import large_binary, types
-
-    if types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not len(column) or not any(getattr(types, f"is_{kind}")(column.type) for kind in TEXT_TYPES):
+    kind = str(column.type)
+    if kind.startswith("dictionary"):
+        yield from _values(column.dictionary_decode())
+    elif kind.endswith("_view"):
+        yield from _values(column.cast(f"large_{kind.removesuffix('_view')}"))
+    elif kind not in OFFSETS or not len(column):
         yield from [None] * len(column)
-        return
-    column = column.cast(large_binary())
-    _, offsets, data = column.buffers()
-    ends = memoryview(offsets).cast("q")[column.offset :]
-    text = memoryview(data or b"")
-    for place, valid in enumerate(column.is_valid().to_pylist()):
-        yield text[ends[place] : ends[place + 1]] if valid else None
+    else:
+        _, offsets, data = column.buffers()
+        ends = memoryview(offsets).cast(OFFSETS[kind])[column.offset :]
+        text = memoryview(data or b"")
+        valid = column.is_valid().to_pylist() if column.null_count else [True] * len(column)
+        for place, there in enumerate(valid):
+            yield text[ends[place] : ends[place + 1]] if there else None
 
 
 def _first_line(error: Exception) -> str:
