@@ -9,36 +9,47 @@ unpacked one by one; gzip, xz and zstd can only be read from their beginning.
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from mapnet_cli.prepare_corpus import bz2_blocks
+from mapnet_cli.errors import InputError
+from mapnet_cli.prepare_corpus import bz2_blocks, zstd_blocks
 
 OVERLONG = 2_000_000
 """Characters of a line or paragraph that no clean-up setting lets through."""
 READ = 8 * OVERLONG
-"""Bytes of one line, and of one page of a dump, that are read; more are overlong in any encoding's length."""
+"""Bytes of one line, of one row and of one page of a dump that are read; more are overlong in any encoding's length."""
 CHUNK = 1 << 20
-PACKED_CHUNK = 1 << 14
-"""Small, because it may hold a thousand times as much text."""
-ZSTD_WINDOW = 1 << 29
-"""Bytes that a zstd file may ask for to be unpacked; 2 GiB (--long=31) would break the bound on a worker's memory."""
+"""Bytes that are read or unpacked at a time, at most."""
+PACKED_CHUNK = 1 << 16
 STREAMS = (".gz", ".xz", ".zst")
+"""What can only be unpacked from its beginning."""
+COMPRESSED = (*STREAMS, ".bz2")
+
+
+def packing(path: Path) -> str:
+    """Returns the suffix of a file that is read through its compression, in lower case; "" for any other file."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in COMPRESSED else ""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Share `part` of `parts` equal ones of a file."""
+    """Share `part` of `parts` equal ones of a file as it is now: shares of different states would not fit together."""
 
     path: Path
     part: int = 0
     parts: int = 1
+    size: int = field(init=False)
+    """Bytes on disk of the whole file."""
+    written: int = field(init=False)
+    """When that was last done, in nanoseconds."""
 
-    @property
-    def size(self) -> int:
-        """Bytes on disk of the whole file."""
-        return self.path.stat().st_size
+    def __post_init__(self) -> None:
+        stat = self.path.stat()
+        object.__setattr__(self, "size", stat.st_size)
+        object.__setattr__(self, "written", stat.st_mtime_ns)
 
     @property
     def begin(self) -> int:
@@ -48,9 +59,14 @@ class Piece:
     def end(self) -> int:
         return self.size * (self.part + 1) // self.parts
 
+    def require_unchanged(self, name: str) -> None:
+        """Raises InputError, which calls the piece `name`, if the file is no longer what it was."""
+        stat = self.path.stat() if self.path.exists() else None
+        if stat is None or (stat.st_size, stat.st_mtime_ns) != (self.size, self.written):
+            raise InputError(f"{name} changed while it was read: run again")
 
-@dataclass(frozen=True)
-class Line:
+
+class Line(NamedTuple):
     """One line without its line feed."""
 
     raw: bytes
@@ -70,73 +86,82 @@ def raw_lines(piece: Piece) -> Iterator[Line]:
 
     Raises DamagedInput at a place where the file can't be read on.
     """
-    exact = piece.path.suffix not in (*STREAMS, ".bz2")
+    exact = not packing(piece.path)
     skip = piece.part > 0
-    rest, place, unread = b"", piece.begin - 1, 0
+    rest, place, unread = bytearray(), piece.begin - 1, 0
     for start, chunk in _chunks(piece):
         if skip and start >= piece.end:
             return  # no line begins in the piece
         at = 0
         while (end := chunk.find(b"\n", at)) >= 0:
+            if rest:
+                rest += chunk[at:end]
+                line = _line(rest, place, unread)
+                rest, unread = bytearray(), 0
+            else:
+                line = _line(chunk[at:end], place, 0)
             if not skip:
-                yield _line(rest + chunk[at:end], place, unread)
-            skip = False
-            rest, unread, at = b"", 0, end + 1
+                yield line
+            skip, at = False, end + 1
             place = start + end if exact else start
-        rest += chunk[at:]
-        if len(rest) > READ:
-            unread += len(rest) - READ
-            rest = rest[:READ]
+        if len(rest) <= READ:
+            rest += chunk[at:]
+        else:  # endless, and only counted from here on
+            unread += len(chunk) - at
     if rest and not skip:
         yield _line(rest, place, unread)
 
 
-def _line(raw: bytes, place: int, unread: int) -> Line:
+def _line(raw: bytes | bytearray, place: int, unread: int) -> Line:
     size = len(raw) + unread
-    return Line(b"", place, size) if size > READ else Line(raw, place)
+    return Line(b"", place, size) if size > READ else Line(bytes(raw), place)
 
 
 def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
     """Yields the bytes from the piece's beginning on, unpacked, each chunk with its place in the file."""
-    suffix = piece.path.suffix
+    packed = packing(piece.path)
     with piece.path.open("rb") as handle:
-        if suffix == ".bz2":
-            try:
+        try:
+            if packed == ".bz2":
                 yield from bz2_blocks.blocks(handle, piece.begin)
-            except bz2_blocks.DamagedBlock as error:
-                raise DamagedInput(str(error)) from None
-        elif suffix in STREAMS:
-            yield from _stream(handle, *_machine(suffix))
-        else:
-            handle.seek(piece.begin)
-            while chunk := handle.read(CHUNK):
-                yield handle.tell() - len(chunk), chunk
+            elif packed == ".zst":
+                yield from zstd_blocks.blocks(handle)
+            elif packed == ".gz":
+                yield from _stream(handle, lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS))
+            elif packed == ".xz":
+                yield from _stream(handle, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))
+            else:
+                handle.seek(piece.begin)
+                while chunk := handle.read(CHUNK):
+                    yield handle.tell() - len(chunk), chunk
+        except (bz2_blocks.DamagedBlock, zstd_blocks.DamagedBlock, zlib.error, lzma.LZMAError) as error:
+            raise DamagedInput(str(error)) from None
 
 
-def _stream(handle: IO[bytes], new: Callable[[], Any], broken: type[Exception]) -> Iterator[tuple[int, bytes]]:
-    """Yields what a file of one or several compressed streams holds; `new` makes what unpacks one of them."""
-    machine, begun = new(), False
+def _stream(handle: IO[bytes], new: Callable[[], Any]) -> Iterator[tuple[int, bytes]]:
+    """Yields what a file of one or several gzip or xz streams holds; `new` makes what unpacks one of them."""
+    machine, begun = None, False
     while data := handle.read(PACKED_CHUNK):
         place = handle.tell() - len(data)
         while data:
-            if machine.eof:
-                machine = new()
-            try:
-                yield place, machine.decompress(data)
-            except broken as error:
-                raise DamagedInput(str(error)) from None
-            begun = True
-            data = machine.unused_data if machine.eof else b""
-    if begun and not machine.eof:
+            if machine is None:
+                data = data.lstrip(b"\0") if begun else data  # padding between and after streams is no damage
+                if not data:
+                    break
+                machine, begun = new(), True
+            for text in _unpacked(machine, data):
+                yield place, text
+            data = machine.unused_data
+            machine = None if machine.eof else machine
+    if machine is not None:
         raise DamagedInput("the file ends in the middle of a compressed stream")
 
 
-def _machine(suffix: str) -> tuple[Callable[[], Any], type[Exception]]:
-    """Returns what makes a decompressor with `decompress`, `eof` and `unused_data`, and what that raises."""
-    if suffix == ".gz":
-        return lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), zlib.error
-    if suffix == ".xz":
-        return lzma.LZMADecompressor, lzma.LZMAError
-    import zstandard
-
-    return lambda: zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj(), zstandard.ZstdError
+def _unpacked(machine: Any, data: bytes) -> Iterator[bytes]:
+    """Yields what the data unpack to, at most CHUNK bytes at a time."""
+    while not machine.eof:
+        text = machine.decompress(data, CHUNK)
+        yield text
+        if len(text) < CHUNK:
+            return
+        data = getattr(machine, "unconsumed_tail", b"")  # xz keeps it to itself
