@@ -11,8 +11,8 @@ from mapnet_cli.config import Config
 from mapnet_cli.errors import MapnetError
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
-from mapnet_cli.prepare_corpus.reading import Reading
 from mapnet_cli.prepare_corpus.slices import Slice
+from mapnet_cli.prepare_corpus.sources.reading import Reading
 
 SAMPLE_BYTES = 400_000
 """Of clean text that is read of a source, from the beginnings of slices all over it."""

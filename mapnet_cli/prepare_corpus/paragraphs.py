@@ -13,10 +13,10 @@ from mapnet_cli.artifacts import TEMPORARY, Artifacts, publishing
 from mapnet_cli.config import Cleanup
 from mapnet_cli.jobs.job import Output, Progress, Report
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.documents import read_cpython, read_hub, read_piece
-from mapnet_cli.prepare_corpus.reading import Lines, Reading, printable
-from mapnet_cli.prepare_corpus.rows import require_key
 from mapnet_cli.prepare_corpus.slices import Slice, finished
+from mapnet_cli.prepare_corpus.sources.documents import read_cpython, read_hub, read_piece
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
+from mapnet_cli.prepare_corpus.sources.rows import require_key
 
 HASH_BYTES = 16
 """Of n different paragraphs two share their hash, and one is lost, with probability n^2 / 2^129: 10^-21 for 10^9."""

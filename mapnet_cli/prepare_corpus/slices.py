@@ -13,8 +13,8 @@ from mapnet_cli.artifacts import Artifacts, Marker, read_json
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import DamagedError, InputError
 from mapnet_cli.lineage.digests import input_files
-from mapnet_cli.prepare_corpus.pieces import STREAMS, Piece, packing
-from mapnet_cli.prepare_corpus.reading import printable
+from mapnet_cli.prepare_corpus.sources.pieces import STREAMS, Piece, packing
+from mapnet_cli.prepare_corpus.sources.reading import printable
 
 CPYTHON_PARTS = 4
 HUB_PARTS = 32

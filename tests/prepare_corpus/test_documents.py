@@ -4,10 +4,11 @@ import pytest
 
 from mapnet_cli.config import Cleanup
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus import cleanup, documents, pieces
+from mapnet_cli.prepare_corpus import cleanup
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.documents import read_cpython
-from mapnet_cli.prepare_corpus.reading import Problems
+from mapnet_cli.prepare_corpus.sources import documents, pieces
+from mapnet_cli.prepare_corpus.sources.documents import read_cpython
+from mapnet_cli.prepare_corpus.sources.reading import Problems
 from tests.prepare_corpus.corpora import read
 
 

@@ -21,9 +21,9 @@ import re, sys
 from pathlib import Path
 from mapnet_cli.config import Cleanup, Source
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.documents import read_piece
-from mapnet_cli.prepare_corpus.pieces import Piece
-from mapnet_cli.prepare_corpus.reading import Reading
+from mapnet_cli.prepare_corpus.sources.documents import read_piece
+from mapnet_cli.prepare_corpus.sources.pieces import Piece
+from mapnet_cli.prepare_corpus.sources.reading import Reading
 
 def peak(path):
     source, reading = Source(kind=sys.argv[1], path=path), Reading()

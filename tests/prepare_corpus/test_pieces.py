@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from mapnet_cli.config import Source
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus import bz2_blocks, pieces, zstd_blocks
-from mapnet_cli.prepare_corpus.documents import read_piece
-from mapnet_cli.prepare_corpus.pieces import DamagedInput, Piece, raw_lines
-from mapnet_cli.prepare_corpus.reading import Reading
+from mapnet_cli.prepare_corpus.sources import bz2_blocks, pieces, zstd_blocks
+from mapnet_cli.prepare_corpus.sources.documents import read_piece
+from mapnet_cli.prepare_corpus.sources.pieces import DamagedInput, Piece, raw_lines
+from mapnet_cli.prepare_corpus.sources.reading import Reading
 from tests.prepare_corpus.corpora import prose, read_shares
 
 PACK: dict[str, Callable[[bytes], bytes]] = {

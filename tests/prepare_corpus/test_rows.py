@@ -14,12 +14,12 @@ from pyarrow import parquet
 from mapnet_cli import hub
 from mapnet_cli.config import Source
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus import rows
-from mapnet_cli.prepare_corpus.documents import read_hub, read_piece
 from mapnet_cli.prepare_corpus.paragraphs import read_slice
-from mapnet_cli.prepare_corpus.pieces import Piece
-from mapnet_cli.prepare_corpus.reading import Reading
 from mapnet_cli.prepare_corpus.slices import input_slices
+from mapnet_cli.prepare_corpus.sources import rows
+from mapnet_cli.prepare_corpus.sources.documents import read_hub, read_piece
+from mapnet_cli.prepare_corpus.sources.pieces import Piece
+from mapnet_cli.prepare_corpus.sources.reading import Reading
 from tests.prepare_corpus.corpora import corpus_config, read, read_shares
 
 
@@ -33,7 +33,7 @@ def test_jsonl_and_what_is_wrong_with_its_lines(tmp_path: Path) -> None:
     assert problems[0].startswith("f: row 1 is not JSON (Unterminated string")
     assert problems[1:] == [
         "f: row 2 has no key 'text', only body, id",
-        "f: row 3 has no key 'text'",
+        "f: row 3 has no key 'text': the row is no object",
         "f: row 5 has no text",
         "f: row 6 has no text",
     ]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.config import Cleanup, Source
-from mapnet_cli.prepare_corpus import wikipedia, wikitext
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.documents import read_piece
-from mapnet_cli.prepare_corpus.pieces import Piece
-from mapnet_cli.prepare_corpus.reading import Reading
-from mapnet_cli.prepare_corpus.wikipedia import without_markup
-from mapnet_cli.prepare_corpus.wikitext import prose
+from mapnet_cli.prepare_corpus.sources import wikipedia, wikitext
+from mapnet_cli.prepare_corpus.sources.documents import read_piece
+from mapnet_cli.prepare_corpus.sources.pieces import Piece
+from mapnet_cli.prepare_corpus.sources.reading import Reading
+from mapnet_cli.prepare_corpus.sources.wikipedia import without_markup
+from mapnet_cli.prepare_corpus.sources.wikitext import prose
 from tests.prepare_corpus.corpora import read, read_shares
 
 

@@ -13,7 +13,7 @@ import mwparserfromhell
 from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
 from mwparserfromhell.wikicode import Wikicode
 
-from mapnet_cli.prepare_corpus import wiki_templates
+from mapnet_cli.prepare_corpus.sources import wiki_templates
 
 _UNSEEN = {
     "ref", "references", "table", "gallery", "timeline", "score", "hiero", "imagemap", "syntaxhighlight", "source",

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from mapnet_cli.prepare_corpus.pieces import OVERLONG, READ
-from mapnet_cli.prepare_corpus.reading import Lines, Reading
+from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading
 
 LONGEST_PAGE = 1 << 21
 """Characters; MediaWiki itself takes no more bytes, and a syntax tree is a hundred times as large."""
@@ -159,7 +159,7 @@ def mediawiki(lines: Iterator[str], name: str, reading: Reading, whole: bool) ->
 
 
 def _page(xml: str, name: str, reading: Reading) -> Lines:
-    from mapnet_cli.prepare_corpus.wikitext import prose
+    from mapnet_cli.prepare_corpus.sources.wikitext import prose
 
     try:
         page = ElementTree.fromstring(xml)

@@ -9,9 +9,9 @@ from itertools import islice
 from mapnet_cli import hub
 from mapnet_cli.config import Source
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus import rows, wikipedia
-from mapnet_cli.prepare_corpus.pieces import OVERLONG, READ, DamagedInput, Line, Piece, raw_lines
-from mapnet_cli.prepare_corpus.reading import Lines, Problems, Reading
+from mapnet_cli.prepare_corpus.sources import rows, wikipedia
+from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ, DamagedInput, Line, Piece, raw_lines
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Problems, Reading
 from mapnet_cli.text import cpython_prose
 
 BLANKS = b" \t\r\f\v"

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus.pieces import READ, Piece
-from mapnet_cli.prepare_corpus.reading import Lines, Reading, printable
+from mapnet_cli.prepare_corpus.sources.pieces import READ, Piece
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
 
 BATCH = 16
 """Rows of a Parquet file that are unpacked together; one may hold a book."""

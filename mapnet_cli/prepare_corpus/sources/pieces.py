@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus import bz2_blocks, zstd_blocks
+from mapnet_cli.prepare_corpus.sources import bz2_blocks, zstd_blocks
 
 OVERLONG = 2_000_000
 """Characters of a line or paragraph that no clean-up setting lets through."""
