@@ -22,7 +22,7 @@ class Source(Section):
     name: str = ""
     """hub: only: the data set's configuration."""
     split: str = "train"
-    """hub: only."""
+    """dataset only: of the hub, and of a saved DatasetDict; a data set that was saved by itself has none."""
     documents: Literal["file", "blank-lines"] = "file"
     """text only: one document a file, or documents separated by blank lines."""
     paragraphs: Literal["line", "blank-lines"] = "line"

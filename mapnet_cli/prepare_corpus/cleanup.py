@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mapnet_cli.config import Cleanup
-from mapnet_cli.prepare_corpus.pieces import OVERLONG
-from mapnet_cli.prepare_corpus.reading import Lines
+from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG
+from mapnet_cli.prepare_corpus.sources.reading import Lines
 from mapnet_cli.text.normalise import normalise
 
 _RUNS_ON = frozenset(string.ascii_letters + string.digits + ",")

@@ -11,11 +11,19 @@ from mapnet_cli.config import Config
 from mapnet_cli.errors import MapnetError
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
-from mapnet_cli.prepare_corpus.reading import Reading
 from mapnet_cli.prepare_corpus.slices import Slice
+from mapnet_cli.prepare_corpus.sources.reading import Reading
 
 SAMPLE_BYTES = 400_000
-"""Of clean text that is read of a source."""
+"""Of clean text that is read of a source, from the beginnings of slices all over it."""
+LEAST_SLICES, MOST_SLICES = 3, 16
+"""That are sampled, where a source has so many; more than the least if they hold little text."""
+SAMPLE_INPUT = 32e6
+"""Bytes of input after which a sample is enough, whatever text was in them."""
+GOLDEN = 0.618034
+"""Steps of this share of a list, round and round, are spread evenly over it, however many they are."""
+SHOWN_PROBLEMS = 3
+"""Of a source's sample."""
 SEGMENTED_BYTES = 200_000
 """Of it, what is cut into sentences and words to see how long that takes."""
 TOKENS_A_WORD = 1.35
@@ -36,6 +44,8 @@ class Rate:
     words: float
     seconds: float
     """That reading and cleaning take."""
+    problems: tuple[str, ...] = ()
+    """The first ones in the sample."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +62,65 @@ class Expected:
     """Bytes of temporary files."""
     final: float
     """Bytes of token shards still to be written."""
-
-
-def sample(part: Slice, config: Config) -> tuple[Rate, list[str]]:
-    """Returns a source's rate, and the first clean paragraphs of one of its slices."""
-    reading, paragraphs, size, words = Reading(), [], 0, 0
-    lines = read_slice(part, "repair", reading, lambda progress: None)
-    counted = bool(part.pieces)
-    share, start = 1.0, time.perf_counter()
-    for paragraph in clean(lines, config.corpus.cleanup, Dropped()):
-        if paragraph:
-            paragraphs.append(paragraph)
-            size += len(paragraph.encode()) + 1
-            words += paragraph.count(" ") + 1
-            if counted and size >= SAMPLE_BYTES and (reading.share or reading.pieces):
-                before = sum(piece.end - piece.begin for piece in part.pieces[: reading.pieces])
-                here = part.pieces[reading.pieces]
-                share = (before + reading.share * (here.end - here.begin)) / max(part.bytes, 1)
-                break
-    seconds = time.perf_counter() - start
-    read = max(share * (part.bytes if counted else 1), 1e-9)
-    return Rate(size / read, words / read, seconds / read), paragraphs
+    problems: tuple[str, ...] = ()
+    """The first ones in the samples."""
 
 
 def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[str]]:
-    """Returns the rate of each source, from its slice in the middle, and paragraphs of all; the hub isn't asked."""
+    """Returns the rate of each source, and clean paragraphs of all; the hub isn't asked.
+
+    Raises InputError where what is read can't be, for instance without its column.
+    """
     rates: dict[int, Rate] = {}
     paragraphs: list[str] = []
     for number in dict.fromkeys(part.number for part in slices if not part.source.of_hub):
-        own = [part for part in slices if part.number == number]
-        rates[number], some = sample(own[len(own) // 2], config)
+        rates[number], some = _sample([part for part in slices if part.number == number], config)
         paragraphs += some
     return rates, paragraphs
+
+
+def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
+    """Returns a source's rate and clean paragraphs, from some of its slices."""
+    places = (int(len(slices) * ((0.5 + number * GOLDEN) % 1)) for number in range(MOST_SLICES))
+    chosen = [slices[place] for place in dict.fromkeys(places)]
+    least = min(LEAST_SLICES, len(chosen)) if chosen[0].pieces else 1
+    paragraphs: list[str] = []
+    problems: list[str] = []
+    size = read = 0.0
+    start = time.perf_counter()
+    for done, part in enumerate(chosen):
+        if done >= least and (size >= SAMPLE_BYTES or read >= SAMPLE_INPUT or not part.pieces):
+            break
+        some, measure, reading = _beginning(part, SAMPLE_BYTES / least, config)
+        paragraphs += some
+        problems += reading.problems.lines
+        size += sum(len(paragraph.encode()) + 1 for paragraph in some)
+        read += measure
+    seconds = time.perf_counter() - start
+    words = sum(paragraph.count(" ") + 1 for paragraph in paragraphs)
+    read = max(read, 1e-9)
+    return Rate(size / read, words / read, seconds / read, tuple(problems[:SHOWN_PROBLEMS])), paragraphs
+
+
+def _beginning(part: Slice, enough: float, config: Config) -> tuple[list[str], float, Reading]:
+    """Returns a slice's first clean paragraphs, `enough` bytes if there are so many, and what it took to read them.
+
+    That is bytes of input, or 1 for a slice that isn't counted in bytes.
+    """
+    reading, size = Reading(), 0
+    paragraphs: list[str] = []
+    lines = read_slice(part, "repair", reading, lambda progress: None)
+    place = before = (0, 0.0)
+    for paragraph in clean(lines, config.corpus.cleanup, Dropped()):
+        place, before = (reading.pieces, reading.share), place
+        if size >= enough and place > before:  # of a compressed file whole blocks have been read
+            here = part.pieces[reading.pieces]
+            read = sum(piece.end - piece.begin for piece in part.pieces[: reading.pieces])
+            return paragraphs, read + reading.share * (here.end - here.begin), reading
+        if paragraph:
+            paragraphs.append(paragraph)
+            size += len(paragraph.encode()) + 1
+    return paragraphs, float(part.bytes) if part.pieces else 1.0, reading
 
 
 def segmenting(paragraphs: list[str], config: Config) -> float:
@@ -132,7 +169,8 @@ def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: 
             final += own_words * TOKENS_A_WORD * (2 if vocab_size <= 1 << 16 else 4)
     hashes = text * (HASHES - 1)  # 16 bytes each
     passing = hashes * ROW.itemsize / 16 if hashes > 16 * SORTED else 0.0
-    return Expected(text, words, seconds, working, passing, final)
+    problems = tuple(problem for rate in rates.values() for problem in rate.problems)
+    return Expected(text, words, seconds, working, passing, final, problems)
 
 
 def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> list[str]:
@@ -146,13 +184,14 @@ def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> l
     hours = expected.seconds / max(workers, 1) / 3600
     return [
         f"{_size(read)} of input in {len(slices):,} slices; by a sample of each source read now about "
-        f"{expected.words / 1e6:,.1f} million words, {expected.words * TOKENS_A_WORD / 1e6:,.1f} million tokens",
+        f"{_count(expected.words)} words, {_count(expected.words * TOKENS_A_WORD)} tokens",
         f"disk: about {_size(expected.working)} of working files (paragraphs and sentences, which other vocabularies "
         f"go on from), {_size(expected.passing)} in passing, {_size(expected.final)} of shards; {_size(free)} free"
         + (": too little" if SHORTAGE * needed > free else ""),
         f"time: at most about {_duration(hours)} on this machine with {workers} workers, "
         "vocabulary and shards not counted",
         *unknown,
+        *(f"problem in the sample: {problem}" for problem in expected.problems),
     ]
 
 
@@ -175,7 +214,13 @@ def free_disk(artifacts: Artifacts) -> int:
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
+    return f"{count / unit:,.1f} {name}"
+
+
+def _count(count: float) -> str:
+    unit, name = (1e6, "million") if count >= 1e6 else (1e3, "thousand")
+    return f"{count / unit:,.1f} {name}"
 
 
 def _duration(hours: float) -> str:

@@ -13,9 +13,10 @@ from mapnet_cli.artifacts import TEMPORARY, Artifacts, publishing
 from mapnet_cli.config import Cleanup
 from mapnet_cli.jobs.job import Output, Progress, Report
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.documents import read_cpython, read_hub, read_piece
-from mapnet_cli.prepare_corpus.reading import Lines, Reading
 from mapnet_cli.prepare_corpus.slices import Slice, finished
+from mapnet_cli.prepare_corpus.sources.documents import read_cpython, read_hub, read_piece
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
+from mapnet_cli.prepare_corpus.sources.rows import require_key
 
 HASH_BYTES = 16
 """Of n different paragraphs two share their hash, and one is lost, with probability n^2 / 2^129: 10^-21 for 10^9."""
@@ -68,15 +69,18 @@ def clean_slice(
 
 
 def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, report: Report) -> Lines:
-    """Yields the slice's lines; what is wrong with its input goes to `reading`."""
+    """Yields the slice's lines; what is wrong with its input goes to `reading`. Raises InputError as `read_piece`."""
     if part.source.kind == "cpython":
         yield from read_cpython(part.part, part.parts, part.source.limit)
     elif part.source.of_hub:
         yield from read_hub(part.source, part.part, part.parts, part.place, reading)
+    for note in part.notes:
+        reading.problems.add(note)
     for done, piece in enumerate(part.pieces):
-        report(Progress(done, len(part.pieces), piece.path.name))
+        report(Progress(done, len(part.pieces), printable(piece.path.name)))
         reading.pieces = done
         yield from read_piece(piece, part.name(piece), part.source, on_bad_utf8, reading)
+    require_key(part.source.column, part.place, reading)
 
 
 def deduplicate(artifacts: Artifacts, report: Report, *, output: str, slices: list[str], enabled: bool) -> Output:

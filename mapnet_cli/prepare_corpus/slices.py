@@ -9,16 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.artifacts import Artifacts, Marker, read_json
 from mapnet_cli.config import Config, Source
 from mapnet_cli.errors import DamagedError, InputError
 from mapnet_cli.lineage.digests import input_files
-from mapnet_cli.prepare_corpus.pieces import STREAMS, Piece
+from mapnet_cli.prepare_corpus.sources.pieces import STREAMS, Piece, packing
+from mapnet_cli.prepare_corpus.sources.reading import printable
 
 CPYTHON_PARTS = 4
 HUB_PARTS = 32
-SUFFIXES = {"dataset": (".arrow",), "parquet": (".parquet",)}
-"""The files of a folder that are read, where not all are."""
+SUFFIXES = {
+    "parquet": (".parquet",),
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "mediawiki": (".xml",),
+}
+"""The files of a folder that are read, packed or not and in any case, where not all are."""
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".lz4", ".lzma", ".z", ".br")
+"""What text may be packed in and isn't read through."""
+NAMED = 5
+"""Files left out that are named."""
 PACKED = 4
 """Text is so many times as large as its bz2, xz, gz, zst or Parquet file, roughly: a job reads less of these."""
 
@@ -34,6 +43,8 @@ class Slice:
     part: int = 0
     """Of `parts`: of cpython and the hub."""
     parts: int = 1
+    notes: tuple[str, ...] = ()
+    """Problems that were seen when the source was cut into slices."""
 
     @property
     def place(self) -> str:
@@ -48,13 +59,15 @@ class Slice:
         """Returns what a problem calls the piece: the same wherever the corpus stands."""
         root = Path(self.source.path)
         file = piece.path.name if piece.path == root else piece.path.relative_to(root).as_posix()
-        return f"{self.place}: {file}" + (f" (part {piece.part + 1} of {piece.parts})" if piece.parts > 1 else "")
+        return printable(f"{self.place}: {file}") + (
+            f" (part {piece.part + 1} of {piece.parts})" if piece.parts > 1 else ""
+        )
 
 
 def input_slices(config: Config) -> list[Slice]:
     """Returns the corpus's slices in corpus order; depends on nothing but the input and the config.
 
-    Raises InputError if a source is missing or has no files.
+    Raises InputError if a source is missing or has no files, or if they can't be read.
     """
     slices: list[Slice] = []
     for number, source in enumerate(config.corpus.sources):
@@ -62,10 +75,10 @@ def input_slices(config: Config) -> list[Slice]:
             parts = 1 if source.limit else CPYTHON_PARTS if source.kind == "cpython" else HUB_PARTS
             slices += [Slice(number, source, part=part, parts=parts) for part in range(parts)]
         else:
-            files = _files(source, f"corpus.sources.{number}")
+            files, notes = _files(source, f"corpus.sources.{number}")
             size = min(config.corpus.slice_mb, source.limit_mb or config.corpus.slice_mb) * 1e6
             groups = _grouped(_pieces(files, source, size), size)
-            slices += [Slice(number, source, group) for group in groups]
+            slices += [Slice(number, source, group, notes=() if place else notes) for place, group in enumerate(groups)]
     return slices
 
 
@@ -74,17 +87,66 @@ def missing_source(config: Config) -> bool:
     return any(s.path and not s.of_hub and not Path(s.path).exists() for s in config.corpus.sources)
 
 
-def _files(source: Source, place: str) -> list[Path]:
+def _files(source: Source, place: str) -> tuple[list[Path], tuple[str, ...]]:
+    """Returns the files that are read, in order, and what to say of those that are left out."""
     root = Path(source.path)
     if not root.exists():
         raise InputError(f"{place}.path: {root} does not exist")
-    files = input_files(root)
-    if source.kind in SUFFIXES and root.is_dir():
-        files = [file for file in files if file.suffix in SUFFIXES[source.kind]]
+    there = files = _saved_files(root, source.split, place) if source.kind == "dataset" else input_files(root)
+    if root.is_dir() and source.kind in SUFFIXES:
+        files = [file for file in there if _suffix(file) in SUFFIXES[source.kind]]
+    elif archive := next((file for file in files if _suffix(file) in ARCHIVES), None):
+        raise InputError(
+            f"{place}.path: {printable(str(archive))} is an archive, which is not read through: unpack it, or move it "
+            "elsewhere"
+        )
     if not files:
-        wanted = {"dataset": "Arrow files: make it with Dataset.save_to_disk", "parquet": "*.parquet files"}
+        wanted = {"dataset": "Arrow files: make it with Dataset.save_to_disk"} | {
+            kind: f"{_wanted(kind)} files" for kind in SUFFIXES
+        }
         raise InputError(f"{place}.path: {root} has no {wanted.get(source.kind, 'files')}")
-    return files[: source.limit or None]
+    taken = set(files)
+    left_out = [file.relative_to(root).as_posix() for file in there if file not in taken]
+    notes: list[str] = []
+    if left_out:
+        named = ", ".join(left_out[:NAMED]) + (" ..." if len(left_out) > NAMED else "")
+        notes = [f"{place}: left out {len(left_out):,} files that are not {_wanted(source.kind)}: {named}"]
+    return files[: source.limit or None], tuple(notes)
+
+
+def _wanted(kind: str) -> str:
+    return " or ".join(f"*{suffix}" for suffix in SUFFIXES[kind])
+
+
+def _suffix(file: Path) -> str:
+    """Returns what the file is, in lower case: its last suffix, or that before a compression's."""
+    return (Path(file.stem) if packing(file) else file).suffix.lower()
+
+
+def _saved_files(root: Path, split: str, place: str) -> list[Path]:
+    """Returns the Arrow files that `datasets` would load from the folder, in its order; of a bare folder, all.
+
+    What it doesn't name stays unread: `map` and `filter` leave their caches beside the data.
+    """
+    if root.is_file():
+        return [root]
+    splits, state = root / "dataset_dict.json", root / "state.json"
+    if splits.exists() and (names := read_json(splits).get("splits")):
+        if split not in names:
+            raise InputError(f"{place}.split: {root} has no split {split!r}, only {', '.join(names)}")
+        return _saved_files(root / split, split, place)
+    if state.exists() and (named := read_json(state).get("_data_files")):
+        files = [root / entry["filename"] for entry in named]
+        if missing := [file for file in files if not file.exists()]:
+            raise InputError(f"{place}.path: {missing[0]} is missing, which {state} names")
+        return files
+    inside = sorted(root.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
+    found = (
+        _saved_files(path, split, place)
+        for path in inside
+        if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() == ".arrow")
+    )
+    return [file for files in found for file in files]
 
 
 def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
@@ -93,7 +155,7 @@ def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
     for file in files:
         parts = 1
         if _divisible(file, source):
-            packed = PACKED if file.suffix in (".bz2", ".parquet") else 1
+            packed = PACKED if packing(file) or file.suffix.lower() == ".parquet" else 1
             parts = max(1, -int(-file.stat().st_size * packed // size))
         for part in range(parts):
             if left <= 0:
@@ -105,7 +167,7 @@ def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
 
 def _divisible(file: Path, source: Source) -> bool:
     """Returns whether the file can be read from somewhere in its middle, and has documents that begin there."""
-    return file.suffix not in STREAMS and not (source.kind == "text" and source.documents == "file")
+    return packing(file) not in STREAMS and not (source.kind == "text" and source.documents == "file")
 
 
 def _grouped(pieces: Iterator[Piece], size: float) -> Iterator[tuple[Piece, ...]]:

@@ -9,8 +9,8 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, publishing
 from mapnet_cli.errors import InputError
 from mapnet_cli.jobs.job import Output, Progress, Report
-from mapnet_cli.prepare_corpus.reading import SHOWN_PROBLEMS, Problems
 from mapnet_cli.prepare_corpus.slices import finished, read_sentences, results
+from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
 from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text import bpe
 

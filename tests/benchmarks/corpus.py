@@ -62,9 +62,9 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
     """The same with the libraries as they are; reading and the clean-up rules are mapnet's own."""
     from mapnet_cli.config import Cleanup, Corpus, Source
     from mapnet_cli.prepare_corpus import cleanup
-    from mapnet_cli.prepare_corpus.documents import read_piece
-    from mapnet_cli.prepare_corpus.pieces import Piece
-    from mapnet_cli.prepare_corpus.reading import Reading
+    from mapnet_cli.prepare_corpus.sources.documents import read_piece
+    from mapnet_cli.prepare_corpus.sources.pieces import Piece
+    from mapnet_cli.prepare_corpus.sources.reading import Reading
     from mapnet_cli.text import bpe
     from tests.text import plain
 

@@ -2,10 +2,13 @@ from pathlib import Path
 
 import pytest
 
+from mapnet_cli.config import Cleanup
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus import documents, pieces
-from mapnet_cli.prepare_corpus.documents import read_cpython
-from mapnet_cli.prepare_corpus.reading import Problems
+from mapnet_cli.prepare_corpus import cleanup
+from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
+from mapnet_cli.prepare_corpus.sources import documents, pieces
+from mapnet_cli.prepare_corpus.sources.documents import read_cpython
+from mapnet_cli.prepare_corpus.sources.reading import Problems
 from tests.prepare_corpus.corpora import read
 
 
@@ -61,6 +64,21 @@ def test_hard_wrapped_paragraphs(tmp_path: Path) -> None:
     assert "" in lines[1:3], "a paragraph never runs on over a blank line"
 
 
+def test_of_a_hard_wrapped_paragraph_without_end_no_line_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes in parts that are too long for the clean-up, which counts them."""
+    monkeypatch.setattr(documents, "OVERLONG", 100)
+    monkeypatch.setattr(cleanup, "OVERLONG", 100)
+    content = "\n".join(f"Line number {number}" for number in range(52)).encode()
+    lines, _ = read(tmp_path / "f", content, paragraphs="blank-lines")
+    assert " ".join(line for line in lines if line) == content.decode().replace("\n", " ")
+    dropped = Dropped()
+    kept = [line for line in clean(lines, Cleanup(min_chars=0, min_letters=0, min_letter_share=0), dropped) if line]
+    assert dropped.counts == {"max_chars": 7}
+    assert len(kept) == 1, "the end of it"
+
+
 def test_cpython_holds_the_probe_documents_out() -> None:
     lines = list(read_cpython(0, 1, 2))
     assert lines.count(None) == 2
@@ -73,6 +91,13 @@ def test_problems_are_capped_but_counted() -> None:
     for number in range(150):
         problems.add(str(number))
     assert (len(problems.lines), problems.count) == (100, 150)
+    problems.lines.clear()
+    problems.add("two\nlines\u2028and a key \udcff")
+    assert problems.lines == ["two lines and a key \\udcff"], "a line of a file that is UTF-8"
+
+
+def test_problems_of_a_corpus_are_capped_too() -> None:
+    problems = Problems(150, [str(number) for number in range(100)])
     total = Problems()
     total.merge(problems.lines, problems.count)
     total.merge(["other"], 1)

@@ -2,6 +2,7 @@
 
 import bz2
 import json
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mapnet_cli.config import Source
 from mapnet_cli.console import Console
 from mapnet_cli.errors import InputError, MapnetError
 from mapnet_cli.prepare_corpus import forecast, stage
+from mapnet_cli.prepare_corpus.slices import input_slices
 from mapnet_cli.stages import run_stages
 from tests.prepare_corpus.corpora import corpus_config, prepare, prose
 
@@ -41,18 +43,61 @@ def test_what_is_expected_is_what_comes(suffix: str, tmp_path: Path, artifacts: 
     assert stage.estimate(config, artifacts, 2) == [], "nothing is left to be done"
 
 
-def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path, artifacts: Artifacts) -> None:
-    """A few megabytes of bz2 that hold more text than the disk has room for."""
+def test_uneven_slices_are_sampled(tmp_path: Path, artifacts: Artifacts) -> None:
+    """Files of prose, of short lines that are dropped and of nothing at all: none of them speaks for all."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number in range(18):
+        line = (prose(number, 40), "Too short.\n" * 250, "\n" * 2_800)[number % 3]
+        (folder / f"{number:02}.txt").write_text(line + "\n")
+    config = corpus_config(Source(path=str(folder)), slice_mb=0.001)
+    slices = input_slices(config)
+    assert len(slices) == 18
+    rates, _ = forecast.samples(slices, config)
+    expected = forecast.expect(slices, rates, lambda number: (None, False, False), 2000)
+    assert expected.words == pytest.approx(6 * 40 * 16, rel=0.3)
+
+
+def test_a_dump_with_one_page_in_many_shares_has_words(tmp_path: Path, artifacts: Artifacts) -> None:
+    """The share in the middle is inside the page, which another one reads."""
+    text = "\n\n".join(prose(number, 8) for number in range(60))
+    page = f"<page>\n<title>T</title>\n<ns>0</ns>\n<revision><text>{text}</text></revision>\n</page>\n"
+    (tmp_path / "d.xml").write_text(page.join(["<mediawiki>\n", "</mediawiki>\n"]))
+    config = corpus_config(Source(kind="mediawiki", path=str(tmp_path / "d.xml")), slice_mb=0.006)
+    assert 6 < len(input_slices(config)) < 16
+    said = stage.estimate(config, artifacts, 1)[0]
+    assert re.search(r"about (6|7|8|9)\.\d thousand words", said), said
+
+
+def test_a_dry_run_shows_the_problems_of_its_sample(tmp_path: Path, artifacts: Artifacts) -> None:
+    lines = rows(20).splitlines(keepends=True)
+    lines[3] = b"no row\n"
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"".join(lines))
+    source = Source(kind="jsonl", path=str(file))
+    said = stage.estimate(corpus_config(source), artifacts, 1)
+    assert re.match(r"problem in the sample: corpus.sources.0: a.jsonl \(part 2 of \d+\): row 1 is not JSON", said[-1])
+    assert re.search(r"of input in \d+ slices; .* about 1\.\d thousand words, 2\.\d thousand tokens", said[0]), said
+    assert re.match(r"\d+\.\d kB of input", said[0])
+    with pytest.raises(InputError, match="no row has the key 'nope', only text"):
+        stage.estimate(corpus_config(source.model_copy(update={"column": "nope"})), artifacts, 1)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    tmp_path: Path, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bz2 file that holds some 400 times its size in text."""
     line = json.dumps({"text": prose(1, 8)}).encode() + b"\n"
-    stream = bz2.compress(line * (1_700_000 // len(line)))
-    free = forecast.free_disk(artifacts)
     file = tmp_path / "bomb.jsonl.bz2"
-    file.write_bytes(stream * (free // 1_700_000 + 10))
+    file.write_bytes(bz2.compress(line * (1_700_000 // len(line))) * 4)
     config = corpus_config(Source(kind="jsonl", path=str(file)), slice_mb=1e6)
-    with pytest.raises(MapnetError, match=r"the corpus needs about .* GB of disk, and .* GB free: make room"):
+    monkeypatch.setattr(forecast, "free_disk", lambda artifacts: 5_000_000)
+    with pytest.raises(MapnetError, match=r"the corpus needs about .* MB of disk, and .* 5\.0 MB free: make room"):
         run_stages(["prepare-corpus"], config, artifacts, Console(quiet=True), 0, False)
     assert "too little" in stage.estimate(config, artifacts, 1)[1]
     assert not list(artifacts.root.glob("prepare-corpus/*/*"))
+    monkeypatch.setattr(forecast, "free_disk", lambda artifacts: 500_000_000)
+    assert "too little" not in stage.estimate(config, artifacts, 1)[1]
 
 
 def test_a_hub_out_of_reach_stops_the_run_before_other_sources_are_read(

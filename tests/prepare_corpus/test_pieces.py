@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import random
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapnet_cli.config import Source
-from mapnet_cli.prepare_corpus import bz2_blocks, pieces
-from mapnet_cli.prepare_corpus.documents import read_piece
-from mapnet_cli.prepare_corpus.pieces import DamagedInput, Piece, raw_lines
-from mapnet_cli.prepare_corpus.reading import Reading
+from mapnet_cli.errors import InputError
+from mapnet_cli.prepare_corpus.sources import bz2_blocks, pieces, zstd_blocks
+from mapnet_cli.prepare_corpus.sources.documents import read_piece
+from mapnet_cli.prepare_corpus.sources.pieces import DamagedInput, Piece, raw_lines
+from mapnet_cli.prepare_corpus.sources.reading import Reading
 from tests.prepare_corpus.corpora import prose, read_shares
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -100,7 +102,7 @@ def test_blocks_are_found_at_any_bit(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("suffix", PACK)
 def test_compressed_files_are_read_through(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
-    file = tmp_path / f"f.jsonl{suffix}"
+    file = tmp_path / f"f.jsonl{suffix.upper()}"
     file.write_bytes(PACK[suffix](jsonl))
     assert [line.raw for line in raw_lines(Piece(file))] == jsonl.splitlines()
     with file.open("ab") as handle:
@@ -123,6 +125,88 @@ def test_truncated_and_broken_files_keep_what_came_before(suffix: str, jsonl: by
         assert content == packed[:-14] or len(found) < 1200
         assert "damaged or truncated" in reading.problems.lines[0]
         assert reading.problems.count <= 2, "and perhaps a row that is cut off"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_padding_is_no_damage(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
+    file = tmp_path / f"f.jsonl{suffix}"
+    file.write_bytes(PACK[suffix](jsonl) + bytes(70_000) + PACK[suffix](b"one more\n") + bytes(512))
+    assert [line.raw for line in raw_lines(Piece(file))] == [*jsonl.splitlines(), b"one more"]
+    file.write_bytes(PACK[suffix](jsonl) + bytes(512) + b"no stream")
+    with pytest.raises(DamagedInput):
+        list(raw_lines(Piece(file)))
+    file.write_bytes(bytes(512))
+    with pytest.raises(DamagedInput):
+        list(raw_lines(Piece(file)))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_little_is_unpacked_at_a_time(suffix: str, tmp_path: Path) -> None:
+    """Three streams that hold a thousand times their size: never more than about a megabyte at once."""
+    text = b"x" * 29 + b" " * 9_999_970 + b"\n"
+    file = tmp_path / f"f{suffix}"
+    file.write_bytes(PACK[suffix](text) * 3)
+    chunks = [chunk for _, chunk in pieces._chunks(Piece(file))]
+    assert b"".join(chunks) == text * 3
+    assert max(map(len, chunks)) <= 1 << 20
+
+
+def zstd_files() -> dict[str, bytes]:
+    """Frames of all shapes: with and without checksum and size, raw, repeated and compressed blocks, skippable."""
+    draw = random.Random(3)
+    noise, words = draw.randbytes(300_000), prose(1, 5_000).encode()
+    streamed = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+    return {
+        "noise": zstandard.ZstdCompressor(write_checksum=True).compress(noise),
+        "words": zstandard.ZstdCompressor(write_content_size=False).compress(words),
+        "spaces": zstandard.ZstdCompressor(level=19).compress(b" " * 1_000_000),
+        "small": zstandard.ZstdCompressor().compress(b"a"),
+        "empty": zstandard.ZstdCompressor(write_checksum=True).compress(b""),
+        "streamed": streamed.compress(words) + streamed.flush(),
+        "skippable": (0x184D2A57).to_bytes(4, "little") + (9).to_bytes(4, "little") + b"not text!",
+    }
+
+
+def test_zstd_block_by_block_is_what_zstd_unpacks(tmp_path: Path) -> None:
+    frames = zstd_files()
+    file = tmp_path / "f.zst"
+    file.write_bytes(b"".join(frames.values()))
+    reader = zstandard.ZstdDecompressor().stream_reader(file.open("rb"), read_across_frames=True, closefd=True)
+    with reader, file.open("rb") as handle:
+        blocks = list(zstd_blocks.blocks(handle))
+        assert b"".join(data for _, data in blocks) == reader.read(1 << 30)
+    assert max(len(data) for _, data in blocks) <= 1 << 17
+    assert [place for place, _ in blocks] == sorted({place for place, _ in blocks})
+    whole = frames["noise"]
+    for end in (*range(1, 30), 150_000, len(whole) - 1):
+        file.write_bytes(frames["words"] + whole[:end])
+        with file.open("rb") as handle, pytest.raises(zstd_blocks.DamagedBlock):
+            list(zstd_blocks.blocks(handle))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_file_that_changes_is_an_error(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
+    """Shares of what the file was and of what it is now would lose the text between them."""
+    file = tmp_path / f"f.jsonl{suffix}"
+    source = Source(kind="jsonl", path=str(file))
+    file.write_bytes(PACK[suffix](jsonl))
+    planned = Piece(file)
+    assert len(list(read_piece(planned, "f", source, "repair", Reading()))) == 2400
+    begun = read_piece(planned, "f", source, "repair", Reading())
+    next(begun)
+    with file.open("ab") as handle:
+        handle.write(PACK[suffix](jsonl))
+    with pytest.raises(InputError, match="f changed while it was read: run again"):
+        list(begun)
+    for part in (0, 1):
+        shares = Piece(file, part, 2)
+        os.utime(file, ns=(0, part))
+        with pytest.raises(InputError, match="f changed while it was read: run again"):
+            next(read_piece(shares, "f", source, "repair", Reading()))
+    gone = Piece(file)
+    file.unlink()
+    with pytest.raises(InputError, match="f changed"):
+        next(read_piece(gone, "f", source, "repair", Reading()))
 
 
 def test_a_broken_block_costs_what_follows_in_its_share_only(jsonl: bytes, tmp_path: Path) -> None:
@@ -151,6 +235,18 @@ def test_an_endless_line_takes_no_memory(tmp_path: Path, monkeypatch: pytest.Mon
     tracemalloc.stop()
     assert [(line.raw, line.unread) for line in found] == [(b"", 10_000_000), (b"end", 0)]
     assert peak < 1_000_000
+
+
+def test_an_endless_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with each chunk: that would be 50 GB here."""
+    import time
+
+    monkeypatch.setattr(pieces, "CHUNK", 1 << 12)
+    file = tmp_path / "f"
+    file.write_bytes(b"x" * 30_000_000 + b"\nend")
+    start = time.process_time()
+    assert [line.unread for line in raw_lines(Piece(file))] == [30_000_000, 0]
+    assert time.process_time() - start < 2
 
 
 def test_nothing_is_read_of_a_missing_block(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_names_that_are_no_text_do_no_harm(tmp_path: Path, artifacts: Artifacts)
 
 
 def test_where_nothing_is_left_the_first_problems_say_why(tmp_path: Path, artifacts: Artifacts) -> None:
-    (tmp_path / "a.jsonl").write_text('["an", "array"]\n' * 20)
+    (tmp_path / "a.jsonl").write_text('{"text": 5}\n' * 20)
     with pytest.raises(InputError, match=r"no text is left(.|\n)*20 problems, the first of them:\n  .*a\.jsonl: row 0"):
         prepare(corpus_config(Source(kind="jsonl", path=str(tmp_path / "a.jsonl"))), artifacts)
 

@@ -1,19 +1,20 @@
 """Wikipedia by WikiExtractor and by MediaWiki's dumps: what is text, what is left out, what is left of the markup."""
 
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from mapnet_cli.config import Cleanup, Source
-from mapnet_cli.prepare_corpus import wikipedia
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.documents import read_piece
-from mapnet_cli.prepare_corpus.pieces import Piece
-from mapnet_cli.prepare_corpus.reading import Reading
-from mapnet_cli.prepare_corpus.wikipedia import without_markup
-from mapnet_cli.prepare_corpus.wikitext import prose
+from mapnet_cli.prepare_corpus.sources import wikipedia, wikitext
+from mapnet_cli.prepare_corpus.sources.documents import read_piece
+from mapnet_cli.prepare_corpus.sources.pieces import Piece
+from mapnet_cli.prepare_corpus.sources.reading import Reading
+from mapnet_cli.prepare_corpus.sources.wikipedia import without_markup
+from mapnet_cli.prepare_corpus.sources.wikitext import prose
 from tests.prepare_corpus.corpora import read, read_shares
 
 
@@ -62,12 +63,40 @@ def test_left_over_tags_go(tmp_path: Path, line: str, expected: str) -> None:
         ("}}{{#if:", "", {"remains": 1}),
         ("As of none }}, it", "As of none , it", {"stray_marks": 1}),
         ("if |x| < 3 and {a | a > 2}", "if |x| < 3 and {a | a > 2}", {}),
+        ("|x| is the absolute value of a number.", "|x| is the absolute value of a number.", {}),
+        ("! is the mark that is called the factorial.", "! is the mark that is called the factorial.", {}),
+        ("! Office of the many words in a row", "", {"remains": 1}),
+        ("Media: press | television and others", "Media: press | television and others", {}),
+        ("File:A cat.jpg|A cat is sitting on a mat.", "", {"remains": 1}),
+        (
+            "In a template, a{{{1}}} and {{{2 are what it is given.",
+            "In a template, a and {2 are what it is given.",
+            {"templates": 1, "stray_marks": 1},
+        ),
+        ("By gradation.{{#if:Darwin, Charles (1859){{", "By gradation.", {"remains": 1, "stray_marks": 1}),
+        ("He wrote it. x&rft.genre=book&rft.date=1824 It sold.", "He wrote it.  It sold.", {"remains": 1}),
+        (f"&#{'9' * 5000}; &amp;", f"&#{'9' * 5000}; &", {"entities": 1}),
     ],
 )
 def test_left_overs_are_taken_out_and_counted(line: str, expected: str, rules: dict[str, int]) -> None:
     counts: Counter[str] = Counter()
     assert without_markup(line, counts) == expected
     assert counts == rules
+
+
+@pytest.mark.parametrize(
+    "line", ["<b x=" + " " * 40_000, "<br" + " " * 40_000, "<" + " " * 40_000 + "(", "<b" * 20_000, "&rft" * 20_000]
+)
+def test_time_grows_with_a_line_s_length_alone(line: str) -> None:
+    begun = time.process_time()
+    without_markup(line, Counter())
+    assert time.process_time() - begun < 1
+
+
+def test_an_overlong_line_is_left_to_the_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wikipedia, "OVERLONG", 20)
+    content = f'<doc id="1" url="u" title="T">\n{"<b>" * 9}\n<b>\n</doc>'.encode()
+    assert read(tmp_path / "f", content, kind="wikiextractor") == (["<b>" * 9, "", None], [])
 
 
 def page(title: str, text: str, ns: int = 0, inside: str = "", model: str = "wikitext") -> str:
@@ -95,7 +124,19 @@ def test_a_dump_gives_its_articles(tmp_path: Path) -> None:
     assert reading.left_out == {"redirect": 1, "namespace": 1, "model": 1}
     _, problems = read(tmp_path / "cut.xml", dump[: dump.index("Four")].encode(), kind="mediawiki")
     assert problems == ["f: the last page has no </page>, so the file may be truncated"]
-    assert read(tmp_path / "no.xml", b"plain\n", kind="mediawiki")[1] == ["f: there is no <page> in it"]
+
+
+def test_only_a_whole_file_can_be_without_pages(tmp_path: Path) -> None:
+    """In most shares of a page of many megabytes none begins, and another file's problems change nothing."""
+    (tmp_path / "long.xml").write_text(page("Long", "One line.\n" * 1000))
+    lines, reading = read_shares(tmp_path / "long.xml", 4, kind="mediawiki")
+    assert lines.count(None) == 1
+    assert reading.problems.lines == []
+    reading.problems.add("of another file")
+    (tmp_path / "no.xml").write_text("plain\n")
+    source = Source(kind="mediawiki", path="no.xml")
+    assert not list(read_piece(Piece(tmp_path / "no.xml"), "no", source, "fail", reading))
+    assert reading.problems.lines[1:] == ["no: there is no <page> in it"]
 
 
 def test_pages_beyond_the_bound_are_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,10 +155,27 @@ def test_pages_beyond_the_bound_are_left_out_by_name(tmp_path: Path, monkeypatch
     ("markup", "expected"),
     [
         ("'''Bold''' and \"[[a b|link]]s\" of [[:Category:X]] [[File:a.jpg|thumb|no [[x]]]][[Category:Y]]",
-         'Bold and "links" of Category:X '),
+         'Bold and "links" of X '),
         ("Text.<ref name=a>No.</ref> More<ref name=b /> text.<!-- no -->", "Text. More text."),
         ("It is {{convert|5|km|mi}} or {{convert|5|to|7|km}} {{lang|fr|chat}}{{infobox|a=1}} away {{as of|2010}}.",
          "It is 5 km or 5 to 7 km chat away As of 2010."),
+        ("{{as of|2014|7|lc=y}} {{convert|3|ft|4|in}}, {{convert|5|by|6|by|7|m|ft}}, {{convert|9|km|0}}, "
+         "{{frac|3|1|2}}, 1{{sfrac|1|4}}, {{frac|3}}",
+         "as of July 2014 3 ft 4 in, 5 by 6 by 7 m, 9 km, 3 1/2, 1 1/4, 1/3"),
+        ("{{Template:nowrap|a}} {{lang_fr|b}} {{Lang-ru|c}} {{ nowrap\n|1=d=e}} {{transl|ar|DIN|f}} {{formatnum:9}}",
+         "a b c d=e f 9"),
+        ("{{IPA|/a/}} {{IPA-fr|b|lang}} Al ({{IPAc-en|lang|æ|_|l}}; {{respell|AL|go}}) {{nihongo|art|術|jutsu}}",
+         "/a/ [b] Al () art"),
+        ("{{chem|C|''n''|H|2''n''}} {{chem|SO|4|2-}} {{e|24}} {{val|6.2|e=18|u=V}} 10<sup>23</sup> 10<sup>−7</sup> "
+         "m<sup>2</sup>", "CnH2n SO4^2- ×10^24 6.2×10^18 V 10^23 10^−7 m2"),
+        ("''Eagle''{{'s}} 3500{{nbsp}}{{sc|bc}} {{HMS|Ajax|22}} at {{coord|13|19|N|169|9|W|type:x}}"
+         "{{coord|1|2|display=title}}", "Eagle's 3500 bc HMS Ajax at 13 19 N 169 9 W"),
+        ("A ({{x}}), ({{x}}; b), such as {{x}}, {{x}} , {{x}} (c), d {{x}}.<ref/> He, {{x}}; e <ref>f</ref>, g: {{x}}.",
+         "A, (b), such as,  (c), d. He; e, g."),
+        ("[[wikt:abbot]] [[:Category:X]] [[#History]] [[Star Trek: II]] [[a:b|c]] [[:fr:Paris]] [[OS&nbsp;X]]",
+         "abbot X History Star Trek: II c Paris OS\xa0X"),
+        ("End\n[[fr:Paris]]\n[[zh-min-nan:Paris]]", "End\n\n"),
+        ("a<math>\\times</math>b is <math>c</math> . &#xD800;&#1;", "aformulab is formula. \ufffd"),
         ("See [http://a.org the site] and [http://b.org] or http://c.org now", "See the site and  or  now"),
         ("E = <math>mc^2</math>&nbsp;J, H<sub>2</sub>O<br />x", "E = formula\xa0J, H2O x"),
         ("{| class=x\n! a\n| b\n|}\n== Head ==\n* item [[x]]\n# two\n:quote\nEnd __NOTOC__", "\n\n\n\n\n\nEnd "),
@@ -128,7 +186,37 @@ def test_prose_of_markup(markup: str, expected: str) -> None:
     assert "\n".join(prose(markup)).strip("\n") == expected.strip("\n")
 
 
+@pytest.mark.parametrize(
+    "text", ["{{{" * 700 + "x" + "}}}" * 700, "{{a|b=" * 10_000, "<b>" * 20_000, "<ref a" * 10_000]
+)
+def test_a_page_that_the_parser_can_t_read_in_time_is_left_out_by_name(tmp_path: Path, text: str) -> None:
+    dump = page("Deep", text.replace("<", "&lt;")) + page("Next", "Text.")
+    begun = time.process_time()
+    lines, problems = read(tmp_path / "d.xml", dump.encode(), kind="mediawiki")
+    assert time.process_time() - begun < 5
+    assert lines == ["Text.", None]
+    assert len(problems) == 1 and problems[0].startswith("f: Deep can't be parsed and was left out (")
+
+
+@pytest.mark.parametrize(
+    ("text", "work"),
+    [("{{a}}[[b]]<i>c</i><br><ref name=d />{|\n|}", 0), ("{{a", 3), ("[[ {{ ]] }}", 8), ("<b>[[x</b>", 7), ("]]}}", 0)],
+)
+def test_what_is_never_closed_is_what_the_parser_reads_in_vain(text: str, work: int) -> None:
+    assert wikitext._work_in_vain(text) == work
+
+
+def test_the_parser_s_text_keeps_what_only_looks_like_markup(tmp_path: Path) -> None:
+    text = "Write &lt;nowiki&gt;formula_1, {{x}} and &amp;amp;amp; here&lt;/nowiki&gt;, (;) it works."
+    lines, _ = read(tmp_path / "d.xml", page("A", text).encode(), kind="mediawiki")
+    assert lines == ["Write formula_1, x and &amp; here, it works.", None]
+
+
 MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||</?(?:ref|br|div|span|table|small|math)\b|&[a-z]+;|'''|==|\(\s*[;,)]")
+
+
+HOLE = re.compile(r" [,;]|(?<!\.) \.(?! ?\.)|\(\s*\)|[,;] ?[,;]")
+"""A stop after a space, an empty bracket, a list without its words; not "..."."""
 
 
 def test_a_real_dump(shared_data: Path) -> None:
@@ -144,6 +232,8 @@ def test_a_real_dump(shared_data: Path) -> None:
     assert 350_000 < sum(len(paragraph.split()) for paragraph in paragraphs) < 450_000
     left = [paragraph for paragraph in paragraphs if MARKUP.search(paragraph)]
     assert len(left) < 0.002 * len(paragraphs), left[:5]
+    holes = [paragraph for paragraph in paragraphs if HOLE.search(paragraph)]
+    assert len(holes) < 0.004 * len(paragraphs), holes[:5]
     assert read_shares(file, 3, kind="mediawiki")[0] == lines
 
 

@@ -6,93 +6,117 @@ from collections import Counter
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from mapnet_cli.prepare_corpus.pieces import READ
-from mapnet_cli.prepare_corpus.reading import Lines, Reading
+from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading
 
 LONGEST_PAGE = 1 << 21
 """Characters; MediaWiki itself takes no more bytes, and a syntax tree is a hundred times as large."""
 
-_OPENING = re.compile(r'<doc\b[^>]*?(?:\btitle="(?P<title>[^"]*)"[^>]*)?>\s*$')
+_OPENING = re.compile(r"<doc\b[^>]*>\s*$")
+_TITLE = re.compile(r'\btitle="([^"]*)"')
+
+# All patterns take a time that grows with the line's length alone, runs of spaces among it.
+_ATTRIBUTES = r"(?:\s+[\w-]+\s*=[^<>]*|\s*/?)"
 _NOTE = re.compile(r"<ref\b[^<>]*(?:/>|>[^<>]*</ref>)", re.IGNORECASE)
 _INLINE = re.compile(
     r"</?(?:b|code|dfn|em|font|i|includeonly|noinclude|nowiki|onlyinclude|ref|s|small|span|strong|sub|sup|tt|u)"
-    r"(?:\s+[\w-]+\s*=[^<>]*)?\s*/?>",
+    rf"{_ATTRIBUTES}>",
     re.IGNORECASE,
 )
 _BLOCK = re.compile(
-    r"</?(?:blockquote|br|center|dd|div|dl|dt|gallery|hr|li|ol|p|poem|table|td|th|tr|ul)"
-    r"(?:\s+[\w-]+\s*=[^<>]*)?\s*/?>",
-    re.IGNORECASE,
+    rf"</?(?:blockquote|br|center|dd|div|dl|dt|gallery|hr|li|ol|p|poem|table|td|th|tr|ul){_ATTRIBUTES}>", re.IGNORECASE
 )
-_FILE = r"(?:category|file|image|media)"
 
-# In this order. Only _REMAINS drops text that a reader would see: rows of tables and pieces of templates.
-_RULES: tuple[tuple[str, "re.Pattern[str]", str], ...] = (
+_Rules = tuple[tuple[str, re.Pattern[str], str], ...]
+_TAGS: _Rules = (("tags", _INLINE, ""), ("tags", _BLOCK, " "))
+_BRACKETS: _Rules = (
+    ("empty_brackets", re.compile(r"(?<=\()\s*[;,:](?:\s*[;,:\]])*\s*"), ""),
+    ("empty_brackets", re.compile(r"(?<!\s)\s+\(\s*\)"), ""),
+)
+_AFTER_PARSER: _Rules = (*_TAGS, *_BRACKETS)
+"""What a parser leaves: tags that are never closed, and brackets that held only what isn't shown."""
+_AFTER_WIKIEXTRACTOR: _Rules = (
     ("notes", _NOTE, ""),
-    ("tags", _INLINE, ""),
-    ("tags", _BLOCK, " "),
+    *_TAGS,
     ("notes", re.compile(r"\[ ?\[update\]\]"), ""),
-    ("templates", re.compile(r"\{\{(?:[^{}]|\{\{[^{}]*\}\})*\}\}"), ""),
-    ("files", re.compile(rf"\[\[{_FILE}:(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", re.IGNORECASE), ""),
+    ("templates", re.compile(r"\{{2,3}(?:[^{}]|\{\{[^{}]*\}\})*\}{2,3}"), ""),
+    ("files", re.compile(r"\[\[(?:category|file|image|media):(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", re.I), ""),
     ("links", re.compile(r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]"), r"\1"),
     ("formulas", re.compile(r"\bformula_\d+"), "formula"),
-    ("empty_brackets", re.compile(r"(?<=\()\s*[;,:](?:\s*[;,:\]])*\s*"), ""),
-    ("empty_brackets", re.compile(r"\s+\(\s*\)"), ""),
+    *_BRACKETS,
 )
-_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);")
-_REMAINS = re.compile(
-    rf"\s*(?:\||![\s!]|\}}\}}|\{{\{{|\{{\||#if|{_FILE}:[^|]*\||(?:class|style|align|width|colspan|rowspan) ?=)"
-    r"|.*(?:\{\{[#!{]|&rft)",
-    re.IGNORECASE,
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
+_PIECE = re.compile(  # of a table or a template
+    r"\s*(?:\||![\s!]|\}\}|\{\{|\{\||#if|category:\S[^|]*\||(?:class|style|align|width|colspan|rowspan) ?=)", re.I
 )
+_CAPTION = re.compile(r"\s*(?:file|image|media):[^|]*\.\w{3,4}\s*\|", re.IGNORECASE)
+_WORDS = re.compile(r"\b(?:[^\W\d_]+[,;:]? ){5}")
+_CALL = re.compile(r"\{\{#\w+:[^{}]*|(?<!\S)\S*?&rft\S*")
 _STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}")
-_SUSPECT = re.compile(r"[<&{}|!]|\[\[|\]\]|\(\s*[;,:)]|\[ ?\[|formula_|#if|(?:class|style|align|width) ?=")
+_MARKS = ("<", "&", "{", "}", "|", "!", "=", "[[", "]]", "formula_", "#if")
+_EMPTY = re.compile(r"\(\s*[;,:)]")
 
 
-def without_markup(line: str, markup: Counter[str]) -> str:
-    """Returns the line without what is left of wiki markup, "" if that is all it is; counts by rule what it removes."""
-    if not _SUSPECT.search(line):
+def without_markup(line: str, markup: Counter[str], parsed: bool = False) -> str:
+    """Returns the line without what is left of wiki markup, "" if that is all it is; counts by rule what it removes.
+
+    `parsed` says that it comes from the syntax tree, so what looks like a link or a template there is the text's own.
+    """
+    if not any(mark in line for mark in _MARKS) and not _EMPTY.search(line):
         return line
-    for rule, pattern, replacement in _RULES:
+    for rule, pattern, replacement in _AFTER_PARSER if parsed else _AFTER_WIKIEXTRACTOR:
         line, count = pattern.subn(replacement, line)
         if count:
             markup[rule] += count
-    if "&" in line:
-        plain = _ENTITY.sub(lambda entity: html.unescape(entity[0]), line)
+    if "&" in line and not parsed:
+        plain = _unescaped(line)
         if plain != line:
             markup["entities"] += 1
             line = plain
-    if _REMAINS.match(line):
+    if _CAPTION.match(line) or (_PIECE.match(line) and not _is_sentence(line)):
         markup["remains"] += 1
         return ""
+    if not parsed:
+        line, count = _CALL.subn("", line)
+        markup.update({"remains": count} if count else {})
     line, count = _STRAY.subn("", line)
     if count:
         markup["stray_marks"] += count
-    return line
+    return line if line.strip() else ""
 
 
-def articles(lines: Iterator[str], name: str, reading: Reading) -> Lines:
+def _is_sentence(line: str) -> bool:
+    """Whether a line that begins like a row has five words in a row and ends like a sentence ("|x| is the ...")."""
+    return line.rstrip(" \"')")[-1:] in tuple(".!?:") and _WORDS.search(line) is not None
+
+
+def _unescaped(text: str) -> str:
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+
+
+def wikiextractor(lines: Iterator[str], name: str, reading: Reading) -> Lines:
     """Yields the text of WikiExtractor's `<doc id= url= title=>` ... `</doc>` blocks without the title line."""
     title: str | None = None
     inside, outside, blocks = False, 0, 0
     for line in lines:
-        if line.startswith("<doc ") and (opening := _OPENING.match(line)):
+        if line.startswith("<doc ") and _OPENING.match(line):
             if inside:
                 yield None
             inside, blocks = True, blocks + 1
-            title = html.unescape(opening["title"] or "").strip()
+            named = _TITLE.search(line)
+            title = _unescaped(named[1]).strip() if named else ""
         elif line.startswith("</doc>"):
             if inside:
                 yield None
             inside = False
         elif not inside:
             outside += bool(line.strip())
-        elif title and line.strip():
-            if html.unescape(line).strip() != title:
+        elif title and line.strip() and len(line) <= OVERLONG:
+            if _unescaped(line).strip() != title:
                 yield without_markup(line, reading.markup)
             title = None
-        else:
-            yield without_markup(line, reading.markup)
+        else:  # an overlong line is dropped by the clean-up: not worth minutes of regular expressions
+            yield without_markup(line, reading.markup) if len(line) <= OVERLONG else line
     if inside:
         reading.problems.add(f"{name}: the last <doc> has no </doc>, so the file may be truncated")
         yield None
@@ -101,11 +125,12 @@ def articles(lines: Iterator[str], name: str, reading: Reading) -> Lines:
         reading.problems.add(f"{name}: left out {outside:,} lines outside <doc> blocks{hint}")
 
 
-def pages(lines: Iterator[str], name: str, reading: Reading) -> Lines:
+def mediawiki(lines: Iterator[str], name: str, reading: Reading, whole: bool) -> Lines:
     """Yields the prose of the articles of a MediaWiki XML dump, an article a document.
 
     Redirects, pages of other namespaces (talk, users, templates) and pages that aren't wikitext are left out and
-    counted. Where a page has several revisions, the last one counts.
+    counted. Where a page has several revisions, the last one counts. `whole` says that these are all lines of a file,
+    not a share of it, in which no page need begin.
     """
     page: list[str] = []
     size = found = 0
@@ -129,12 +154,12 @@ def pages(lines: Iterator[str], name: str, reading: Reading) -> Lines:
             page = []
     if page:
         reading.problems.add(f"{name}: the last page has no </page>, so the file may be truncated")
-    if not found and not reading.problems.count:
+    if whole and not found and not page:
         reading.problems.add(f"{name}: there is no <page> in it")
 
 
 def _page(xml: str, name: str, reading: Reading) -> Lines:
-    from mapnet_cli.prepare_corpus.wikitext import prose
+    from mapnet_cli.prepare_corpus.sources.wikitext import prose
 
     try:
         page = ElementTree.fromstring(xml)
@@ -158,5 +183,5 @@ def _page(xml: str, name: str, reading: Reading) -> Lines:
             reading.problems.add(f"{name}: {page.findtext('title')} can't be parsed and was left out ({error})")
             return
         for line in lines:
-            yield without_markup(line, reading.markup)
+            yield without_markup(line, reading.markup, parsed=True)
         yield None

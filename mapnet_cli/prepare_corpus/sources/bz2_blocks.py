@@ -15,6 +15,8 @@ MARK_BITS = 48
 HEADER = int.from_bytes(b"BZh9", "big")
 WINDOW = 1 << 20
 CHECKSUM_BITS = 32
+CHUNK = 1 << 20
+"""Bytes of text that are unpacked at a time, at most: runs of a byte can make a block 46 MB long."""
 
 
 class DamagedBlock(Exception):
@@ -24,14 +26,16 @@ class DamagedBlock(Exception):
 def blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
     """Yields (byte in which it begins, contents) of the blocks that begin at or after byte `begin`, to the file's end.
 
-    Raises DamagedBlock where one is broken or cut off, or where there is no block in the whole file.
+    A block of more than CHUNK bytes comes in several parts. Raises DamagedBlock where one is broken or cut off, or
+    where there is no block in the whole file.
     """
     start: int | None = None
     none = True
     for bit, ends in _marks(handle, begin):
         none = False
         if start is not None:
-            yield start // 8, _unpack(handle, start, bit)
+            for text in _unpack(handle, start, bit):
+                yield start // 8, text
         start = None if ends else bit
     if start is not None:
         raise DamagedBlock("the file ends in the middle of a block")
@@ -39,8 +43,8 @@ def blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
         raise DamagedBlock("there is no bz2 block in it")
 
 
-def _unpack(handle: IO[bytes], start: int, end: int) -> bytes:
-    """Returns what the block at bits start to end holds."""
+def _unpack(handle: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+    """Yields what the block at bits start to end holds."""
     first, bits = start // 8, end - start
     handle.seek(first)
     data = handle.read((end + 7) // 8 - first)
@@ -50,9 +54,14 @@ def _unpack(handle: IO[bytes], start: int, end: int) -> bytes:
     footer_bits = MARK_BITS + CHECKSUM_BITS
     padding = -(bits + footer_bits) % 8
     stream = ((HEADER << bits | block) << footer_bits | footer) << padding
+    machine, packed = bz2.BZ2Decompressor(), stream.to_bytes((32 + bits + footer_bits + padding) // 8, "big")
     try:
-        return bz2.decompress(stream.to_bytes((32 + bits + footer_bits + padding) // 8, "big"))
-    except (OSError, ValueError) as error:
+        while not machine.eof:
+            if machine.needs_input and not packed:
+                raise EOFError("it has no end")
+            text, packed = machine.decompress(packed, CHUNK), b""
+            yield text
+    except (OSError, EOFError) as error:
         raise DamagedBlock(f"the block at byte {first:,}: {error}") from None
 
 

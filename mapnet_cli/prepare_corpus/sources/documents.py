@@ -9,9 +9,9 @@ from itertools import islice
 from mapnet_cli import hub
 from mapnet_cli.config import Source
 from mapnet_cli.errors import InputError
-from mapnet_cli.prepare_corpus import rows, wikipedia
-from mapnet_cli.prepare_corpus.pieces import OVERLONG, READ, DamagedInput, Line, Piece, raw_lines
-from mapnet_cli.prepare_corpus.reading import Lines, Problems, Reading
+from mapnet_cli.prepare_corpus.sources import rows, wikipedia
+from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ, DamagedInput, Line, Piece, raw_lines
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Problems, Reading
 from mapnet_cli.text import cpython_prose
 
 BLANKS = b" \t\r\f\v"
@@ -20,23 +20,31 @@ BLANKS = b" \t\r\f\v"
 def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
     """Yields the lines of the documents that begin in a piece; `name` is what a problem calls it.
 
-    Raises InputError at bytes that are not UTF-8 if `on_bad_utf8` is "fail", and where the column is missing.
+    Raises InputError at bytes that are not UTF-8 if `on_bad_utf8` is "fail", where the column is missing, and if the
+    file changes.
     """
-    if source.kind in ("parquet", "dataset"):
-        read = rows.parquet if source.kind == "parquet" else rows.arrow
-        yield from rows.documents(read(piece, name, source.column, reading), name, reading)
-        return
-    opens = DOCUMENT_OPENS.get(source.kind) or TEXT_OPENS[source.documents]
-    if on_bad_utf8 != "repair" and (place := _first_bad(piece, opens)):
+    piece.require_unchanged(name)
+    if on_bad_utf8 != "repair" and (place := _first_bad(piece, source)):
         if on_bad_utf8 == "fail":
             raise InputError(f"{name}: not UTF-8 at {place}; corpus.on_bad_utf8 can also be repair or skip")
         reading.problems.add(f"{name}: skipped, not UTF-8 at {place}")
-        return
-    lines = _decoded(_share(piece, opens, name, reading), piece, name, reading.problems)
+    elif source.kind in ROWS:
+        yield from rows.documents(ROWS[source.kind](piece, name, source.column, reading), name, reading)
+    else:
+        yield from _documents(piece, name, source, reading)
+    piece.require_unchanged(name)
+
+
+ROWS = {"parquet": rows.parquet, "dataset": rows.arrow}
+"""Kinds whose files aren't read as lines."""
+
+
+def _documents(piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
+    lines = _decoded(_share(piece, _opens(source), name, reading), piece, name, reading.problems)
     if source.kind == "wikiextractor":
-        yield from wikipedia.articles(lines, name, reading)
+        yield from wikipedia.wikiextractor(lines, name, reading)
     elif source.kind == "mediawiki":
-        yield from wikipedia.pages(lines, name, reading)
+        yield from wikipedia.mediawiki(lines, name, reading, whole=piece.parts == 1)
     elif source.kind == "jsonl":
         yield from rows.documents(rows.jsonl(lines, name, source.column, reading), name, reading)
     else:
@@ -83,26 +91,33 @@ TEXT_OPENS: dict[str, Opens] = {
 }
 
 
+def _opens(source: Source) -> Opens:
+    return DOCUMENT_OPENS.get(source.kind) or TEXT_OPENS[source.documents]
+
+
 def _share(piece: Piece, opens: Opens, name: str, reading: Reading) -> Iterator[Line]:
     """Yields the lines from the first document that begins in the piece to the first that begins after it."""
     begin, end = piece.begin, piece.end
-    inside = piece.part == 0
+    inside, length = piece.part == 0, end - begin + 1
     try:
         for line in raw_lines(piece):
             if line.place >= end and (not inside or opens(line.raw)):
                 return
             inside = inside or opens(line.raw)
             if inside:
-                reading.share = min(1.0, max(0, line.place - begin) / max(end - begin, 1))
+                share = (line.place + 1 - begin) / length
+                reading.share = share if share < 1.0 else 1.0
                 yield line
     except DamagedInput as error:
         reading.problems.add(f"{name}: damaged or truncated ({error}); what stands before that was read")
 
 
-def _first_bad(piece: Piece, opens: Opens) -> str:
+def _first_bad(piece: Piece, source: Source) -> str:
     """Returns where the piece's first bytes that are not UTF-8 stand, or "" if there are none."""
+    if source.kind in ROWS:
+        return rows.first_bad(ROWS[source.kind](piece, piece.path.name, source.column, Reading()))
     place = _Place(piece)
-    for line in _share(piece, opens, "", Reading()):
+    for line in _share(piece, _opens(source), "", Reading()):
         try:
             line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -171,12 +186,12 @@ def _unwrapped(lines: Iterator[str]) -> Lines:
     paragraph = ""
     for line in lines:
         line = line.strip()
-        if not line:
+        if not line or len(paragraph) > OVERLONG:  # as long as that it is dropped, and counted, by the clean-up
             if paragraph:
                 yield paragraph
             yield ""
-            paragraph = ""
-        elif len(paragraph) <= OVERLONG:
+            paragraph = line
+        else:
             hyphenated = line[0].islower() and len(paragraph) > 1 and paragraph[-1] == "-" and paragraph[-2].isalpha()
             paragraph += line if hyphenated or not paragraph else f" {line}"
     if paragraph:

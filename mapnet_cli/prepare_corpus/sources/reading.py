@@ -13,6 +13,11 @@ SHOWN_PROBLEMS = 5
 """Of these, in the terminal."""
 
 
+def printable(text: str) -> str:
+    """Returns the text as one line that any file and terminal takes: file names and keys may hold lone surrogates."""
+    return " ".join(text.splitlines()).encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass
 class Problems:
     """What was repaired or left out. The first hundred are named, all are counted."""
@@ -23,7 +28,7 @@ class Problems:
     def add(self, line: str) -> None:
         self.count += 1
         if len(self.lines) < LISTED:
-            self.lines.append(line)
+            self.lines.append(printable(line))
 
     def merge(self, lines: list[str], count: int) -> None:
         """Adds another list, of which only some may be named."""
@@ -40,6 +45,11 @@ class Reading:
     """Pages of a dump, by reason."""
     markup: Counter[str] = field(default_factory=Counter)
     """Leftovers of wiki markup, by rule."""
+    with_key: int = 0
+    """Rows of JSONL that have the key of the text."""
+    without_key: int = 0
+    other_keys: str = ""
+    """What the first row without it has instead, in words."""
     pieces: int = 0
     """Read before the one that is being read."""
     share: float = 0.0

@@ -1,0 +1,94 @@
+"""Memory that reading takes, in a process of its own: small for files that unpack to hundreds of megabytes."""
+
+import bz2
+import gzip
+import lzma
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import zstandard
+from pyarrow import parquet
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux: ru_maxrss is a parent's, if that has more"
+)
+MEASURE = """
+import re, sys
+from pathlib import Path
+from mapnet_cli.config import Cleanup, Source
+from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
+from mapnet_cli.prepare_corpus.sources.documents import read_piece
+from mapnet_cli.prepare_corpus.sources.pieces import Piece
+from mapnet_cli.prepare_corpus.sources.reading import Reading
+
+def peak(path):
+    source, reading = Source(kind=sys.argv[1], path=path), Reading()
+    for _ in clean(read_piece(Piece(Path(path)), "f", source, "repair", reading), Cleanup(), Dropped()):
+        pass
+    print(reading.problems.lines, file=sys.stderr)
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+before = peak(sys.argv[2])
+print((peak(sys.argv[3]) - before) * 1024)
+"""
+
+
+def taken(kind: str, small: Path, large: Path) -> tuple[float, str]:
+    """Returns the megabytes that a process grows by when it reads the large file after the small one, and problems."""
+    command = [sys.executable, "-c", MEASURE, kind, str(small), str(large)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    return int(done.stdout) / 1e6, done.stderr
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lambda content: lzma.compress(content, preset=0),
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_packed_file_of_one_endless_line(suffix: str, tmp_path: Path) -> None:
+    """100 MB in at most 100 kB: a line's 16 MB are kept."""
+    small, large = tmp_path / f"small{suffix}", tmp_path / f"large{suffix}"
+    small.write_bytes(PACK[suffix](b"Some text.\n"))
+    large.write_bytes(PACK[suffix](b" " * 100_000_000 + b"\nSome text.\n"))
+    megabytes, problems = taken("text", small, large)
+    assert "has over 16,000,000 bytes and was left out" in problems
+    assert megabytes < 50
+
+
+def test_a_large_parquet_row(tmp_path: Path) -> None:
+    """Arrow itself takes three times its 40 MB; nothing is added to that."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    parquet.write_table(pa.table({"text": ["Some text."]}), small)
+    parquet.write_table(pa.table({"text": ["Words of a long book.\n" * 1_900_000]}), large)
+    megabytes, problems = taken("parquet", small, large)
+    assert "row 0 has 41,800,000 bytes and was left out" in problems
+    assert megabytes < 150
+
+
+def test_a_large_row_of_a_data_set(tmp_path: Path) -> None:
+    """The file is mapped into memory, and the row not even looked at."""
+    for name, text in (("small", "Some text."), ("large", "Words of a long book.\n" * 1_900_000)):
+        table = pa.table({"text": [text]})
+        with pa.OSFile(str(tmp_path / name), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
+            stream.write_table(table)
+    megabytes, problems = taken("dataset", tmp_path / "small", tmp_path / "large")
+    assert "row 0 has 41,800,000 bytes and was left out" in problems
+    assert megabytes < 10
+
+
+def test_a_row_of_many_short_lines(tmp_path: Path) -> None:
+    """15 MB of lines of two letters: as a list they would take 300 MB."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    parquet.write_table(pa.table({"text": ["Some text."]}), small)
+    parquet.write_table(pa.table({"text": ["ab\n" * 5_000_000]}), large)
+    megabytes, problems = taken("parquet", small, large)
+    assert problems.count("[]") == 2
+    assert megabytes < 130
