@@ -18,6 +18,7 @@ from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figures import figure3
 from mapnet_cli.report.gather import gather, missing, next_command, signature
 from mapnet_cli.report.heldout import held_out_tables
+from mapnet_cli.report.raw import records
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.seeds import seed_tables
 from mapnet_cli.report.settings import settings_tables
@@ -81,6 +82,7 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     contents |= {f"figure3.{kind}": image for kind, image in figure3(results, scores).items()}
     contents["figure2.html"] = figure2(results, scores)
     contents["report.md"] = document(results, scores, everything)
+    contents["records.jsonl"] = records(results, signature(results, scores.metrics))
 
     folder = artifacts.path(f"report/{config.recipe or 'custom'}")
     for name, content in contents.items():

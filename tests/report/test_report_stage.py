@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,17 @@ def test_every_file_is_written_and_carries_the_signature(tmp_path: Path) -> None
     for name, path in result.files.items():
         assert result.signature.encode() in path.read_bytes(), name
     assert (result.missing, result.next_command) == ((), "")
+
+
+def test_every_record_is_handed_on(tmp_path: Path) -> None:
+    records = full(tmp_path, config(recipe="demo", baselines=True))
+    result = build(records.config, records.artifacts)
+    first, *rows = [json.loads(line) for line in result.files["records.jsonl"].read_text().splitlines()]
+    assert first["signature"] == result.signature
+    results = gather(records.config, records.artifacts)
+    kinds = Counter(row.pop("record") for row in rows)
+    assert kinds == {"CorpusManifest": 1, "Checkpoint": 4, "TaskFacts": 1, "Baseline": 2, "FinetuneRun": 8}
+    assert rows[-8:] == [run.to_json() for run in results.runs]
 
 
 def test_probe_scores_say_so_in_every_output(tmp_path: Path) -> None:
