@@ -20,14 +20,14 @@ KINDS = ("worker", "node", "driver")
 
 
 def tasks(cluster: Cluster) -> list[int]:
-    """Returns the processes that run a task or an actor, on any node."""
+    """Returns the processes that run a task or an actor, on any node; not Ray's own, without which a node dies."""
     found = []
     for node in cluster.list_all_nodes():
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         for child in raylet.children(recursive=True):
             with suppress(psutil.Error):  # it has just ended
                 name = child.cmdline()[:1]
-                if name and name[0].startswith("ray::") and "IDLE" not in name[0]:
+                if name and name[0].startswith("ray::") and not any(own in name[0] for own in ("IDLE", "Agent")):
                     found.append(child.pid)
     return found
 
