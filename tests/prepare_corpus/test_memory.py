@@ -13,8 +13,8 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-# Linux, which CI runs on, says in /proc how high this very process has been. getrusage's ru_maxrss won't do in its place:
-# a process begins with its parent's, so pytest's own peak would hide the child's, and these tests couldn't fail.
+# Linux, which CI runs on, says in /proc how high this very process has been. getrusage's ru_maxrss won't do instead: a
+# process begins with its parent's, so pytest's own peak would hide the child's, and these tests couldn't fail.
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="needs Linux: ru_maxrss is a parent's, if that has more"
 )
