@@ -114,7 +114,10 @@ def encode_slice(
 
 @lru_cache(maxsize=1)
 def _encoder(tokenizer: Path, checksum: str) -> tuple[bpe.Encoder, int]:
-    """Returns the encoder, which later jobs of this process find warm, and the size of its vocabulary."""
+    """Returns the encoder, which later jobs of this process find warm, and the size of its vocabulary.
+
+    `checksum` is the file's: another tokenizer may come to stand at the same place.
+    """
     loaded = bpe.load(tokenizer)
     return bpe.Encoder(loaded), loaded.get_vocab_size()
 

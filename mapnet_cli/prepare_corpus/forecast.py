@@ -22,7 +22,7 @@ SAMPLE_INPUT = 32e6
 """Bytes of input after which a sample is enough, whatever text was in them."""
 GOLDEN = 0.618034
 """Steps of this share of a list, round and round, are spread evenly over it, however many they are."""
-SHOWN_PROBLEMS = 3
+SAMPLED_PROBLEMS = 3
 """Of a source's sample."""
 SEGMENTED_BYTES = 200_000
 """Of it, what is cut into sentences and words to see how long that takes."""
@@ -99,7 +99,7 @@ def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
     seconds = time.perf_counter() - start
     words = sum(paragraph.count(" ") + 1 for paragraph in paragraphs)
     read = max(read, 1e-9)
-    return Rate(size / read, words / read, seconds / read, tuple(problems[:SHOWN_PROBLEMS])), paragraphs
+    return Rate(size / read, words / read, seconds / read, tuple(problems[:SAMPLED_PROBLEMS])), paragraphs
 
 
 def _beginning(part: Slice, enough: float, config: Config) -> tuple[list[str], float, Reading]:

@@ -59,8 +59,8 @@ def _stands(lineage: Lineage) -> bool:
 
 def admit(config: Config, artifacts: Artifacts) -> None:
     """Refuses to start where the disk is clearly too small or a source can't be reached: MapnetError, InputError."""
-    phases = plan(config, artifacts, 1)
-    if not phases or all(is_done(job, artifacts) for job in phases[-2].jobs):
+    phases = _unmade(config, artifacts)
+    if not phases:
         return
     for job in phases[0].jobs:
         part: Slice = job.args["part"]
@@ -73,8 +73,8 @@ def admit(config: Config, artifacts: Artifacts) -> None:
 
 def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
     """Returns what `--dry-run` says: words, disk and time, by a sample that is read now."""
-    phases = plan(config, artifacts, workers)
-    if not phases or all(is_done(job, artifacts) for job in phases[-2].jobs):
+    phases = _unmade(config, artifacts)
+    if not phases:
         return []
     slices = [job.args["part"] for job in phases[0].jobs]
     rates, paragraphs = forecast.samples(slices, config)
@@ -86,6 +86,13 @@ def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
 def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
     """Returns, as "slices", how far each phase of slices is, for `status`."""
     return {"slices": slices_done(plan(config, artifacts, 1), artifacts, artifacts.locked("prepare-corpus"))}
+
+
+def _unmade(config: Config, artifacts: Artifacts) -> list[Phase]:
+    """Returns the plan; no phase if the manifest stands, whatever is with the card."""
+    phases = plan(config, artifacts, 1)
+    made = (is_done(job, artifacts) for phase in phases if phase.name == "manifest" for job in phase.jobs)
+    return [] if all(made) else phases
 
 
 def _unread(phases: list[Phase], artifacts: Artifacts) -> list[Slice]:

@@ -77,16 +77,14 @@ class DataOrder:
         epoch = self._epoch(place)
         sources, visits = [], []
         while place < end:
-            before = self._before(epoch)
-            first, after = sum(before), sum(self._before(epoch + 1))
-            places = torch.arange(place, min(end, after)) - first
-            shuffled = self._shuffled(epoch, places)
-            visits_S = torch.tensor(self._before(epoch + 1)) - torch.tensor(before)
-            starts_S = visits_S.cumsum(0) - visits_S
-            source = torch.searchsorted(starts_S + visits_S, shuffled, right=True)
+            before_S, after_S = torch.tensor(self._before(epoch)), torch.tensor(self._before(epoch + 1))
+            last = min(end, int(after_S.sum()))
+            shuffled = self._shuffled(epoch, torch.arange(place, last) - int(before_S.sum()))
+            ends_S = (after_S - before_S).cumsum(0)
+            source = torch.searchsorted(ends_S, shuffled, right=True)
             sources.append(source)
-            visits.append(shuffled - starts_S[source] + torch.tensor(before)[source])
-            place, epoch = max(place, min(end, after)), epoch + 1
+            visits.append(after_S[source] - ends_S[source] + shuffled)
+            place, epoch = last, epoch + 1
         return torch.cat(sources), torch.cat(visits)
 
     def _shuffled(self, epoch: int, places: Tensor) -> Tensor:

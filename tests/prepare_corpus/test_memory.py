@@ -13,6 +13,8 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
+# Linux, which CI runs on, says in /proc how high this very process has been. getrusage's ru_maxrss won't do instead: a
+# process begins with its parent's, so pytest's own peak would hide the child's, and these tests couldn't fail.
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="needs Linux: ru_maxrss is a parent's, if that has more"
 )
@@ -44,6 +46,12 @@ def taken(kind: str, small: Path, large: Path) -> tuple[float, str]:
     return int(done.stdout) / 1e6, done.stderr
 
 
+def taken_by_a_parquet_row(text: str, folder: Path) -> tuple[float, str]:
+    for name, row in (("small", "Some text."), ("large", text)):
+        parquet.write_table(pa.table({"text": [row]}), folder / name)
+    return taken("parquet", folder / "small", folder / "large")
+
+
 PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
@@ -65,10 +73,7 @@ def test_a_packed_file_of_one_endless_line(suffix: str, tmp_path: Path) -> None:
 
 def test_a_large_parquet_row(tmp_path: Path) -> None:
     """Arrow itself takes three times its 40 MB; nothing is added to that."""
-    small, large = tmp_path / "small", tmp_path / "large"
-    parquet.write_table(pa.table({"text": ["Some text."]}), small)
-    parquet.write_table(pa.table({"text": ["Words of a long book.\n" * 1_900_000]}), large)
-    megabytes, problems = taken("parquet", small, large)
+    megabytes, problems = taken_by_a_parquet_row("Words of a long book.\n" * 1_900_000, tmp_path)
     assert "row 0 has 41,800,000 bytes and was left out" in problems
     assert megabytes < 150
 
@@ -86,9 +91,6 @@ def test_a_large_row_of_a_data_set(tmp_path: Path) -> None:
 
 def test_a_row_of_many_short_lines(tmp_path: Path) -> None:
     """15 MB of lines of two letters: as a list they would take 300 MB."""
-    small, large = tmp_path / "small", tmp_path / "large"
-    parquet.write_table(pa.table({"text": ["Some text."]}), small)
-    parquet.write_table(pa.table({"text": ["ab\n" * 5_000_000]}), large)
-    megabytes, problems = taken("parquet", small, large)
+    megabytes, problems = taken_by_a_parquet_row("ab\n" * 5_000_000, tmp_path)
     assert problems.count("[]") == 2
     assert megabytes < 130

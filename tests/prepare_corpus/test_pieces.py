@@ -18,8 +18,8 @@ from mapnet_cli.config import Source
 from mapnet_cli.errors import InputError
 from mapnet_cli.prepare_corpus.sources import bz2_blocks, pieces, zstd_blocks
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
-from mapnet_cli.prepare_corpus.sources.pieces import DamagedInput, Piece, raw_lines
-from mapnet_cli.prepare_corpus.sources.reading import Reading
+from mapnet_cli.prepare_corpus.sources.pieces import Piece, raw_lines
+from mapnet_cli.prepare_corpus.sources.reading import DamagedInput, Reading
 from tests.prepare_corpus.corpora import prose, read_shares
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -180,7 +180,7 @@ def test_zstd_block_by_block_is_what_zstd_unpacks(tmp_path: Path) -> None:
     whole = frames["noise"]
     for end in (*range(1, 30), 150_000, len(whole) - 1):
         file.write_bytes(frames["words"] + whole[:end])
-        with file.open("rb") as handle, pytest.raises(zstd_blocks.DamagedBlock):
+        with file.open("rb") as handle, pytest.raises(DamagedInput):
             list(zstd_blocks.blocks(handle))
 
 

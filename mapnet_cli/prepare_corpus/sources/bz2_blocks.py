@@ -9,6 +9,8 @@ import bz2
 from collections.abc import Iterator
 from typing import IO
 
+from mapnet_cli.prepare_corpus.sources.reading import DamagedInput
+
 BLOCK = 0x314159265359
 STREAM_END = 0x177245385090
 MARK_BITS = 48
@@ -19,14 +21,10 @@ CHUNK = 1 << 20
 """Bytes of text that are unpacked at a time, at most: runs of a byte can make a block 46 MB long."""
 
 
-class DamagedBlock(Exception):
-    """A block that can't be unpacked; all blocks before it are good."""
-
-
 def blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
     """Yields (byte in which it begins, contents) of the blocks that begin at or after byte `begin`, to the file's end.
 
-    A block of more than CHUNK bytes comes in several parts. Raises DamagedBlock where one is broken or cut off, or
+    A block of more than CHUNK bytes comes in several parts. Raises DamagedInput where one is broken or cut off, or
     where there is no block in the whole file.
     """
     start: int | None = None
@@ -38,9 +36,9 @@ def blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
                 yield start // 8, text
         start = None if ends else bit
     if start is not None:
-        raise DamagedBlock("the file ends in the middle of a block")
+        raise DamagedInput("the file ends in the middle of a block")
     if none and begin == 0 and handle.seek(0, 2):
-        raise DamagedBlock("there is no bz2 block in it")
+        raise DamagedInput("there is no bz2 block in it")
 
 
 def _unpack(handle: IO[bytes], start: int, end: int) -> Iterator[bytes]:
@@ -62,7 +60,7 @@ def _unpack(handle: IO[bytes], start: int, end: int) -> Iterator[bytes]:
             text, packed = machine.decompress(packed, CHUNK), b""
             yield text
     except (OSError, EOFError) as error:
-        raise DamagedBlock(f"the block at byte {first:,}: {error}") from None
+        raise DamagedInput(f"the block at byte {first:,}: {error}") from None
 
 
 def _marks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bool]]:

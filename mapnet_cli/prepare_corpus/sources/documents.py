@@ -10,8 +10,8 @@ from mapnet_cli import hub
 from mapnet_cli.config import Source
 from mapnet_cli.errors import InputError
 from mapnet_cli.prepare_corpus.sources import rows, wikipedia
-from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ, DamagedInput, Line, Piece, raw_lines
-from mapnet_cli.prepare_corpus.sources.reading import Lines, Problems, Reading
+from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ, Line, Piece, raw_lines
+from mapnet_cli.prepare_corpus.sources.reading import DamagedInput, Lines, Problems, Reading, repaired
 from mapnet_cli.text import cpython_prose
 
 BLANKS = b" \t\r\f\v"
@@ -159,8 +159,8 @@ def _decoded(lines: Iterator[Line], piece: Piece, name: str, problems: Problems)
             text = line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
             first_bad = first_bad or place.of(line, error.start)
-            text = line.raw.decode("utf-8", errors="replace")
-            bad += text.count("\ufffd") - line.raw.count("\ufffd".encode())
+            text, places = repaired(line.raw)
+            bad += places
         if "\0" in text:
             first_nul = first_nul or place.of(line, line.raw.index(b"\0"))
             nuls += text.count("\0")

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from mapnet_cli.errors import InputError
 from mapnet_cli.prepare_corpus.sources import bz2_blocks, zstd_blocks
+from mapnet_cli.prepare_corpus.sources.reading import DamagedInput
 
 OVERLONG = 2_000_000
 """Characters of a line or paragraph that no clean-up setting lets through."""
@@ -77,10 +78,6 @@ class Line(NamedTuple):
     """Its bytes if it is endless: it is left out."""
 
 
-class DamagedInput(Exception):
-    """A compressed file ends too early or is broken; what was read before is good."""
-
-
 def raw_lines(piece: Piece) -> Iterator[Line]:
     """Yields the lines of the piece and all after it to the end of the file: stop where they are another's.
 
@@ -134,7 +131,7 @@ def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
                 handle.seek(piece.begin)
                 while chunk := handle.read(CHUNK):
                     yield handle.tell() - len(chunk), chunk
-        except (bz2_blocks.DamagedBlock, zstd_blocks.DamagedBlock, zlib.error, lzma.LZMAError) as error:
+        except (zlib.error, lzma.LZMAError) as error:
             raise DamagedInput(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""What is noted down while a source is read."""
+"""What is noted down, repaired and found damaged while a source is read."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +11,16 @@ LISTED = 100
 """Problems kept by name, of a slice and of a corpus."""
 SHOWN_PROBLEMS = 5
 """Of these, in the terminal."""
+
+
+class DamagedInput(Exception):
+    """A file ends too early or is broken; what was read before is good."""
+
+
+def repaired(raw: bytes) -> tuple[str, int]:
+    """Returns the text with U+FFFD for bytes that are not UTF-8, and in how many places they stood."""
+    text = raw.decode("utf-8", errors="replace")
+    return text, text.count("\ufffd") - raw.count("\ufffd".encode())
 
 
 def printable(text: str) -> str:

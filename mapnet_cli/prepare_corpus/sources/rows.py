@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from mapnet_cli.errors import InputError
 from mapnet_cli.prepare_corpus.sources.pieces import READ, Piece
-from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
+from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable, repaired
 
 BATCH = 16
 """Rows of a Parquet file that are unpacked together; one may hold a book."""
@@ -24,7 +24,7 @@ def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
 
     Bad UTF-8 is repaired with U+FFFD.
     """
-    bad, first_bad = 0, -1
+    bad, first = 0, -1
     for number, value in rows:
         if isinstance(value, (str, memoryview)) and len(value) > READ:
             unit = "characters" if isinstance(value, str) else "bytes"
@@ -35,9 +35,8 @@ def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
             try:
                 text = str(value, "utf-8")
             except UnicodeDecodeError:
-                text = str(value, "utf-8", "replace")
-                bad += text.count("\ufffd") - bytes(value).count("\ufffd".encode())
-                first_bad = number if first_bad < 0 else first_bad
+                text, places = repaired(bytes(value))
+                bad, first = bad + places, number if first < 0 else first
         if not isinstance(text, str) or not text.strip():
             reading.problems.add(f"{name}: row {number:,} has no text")
             continue
@@ -45,7 +44,7 @@ def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
         yield from text.splitlines() if len(text) <= CUT else _lines(text)
         yield None
     if bad:
-        reading.problems.add(f"{name}: repaired {bad:,} places that are not UTF-8, the first in row {first_bad:,}")
+        reading.problems.add(f"{name}: repaired {bad:,} places that are not UTF-8, the first in row {first:,}")
 
 
 def first_bad(rows: Iterable[Row]) -> str:

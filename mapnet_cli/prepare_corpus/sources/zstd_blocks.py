@@ -8,6 +8,8 @@ the blocks one by one, it does neither. (Format: Y. Collet, M. Kucherawy, RFC 88
 from collections.abc import Iterator
 from typing import IO
 
+from mapnet_cli.prepare_corpus.sources.reading import DamagedInput
+
 WINDOW = 1 << 29
 """Bytes that a file may ask for to be unpacked; 2 GiB (--long=31) would break the bound on a worker's memory."""
 SKIPPABLE = range(0x184D2A50, 0x184D2A60)
@@ -17,12 +19,8 @@ REPEATED = 1
 """The kind of a block that holds one byte, and how often it stands there."""
 
 
-class DamagedBlock(Exception):
-    """The file is broken or cut off; all that came before is good."""
-
-
 def blocks(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yields (byte in which it begins, contents) of the file's blocks; raises DamagedBlock."""
+    """Yields (byte in which it begins, contents) of the file's blocks; raises DamagedInput."""
     import zstandard
 
     place = 0
@@ -49,12 +47,12 @@ def blocks(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
                     yield place, machine.decompress(mark + _exactly(handle, size))
                     place += 3 + size
             except zstandard.ZstdError as error:
-                raise DamagedBlock(str(error)) from None
+                raise DamagedInput(str(error)) from None
         handle.seek(place)
 
 
 def _exactly(handle: IO[bytes], size: int) -> bytes:
     data = handle.read(size)
     if len(data) < size:
-        raise DamagedBlock("the file ends in the middle of a compressed stream")
+        raise DamagedInput("the file ends in the middle of a compressed stream")
     return data
