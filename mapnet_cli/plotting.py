@@ -27,6 +27,12 @@ SETTINGS: Any = {
 UNDATED: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
+def style(number: int) -> dict[str, Any]:
+    """Returns the looks of a figure's line of that number: a colour and a marker of its own."""
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6}
+
+
 def images(draw: "Callable[[Figure], None]", title: str, description: str, kinds: tuple[str, ...]) -> dict[str, bytes]:
     """Returns what `draw` puts on a figure, as "png" and "svg" files; title and description go into their metadata."""
     import matplotlib

@@ -13,9 +13,10 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, publishing, write_text
 from mapnet_cli.config import Config
 from mapnet_cli.render import Table, to_csv, to_json, to_markdown
+from mapnet_cli.report.curves import curves
 from mapnet_cli.report.document import document
 from mapnet_cli.report.figure2 import figure2
-from mapnet_cli.report.figures import figure3
+from mapnet_cli.report.figure3 import figure3
 from mapnet_cli.report.gather import gather, missing, next_command, signature
 from mapnet_cli.report.heldout import held_out_tables
 from mapnet_cli.report.raw import records
@@ -23,6 +24,7 @@ from mapnet_cli.report.scores import score
 from mapnet_cli.report.seeds import seed_tables
 from mapnet_cli.report.settings import settings_tables
 from mapnet_cli.report.tables import result_tables
+from mapnet_cli.report.target import target_table
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class ReportResult:
     """By file name."""
     table3: Table
     cost: Table
+    target: Table
+    """What each method needs to reach the first one's last value."""
     tasks: Table
     spread: tuple[Table, ...]
     """Over seeds, and of choosing on half of the dev set."""
@@ -45,7 +49,7 @@ class ReportResult:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        return (self.table3, self.cost, self.tasks, *self.spread, *self.held_out, *self.settings)
+        return (self.table3, self.cost, self.target, self.tasks, *self.spread, *self.held_out, *self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all tables, what is missing, and the files' paths below the report's folder."""
@@ -67,10 +71,11 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     results = gather(config, artifacts)
     scores = score(results)
     table3, cost, tasks = result_tables(results, scores)
+    target = target_table(results, scores)
     settings = settings_tables(results, scores)
     spread = seed_tables(results, scores)
     held_out = held_out_tables(results, signature(results, scores.metrics))
-    everything = (table3, cost, tasks, *spread, *held_out, *settings)
+    everything = (table3, cost, target, tasks, *spread, *held_out, *settings)
 
     contents: dict[str, str | bytes] = {}
     for table in everything:
@@ -80,6 +85,7 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
             json.dumps(to_json(table), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         )
     contents |= {f"figure3.{kind}": image for kind, image in figure3(results, scores).items()}
+    contents |= {f"curves.{kind}": image for kind, image in curves(results, scores).items()}
     contents["figure2.html"] = figure2(results, scores)
     contents["report.md"] = document(results, scores, everything)
     contents["records.jsonl"] = records(results, signature(results, scores.metrics))
@@ -96,6 +102,7 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
         files={name: folder / name for name in contents},
         table3=table3,
         cost=cost,
+        target=target,
         tasks=tasks,
         spread=spread,
         held_out=held_out,

@@ -1,5 +1,7 @@
 """Where training runs and how fast that is at best."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -30,6 +32,14 @@ def test_other_devices_are_measured() -> None:
     assert 1e8 < peak < 1e14
     assert "float32" in source
     assert "measured" in source
+
+
+def test_a_busy_cpu_is_not_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a product that took 5 s of one thread, and however long by the clock."""
+    clock = itertools.count(0.0, 5.0)
+    monkeypatch.setattr(device.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert device.peak_flops(torch.device("cpu"), "float32")[0] == 2 * device.MATRIX[1] ** 3 / 5
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mapnet_cli.plotting import COLOURS, FAINT, MARKERS, images
+from mapnet_cli.plotting import FAINT, images, style
 from mapnet_cli.report.gather import Results, missing, signature
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 from mapnet_cli.report.tables import baseline_average
@@ -71,8 +71,8 @@ def _panel(ax: "Axes", results: Results, scores: Scores, name: str) -> None:
         middle = [math.nan if point.mean is None else point.mean for point in points]
         low = [m - (point.sd or 0.0) for m, point in zip(middle, points, strict=True)]
         high = [m + (point.sd or 0.0) for m, point in zip(middle, points, strict=True)]
-        ax.fill_between(steps, low, high, alpha=0.16, linewidth=0, color=_style(number)["color"], zorder=2)
-        ax.plot(steps, middle, zorder=3 + number, **_style(number))
+        ax.fill_between(steps, low, high, alpha=0.16, linewidth=0, color=style(number)["color"], zorder=2)
+        ax.plot(steps, middle, zorder=3 + number, **style(number))
         extent += [value for value in (*low, *high) if math.isfinite(value)]
     metric = next((c.metric.removesuffix("-mm") for c in scores.columns if c.name == name), "")
     ax.set_title(name, loc="left", fontsize=9.5, fontweight="bold", pad=5)
@@ -112,18 +112,13 @@ def _legend(results: Results, axes: "list[Axes]") -> "list[Line2D]":
     """Returns the methods, and the baselines that some panel shows."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=label(name), **_style(n)) for n, name in enumerate(results.config.methods)]
+    handles = [Line2D([], [], label=label(name), **style(n)) for n, name in enumerate(results.config.methods)]
     shown = {str(line.get_label()) for ax in axes for line in ax.get_lines()}
     return handles + [
         Line2D([], [], color=FAINT, linewidth=1, linestyle=dashes, label=name)
         for name, dashes in BASELINE_DASHES.items()
         if name in shown
     ]
-
-
-def _style(number: int) -> dict[str, Any]:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6}
 
 
 def _margin(steps: tuple[int, ...]) -> float:

@@ -1,0 +1,79 @@
+"""What a method needs to reach the first method's last value, by steps, FLOPs and hours."""
+
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.report.stage import build
+from mapnet_cli.report.tables import PAPER_TABLE_3
+from mapnet_cli.report.target import reached
+from mapnet_cli.report.trajectories import Place
+from tests.report.report_fixtures import Records, config
+
+
+def curve(*values: float) -> list[Place]:
+    """Places at steps 10, 20, ..., twice the FLOPs, thrice the hours."""
+    return [Place(10.0 * n, 20.0 * n, 30.0 * n, value, 0.0) for n, value in enumerate(values, 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "steps", "at_most"),
+    [
+        ((1, 2, 3), 3, 30, False),
+        ((1, 2, 3), 1.5, 15, False),
+        ((1, 2, 3), 0.5, 10, True),
+        ((1, 4, 2, 3), 3, 10 + 20 / 3, False),  # the first time counts
+        ((2, 2), 2, 10, True),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_value_is_reached_where_the_curve_first_crosses_it(
+    values: tuple[float, ...], value: float, steps: float, at_most: bool, sign: int
+) -> None:
+    found = reached(curve(*(sign * v for v in values)), sign * value, sign)
+    assert found == (pytest.approx((steps, 2 * steps, 3 * steps)), at_most)
+
+
+def test_a_value_may_never_be_reached() -> None:
+    assert reached(curve(1, 2, 3), 3.5) is None
+    assert reached(curve(3, 2), 1.5, -1) is None
+    assert reached([], 1) is None
+
+
+def test_the_papers_own_table() -> None:
+    """ "The 600k checkpoint is almost pairing with the 1000k of baseline": by its Table 3 it takes 663k."""
+    points = {m: [Place(s, s, s, v, 0) for s, v in row.items()] for m, row in PAPER_TABLE_3.items()}
+    found = reached(points["mapnet"], points["bert"][-1].value)
+    assert found is not None
+    assert found[0][0] == pytest.approx(663_492, abs=1)
+
+
+def test_the_table_pairs_seeds_and_counts_steps_flops_and_hours(tmp_path: Path) -> None:
+    """MAP-Net has BERT's last loss, 5, half-way from 6 to 4; twice the FLOPs and hours a step. BERT's seed 2, which
+    MAP-Net lacks, doesn't count."""
+    records = Records(tmp_path, config(recipe="demo", own_seeds={"bert": (1, 2)}))
+    for method, seed, losses, factor in (
+        ("bert", 1, (7.0, 5.0), 1), ("bert", 2, (3.0, 2.0), 1), ("mapnet", 1, (6.0, 4.0), 2),
+    ):  # fmt: skip
+        for step, loss in zip((4, 10), losses, strict=True):
+            cost = {"flops": 1e9 * factor * step, "seconds": 36.0 * factor * step}
+            records.checkpoint(method, seed, step, validation={"validation_loss": loss}, **cost)
+    for method, values in (("bert", (0.6, 0.7)), ("mapnet", (0.8, 0.7))):
+        for step, value in zip((4, 10), values, strict=True):
+            for seed in (1, 2):
+                records.run(method, step, seed, value)
+    table = build(records.config, records.artifacts).target
+    found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in table.rows}
+    assert found["mapnet", "held-out loss"] == ["5.000", "4.000", "7", "70%", "140%", "140%"]
+    assert found["bert", "held-out loss"] == ["3.500", "3.500", "10", "100%", "100%", "100%"]
+    assert found["mapnet", "score"] == ["70.00", "70.00", "at most 4", "at most 40%", "at most 80%", "at most 80%"]
+    assert set(found["mapnet", "held-out loss, refitted"]) == {"-"}
+
+
+def test_what_is_never_reached_says_so(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(recipe="demo"))
+    for method, loss in (("bert", 5.0), ("mapnet", 5.1)):
+        records.checkpoint(method, 1, 10, validation={"validation_loss": loss})
+    table = build(records.config, records.artifacts).target
+    [row] = [row for row in table.rows if (row[0].data, row[1].data) == ("mapnet", "held-out loss")]
+    assert [cell.text for cell in row[2:]] == ["5.000", "5.100", "not reached", "-", "-", "-"]
