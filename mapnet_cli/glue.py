@@ -57,8 +57,9 @@ def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
 
     An import's are (its name, 0, 0), the untrained encoder's (UNTRAINED, 0, 0).
     """
-    steps = config.fine_tuned_steps()
-    milestones = [(method, seed, step) for method, seed in config.trainings() for step in steps]
+    milestones = [
+        (method, seed, step) for method, seed in config.trainings() for step in config.fine_tuned_steps(method)
+    ]
     return milestones + [(name, 0, 0) for name in other_rows(config)]
 
 

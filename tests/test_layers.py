@@ -100,6 +100,17 @@ def test_methods_may_have_seeds_and_tasks_milestones_of_their_own() -> None:
     assert fine_tuned(config) == expected
 
 
+def test_methods_may_have_steps_of_their_own() -> None:
+    overrides = ["pretrain.steps=10", "pretrain.milestones=[0.4,1.0]", "method.mapnet.steps=5"]
+    config = resolve("demo", None, overrides, {}).config
+    assert [config.milestone_steps(method) for method in config.methods] == [(4, 10), (2, 5)]
+    assert config.step_beside("mapnet", 2, "bert") == 4
+    assert (config.of("mapnet").pretrain.steps, config.of("bert").pretrain.steps) == (5, 10)
+    assert fine_tuned(config) == [("bert", 1, 4), ("bert", 1, 10), ("mapnet", 1, 2), ("mapnet", 1, 5)]
+    with pytest.raises(UsageError, match=r"method\.mapnet\.steps \(1\): two milestones fall on one step"):
+        resolve("demo", None, [*overrides, "method.mapnet.steps=1"], {})
+
+
 def test_unknown_recipe_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'demo'"):
         resolve("demos", None, (), {})

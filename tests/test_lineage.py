@@ -79,6 +79,7 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ('imports=["tiny"]', set()),
         ("pretrain.seeds=[1,2]", set()),
         ("method.bert.seeds=[1,2]", set()),
+        ("method.bert.steps=9", {"bert", "bert run"}),
         ("pretrain.threads=2", set()),
         ("pretrain.log_every=3", set()),
         ("pretrain.checkpoint_every=1", set()),
@@ -86,6 +87,14 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
 )
 def test_what_a_value_changes(override: str, expected: set[str], artifacts: Artifacts) -> None:
     assert changed(artifacts, override) == expected
+
+
+def test_a_methods_own_steps_are_its_pretrain_steps(artifacts: Artifacts) -> None:
+    """Whoever has trained at so many steps has the result already."""
+    own, common = (
+        Lineage(small_config(f"{key}.steps=9"), artifacts).pretraining("bert", 1) for key in ("method.bert", "pretrain")
+    )
+    assert own == common
 
 
 def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:

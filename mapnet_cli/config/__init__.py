@@ -55,6 +55,7 @@ class Config(Section):
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"methods names {name!r}, but there is no [method.{name}]{hint}")
             self._check_generator(name)
+        self._check_steps()
         if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
             raise ValueError("methods and imports: at least one, all different")
         if absent := set(self.finetune.milestones) - set(self.pretrain.milestones):
@@ -76,9 +77,30 @@ class Config(Section):
         """Returns (method, seed) of every pretraining."""
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
 
-    def fine_tuned_steps(self) -> tuple[int, ...]:
-        """Returns the steps of the milestones that are fine-tuned, ascending."""
-        return self.pretrain.milestone_steps(self.finetune.milestones)
+    def of(self, method: str) -> "Config":
+        """Returns the config as a method's training sees it: with its own number of steps, where it has one."""
+        steps = self.method[method].steps if method in self.methods else 0
+        pretrain = self.pretrain.model_copy(update={"steps": steps})
+        return self.model_copy(update={"pretrain": pretrain}) if steps else self
+
+    def milestone_steps(self, method: str) -> tuple[int, ...]:
+        """Returns the steps of a method's milestones, ascending."""
+        return self.of(method).pretrain.milestone_steps()
+
+    def fine_tuned_steps(self, method: str = "") -> tuple[int, ...]:
+        """Returns the steps of the milestones that are fine-tuned, a method's or those of pretrain.steps."""
+        return self.of(method).pretrain.milestone_steps(self.finetune.milestones)
+
+    def step_beside(self, method: str, step: int, other: str) -> int:
+        """Returns another method's step at the same share of its training."""
+        return self.fine_tuned_steps(other)[self.fine_tuned_steps(method).index(step)]
+
+    def _check_steps(self) -> None:
+        """Where methods differ in their steps, their milestones are compared one by one: all must have them all."""
+        for name in self.methods if any(self.method[name].steps for name in self.methods) else ():
+            if len(self.milestone_steps(name)) < len(self.pretrain.milestones):
+                key = f"method.{name}.steps" if self.method[name].steps else "pretrain.steps"
+                raise ValueError(f"{key} ({self.of(name).pretrain.steps}): two milestones fall on one step")
 
     def _check_generator(self, method: str) -> None:
         try:

@@ -54,6 +54,9 @@ class Method(Section):
 
     seeds: Ints = operational(())
     """Pretraining seeds of this method; empty: pretrain.seeds."""
+    steps: NonNegative = operational(0)  # counts as the method's pretrain.steps, which is what its results depend on
+    """Steps of this method, for a comparison at equal FLOPs (`mapnet pretrain --dry-run` says how many); 0:
+    pretrain.steps."""
     start: str = ""
     """An import's name: training starts from its encoder and head in place of random weights."""
     task: Literal["masked-lm", "replaced-token"] = "masked-lm"

@@ -101,7 +101,7 @@ class Lineage:
 
     def _pretraining(self, method: str, seed: int) -> Artefact:
         """One model trained by one method from one seed, all milestones."""
-        config = self.config
+        config = self.config.of(method)
         settings = config.pretrain.results_view()
         del settings["seeds"]
         how = config.method[method].results_view()

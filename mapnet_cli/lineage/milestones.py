@@ -25,7 +25,7 @@ def find_milestone(
     if seed not in seeds:
         raise UsageError(f"--seed: {seed} is not one of {method}'s pretraining seeds ({', '.join(map(str, seeds))})")
     key = lineage.pretraining(method, seed).key
-    steps = config.pretrain.milestone_steps()
+    steps = config.milestone_steps(method)
     found = {s: marker for s in steps if (marker := lineage.artifacts.marker(f"{key}/step{s}")) is not None}
     if not found:
         raise UsageError(

@@ -1,5 +1,6 @@
 """What a pretraining will cost, said before it starts: FLOPs, hours at a rate measured now, memory, disk."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -51,17 +52,18 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         f"tokens a training; rates measured now on {device_name(device)}, in "
         f"{resolve_precision(device, pretrain.precision)}{beside}"
     ]
-    total = 0.0
+    total, first = 0.0, 0.0
     for name in config.methods:
-        cost = cost_of(config, name, vocab_size, device, share)
+        cost = cost_of(config.of(name), name, vocab_size, device, share)
         hours = cost.flops / cost.flops_per_second / processes / 3600
         fixed = OPTIMISER_BYTES * cost.parameters
         memory = ", ".join(
             f"{_size(fixed + once + share * each)} in {precision} ({_size(each)} a sequence)"
             for precision, (once, each) in cost.activations.items()
         )
+        own = f" in {config.method[name].steps:,} steps" if config.method[name].steps else ""
         lines += [
-            f"{name}: {cost.flops:.3g} FLOPs, about {hours:,.3g} hours with {processes} process"
+            f"{name}: {cost.flops:.3g} FLOPs{own}, about {hours:,.3g} hours with {processes} process"
             f"{'es' if processes > 1 else ''} at {cost.flops_per_second:.3g} FLOP/s (measured with "
             f"{cost.measured_batch} sequences a pass)",
             f"{name}: memory at {share} sequences a pass about {memory}; {_size(fixed)} of it are {cost.parameters:,} "
@@ -69,6 +71,10 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
             f"{name}: disk {_size(_disk(config, cost))} a training, for milestones and resume checkpoints",
         ]
         total += hours * len(config.seeds_of(name))
+        first = first or cost.flops
+        if not math.isclose(cost.flops, first, rel_tol=0.01):
+            equal = round(max(config.milestone_steps(name)) * first / cost.flops)
+            lines.append(f"{name}: at {config.methods[0]}'s FLOPs with method.{name}.steps={equal}")
     if len(config.trainings()) > 1:
         lines.append(f"all {len(config.trainings())} trainings together: about {total / side_by_side:,.3g} hours")
     return lines

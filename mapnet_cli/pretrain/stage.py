@@ -28,7 +28,7 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     jobs = []
     for method, seed in trainings:
         artefact = lineage.pretraining(method, seed)
-        args: dict[str, Any] = {"config": config, "method": method, "seed": seed, "key": artefact.key}
+        args: dict[str, Any] = {"config": config.of(method), "method": method, "seed": seed, "key": artefact.key}
         args |= {"threads": threads, "fingerprint": artefact.fingerprint, "corpus": lineage.corpus.key}
         args |= {"start": starts[method]}
         needs = (f"{lineage.corpus.key}/manifest",)
@@ -93,7 +93,7 @@ def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
         log = artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
         line = last_line(log) if log.exists() else None
         if line:
-            rows.append({"method": method, "seed": seed, "of_steps": max(config.pretrain.milestone_steps())} | line)
+            rows.append({"method": method, "seed": seed, "of_steps": max(config.milestone_steps(method))} | line)
     return {"trainings": rows}
 
 

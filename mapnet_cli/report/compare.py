@@ -21,7 +21,10 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """`method` minus `reference` at one step, in points. The interval is None where there is one unit only."""
+    """`method` minus `reference`, in points, at a step of the method and the same share of the reference's training.
+
+    The interval is None where there is one unit only.
+    """
 
     method: str
     reference: str
@@ -41,7 +44,7 @@ def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]
     compared = {
         (method, step): _paired(config, scores, method, config.methods[0], step, scores.columns)
         for method in config.methods[1:]
-        for step in config.fine_tuned_steps()
+        for step in config.fine_tuned_steps(method)
     }
     return {place: comparison for place, comparison in compared.items() if comparison is not None}
 
@@ -72,7 +75,7 @@ def at_equal_cost(config: Config, scores: Scores, method: str, step: int, cost: 
     """
     here = scores.averages[method, step]
     spent = getattr(here, cost)
-    averages = (scores.averages[config.methods[0], s] for s in config.fine_tuned_steps())
+    averages = (scores.averages[config.methods[0], s] for s in config.fine_tuned_steps(config.methods[0]))
     curve: list[tuple[float, float]] = sorted(
         (getattr(a, cost), a.mean)
         for a in averages
@@ -91,13 +94,14 @@ def _paired(
     config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[Column]
 ) -> Comparison | None:
     by_column: list[dict[Seeds, float]] = []
+    beside = config.step_beside(method, step, reference)
     for column in columns:
         differences: dict[Seeds, float] = {}
         for seed in sorted({*config.seeds_of(method)} & {*config.seeds_of(reference)}):
             ours, theirs, chooser_ours, chooser_theirs = (
-                scores.grids.get((name, seed, step, column_name), {})
+                scores.grids.get((name, seed, at, column_name), {})
                 for column_name in (column.name, column.chooser)
-                for name in (method, reference)
+                for name, at in ((method, step), (reference, beside))
             )
             if (setting := _common_setting(chooser_ours, chooser_theirs)) is not None:
                 for fine, run in ours[setting].items():

@@ -62,9 +62,10 @@ def _title(results: Results) -> str:
 
 def _panel(ax: "Axes", results: Results, scores: Scores, name: str) -> None:
     config = results.config
-    steps = config.fine_tuned_steps()
+    ticks = config.fine_tuned_steps()
     extent: list[float] = []
     for number, method in enumerate(config.methods):
+        steps = config.fine_tuned_steps(method)
         points: list[Average | TaskScore] = [
             scores.averages[method, step] if name == "Average" else scores.cells[method, step, name] for step in steps
         ]
@@ -77,8 +78,10 @@ def _panel(ax: "Axes", results: Results, scores: Scores, name: str) -> None:
     metric = next((c.metric.removesuffix("-mm") for c in scores.columns if c.name == name), "")
     ax.set_title(name, loc="left", fontsize=9.5, fontweight="bold", pad=5)
     ax.set_title(metric, loc="right", fontsize=8, color=FAINT, pad=5)
-    ax.set_xticks(steps, [short_steps(step) for step in steps])
-    ax.set_xlim(steps[0] - _margin(steps), steps[-1] + _margin(steps))
+    ax.set_xticks(ticks, [short_steps(step) for step in ticks])
+    every = {*ticks, *(step for method in config.methods for step in config.fine_tuned_steps(method))}
+    margin = 0.06 * (max(every) - min(every)) or 1.0
+    ax.set_xlim(min(every) - margin, max(every) + margin)
     ax.grid(axis="y", color="#E6E6E6", linewidth=0.8, zorder=0)
     ax.spines[["top", "right"]].set_visible(False)
     if extent:
@@ -119,10 +122,6 @@ def _legend(results: Results, axes: "list[Axes]") -> "list[Line2D]":
         for name, dashes in BASELINE_DASHES.items()
         if name in shown
     ]
-
-
-def _margin(steps: tuple[int, ...]) -> float:
-    return 0.06 * (steps[-1] - steps[0]) or 1.0
 
 
 def _small_print(results: Results, scores: Scores, width: int) -> list[str]:

@@ -122,7 +122,7 @@ def signature(results: Results, metrics: Mapping[str, str]) -> str:
         "recipe": config.recipe or "custom",
         "config": results.fingerprint[:8],
         "data": "probe" if config.finetune.data == "probe" else "glue",
-        "steps": "+".join(map(str, config.fine_tuned_steps())),
+        "steps": _steps(config),
         "pretrain-seeds": _pretraining_seeds(config),
         "finetune-seeds": "+".join(map(str, config.finetune.seeds)),
         "epoch": config.finetune.epoch,
@@ -164,19 +164,24 @@ def next_command(results: Results) -> str:
 
 
 def _pretraining_seeds(config: Config) -> str:
-    """Returns the seeds, and after a comma those of methods that have their own."""
-    own = [
-        f"{name}:{'+'.join(map(str, config.method[name].seeds))}"
-        for name in config.methods
-        if config.method[name].seeds
-    ]
-    return ",".join(["+".join(map(str, config.pretrain.seeds)), *own])
+    return _with_own(config.pretrain.seeds, {name: config.method[name].seeds for name in config.methods})
+
+
+def _steps(config: Config) -> str:
+    own = {name: config.fine_tuned_steps(name) for name in config.methods if config.method[name].steps}
+    return _with_own(config.fine_tuned_steps(), own)
+
+
+def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]]) -> str:
+    """Returns numbers, and after a comma each those of methods that have their own."""
+    named = [f"{name}:{'+'.join(map(str, numbers))}" for name, numbers in own.items() if numbers]
+    return ",".join(["+".join(map(str, common)), *named])
 
 
 def _checkpoint_keys(config: Config, lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:
     for method, seed in config.trainings():
         key = lineage.pretraining(method, seed).key
-        for step in config.pretrain.milestone_steps():
+        for step in config.milestone_steps(method):
             yield (method, seed, step), f"{key}/step{step}"
 
 

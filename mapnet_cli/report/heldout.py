@@ -34,10 +34,10 @@ HEALTH = {
 
 def held_out_tables(results: Results, signed: str) -> tuple[Table, Table]:
     """Returns the table of held-out losses and accuracies, and that of the proposals' health."""
-    final = max(results.config.pretrain.milestone_steps())
+    final = {method: max(results.config.milestone_steps(method)) for method in results.config.methods}
     last = {
-        method: [row for (name, _, step), row in results.checkpoints.items() if (name, step) == (method, final)]
-        for method in results.config.methods
+        method: [row for (name, _, step), row in results.checkpoints.items() if (name, step) == (method, at)]
+        for method, at in final.items()
     }
     return _losses(results.config, last, signed), _health(results.config, last, signed)
 

@@ -76,8 +76,9 @@ def selection_table(results: Results, scores: Scores) -> Table:
 
 
 def _last_rows(results: Results) -> list[tuple[str, int]]:
-    last = max(results.config.fine_tuned_steps())
-    return [(method, last) for method in results.config.methods] + [(name, 0) for name in other_rows(results.config)]
+    config = results.config
+    last = [(method, config.fine_tuned_steps(method)[-1]) for method in config.methods]
+    return last + [(name, 0) for name in other_rows(config)]
 
 
 def _spread_cells(score: TaskScore) -> list[Cell]:

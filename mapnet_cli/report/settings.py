@@ -26,10 +26,11 @@ def settings_tables(results: Results, scores: Scores) -> tuple[Table, Table, Tab
 def table1(config: Config) -> list[tuple[str, str, str]]:
     """Returns (hyperparameter, this config's value, the paper's), in the paper's order."""
     pretrain = config.pretrain
+    own = [f"{label(name)} {steps:,}" for name in config.methods if (steps := config.method[name].steps)]
     ours = {
         "Batch size": f"{pretrain.batch_size:,}",
         "Sequence length": f"{config.corpus.block_length:,}",
-        "Training steps": f"{pretrain.steps:,}",
+        "Training steps": "; ".join([f"{pretrain.steps:,}", *own]),
         "Peak learning rate": number(pretrain.peak_lr),
         "Adam eps": number(pretrain.adam_eps),
         "Adam betas": "({:g}, {:g})".format(*pretrain.adam_betas),

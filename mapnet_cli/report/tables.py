@@ -40,26 +40,33 @@ def result_tables(results: Results, scores: Scores) -> tuple[Table, Table, Table
 def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int], Comparison]) -> Table:
     """Table 3: a row a method, a column a checkpoint, the average over tasks; then differences and cost."""
     config = results.config
-    steps = config.fine_tuned_steps()
+    steps = {method: config.fine_tuned_steps(method) for method in config.methods}
+    differ = any(config.method[method].steps for method in config.methods)
+    places = [short_steps(step) for step in config.fine_tuned_steps()]
+    if differ:
+        places = [f"{share:.0%}" for share in config.finetune.milestones or config.pretrain.milestones]
+    columns = ("Model", *places, *(["Steps"] if differ else []), "Tokens", "FLOPs", "Hours")
+    no_costs = [plain(None)] * (3 + differ)
     rows = []
     for method in config.methods:
-        averages = [scores.averages[method, step] for step in steps]
+        averages = [scores.averages[method, step] for step in steps[method]]
         cells = [_average_cell(average, len(scores.columns)) for average in averages]
-        rows.append((Cell(label(method), method), *cells, *_cost_cells(averages[-1])))
+        last = [Cell(f"{steps[method][-1]:,}", steps[method][-1])] if differ else []
+        rows.append((Cell(label(method), method), *cells, *last, *_cost_cells(averages[-1])))
     for name in other_rows(config):
         score = _average_cell(scores.averages[name, 0], len(scores.columns))
-        rows.append((Cell(name, name), *[plain(None)] * (len(steps) - 1), score, *[plain(None)] * 3))
+        rows.append((Cell(name, name), *[plain(None)] * (len(columns) - len(no_costs) - 2), score, *no_costs))
     for method in config.methods[1:]:
         name = f"{method} minus {config.methods[0]}"
         shown = f"{label(method)} minus {label(config.methods[0])}, paired"
-        cells = [difference_cell(comparisons.get((method, step))) for step in steps]
-        rows.append((Cell(shown, name), *cells, *[plain(None)] * 3))
+        cells = [difference_cell(comparisons.get((method, step))) for step in steps[method]]
+        rows.append((Cell(shown, name), *cells, *no_costs))
     if config.recipe == "paper" and not is_probe(config):
         for method, published in PAPER_TABLE_3.items():
-            cells = [_published_cell(published.get(step)) for step in steps]
-            rows.append((Cell(f"{label(method)} (paper)", f"{method} (paper)"), *cells, *[plain(None)] * 3))
-    columns = ("Model", *map(short_steps, steps), "Tokens", "FLOPs", "Hours")
-    cost_note = f"Tokens, FLOPs and hours: pretraining of one model up to {short_steps(steps[-1])} steps."
+            cells = [_published_cell(published.get(step)) for step in config.fine_tuned_steps()]
+            rows.append((Cell(f"{label(method)} (paper)", f"{method} (paper)"), *cells, *no_costs))
+    until = "its last checkpoint" if differ else f"{short_steps(config.fine_tuned_steps()[-1])} steps"
+    cost_note = f"Tokens, FLOPs and hours: pretraining of one model up to {until}."
     notes = [*score_notes(results, scores), *import_notes(results), cost_note, *([DEFINITION] if comparisons else [])]
     title = f"Table 3: {average_name(results, scores)}"
     return Table("table3", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
@@ -71,7 +78,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
     first = label(config.methods[0]) if config.methods else "first method"
     rows = []
     for method in config.methods:
-        for step in config.fine_tuned_steps():
+        for step in config.fine_tuned_steps(method):
             average = scores.averages[method, step]
             equal: list[Cell] = [plain(None)] * 2
             if method != config.methods[0]:
@@ -112,7 +119,7 @@ def task_table(results: Results, scores: Scores) -> Table:
     config = results.config
     rows = []
     for method in config.methods:
-        for step in config.fine_tuned_steps():
+        for step in config.fine_tuned_steps(method):
             cells = [_task_cell(scores.cells[method, step, column.name]) for column in scores.columns]
             average = _average_cell(scores.averages[method, step], len(scores.columns))
             rows.append((Cell(label(method), method), Cell(short_steps(step), step), *cells, average))

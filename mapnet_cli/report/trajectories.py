@@ -18,7 +18,7 @@ class Place(NamedTuple):
 
 def score_trajectory(results: Results, scores: Scores, method: str) -> list[Place]:
     """Returns the average score of each checkpoint that has one over all columns."""
-    averages = [(step, scores.averages[method, step]) for step in results.config.fine_tuned_steps()]
+    averages = [(step, scores.averages[method, step]) for step in results.config.fine_tuned_steps(method)]
     return [
         Place(step, average.flops, average.hours, average.mean, average.sd or 0.0)
         for step, average in averages
@@ -30,7 +30,7 @@ def score_trajectory(results: Results, scores: Scores, method: str) -> list[Plac
 def loss_trajectory(results: Results, name: str, method: str, seeds: set[int]) -> list[Place]:
     """Returns the mean over pretraining seeds of a held-out loss, for each checkpoint that all of them have."""
     places = []
-    for step in results.config.pretrain.milestone_steps():
+    for step in results.config.milestone_steps(method):
         rows = [row for seed in sorted(seeds) if (row := results.checkpoints.get((method, seed, step)))]
         losses = [row.validation[name] for row in rows if name in row.validation]
         if losses and len(losses) == len(seeds):
@@ -41,6 +41,6 @@ def loss_trajectory(results: Results, name: str, method: str, seeds: set[int]) -
 
 def seeds_with(results: Results, name: str, method: str) -> set[int]:
     """Returns the pretraining seeds of a method whose last checkpoint has a held-out loss."""
-    last = max(results.config.pretrain.milestone_steps())
+    last = max(results.config.milestone_steps(method))
     found = results.checkpoints.items()
     return {seed for (whose, seed, step), row in found if (whose, step) == (method, last) and name in row.validation}

@@ -64,9 +64,9 @@ def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> l
     """
     config, row = lineage.config, Checkpoint(**measured.result)
     check_task(config, row.method, "--checkpoint")
-    own = config.method[row.method]
+    own, steps = config.method[row.method], config.of(row.method).pretrain.steps
     plain = Method(
-        mask_rate=own.rate_at(row.step, config.pretrain.steps),
+        mask_rate=own.rate_at(row.step, steps),
         replace_mask=own.replace_mask,
         replace_random=own.replace_random,
         ratio_clip=own.ratio_clip,
@@ -82,7 +82,7 @@ def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> l
             check_task(config, name, "--strategies")
             check_method(name, config.method[name], config.pretrain.visits)
             method = config.method[name]
-            rate = method.rate_at(row.step, config.pretrain.steps)
+            rate = method.rate_at(row.step, steps)
             method = method.model_copy(update={"mask_rate": rate, "mask_rate_end": 0.0})
             source = None
             if STRATEGIES[method.strategy].proposal in ("network", "table"):

@@ -1,5 +1,7 @@
 """What --dry-run says of a training, against what a real one does."""
 
+import re
+
 import pytest
 import torch
 
@@ -85,5 +87,10 @@ def test_the_lines_name_everything() -> None:
     config = small_config("pretrain.seeds=[1,2]", "method.mapnet.seeds=[3]")
     lines = "\n".join(forecast(config, 300, 1, 2, 1))
     together = "all 3 trainings together: about"
+    equal = re.search(r"mapnet: at bert's FLOPs with method\.mapnet\.steps=(\d+)", lines)
+    assert equal is not None
+    assert 5 <= int(equal[1]) < 10
+    again = forecast(small_config("pretrain.seeds=[1,2]", f"method.mapnet.steps={equal[1]}"), 300, 1, 2, 1)
+    assert f"FLOPs in {equal[1]} steps" in "\n".join(again)
     for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", together):
         assert words in lines

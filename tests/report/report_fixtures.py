@@ -19,10 +19,14 @@ BINARY = {"accuracy": 0.5, "f1": 0.5, "mcc": 0.5}
 def config(methods: tuple[str, ...] = ("bert", "mapnet"), recipe: str = "", **finetune: Any) -> Config:
     """One task, one setting, two seeds, two checkpoints (steps 4 and 10) unless said otherwise."""
     pretrain_seeds, own_seeds = finetune.pop("pretrain_seeds", (1,)), finetune.pop("own_seeds", {})
+    own_steps = finetune.pop("own_steps", {})
     settings = {"data": "probe", "tasks": ("RTE",), "batch_sizes": (16,), "learning_rates": (1e-5,), "seeds": (1, 2)}
     settings |= {"baselines": False} | finetune
     pretrain = Pretrain(steps=10, milestones=(0.4, 1.0), seeds=pretrain_seeds, warmup_steps=1)
-    method = {name: m.model_copy(update={"seeds": own_seeds.get(name, ())}) for name, m in METHODS.items()}
+    method = {
+        name: m.model_copy(update={"seeds": own_seeds.get(name, ()), "steps": own_steps.get(name, 0)})
+        for name, m in METHODS.items()
+    }
     return Config(recipe=recipe, methods=methods, method=method, pretrain=pretrain, finetune=Finetune(**settings))
 
 

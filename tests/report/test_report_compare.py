@@ -9,6 +9,7 @@ from scipy import stats
 from mapnet_cli.report.compare import at_equal_cost, compare, interval
 from mapnet_cli.report.gather import gather, signature
 from mapnet_cli.report.scores import Scores, score
+from mapnet_cli.report.stage import build
 from mapnet_cli.report.wording import score_notes
 
 
@@ -59,6 +60,30 @@ def test_methods_with_seeds_of_their_own_are_compared_on_those_that_they_share(t
     assert (found.difference, found.n, found.unit) == (pytest.approx(3), 2, "fine-tuning seed")
     assert "Pretraining seeds: BERT 2, MAP-Net 1." in score_notes(results, scores)
     assert "|pretrain-seeds:1,bert:1+2|" in signature(results, {"RTE": "accuracy"})
+
+
+def test_methods_with_steps_of_their_own_are_compared_at_the_same_share_of_them(tmp_path: Path) -> None:
+    """At equal FLOPs, say: steps 2 and 5 beside 4 and 10."""
+    records = Records(tmp_path, config(own_steps={"mapnet": 5}))
+    for step, beside, gain in ((2, 4, 0.03), (5, 10, 0.05)):
+        records.checkpoint("bert", 1, beside)
+        records.checkpoint("mapnet", 1, step, flops=1e9 * beside)
+        for seed in (1, 2):
+            records.run("bert", beside, seed, 0.5)
+            records.run("mapnet", step, seed, 0.5 + gain)
+    results = gather(records.config, records.artifacts)
+    found = compare(records.config, score(results))
+    assert {place: comparison.difference for place, comparison in found.items()} == {
+        ("mapnet", 2): pytest.approx(3), ("mapnet", 5): pytest.approx(5)
+    }  # fmt: skip
+    built = build(records.config, records.artifacts)
+    assert built.table3.columns == ("Model", "40%", "100%", "Steps", "Tokens", "FLOPs", "Hours")
+    bert, mapnet, difference = ([cell.text for cell in row] for row in built.table3.rows)
+    assert (bert[3], mapnet[3], bert[5], mapnet[5]) == ("10", "5", "1.00e+10", "1.00e+10")
+    assert difference[1:3] == ["+3.00 [+3.00, +3.00]", "+5.00 [+5.00, +5.00]"]
+    assert "|steps:4+10,mapnet:2+5|" in built.signature
+    assert dict(zip(built.cost.columns, built.cost.rows[-1], strict=True))["BERT at equal FLOPs"].text == "50.00"
+    assert {row[0].text: row[1].text for row in built.settings[0].rows}["Training steps"] == "10; MAP-Net 5"
 
 
 def test_a_comparison_takes_one_setting_for_both_and_only_paired_seeds(tmp_path: Path) -> None:
