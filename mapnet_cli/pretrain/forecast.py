@@ -82,19 +82,22 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
 
 def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, share: int) -> Cost:
     """Returns what a training costs; runs steps of up to `share` sequences to find the rate."""
-    method, length = config.method[name], config.corpus.block_length
-    steps = max(config.pretrain.milestone_steps())
-    probes = range(0, steps, max(1, steps // PROBES))
-    work = [plan_step(method, 1, step, config.pretrain.steps).work for step in probes]
-    batch_size = config.pretrain.batch_size
-    total = sum(accounting.method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
-    step = total / len(work)
     model = build_model(config, name, vocab_size)
     rate, batch = _measure(config, name, model.to(device), device, share)
     return Cost(
-        step * steps, sum(p.numel() for p in model.parameters()), rate, batch,
+        training_flops(config, name, vocab_size), sum(p.numel() for p in model.parameters()), rate, batch,
         {precision: activation_bytes(config, name, vocab_size, precision) for precision in ("bfloat16", "float32")},
     )  # fmt: skip
+
+
+def training_flops(config: Config, name: str, vocab_size: int) -> float:
+    """Returns a training's FLOPs on full blocks."""
+    steps = max(config.pretrain.milestone_steps())
+    probes = range(0, steps, max(1, steps // PROBES))
+    work = [plan_step(config.method[name], 1, step, config.pretrain.steps).work for step in probes]
+    batch_size, length = config.pretrain.batch_size, config.corpus.block_length
+    total = sum(accounting.method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
+    return total / len(work) * steps
 
 
 def _measure(config: Config, name: str, model: Networks, device: torch.device, share: int) -> tuple[float, int]:

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from mapnet_cli.config import Config
+from mapnet_cli.layers import resolve
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.methods import build_model
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import build_losses
-from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast
+from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast, training_flops
 from mapnet_cli.pretrain.step import StepPlan
 from mapnet_cli.training.accounting import electra_flops
 from tests.conftest import small_config
@@ -94,3 +95,15 @@ def test_the_lines_name_everything() -> None:
     assert f"FLOPs in {equal[1]} steps" in "\n".join(again)
     for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", together):
         assert words in lines
+
+
+def test_recipe_small_compares_at_equal_flops() -> None:
+    config = resolve("small", None, (), {}).config
+    flops = {m: training_flops(config.of(m), m, config.corpus.vocab_size) for m in config.methods}
+    for method in config.methods:
+        if config.method[method].steps:
+            assert flops[method] == pytest.approx(flops["bert"], rel=1e-3)
+            twin = method.removesuffix("-equal-flops")
+            assert flops[twin] > 1.2 * flops["bert"]
+            but_steps = {"steps": 0, "seeds": config.method[twin].seeds}
+            assert config.method[method].model_copy(update=but_steps) == config.method[twin]
