@@ -141,7 +141,7 @@ def export(
     invocation: Invocation,
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     method: Annotated[str | None, typer.Option(help="Whose checkpoint; needed where the config has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the config's first.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
     step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
 ) -> None:
     """Write a checkpoint as a Hugging Face folder: BertForMaskedLM, its tokenizer and a model card."""
@@ -161,7 +161,7 @@ def predict_glue(
     method: Annotated[
         str | None, typer.Option(help='A method, an import or "untrained"; needed where the config has several.')
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the config's first.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
     step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
 ) -> None:
     """Write an encoder's predictions of GLUE's test sets as the server takes them: eleven files in a zip."""
@@ -202,7 +202,7 @@ def variance(
     checkpoint: Annotated[
         str | None, typer.Option(help="The method whose checkpoint is measured; needed where the config has several.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the config's first.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
     step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
     strategies: Annotated[
         str,

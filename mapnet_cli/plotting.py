@@ -28,9 +28,11 @@ UNDATED: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Da
 
 
 def style(number: int) -> dict[str, Any]:
-    """Returns the looks of a figure's line of that number: a colour and a marker of its own."""
+    """Returns the looks of a figure's line of that number: a colour and a marker, hollow and dashed the second time."""
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6}
+    again = number >= len(COLOURS)
+    fill = {"linestyle": "--", "markerfacecolor": "white"} if again else {"linestyle": "-"}
+    return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6} | fill
 
 
 def images(draw: "Callable[[Figure], None]", title: str, description: str, kinds: tuple[str, ...]) -> dict[str, bytes]:

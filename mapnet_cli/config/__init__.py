@@ -83,6 +83,10 @@ class Config(Section):
         pretrain = self.pretrain.model_copy(update={"steps": steps})
         return self.model_copy(update={"pretrain": pretrain}) if steps else self
 
+    def last_step(self, method: str) -> int:
+        """Returns the step of a method's last milestone, with which its training ends."""
+        return max(self.milestone_steps(method))
+
     def milestone_steps(self, method: str) -> tuple[int, ...]:
         """Returns the steps of a method's milestones, ascending."""
         return self.of(method).pretrain.milestone_steps()

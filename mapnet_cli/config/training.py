@@ -115,6 +115,8 @@ class Method(Section):
     def _check(self) -> "Method":
         if self.replace_mask + self.replace_random > 1 + 1e-9:
             raise ValueError("replace_mask + replace_random can't exceed 1")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: all different")
         return self
 
     @property
@@ -243,4 +245,6 @@ class Finetune(Optimiser):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name}: at least one, all different")
+        if self.milestones != tuple(sorted(set(self.milestones))):
+            raise ValueError("milestones must ascend")
         return self

@@ -52,7 +52,7 @@ def find_row(
         if seed is not None or step is not None:
             raise UsageError(f"{method} has no pretraining seeds and steps: leave out --seed and --step")
         return method, 0, 0
-    found = find_milestone(Lineage(config, artifacts), method, seed, step).result
+    found = find_milestone(Lineage(config, artifacts), method, seed, step, fine_tuned=True).result
     return found["method"], found["pretrain_seed"], found["step"]
 
 

@@ -6,9 +6,14 @@ from mapnet_cli.lineage import Lineage
 
 
 def find_milestone(
-    lineage: Lineage, method: str | None, seed: int | None, step: int | None, option: str = "--method"
+    lineage: Lineage,
+    method: str | None,
+    seed: int | None,
+    step: int | None,
+    option: str = "--method",
+    fine_tuned: bool = False,
 ) -> Marker:
-    """Returns the marker of a finished milestone.
+    """Returns the marker of a finished milestone, with `fine_tuned` of one that finetune.milestones names.
 
     None stands for the config's only method, its first seed, the last finished milestone. Raises
     UsageError, naming the `option` that the method is from, where there is no such milestone.
@@ -25,7 +30,7 @@ def find_milestone(
     if seed not in seeds:
         raise UsageError(f"--seed: {seed} is not one of {method}'s pretraining seeds ({', '.join(map(str, seeds))})")
     key = lineage.pretraining(method, seed).key
-    steps = config.milestone_steps(method)
+    steps = config.fine_tuned_steps(method) if fine_tuned else config.milestone_steps(method)
     found = {s: marker for s in steps if (marker := lineage.artifacts.marker(f"{key}/step{s}")) is not None}
     if not found:
         raise UsageError(

@@ -47,12 +47,13 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     torch.set_num_threads(threads)
     steps, share = max(pretrain.milestone_steps()), pretrain.micro_batch_size or pretrain.batch_size // processes
     beside = f"; {side_by_side} trainings run side by side" if side_by_side > 1 else ""
+    own = ", unless a method has steps of its own" if any(config.method[m].steps for m in config.methods) else ""
     lines = [
         f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
-        f"tokens a training; rates measured now on {device_name(device)}, in "
+        f"tokens a training{own}; rates measured now on {device_name(device)}, in "
         f"{resolve_precision(device, pretrain.precision)}{beside}"
     ]
-    total, first = 0.0, 0.0
+    total, longest, first = 0.0, 0.0, 0.0
     for name in config.methods:
         cost = cost_of(config.of(name), name, vocab_size, device, share)
         hours = cost.flops / cost.flops_per_second / processes / 3600
@@ -70,13 +71,14 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
             f"weights, their gradients and Adam",
             f"{name}: disk {_size(_disk(config, cost))} a training, for milestones and resume checkpoints",
         ]
-        total += hours * len(config.seeds_of(name))
+        total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
         first = first or cost.flops
         if not math.isclose(cost.flops, first, rel_tol=0.01):
-            equal = round(max(config.milestone_steps(name)) * first / cost.flops)
+            equal = round(config.of(name).pretrain.steps * first / cost.flops)
             lines.append(f"{name}: at {config.methods[0]}'s FLOPs with method.{name}.steps={equal}")
     if len(config.trainings()) > 1:
-        lines.append(f"all {len(config.trainings())} trainings together: about {total / side_by_side:,.3g} hours")
+        together = max(total / side_by_side, longest)
+        lines.append(f"all {len(config.trainings())} trainings, finished ones included: about {together:,.3g} hours")
     return lines
 
 

@@ -93,7 +93,7 @@ def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
         log = artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
         line = last_line(log) if log.exists() else None
         if line:
-            rows.append({"method": method, "seed": seed, "of_steps": max(config.milestone_steps(method))} | line)
+            rows.append({"method": method, "seed": seed, "of_steps": config.last_step(method)} | line)
     return {"trainings": rows}
 
 

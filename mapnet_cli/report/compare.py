@@ -1,12 +1,13 @@
 """Methods against the first method of the config: paired differences, and scores at equal cost."""
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
 from mapnet_cli.report.scores import Scores, mean, spread
+from mapnet_cli.report.wording import label
 from mapnet_cli.scoring import Column, Grid, Seeds, Setting
 
 CONFIDENCE = 0.95
@@ -17,6 +18,7 @@ DEFINITION = (
     " The 95 % interval is Student's t over the pretraining seeds where there are several, else over the fine-tuning"
     " seeds of the one pretraining; the latter says nothing about how another pretraining would come out."
 )
+HOURS = "Hours are by the clock: what else ran on the machine is in them."
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,20 @@ def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]
     return {place: comparison for place, comparison in compared.items() if comparison is not None}
 
 
+def pairs_note(config: Config, comparisons: Mapping[tuple[str, int], Comparison]) -> list[str]:
+    """Returns what the paired differences' intervals are over, where that isn't the same for all methods."""
+    if not any(config.method[method].seeds for method in config.methods):
+        return []
+    first, over = config.methods[0], defaultdict(list)
+    for method in config.methods[1:]:
+        found = comparisons.get((method, config.fine_tuned_steps(method)[-1]))
+        if found is not None:
+            over[f"{found.n} {found.unit}{'s' * (found.n > 1)}"].append(label(method))
+        elif not {*config.seeds_of(method)} & {*config.seeds_of(first)}:
+            over[f"nothing: no pretraining seed in common with {label(first)}"].append(label(method))
+    return [f"Paired over {units}: {', '.join(names)}." for units, names in over.items()]
+
+
 def compare_column(
     config: Config, scores: Scores, method: str, reference: str, step: int, column: Column
 ) -> Comparison | None:
@@ -66,28 +82,6 @@ def interval(values: list[float]) -> tuple[float | None, float | None]:
     half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
     centre = mean(values)
     return centre - half, centre + half
-
-
-def at_equal_cost(config: Config, scores: Scores, method: str, step: int, cost: str) -> float | None:
-    """Returns the first method's average at the same `cost` ("flops" or "hours") as `method` at `step`.
-
-    Linear between the first method's milestones, None outside them or where something is missing.
-    """
-    here = scores.averages[method, step]
-    spent = getattr(here, cost)
-    averages = (scores.averages[config.methods[0], s] for s in config.fine_tuned_steps(config.methods[0]))
-    curve: list[tuple[float, float]] = sorted(
-        (getattr(a, cost), a.mean)
-        for a in averages
-        if a.mean is not None and a.columns == here.columns and getattr(a, cost) is not None
-    )
-    if spent is None or not curve or not curve[0][0] <= spent <= curve[-1][0]:
-        return None
-    for (left, low), (right, high) in itertools.pairwise(curve):
-        if left <= spent <= right:
-            share = (spent - left) / (right - left) if right > left else 0.0
-            return low + share * (high - low)
-    return curve[0][1]
 
 
 def _paired(

@@ -1,11 +1,12 @@
 """Score and held-out loss of each method by steps, FLOPs and hours: what a method gains, beside what it costs."""
 
+import math
 from typing import TYPE_CHECKING
 
 from mapnet_cli.plotting import FAINT, images, style
 from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Scores
-from mapnet_cli.report.trajectories import Place, loss_trajectory, score_trajectory, seeds_with
+from mapnet_cli.report.trajectories import Place, loss_trajectory, score_trajectory, scored_seeds, seeds_with
 from mapnet_cli.report.wording import label, on_what
 
 if TYPE_CHECKING:
@@ -24,20 +25,27 @@ def curves(results: Results, scores: Scores) -> dict[str, bytes]:
     """Returns the figure as {"png": ..., "svg": ...}; both have the same bytes for the same records."""
     methods = results.config.methods
     rows = {
-        "Average score": [score_trajectory(results, scores, method) for method in methods],
+        "Average score": [
+            score_trajectory(results, scores, method, scored_seeds(results, scores, method)) for method in methods
+        ],
         "Held-out loss, refitted (nats)": [
             loss_trajectory(results, LOSS, method, seeds_with(results, LOSS, method)) for method in methods
         ],
     }
     title = f"Score and held-out loss by cost{on_what(results)}"
     signed = signature(results, scores.metrics)
-    return images(lambda figure: _draw(figure, title, methods, rows), title, signed, ("png", "svg"))
+    return images(lambda figure: draw_curves(figure, title, methods, rows), title, signed, ("png", "svg"))
 
 
-def _draw(figure: "Figure", title: str, methods: tuple[str, ...], rows: dict[str, list[list[Place]]]) -> None:
+def draw_curves(figure: "Figure", title: str, methods: tuple[str, ...], rows: dict[str, list[list[Place]]]) -> None:
+    """Draws a row of panels for each value: `rows` has, by name, each method's places."""
     from matplotlib.lines import Line2D
 
-    figure.set_size_inches(9.2, 5.6)
+    longest = max((len(label(method)) for method in methods), default=0)
+    across = max(1, int(8.4 / (0.55 + 0.085 * longest)))  # inches: a line's sample and its name
+    head = 0.66 + 0.18 * math.ceil(len(methods) / across)
+    height = 4.7 + head
+    figure.set_size_inches(9.2, height)
     grid = figure.subplots(len(rows), len(COSTS), sharey="row", sharex="col", squeeze=False)
     for axes, (name, lines) in zip(grid, rows.items(), strict=True):
         axes[0].set_ylabel(name)
@@ -45,14 +53,14 @@ def _draw(figure: "Figure", title: str, methods: tuple[str, ...], rows: dict[str
             _panel(ax, lines, cost)
     for ax, name in zip(grid[-1], COSTS.values(), strict=True):
         ax.set_xlabel(name)
-    figure.subplots_adjust(0.075, 0.125, 0.985, 0.85, wspace=0.08, hspace=0.1)
-    figure.text(0.075, 0.955, title, fontsize=12, fontweight="bold")
+    figure.subplots_adjust(0.075, 0.7 / height, 0.985, 1 - head / height, wspace=0.08, hspace=0.1)
+    figure.text(0.075, 1 - 0.25 / height, title, fontsize=12, fontweight="bold")
     figure.legend(
         handles=[Line2D([], [], label=label(method), **style(number)) for number, method in enumerate(methods)],
-        loc="upper left", bbox_to_anchor=(0.075, 0.935), borderaxespad=0, borderpad=0.2, frameon=False, ncols=7,
-        fontsize=9,
+        loc="upper left", bbox_to_anchor=(0.075, 1 - 0.36 / height), borderaxespad=0, borderpad=0.2, frameon=False,
+        ncols=across, fontsize=9,
     )  # fmt: skip
-    figure.text(0.075, 0.012, CAPTION, fontsize=6.5, color=FAINT)
+    figure.text(0.075, 0.07 / height, CAPTION, fontsize=6.5, color=FAINT)
 
 
 def _panel(ax: "Axes", lines: list[list[Place]], cost: str) -> None:

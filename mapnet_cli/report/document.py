@@ -10,8 +10,8 @@ from mapnet_cli.report.scores import Scores
 from mapnet_cli.report.wording import PROBE, is_probe
 
 HOW_TO_READ = """\
-- Compare methods down a column: same data, same order, same seeds, same number of steps. The row of paired
-  differences says by how much, with a 95 % interval; an interval that holds 0 shows no difference.
+- Compare methods down a column: same data, same order, and the same number of steps unless a note says otherwise.
+  The row of paired differences says by how much, with a 95 % interval; an interval that holds 0 shows no difference.
 - Steps aren't the only cost: a method with a proposal network spends more on each. The table of cost has the
   tokens, FLOPs and hours, and the first method's score at equal FLOPs and equal hours.
 - The best setting is chosen on the dev set that it is scored on, as in the paper, so scores are a little high, the

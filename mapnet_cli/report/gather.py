@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mapnet_cli.artifacts import Artifacts, Marker, read_json, sha256
 from mapnet_cli.config import Config
 from mapnet_cli.errors import DamagedError
-from mapnet_cli.glue import fine_tuned, grid, other_rows, used_tasks
+from mapnet_cli.glue import fine_tuned, grid, used_tasks
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.lineage.digests import fingerprint
 from mapnet_cli.records import (
@@ -48,7 +48,8 @@ class Results:
 
     @property
     def expected_checkpoints(self) -> list[tuple[str, int, int]]:
-        return [place for place in fine_tuned(self.config) if place[0] not in other_rows(self.config)]
+        config = self.config
+        return [(method, seed, at) for method, seed in config.trainings() for at in config.milestone_steps(method)]
 
     @property
     def expected_runs(self) -> int:
@@ -158,7 +159,7 @@ def next_command(results: Results) -> str:
     """Returns the command that makes what is missing first, "" if nothing is."""
     if results.manifest is None and results.config.methods:
         return "mapnet prepare-corpus"
-    if len(results.checkpoints) < len(results.expected_checkpoints):
+    if any(place not in results.checkpoints for place in results.expected_checkpoints):
         return "mapnet pretrain"
     return "mapnet finetune-glue" if missing(results) else ""
 

@@ -9,7 +9,7 @@ from mapnet_cli.render import Cell, Table, plain
 from mapnet_cli.report.compare import interval
 from mapnet_cli.report.gather import Results
 from mapnet_cli.report.scores import mean, spread
-from mapnet_cli.report.wording import label
+from mapnet_cli.report.wording import label, steps_note
 
 LOSSES = {
     "validation_loss": "Loss, uniform masks",
@@ -34,7 +34,7 @@ HEALTH = {
 
 def held_out_tables(results: Results, signed: str) -> tuple[Table, Table]:
     """Returns the table of held-out losses and accuracies, and that of the proposals' health."""
-    final = {method: max(results.config.milestone_steps(method)) for method in results.config.methods}
+    final = {method: results.config.last_step(method) for method in results.config.methods}
     last = {
         method: [row for (name, _, step), row in results.checkpoints.items() if (name, step) == (method, at)]
         for method, at in final.items()
@@ -61,6 +61,7 @@ def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
         "frequent tokens, which together are a tenth of the text; decile 10: the rarest.",
         f"± is the standard deviation over pretraining seeds. Minus {reference}: the mean difference between trainings "
         "of the same seed, with Student's 95 % interval where there are several; below 0 is better.",
+        *steps_note(config),
     )
     losses = (column for name in LOSSES.values() for column in (name, f"{name} minus {reference}"))
     columns = ("Model", *losses, *ACCURACIES.values())

@@ -1,4 +1,4 @@
-"""records.jsonl: every record behind the report, one a line, for a check or a statistic of one's own."""
+"""records.jsonl: the records behind the report, one a line, for a check or a statistic of one's own."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from mapnet_cli.report.wording import PROBE, is_probe, on_what
 
 
 def records(results: Results, signed: str) -> str:
-    """Returns a line with the report's signature, then the corpus, checkpoints, tasks, baselines and runs.
+    """Returns a line with the report's signature, then the corpus, imports, checkpoints, tasks, baselines and runs.
 
     Each line is an object whose "record" says of which class of records.py it is.
     """
@@ -20,5 +20,12 @@ def records(results: Results, signed: str) -> str:
 
 def _rows(results: Results) -> Iterator[dict[str, Any]]:
     corpus = [results.manifest] if results.manifest else []
-    for row in (*corpus, *results.checkpoints.values(), *results.tasks.values(), *results.baselines, *results.runs):
+    for row in (
+        *corpus,
+        *results.imports,
+        *results.checkpoints.values(),
+        *results.tasks.values(),
+        *results.baselines,
+        *results.runs,
+    ):
         yield {"record": type(row).__name__} | row.to_json()

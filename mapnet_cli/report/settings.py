@@ -80,10 +80,13 @@ def methods_table(config: Config, notes: tuple[str, ...], signed: str) -> Table:
             method.objective,
             f"{number(method.loss_weight)} on {method.loss_weight_on}" if learned else None,
             f"{method.explore_start:.0%} to {method.explore_end:.0%}" if method.draws_from_proposal else None,
+            f"{config.of(name).pretrain.steps:,}",
+            "+".join(map(str, config.seeds_of(name))),
         ]
         rows.append((Cell(label(name), name), *map(plain, values)))
     columns = (
         "Model", "Task", "Masks", "Mask rate", "Importance weight", "MAP-Net objective", "Lambda", "Uniform steps",
+        "Steps", "Seeds",
     )  # fmt: skip
     return Table("methods", "What is compared", columns, tuple(rows), notes, signed)
 

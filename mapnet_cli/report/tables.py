@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from mapnet_cli.glue import other_rows
 from mapnet_cli.render import NOTHING, Cell, Scalar, Table, plain
-from mapnet_cli.report.compare import DEFINITION, Comparison, at_equal_cost, compare
+from mapnet_cli.report.compare import DEFINITION, HOURS, Comparison, compare, pairs_note
 from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
+from mapnet_cli.report.trajectories import at_equal_cost
 from mapnet_cli.report.wording import (
     FAILED_MARK,
     MISSING_MARK,
@@ -65,9 +66,16 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
         for method, published in PAPER_TABLE_3.items():
             cells = [_published_cell(published.get(step)) for step in config.fine_tuned_steps()]
             rows.append((Cell(f"{label(method)} (paper)", f"{method} (paper)"), *cells, *no_costs))
-    until = "its last checkpoint" if differ else f"{short_steps(config.fine_tuned_steps()[-1])} steps"
+    until = "its last fine-tuned checkpoint" if differ else f"{short_steps(config.fine_tuned_steps()[-1])} steps"
     cost_note = f"Tokens, FLOPs and hours: pretraining of one model up to {until}."
-    notes = [*score_notes(results, scores), *import_notes(results), cost_note, *([DEFINITION] if comparisons else [])]
+    notes = [
+        *score_notes(results, scores),
+        *import_notes(results),
+        cost_note,
+        HOURS,
+        *([DEFINITION] if comparisons else []),
+        *pairs_note(config, comparisons),
+    ]
     title = f"Table 3: {average_name(results, scores)}"
     return Table("table3", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
 
@@ -83,7 +91,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
             equal: list[Cell] = [plain(None)] * 2
             if method != config.methods[0]:
                 equal = [
-                    number_cell(at_equal_cost(config, scores, method, step, c), "{:.2f}") for c in ("flops", "hours")
+                    number_cell(at_equal_cost(results, scores, method, step, c), "{:.2f}") for c in ("flops", "hours")
                 ]
             rows.append((
                 Cell(label(method), method),
@@ -102,7 +110,10 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
     notes = [
         *score_notes(results, scores),
         "Tokens, FLOPs and hours are one pretraining's up to that step, fine-tuning not counted.",
-        f"{first} at equal cost: linear between its own checkpoints, nothing outside them.",
+        HOURS,
+        f"{first} at equal cost: linear between its own checkpoints, nothing outside them; over the pretraining seeds"
+        " that both methods have.",
+        *pairs_note(config, comparisons),
         "Validation loss: nats a token under fixed uniform masks.",
     ]
     if detecting := [label(m) for m in config.methods if config.method[m].task == "replaced-token"]:

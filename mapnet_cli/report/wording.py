@@ -74,12 +74,21 @@ def import_notes(results: Results) -> list[str]:
     config = results.config
     names = ", ".join(config.imports)
     own = "imported, fine-tuned with its own tokenizer, its pretraining unknown here"
-    notes = [f"{names}: {own}; the score stands in the last column of steps."] if names else []
+    notes = [f"{names}: {own}; the score stands in the last column of scores."] if names else []
     if config.finetune.untrained:
         notes.append(f"{UNTRAINED}: the same encoder with random weights, other ones for each run's seed, tuned alike.")
     starts = {method: config.method[method].start for method in config.methods}
     cost = "whose own pretraining is not in the cost"
     return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]
+
+
+def steps_note(config: Config) -> list[str]:
+    """Returns which methods have steps of their own, and where they are compared."""
+    own = [f"{label(name)} {config.method[name].steps:,}" for name in config.methods if config.method[name].steps]
+    if not own:
+        return []
+    others = f"{config.pretrain.steps:,}"
+    return [f"Steps: {', '.join(own)}, the others {others}; methods are compared at the same share of their steps."]
 
 
 def score_notes(results: Results, scores: Scores) -> list[str]:
@@ -97,6 +106,7 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
     if several:
         counts = ", ".join(f"{label(name)} {len(results.config.seeds_of(name))}" for name in results.config.methods)
         notes.append(f"Pretraining seeds: {counts}.")
+    notes += steps_note(results.config)
     if any(average.failed_counted for average in scores.averages.values()):
         notes.append(
             f"{FAILED_MARK} includes failed runs, counted with their last finished epoch, without one as the majority"

@@ -81,7 +81,10 @@ def _measured(device: torch.device, precision: str, tries: int = 5) -> float:
 
 
 def _seconds(device: torch.device) -> float:
-    """Returns a time whose differences count, on a CPU, only what this process got of it: others may be at work too."""
+    """Returns a time whose differences count, on a CPU, only what this process got of it: others may be at work too.
+
+    All of torch's threads are taken to have had as much.
+    """
     return time.perf_counter() if device.type == "cuda" else time.process_time() / torch.get_num_threads()
 
 

@@ -86,7 +86,7 @@ def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> l
             method = method.model_copy(update={"mask_rate": rate, "mask_rate_end": 0.0})
             source = None
             if STRATEGIES[method.strategy].proposal in ("network", "table"):
-                seed = row.pretrain_seed
+                seed = row.pretrain_seed if row.pretrain_seed in config.seeds_of(name) else None
                 source = measured if name == row.method else find_milestone(lineage, name, seed, None, "--strategies")
             plans.append(Plan(name, method, source))
         elif name in ORACLES:

@@ -88,7 +88,7 @@ def test_electra_costs_its_generator_and_both_heads() -> None:
 def test_the_lines_name_everything() -> None:
     config = small_config("pretrain.seeds=[1,2]", "method.mapnet.seeds=[3]")
     lines = "\n".join(forecast(config, 300, 1, 2, 1))
-    together = "all 3 trainings together: about"
+    together = "all 3 trainings, finished ones included: about"
     equal = re.search(r"mapnet: at bert's FLOPs with method\.mapnet\.steps=(\d+)", lines)
     assert equal is not None
     assert 5 <= int(equal[1]) < 10
@@ -96,6 +96,15 @@ def test_the_lines_name_everything() -> None:
     assert f"FLOPs in {equal[1]} steps" in "\n".join(again)
     for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", together):
         assert words in lines
+
+
+def test_equal_flops_are_the_first_methods_where_a_training_ends_early() -> None:
+    half = "pretrain.milestones=[0.5]"
+    [line] = [line for line in forecast(small_config(half), 300, 1, 1, 1) if "bert's FLOPs" in line]
+    steps = line.rpartition("=")[2]
+    config = small_config(half, f"method.mapnet.steps={steps}")
+    ours, theirs = (training_flops(config.of(m), m, 300) / config.last_step(m) for m in ("mapnet", "bert"))
+    assert int(steps) == round(10 * theirs / ours)
 
 
 @pytest.mark.parametrize("file", ["small.toml", "gpu.toml"])

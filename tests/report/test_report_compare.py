@@ -6,7 +6,7 @@ import pytest
 from report_fixtures import Records, config
 from scipy import stats
 
-from mapnet_cli.report.compare import at_equal_cost, compare, interval
+from mapnet_cli.report.compare import compare, interval, pairs_note
 from mapnet_cli.report.gather import gather, signature
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.stage import build
@@ -86,6 +86,18 @@ def test_methods_with_steps_of_their_own_are_compared_at_the_same_share_of_them(
     assert {row[0].text: row[1].text for row in built.settings[0].rows}["Training steps"] == "10; MAP-Net 5"
 
 
+def test_what_each_methods_differences_are_over_is_said(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(own_seeds={"bert": (1, 2)}))
+    for pretrain_seed in (1, 2):
+        records.run("bert", 10, 1, 0.5, pretrain_seed=pretrain_seed)
+    records.run("mapnet", 10, 1, 0.5)
+    found = compare(records.config, scores_of(records))
+    assert pairs_note(records.config, found) == ["Paired over 1 fine-tuning seed: MAP-Net."]
+    apart = config(own_seeds={"bert": (2, 3)})
+    assert pairs_note(apart, {}) == ["Paired over nothing: no pretraining seed in common with BERT: MAP-Net."]
+    assert pairs_note(config(), found) == []
+
+
 def test_a_comparison_takes_one_setting_for_both_and_only_paired_seeds(tmp_path: Path) -> None:
     records = Records(tmp_path, config(batch_sizes=(16, 32)))
     for method, small, large in (("bert", 0.9, 0.6), ("mapnet", 0.5, 0.7)):
@@ -101,15 +113,3 @@ def test_a_comparison_takes_one_setting_for_both_and_only_paired_seeds(tmp_path:
 
 def test_one_unit_has_no_interval() -> None:
     assert interval([1.0]) == (None, None)
-
-
-def test_scores_at_equal_cost_are_interpolated_and_never_extrapolated(tmp_path: Path) -> None:
-    records = Records(tmp_path, config(seeds=(1,)))
-    for method, step, flops, value in (
-        ("bert", 4, 4e9, 0.6), ("bert", 10, 10e9, 0.8), ("mapnet", 4, 7e9, 0.7), ("mapnet", 10, 13e9, 0.9),
-    ):  # fmt: skip
-        records.checkpoint(method, 1, step, flops=flops)
-        records.run(method, step, 1, value)
-    scores = scores_of(records)
-    assert at_equal_cost(records.config, scores, "mapnet", 4, "flops") == pytest.approx(70)
-    assert at_equal_cost(records.config, scores, "mapnet", 10, "flops") is None

@@ -9,12 +9,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from report_fixtures import Records, config
 from rich.console import Console
 
 from mapnet_cli.config import Config
+from mapnet_cli.plotting import style
 from mapnet_cli.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.report import figure2
+from mapnet_cli.report.curves import draw_curves
 from mapnet_cli.report.gather import gather
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.stage import build
@@ -247,3 +251,37 @@ def test_a_report_loads_neither_torch_nor_spacy(tmp_path: Path) -> None:
         [sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_milestones_that_are_not_fine_tuned_are_expected_and_shown_all_the_same(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(milestones=(0.4,)))
+    for step in (4, 10):
+        records.checkpoint("bert", 1, step)
+    records.checkpoint("mapnet", 1, 4)
+    records.masks("mapnet", 1, 4, [SENTENCE])
+    for method in ("bert", "mapnet"):
+        for seed in (1, 2):
+            records.run(method, 4, seed, 0.6)
+    records.manifest()
+    records.task("RTE")
+    built = build(records.config, records.artifacts)
+    assert built.table3.columns[:3] == ("Model", "4", "Tokens")
+    assert (built.missing, built.next_command) == (("1 of 4 checkpoints (bert 0, mapnet 1)",), "mapnet pretrain")
+    records.checkpoint("mapnet", 1, 10)
+    records.masks("mapnet", 1, 10, [SENTENCE])
+    built = build(records.config, records.artifacts)
+    assert built.missing == ()
+    assert "MAP-Net, step 10 (" in built.files["figure2.html"].read_text(encoding="utf-8")
+
+
+def test_a_figures_methods_differ_in_their_looks_and_their_legend_fits() -> None:
+    looks = [tuple(sorted(style(number).items())) for number in range(14)]
+    assert len(set(looks)) == 14
+    names = tuple(f"method-with-a-long-name-{n}" for n in range(9))
+    figure = Figure()
+    draw_curves(figure, "title", names, {"Average score": [[] for _ in names]})
+    [legend] = figure.legends
+    box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert box.x1 <= figure.bbox.x1
+    top = max(ax.get_window_extent().y1 for ax in figure.axes)
+    assert box.y0 >= top

@@ -77,3 +77,27 @@ def test_what_is_never_reached_says_so(tmp_path: Path) -> None:
     table = build(records.config, records.artifacts).target
     [row] = [row for row in table.rows if (row[0].data, row[1].data) == ("mapnet", "held-out loss")]
     assert [cell.text for cell in row[2:]] == ["5.000", "5.100", "not reached", "-", "-", "-"]
+
+
+def test_scores_are_of_the_pretraining_seeds_that_both_have(tmp_path: Path) -> None:
+    """BERT's other seeds are better; on the one that MAP-Net has it is as good as BERT at its first checkpoint."""
+    records = Records(tmp_path, config(own_seeds={"bert": (1, 2)}))
+    for method, pretrain_seed, values in (("bert", 1, (0.5, 0.5)), ("bert", 2, (0.7, 0.7)), ("mapnet", 1, (0.5, 0.55))):
+        for step, value in zip((4, 10), values, strict=True):
+            records.checkpoint(method, pretrain_seed, step)
+            for seed in (1, 2):
+                records.run(method, step, seed, value, pretrain_seed=pretrain_seed)
+    table = build(records.config, records.artifacts).target
+    found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in table.rows}
+    assert found["mapnet", "score"][:4] == ["50.00", "55.00", "at most 4", "at most 40%"]
+    assert found["bert", "score"][0] == "60.00"
+
+
+def test_nothing_is_compared_with_a_first_method_that_has_no_last_score_yet(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    for method, step in (("bert", 4), ("mapnet", 4), ("mapnet", 10)):
+        records.checkpoint(method, 1, step)
+        for seed in (1, 2):
+            records.run(method, step, seed, 0.6)
+    table = build(records.config, records.artifacts).target
+    assert {cell.text for row in table.rows if row[1].data == "score" for cell in row[2:]} == {"-"}

@@ -35,10 +35,10 @@ def test_other_devices_are_measured() -> None:
 
 
 def test_a_busy_cpu_is_not_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a product that took 5 s of one thread, and however long by the clock."""
-    clock = itertools.count(0.0, 5.0)
+    """Of a product that took 10 s of two threads, 5 s each, and however long by the clock."""
+    clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr(device.time, "process_time", lambda: next(clock))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert device.peak_flops(torch.device("cpu"), "float32")[0] == 2 * device.MATRIX[1] ** 3 / 5
 
 
