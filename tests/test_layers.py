@@ -69,6 +69,7 @@ def test_the_paper_recipe_is_the_paper() -> None:
         ("[pretrain]\nmilestones = [0.5, 0.4]\n", "ascend"),
         ("[pretrain]\nsteps = \n", "not valid TOML"),
         ("[finetune]\nmilestones = [1.0, 0.4]\n", "milestones must ascend"),
+        ('[report]\nname = "a/b"\n', "report.name"),
         ("[method.bert]\nseeds = [1, 1]\n", "seeds: all different"),
         ("[finetune]\nmilestones = [0.5]\n", r"finetune\.milestones: 0\.5 is not one of pretrain\.milestones"),
     ],

@@ -4,6 +4,7 @@
 """
 
 import difflib
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -31,6 +32,8 @@ class Report(Section):
     """Nothing here changes a result, only how it is shown."""
 
     figure2_sentences: Count = operational(6)
+    name: Annotated[str, Field(pattern=r"^[\w-]*$", json_schema_extra={"operational": True})] = ""
+    """Its folder below `report`; empty: the recipe's name."""
 
 
 class Config(Section):

@@ -1,8 +1,8 @@
 """The door of `mapnet report`: all tables and figures of a config, from the records on disk.
 
 Reads records only; loads neither torch nor spaCy. Several configs may share an artifact directory,
-so the files stand below `report/RECIPE`; the path stays the same when a setting changes, and each
-file carries its signature.
+so the files stand below `report/RECIPE` (or `report.name`); the path stays the same when a setting changes,
+and each file carries its signature.
 """
 
 import json
@@ -90,7 +90,7 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     contents["report.md"] = document(results, scores, everything)
     contents["records.jsonl"] = records(results, signature(results, scores.metrics))
 
-    folder = artifacts.path(f"report/{config.recipe or 'custom'}")
+    folder = artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}")
     for name, content in contents.items():
         if isinstance(content, str):
             write_text(folder / name, content)

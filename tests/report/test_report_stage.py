@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from report_fixtures import Records, config
 from rich.console import Console
 
-from mapnet_cli.config import Config
+from mapnet_cli.config import Config, Report
 from mapnet_cli.plotting import style
 from mapnet_cli.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.report import figure2
@@ -73,6 +73,14 @@ def test_every_file_is_written_and_carries_the_signature(tmp_path: Path) -> None
     for name, path in result.files.items():
         assert result.signature.encode() in path.read_bytes(), name
     assert (result.missing, result.next_command) == ((), "")
+
+
+def test_a_report_may_have_a_name_of_its_own(tmp_path: Path) -> None:
+    records = full(tmp_path, config(recipe="demo"))
+    named = records.config.model_copy(update={"report": Report(name="curves")})
+    first, second = (build(c, records.artifacts) for c in (records.config, named))
+    assert [built.folder.name for built in (first, second)] == ["demo", "curves"]
+    assert first.signature == second.signature
 
 
 def test_every_record_is_handed_on(tmp_path: Path) -> None:
