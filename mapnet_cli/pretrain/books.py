@@ -45,10 +45,9 @@ class Books:
 
     def __enter__(self) -> "Books":
         run = self.run
-        peak, _ = peak_flops(run.device, run.config.pretrain.precision)
         accounting.forget_peak_memory(run.device)
         with ExitStack() as contexts:
-            self._telemetry = Telemetry(run.folder, run.step, run.world, peak * run.world.size)
+            self._telemetry = Telemetry(run.folder, run.step, run.world, self._peak())
             contexts.callback(self._telemetry.close)
             self._writer = contexts.enter_context(BackgroundWriter())
             self._stopped = contexts.enter_context(stop_requested())
@@ -128,7 +127,13 @@ class Books:
         else:
             found = validate(run.model, *how, self._groups)
         self._telemetry.write({"step": run.step, **found})
+        # others may have been at work at the last measurement; the best that was seen is the nearest to the truth
+        self._telemetry.peak_flops = max(self._telemetry.peak_flops, self._peak())
         return found
+
+    def _peak(self) -> float:
+        """Returns the FLOP/s of all processes' devices together at best."""
+        return peak_flops(self.run.device, self.run.config.pretrain.precision)[0] * self.run.world.size
 
     def _save(self, found: dict[str, float] | None, save: bool) -> None:
         """Copies what is to be saved and has it written beside the training; `found` belongs to a milestone."""

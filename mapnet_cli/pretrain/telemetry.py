@@ -27,7 +27,7 @@ class Telemetry:
         self.path = folder / "log.jsonl"
         self.world = world
         self.peak_flops = peak_flops
-        """Of all processes' devices together."""
+        """Of all processes' devices together, at best."""
         self.bad_step: int | None = None
         """The first step whose loss or gradient was not finite, counted from 0."""
         self._board = None
