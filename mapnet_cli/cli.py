@@ -246,6 +246,15 @@ def config_show(invocation: Invocation) -> None:
         typer.echo(f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}")
 
 
+@config_app.command("keys")
+def config_keys() -> None:
+    """Print every key with its default and what it means, as Markdown (docs/config.md)."""
+    from mapnet_cli.config import Config
+    from mapnet_cli.config.reference import reference
+
+    typer.echo(reference(Config), nl=False)
+
+
 @command(app, "doctor", LOOKING)
 def doctor(invocation: Invocation) -> None:
     """Show versions, memory, disk, threads and GPU: what to send along with a question."""

@@ -38,6 +38,7 @@ class Report(Section):
 
 class Config(Section):
     recipe: str = ""
+    """demo, small or paper: the values to start from."""
     methods: Strings = ("bert", "mapnet")
     """The methods to train and compare, each a `[method.NAME]` table."""
     imports: Strings = ()

@@ -54,7 +54,7 @@ class Method(Section):
 
     seeds: Ints = operational(())
     """Pretraining seeds of this method; empty: pretrain.seeds."""
-    steps: NonNegative = operational(0)  # counts as the method's pretrain.steps, which is what its results depend on
+    steps: NonNegative = 0
     """Steps of this method, for a comparison at equal FLOPs (`mapnet pretrain --dry-run` says how many); 0:
     pretrain.steps."""
     start: str = ""

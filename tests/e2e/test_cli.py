@@ -75,6 +75,15 @@ def test_dry_run_as_json(tmp_path: Path) -> None:
     assert all(row["done"] == 0 < row["total"] for row in rows)
 
 
+def test_the_docs_have_every_key() -> None:
+    """docs/config.md is what the command prints."""
+    code, out, _ = invoke("config", "keys")
+    assert code == 0
+    assert out == (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
+    for row in ("| `steps` | `1000000` |", "| `max_symbol_share` |", "## [[corpus.sources]]", "## [method.NAME]"):
+        assert row in out
+
+
 def test_config_show_names_origins() -> None:
     code, out, _ = invoke("config", "show", "--set", "pretrain.steps=5")
     assert code == 0
