@@ -144,7 +144,7 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
     step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder: BertForMaskedLM, its tokenizer and a model card."""
+    """Write a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
     from mapnet_cli.interchange.export import export_checkpoint
 
     row = export_checkpoint(invocation.config, invocation.artifacts, folder, method, seed, step)

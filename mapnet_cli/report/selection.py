@@ -1,7 +1,7 @@
 """What choosing on the dev set adds to a score: settings and epochs chosen on one half, scored on the other.
 
-The paper picks the best of 16 settings, and every run's best epoch, on the dev set that it reports
-(section 4.1.2). The best of many noisy scores is too high. Here both are chosen again on a random
+The paper picks the best of 16 settings on the dev set that it reports (section 4.1.2); so it is done here, and each
+run's best epoch with it. The best of many noisy scores is too high. Here both are chosen again on a random
 half of the dev set; what the choice then scores on the other half has nothing added, and the
 difference between the halves is the bias of choosing on a half. It is 0 on average where nothing is
 chosen, since each half takes both parts.

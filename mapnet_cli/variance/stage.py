@@ -84,7 +84,9 @@ def measure_variance(
 
 def _identity(plan: Plan) -> list[Any]:
     """Returns what a strategy's draws depend on, as plain JSON values."""
-    return [plan.name, plan.method.results_view(), plan.source.fingerprint if plan.source else ""]
+    how = plan.method.results_view()
+    del how["steps"]  # of the training, not of what is measured
+    return [plan.name, how, plan.source.fingerprint if plan.source else ""]
 
 
 def measure(
