@@ -21,7 +21,9 @@ CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to 
 _what = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
 _how = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
 _shown = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
-RecipeOption = Annotated[str | None, _what("--recipe", help="demo, small or paper. Default: the config file's; demo without a file.")]
+RecipeOption = Annotated[
+    str | None, _what("--recipe", help="demo, small or paper. Default: the file's; demo without a file.")
+]
 FileOption = Annotated[Path | None, _what("--config", help="A TOML file with your settings.")]
 SetOption = Annotated[
     list[str] | None, _what("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
