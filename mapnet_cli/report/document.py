@@ -26,6 +26,7 @@ def document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:
         f"# Report: {results.config.recipe or 'custom config'}{f' ({PROBE})' if is_probe(results.config) else ''}\n",
         _status(results, scores),
         f"## How to read it\n\n{HOW_TO_READ}\n",
+        by_name["summary"],
         by_name["table3"],
         "## Figure 3: learning curves\n\n![Score by pretraining steps](figure3.png)\n\n[As SVG](figure3.svg)\n",
         "## Gain and cost\n\n![Score and held-out loss by cost](curves.png)\n\n[As SVG](curves.svg)\n",

@@ -13,6 +13,7 @@ from typing import Any
 from mapnet_cli.artifacts import Artifacts, publishing, write_text
 from mapnet_cli.config import Config
 from mapnet_cli.render import Table, to_csv, to_json, to_markdown
+from mapnet_cli.report.compare import compare
 from mapnet_cli.report.curves import curves
 from mapnet_cli.report.document import document
 from mapnet_cli.report.figure2 import figure2
@@ -23,6 +24,7 @@ from mapnet_cli.report.raw import records
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.seeds import seed_tables
 from mapnet_cli.report.settings import settings_tables
+from mapnet_cli.report.summary import summary_table
 from mapnet_cli.report.tables import result_tables
 from mapnet_cli.report.target import target_table
 
@@ -34,6 +36,8 @@ class ReportResult:
     folder: Path
     files: dict[str, Path]
     """By file name."""
+    summary: Table
+    """A row a method."""
     table3: Table
     cost: Table
     target: Table
@@ -49,7 +53,16 @@ class ReportResult:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        return (self.table3, self.cost, self.target, self.tasks, *self.spread, *self.held_out, *self.settings)
+        return (
+            self.summary,
+            self.table3,
+            self.cost,
+            self.target,
+            self.tasks,
+            *self.spread,
+            *self.held_out,
+            *self.settings,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns all tables, what is missing, and the files' paths below the report's folder."""
@@ -70,12 +83,14 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     """
     results = gather(config, artifacts)
     scores = score(results)
-    table3, cost, tasks = result_tables(results, scores)
+    comparisons = compare(config, scores)
+    table3, cost, tasks = result_tables(results, scores, comparisons)
+    summary = summary_table(results, scores, comparisons)
     target = target_table(results, scores)
     settings = settings_tables(results, scores)
     spread = seed_tables(results, scores)
     held_out = held_out_tables(results, signature(results, scores.metrics))
-    everything = (table3, cost, target, tasks, *spread, *held_out, *settings)
+    everything = (summary, table3, cost, target, tasks, *spread, *held_out, *settings)
 
     contents: dict[str, str | bytes] = {}
     for table in everything:
@@ -100,6 +115,7 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     return ReportResult(
         folder=folder,
         files={name: folder / name for name in contents},
+        summary=summary,
         table3=table3,
         cost=cost,
         target=target,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mapnet_cli.glue import other_rows
 from mapnet_cli.render import NOTHING, Cell, Scalar, Table, plain
-from mapnet_cli.report.compare import DEFINITION, HOURS, Comparison, compare, pairs_note
+from mapnet_cli.report.compare import DEFINITION, HOURS, Comparison, pairs_note
 from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
 from mapnet_cli.report.trajectories import at_equal_cost
@@ -28,9 +28,10 @@ PAPER_TABLE_3 = {
 }
 
 
-def result_tables(results: Results, scores: Scores) -> tuple[Table, Table, Table]:
+def result_tables(
+    results: Results, scores: Scores, comparisons: Mapping[tuple[str, int], Comparison]
+) -> tuple[Table, Table, Table]:
     """Returns Table 3, the cost table and the per-task table."""
-    comparisons = compare(results.config, scores)
     return (
         table3(results, scores, comparisons),
         cost_table(results, scores, comparisons),
@@ -51,11 +52,11 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
     rows = []
     for method in config.methods:
         averages = [scores.averages[method, step] for step in steps[method]]
-        cells = [_average_cell(average, len(scores.columns)) for average in averages]
+        cells = [average_cell(average, len(scores.columns)) for average in averages]
         last = [Cell(f"{steps[method][-1]:,}", steps[method][-1])] if differ else []
         rows.append((Cell(label(method), method), *cells, *last, *_cost_cells(averages[-1])))
     for name in other_rows(config):
-        score = _average_cell(scores.averages[name, 0], len(scores.columns))
+        score = average_cell(scores.averages[name, 0], len(scores.columns))
         rows.append((Cell(name, name), *[plain(None)] * (len(columns) - len(no_costs) - 2), score, *no_costs))
     for method in config.methods[1:]:
         name = f"{method} minus {config.methods[0]}"
@@ -96,7 +97,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
             rows.append((
                 Cell(label(method), method),
                 Cell(short_steps(step), step),
-                _average_cell(average, len(scores.columns)),
+                average_cell(average, len(scores.columns)),
                 difference_cell(comparisons.get((method, step))),
                 *equal,
                 *_cost_cells(average),
@@ -132,11 +133,11 @@ def task_table(results: Results, scores: Scores) -> Table:
     for method in config.methods:
         for step in config.fine_tuned_steps(method):
             cells = [_task_cell(scores.cells[method, step, column.name]) for column in scores.columns]
-            average = _average_cell(scores.averages[method, step], len(scores.columns))
+            average = average_cell(scores.averages[method, step], len(scores.columns))
             rows.append((Cell(label(method), method), Cell(short_steps(step), step), *cells, average))
     for name in other_rows(config):
         cells = [_task_cell(scores.cells[name, 0, column.name]) for column in scores.columns]
-        rows.append((Cell(name, name), plain(None), *cells, _average_cell(scores.averages[name, 0], len(cells))))
+        rows.append((Cell(name, name), plain(None), *cells, average_cell(scores.averages[name, 0], len(cells))))
     for name in dict.fromkeys(name for name, _ in scores.baselines):
         values = [scores.baselines.get((name, column.name)) for column in scores.columns]
         values.append(baseline_average(scores, name))
@@ -158,7 +159,7 @@ def marks(missing_runs: int, failed_counted: int) -> str:
     return (MISSING_MARK if missing_runs else "") + (FAILED_MARK if failed_counted else "")
 
 
-def _average_cell(average: Average, columns: int) -> Cell:
+def average_cell(average: Average, columns: int) -> Cell:
     data: dict[str, Scalar] = {
         "mean": average.mean, "sd": average.sd, "best": average.best, "last": average.last,
         "columns": average.columns, "runs": average.runs, "failed": average.failed, "missing": average.missing,

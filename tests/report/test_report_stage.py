@@ -18,6 +18,7 @@ from mapnet_cli.config import Config, Report
 from mapnet_cli.plotting import style
 from mapnet_cli.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.report import figure2
+from mapnet_cli.report.compare import compare
 from mapnet_cli.report.curves import draw_curves
 from mapnet_cli.report.gather import gather
 from mapnet_cli.report.scores import score
@@ -237,7 +238,8 @@ def test_markdown_and_csv_keep_a_tables_shape_whatever_its_cells_hold() -> None:
 def test_the_difference_row_shows_its_interval(tmp_path: Path) -> None:
     records = full(tmp_path, config())
     results = gather(records.config, records.artifacts)
-    table3, cost, _ = result_tables(results, score(results))
+    scores = score(results)
+    table3, cost, _ = result_tables(results, scores, compare(records.config, scores))
     assert table3.rows[2][2].text == "+1.00 [+1.00, +1.00]"
     assert "MAP-Net minus BERT, paired" in rendered(table3, 80)
     assert len(cost.rows) == 4

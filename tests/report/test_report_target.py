@@ -101,3 +101,17 @@ def test_nothing_is_compared_with_a_first_method_that_has_no_last_score_yet(tmp_
             records.run(method, step, seed, 0.6)
     table = build(records.config, records.artifacts).target
     assert {cell.text for row in table.rows if row[1].data == "score" for cell in row[2:]} == {"-"}
+
+
+def test_the_summary_is_a_row_a_method_with_costs_as_multiples_of_the_firsts(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(untrained=True, own_seeds={"bert": (1, 2)}))
+    for method, seed, factor in (("bert", 1, 1), ("bert", 2, 1), ("mapnet", 1, 1.5)):
+        losses = {"validation_loss_refit": 4.0 + seed}
+        records.checkpoint(method, seed, 10, flops=1e10 * factor, seconds=360 * factor, validation=losses)
+        for fine in (1, 2):
+            records.run(method, 10, fine, 0.5 + 0.1 * factor, pretrain_seed=seed)
+    table = build(records.config, records.artifacts).summary
+    found = {row[0].data: [cell.text for cell in row[1:]] for row in table.rows}
+    assert found["bert"] == ["2", "60.00 ± 0.00", "-", "5.500", "1.00", "1.00"]
+    assert found["mapnet"] == ["1", "65.00 ± 0.00", "+5.00 [+5.00, +5.00]", "5.000", "1.50", "1.50"]
+    assert list(found) == ["bert", "mapnet", "untrained"]
