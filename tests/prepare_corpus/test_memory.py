@@ -13,10 +13,10 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-# Linux, which CI runs on, says in /proc how high this very process has been. getrusage's ru_maxrss won't do instead: a
-# process begins with its parent's, so pytest's own peak would hide the child's, and these tests couldn't fail.
 pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="needs Linux: ru_maxrss is a parent's, if that has more"
+    not Path("/proc/self/status").exists(),
+    # What else there is, getrusage's ru_maxrss, begins at the parent's: with pytest's own peak these tests can't fail.
+    reason="needs Linux, as CI is: only its /proc says how high the memory of this very process has been",
 )
 MEASURE = """
 import re, sys
