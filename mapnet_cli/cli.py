@@ -134,6 +134,8 @@ def status(invocation: Invocation) -> None:
             )
         if row.get("matrix") and row["done"]:
             invocation.console.data(render.to_rich(grid_matrix(row["matrix"])))
+    if unused := [f"{key} ({size:,.0f} MB)" for row in rows for key, size in row.get("unused_mb", {}).items()]:
+        invocation.console.data(f"Not used with these settings: {', '.join(unused)}")
 
 
 @command(app, "export", LOOKING)

@@ -1,5 +1,6 @@
 """The stages in their order, and what can be done with all of them: run, foretell, look up."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
@@ -23,6 +24,8 @@ STAGES = ("prepare-corpus", "pretrain", "finetune-glue")
 It may have `estimate(config, artifacts, workers)` too, and, of (config, artifacts), `check` (refuses a config that the
 stage can't work with), `admit` (refuses to start where the machine can't do it), `summary` and `standing`.
 """
+
+HAS_FINGERPRINT = re.compile("-[0-9a-f]{8}$")
 
 
 def run_stages(
@@ -123,6 +126,8 @@ def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
             running = running and ended  # phases run one after another
         if rows and rows[-1]["stage"] == name and hasattr(_stage(name), "standing"):
             rows[-1] |= _stage(name).standing(config, artifacts)
+        if rows and rows[-1]["stage"] == name and not artifacts.locked(name):  # a process at work moves files
+            rows[-1]["unused_mb"] = _unused(name, phases, artifacts)
     return rows
 
 
@@ -142,6 +147,17 @@ def grid_matrix(rows: Sequence[dict[str, Any]]) -> Table:
         for row in rows
     )
     return Table("matrix", "Fine-tuning runs done", ("Encoder", *tasks), lines, (), "")
+
+
+def _unused(name: str, phases: Sequence[Phase], artifacts: Artifacts) -> dict[str, float]:
+    """Returns {folder: megabytes} of the stage's results that this config has no use for: other settings' ones."""
+    used = {"/".join(job.key.split("/")[:2]) for phase in phases for job in phase.jobs}
+    folders = (path for path in sorted((artifacts.root / name).glob("*")) if path.is_dir())
+    return {
+        key: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+        for path in folders
+        if (key := f"{name}/{path.name}") not in used and HAS_FINGERPRINT.search(key)
+    }
 
 
 def _stage(name: str) -> Any:

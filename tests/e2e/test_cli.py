@@ -105,6 +105,20 @@ def test_status_of_an_empty_folder(tmp_path: Path) -> None:
     assert out.splitlines()[0].endswith("running")
 
 
+def test_status_names_results_of_other_settings(tmp_path: Path) -> None:
+    for folder in ("pretrain/bert-seed1-0123abcd", "pretrain/mine", "prepare-corpus/text-0123abcd"):
+        (tmp_path / folder / "deeper").mkdir(parents=True)
+        (tmp_path / folder / "deeper" / "weights").write_bytes(bytes(3_000_000))
+    lines = invoke("status", "--artifacts", str(tmp_path))[1].splitlines()
+    unused = "prepare-corpus/text-0123abcd (3 MB), pretrain/bert-seed1-0123abcd (3 MB)"
+    assert lines[-1] == f"Not used with these settings: {unused}"
+    with Artifacts(tmp_path).lock("pretrain"):
+        rows = json.loads(invoke("status", "--json", "--artifacts", str(tmp_path))[1])
+    by_stage = {row["stage"]: row for row in rows if "unused_mb" in row}
+    assert by_stage["prepare-corpus"]["unused_mb"] == {"prepare-corpus/text-0123abcd": 3.0}
+    assert "pretrain" not in by_stage, "another process may be moving its files"
+
+
 def test_doctor_knows_this_machine(tmp_path: Path) -> None:
     facts = json.loads(invoke("doctor", "--json", "--artifacts", str(tmp_path))[1])
     assert {"python", "torch", "cores", "memory", "artifacts", "gpus"} <= facts.keys()
