@@ -164,7 +164,7 @@ def predict_glue(
         str | None, typer.Option(help='A method, an import or "untrained"; needed where the config has several.')
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
-    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is fine-tuned.")] = None,
 ) -> None:
     """Write an encoder's predictions of GLUE's test sets as the server takes them: eleven files in a zip."""
     from mapnet_cli.finetune_glue.submission import find_row, write_submission

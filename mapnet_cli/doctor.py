@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from mapnet_cli.jobs.job import library_versions
-from mapnet_cli.jobs.resources import cores, visible_gpus
+from mapnet_cli.jobs.resources import visible_gpus
+from mapnet_cli.world import cores
 
 
 def facts(artifacts: Path) -> dict[str, str]:

@@ -85,7 +85,7 @@ def shared_options(
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> Invocation:
-    from mapnet_cli.jobs.resources import cores
+    from mapnet_cli.world import cores
 
     first = (launched() or ALONE).rank == 0
     console = Console(quiet=quiet or not first, as_json=json_ and first)

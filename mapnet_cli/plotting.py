@@ -1,7 +1,8 @@
 """What all figures share: their looks, and bytes that are the same for the same data."""
 
 import io
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ def style(number: int) -> dict[str, Any]:
     again = number >= len(COLOURS)
     fill = {"linestyle": "--", "markerfacecolor": "white"} if again else {"linestyle": "-"}
     return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6} | fill
+
+
+def legend_shape(names: Sequence[str], inches: float) -> tuple[int, int]:
+    """Returns in how many columns and rows a legend's entries of 9 points fit into a width."""
+    longest = max(map(len, names), default=0)
+    columns = max(1, int(inches / (0.55 + 0.085 * longest)))  # a line's sample and its name
+    return columns, math.ceil(len(names) / columns)
 
 
 def images(draw: "Callable[[Figure], None]", title: str, description: str, kinds: tuple[str, ...]) -> dict[str, bytes]:

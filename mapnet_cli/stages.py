@@ -126,7 +126,7 @@ def status(config: Config, artifacts: Artifacts) -> list[dict[str, Any]]:
             running = running and ended  # phases run one after another
         if rows and rows[-1]["stage"] == name and hasattr(_stage(name), "standing"):
             rows[-1] |= _stage(name).standing(config, artifacts)
-        if rows and rows[-1]["stage"] == name and not artifacts.locked(name):  # a process at work moves files
+        if phases and not artifacts.locked(name):  # a process at work moves files
             rows[-1]["unused_mb"] = _unused(name, phases, artifacts)
     return rows
 

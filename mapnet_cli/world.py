@@ -1,4 +1,4 @@
-"""The processes that train one model together: which one this is, and what they tell each other.
+"""The processes that train one model together: which one this is, what it may use, and what they tell each other.
 
 torchrun, or srun under Slurm, starts the processes and numbers them through the environment. A
 process that nobody launched is a world of one, and everything here is then free. torch is imported
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others; longer than any validation or checkpoint."""
+
+
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

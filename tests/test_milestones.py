@@ -49,7 +49,7 @@ def test_what_does_not_exist_is_refused_with_what_does(records: Records) -> None
 
 def test_predictions_are_of_the_last_checkpoint_that_is_fine_tuned(records: Records) -> None:
     assert find_row(records.config, records.artifacts, "bert", 2, None) == ("bert", 2, 4)
-    with pytest.raises(UsageError, match="10 is not a finished milestone; choose one of 4"):
+    with pytest.raises(UsageError, match=r"10 is not a finished milestone of finetune\.milestones; choose one of 4"):
         find_row(records.config, records.artifacts, "bert", 2, 10)
 
 

@@ -52,7 +52,7 @@ class Proposal(Transformer):
 class Method(Section):
     """What is compared: masking and objective. Any number of `[method.NAME]` tables."""
 
-    seeds: Ints = operational(())
+    seeds: Ints = ()
     """Pretraining seeds of this method; empty: pretrain.seeds."""
     steps: NonNegative = 0
     """Steps of this method, for a comparison at equal FLOPs (`mapnet pretrain --dry-run` says how many); 0:
@@ -66,7 +66,7 @@ class Method(Section):
     detection_weight: Annotated[float, Field(gt=0)] = 50.0
     """What the detection loss is multiplied with beside the generator's loss."""
     strategy: str = "uniform"
-    """Where masks come from when the step is not an exploration step."""
+    """Where masks come from when the step is not an exploration step; methods.md lists them."""
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
     mask_rate_end: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Mask rate at the last step, linear between; 0: mask_rate throughout."""
@@ -80,11 +80,11 @@ class Method(Section):
     uniform_mix: Share = 0.0
     """Share of uniform masks mixed into what is drawn from the proposal; bounds the weights by 1/uniform_mix."""
     estimator: str = "none"
-    """Importance weight of a masked position's loss."""
+    """Importance weight of a masked position's loss; methods.md lists them."""
     ratio_clip: Annotated[float, Field(gt=0)] = 0.2
     """epsilon of CLIP(r, 1 - eps, 1 + eps)."""
     objective: str = "none"
-    """What MAP-Net is trained on."""
+    """What MAP-Net is trained on; methods.md lists them."""
     signal: Literal["loss", "one-minus-p", "logit-gradient"] = "loss"
     """What of a masked position the proposal learns: its loss, 1 - p of the token, or ||W^T (p - y)||."""
     table_memory: Count = 1_000

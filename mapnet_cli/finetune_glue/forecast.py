@@ -17,11 +17,11 @@ from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import GridRun
 from mapnet_cli.glue_data import task_location
-from mapnet_cli.jobs.resources import cores
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.training.device import choose_device, device_name
 from mapnet_cli.training.optim import build_adamw
 from mapnet_cli.vocabulary import CLS
+from mapnet_cli.world import cores
 
 TOKENS_A_WORD = 1.3
 """Of a task that has not been tokenised yet, specials included."""

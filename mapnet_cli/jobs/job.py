@@ -84,9 +84,11 @@ class Phase:
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:
-    """Returns whether the job's output stands, made from the same settings and inputs."""
+    """Returns whether the job's output stands, made from the same settings and inputs, with all its files."""
     marker = artifacts.marker(job.key)
-    return marker is not None and marker.fingerprint == job.fingerprint
+    if marker is None or marker.fingerprint != job.fingerprint:
+        return False
+    return all(artifacts.path(name).exists() for name in marker.files)
 
 
 def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:

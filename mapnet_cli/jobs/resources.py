@@ -12,11 +12,6 @@ USED = 0.9
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits")
 
 
-def cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def local_processes() -> int:
     """Returns how many processes a launcher has started on this machine to work together."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))

@@ -106,7 +106,7 @@ class Lineage:
         del settings["seeds"]
         how = config.method[method].results_view()
         start = how.pop("start")
-        del how["steps"]  # they stand in the settings
+        del how["steps"], how["seeds"]  # the training's own stand beside them
         if how["task"] == "masked-lm":  # nothing depends on a generator that isn't there
             how = {key: value for key, value in how.items() if key not in _OF_REPLACED_TOKENS}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]

@@ -32,10 +32,12 @@ def find_milestone(
     key = lineage.pretraining(method, seed).key
     steps = config.fine_tuned_steps(method) if fine_tuned else config.milestone_steps(method)
     found = {s: marker for s in steps if (marker := lineage.artifacts.marker(f"{key}/step{s}")) is not None}
+    of_them = " of finetune.milestones" if fine_tuned else ""
     if not found:
         raise UsageError(
-            f"no milestone of {method}, seed {seed}, is finished: run `mapnet pretrain` with these options"
+            f"no milestone{of_them} of {method}, seed {seed}, is finished: run `mapnet pretrain` with these options"
         )
     if step is not None and step not in found:
-        raise UsageError(f"--step: {step} is not a finished milestone; choose one of {', '.join(map(str, found))}")
+        one_of = ", ".join(map(str, found))
+        raise UsageError(f"--step: {step} is not a finished milestone{of_them}; choose one of {one_of}")
     return found[max(found) if step is None else step]

@@ -6,13 +6,13 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
 from mapnet_cli.errors import UsageError
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
-from mapnet_cli.jobs.resources import cores, local_processes, visible_gpus
+from mapnet_cli.jobs.resources import local_processes, visible_gpus
 from mapnet_cli.jobs.torchrun import run_on_processes
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.pretrain.log_file import last_line
 from mapnet_cli.pretrain.start import start_from, start_key
 from mapnet_cli.records import CorpusManifest
-from mapnet_cli.world import ALONE, current, launched
+from mapnet_cli.world import ALONE, cores, current, launched
 
 PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
 

@@ -18,7 +18,6 @@ DEFINITION = (
     " The 95 % interval is Student's t over the pretraining seeds where there are several, else over the fine-tuning"
     " seeds of the one pretraining; the latter says nothing about how another pretraining would come out."
 )
-HOURS = "Hours are by the clock: what else ran on the machine is in them."
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Score and held-out loss of each method by steps, FLOPs and hours: what a method gains, beside what it costs."""
 
-import math
 from typing import TYPE_CHECKING
 
-from mapnet_cli.plotting import FAINT, images, style
+from mapnet_cli.plotting import FAINT, images, legend_shape, style
 from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Scores
 from mapnet_cli.report.trajectories import Place, loss_trajectory, score_trajectory, scored_seeds, seeds_with
@@ -41,9 +40,8 @@ def draw_curves(figure: "Figure", title: str, methods: tuple[str, ...], rows: di
     """Draws a row of panels for each value: `rows` has, by name, each method's places."""
     from matplotlib.lines import Line2D
 
-    longest = max((len(label(method)) for method in methods), default=0)
-    across = max(1, int(8.4 / (0.55 + 0.085 * longest)))  # inches: a line's sample and its name
-    head = 0.66 + 0.18 * math.ceil(len(methods) / across)
+    across, deep = legend_shape([label(method) for method in methods], 8.4)
+    head = 0.66 + 0.18 * deep
     height = 4.7 + head
     figure.set_size_inches(9.2, height)
     grid = figure.subplots(len(rows), len(COSTS), sharey="row", sharex="col", squeeze=False)

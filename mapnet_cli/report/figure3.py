@@ -1,11 +1,12 @@
 """Figure 3: learning curves, a panel for the average and for each task column."""
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mapnet_cli.plotting import FAINT, images, style
+from mapnet_cli.plotting import FAINT, images, legend_shape, style
 from mapnet_cli.report.gather import Results, missing, signature
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 from mapnet_cli.report.tables import baseline_average
@@ -23,17 +24,20 @@ PANEL_INCHES = (2.9, 2.35)
 def figure3(results: Results, scores: Scores) -> dict[str, bytes]:
     """Returns Figure 3 as {"png": ..., "svg": ...}; both have the same bytes for the same records."""
     said = signature(results, scores.metrics)
-    return images(lambda figure: _draw(figure, results, scores), _title(results), said, ("png", "svg"))
+    return images(lambda figure: draw_figure3(figure, results, scores), _title(results), said, ("png", "svg"))
 
 
-def _draw(figure: "Figure", results: Results, scores: Scores) -> None:
+def draw_figure3(figure: "Figure", results: Results, scores: Scores) -> None:
+    """Draws a panel for the average, where there are several columns, and for each column."""
     names = [column.name for column in scores.columns]
     names = ["Average", *names] if len(names) > 1 else names
     across = min(len(names), 5 if len(names) > 8 else 4 if len(names) > 6 else 3)
     down = math.ceil(len(names) / across)
     width = max(across * PANEL_INCHES[0], 6.4)
     small = _small_print(results, scores, int(15.5 * width))
-    head, foot = 0.98, 0.62 + 0.135 * len(small)
+    entries = [*map(label, results.config.methods), *BASELINE_DASHES]
+    columns, deep = legend_shape(entries, width - 0.8)
+    head, foot = 0.8 + 0.18 * deep, 0.62 + 0.135 * len(small)
     height = down * PANEL_INCHES[1] + head + foot - 0.4
     figure.set_size_inches(width, height)
     axes = list(figure.subplots(down, across, squeeze=False).flat)
@@ -51,7 +55,7 @@ def _draw(figure: "Figure", results: Results, scores: Scores) -> None:
     figure.text(left, 1 - 0.28 / height, _title(results), fontsize=12, fontweight="bold")
     figure.legend(
         handles=_legend(results, axes), loc="upper left", bbox_to_anchor=(left, 1 - 0.36 / height),
-        borderaxespad=0, borderpad=0.2, frameon=False, ncols=5 if across > 2 else 4, fontsize=9,
+        borderaxespad=0, borderpad=0.2, frameon=False, ncols=columns, fontsize=9,
     )  # fmt: skip
     figure.text(left, 0.08 / height, "\n".join(small), fontsize=6.5, color=FAINT, va="bottom", linespacing=1.3)
 
@@ -125,11 +129,10 @@ def _legend(results: Results, axes: "list[Axes]") -> "list[Line2D]":
 
 
 def _small_print(results: Results, scores: Scores, width: int) -> list[str]:
-    """Returns the caption and the signature (broken after its bars) in lines of at most `width` characters."""
+    """Returns the caption and the signature (broken after bars and commas) in lines of at most `width` characters."""
     absent = f" Partial: missing {'; '.join(missing(results))}." if missing(results) else ""
     lines = [*textwrap.wrap(f"Bands: ± one standard deviation over seeds.{absent}", width), ""]
-    parts = signature(results, scores.metrics).split("|")
-    for part in [f"{part}|" for part in parts[:-1]] + parts[-1:]:
+    for part in re.split("(?<=[|,])", signature(results, scores.metrics)):
         if lines[-1] and len(lines[-1]) + len(part) > width:
             lines.append("")
         lines[-1] += part

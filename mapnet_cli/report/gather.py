@@ -51,6 +51,10 @@ class Results:
         config = self.config
         return [(method, seed, at) for method, seed in config.trainings() for at in config.milestone_steps(method)]
 
+    def trained(self, method: str, step: int) -> list[Checkpoint]:
+        """Returns the checkpoints of a method at a step, one a pretraining seed."""
+        return [row for (name, _, at), row in self.checkpoints.items() if (name, at) == (method, step)]
+
     @property
     def expected_runs(self) -> int:
         return len(fine_tuned(self.config)) * len(self.config.finetune.tasks) * runs_of_a_task(self.config)
@@ -169,14 +173,15 @@ def _pretraining_seeds(config: Config) -> str:
 
 
 def _steps(config: Config) -> str:
-    own = {name: config.fine_tuned_steps(name) for name in config.methods if config.method[name].steps}
+    own = {name: config.fine_tuned_steps(name) if config.method[name].steps else () for name in config.methods}
     return _with_own(config.fine_tuned_steps(), own)
 
 
 def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]]) -> str:
-    """Returns numbers, and after a comma each those of methods that have their own."""
+    """Returns the numbers of the methods that have none of their own, and after a comma each those of the others."""
     named = [f"{name}:{'+'.join(map(str, numbers))}" for name, numbers in own.items() if numbers]
-    return ",".join(["+".join(map(str, common)), *named])
+    shared = ["+".join(map(str, common))] if len(named) < len(own) or not own else []
+    return ",".join([*shared, *named])
 
 
 def _checkpoint_keys(config: Config, lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:

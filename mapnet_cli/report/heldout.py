@@ -34,12 +34,9 @@ HEALTH = {
 
 def held_out_tables(results: Results, signed: str) -> tuple[Table, Table]:
     """Returns the table of held-out losses and accuracies, and that of the proposals' health."""
-    final = {method: results.config.last_step(method) for method in results.config.methods}
-    last = {
-        method: [row for (name, _, step), row in results.checkpoints.items() if (name, step) == (method, at)]
-        for method, at in final.items()
-    }
-    return _losses(results.config, last, signed), _health(results.config, last, signed)
+    config = results.config
+    last = {method: results.trained(method, config.last_step(method)) for method in config.methods}
+    return _losses(config, last, signed), _health(config, last, signed)
 
 
 def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> Table:
@@ -49,9 +46,9 @@ def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
     for method, checkpoints in last.items():
         cells = []
         for name in LOSSES:
-            cells.append(_spread([c.validation.get(name) for c in checkpoints], "{:.3f}"))
-            cells.append(_difference(name, checkpoints, last[first]) if method != first else plain(None))
-        cells += [_spread([c.validation.get(name) for c in checkpoints], "{:.1%}") for name in ACCURACIES]
+            cells.append(spread_cell([c.validation.get(name) for c in checkpoints], "{:.3f}"))
+            cells.append(loss_difference(name, checkpoints, last[first]) if method != first else plain(None))
+        cells += [spread_cell([c.validation.get(name) for c in checkpoints], "{:.1%}") for name in ACCURACIES]
         rows.append((Cell(label(method), method), *cells))
     notes = (
         "The same held-out sentences under the same two sets of 15 % masks for every method. Loss: nats a masked "
@@ -73,7 +70,7 @@ def _health(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
     said: list[str] = []
     for method, checkpoints in last.items():
         if any(c.health for c in checkpoints):
-            cells = [_spread([c.health.get(name) for c in checkpoints], "{:.3f}") for name in HEALTH]
+            cells = [spread_cell([c.health.get(name) for c in checkpoints], "{:.3f}") for name in HEALTH]
             rows.append((Cell(label(method), method), *cells))
             for c in checkpoints:
                 said += complaints({"step": c.step, **c.health}, method, config.method[method]).values()
@@ -81,8 +78,8 @@ def _health(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
     return Table("health", "Health of the proposals", ("Model", *HEALTH.values()), tuple(rows), notes, signed)
 
 
-def _difference(name: str, ours: list[Checkpoint], theirs: list[Checkpoint]) -> Cell:
-    """Returns ours minus theirs, paired by pretraining seed."""
+def loss_difference(name: str, ours: list[Checkpoint], theirs: list[Checkpoint]) -> Cell:
+    """Returns our held-out loss of that name minus theirs, paired by pretraining seed."""
     reference = {c.pretrain_seed: c.validation.get(name) for c in theirs}
     pairs = [(c.validation.get(name), reference.get(c.pretrain_seed)) for c in ours]
     values = [a - b for a, b in pairs if a is not None and b is not None]
@@ -93,7 +90,7 @@ def _difference(name: str, ours: list[Checkpoint], theirs: list[Checkpoint]) -> 
     return Cell(f"{centre:+.3f}{within}", {"mean": centre, "low": low, "high": high, "n": len(values)})
 
 
-def _spread(values: Sequence[float | None], form: str) -> Cell:
+def spread_cell(values: Sequence[float | None], form: str) -> Cell:
     """Returns the mean over seeds, with the standard deviation where there are several."""
     there = [value for value in values if value is not None]
     if not there:

@@ -82,7 +82,6 @@ class Average:
     flops: float | None = None
     hours: float | None = None
     validation_loss: float | None = None
-    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def _average(results: Results, cells: Mapping[Column, TaskScore], method: str, s
     trainings = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's two are one
     scored = [cell for cell in cells.values() if cell.by_seed]
     shared = set.intersection(*(set(cell.by_seed or {}) for cell in scored)) if scored else set()
-    costs = [checkpoint for (name, _, at), checkpoint in results.checkpoints.items() if (name, at) == (method, step)]
+    costs = results.trained(method, step)
     return Average(
         mean=_mean_or_none(cell.mean for cell in scored),
         sd=spread(mean((cell.by_seed or {})[seeds] for cell in scored) for seeds in sorted(shared)),
@@ -186,7 +185,6 @@ def _average(results: Results, cells: Mapping[Column, TaskScore], method: str, s
         flops=_mean_or_none(c.flops for c in costs),
         hours=_mean_or_none(c.seconds / 3600 for c in costs),
         validation_loss=_mean_or_none(c.validation_loss for c in costs),
-        devices=tuple(sorted({c.device for c in costs})),
     )
 
 

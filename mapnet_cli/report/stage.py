@@ -6,7 +6,8 @@ and each file carries its signature.
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ class ReportResult:
     """What was written, and the tables for a terminal. `next_command` is "" where nothing is missing."""
 
     folder: Path
-    files: dict[str, Path]
-    """By file name."""
     summary: Table
     """A row a method."""
     table3: Table
@@ -48,8 +47,10 @@ class ReportResult:
     held_out: tuple[Table, ...]
     settings: tuple[Table, ...]
     signature: str
-    missing: tuple[str, ...] = field(default=())
-    next_command: str = ""
+    missing: tuple[str, ...]
+    next_command: str
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """By file name."""
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -85,15 +86,24 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     scores = score(results)
     comparisons = compare(config, scores)
     table3, cost, tasks = result_tables(results, scores, comparisons)
-    summary = summary_table(results, scores, comparisons)
-    target = target_table(results, scores)
-    settings = settings_tables(results, scores)
-    spread = seed_tables(results, scores)
-    held_out = held_out_tables(results, signature(results, scores.metrics))
-    everything = (summary, table3, cost, target, tasks, *spread, *held_out, *settings)
+    signed = signature(results, scores.metrics)
+    built = ReportResult(
+        folder=artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}"),
+        summary=summary_table(results, scores, comparisons),
+        table3=table3,
+        cost=cost,
+        target=target_table(results, scores),
+        tasks=tasks,
+        spread=seed_tables(results, scores),
+        held_out=held_out_tables(results, signed),
+        settings=settings_tables(results, scores),
+        signature=signed,
+        missing=tuple(missing(results)),
+        next_command=next_command(results),
+    )
 
     contents: dict[str, str | bytes] = {}
-    for table in everything:
+    for table in built.tables:
         contents[f"{table.name}.md"] = to_markdown(table)
         contents[f"{table.name}.csv"] = to_csv(table)
         contents[f"{table.name}.json"] = (
@@ -102,28 +112,12 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
     contents |= {f"figure3.{kind}": image for kind, image in figure3(results, scores).items()}
     contents |= {f"curves.{kind}": image for kind, image in curves(results, scores).items()}
     contents["figure2.html"] = figure2(results, scores)
-    contents["report.md"] = document(results, scores, everything)
-    contents["records.jsonl"] = records(results, signature(results, scores.metrics))
-
-    folder = artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}")
+    contents["report.md"] = document(results, scores, built.tables)
+    contents["records.jsonl"] = records(results, signed)
     for name, content in contents.items():
         if isinstance(content, str):
-            write_text(folder / name, content)
+            write_text(built.folder / name, content)
         else:
-            with publishing(folder / name) as temporary:
+            with publishing(built.folder / name) as temporary:
                 temporary.write_bytes(content)
-    return ReportResult(
-        folder=folder,
-        files={name: folder / name for name in contents},
-        summary=summary,
-        table3=table3,
-        cost=cost,
-        target=target,
-        tasks=tasks,
-        spread=spread,
-        held_out=held_out,
-        settings=settings,
-        signature=signature(results, scores.metrics),
-        missing=tuple(missing(results)),
-        next_command=next_command(results),
-    )
+    return replace(built, files={name: built.folder / name for name in contents})

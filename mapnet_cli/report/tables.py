@@ -4,14 +4,16 @@ from collections.abc import Mapping
 
 from mapnet_cli.glue import other_rows
 from mapnet_cli.render import NOTHING, Cell, Scalar, Table, plain
-from mapnet_cli.report.compare import DEFINITION, HOURS, Comparison, pairs_note
+from mapnet_cli.report.compare import DEFINITION, Comparison, pairs_note
 from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
-from mapnet_cli.report.trajectories import at_equal_cost
+from mapnet_cli.report.trajectories import SAME_COST, at_equal_cost
 from mapnet_cli.report.wording import (
     FAILED_MARK,
+    MID_SCHEDULE,
     MISSING_MARK,
     average_name,
+    hours_notes,
     import_notes,
     is_probe,
     label,
@@ -46,7 +48,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
     differ = any(config.method[method].steps for method in config.methods)
     places = [short_steps(step) for step in config.fine_tuned_steps()]
     if differ:
-        places = [f"{share:.0%}" for share in config.finetune.milestones or config.pretrain.milestones]
+        places = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
     columns = ("Model", *places, *(["Steps"] if differ else []), "Tokens", "FLOPs", "Hours")
     no_costs = [plain(None)] * (3 + differ)
     rows = []
@@ -61,7 +63,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
     for method in config.methods[1:]:
         name = f"{method} minus {config.methods[0]}"
         shown = f"{label(method)} minus {label(config.methods[0])}, paired"
-        cells = [difference_cell(comparisons.get((method, step))) for step in steps[method]]
+        cells = [difference_cell(comparisons.get((method, step)), len(scores.columns)) for step in steps[method]]
         rows.append((Cell(shown, name), *cells, *no_costs))
     if config.recipe == "paper" and not is_probe(config):
         for method, published in PAPER_TABLE_3.items():
@@ -73,7 +75,7 @@ def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int
         *score_notes(results, scores),
         *import_notes(results),
         cost_note,
-        HOURS,
+        *hours_notes(results),
         *([DEFINITION] if comparisons else []),
         *pairs_note(config, comparisons),
     ]
@@ -98,7 +100,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
                 Cell(label(method), method),
                 Cell(short_steps(step), step),
                 average_cell(average, len(scores.columns)),
-                difference_cell(comparisons.get((method, step))),
+                difference_cell(comparisons.get((method, step)), len(scores.columns)),
                 *equal,
                 *_cost_cells(average),
                 number_cell(average.validation_loss, "{:.3f}"),
@@ -111,17 +113,16 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
     notes = [
         *score_notes(results, scores),
         "Tokens, FLOPs and hours are one pretraining's up to that step, fine-tuning not counted.",
-        HOURS,
-        f"{first} at equal cost: linear between its own checkpoints, nothing outside them; over the pretraining seeds"
-        " that both methods have.",
+        *hours_notes(results),
+        f"{first} at equal cost: linear between its own checkpoints, nothing more than {SAME_COST:.0%} outside them;"
+        f" over the pretraining seeds that both methods have. {MID_SCHEDULE}",
         *pairs_note(config, comparisons),
         "Validation loss: nats a token under fixed uniform masks.",
     ]
     if detecting := [label(m) for m in config.methods if config.method[m].task == "replaced-token"]:
         notes.append(f"{', '.join(detecting)}: no masked-language-model head, so no validation loss.")
-    devices = sorted({device for average in scores.averages.values() for device in average.devices})
+    devices = sorted({row.device for row in results.checkpoints.values()})
     notes += [f"Pretrained on: {', '.join(devices)}."] if devices else []
-    notes += ["Hours on different devices can't be compared."] if len(devices) > 1 else []
     title = f"Score and cost: {average_name(results, scores)}"
     return Table("cost", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
 
@@ -165,9 +166,11 @@ def average_cell(average: Average, columns: int) -> Cell:
         "columns": average.columns, "runs": average.runs, "failed": average.failed, "missing": average.missing,
     }  # fmt: skip
     text = _plus_minus(average.mean, average.sd) + marks(average.missing, average.failed_counted)
-    if average.mean is not None and average.columns < columns:
-        text += f" ({average.columns} of {columns} columns)"
-    return Cell(text if average.mean is not None else NOTHING, data)
+    return Cell(NOTHING if average.mean is None else text + _of_columns(average.columns, columns), data)
+
+
+def _of_columns(there: int, columns: int) -> str:
+    return f" ({there} of {columns} columns)" if there < columns else ""
 
 
 def _task_cell(score: TaskScore) -> Cell:
@@ -181,7 +184,8 @@ def _task_cell(score: TaskScore) -> Cell:
     return Cell(_plus_minus(score.mean, score.sd) + marks(score.missing, score.failed_counted), data)
 
 
-def difference_cell(comparison: Comparison | None) -> Cell:
+def difference_cell(comparison: Comparison | None, columns: int = 1) -> Cell:
+    """Returns a paired difference with its interval; it says so where it is over fewer than so many columns."""
     if comparison is None:
         return plain(None)
     data: dict[str, Scalar] = {
@@ -191,7 +195,7 @@ def difference_cell(comparison: Comparison | None) -> Cell:
     text = f"{comparison.difference:+.2f}"
     if comparison.low is not None and comparison.high is not None:
         text += f" [{comparison.low:+.2f}, {comparison.high:+.2f}]"
-    return Cell(text, data)
+    return Cell(text + _of_columns(comparison.columns, columns), data)
 
 
 def _published_cell(value: float | None) -> Cell:

@@ -7,21 +7,18 @@ import itertools
 from collections.abc import Sequence
 
 from mapnet_cli.render import Cell, Table, plain
-from mapnet_cli.report.compare import HOURS
 from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.scores import Scores
 from mapnet_cli.report.trajectories import Place, loss_trajectory, score_trajectory, scored_seeds, seeds_with
-from mapnet_cli.report.wording import label, on_what
+from mapnet_cli.report.wording import MID_SCHEDULE, hours_notes, label, on_what, partial_note
 
 LOSSES = {"validation_loss": "held-out loss", "validation_loss_refit": "held-out loss, refitted"}
-NOTES = (
+LINEAR = (
     "Linear between checkpoints; at most: its first checkpoint has the value already. Over the pretraining seeds that"
-    " both methods have.",
-    "Checkpoints before the last come out of the middle of a learning-rate schedule: a training planned for so few"
-    " steps would do better.",
-    HOURS,
-    "A score that is mostly noise reaches any value early: see where the first method itself has its last score.",
+    " both methods have."
 )
+NOISE = "A score that is mostly noise reaches any value early: see where the first method itself has its last score."
+ONE_SCORE = "No rows of scores: they take several fine-tuned checkpoints (finetune.milestones)."
 
 
 def reached(curve: Sequence[Place], value: float, sign: int = 1) -> tuple[tuple[float, float, float], bool] | None:
@@ -43,33 +40,35 @@ def target_table(results: Results, scores: Scores) -> Table:
     """Returns, for score and held-out losses, what each method needs to reach the first method's last value."""
     config = results.config
     rows = []
-    for method in config.methods:
+    several = len(config.fine_tuned_steps()) > 1
+    for method in config.methods if several else ():
         pair = (method, config.methods[0])
         seeds = set.intersection(*(scored_seeds(results, scores, whose) for whose in pair))
-        ours, theirs = (score_trajectory(results, scores, whose, seeds) for whose in pair)
-        last = config.fine_tuned_steps(config.methods[0])[-1]
-        rows.append(_row((Cell(label(method), method), plain("score")), "{:.2f}", ours, theirs, last, 1))
+        curves = [score_trajectory(results, scores, whose, seeds) for whose in pair]
+        last = [config.fine_tuned_steps(whose)[-1] for whose in pair]
+        rows.append(_row((Cell(label(method), method), plain("score")), "{:.2f}", curves, last, 1))
     for name, measure in LOSSES.items():
         for method in config.methods:
             pair = (method, config.methods[0])
             seeds = set.intersection(*(seeds_with(results, name, whose) for whose in pair))
-            ours, theirs = (loss_trajectory(results, name, whose, seeds) for whose in pair)
-            last = config.last_step(config.methods[0])
-            rows.append(_row((Cell(label(method), method), plain(measure)), "{:.3f}", ours, theirs, last, -1))
+            curves = [loss_trajectory(results, name, whose, seeds) for whose in pair]
+            last = [config.last_step(whose) for whose in pair]
+            rows.append(_row((Cell(label(method), method), plain(measure)), "{:.3f}", curves, last, -1))
     first = f"{label(config.methods[0])}'s" if config.methods else "the first method's"
     shares = (f"of {first} {cost}" for cost in ("steps", "FLOPs", "hours"))
     columns = ("Model", "Measure", f"{first} last", "Own last", "Reached at step", *shares)
     title = f"What it takes to reach {first} last value{on_what(results)}"
-    return Table("target", title, columns, tuple(rows), NOTES, signature(results, scores.metrics))
+    notes = (LINEAR, MID_SCHEDULE, *hours_notes(results), NOISE if several else ONE_SCORE, *partial_note(results))
+    return Table("target", title, columns, tuple(rows), notes, signature(results, scores.metrics))
 
 
 def _row(
-    names: tuple[Cell, Cell], form: str, ours: Sequence[Place], theirs: Sequence[Place], last: int, sign: int
+    names: tuple[Cell, Cell], form: str, curves: Sequence[Sequence[Place]], last: Sequence[int], sign: int
 ) -> tuple[Cell, ...]:
-    """Returns a row; without a value where the first method's `last` checkpoint has none."""
-    if not ours or not theirs or theirs[-1].steps != last:
+    """Returns a row from a method's curve and the first method's; empty if one has no value at its last step yet."""
+    if not all(curve and curve[-1].steps == step for curve, step in zip(curves, last, strict=True)):
         return (*names, *[plain(None)] * 6)
-    end = theirs[-1]
+    ours, end = curves[0], curves[1][-1]
     values = [Cell(form.format(value), value) for value in (end.value, ours[-1].value)]
     found = reached(ours, end.value, sign)
     if found is None:

@@ -38,10 +38,15 @@ def score_trajectory(results: Results, scores: Scores, method: str, seeds: set[i
 
 
 def scored_seeds(results: Results, scores: Scores, method: str) -> set[int]:
-    """Returns the pretraining seeds of a method whose last fine-tuned checkpoint has runs in every column."""
-    last = results.config.fine_tuned_steps(method)[-1]
+    """Returns the pretraining seeds of a method whose last fine-tuned checkpoint has every run in every column."""
+    config = results.config
+    last = config.fine_tuned_steps(method)[-1]
     cells = [scores.cells[method, last, column.name].by_seed or {} for column in scores.columns]
-    return set.intersection(*({seed for seed, _ in cell} for cell in cells))
+    return {
+        own
+        for own in config.seeds_of(method)
+        if all((own, fine) in cell for cell in cells for fine in config.finetune.seeds)
+    }
 
 
 def loss_trajectory(results: Results, name: str, method: str, seeds: set[int]) -> list[Place]:
@@ -57,9 +62,8 @@ def loss_trajectory(results: Results, name: str, method: str, seeds: set[int]) -
 
 def seeds_with(results: Results, name: str, method: str) -> set[int]:
     """Returns the pretraining seeds of a method whose last checkpoint has a held-out loss."""
-    last = results.config.last_step(method)
-    found = results.checkpoints.items()
-    return {seed for (whose, seed, step), row in found if (whose, step) == (method, last) and name in row.validation}
+    last = results.trained(method, results.config.last_step(method))
+    return {row.pretrain_seed for row in last if name in row.validation}
 
 
 def at_equal_cost(results: Results, scores: Scores, method: str, step: int, cost: str) -> float | None:

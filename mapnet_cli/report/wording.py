@@ -10,6 +10,10 @@ PROBE = "probe tasks, not GLUE"
 LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
 MISSING_MARK = "*"
 FAILED_MARK = "†"
+MID_SCHEDULE = (
+    "Checkpoints before the last come out of the middle of a learning-rate schedule: a training planned for so few"
+    " steps would do better."
+)
 
 
 def label(method: str) -> str:
@@ -84,11 +88,25 @@ def import_notes(results: Results) -> list[str]:
 
 def steps_note(config: Config) -> list[str]:
     """Returns which methods have steps of their own, and where they are compared."""
-    own = [f"{label(name)} {config.method[name].steps:,}" for name in config.methods if config.method[name].steps]
-    if not own:
+    steps = [f"{label(name)} {config.method[name].steps:,}" for name in config.methods if config.method[name].steps]
+    if not steps:
         return []
-    others = f"{config.pretrain.steps:,}"
-    return [f"Steps: {', '.join(own)}, the others {others}; methods are compared at the same share of their steps."]
+    if len(steps) < len(config.methods):
+        steps.append(f"the others {config.pretrain.steps:,}")
+    return [f"Steps: {', '.join(steps)}; methods are compared at the same share of their steps."]
+
+
+def hours_notes(results: Results) -> list[str]:
+    """Returns what stands beside hours: what they are, and the devices where there are several."""
+    devices = sorted({row.device for row in results.checkpoints.values()})
+    compared = [f"Hours on different devices can't be compared: {', '.join(devices)}."] if len(devices) > 1 else []
+    return ["Hours are by the clock: what else ran on the machine is in them.", *compared]
+
+
+def partial_note(results: Results) -> list[str]:
+    """Returns which records aren't there yet."""
+    absent = missing(results)
+    return [f"Partial: missing {'; '.join(absent)}. {MISSING_MARK} marks scores with missing runs."] if absent else []
 
 
 def score_notes(results: Results, scores: Scores) -> list[str]:
@@ -99,9 +117,10 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
     settings, seeds = len(finetune.batch_sizes) * len(finetune.learning_rates), len(finetune.seeds)
     of_setting = f"of the best of {settings} settings " if settings > 1 else ""
     several = len(results.config.trainings()) > len(results.config.methods)
+    over = "pretraining and fine-tuning seeds together" if several else "seeds"
     notes.append(
         f"Mean {of_setting}over {seeds} fine-tuning seed{'s' if seeds > 1 else ''}, each run at {epoch}"
-        + ("; ± is the standard deviation over seeds." if seeds > 1 or several else ".")
+        + (f"; ± is the standard deviation over {over}." if seeds > 1 or several else ".")
     )
     if several:
         counts = ", ".join(f"{label(name)} {len(results.config.seeds_of(name))}" for name in results.config.methods)
@@ -121,8 +140,7 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
         notes.append(f"Fine-tuned on different devices, whose scores may differ a little: {', '.join(devices)}.")
     failed = sum(average.failed for average in scores.averages.values())
     notes += [f"{failed:,} of {len(results.runs):,} fine-tuning runs failed."] if failed else []
-    if absent := missing(results):
-        notes.append(f"Partial: missing {'; '.join(absent)}. {MISSING_MARK} marks scores with missing runs.")
+    notes += partial_note(results)
     if results.foreign_runs:
         notes.append(
             f"{results.foreign_runs:,} runs started from other weights than the checkpoints that stand now:"

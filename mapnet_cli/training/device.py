@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from mapnet_cli.errors import ProcessError, UsageError
+from mapnet_cli.world import cores
 
 PEAK_BF16 = {
     "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "H800": 989e12, "GH200": 989e12,
@@ -83,9 +84,9 @@ def _measured(device: torch.device, precision: str, tries: int = 5) -> float:
 def _seconds(device: torch.device) -> float:
     """Returns a time whose differences count, on a CPU, only what this process got of it: others may be at work too.
 
-    All of torch's threads are taken to have had as much.
+    All of torch's threads are taken to have had as much, of as many cores as there are for them.
     """
-    return time.perf_counter() if device.type == "cuda" else time.process_time() / torch.get_num_threads()
+    return time.perf_counter() if device.type == "cuda" else time.process_time() / min(torch.get_num_threads(), cores())
 
 
 def _finish(device: torch.device) -> None:

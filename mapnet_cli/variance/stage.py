@@ -85,7 +85,7 @@ def measure_variance(
 def _identity(plan: Plan) -> list[Any]:
     """Returns what a strategy's draws depend on, as plain JSON values."""
     how = plan.method.results_view()
-    del how["steps"]  # of the training, not of what is measured
+    del how["steps"], how["seeds"]  # of the training, not of what is measured
     return [plan.name, how, plan.source.fingerprint if plan.source else ""]
 
 

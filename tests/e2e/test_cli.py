@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 from mapnet_cli import __version__
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.cli import app
+from mapnet_cli.layers import resolve
+from mapnet_cli.lineage import Lineage
 
 COMMANDS = [
     "prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "export", "predict-glue", "import-hf",
@@ -106,7 +108,9 @@ def test_status_of_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_status_names_results_of_other_settings(tmp_path: Path) -> None:
-    for folder in ("pretrain/bert-seed1-0123abcd", "pretrain/mine", "prepare-corpus/text-0123abcd"):
+    config = resolve("demo", None, (), {}).config
+    used = Lineage(config, Artifacts(tmp_path)).pretraining("bert", 1).key
+    for folder in (used, "pretrain/bert-seed1-0123abcd", "pretrain/mine", "prepare-corpus/text-0123abcd"):
         (tmp_path / folder / "deeper").mkdir(parents=True)
         (tmp_path / folder / "deeper" / "weights").write_bytes(bytes(3_000_000))
     lines = invoke("status", "--artifacts", str(tmp_path))[1].splitlines()
@@ -117,6 +121,8 @@ def test_status_names_results_of_other_settings(tmp_path: Path) -> None:
     by_stage = {row["stage"]: row for row in rows if "unused_mb" in row}
     assert by_stage["prepare-corpus"]["unused_mb"] == {"prepare-corpus/text-0123abcd": 3.0}
     assert "pretrain" not in by_stage, "another process may be moving its files"
+    lost = ["--set", "corpus.sources=[{path='nowhere'}]"]
+    assert "Not used" not in invoke("status", "--artifacts", str(tmp_path), *lost)[1], "without its text none is known"
 
 
 def test_doctor_knows_this_machine(tmp_path: Path) -> None:

@@ -151,6 +151,14 @@ def test_jobs_of_several_threads_share_the_cores(artifacts: Artifacts, monkeypat
         assert len(engine(artifacts, workers=8)._slots(Phase("p", [], threads=threads))) == workers
 
 
+def test_a_job_whose_file_is_gone_is_done_again(artifacts: Artifacts) -> None:
+    engine(artifacts).run([phase(write_number)])
+    artifacts.path("out/2.txt").unlink()
+    engine(artifacts).run([phase(write_number)])
+    assert sorted(runs(artifacts)) == ["0", "1", "2", "2", "3", "4"]
+    assert artifacts.path("out/2.txt").read_text() == "2"
+
+
 def test_a_failure_is_raised_after_the_others_are_done(artifacts: Artifacts) -> None:
     with pytest.raises(InputError, match=r"number 3 is bad.*1 of 5 jobs failed"):
         engine(artifacts).run([phase(fail_on_three), phase(write_number, 9)])

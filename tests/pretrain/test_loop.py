@@ -15,7 +15,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.errors import DivergedError, Interrupted
 from mapnet_cli.jobs.job import Progress, run_job
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.pretrain import loop, stage
+from mapnet_cli.pretrain import books, loop, stage
 from mapnet_cli.records import Checkpoint
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.checkpoint import load_checkpoint
@@ -145,6 +145,20 @@ def test_milestones_log_and_checkpoints(make_corpus: Callable[[Config], object],
     assert trained[-1]["flops"] == pytest.approx(row.flops)
     assert {"proposal_entropy", "kl_to_uniform", "gradient_norm", "tokens_per_second"} <= trained[-1].keys()
     assert any("validation_loss" in line for line in lines)
+
+
+def test_mfu_is_of_the_best_rate_that_was_seen(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured at the start and after each validation, here of steps 4, 6, 8 and 10."""
+    measured = iter((1e9, 3e9, 2e9, 4e9, 1e9))
+    monkeypatch.setattr(books, "peak_flops", lambda *_: (next(measured), "here"))
+    config = small_config("pretrain.log_every=1", "pretrain.validate_every=100")
+    make_corpus(config)
+    log = train(config, artifacts, "bert").parent / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    peaks = [round(line["flops_per_second"] / line["mfu"] / 1e9) for line in lines if "mfu" in line]
+    assert peaks == [1, 1, 1, 1, 3, 3, 3, 3, 4, 4]
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(

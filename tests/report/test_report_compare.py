@@ -62,6 +62,28 @@ def test_methods_with_seeds_of_their_own_are_compared_on_those_that_they_share(t
     assert "|pretrain-seeds:1,bert:1+2|" in signature(results, {"RTE": "accuracy"})
 
 
+def test_there_are_no_others_where_every_method_has_its_own(tmp_path: Path) -> None:
+    own = {"own_steps": {"bert": 20, "mapnet": 15}, "own_seeds": {"bert": (1, 2), "mapnet": (2,)}}
+    records = Records(tmp_path, config(**own))
+    results = gather(records.config, records.artifacts)
+    [note] = [note for note in score_notes(results, score(results)) if note.startswith("Steps")]
+    assert note == "Steps: BERT 20, MAP-Net 15; methods are compared at the same share of their steps."
+    signed = signature(results, {})
+    assert "|steps:bert:8+20,mapnet:6+15|pretrain-seeds:bert:1+2,mapnet:2|" in signed
+
+
+def test_a_difference_over_fewer_columns_says_so(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
+    for method, task in (("bert", "RTE"), ("bert", "SST-2"), ("mapnet", "RTE")):
+        for seed in (1, 2):
+            records.run(method, 10, seed, 0.5 if method == "bert" else 0.6, task=task)
+    built = build(records.config, records.artifacts)
+    expected = "+10.00 [+10.00, +10.00] (1 of 2 columns)"
+    assert expected in [cell.text for cell in built.summary.rows[1]]
+    assert expected in [cell.text for cell in built.table3.rows[2]]
+    assert expected in [cell.text for cell in built.cost.rows[3]]
+
+
 def test_methods_with_steps_of_their_own_are_compared_at_the_same_share_of_them(tmp_path: Path) -> None:
     """At equal FLOPs, say: steps 2 and 5 beside 4 and 10."""
     records = Records(tmp_path, config(own_steps={"mapnet": 5}))

@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from report_fixtures import Records, config
 from rich.console import Console
 
-from mapnet_cli.config import Config, Report
+from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.config import Config, Method, Report
 from mapnet_cli.plotting import style
 from mapnet_cli.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.report import figure2
 from mapnet_cli.report.compare import compare
 from mapnet_cli.report.curves import draw_curves
+from mapnet_cli.report.figure3 import draw_figure3
 from mapnet_cli.report.gather import gather
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.stage import build
@@ -284,14 +286,26 @@ def test_milestones_that_are_not_fine_tuned_are_expected_and_shown_all_the_same(
     assert "MAP-Net, step 10 (" in built.files["figure2.html"].read_text(encoding="utf-8")
 
 
-def test_a_figures_methods_differ_in_their_looks_and_their_legend_fits() -> None:
+def test_a_figures_methods_differ_in_their_looks() -> None:
     looks = [tuple(sorted(style(number).items())) for number in range(14)]
     assert len(set(looks)) == 14
+
+
+@pytest.mark.parametrize("name", ["curves", "figure3"])
+def test_a_figures_words_fit(name: str, tmp_path: Path) -> None:
+    """Nine methods with long names, each with steps of its own in the signature."""
     names = tuple(f"method-with-a-long-name-{n}" for n in range(9))
+    methods = {name: Method(steps=10) for name in names}
+    of_all = config(baselines=True).model_copy(update={"methods": names, "method": methods})
     figure = Figure()
-    draw_curves(figure, "title", names, {"Average score": [[] for _ in names]})
+    if name == "curves":
+        draw_curves(figure, "title", names, {"Average score": [[] for _ in names]})
+    else:
+        results = gather(of_all, Artifacts(tmp_path))
+        draw_figure3(figure, results, score(results))
     [legend] = figure.legends
-    box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
-    assert box.x1 <= figure.bbox.x1
-    top = max(ax.get_window_extent().y1 for ax in figure.axes)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    box = legend.get_window_extent(renderer)
+    top = max(ax.get_tightbbox(renderer).y1 for ax in figure.axes)
     assert box.y0 >= top
+    assert max(found.get_window_extent(renderer).x1 for found in (legend, *figure.texts)) <= figure.bbox.x1

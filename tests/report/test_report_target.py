@@ -103,6 +103,55 @@ def test_nothing_is_compared_with_a_first_method_that_has_no_last_score_yet(tmp_
     assert {cell.text for row in table.rows if row[1].data == "score" for cell in row[2:]} == {"-"}
 
 
+def test_a_pretraining_seed_with_missing_runs_waits(tmp_path: Path) -> None:
+    """The rows are of the complete seeds until the others are complete too."""
+    records = Records(tmp_path, config(pretrain_seeds=(1, 2)))
+    for method, pretrain_seed, value in (("bert", 1, 0.5), ("bert", 2, 0.9), ("mapnet", 1, 0.6), ("mapnet", 2, 0.6)):
+        for step in (4, 10):
+            records.checkpoint(method, pretrain_seed, step)
+            for seed in (1, 2):
+                if (pretrain_seed, step, seed) != (2, 10, 2):
+                    records.run(method, step, seed, value, pretrain_seed=pretrain_seed)
+    built = build(records.config, records.artifacts)
+    found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in built.target.rows}
+    assert found["mapnet", "score"][:4] == ["50.00", "60.00", "at most 4", "at most 40%"]
+    assert any(note.startswith("Partial") for note in built.target.notes)
+    [equal] = [row[4].text for row in built.cost.rows if (row[0].data, row[1].data) == ("mapnet", 10)]
+    assert equal == "50.00"
+
+
+def test_the_last_checkpoint_is_the_last_or_nothing(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    for method, step in (("bert", 4), ("bert", 10), ("mapnet", 4), ("mapnet", 10)):
+        records.checkpoint(method, 1, step)
+        for seed in (1, 2)[: 1 if (method, step) == ("mapnet", 10) else 2]:
+            records.run(method, step, seed, 0.8 if step == 4 else 0.7)
+    table = build(records.config, records.artifacts).target
+    found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in table.rows}
+    assert found["bert", "score"][:2] == ["70.00", "70.00"]
+    assert set(found["mapnet", "score"]) == {"-"}
+
+
+def test_one_fine_tuned_checkpoint_says_nothing_about_reaching_a_score(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(milestones=(1.0,)))
+    for method in ("bert", "mapnet"):
+        records.checkpoint(method, 1, 10)
+        for seed in (1, 2):
+            records.run(method, 10, seed, 0.7)
+    table = build(records.config, records.artifacts).target
+    assert not [row for row in table.rows if row[1].data == "score"]
+    assert any("No rows of scores" in note for note in table.notes)
+
+
+def test_hours_of_different_devices_are_not_compared_silently(tmp_path: Path) -> None:
+    records = Records(tmp_path, config())
+    for method, device in (("bert", "cpu"), ("mapnet", "NVIDIA H100")):
+        records.checkpoint(method, 1, 10, device=device)
+    built = build(records.config, records.artifacts)
+    for table in (built.summary, built.table3, built.cost, built.target):
+        assert "Hours on different devices can't be compared: NVIDIA H100, cpu." in table.notes, table.name
+
+
 def test_the_summary_is_a_row_a_method_with_costs_as_multiples_of_the_firsts(tmp_path: Path) -> None:
     records = Records(tmp_path, config(untrained=True, own_seeds={"bert": (1, 2)}))
     for method, seed, factor in (("bert", 1, 1), ("bert", 2, 1), ("mapnet", 1, 1.5)):
@@ -112,6 +161,15 @@ def test_the_summary_is_a_row_a_method_with_costs_as_multiples_of_the_firsts(tmp
             records.run(method, 10, fine, 0.5 + 0.1 * factor, pretrain_seed=seed)
     table = build(records.config, records.artifacts).summary
     found = {row[0].data: [cell.text for cell in row[1:]] for row in table.rows}
-    assert found["bert"] == ["2", "60.00 ± 0.00", "-", "5.500", "1.00", "1.00"]
-    assert found["mapnet"] == ["1", "65.00 ± 0.00", "+5.00 [+5.00, +5.00]", "5.000", "1.50", "1.50"]
+    assert found["bert"] == ["2", "60.00 ± 0.00", "-", "5.500 ± 0.707", "-", "1.00", "1.00"]
+    assert found["mapnet"] == ["1", "65.00 ± 0.00", "+5.00 [+5.00, +5.00]", "5.000", "+0.000", "1.50", "1.50"]
     assert list(found) == ["bert", "mapnet", "untrained"]
+
+
+def test_the_summary_is_of_one_checkpoint(tmp_path: Path) -> None:
+    """Step 4 is fine-tuned, so the loss is of step 4 too; and the pretrainings are those that there are."""
+    records = Records(tmp_path, config(milestones=(0.4,), pretrain_seeds=(1, 2)))
+    for step, loss in ((4, 6.0), (10, 5.0)):
+        records.checkpoint("bert", 1, step, validation={"validation_loss_refit": loss})
+    [first, _] = build(records.config, records.artifacts).summary.rows
+    assert [first[1].text, first[4].text] == ["1", "6.000"]

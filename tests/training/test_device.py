@@ -34,12 +34,14 @@ def test_other_devices_are_measured() -> None:
     assert "measured" in source
 
 
-def test_a_busy_cpu_is_not_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a product that took 10 s of two threads, 5 s each, and however long by the clock."""
+@pytest.mark.parametrize(("threads", "seconds"), [(1, 10), (2, 5), (4, 2.5), (8, 2.5)])
+def test_a_busy_cpu_is_not_a_slow_one(threads: int, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a product that took 10 s of all threads, and however long by the clock; there are four cores."""
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr(device.time, "process_time", lambda: next(clock))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert device.peak_flops(torch.device("cpu"), "float32")[0] == 2 * device.MATRIX[1] ** 3 / 5
+    monkeypatch.setattr(device, "cores", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert device.peak_flops(torch.device("cpu"), "float32")[0] == pytest.approx(2 * device.MATRIX[1] ** 3 / seconds)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
