@@ -104,7 +104,7 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
         "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
         "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
         "finetune.task_data", "finetune.subsets", "finetune.untrained", "finetune.milestones",
-        "method.mapnet.steps",  # counts as pretrain.steps: tested below
+        "method.mapnet.steps", "method.mapnet.seeds",  # count as pretrain.steps, tested below, and pretrain.seeds
         "finetune.mnli_batch_size", "finetune.mnli_learning_rate",  # where something starts from MNLI: tested below
         "method.mapnet.generator_fraction", "method.mapnet.detection_weight",  # ELECTRA's
     }  # fmt: skip

@@ -71,11 +71,14 @@ def test_the_second_call_shows_the_first_and_force_finds_the_same(trained: Artif
     assert (code, err) == (0, "")
     assert str(folder / "variance.md") in out.replace("\n", "")
     assert folder.stat().st_mtime_ns == stamp
-    (folder / "variance.md").unlink()
+    (folder / "variance.md").write_text("damaged")
     code, _, err = variance(trained, "--checkpoint", "mapnet", "--strategies", "mapnet")
     assert (code, "--force" in err) == (4, True)
     found = measured(trained, "--checkpoint", "mapnet", "--strategies", "mapnet", "--force")
     assert folder.stat().st_mtime_ns != stamp
+    (folder / "variance.md").unlink()
+    assert measured(trained, "--checkpoint", "mapnet", "--strategies", "mapnet") == found, "measured again"
+    assert (folder / "variance.md").exists()
     assert (folder / "variance.json").read_text() == first
     assert json.loads(first) == found
 
