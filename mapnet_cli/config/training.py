@@ -170,7 +170,7 @@ class Pretrain(Optimiser):
     log_every: Count = operational(100)
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on a GPU that has it, float32 elsewhere."""
+    """auto: bfloat16 autocast on a GPU that has it, float32 elsewhere; a CPU with bfloat16 units gains by it too."""
     compile: bool = operational(False)
     """torch.compile the networks, with one shape for all batches. For GPUs: on a CPU it costs and gains nothing."""
     processes: Count = operational(1)
@@ -232,6 +232,8 @@ class Finetune(Optimiser):
     baselines: bool = True
     """Also score the majority class and a bag of words, for the per-task table."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """As in [pretrain]."""
     threads: Count = operational(1)
     """CPU threads of one fine-tuning run."""
     runs_per_gpu: NonNegative = operational(0)

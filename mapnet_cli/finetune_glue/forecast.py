@@ -124,8 +124,9 @@ def _sums(pairs: Iterable[tuple[int, float]]) -> tuple[int, float]:
 def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch.device) -> Rate:
     """Returns the rate of steps at the grid's largest batch, from a step of short and one of long sequences."""
     batch = max(config.finetune.batch_sizes)
-    model = Classifier(encoder, vocab_size, 2, config.finetune.dropout).to(device).train()
-    optimizer = build_adamw(model, config.finetune)
+    finetune = config.finetune
+    model = Classifier(encoder, vocab_size, 2, finetune.dropout, precision=finetune.precision).to(device).train()
+    optimizer = build_adamw(model, finetune)
     tokens, seconds = [], []
     for length in (min(SHORT, encoder.max_length), min(LONG, encoder.max_length)):
         ids = np.full(batch * length, CLS, dtype=np.uint32)
@@ -135,7 +136,7 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
         while len(took) < TRIES and (not took or took[-1] < ENOUGH):  # the first warms up, unless it is long
             start = time.perf_counter()
             training_step(
-                model, optimizer, TASKS["RTE"], data, np.arange(batch), config.finetune.clip_norm, device
+                model, optimizer, TASKS["RTE"], data, np.arange(batch), finetune.clip_norm, device
             ).item()
             took.append(time.perf_counter() - start)
         tokens.append(batch * length)

@@ -44,9 +44,16 @@ class Classifier(nn.Module):
     """The pretrained encoder with a fresh classification head."""
 
     def __init__(
-        self, encoder: Transformer, vocab_size: int, outputs: int, dropout: float, segment_H: Tensor | None = None
+        self,
+        encoder: Transformer,
+        vocab_size: int,
+        outputs: int,
+        dropout: float,
+        segment_H: Tensor | None = None,
+        precision: str = "auto",
     ) -> None:
         super().__init__()
+        self.precision = precision
         self.encoder = Encoder(encoder, vocab_size)
         self.head = ClassificationHead(encoder.hidden, outputs, dropout)
         self.segment = None if segment_H is None else nn.Parameter(segment_H.clone())
@@ -171,7 +178,8 @@ def training_step(
 def _build(
     task: GlueTask, start: EncoderWeights, encoder: Transformer, config: Finetune, setting: Setting
 ) -> Classifier:
-    model = Classifier(encoder, start.vocab_size, max(len(task.labels), 1), config.dropout, start.segment_H)
+    outputs = max(len(task.labels), 1)
+    model = Classifier(encoder, start.vocab_size, outputs, config.dropout, start.segment_H, config.precision)
     if start.state is not None:
         model.encoder.load_state_dict(start.state)
     else:
@@ -206,7 +214,7 @@ def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64],
     if model.segment is not None:
         second_B = torch.from_numpy(data.second[indices])
         second_T = (packing.position_T >= second_B[packing.place_T // packing.length]).to(device)
-    with autocast(device, "auto"):
+    with autocast(device, model.precision):
         out_BC: Tensor = model(tokens_T.to(device), packing.to(device), second_T)
     return out_BC.float()
 

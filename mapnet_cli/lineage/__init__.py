@@ -28,7 +28,9 @@ FORMATS = {
     "variance": 1, "predictions": 1,
 }  # fmt: skip
 
-RUN_SETTINGS = ("adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout", "batching")
+RUN_SETTINGS = (
+    "adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout", "batching", "precision",
+)  # fmt: skip
 """Keys of [finetune] that a run depends on, beside those that the grid goes through."""
 _OF_REPLACED_TOKENS = ("task", "generator_fraction", "detection_weight")
 
