@@ -34,6 +34,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.pretrain
 	$(BIN)/python -m tests.benchmarks.pretrain --size base --steps 4 --warm 1
 	$(BIN)/python -m tests.benchmarks.overhead
+	$(BIN)/python -m tests.benchmarks.precision
 	$(BIN)/python -m tests.benchmarks.loading
 	$(BIN)/python -m tests.benchmarks.finetune
 	$(BIN)/python -m tests.benchmarks.engine

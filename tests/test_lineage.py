@@ -132,7 +132,7 @@ def _another(key: str, value: object) -> str:
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
         "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.mapnet.proposal_precision": "bfloat16",
         "corpus.tokenizer": "tiny", "method.mapnet.start": "tiny", "finetune.from_mnli": '["RTE"]',
-        "finetune.batching": "by-length",
+        "finetune.batching": "by-length", "finetune.precision": "bfloat16",
         "method.mapnet.task": "replaced-token",
         "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
         "method.mapnet.sampler": "systematic", "method.mapnet.signal": "one-minus-p",

@@ -18,7 +18,7 @@ from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import GridRun
 from mapnet_cli.glue_data import task_location
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.training.device import choose_device, device_name
+from mapnet_cli.training.device import choose_device, device_name, precision_advice
 from mapnet_cli.training.optim import build_adamw
 from mapnet_cli.vocabulary import CLS
 from mapnet_cli.world import cores
@@ -90,6 +90,7 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
         f"{len(todo):,} runs, {sequences:,} sequences: about {_hours(total)} of one run after the other, "
         f"{_hours(total / beside)} with {beside} side by side on this machine if they don't slow each other down "
         f"(rate measured now on {device_name(device)})",
+        *precision_advice(device, finetune.precision, "finetune"),
     ]
 
 
@@ -135,9 +136,7 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
         took: list[float] = []
         while len(took) < TRIES and (not took or took[-1] < ENOUGH):  # the first warms up, unless it is long
             start = time.perf_counter()
-            training_step(
-                model, optimizer, TASKS["RTE"], data, np.arange(batch), finetune.clip_norm, device
-            ).item()
+            training_step(model, optimizer, TASKS["RTE"], data, np.arange(batch), finetune.clip_norm, device).item()
             took.append(time.perf_counter() - start)
         tokens.append(batch * length)
         seconds.append(min(took))

@@ -65,6 +65,8 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
+        self.float32_on_cpu = True
+        """The backward pass of torch's CPU kernel takes five times as long in bfloat16 as in float32."""
 
     def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None, asking_BQH: Tensor | None = None) -> Tensor:
         """Returns [B, Q, H] for the asking vectors, or for all of x, [B, L, H]."""
@@ -100,12 +102,9 @@ class Attention(nn.Module):
         return out
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, attend_B11L: Tensor | None) -> Tensor:
-        """Returns what each query attends to, [B, A, Q, H/A]; in float32 on a CPU.
-
-        The backward pass of torch's CPU kernel takes five times as long in bfloat16 as in float32.
-        """
+        """Returns what each query attends to, [B, A, Q, H/A]."""
         dropout = self.dropout if self.training else 0.0
-        if query.device.type == "cpu" and query.dtype is torch.bfloat16:
+        if self.float32_on_cpu and query.device.type == "cpu" and query.dtype is torch.bfloat16:
             with torch.autocast("cpu", enabled=False):
                 query, key, value = query.float(), key.float(), value.float()
                 return F.scaled_dot_product_attention(query, key, value, attn_mask=attend_B11L, dropout_p=dropout)

@@ -11,12 +11,12 @@ from mapnet_cli.config import Config
 from mapnet_cli.masking.sampling import largest_count
 from mapnet_cli.methods import build_model
 from mapnet_cli.model.networks import Networks
-from mapnet_cli.model.transformer import padded_vocabulary
+from mapnet_cli.model.transformer import Attention, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.step import Losses, StepPlan, algorithm_1, plan_step
 from mapnet_cli.training import accounting
-from mapnet_cli.training.device import choose_device, device_name, resolve_precision
+from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
 
 PROBES = 2_000
 """Steps, spread over the training, whose plans stand for all."""
@@ -51,7 +51,8 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     lines = [
         f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
         f"tokens a training{own}; rates measured now on {device_name(device)}, in "
-        f"{resolve_precision(device, pretrain.precision)}{beside}"
+        f"{resolve_precision(device, pretrain.precision)}{beside}",
+        *precision_advice(device, pretrain.precision, "pretrain"),
     ]
     total, longest, first = 0.0, 0.0, 0.0
     for name in config.methods:
@@ -144,8 +145,8 @@ def _plan(losses: Losses) -> StepPlan:
 def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
     """Returns the bytes that a forward pass keeps for the backward pass: (whatever the batch, a sequence).
 
-    The former are the weights' copies in bfloat16. The logits' gradient, the largest thing that only the
-    backward pass makes, is counted too.
+    The former are the weights' copies in bfloat16. The logits' gradient, the largest thing that only the backward
+    pass makes, is counted too. bfloat16 is as on a GPU; on a CPU attention keeps float32, so there it is more.
     """
     two, four = (_kept_bytes(config, name, vocab_size, precision, batch) for batch in (2, 4))
     slots = largest_count(config.corpus.block_length, config.method[name].highest_rate)
@@ -168,6 +169,9 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
 
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(config.model_copy(update=parts), name, vocab_size)
+        for module in model.modules():
+            if isinstance(module, Attention):
+                module.float32_on_cpu = False
         losses = build_losses(model.train(), method, torch.device("cpu"), precision)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

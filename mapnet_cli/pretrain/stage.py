@@ -1,6 +1,6 @@
 """`mapnet pretrain`: one job for each method and seed."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
@@ -13,6 +13,9 @@ from mapnet_cli.pretrain.log_file import last_line
 from mapnet_cli.pretrain.start import start_from, start_key
 from mapnet_cli.records import CorpusManifest
 from mapnet_cli.world import ALONE, cores, current, launched
+
+if TYPE_CHECKING:
+    import torch
 
 PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
 
@@ -140,7 +143,7 @@ def pretrain(
     ratio = how.proposal_peak_lr / config.pretrain.peak_lr if how.proposal_peak_lr else 1.0
     optimizer = build_adamw(model, config.pretrain, model.proposal, ratio)
     run = Run(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
-    for warning in [*_advice(config, device.type), *resume(run)]:
+    for warning in [*_advice(config, device), *resume(run)]:
         report(Progress(run.step, config.pretrain.steps, warning=warning))
     loop.train(run, report)
     return Output(
@@ -156,11 +159,13 @@ def pretrain(
     )
 
 
-def _advice(config: Config, device: str) -> list[str]:
-    """Returns what of the settings is known to cost time on this device."""
+def _advice(config: Config, device: "torch.device") -> list[str]:
+    """Returns what of the settings costs time on this device."""
+    from mapnet_cli.training.device import precision_advice
+
     advice = []
-    if device == "cpu" and config.pretrain.compile:
+    if device.type == "cpu" and config.pretrain.compile:
         advice.append("pretrain.compile on a CPU costs minutes and gains nothing: meant for GPUs")
-    if device == "cpu" and config.pretrain.precision == "bfloat16":
-        advice.append("pretrain.precision=bfloat16 on a CPU without bfloat16 units is many times slower than float32")
+    if config.pretrain.precision == "bfloat16":
+        advice += precision_advice(device, config.pretrain.precision, "pretrain")
     return advice

@@ -19,6 +19,9 @@ PEAK_BF16 = {
 MATRIX = 4096, 768
 """Side of the square matrices whose product measures a device that is not in the table: a GPU's, a CPU's."""
 
+WORTH_A_CHANGE = 1.5
+"""So many times as fast must bfloat16 be on a CPU to be worth telling."""
+
 
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     """Returns the device for `auto`, `cpu` or `cuda`; raises UsageError for a GPU that isn't there."""
@@ -66,6 +69,22 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:
             if re.search(rf"\b{name}\b", words):
                 return peak, f"{name}, data sheet, dense bfloat16"
     return _measured(device, precision), f"matrix product in {precision}, measured"
+
+
+def precision_advice(device: torch.device, precision: str, section: str) -> list[str]:
+    """Returns a line where a CPU is faster in the other precision, by large matrix products measured now, else none."""
+    if device.type != "cpu":
+        return []
+    gain = _measured(device, "bfloat16") / _measured(device, "float32")
+    chosen = resolve_precision(device, precision)
+    if chosen == "bfloat16" and gain < 1:
+        return [f"{section}.precision=bfloat16: this CPU multiplies matrices {1 / gain:.1f} times as fast in float32"]
+    if chosen == "float32" and gain > WORTH_A_CHANGE:
+        return [
+            f"this CPU multiplies large matrices {gain:.1f} times as fast in bfloat16 as in float32: "
+            f"try {section}.precision=bfloat16"
+        ]
+    return []
 
 
 def _measured(device: torch.device, precision: str, tries: int = 5) -> float:

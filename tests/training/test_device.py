@@ -1,6 +1,7 @@
 """Where training runs and how fast that is at best."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -57,3 +58,23 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no GPU"):
         device.choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("precision", "bfloat16", "said"),
+    [
+        ("auto", 3e11, r"3\.0 times as fast in bfloat16 .* try pretrain\.precision=bfloat16"),
+        ("auto", 1.4e11, None),
+        ("auto", 1e10, None),
+        ("bfloat16", 3e11, None),
+        ("bfloat16", 5e9, r"pretrain\.precision=bfloat16: .* 20\.0 times as fast in float32"),
+    ],
+)
+def test_the_faster_precision_is_named(
+    precision: str, bfloat16: float, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_measured", lambda _, precision: bfloat16 if precision == "bfloat16" else 1e11)
+    advice = device.precision_advice(torch.device("cpu"), precision, "pretrain")
+    assert len(advice) == (said is not None)
+    assert said is None or re.search(said, advice[0])
+    assert device.precision_advice(GPU, precision, "pretrain") == []
