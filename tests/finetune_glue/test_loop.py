@@ -42,12 +42,12 @@ def rows(count: int, seed: int, regression: bool = False) -> Tokenised:
     return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, labels_N, np.diff(offsets))
 
 
-def run(checkpoint: Path | None, task: str, lr: float = 5e-3, seed: int = 1) -> Tuned:
+def run(checkpoint: Path | None, task: str, lr: float = 5e-3, seed: int = 1, config: Finetune = CONFIG) -> Tuned:
     regression = TASKS[task].regression
     dev = {"": rows(80, 1, regression)}
     setting = Setting(8, lr, seed)
     start = EncoderWeights(None, 40) if checkpoint is None else encoder_weights(checkpoint)
-    return fine_tune(TASKS[task], rows(300, 0, regression), dev, start, ENCODER, CONFIG, setting, torch.device("cpu"))
+    return fine_tune(TASKS[task], rows(300, 0, regression), dev, start, ENCODER, config, setting, torch.device("cpu"))
 
 
 def test_learns_a_class_and_a_score(checkpoint: Path) -> None:
@@ -65,6 +65,12 @@ def test_repeats_to_the_last_bit_and_seeds_differ(checkpoint: Path) -> None:
     once = run(checkpoint, "CoLA").epochs
     assert once == run(checkpoint, "CoLA").epochs
     assert once[0].train_loss != run(checkpoint, "CoLA", seed=2).epochs[0].train_loss
+
+
+def test_learns_in_bfloat16_too(checkpoint: Path) -> None:
+    tuned = run(checkpoint, "CoLA", config=CONFIG.model_copy(update={"precision": "bfloat16"}))
+    assert tuned.epochs[-1].metrics["accuracy"] > 0.95
+    assert tuned.epochs[0].train_loss != run(checkpoint, "CoLA").epochs[0].train_loss
 
 
 def test_an_untrained_encoder_learns_too_and_is_another_for_each_seed(checkpoint: Path) -> None:
