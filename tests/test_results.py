@@ -4,6 +4,7 @@ import gzip
 import json
 import statistics
 from functools import cache
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def table(page: Path, heading: str) -> dict[str, tuple[str, ...]]:
     """Returns the rows of the first table below a heading that begins so, by their first cell."""
     _, found, rest = page.read_text(encoding="utf-8").partition(f"\n## {heading}")
     assert found, f"{page} has no heading {heading!r}"
-    lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    before_it = dropwhile(lambda line: not line.startswith("| "), rest.splitlines())
+    lines = list(takewhile(lambda line: line.startswith("| "), before_it))
     rows = [tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in lines[2:]]
     return {row[0]: row[1:] for row in rows}
 
