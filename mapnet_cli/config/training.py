@@ -233,7 +233,7 @@ class Finetune(Optimiser):
     """Also score the majority class and a bag of words, for the per-task table."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """As in [pretrain]."""
+    """auto: bfloat16 autocast on a GPU that has it, float32 elsewhere."""
     threads: Count = operational(1)
     """CPU threads of one fine-tuning run."""
     runs_per_gpu: NonNegative = operational(0)

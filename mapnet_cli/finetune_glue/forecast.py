@@ -18,7 +18,7 @@ from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import GridRun
 from mapnet_cli.glue_data import task_location
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.training.device import choose_device, device_name, precision_advice
+from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
 from mapnet_cli.training.optim import build_adamw
 from mapnet_cli.vocabulary import CLS
 from mapnet_cli.world import cores
@@ -87,10 +87,10 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
     beside = max(1, min(workers, cores() // finetune.threads))
     return [
         *lines,
+        *precision_advice(device, finetune.precision, "finetune"),
         f"{len(todo):,} runs, {sequences:,} sequences: about {_hours(total)} of one run after the other, "
         f"{_hours(total / beside)} with {beside} side by side on this machine if they don't slow each other down "
-        f"(rate measured now on {device_name(device)})",
-        *precision_advice(device, finetune.precision, "finetune"),
+        f"(rate measured now on {device_name(device)}, in {resolve_precision(device, finetune.precision)})",
     ]
 
 
@@ -126,7 +126,7 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
     """Returns the rate of steps at the grid's largest batch, from a step of short and one of long sequences."""
     batch = max(config.finetune.batch_sizes)
     finetune = config.finetune
-    model = Classifier(encoder, vocab_size, 2, finetune.dropout, precision=finetune.precision).to(device).train()
+    model = Classifier(encoder, vocab_size, 2, finetune.dropout, finetune.precision).to(device).train()
     optimizer = build_adamw(model, finetune)
     tokens, seconds = [], []
     for length in (min(SHORT, encoder.max_length), min(LONG, encoder.max_length)):

@@ -49,8 +49,8 @@ class Classifier(nn.Module):
         vocab_size: int,
         outputs: int,
         dropout: float,
+        precision: str,
         segment_H: Tensor | None = None,
-        precision: str = "auto",
     ) -> None:
         super().__init__()
         self.precision = precision
@@ -179,7 +179,7 @@ def _build(
     task: GlueTask, start: EncoderWeights, encoder: Transformer, config: Finetune, setting: Setting
 ) -> Classifier:
     outputs = max(len(task.labels), 1)
-    model = Classifier(encoder, start.vocab_size, outputs, config.dropout, start.segment_H, config.precision)
+    model = Classifier(encoder, start.vocab_size, outputs, config.dropout, config.precision, start.segment_H)
     if start.state is not None:
         model.encoder.load_state_dict(start.state)
     else:

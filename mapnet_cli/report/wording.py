@@ -12,7 +12,7 @@ MISSING_MARK = "*"
 FAILED_MARK = "†"
 MID_SCHEDULE = (
     "Checkpoints before the last come out of the middle of a learning-rate schedule: a training planned for so few"
-    " steps would do better."
+    " steps may end above or below them."
 )
 
 

@@ -19,8 +19,8 @@ PEAK_BF16 = {
 MATRIX = 4096, 768
 """Side of the square matrices whose product measures a device that is not in the table: a GPU's, a CPU's."""
 
-WORTH_A_CHANGE = 1.5
-"""So many times as fast must bfloat16 be on a CPU to be worth telling."""
+WORTH_A_CAST, WORTH_A_CHANGE = 1.2, 1.5
+"""So many times as fast must bfloat16 products be on a CPU to pay for the casts, and to be worth telling."""
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
@@ -72,18 +72,18 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:
 
 
 def precision_advice(device: torch.device, precision: str, section: str) -> list[str]:
-    """Returns a line where a CPU is faster in the other precision, by large matrix products measured now, else none."""
+    """Returns a line where a CPU's matrix products, measured now, speak for the other precision, else none.
+
+    float32 that was asked for by name is left alone.
+    """
     if device.type != "cpu":
         return []
     gain = _measured(device, "bfloat16") / _measured(device, "float32")
-    chosen = resolve_precision(device, precision)
-    if chosen == "bfloat16" and gain < 1:
-        return [f"{section}.precision=bfloat16: this CPU multiplies matrices {1 / gain:.1f} times as fast in float32"]
-    if chosen == "float32" and gain > WORTH_A_CHANGE:
-        return [
-            f"this CPU multiplies large matrices {gain:.1f} times as fast in bfloat16 as in float32: "
-            f"try {section}.precision=bfloat16"
-        ]
+    measured = f"this CPU multiplies large matrices {gain:.2g} times as fast in bfloat16 as in float32"
+    if precision == "bfloat16" and gain < WORTH_A_CAST:
+        return [f"{measured}: {section}.precision=float32 is the faster one here"]
+    if precision == "auto" and gain > WORTH_A_CHANGE:
+        return [f"{measured}: {section}.precision=bfloat16 may be worth it (other results: everything is trained anew)"]
     return []
 
 

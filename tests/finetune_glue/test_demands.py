@@ -16,7 +16,7 @@ from tests.conftest import small_config
 @pytest.mark.parametrize("sizes", [{}, {"layers": 2, "hidden": 16, "heads": 2, "ffn": 40, "max_length": 9}])
 def test_weights_are_counted_as_the_model_has_them(sizes: dict[str, int]) -> None:
     encoder = Transformer(**sizes)
-    weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, 0.1).parameters())
+    weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, 0.1, "auto").parameters())
     kept = run_bytes(encoder, 1_001, 9) - run_bytes(encoder, 1_001, 8)  # for one more example
     assert (run_bytes(encoder, 1_001, 8) - CONTEXT - 8 * kept) / 16 == pytest.approx(weights, rel=0.02)
 
@@ -24,7 +24,7 @@ def test_weights_are_counted_as_the_model_has_them(sizes: dict[str, int]) -> Non
 def test_what_is_kept_for_the_backward_pass_is_not_underestimated() -> None:
     """Counted in a real forward pass in float32; attention without dropout, with which a CPU, unfused, keeps scores."""
     encoder = Transformer(layers=12, hidden=64, heads=4, ffn=256, max_length=64, attention_dropout=0.0)
-    model = Classifier(encoder, 1_000, 3, 0.1).train()
+    model = Classifier(encoder, 1_000, 3, 0.1, "auto").train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 

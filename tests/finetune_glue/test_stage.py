@@ -15,6 +15,7 @@ from mapnet_cli.lineage import Lineage
 from mapnet_cli.records import FinetuneRun
 from mapnet_cli.report.stage import build
 from mapnet_cli.stages import grid_matrix, status
+from mapnet_cli.training import device
 from tests.finetune_glue.conftest import User
 from tests.finetune_glue.glue_files import write_glue
 
@@ -128,10 +129,12 @@ def test_results_stand_where_the_data_is_gone(user: User, tmp_path: Path) -> Non
     assert [row["stage"] for row in rows].count("pretrain") == 1 and "glue does not exist" in rows[-1]["error"]
 
 
-def test_the_dry_run_counts_runs_and_sequences(user: User) -> None:
+def test_the_dry_run_counts_runs_and_sequences(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_measured", lambda _, precision: 3.0 if precision == "bfloat16" else 1.0)
     config = user.config("finetune.epochs=3", "finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]')
     lines = stage.estimate(config, user.artifacts, 2)
     assert lines[0].startswith("RTE: 2 runs of 3 epochs of 8 training and 8 dev sequences, about ")
+    assert lines[-2].endswith("finetune.precision=bfloat16 may be worth it (other results: everything is trained anew)")
     assert lines[-1].startswith("4 runs, 192 sequences: about ")  # 2 tasks x 2 seeds x 3 epochs x (8 + 8)
 
 

@@ -194,7 +194,7 @@ def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, I
     data, cut = tokenise(Examples(pairs, [0.0, 1.0]), artifacts.path(row.tokenizer), "none", 24)
     weights = encoder_weights(artifacts.path(row.path))
     assert cut == 1 and weights.segment_H is not None and weights.segment_H.any()
-    model = Classifier(Transformer(**row.encoder), weights.vocab_size, 2, 0.0, weights.segment_H).eval()
+    model = Classifier(Transformer(**row.encoder), weights.vocab_size, 2, 0.0, "auto", weights.segment_H).eval()
     assert weights.state is not None
     model.encoder.load_state_dict(weights.state)
     model.head = torch.nn.Identity()

@@ -15,6 +15,7 @@ from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast, training_flops
 from mapnet_cli.pretrain.step import StepPlan
+from mapnet_cli.training import device
 from mapnet_cli.training.accounting import electra_flops
 from tests.conftest import small_config
 
@@ -96,6 +97,13 @@ def test_the_lines_name_everything() -> None:
     assert f"FLOPs in {equal[1]} steps" in "\n".join(again)
     for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", together):
         assert words in lines
+
+
+def test_a_faster_precision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_measured", lambda _, precision: 3.0 if precision == "bfloat16" else 1.0)
+    lines = "\n".join(forecast(small_config(), 300, 1, 1, 1))
+    assert "pretrain.precision=bfloat16 may be worth it" in lines
+    assert "worth it" not in "\n".join(forecast(small_config("pretrain.precision=bfloat16"), 300, 1, 1, 1))
 
 
 def test_equal_flops_are_the_first_methods_where_a_training_ends_early() -> None:
