@@ -66,7 +66,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
         self.float32_on_cpu = True
-        """The backward pass of torch's CPU kernel takes five times as long in bfloat16 as in float32."""
+        """torch's CPU kernel is slower in bfloat16 than in float32 (docs/measurements.md)."""
 
     def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None, asking_BQH: Tensor | None = None) -> Tensor:
         """Returns [B, Q, H] for the asking vectors, or for all of x, [B, L, H]."""
