@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -147,7 +148,10 @@ def test_ctrl_c_leaves_in_order(folder: Path) -> None:
             if "loss" in line:
                 break
         os.killpg(run.pid, signal.SIGINT)
+        stuck = threading.Timer(120, os.killpg, (run.pid, signal.SIGKILL))
+        stuck.start()
         rest = run.stderr.read()
+        stuck.cancel()
     assert run.returncode == 130, rest
     assert "Traceback" not in rest
     assert "goes on where it stopped" in rest

@@ -44,6 +44,7 @@ def test_a_record_says_what_it_depends_on(user: User) -> None:
     assert row.settings == {
         "adam_betas": [0.9, 0.98], "adam_eps": 1e-6, "weight_decay": 0.1, "clip_norm": 0.0, "epochs": 1,
         "warmup_ratio": 0.06, "dropout": 0.2, "batching": "random",
+        "precision": "auto",
     }  # fmt: skip
     checkpoint = user.artifacts.marker(f"{Lineage(user.config(), user.artifacts).pretraining('bert', 1).key}/step10")
     assert checkpoint is not None and row.checkpoint == checkpoint.result["fingerprint"]

@@ -26,6 +26,7 @@ def cluster() -> Iterator["Cluster"]:
     ):
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        Path("/tmp/ray").mkdir(exist_ok=True)  # Cluster writes its address there, also where Ray has never run before
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job; nodes inherit it
         cluster = Cluster(initialize_head=True, head_node_args=NODE | {"temp_dir": folder})
         try:

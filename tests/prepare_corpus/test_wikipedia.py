@@ -1,8 +1,10 @@
 """Wikipedia by WikiExtractor and by MediaWiki's dumps: what is text, what is left out, what is left of the markup."""
 
 import re
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,16 @@ def test_prose_of_markup(markup: str, expected: str) -> None:
     assert "\n".join(prose(markup)).strip("\n") == expected.strip("\n")
 
 
+@pytest.fixture
+def own_recursion_limit() -> Iterator[None]:
+    """Python's own, 1,000: Hypothesis leaves a higher one to the tests after its own."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("own_recursion_limit")
 @pytest.mark.parametrize(
     "text", ["{{{" * 700 + "x" + "}}}" * 700, "{{a|b=" * 10_000, "<b>" * 20_000, "<ref a" * 10_000]
 )
