@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config, Method, Report
 from mapnet_cli.plotting import style
 from mapnet_cli.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
-from mapnet_cli.report import figure2
+from mapnet_cli.report import figure2, raw
 from mapnet_cli.report.compare import compare
 from mapnet_cli.report.curves import draw_curves
 from mapnet_cli.report.figure3 import draw_figure3
@@ -95,6 +96,17 @@ def test_every_record_is_handed_on(tmp_path: Path) -> None:
     kinds = Counter(row.pop("record") for row in rows)
     assert kinds == {"CorpusManifest": 1, "Checkpoint": 4, "TaskFacts": 1, "Baseline": 2, "FinetuneRun": 8}
     assert rows[-8:] == [run.to_json() for run in results.runs]
+
+
+def test_the_records_hold_no_text_of_the_corpus(tmp_path: Path) -> None:
+    """A report may go where the text may not."""
+    records = full(tmp_path, config(recipe="demo", baselines=True))
+    results = gather(records.config, records.artifacts)
+    assert results.manifest is not None
+    manifest = results.manifest.model_copy(update={"examples": {"min_chars": ["How it begins"]}})
+    lines = raw.records(replace(results, manifest=manifest), "signature")
+    assert '"record": "CorpusManifest"' in lines
+    assert "How it begins" not in lines
 
 
 def test_probe_scores_say_so_in_every_output(tmp_path: Path) -> None:
