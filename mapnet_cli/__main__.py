@@ -1,6 +1,6 @@
 """`python -m mapnet_cli` is the same program as the `mapnet` script."""
 
-from mapnet_cli.cli import app
+from mapnet_cli.cli.commands import app
 
 if __name__ == "__main__":
     app(prog_name="mapnet")

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config
-from mapnet_cli.layers import resolve
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import CorpusManifest, SourceCounts
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.records import CorpusManifest, SourceCounts
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files, writing_shard
-from mapnet_cli.vocabulary import CLS, SEP
+from mapnet_cli.text.special_tokens import CLS, SEP
 
 SMALL = (
     "corpus.vocab_size=300",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts, Marker, publishing, write_text
-from mapnet_cli.errors import DamagedError, LockedError
+from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_text
+from mapnet_cli.core.errors import DamagedError, LockedError
 
 
 def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_verify_notices_truncated_and_missing_files(artifacts: Artifacts) -> Non
 
 def test_a_stage_belongs_to_one_process(artifacts: Artifacts) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mapnet_cli.artifacts import Artifacts\n"
+        "import sys\nfrom pathlib import Path\nfrom mapnet_cli.core.artifacts import Artifacts\n"
         f"with Artifacts(Path({str(artifacts.root)!r})).lock('pretrain'):\n"
         "    print('held', flush=True)\n    sys.stdin.read()"
     )
@@ -100,7 +100,7 @@ def test_the_lock_sweeps_what_a_killed_process_left(artifacts: Artifacts) -> Non
 
 
 def test_no_nan_in_json(tmp_path: Path) -> None:
-    from mapnet_cli.artifacts import write_json
+    from mapnet_cli.core.artifacts import write_json
 
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})

@@ -76,7 +76,7 @@ def test_these_never_reach_torch(room: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config", "show"], ["status"]])
 def test_light_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom mapnet_cli.cli import app\n"
+        "import sys\nfrom mapnet_cli.cli.commands import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'spacy', 'sacremoses', 'sklearn', 'scipy', 'matplotlib', 'transformers', 'ray'}\n"
         "found = heavy & set(sys.modules)\nsys.exit(f'loaded {found}' if found else 0)"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.config import Config
-from mapnet_cli.errors import UsageError
-from mapnet_cli.glue import fine_tuned
-from mapnet_cli.layers import RECIPES, resolve
+from mapnet_cli.config.loading import RECIPES, resolve
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.glue.grid import fine_tuned
 
 
 def test_precedence_and_origins(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config, Source
-from mapnet_cli.errors import InputError
-from mapnet_cli.glue import GridRun
-from mapnet_cli.layers import flatten
-from mapnet_cli.lineage import Lineage, import_artefact
+from mapnet_cli.config.loading import flatten
+from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.errors import InputError
+from mapnet_cli.core.records import Imported
+from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage.digests import Digests, input_files
-from mapnet_cli.records import Imported
+from mapnet_cli.lineage.graph import Lineage, import_artefact
 from tests.conftest import small_config
 
 WHAT: dict[str, Callable[[Lineage], str]] = {

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.methods import build_model, fix_frequencies, token_counts, word_starts
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.factory import build_model, fix_frequencies, token_counts, word_starts
 from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.model.token_table import TokenTable
-from mapnet_cli.records import CorpusManifest
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
 from tests.conftest import small_config

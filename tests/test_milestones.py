@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.errors import UsageError
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.finetune_glue.submission import find_row
 from mapnet_cli.lineage.milestones import find_milestone
-from mapnet_cli.records import Checkpoint
-from mapnet_cli.variance.subjects import plan_subjects
+from mapnet_cli.variance.candidates import plan_subjects
 from tests.report.report_fixtures import Records, config
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mapnet_cli.glue import other_rows
-from mapnet_cli.layers import resolve
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.glue.grid import other_rows
 
 ROOT = Path(__file__).parents[1]
 SMALL = ROOT / "docs" / "results" / "small"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mapnet_cli.errors import UsageError
-from mapnet_cli.world import ALONE, World, first_host, launched, rendezvous
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.jobs.distributed import ALONE, World, first_host, launched, rendezvous
 
 
 def test_nobody_launched_this() -> None:

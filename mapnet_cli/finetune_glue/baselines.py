@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from mapnet_cli.finetune_glue.metrics import Floats, score
-from mapnet_cli.finetune_glue.tasks import GlueTask
+from mapnet_cli.core.records import Baseline
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.records import Baseline
+from mapnet_cli.glue.metrics import Floats, score
+from mapnet_cli.glue.tasks import GlueTask
 
 
 def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> list[Baseline]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.errors import InputError
-from mapnet_cli.finetune_glue.sources import LABEL_NAME, open_split
-from mapnet_cli.finetune_glue.tasks import LARGEST_SCORE, TASKS, GlueTask
+from mapnet_cli.core.errors import InputError
+from mapnet_cli.finetune_glue.readers import LABEL_NAME, open_split
+from mapnet_cli.glue.tasks import LARGEST_SCORE, TASKS, GlueTask
 
 
 @dataclass(frozen=True)

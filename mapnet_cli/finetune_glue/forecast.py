@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.finetune_glue.demands import sizes
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.loop import Classifier, training_step
+from mapnet_cli.finetune_glue.memory import sizes
 from mapnet_cli.finetune_glue.prepare import load_task
-from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue import GridRun
-from mapnet_cli.glue_data import task_location
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.glue.locations import task_location
+from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.jobs.distributed import cores
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.text.special_tokens import CLS
 from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
 from mapnet_cli.training.optim import build_adamw
-from mapnet_cli.vocabulary import CLS
-from mapnet_cli.world import cores
 
 TOKENS_A_WORD = 1.3
 """Of a task that has not been tokenised yet, specials included."""

@@ -5,15 +5,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.finetune_glue.tasks import TASKS
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import TaskFacts
+from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.jobs.job import Output, Progress, Report
-from mapnet_cli.records import TaskFacts
 
 
 def make_probe(artifacts: Artifacts, report: Report, seed: int, key: str) -> Output:
     """Makes the probe tasks in GLUE's layout."""
-    from mapnet_cli.artifacts import publishing
+    from mapnet_cli.core.artifacts import publishing
     from mapnet_cli.finetune_glue.probes import make_probes
 
     with publishing(artifacts.path(key)) as temporary:

@@ -3,15 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mapnet_cli.artifacts import Artifacts, read_json
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.errors import DamagedError, DivergedError
+from mapnet_cli.core.artifacts import Artifacts, read_json
+from mapnet_cli.core.errors import DamagedError, DivergedError
+from mapnet_cli.core.records import FinetuneRun, TunedEncoder
 from mapnet_cli.finetune_glue.prepare import load_task
-from mapnet_cli.finetune_glue.tasks import TASKS
-from mapnet_cli.glue import GridRun
+from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.jobs.job import Output, Progress, Report
-from mapnet_cli.lineage import RUN_SETTINGS
-from mapnet_cli.records import FinetuneRun, TunedEncoder
+from mapnet_cli.lineage.graph import RUN_SETTINGS
 
 if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.loop import EncoderWeights, Tuned

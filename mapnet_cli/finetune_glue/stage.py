@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import AbsentError, InputError, UsageError
-from mapnet_cli.finetune_glue.demands import run_demands
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import AbsentError, InputError, UsageError
+from mapnet_cli.finetune_glue.memory import run_demands
 from mapnet_cli.finetune_glue.prepare import make_probe, prepare_task, run_baseline
 from mapnet_cli.finetune_glue.run import run_finetuning, tune_on_mnli
-from mapnet_cli.glue import (
+from mapnet_cli.glue.grid import (
     UNTRAINED,
     GridRun,
     fine_tuned,
@@ -18,9 +18,9 @@ from mapnet_cli.glue import (
     starts_from_mnli,
     used_tasks,
 )
-from mapnet_cli.glue_data import data_key, task_location
+from mapnet_cli.glue.locations import data_key, task_location
 from mapnet_cli.jobs.job import Job, Phase, is_done
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 
 PRELOAD = ("torch", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
 

@@ -8,23 +8,23 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mapnet_cli.artifacts import Artifacts, publishing
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.errors import AbsentError, UsageError
-from mapnet_cli.finetune_glue.demands import run_demands
+from mapnet_cli.core.artifacts import Artifacts, publishing
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import AbsentError, UsageError
+from mapnet_cli.core.records import Baseline, FinetuneRun
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
+from mapnet_cli.finetune_glue.memory import run_demands
 from mapnet_cli.finetune_glue.prepare import verified_tokenizer
 from mapnet_cli.finetune_glue.stage import PRELOAD, check, start_key, text_settings
-from mapnet_cli.finetune_glue.tasks import LARGEST_SCORE, TASKS, GlueTask
-from mapnet_cli.glue import GridRun, metrics_by_task, other_rows, runs_of
-from mapnet_cli.glue_data import task_location
+from mapnet_cli.glue.grid import GridRun, metrics_by_task, other_rows, runs_of
+from mapnet_cli.glue.locations import task_location
+from mapnet_cli.glue.scoring import baseline_scores, best_setting, columns_of, run_grids
+from mapnet_cli.glue.tasks import LARGEST_SCORE, TASKS, GlueTask
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
-from mapnet_cli.records import Baseline, FinetuneRun
-from mapnet_cli.scoring import baseline_scores, best_setting, columns_of, run_grids
 
 FILES = {
     "CoLA": ("CoLA", "test"), "SST-2": ("SST-2", "test"), "MRPC": ("MRPC", "test"), "STS-B": ("STS-B", "test"),

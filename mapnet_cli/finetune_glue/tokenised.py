@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from mapnet_cli.artifacts import publishing
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.core.artifacts import publishing
+from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.finetune_glue.examples import Examples
 from mapnet_cli.text import bpe
 from mapnet_cli.text.normalise import prepare_line
-from mapnet_cli.vocabulary import CLS, PAD, SEP
+from mapnet_cli.text.special_tokens import CLS, PAD, SEP
 
 ARRAYS = ("tokens", "offsets", "labels", "second")
 

@@ -5,9 +5,9 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.console import Console
-from mapnet_cli.errors import Interrupted, MapnetError, UsageError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import Interrupted, MapnetError, UsageError
 from mapnet_cli.jobs.job import Job, Phase, Progress, Report, is_done, run_job
 
 ATTEMPTS = 3

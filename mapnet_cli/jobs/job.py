@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, Marker
-from mapnet_cli.console import Console
+from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.console import Console
 
 VERSIONED = (
     "mapnet",

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.console import Console
-from mapnet_cli.errors import ProcessError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import ProcessError
+from mapnet_cli.jobs.distributed import World, restarted
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, run_job, show
-from mapnet_cli.world import World, restarted
 
 
 class LaunchedEngine:

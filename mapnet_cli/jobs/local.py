@@ -20,13 +20,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.console import Console
-from mapnet_cli.errors import Interrupted, MapnetError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import Interrupted, MapnetError
+from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, sparing
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
 from mapnet_cli.jobs.resources import gpu_listing, gpu_slots, least_free, visible_devices
-from mapnet_cli.world import cores
 
 
 @dataclass

@@ -12,9 +12,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli import world
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.errors import MapnetError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import MapnetError
+from mapnet_cli.jobs import distributed as world
 from mapnet_cli.jobs.job import Progress
 from mapnet_cli.jobs.torchrun import OUTCOME, TASK
 

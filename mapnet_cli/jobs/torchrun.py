@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.errors import MapnetError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import MapnetError
 from mapnet_cli.jobs.job import Output, Progress, Report
 
 ATTEMPTS = 3

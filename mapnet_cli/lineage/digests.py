@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, read_json, sha256, write_json
 from mapnet_cli.config import Source
-from mapnet_cli.errors import InputError
+from mapnet_cli.core.artifacts import Artifacts, read_json, sha256, write_json
+from mapnet_cli.core.errors import InputError
 
 
 def fingerprint(*parts: Any) -> str:

@@ -1,8 +1,8 @@
 """Finding a finished checkpoint by what a user calls it."""
 
-from mapnet_cli.artifacts import Marker
-from mapnet_cli.errors import UsageError
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.core.artifacts import Marker
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.lineage.graph import Lineage
 
 
 def find_milestone(

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
+from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.model.bert import Encoder, Stack, initialise
 from mapnet_cli.model.heads import DetectionHead, MaskedLMHead, at_slots
-from mapnet_cli.model.transformer import Encoder, Stack, initialise
-from mapnet_cli.seeds import derive_seed
 
 
 class Generator(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mapnet_cli.model.transformer import LAYER_NORM_EPS, padded_vocabulary
+from mapnet_cli.model.bert import LAYER_NORM_EPS, padded_vocabulary
 
 NO_TOKEN = -1e4
 """Logit of the padding rows of the vocabulary: their probability is exactly 0 in float32."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mapnet_cli.config import Proposal
-from mapnet_cli.model.transformer import Stack, padded_vocabulary
+from mapnet_cli.model.bert import Stack, padded_vocabulary
 
 
 class MapNet(nn.Module):

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.artifacts import Artifacts, write_text
+from mapnet_cli.core.artifacts import Artifacts, write_text
+from mapnet_cli.core.plotting import COLOURS, images
+from mapnet_cli.core.records import CorpusManifest, SourceCounts
+from mapnet_cli.core.tables import Cell, Table, plain, to_markdown
 from mapnet_cli.jobs.job import Output, Progress, Report
-from mapnet_cli.plotting import COLOURS, images
 from mapnet_cli.prepare_corpus.slices import finished
-from mapnet_cli.records import CorpusManifest, SourceCounts
-from mapnet_cli.render import Cell, Table, plain, to_markdown
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files
-from mapnet_cli.vocabulary import CLS, SEP, SPECIALS
+from mapnet_cli.text.special_tokens import CLS, SEP, SPECIALS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.jobs.job import Output, Progress, Report
 from mapnet_cli.prepare_corpus.slices import finished, read_sentences
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files, writing_shard
-from mapnet_cli.vocabulary import CLS, SEP, UNK
+from mapnet_cli.text.special_tokens import CLS, SEP, UNK
 
 BATCH = 4_096
 """Sentences that go to the tokenizer together, unless they have this many characters before:"""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import MapnetError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import MapnetError
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
 from mapnet_cli.prepare_corpus.slices import Slice

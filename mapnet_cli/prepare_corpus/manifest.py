@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import CorpusManifest, SourceCounts
 from mapnet_cli.jobs.job import Output, Report
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
 from mapnet_cli.prepare_corpus.slices import finished, mixed_versions, read_paragraphs, results
 from mapnet_cli.prepare_corpus.sources.reading import Problems
-from mapnet_cli.prepare_corpus.vocabulary import dropped
-from mapnet_cli.records import CorpusManifest, SourceCounts
+from mapnet_cli.prepare_corpus.train_bpe import dropped
 from mapnet_cli.text.shards import shard_files
 
 

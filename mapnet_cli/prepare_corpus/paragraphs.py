@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.artifacts import TEMPORARY, Artifacts, publishing
 from mapnet_cli.config import Cleanup
+from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, publishing
 from mapnet_cli.jobs.job import Output, Progress, Report
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.slices import Slice, finished

@@ -7,15 +7,15 @@ from typing import Any
 
 from mapnet_cli.config import Config
 from mapnet_cli.jobs.job import Job, Output, Phase
-from mapnet_cli.lineage import Artefact, Lineage
 from mapnet_cli.lineage.digests import fingerprint
+from mapnet_cli.lineage.graph import Artefact, Lineage
 from mapnet_cli.prepare_corpus.card import write_card
 from mapnet_cli.prepare_corpus.encode import encode_slice
 from mapnet_cli.prepare_corpus.manifest import write_manifest
 from mapnet_cli.prepare_corpus.paragraphs import clean_slice, deduplicate
 from mapnet_cli.prepare_corpus.sentences import segment_slice
 from mapnet_cli.prepare_corpus.slices import Slice, input_slices
-from mapnet_cli.prepare_corpus.vocabulary import train_vocabulary
+from mapnet_cli.prepare_corpus.train_bpe import train_vocabulary
 
 
 def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:

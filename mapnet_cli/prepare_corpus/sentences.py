@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mapnet_cli.artifacts import Artifacts, publishing
-from mapnet_cli.errors import UsageError
+from mapnet_cli.core.artifacts import Artifacts, publishing
+from mapnet_cli.core.errors import UsageError
 from mapnet_cli.jobs.job import Output, Progress, Report
 from mapnet_cli.prepare_corpus.sentencizer import sentencizer
 from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, Marker, read_json
 from mapnet_cli.config import Config, Source
-from mapnet_cli.errors import DamagedError, InputError
+from mapnet_cli.core.artifacts import Artifacts, Marker, read_json
+from mapnet_cli.core.errors import DamagedError, InputError
 from mapnet_cli.lineage.digests import input_files
 from mapnet_cli.prepare_corpus.sources.pieces import STREAMS, Piece, packing
 from mapnet_cli.prepare_corpus.sources.reading import printable

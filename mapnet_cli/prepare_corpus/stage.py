@@ -4,18 +4,18 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli import hub
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.core import hub
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import InputError, UsageError
+from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.job import Phase, is_done
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.prepare_corpus import forecast
 from mapnet_cli.prepare_corpus.phases import corpus_phases, manifest_key
+from mapnet_cli.prepare_corpus.progress import slices_done
 from mapnet_cli.prepare_corpus.slices import Slice, missing_source
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS
-from mapnet_cli.prepare_corpus.standing import slices_done
-from mapnet_cli.records import CorpusManifest
 
 PRELOAD = ("spacy", "sacremoses", "tokenizers")
 """What the engine's workers should have imported before they start."""

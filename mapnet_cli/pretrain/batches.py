@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Method, Pretrain
+from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.jobs.distributed import ALONE, World
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, visits_in_turn
-from mapnet_cli.model.transformer import attention_mask
-from mapnet_cli.pretrain.order import DataOrder
-from mapnet_cli.seeds import derive_seed
+from mapnet_cli.model.bert import attention_mask
+from mapnet_cli.pretrain.sampler import DataOrder
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, PAD
-from mapnet_cli.world import ALONE, World
+from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, PAD
 
 AHEAD = 2
 """Batches that are ready before they are needed."""

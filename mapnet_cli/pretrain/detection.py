@@ -6,15 +6,15 @@ head, so there is no `validation_loss` that would compare with other methods'.
 
 import torch
 
+from mapnet_cli.jobs.distributed import World
+from mapnet_cli.model.bert import attention_mask
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.electra import detection_figures, detection_sums, replace_tokens
 from mapnet_cli.pretrain.step import add_up
 from mapnet_cli.pretrain.validation import BATCH, fixed_masks
 from mapnet_cli.text.shards import Sequences
+from mapnet_cli.text.special_tokens import PAD
 from mapnet_cli.training.device import autocast
-from mapnet_cli.vocabulary import PAD
-from mapnet_cli.world import World
 
 PASS = 16
 """Sequences of a forward pass: the generator's distributions over the vocabulary stand in memory at a time."""

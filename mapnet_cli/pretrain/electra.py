@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
+from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import Masks
 from mapnet_cli.masking.strategies import STRATEGIES
@@ -17,9 +18,8 @@ from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.networks import Networks
 from mapnet_cli.pretrain.batches import MicroBatch
 from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, StepPlan, mask_request
-from mapnet_cli.seeds import derive_seed
+from mapnet_cli.text.special_tokens import PAD
 from mapnet_cli.training.device import autocast
-from mapnet_cli.vocabulary import PAD
 
 
 class ElectraLosses(Losses):

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Config, Method
-from mapnet_cli.health import COLLAPSED
+from mapnet_cli.core.records import MaskedWord, ProposedMasks
+from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.masking import sampling
+from mapnet_cli.masking.diagnostics import COLLAPSED
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.methods import draw_masks, word_starts
+from mapnet_cli.model.bert import attention_mask
+from mapnet_cli.model.factory import draw_masks, word_starts
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.networks import Networks
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.model.transformer import attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.records import MaskedWord, ProposedMasks
-from mapnet_cli.seeds import derive_seed
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.vocabulary import CLS, PAD, SEP
+from mapnet_cli.text.special_tokens import CLS, PAD, SEP
 
 SEED = 0
 FIGURE_TOKENS = 64

@@ -9,13 +9,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
 from mapnet_cli.masking.sampling import largest_count
-from mapnet_cli.methods import build_model
+from mapnet_cli.model.bert import Attention, padded_vocabulary
+from mapnet_cli.model.factory import build_model
 from mapnet_cli.model.networks import Networks
-from mapnet_cli.model.transformer import Attention, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.step import Losses, StepPlan, algorithm_1, plan_step
-from mapnet_cli.training import accounting
+from mapnet_cli.training import flops as accounting
 from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
 
 PROBES = 2_000

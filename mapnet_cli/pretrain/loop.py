@@ -7,12 +7,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.jobs.job import Progress, Report
 from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.methods import word_starts
+from mapnet_cli.model.factory import word_starts
 from mapnet_cli.pretrain.batches import BatchMaker, prefetching
-from mapnet_cli.pretrain.books import Books
 from mapnet_cli.pretrain.electra import build_losses
-from mapnet_cli.pretrain.order import DataOrder
-from mapnet_cli.pretrain.run import Run
+from mapnet_cli.pretrain.monitor import Books
+from mapnet_cli.pretrain.sampler import DataOrder
+from mapnet_cli.pretrain.state import Run
 from mapnet_cli.pretrain.step import Proposals, algorithm_1, plan_step, update_table
 from mapnet_cli.pretrain.warm_up import warm_up
 from mapnet_cli.text.shards import Sequences

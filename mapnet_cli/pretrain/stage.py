@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import UsageError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core.records import CorpusManifest
+from mapnet_cli.jobs.distributed import ALONE, cores, current, launched
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
 from mapnet_cli.jobs.resources import local_processes, visible_gpus
 from mapnet_cli.jobs.torchrun import run_on_processes
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.pretrain.log_file import last_line
-from mapnet_cli.pretrain.start import start_from, start_key
-from mapnet_cli.records import CorpusManifest
-from mapnet_cli.world import ALONE, cores, current, launched
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.pretrain.init_from import start_from, start_key
+from mapnet_cli.pretrain.log import last_line
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:
 
 def check(config: Config, artifacts: Artifacts) -> None:
     """Raises UsageError if a method's parts don't exist or go ill together, or a batch can't be shared out."""
-    from mapnet_cli.masking.combinations import check_method
+    from mapnet_cli.masking.validate import check_method
 
     for name in config.methods:
         check_method(name, config.method[name], config.pretrain.visits)
@@ -116,9 +116,9 @@ def pretrain(
     import torch
 
     from mapnet_cli.masking.strategies import STRATEGIES
-    from mapnet_cli.methods import build_model, fix_frequencies
+    from mapnet_cli.model.factory import build_model, fix_frequencies
     from mapnet_cli.pretrain import loop
-    from mapnet_cli.pretrain.run import Run, resume
+    from mapnet_cli.pretrain.state import Run, resume
     from mapnet_cli.text.shards import Sequences
     from mapnet_cli.training.device import choose_device
     from mapnet_cli.training.optim import build_adamw

@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.config import Method
+from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.jobs.distributed import World
 from mapnet_cli.masking import objectives, sampling
-from mapnet_cli.masking.exploration import is_exploration_step
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Weights
 from mapnet_cli.masking.objectives import OBJECTIVES
+from mapnet_cli.masking.schedule import is_exploration_step
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.networks import Networks
-from mapnet_cli.model.pretraining import PretrainingModel
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
-from mapnet_cli.seeds import derive_seed
-from mapnet_cli.training.accounting import Work
 from mapnet_cli.training.device import autocast
-from mapnet_cli.world import World
+from mapnet_cli.training.flops import Work
 
 GREATEST = ("largest_q", "gradient_norm_max", "bad")
 """Of these the log has the largest; everything else is summed."""

@@ -15,18 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
+from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.jobs.distributed import World
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise, Masks
-from mapnet_cli.methods import draw_masks
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.model.transformer import Encoder, attention_mask
+from mapnet_cli.model.bert import Encoder, attention_mask
+from mapnet_cli.model.factory import draw_masks
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.pretrain.token_groups import DECILES, TokenGroups, word_kinds
-from mapnet_cli.seeds import derive_seed
+from mapnet_cli.pretrain.token_buckets import DECILES, TokenGroups, word_kinds
 from mapnet_cli.text.shards import Sequences
+from mapnet_cli.text.special_tokens import PAD
 from mapnet_cli.training.device import autocast
-from mapnet_cli.vocabulary import PAD
-from mapnet_cli.world import World
 
 MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
 """Of the fixed masks: the paper's, for every method, so that losses compare."""

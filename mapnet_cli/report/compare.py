@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
+from mapnet_cli.glue.scoring import Column, Grid, Seeds, Setting
+from mapnet_cli.report.notes import label
 from mapnet_cli.report.scores import Scores, mean, spread
-from mapnet_cli.report.wording import label
-from mapnet_cli.scoring import Column, Grid, Seeds, Setting
 
 CONFIDENCE = 0.95
 

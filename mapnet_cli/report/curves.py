@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from mapnet_cli.plotting import FAINT, images, legend_shape, style
-from mapnet_cli.report.gather import Results, signature
+from mapnet_cli.core.plotting import FAINT, images, legend_shape, style
+from mapnet_cli.report.load import Results, signature
+from mapnet_cli.report.notes import label, on_what
 from mapnet_cli.report.scores import Scores
 from mapnet_cli.report.trajectories import Place, loss_trajectory, score_trajectory, scored_seeds, seeds_with
-from mapnet_cli.report.wording import label, on_what
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from mapnet_cli.glue import GLUE_COLUMNS
-from mapnet_cli.records import CorpusManifest
-from mapnet_cli.render import Table, to_markdown
-from mapnet_cli.report.gather import Results, missing, next_command
+from mapnet_cli.core.records import CorpusManifest
+from mapnet_cli.core.tables import Table, to_markdown
+from mapnet_cli.glue.grid import GLUE_COLUMNS
+from mapnet_cli.report.load import Results, missing, next_command
+from mapnet_cli.report.notes import PROBE, is_probe
 from mapnet_cli.report.scores import Scores
-from mapnet_cli.report.wording import PROBE, is_probe
 
 HOW_TO_READ = """\
 - Compare methods down a column: same data, same order, and the same number of steps unless a note says otherwise.

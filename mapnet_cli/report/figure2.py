@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from html import escape
 
-from mapnet_cli.records import MaskedWord, ProposedMasks
-from mapnet_cli.report.gather import Results, signature
+from mapnet_cli.core.records import MaskedWord, ProposedMasks
+from mapnet_cli.report.load import Results, signature
+from mapnet_cli.report.notes import PROBE, is_probe, label
 from mapnet_cli.report.scores import Scores
-from mapnet_cli.report.wording import PROBE, is_probe, label
 
 STEM_LENGTH = 4
 """Words shorter than this are never boxed: "the" and "the" masked together is no pattern."""

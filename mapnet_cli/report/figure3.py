@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mapnet_cli.plotting import FAINT, images, legend_shape, style
-from mapnet_cli.report.gather import Results, missing, signature
+from mapnet_cli.core.plotting import FAINT, images, legend_shape, style
+from mapnet_cli.report.load import Results, missing, signature
+from mapnet_cli.report.notes import label, on_what, short_steps
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 from mapnet_cli.report.tables import baseline_average
-from mapnet_cli.report.wording import label, on_what, short_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

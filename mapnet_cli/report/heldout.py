@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from mapnet_cli.config import Config
-from mapnet_cli.health import complaints
-from mapnet_cli.records import Checkpoint
-from mapnet_cli.render import Cell, Table, plain
+from mapnet_cli.core.records import Checkpoint
+from mapnet_cli.core.tables import Cell, Table, plain
+from mapnet_cli.masking.diagnostics import complaints
 from mapnet_cli.report.compare import interval
-from mapnet_cli.report.gather import Results
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.notes import label, steps_note
 from mapnet_cli.report.scores import mean, spread
-from mapnet_cli.report.wording import label, steps_note
 
 LOSSES = {
     "validation_loss": "Loss, uniform masks",

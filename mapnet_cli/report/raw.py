@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from mapnet_cli.report.gather import Results
-from mapnet_cli.report.wording import PROBE, is_probe, on_what
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.notes import PROBE, is_probe, on_what
 
 
 def records(results: Results, signed: str) -> str:

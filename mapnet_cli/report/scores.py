@@ -22,9 +22,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mapnet_cli.config import Config
-from mapnet_cli.glue import fine_tuned, metrics_by_task
-from mapnet_cli.report.gather import Results, runs_of_a_task
-from mapnet_cli.scoring import (
+from mapnet_cli.glue.grid import fine_tuned, metrics_by_task
+from mapnet_cli.glue.scoring import (
     Column,
     Grid,
     Place,
@@ -36,6 +35,7 @@ from mapnet_cli.scoring import (
     columns_of,
     run_grids,
 )
+from mapnet_cli.report.load import Results, runs_of_a_task
 
 
 @dataclass(frozen=True)

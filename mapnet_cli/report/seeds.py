@@ -2,14 +2,14 @@
 
 import statistics
 
-from mapnet_cli.glue import other_rows
-from mapnet_cli.render import Cell, Table, plain
+from mapnet_cli.core.tables import Cell, Table, plain
+from mapnet_cli.glue.grid import other_rows
 from mapnet_cli.report.compare import CONFIDENCE, compare_column, interval
-from mapnet_cli.report.gather import Results, signature
+from mapnet_cli.report.load import Results, signature
+from mapnet_cli.report.notes import label, on_what, score_notes
 from mapnet_cli.report.scores import Scores, TaskScore, mean
 from mapnet_cli.report.selection import Choice, average, choices
 from mapnet_cli.report.tables import difference_cell, marks, number_cell
-from mapnet_cli.report.wording import label, on_what, score_notes
 
 
 def seed_tables(results: Results, scores: Scores) -> tuple[Table, Table]:

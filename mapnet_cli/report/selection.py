@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.records import FinetuneRun
+from mapnet_cli.core.records import FinetuneRun
+from mapnet_cli.glue.scoring import Column, Place, Setting
 from mapnet_cli.report.scores import Scores, mean
-from mapnet_cli.scoring import Column, Place, Setting
 
 Both = tuple[float, float]
 """A score on the half that chose, and on the other half."""

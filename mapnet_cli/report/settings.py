@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from mapnet_cli.config import Config
-from mapnet_cli.render import Cell, Table, plain
-from mapnet_cli.report.gather import Results, signature
+from mapnet_cli.core.tables import Cell, Table, plain
+from mapnet_cli.report.load import Results, signature
+from mapnet_cli.report.notes import PROBE, is_probe, label
 from mapnet_cli.report.scores import Scores
-from mapnet_cli.report.wording import PROBE, is_probe, label
 
 PAPER_TABLE_1 = ("256", "512", "1,000,000", "1e-4", "1e-6", "(0.9, 0.98)", "10,000", "Linear", "0.1", "0.01")
 PAPER_TABLE_2 = ("{16, 32}", "10", "{1e-5, ..., 8e-5}", "0.06", "0.1", "10")

@@ -11,23 +11,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, publishing, write_text
 from mapnet_cli.config import Config
-from mapnet_cli.render import Table, to_csv, to_json, to_markdown
+from mapnet_cli.core.artifacts import Artifacts, publishing, write_text
+from mapnet_cli.core.tables import Table, to_csv, to_json, to_markdown
 from mapnet_cli.report.compare import compare
 from mapnet_cli.report.curves import curves
 from mapnet_cli.report.document import document
 from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figure3 import figure3
-from mapnet_cli.report.gather import gather, missing, next_command, signature
 from mapnet_cli.report.heldout import held_out_tables
+from mapnet_cli.report.load import gather, missing, next_command, signature
 from mapnet_cli.report.raw import records
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.seeds import seed_tables
 from mapnet_cli.report.settings import settings_tables
+from mapnet_cli.report.steps_to_target import target_table
 from mapnet_cli.report.summary import summary_table
 from mapnet_cli.report.tables import result_tables
-from mapnet_cli.report.target import target_table
 
 
 @dataclass(frozen=True)

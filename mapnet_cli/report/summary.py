@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from mapnet_cli.glue import other_rows
-from mapnet_cli.render import Cell, Table, plain
+from mapnet_cli.core.tables import Cell, Table, plain
+from mapnet_cli.glue.grid import other_rows
 from mapnet_cli.report.compare import DEFINITION, Comparison, pairs_note
-from mapnet_cli.report.gather import Results, signature
 from mapnet_cli.report.heldout import loss_difference, spread_cell
+from mapnet_cli.report.load import Results, signature
+from mapnet_cli.report.notes import average_name, hours_notes, label, score_notes
 from mapnet_cli.report.scores import Average, Scores
 from mapnet_cli.report.tables import average_cell, difference_cell, number_cell
-from mapnet_cli.report.wording import average_name, hours_notes, label, score_notes
 
 LOSS = "validation_loss_refit"
 LOSS_NOTE = (

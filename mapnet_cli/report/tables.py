@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-from mapnet_cli.glue import other_rows
-from mapnet_cli.render import NOTHING, Cell, Scalar, Table, plain
+from mapnet_cli.core.tables import NOTHING, Cell, Scalar, Table, plain
+from mapnet_cli.glue.grid import other_rows
+from mapnet_cli.glue.scoring import Setting
 from mapnet_cli.report.compare import DEFINITION, Comparison, pairs_note
-from mapnet_cli.report.gather import Results, signature
-from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
-from mapnet_cli.report.trajectories import SAME_COST, at_equal_cost
-from mapnet_cli.report.wording import (
+from mapnet_cli.report.load import Results, signature
+from mapnet_cli.report.notes import (
     FAILED_MARK,
     MID_SCHEDULE,
     MISSING_MARK,
@@ -22,7 +21,8 @@ from mapnet_cli.report.wording import (
     short_steps,
     task_notes,
 )
-from mapnet_cli.scoring import Setting
+from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
+from mapnet_cli.report.trajectories import SAME_COST, at_equal_cost
 
 PAPER_TABLE_3 = {
     "bert": {400_000: 80.86, 600_000: 81.41, 800_000: 81.62, 1_000_000: 81.68},

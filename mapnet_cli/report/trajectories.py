@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mapnet_cli.records import Checkpoint
-from mapnet_cli.report.gather import Results
+from mapnet_cli.core.records import Checkpoint
+from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import Scores, mean, spread
 
 SAME_COST = 0.01

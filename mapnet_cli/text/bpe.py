@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mapnet_cli.errors import DamagedError
-from mapnet_cli.text.remembered import Remembered
-from mapnet_cli.vocabulary import SPECIALS, UNK
+from mapnet_cli.core.errors import DamagedError
+from mapnet_cli.text.cache import Remembered
+from mapnet_cli.text.special_tokens import SPECIALS, UNK
 
 SPACE = "▁"
 MIN_FREQUENCY = 2

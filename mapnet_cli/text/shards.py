@@ -14,8 +14,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.artifacts import publishing
-from mapnet_cli.errors import DamagedError, UsageError
+from mapnet_cli.core.artifacts import publishing
+from mapnet_cli.core.errors import DamagedError, UsageError
 
 OTHER_FILES = 512
 """Files that a process may want to open beside its shards."""

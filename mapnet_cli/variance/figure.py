@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from mapnet_cli.plotting import COLOURS, FAINT, images
+from mapnet_cli.core.plotting import COLOURS, FAINT, images
 from mapnet_cli.variance.results import NORMS, Estimate, VarianceReport
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.variance.masks import SentenceMasks
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}

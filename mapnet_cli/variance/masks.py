@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Method
+from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, log_sequence_ratio
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, visits_in_turn
-from mapnet_cli.methods import draw_masks
-from mapnet_cli.seeds import derive_seed
+from mapnet_cli.model.factory import draw_masks
 
 SEED = 0
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking.strategies import visits_in_turn
-from mapnet_cli.model.pretraining import PretrainingModel, logit_gradient_norm
+from mapnet_cli.model.masked_lm import PretrainingModel, logit_gradient_norm
 from mapnet_cli.model.proposal import masked_log_softmax
 from mapnet_cli.variance.gradients import SentenceGradients
 from mapnet_cli.variance.masks import SentenceMasks, Subject, sentence_masks

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from mapnet_cli.seeds import derive_seed
+from mapnet_cli.core.seeds import derive_seed
 
 BYTES = 2**30
 """Of mean gradients in memory."""

@@ -6,20 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, Marker, publishing, write_json, write_text
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.errors import UsageError
+from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_json, write_text
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.jobs.job import Job, Output, Progress, Report, is_done, library_versions, run_job, show
-from mapnet_cli.lineage import Lineage, variance_artefact
-from mapnet_cli.records import Checkpoint
-from mapnet_cli.variance.bench import open_bench
+from mapnet_cli.lineage.graph import Lineage, variance_artefact
+from mapnet_cli.variance.candidates import Plan, plan_subjects
 from mapnet_cli.variance.correlations import correlations, norms_by_loss
 from mapnet_cli.variance.figure import variance_figure
 from mapnet_cli.variance.measure import Samples, compare
 from mapnet_cli.variance.preconditioner import saved_at
 from mapnet_cli.variance.results import VarianceReport
-from mapnet_cli.variance.subjects import Plan, plan_subjects
+from mapnet_cli.variance.setup import open_bench
 from mapnet_cli.variance.table import document
 
 FEWEST = 4

@@ -1,6 +1,6 @@
 """The measurement as tables for a terminal and as a Markdown document."""
 
-from mapnet_cli.render import NOTHING, Cell, Table, plain, to_markdown
+from mapnet_cli.core.tables import NOTHING, Cell, Table, plain, to_markdown
 from mapnet_cli.variance.results import NORMS, Estimate, Measured, VarianceReport
 
 _COLUMNS = {

@@ -32,11 +32,11 @@ AIMS = {"cold": 2.8, "steady": 5.0, "workers": 1.8}
 
 def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
     """Prepares each part by mapnet's own plan; yields the training's CPU time, the slices' wall time, the ids."""
-    from mapnet_cli.artifacts import Artifacts
     from mapnet_cli.config import Config, Corpus, Method, Source
-    from mapnet_cli.console import Console
+    from mapnet_cli.core.artifacts import Artifacts
+    from mapnet_cli.core.console import Console
     from mapnet_cli.jobs.local import LocalEngine
-    from mapnet_cli.lineage import Lineage
+    from mapnet_cli.lineage.graph import Lineage
     from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
     from mapnet_cli.text.shards import Sequences
 

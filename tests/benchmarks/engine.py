@@ -22,19 +22,19 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.records import EpochScores, FinetuneRun
 from mapnet_cli.jobs.engine import Engine
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done, run_job
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.jobs.ray_cluster import RayEngine
-from mapnet_cli.layers import resolve
-from mapnet_cli.records import EpochScores, FinetuneRun
+from mapnet_cli.jobs.ray import RayEngine
 
 LEDGER = "ledger.txt"
 AIM = 120.0
-PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.layers", "mapnet_cli.records"]
+PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.config.loading", "mapnet_cli.core.records"]
 
 
 def no_run(artifacts: Artifacts, report: Report, number: int, config: Config) -> Output:

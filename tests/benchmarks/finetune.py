@@ -27,15 +27,15 @@ import numpy as np
 import torch
 
 from mapnet_cli.config import Finetune, Transformer
+from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.finetune_glue.loop import Setting, encoder_weights, fine_tune
-from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.model.interchange import to_hugging_face
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.seeds import derive_seed
+from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.huggingface.weights import to_hugging_face
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.text.special_tokens import CLS, PAD, SEP
 from mapnet_cli.training.checkpoint import save_checkpoint
 from mapnet_cli.training.device import autocast, device_name
-from mapnet_cli.vocabulary import CLS, PAD, SEP
 
 VOCAB = 8_000
 SIZES = {"small": (4, 256, 4, 1024), "base": (12, 768, 12, 3072)}

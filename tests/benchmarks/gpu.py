@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1
 from mapnet_cli.training.device import device_name, peak_flops

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.pretrain.batches import BatchMaker, MicroBatch
-from mapnet_cli.pretrain.order import DataOrder
+from mapnet_cli.pretrain.sampler import DataOrder
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import device_name
-from mapnet_cli.world import ALONE
 from tests.benchmarks import workload
 
 AIM = 0.02

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.training.device import device_name
 from tests.benchmarks import workload
 

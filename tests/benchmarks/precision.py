@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Transformer
-from mapnet_cli.model.transformer import Attention
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.model.bert import Attention
 from mapnet_cli.training.device import device_name
 from tests.benchmarks import workload
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.text.shards import Sequences
+from mapnet_cli.text.special_tokens import PAD, SPECIALS
 from mapnet_cli.training.device import device_name
-from mapnet_cli.vocabulary import PAD, SPECIALS
 from tests.benchmarks import workload
 
 WIDE = 1 << 40

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.records import CorpusManifest, SourceCounts
 from mapnet_cli.jobs.job import Progress, run_job
-from mapnet_cli.layers import resolve
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.pretrain import stage
-from mapnet_cli.records import CorpusManifest, SourceCounts
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files, writing_shard
-from mapnet_cli.vocabulary import CLS, SEP
+from mapnet_cli.text.special_tokens import CLS, SEP
 
 VOCAB = 32_678
 SIZES = {

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mapnet_cli import __version__
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.cli import app
-from mapnet_cli.layers import resolve
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.cli.commands import app
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.lineage.graph import Lineage
 
 COMMANDS = [
     "prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "export", "predict-glue", "import-hf",

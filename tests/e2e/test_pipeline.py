@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.core.artifacts import Artifacts
 from tests.conftest import SMALL
 from tests.finetune_glue.glue_files import write_glue
 from tests.prepare_corpus.corpora import text_folder

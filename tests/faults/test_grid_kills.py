@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts
 from tests.faults.kills import KILLS, undisturbed_and_killed
 from tests.finetune_glue import grids
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import SMALL, small_config
 from tests.faults.kills import KILLS, undisturbed_and_killed

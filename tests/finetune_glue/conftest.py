@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.cli.stages import run_stages
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.layers import resolve
-from mapnet_cli.stages import run_stages
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
 from tests.conftest import SMALL
 from tests.finetune_glue.glue_files import write_glue, write_tests
 from tests.prepare_corpus.corpora import text_folder

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import TEMPORARY, Artifacts
+from mapnet_cli.cli.stages import run_stages
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.stages import run_stages
+from mapnet_cli.core.artifacts import TEMPORARY, Artifacts
+from mapnet_cli.core.console import Console
 from tests.conftest import SMALL, small_config
 from tests.finetune_glue.glue_files import write_glue
 

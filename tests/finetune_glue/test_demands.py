@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Transformer
-from mapnet_cli.finetune_glue.demands import CONTEXT, run_bytes, run_demands
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.finetune_glue.loop import Classifier
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.model.transformer import Packing
-from mapnet_cli.vocabulary import PAD
+from mapnet_cli.finetune_glue.memory import CONTEXT, run_bytes, run_demands
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.model.bert import Packing
+from mapnet_cli.text.special_tokens import PAD
 from tests.conftest import small_config
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.config import Config
-from mapnet_cli.errors import InputError
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
-from mapnet_cli.finetune_glue.tasks import TASKS
-from mapnet_cli.glue import TASKS as TRAINABLE
-from mapnet_cli.glue_data import is_test_file, task_location
+from mapnet_cli.glue.grid import TASKS as TRAINABLE
+from mapnet_cli.glue.locations import is_test_file, task_location
+from mapnet_cli.glue.tasks import TASKS
 from tests.conftest import small_config
 from tests.finetune_glue.glue_files import write, write_glue
 

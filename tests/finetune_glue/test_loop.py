@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from mapnet_cli.config import Finetune, Transformer
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.core.errors import DamagedError
+from mapnet_cli.core.records import EpochScores
 from mapnet_cli.finetune_glue.loop import EncoderWeights, Setting, Tuned, encoder_weights, epoch_batches, fine_tune
-from mapnet_cli.finetune_glue.metrics import SPLITS
-from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.records import EpochScores
+from mapnet_cli.glue.metrics import SPLITS
+from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.text.special_tokens import CLS, SEP
 from mapnet_cli.training.checkpoint import save_checkpoint
-from mapnet_cli.vocabulary import CLS, SEP
 
 ENCODER = Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=12)
 CONFIG = Finetune(epochs=6, weight_decay=0.0)

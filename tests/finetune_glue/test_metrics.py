@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mapnet_cli.finetune_glue.baselines import baselines
-from mapnet_cli.finetune_glue.metrics import SPLITS, from_counts, score, score_halves
-from mapnet_cli.finetune_glue.tasks import TASKS
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.vocabulary import CLS, SEP
+from mapnet_cli.glue.metrics import SPLITS, from_counts, score, score_halves
+from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.text.special_tokens import CLS, SEP
 
 
 def array(*values: float) -> np.ndarray:

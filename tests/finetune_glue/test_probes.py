@@ -11,14 +11,14 @@ from random import Random
 
 import pytest
 
-from mapnet_cli.errors import InputError
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue import probes
 from mapnet_cli.finetune_glue.examples import Examples, read_examples
 from mapnet_cli.finetune_glue.probe_sentences import held_out_sentences, split_documents
 from mapnet_cli.finetune_glue.probes import DEV_ROWS, TRAIN_ROWS, make_probes
-from mapnet_cli.finetune_glue.tasks import TASKS
-from mapnet_cli.glue import TASKS as TRAINABLE
-from mapnet_cli.text.cpython_prose import Docstring, Document, harvest, paragraphs
+from mapnet_cli.glue.grid import TASKS as TRAINABLE
+from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.text.python_docs import Docstring, Document, harvest, paragraphs
 
 COLUMNS = {"CoLA": 4, "SST-2": 2, "MRPC": 5, "STS-B": 10, "QQP": 6, "MNLI": 12, "QNLI": 4, "RTE": 4}
 SPLITS = {"train.tsv": "train", "dev.tsv": "dev", "dev_matched.tsv": "dev", "dev_mismatched.tsv": "dev-mm"}

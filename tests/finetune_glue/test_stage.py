@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.errors import AbsentError, DamagedError, InputError, UsageError
+from mapnet_cli.cli.stages import grid_matrix, status
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import AbsentError, DamagedError, InputError, UsageError
+from mapnet_cli.core.records import FinetuneRun
 from mapnet_cli.finetune_glue import prepare, stage
 from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
-from mapnet_cli.glue import GridRun, grid
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import FinetuneRun
+from mapnet_cli.glue.grid import GridRun, grid
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report.stage import build
-from mapnet_cli.stages import grid_matrix, status
 from mapnet_cli.training import device
 from tests.finetune_glue.conftest import User
 from tests.finetune_glue.glue_files import write_glue

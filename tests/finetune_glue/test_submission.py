@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapnet_cli.console import Console
-from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import InputError, UsageError
+from mapnet_cli.core.records import FinetuneRun
 from mapnet_cli.finetune_glue.examples import read_examples
-from mapnet_cli.finetune_glue.metrics import score
 from mapnet_cli.finetune_glue.submission import FILES, choose_run, find_row, write_submission
-from mapnet_cli.finetune_glue.tasks import TASKS
-from mapnet_cli.glue import TASKS as TRAINABLE
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.records import FinetuneRun
+from mapnet_cli.glue.grid import TASKS as TRAINABLE
+from mapnet_cli.glue.metrics import score
+from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.lineage.graph import Lineage
 from tests.finetune_glue.conftest import User
 
 PLACE = ("bert", 1, 10)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.finetune_glue import tokenised
 from mapnet_cli.finetune_glue.examples import Examples
 from mapnet_cli.text import bpe
-from mapnet_cli.vocabulary import CLS, PAD, SEP
+from mapnet_cli.text.special_tokens import CLS, PAD, SEP
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.cli.stages import run_stages
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.layers import resolve
-from mapnet_cli.stages import run_stages
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
 from tests.conftest import SMALL
 from tests.finetune_glue.glue_files import write_glue
 from tests.prepare_corpus.corpora import text_folder

@@ -8,19 +8,19 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.glue import GridRun
-from mapnet_cli.interchange.export import export_checkpoint
-from mapnet_cli.interchange.import_hf import import_folder
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun
+from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.huggingface.export import export_checkpoint
+from mapnet_cli.huggingface.import_encoder import import_folder
+from mapnet_cli.jobs.distributed import ALONE, World
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.detection import validate_detection
-from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun
 from mapnet_cli.report.stage import build
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.checkpoint import load_checkpoint
-from mapnet_cli.world import ALONE, World
 from tests.interchange.conftest import padded_batch, run, transformers, user_config
 from tests.interchange.hf_folders import save_bert
 from tests.interchange.test_use import AS_THE_IMPORT

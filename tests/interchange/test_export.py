@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.interchange.export import export_checkpoint
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.huggingface.export import export_checkpoint
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.report.stage import build
 from mapnet_cli.text import bpe
 from mapnet_cli.text.normalise import prepare_line
+from mapnet_cli.text.special_tokens import CLS, MASK, PAD, SEP, UNK
 from mapnet_cli.training.checkpoint import load_checkpoint
-from mapnet_cli.vocabulary import CLS, MASK, PAD, SEP, UNK
 from tests.interchange.conftest import load_theirs, our_logits, padded_batch, run, their_logits, user_config
 
 ODD = (

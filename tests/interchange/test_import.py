@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.errors import InputError, UsageError
-from mapnet_cli.interchange.export import export_checkpoint
-from mapnet_cli.interchange.import_hf import import_folder
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.records import Imported
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import InputError, UsageError
+from mapnet_cli.core.records import Imported
+from mapnet_cli.huggingface.export import export_checkpoint
+from mapnet_cli.huggingface.import_encoder import import_folder
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text import bpe
+from mapnet_cli.text.special_tokens import CLS, SEP, SPECIALS
 from mapnet_cli.training.checkpoint import SEGMENT, load_checkpoint
-from mapnet_cli.vocabulary import CLS, SEP, SPECIALS
 from tests.interchange.conftest import load_theirs, our_logits, padded_batch, their_logits, transformers
 from tests.interchange.hf_folders import SIZES, save_bert, wordpiece
 from tests.prepare_corpus.corpora import prose

@@ -9,29 +9,29 @@ import numpy as np
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.errors import DamagedError, UsageError
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import DamagedError, UsageError
+from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
 from mapnet_cli.finetune_glue.examples import Examples
 from mapnet_cli.finetune_glue.loop import Classifier, encoder_weights
 from mapnet_cli.finetune_glue.tokenised import tokenise
-from mapnet_cli.glue import GridRun
-from mapnet_cli.interchange.export import export_checkpoint
-from mapnet_cli.interchange.import_hf import import_folder
-from mapnet_cli.layers import resolve
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.model.transformer import Packing
+from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.huggingface.export import export_checkpoint
+from mapnet_cli.huggingface.import_encoder import import_folder
+from mapnet_cli.jobs.distributed import ALONE
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.model.bert import Packing
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain import stage as pretrain_stage
-from mapnet_cli.pretrain.start import start_from
-from mapnet_cli.pretrain.token_groups import token_groups
+from mapnet_cli.pretrain.init_from import start_from
+from mapnet_cli.pretrain.token_buckets import token_groups
 from mapnet_cli.pretrain.validation import validate
-from mapnet_cli.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
 from mapnet_cli.report.stage import build
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.vocabulary import PAD
-from mapnet_cli.world import ALONE
+from mapnet_cli.text.special_tokens import PAD
 from tests.interchange.conftest import load_theirs, run, transformers, user_config
 from tests.interchange.hf_folders import save_bert, wordpiece
 from tests.prepare_corpus.corpora import sentence_lines

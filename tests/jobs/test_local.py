@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts, write_text
-from mapnet_cli.console import Console
-from mapnet_cli.errors import InputError, MapnetError, UsageError
+from mapnet_cli.core.artifacts import Artifacts, write_text
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import local
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
 from mapnet_cli.jobs.local import LocalEngine

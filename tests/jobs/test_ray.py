@@ -18,15 +18,15 @@ pytest.importorskip("ray", reason="Ray is optional: pip install 'mapnet[ray]'")
 import ray  # only where it is installed
 from ray.cluster_utils import Cluster
 
-from mapnet_cli.artifacts import Artifacts, Marker, write_text
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.errors import InputError, MapnetError, UsageError
-from mapnet_cli.jobs import ray_cluster
+from mapnet_cli.core.artifacts import Artifacts, Marker, write_text
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import InputError, MapnetError, UsageError
+from mapnet_cli.jobs import ray as ray_cluster
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.jobs.ray_cluster import RayEngine, connect, demands
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.jobs.ray import RayEngine, connect, demands
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.pretrain import stage as pretrain
 from tests.conftest import small_config
 from tests.finetune_glue import grids
@@ -190,9 +190,9 @@ def test_a_dead_node_costs_the_jobs_in_its_hands(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_tasks_end_with_their_driver(number: signal.Signals, code: int, cluster: Cluster, artifacts: Artifacts) -> None:
     program = (
-        "import signal\nfrom mapnet_cli.options import _as_keyboard_interrupt\n"
+        "import signal\nfrom mapnet_cli.cli.options import _as_keyboard_interrupt\n"
         "signal.signal(signal.SIGTERM, _as_keyboard_interrupt)\n"
-        "from pathlib import Path\nfrom tests.jobs.test_ray import *\nfrom mapnet_cli.errors import Interrupted\n"
+        "from pathlib import Path\nfrom tests.jobs.test_ray import *\nfrom mapnet_cli.core.errors import Interrupted\n"
         f"with RayEngine(Artifacts(Path({str(artifacts.root)!r})), Console(quiet=True), {cluster.address!r}) as it:\n"
         "    try:\n        it.run([phase(sleep_long, 3)])\n"
         "    except Interrupted:\n        raise SystemExit(130)\n"

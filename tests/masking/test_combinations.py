@@ -3,11 +3,11 @@
 import pytest
 
 from mapnet_cli.config import Method
+from mapnet_cli.config.loading import resolve
 from mapnet_cli.config.training import PROPOSING
-from mapnet_cli.errors import UsageError
-from mapnet_cli.layers import resolve
-from mapnet_cli.masking.combinations import check_method
+from mapnet_cli.core.errors import UsageError
 from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.masking.validate import check_method
 
 METHODS = resolve("demo", None, (), {}).config.method
 MAPNET, ELECTRA = METHODS["mapnet"], METHODS["electra"]

@@ -3,7 +3,7 @@
 import pytest
 
 from mapnet_cli.config import Method
-from mapnet_cli.masking.exploration import exploration_probability, is_exploration_step
+from mapnet_cli.masking.schedule import exploration_probability, is_exploration_step
 
 
 def test_schedule_goes_from_all_to_a_third() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.errors import UsageError
-from mapnet_cli.layers import resolve
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.huggingface.weights import to_hugging_face
 from mapnet_cli.model.electra import Electra, draw_tokens
-from mapnet_cli.model.interchange import to_hugging_face
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.masked_lm import PretrainingModel
 
 VOCAB = 301  # not a multiple of 64: the padding inside must not show
 CONFIG = Transformer(layers=3, hidden=48, heads=4, ffn=96, max_length=40)

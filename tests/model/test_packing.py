@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.model.transformer import Encoder, Packing, initialise
+from mapnet_cli.model.bert import Encoder, Packing, initialise
 
 CONFIG = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
 

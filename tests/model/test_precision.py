@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.model.transformer import Attention, Encoder, Packing, initialise
+from mapnet_cli.model.bert import Attention, Encoder, Packing, initialise
 
 CONFIG = Transformer(layers=2, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
 TOKENS_BL = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 0]])

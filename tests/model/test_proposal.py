@@ -4,9 +4,9 @@ import torch
 
 from mapnet_cli.config import Proposal, Transformer
 from mapnet_cli.masking.sampling import maskable_positions
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.proposal import masked_log_softmax
-from mapnet_cli.vocabulary import CLS, PAD, SEP
+from mapnet_cli.text.special_tokens import CLS, PAD, SEP
 
 ENCODER = Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=12)
 PROPOSAL = Proposal(layers=2, hidden=8, heads=2, ffn=16, max_length=12)
@@ -62,7 +62,7 @@ def test_a_row_without_maskable_positions_gives_no_nan() -> None:
 
 def test_sinusoidal_positions_know_neighbours() -> None:
     """Their products depend on the distance alone and fall with it; they start only, and stay learned."""
-    from mapnet_cli.model.transformer import sinusoids
+    from mapnet_cli.model.bert import sinusoids
 
     gram_LL = sinusoids(12, 16) @ sinusoids(12, 16).T
     for distance in range(11):

@@ -4,16 +4,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config, Corpus, Method, Source
-from mapnet_cli.console import Console
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
 from mapnet_cli.prepare_corpus.sources.pieces import Piece
 from mapnet_cli.prepare_corpus.sources.reading import Reading
 from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
-from mapnet_cli.records import CorpusManifest
 
 SYLLABLES = (
     "ba",

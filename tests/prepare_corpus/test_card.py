@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Cleanup, Source
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.jobs.job import is_done
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.prepare_corpus.card import token_counts
 from mapnet_cli.prepare_corpus.stage import plan
 from mapnet_cli.text import bpe

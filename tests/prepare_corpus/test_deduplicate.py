@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapnet_cli.artifacts import Artifacts, Marker
+from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.jobs.job import Progress
 from mapnet_cli.prepare_corpus import paragraphs
 from mapnet_cli.prepare_corpus.paragraphs import deduplicate

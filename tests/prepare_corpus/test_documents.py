@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.config import Cleanup
-from mapnet_cli.errors import InputError
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus import cleanup
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.sources import documents, pieces

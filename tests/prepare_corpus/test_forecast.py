@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
+from mapnet_cli.cli.stages import run_stages
 from mapnet_cli.config import Source
-from mapnet_cli.console import Console
-from mapnet_cli.errors import InputError, MapnetError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import InputError, MapnetError
 from mapnet_cli.prepare_corpus import forecast, stage
 from mapnet_cli.prepare_corpus.slices import input_slices
-from mapnet_cli.stages import run_stages
 from tests.prepare_corpus.corpora import corpus_config, prepare, prose
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapnet_cli.config import Source
-from mapnet_cli.errors import InputError
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus.sources import bz2_blocks, pieces, zstd_blocks
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
 from mapnet_cli.prepare_corpus.sources.pieces import Piece, raw_lines

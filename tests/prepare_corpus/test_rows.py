@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mapnet_cli import hub
 from mapnet_cli.config import Source
-from mapnet_cli.errors import InputError
+from mapnet_cli.core import hub
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus.paragraphs import read_slice
 from mapnet_cli.prepare_corpus.slices import input_slices
 from mapnet_cli.prepare_corpus.sources import rows

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.errors import UsageError
+from mapnet_cli.core.errors import UsageError
 from mapnet_cli.prepare_corpus import sentences
 from mapnet_cli.prepare_corpus.sentences import Segmenter
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Source
-from mapnet_cli.errors import InputError, UsageError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import InputError, UsageError
 from mapnet_cli.jobs.job import is_done
 from mapnet_cli.prepare_corpus.stage import plan
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.vocabulary import CLS, SEP
+from mapnet_cli.text.special_tokens import CLS, SEP
 from tests.prepare_corpus.corpora import corpus_config, prepare, prose, sentence_lines, text_folder
 
 
@@ -150,7 +150,7 @@ def test_hash_seed_and_locale_do_not_show(tmp_path: Path, artifacts: Artifacts) 
     prepare(corpus_config(Source(path=str(folder))), artifacts)
     code = (
         "import sys; from pathlib import Path;"
-        "from mapnet_cli.artifacts import Artifacts; from mapnet_cli.config import Source;"
+        "from mapnet_cli.core.artifacts import Artifacts; from mapnet_cli.config import Source;"
         "from tests.prepare_corpus.corpora import corpus_config, prepare;"
         "prepare(corpus_config(Source(path=sys.argv[1])), Artifacts(Path(sys.argv[2])))"
     )

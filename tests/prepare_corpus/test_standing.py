@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts, Marker
 from mapnet_cli.config import Config, Source
+from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.jobs.job import Phase
 from mapnet_cli.prepare_corpus import stage
-from mapnet_cli.prepare_corpus.standing import in_words, slices_done
+from mapnet_cli.prepare_corpus.progress import in_words, slices_done
 from tests.prepare_corpus.corpora import corpus_config, prepare, text_folder
 
 HOUR = 3600.0

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Source
-from mapnet_cli.console import Console
-from mapnet_cli.errors import DamagedError, InputError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.errors import DamagedError, InputError
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.prepare_corpus.stage import plan
 from tests.prepare_corpus.corpora import corpus_config, prepare, prose, text_folder

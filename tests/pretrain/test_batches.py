@@ -6,15 +6,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import CorpusManifest
+from mapnet_cli.jobs.distributed import World
 from mapnet_cli.masking.sampling import largest_count
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.pretrain.batches import AHEAD, Batch, BatchMaker, prefetching
-from mapnet_cli.pretrain.order import DataOrder
-from mapnet_cli.records import CorpusManifest
+from mapnet_cli.pretrain.sampler import DataOrder
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.world import World
 from tests.conftest import small_config
 
 

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.jobs.job import Progress, run_job
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.pretrain import loop, stage
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config

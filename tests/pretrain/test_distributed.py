@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import MapnetError, ProcessError
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import MapnetError, ProcessError
+from mapnet_cli.jobs.distributed import current
 from mapnet_cli.jobs.job import Output, Progress, Report, run_job
 from mapnet_cli.jobs.torchrun import run_on_processes
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.pretrain import stage
 from mapnet_cli.training.checkpoint import load_checkpoint
-from mapnet_cli.world import current
 from tests.conftest import SMALL, small_config
 
 SETTINGS = ("pretrain.batch_size=16", "pretrain.steps=6", "pretrain.device=cpu")

@@ -11,8 +11,8 @@ from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import ElectraLosses, detection_figures, replace_tokens
 from mapnet_cli.pretrain.step import StepPlan, algorithm_1, plan_step
+from mapnet_cli.text.special_tokens import MASK, PAD
 from mapnet_cli.training.optim import build_adamw, gradient_norm, set_learning_rate
-from mapnet_cli.vocabulary import MASK, PAD
 from tests.conftest import small_config
 from tests.pretrain.test_step import CPU, VOCAB, tokens
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from mapnet_cli.config import Config
-from mapnet_cli.layers import resolve
+from mapnet_cli.config.loading import resolve
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.methods import build_model
 from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.factory import build_model
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast, training_flops
 from mapnet_cli.pretrain.step import StepPlan
 from mapnet_cli.training import device
-from mapnet_cli.training.accounting import electra_flops
+from mapnet_cli.training.flops import electra_flops
 from tests.conftest import small_config
 
 CPU = torch.device("cpu")

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.errors import DivergedError, Interrupted
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import DivergedError, Interrupted
+from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.jobs.job import Progress, run_job
-from mapnet_cli.lineage import Lineage
-from mapnet_cli.pretrain import books, loop, stage
-from mapnet_cli.records import Checkpoint
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.pretrain import loop, stage
+from mapnet_cli.pretrain import monitor as books
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config

@@ -8,9 +8,9 @@ from math import floor
 import pytest
 import torch
 
-from mapnet_cli.pretrain import order
-from mapnet_cli.pretrain.order import DataOrder
-from mapnet_cli.seeds import derive_seed
+from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.pretrain import sampler as order
+from mapnet_cli.pretrain.sampler import DataOrder
 
 
 def visits(data: DataOrder, count: int) -> list[int]:

@@ -8,15 +8,15 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mapnet_cli.config import Method
+from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.methods import build_model
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.factory import build_model
+from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.step import JointLosses, StepPlan, add_up, algorithm_1, plan_step, update_table
+from mapnet_cli.text.special_tokens import CLS, MASK, PAD, SEP
 from mapnet_cli.training.optim import build_adamw, gradient_norm
-from mapnet_cli.vocabulary import CLS, MASK, PAD, SEP
-from mapnet_cli.world import ALONE
 from tests.conftest import small_config
 
 CONFIG = small_config("encoder.dropout=0.0", "encoder.attention_dropout=0.0", "proposal.dropout=0.0",

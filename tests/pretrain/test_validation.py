@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.pretrain.token_groups import CONTENT, FUNCTION, OTHER, TokenGroups, token_groups, word_kinds
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import CorpusManifest
+from mapnet_cli.jobs.distributed import ALONE
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.pretrain.token_buckets import CONTENT, FUNCTION, OTHER, TokenGroups, token_groups, word_kinds
 from mapnet_cli.pretrain.validation import validate
-from mapnet_cli.records import CorpusManifest
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences, writing_shard
-from mapnet_cli.world import ALONE
 from tests.conftest import small_config
 
 CPU = torch.device("cpu")

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.artifacts import Artifacts, Marker, write_json
 from mapnet_cli.config import Config, Finetune, Method, Pretrain
-from mapnet_cli.glue import GridRun
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.core.artifacts import Artifacts, Marker, write_json
+from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.lineage.graph import Lineage
 
 METHODS = {
     "bert": Method(),

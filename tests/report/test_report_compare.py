@@ -7,10 +7,10 @@ from report_fixtures import Records, config
 from scipy import stats
 
 from mapnet_cli.report.compare import compare, interval, pairs_note
-from mapnet_cli.report.gather import gather, signature
+from mapnet_cli.report.load import gather, signature
+from mapnet_cli.report.notes import score_notes
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.stage import build
-from mapnet_cli.report.wording import score_notes
 
 
 def scores_of(records: Records) -> Scores:

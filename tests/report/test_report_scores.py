@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from report_fixtures import Records, config
 
-from mapnet_cli.artifacts import write_json
-from mapnet_cli.errors import DamagedError, UsageError
-from mapnet_cli.report.gather import Results, gather, missing, next_command
+from mapnet_cli.core.artifacts import write_json
+from mapnet_cli.core.errors import DamagedError, UsageError
+from mapnet_cli.report.load import Results, gather, missing, next_command
 from mapnet_cli.report.scores import Scores, score
 
 

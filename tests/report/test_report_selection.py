@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from report_fixtures import Records, config
 
-from mapnet_cli.report.gather import gather
+from mapnet_cli.report.load import gather
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.selection import Choice, choices
 from mapnet_cli.report.stage import build

@@ -15,15 +15,15 @@ from matplotlib.figure import Figure
 from report_fixtures import Records, config
 from rich.console import Console
 
-from mapnet_cli.artifacts import Artifacts
 from mapnet_cli.config import Config, Method, Report
-from mapnet_cli.plotting import style
-from mapnet_cli.render import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.plotting import style
+from mapnet_cli.core.tables import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.report import figure2, raw
 from mapnet_cli.report.compare import compare
 from mapnet_cli.report.curves import draw_curves
 from mapnet_cli.report.figure3 import draw_figure3
-from mapnet_cli.report.gather import gather
+from mapnet_cli.report.load import gather
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.stage import build
 from mapnet_cli.report.tables import result_tables
@@ -265,7 +265,7 @@ def test_a_report_loads_neither_torch_nor_spacy(tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from report_fixtures import config\n"
-        "from mapnet_cli.artifacts import Artifacts\n"
+        "from mapnet_cli.core.artifacts import Artifacts\n"
         "from mapnet_cli.report.stage import build\n"
         "build(config(), Artifacts(Path(sys.argv[2])))\n"
         "print(sorted({'torch', 'spacy', 'matplotlib.pyplot'} & set(sys.modules)))\n"

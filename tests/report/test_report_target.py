@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.report.stage import build
+from mapnet_cli.report.steps_to_target import reached
 from mapnet_cli.report.tables import PAPER_TABLE_3
-from mapnet_cli.report.target import reached
 from mapnet_cli.report.trajectories import Place
 from tests.report.report_fixtures import Records, config
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.report.gather import gather
+from mapnet_cli.report.load import gather
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.trajectories import at_equal_cost, score_trajectory
 from tests.report.report_fixtures import Records, config

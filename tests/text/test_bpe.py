@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.text import bpe
-from mapnet_cli.vocabulary import MASK, UNK
+from mapnet_cli.text.special_tokens import MASK, UNK
 
 LINES = ["the cat sat on the mat .", "a cat and a rat and a bat", "that hat is flat", "漢 the 字"] * 10
 

@@ -1,6 +1,6 @@
 from itertools import islice
 
-from mapnet_cli.text.cpython_prose import harvest, paragraphs
+from mapnet_cli.text.python_docs import harvest, paragraphs
 
 
 def test_parts_are_consecutive_and_make_the_whole() -> None:

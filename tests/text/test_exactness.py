@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.sentences import Segmenter
 from mapnet_cli.prepare_corpus.sentencizer import Sentencizer
-from mapnet_cli.text import bpe, normalise, remembered
+from mapnet_cli.text import bpe, normalise
+from mapnet_cli.text import cache as remembered
 from mapnet_cli.text.normalise import word_tokeniser
 from tests.text import plain
 from tests.text.texts import PIECES, lines, real_lines

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.text.shards import Sequences, shard_files, writing_shard
 
 
@@ -88,7 +88,7 @@ def test_more_shards_than_open_files_are_allowed_at_first(tmp_path: Path) -> Non
     """In a process of its own, whose limit they raise; where that may not be, the error says what to do."""
     path = write(tmp_path / "s", [[5, 6], [7]])
     code = (
-        "import resource, sys; from pathlib import Path; from mapnet_cli.errors import UsageError\n"
+        "import resource, sys; from pathlib import Path; from mapnet_cli.core.errors import UsageError\n"
         "from mapnet_cli.text.shards import Sequences\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))\n"
         "assert Sequences([Path(sys.argv[1])] * 300)[599].tolist() == [7]\n"

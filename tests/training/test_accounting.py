@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mapnet_cli.config import Proposal, Transformer
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.pretraining import PretrainingModel
-from mapnet_cli.training.accounting import Work, electra_flops, head_flops, stack_flops, step_flops
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.training.flops import Work, electra_flops, head_flops, stack_flops, step_flops
 
 
 @contextmanager

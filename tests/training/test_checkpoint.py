@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapnet_cli.errors import DamagedError
+from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.training.checkpoint import (
     BackgroundWriter,
     load_checkpoint,

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from mapnet_cli.errors import UsageError
+from mapnet_cli.core.errors import UsageError
 from mapnet_cli.training import device
 
 GPU = torch.device("cuda", 0)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from mapnet_cli.config import Method, Proposal, Transformer
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance import gradients as module
 from mapnet_cli.variance.gradients import SentenceGradients
 from mapnet_cli.variance.masks import Subject, mean_count, sentence_masks
 from mapnet_cli.variance.projection import Projection
-from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, SEP
 
 TOKENS_L = torch.tensor([CLS, *range(FIRST_ORDINARY, FIRST_ORDINARY + 12), SEP])
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from mapnet_cli.config import Method, Transformer
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.methods import draw_masks
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.factory import draw_masks
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance.correlations import correlations, norms_by_loss
 from mapnet_cli.variance.gradients import SentenceGradients
 from mapnet_cli.variance.masks import Subject, sentence_masks
@@ -23,7 +24,6 @@ from mapnet_cli.variance.measure import Samples, compare, sample
 from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
 from mapnet_cli.variance.projection import Projection
 from mapnet_cli.variance.results import Measured
-from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, SEP
 
 TOPICS, NOISE, LENGTH, STEPS = 4, 8, 12, 400
 VOCAB = FIRST_ORDINARY + TOPICS + NOISE

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Method, Optimiser, Transformer
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.training.checkpoint import rolling_name, save_checkpoint
 from mapnet_cli.training.optim import build_adamw, optimizer_state, set_learning_rate
 from mapnet_cli.variance.gradients import SentenceGradients
 from mapnet_cli.variance.masks import Subject, sentence_masks
 from mapnet_cli.variance.preconditioner import BATCHES, adam_scale, batch_mean_squares
-from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, SEP
 
 SETTINGS = Optimiser(adam_betas=(0.0, 0.9), adam_eps=1e-4, weight_decay=0.0)
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mapnet_cli.artifacts import Artifacts
-from mapnet_cli.cli import app
+from mapnet_cli.cli.commands import app
+from mapnet_cli.cli.stages import run_stages
 from mapnet_cli.config import Config
-from mapnet_cli.console import Console
-from mapnet_cli.records import CorpusManifest
-from mapnet_cli.stages import run_stages
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
+from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.variance.results import NORMS
 from tests.conftest import SMALL, small_config
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Method, Transformer
-from mapnet_cli.model.pretraining import PretrainingModel
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, MASK, SEP
 from mapnet_cli.variance.gradients import SentenceGradients
 from mapnet_cli.variance.masks import SentenceMasks, Subject, sentence_masks
 from mapnet_cli.variance.statistics import (
@@ -19,7 +20,6 @@ from mapnet_cli.variance.statistics import (
     leave_one_out_pairs,
     ratio,
 )
-from mapnet_cli.vocabulary import CLS, FIRST_ORDINARY, MASK, SEP
 
 VOCAB, LENGTH, K = 20, 6, 2
 

@@ -6,13 +6,13 @@ Nothing larger than a line, a row or a page of a dump is held in memory.
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from mapnet_cli import hub
 from mapnet_cli.config import Source
-from mapnet_cli.errors import InputError
+from mapnet_cli.core import hub
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus.sources import rows, wikipedia
 from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ, Line, Piece, raw_lines
 from mapnet_cli.prepare_corpus.sources.reading import DamagedInput, Lines, Problems, Reading, repaired
-from mapnet_cli.text import cpython_prose
+from mapnet_cli.text import python_docs as cpython_prose
 
 BLANKS = b" \t\r\f\v"
 

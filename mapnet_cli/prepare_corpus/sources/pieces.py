@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from mapnet_cli.errors import InputError
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus.sources import bz2_blocks, zstd_blocks
 from mapnet_cli.prepare_corpus.sources.reading import DamagedInput
 

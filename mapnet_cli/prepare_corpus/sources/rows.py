@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from mapnet_cli.errors import InputError
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus.sources.pieces import READ, Piece
 from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable, repaired
 

@@ -1,0 +1,274 @@
+"""The command line: a few lines a command. Stages are imported inside commands, so that --help is quick."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mapnet_cli import __version__
+from mapnet_cli.cli.options import IMPORTING, LOOKING, MEASURING, RUNNING, RUNNING_HERE, TRAINING, Invocation, command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Variance-reduced language-model pretraining with a mask proposal network (MAP-Net), from raw text to Table 3."
+    "\n\n"
+    "All commands share one config and one artifact directory. Start with: mapnet run --recipe demo",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at the config.")
+app.add_typer(config_app, name="config")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mapnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _run(names: Sequence[str], invocation: Invocation) -> None:
+    """Runs stages, or says what would run."""
+    from mapnet_cli.cli import stages
+
+    at = invocation
+    if not at.dry_run:
+        stages.run_stages(names, at.config, at.artifacts, at.console, at.workers, at.force, at.ray_address)
+        if at.console.as_json and tuple(names) != stages.STAGES:  # `run` prints the report's
+            at.console.json(stages.status(at.config, at.artifacts))
+        return
+    if not at.first:
+        return
+    rows = stages.foretell(names, at.config, at.artifacts, at.workers or 1)
+    if at.console.as_json:
+        at.console.json(rows)
+        return
+    for row in rows:
+        kept = f", {row['done']} done already" if row["done"] else ""
+        at.console.data(
+            f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{kept}"
+        )
+        for line in row.get("estimate", []):
+            at.console.data(f"{'':<15} {'':<14} {line}")
+
+
+@command(app, "prepare-corpus", RUNNING)
+def prepare_corpus(invocation: Invocation) -> None:
+    """Turn raw text into a vocabulary and token shards."""
+    _run(["prepare-corpus"], invocation)
+
+
+@command(app, "pretrain", TRAINING)
+def pretrain(invocation: Invocation) -> None:
+    """Train an encoder by each method that the config names, from the prepared corpus."""
+    _run(["pretrain"], invocation)
+
+
+@command(app, "finetune-glue", RUNNING)
+def finetune_glue(invocation: Invocation) -> None:
+    """Fine-tune every checkpoint on the GLUE tasks: settings x seeds, one record a run."""
+    _run(["finetune-glue"], invocation)
+
+
+@command(app, "report", LOOKING)
+def report(invocation: Invocation) -> None:
+    """Make Table 3, its per-task companion and the figures of what is finished."""
+    from mapnet_cli.core import tables as render
+    from mapnet_cli.report.stage import build
+
+    with invocation.artifacts.lock("report"):
+        built = build(invocation.config, invocation.artifacts)
+    if invocation.console.as_json:
+        invocation.console.json(built.to_json())
+        return
+    invocation.console.data(render.to_rich(built.tasks, notes=False))
+    invocation.console.data(render.to_rich(built.table3))
+    invocation.console.data(f"Report: {built.folder / 'report.md'}")
+    if built.next_command:
+        invocation.console.warn(f"the report is partial; next: {built.next_command}")
+
+
+@command(app, "run", TRAINING)
+def run(invocation: Invocation) -> None:
+    """Do all four in order: prepare-corpus, pretrain, finetune-glue, report. Finished work is skipped."""
+    from mapnet_cli.cli.stages import STAGES
+
+    _run(STAGES, invocation)
+    if not invocation.dry_run:
+        report(invocation)
+
+
+@command(app, "status", LOOKING)
+def status(invocation: Invocation) -> None:
+    """Show what is done, running and missing."""
+    from mapnet_cli.cli.stages import grid_matrix, status
+    from mapnet_cli.core import tables as render
+    from mapnet_cli.prepare_corpus.progress import in_words
+
+    rows = status(invocation.config, invocation.artifacts)
+    if invocation.console.as_json:
+        invocation.console.json(rows)
+        return
+    for row in rows:
+        state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
+        state = f"missing: {row['error']}" if "error" in row else state
+        invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
+        for line in row.get("slices", ()):
+            if line["done"] < line["total"]:
+                invocation.console.data(f"{'':<15} {in_words(line)}")
+        for line in row.get("trainings", ()):
+            invocation.console.data(
+                f"{'':<15} {line['method']} seed {line['seed']}: step {line['step']:,} of {line['of_steps']:,}, "
+                f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
+            )
+        if row.get("matrix") and row["done"]:
+            invocation.console.data(render.to_rich(grid_matrix(row["matrix"])))
+    if unused := [f"{key} ({size:,.0f} MB)" for row in rows for key, size in row.get("unused_mb", {}).items()]:
+        invocation.console.data(f"Not used with these settings: {', '.join(unused)}")
+
+
+@command(app, "export", LOOKING)
+def export(
+    invocation: Invocation,
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    method: Annotated[str | None, typer.Option(help="Whose checkpoint; needed where the config has several.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+) -> None:
+    """Write a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
+    from mapnet_cli.huggingface.export import export_checkpoint
+
+    row = export_checkpoint(invocation.config, invocation.artifacts, folder, method, seed, step)
+    if invocation.console.as_json:
+        invocation.console.json(row.to_json())
+        return
+    invocation.console.data(f"{folder}: {row.method}, seed {row.pretrain_seed}, step {row.step:,}")
+
+
+@command(app, "predict-glue", RUNNING_HERE)
+def predict_glue(
+    invocation: Invocation,
+    file: Annotated[Path, typer.Argument(help="The zip file to write.")],
+    method: Annotated[
+        str | None, typer.Option(help='A method, an import or "untrained"; needed where the config has several.')
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is fine-tuned.")] = None,
+) -> None:
+    """Write an encoder's predictions of GLUE's test sets as the server takes them: eleven files in a zip."""
+    from mapnet_cli.finetune_glue.submission import find_row, write_submission
+
+    at = invocation
+    place = find_row(at.config, at.artifacts, method, seed, step)
+    about = write_submission(at.config, at.artifacts, at.console, at.workers or 0, at.force, place, file)
+    if at.console.as_json:
+        at.console.json(about)
+        return
+    for name, source in about.items():
+        at.console.data(f"{name + '.tsv':<12} {source}")
+    at.console.data(f"Submission: {file}")
+
+
+@command(app, "import-hf", IMPORTING)
+def import_hf(
+    invocation: Invocation,
+    folder: Annotated[Path, typer.Argument(help="A BERT that save_pretrained wrote, with its tokenizer.")],
+    name: Annotated[str | None, typer.Option(help="What configs call it. Default: the folder's name.")] = None,
+) -> None:
+    """Read a Hugging Face BERT folder: an encoder to fine-tune, or to go on pretraining from."""
+    from mapnet_cli.huggingface.import_encoder import import_folder
+
+    row, warnings = import_folder(invocation.artifacts, folder, name)
+    for warning in warnings:
+        invocation.console.warn(warning)
+    if invocation.console.as_json:
+        invocation.console.json(row.to_json())
+        return
+    invocation.console.data(f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}")
+
+
+@command(app, "variance", MEASURING)
+def variance(
+    invocation: Invocation,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="The method whose checkpoint is measured; needed where the config has several.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
+    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+    strategies: Annotated[
+        str,
+        typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss, oracle-gradient."),
+    ] = "uniform,spaced,disjoint",
+    sentences: Annotated[int, typer.Option(help="Held-out sentences.")] = 64,
+    masks: Annotated[int, typer.Option(help="Masks a sentence and strategy; a multiple of --visits.")] = 24,
+    visits: Annotated[int, typer.Option(help="Successive visits of a sentence whose mean is looked at.")] = 6,
+) -> None:
+    """Measure the gradient's sentence and mask variance (Theorem 1) at a checkpoint, strategy beside strategy."""
+    from mapnet_cli.core import tables as render
+    from mapnet_cli.lineage.graph import Lineage
+    from mapnet_cli.lineage.milestones import find_milestone
+    from mapnet_cli.variance.stage import Settings, measure_variance
+    from mapnet_cli.variance.table import tables
+
+    at, names = invocation, [name.strip() for name in strategies.split(",")]
+    milestone = find_milestone(Lineage(at.config, at.artifacts), checkpoint, seed, step, "--checkpoint")
+    with at.artifacts.lock("variance"):
+        found, folder = measure_variance(
+            at.config, at.artifacts, at.console, names, milestone, Settings(sentences, masks, visits), at.force
+        )
+    if at.console.as_json:
+        at.console.json(found.to_json())
+        return
+    for table in tables(found):
+        at.console.data(render.to_rich(table, notes=False))
+    at.console.data(f"Measurement: {folder / 'variance.md'}")
+
+
+@command(config_app, "show", LOOKING)
+def config_show(invocation: Invocation) -> None:
+    """Print the resolved config with the origin of each value."""
+    from mapnet_cli.config.loading import flatten
+
+    values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
+    if invocation.console.as_json:
+        invocation.console.json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
+        return
+    for key, value in values.items():
+        typer.echo(f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}")
+
+
+@config_app.command("keys")
+def config_keys() -> None:
+    """Print every key with its default and what it means, as Markdown (docs/config.md)."""
+    from mapnet_cli.config import Config
+    from mapnet_cli.config.reference import reference
+
+    typer.echo(reference(Config), nl=False)
+
+
+@command(app, "doctor", LOOKING)
+def doctor(invocation: Invocation) -> None:
+    """Show versions, memory, disk, threads and GPU: what to send along with a question."""
+    from mapnet_cli.cli.doctor import facts
+
+    rows = facts(invocation.artifacts.root)
+    if invocation.console.as_json:
+        invocation.console.json(rows)
+        return
+    for name, value in rows.items():
+        typer.echo(f"{name:<16} {value}")
+
+
+def main() -> None:
+    app(prog_name="mapnet")

@@ -1,0 +1,53 @@
+"""What this machine and installation are: the facts that explain most failures."""
+
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from mapnet_cli.jobs.distributed import cores
+from mapnet_cli.jobs.job import library_versions
+from mapnet_cli.jobs.resources import visible_gpus
+
+
+def facts(artifacts: Path) -> dict[str, str]:
+    """Returns names and values in the order to show them."""
+    free = shutil.disk_usage(_existing(artifacts)).free
+    rows = {
+        "platform": platform.platform(),
+        "python": f"{platform.python_version()} at {sys.executable}",
+        **{name: version for name, version in library_versions().items() if name != "python"},
+        "cores": str(cores()),
+        "memory": _memory(),
+        "artifacts": f"{artifacts.resolve()}, {free / 1e9:.1f} GB free",
+        "gpus": str(visible_gpus()),
+    }
+    return rows | _torch_facts()
+
+
+def _torch_facts() -> dict[str, str]:
+    try:
+        import torch
+    except ImportError as error:
+        return {"torch": f"can't be imported: {error}"}
+    rows = {"torch threads": str(torch.get_num_threads())}
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        rows[f"gpu {index}"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
+    return rows
+
+
+def _memory() -> str:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return "unknown"
+    fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
+    total, available = (int(fields[name].split()[0]) / 1e6 for name in ("MemTotal", "MemAvailable"))
+    return f"{total:.1f} GB, {available:.1f} GB available"
+
+
+def _existing(path: Path) -> Path:
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return path

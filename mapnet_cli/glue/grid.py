@@ -1,0 +1,115 @@
+"""GLUE's tasks and metrics by name, and the grid: what lineage, fine-tuning and report share."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mapnet_cli.config import Config
+from mapnet_cli.core.errors import UsageError
+
+TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
+TEST_ONLY = ("WNLI", "AX")
+"""Sets that are predicted for GLUE's server but not trained on."""
+GLUE_COLUMNS = 9
+METRICS = {"STS-B": ("pearson", "spearman"), "MNLI": ("accuracy",)}
+"""What fine-tuning records of a task; BINARY_METRICS where it isn't named."""
+BINARY_METRICS = ("accuracy", "f1", "mcc")
+DEFAULT_METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
+UNTRAINED = "untrained"
+"""The row of the encoder that was never pretrained."""
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """One fine-tuning run. An import and the untrained encoder are methods of pretraining seed 0 and step 0."""
+
+    method: str
+    pretrain_seed: int
+    step: int
+    task: str
+    batch_size: int
+    lr: float
+    seed: int
+
+
+def grid(config: Config) -> Iterator[GridRun]:
+    """Yields every run of the config: encoders x tasks x settings x seeds (Table 2).
+
+    A checkpoint's runs stand together, so that workers load it once.
+    """
+    finetune = config.finetune
+    for method, pretrain_seed, step in fine_tuned(config):
+        for task in finetune.tasks:
+            for batch_size in finetune.batch_sizes:
+                for lr in finetune.learning_rates:
+                    for seed in finetune.seeds:
+                        yield GridRun(method, pretrain_seed, step, task, batch_size, lr, seed)
+
+
+def runs_of(config: Config, method: str, pretrain_seed: int, step: int, task: str) -> list[GridRun]:
+    """Returns the runs of one encoder on one task."""
+    wanted = method, pretrain_seed, step, task
+    return [run for run in grid(config) if (run.method, run.pretrain_seed, run.step, run.task) == wanted]
+
+
+def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
+    """Returns (method, pretraining seed, step) of every encoder of the grid.
+
+    An import's are (its name, 0, 0), the untrained encoder's (UNTRAINED, 0, 0).
+    """
+    milestones = [
+        (method, seed, step) for method, seed in config.trainings() for step in config.fine_tuned_steps(method)
+    ]
+    return milestones + [(name, 0, 0) for name in other_rows(config)]
+
+
+def other_rows(config: Config) -> tuple[str, ...]:
+    """Returns the rows of Table 3 that no method of the config pretrains: imports, and the untrained encoder."""
+    return (*config.imports, *([UNTRAINED] if config.finetune.untrained else []))
+
+
+def used_tasks(config: Config) -> tuple[str, ...]:
+    """Returns the tasks that are read: those that are scored, and MNLI where one of them starts from it."""
+    return tuple(dict.fromkeys([*config.finetune.tasks, *(["MNLI"] if starts_from_mnli(config) else [])]))
+
+
+def starts_from_mnli(config: Config) -> bool:
+    return bool(set(config.finetune.from_mnli) & set(config.finetune.tasks))
+
+
+def metrics_by_task(config: Config) -> dict[str, str]:
+    """Returns the metric that scores each task of the config; raises UsageError for names that don't exist."""
+    check_names(config)
+    chosen = config.finetune.metrics
+    for task, metric in chosen.items():
+        known = METRICS.get(task, BINARY_METRICS)
+        if metric not in known:
+            raise unknown_metric(task, metric, known)
+    return {task: chosen.get(task, DEFAULT_METRICS.get(task, "accuracy")) for task in config.finetune.tasks}
+
+
+def check_names(config: Config) -> None:
+    """Raises UsageError, naming the key and the nearest right name, for a task that doesn't exist."""
+    for key, known in {
+        "tasks": TASKS,
+        "metrics": TASKS,
+        "from_mnli": TASKS,
+        "subsets": (*TASKS, *TEST_ONLY),
+        "task_data": (*TASKS, *TEST_ONLY),
+    }.items():
+        for task in (tasks := getattr(config.finetune, key)):
+            if task not in known:
+                where = f"{key}.{task}" if isinstance(tasks, dict) else key
+                raise UsageError(f"finetune.{where}: there is no task {task!r}{nearest(task, known)}")
+
+
+def unknown_metric(task: str, metric: str, known: Iterable[str]) -> UsageError:
+    return UsageError(
+        f"finetune.metrics.{task}: there is no metric {metric!r} for {task}{nearest(metric, list(known))}"
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, 0.4)
+    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"

@@ -1,0 +1,126 @@
+"""One run's score in one column: which metric, which epoch, and what a failed run counts as.
+
+The rules are in the docstring of report/scores.py; the report and an export's model card both go by them.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mapnet_cli.config import Config
+from mapnet_cli.core.records import Baseline, EpochScores, FinetuneRun, TaskFacts
+from mapnet_cli.glue.grid import unknown_metric
+
+Setting = tuple[int, float]
+"""Batch size and learning rate."""
+Seeds = tuple[int, int]
+"""Pretraining seed and fine-tuning seed."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the per-task table. `chooser` names the column whose scores pick epoch and setting."""
+
+    name: str
+    task: str
+    metric: str
+    chooser_metric: str
+    chooser: str
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """One run in one column, 0 to 100. `counted` is the score that enters the mean, of `epoch` (0: of none)."""
+
+    best: float
+    last: float
+    counted: float
+    failed: bool
+    epoch: int
+
+
+Grid = Mapping[Setting, Mapping[int, RunScore]]
+"""The runs of one checkpoint in one column, by setting and fine-tuning seed."""
+Place = tuple[str, int, int, str]
+"""Method, pretraining seed, step, column."""
+
+
+def best_setting(grid: Grid) -> Setting | None:
+    """Returns the best of the settings with the most finished seeds, None if there is none; ties go to the first."""
+    fullest = max((len(seeds) for seeds in grid.values()), default=0)
+    rivals = {setting: seeds for setting, seeds in grid.items() if fullest and len(seeds) == fullest}
+
+    def score(setting: Setting) -> float:
+        return round(statistics.fmean(s.counted for s in rivals[setting].values()), 9)
+
+    return max(rivals, key=score, default=None)
+
+
+def subsets(facts: Iterable[TaskFacts]) -> list[str]:
+    """Returns the tasks that aren't GLUE's official sets; the probe tasks don't claim to be."""
+    return [task.task for task in facts if not task.official and not task.probe]
+
+
+def rows_used(config: Config, facts: Iterable[TaskFacts]) -> str:
+    """Returns what scores have to say where they aren't of all of GLUE's rows: "subset: RTE; first 9 training rows"."""
+    parts = [f"subset: {', '.join(names)}"] if (names := subsets(facts)) else []
+    if count := config.finetune.max_train_examples:
+        parts.append(f"first {count:,} training rows")
+    return "; ".join(parts)
+
+
+def columns_of(metrics: Mapping[str, str]) -> tuple[Column, ...]:
+    columns = []
+    for task, metric in metrics.items():
+        name = "MNLI-m" if task == "MNLI" else task
+        columns.append(Column(name, task, metric, metric, name))
+        if task == "MNLI":
+            columns.append(Column("MNLI-mm", task, f"{metric}-mm", metric, name))
+    return tuple(columns)
+
+
+def baseline_scores(baselines: Iterable[Baseline], columns: tuple[Column, ...]) -> dict[tuple[str, str], float]:
+    """Returns scores by (predictor, column)."""
+    return {
+        (row.name, column.name): 100 * row.metrics[column.metric]
+        for row in baselines
+        for column in columns
+        if column.task == row.task and column.metric in row.metrics
+    }
+
+
+def run_grids(
+    runs: Iterable[FinetuneRun],
+    config: Config,
+    columns: tuple[Column, ...],
+    baselines: Mapping[tuple[str, str], float],
+) -> dict[Place, dict[Setting, dict[int, RunScore]]]:
+    """Returns every run's score by (method, pretraining seed, step, column), setting and seed."""
+    grids: dict[Place, dict[Setting, dict[int, RunScore]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        for column in columns:
+            if column.task == run.task:
+                scored = _run_score(run, column, config, baselines.get(("majority", column.name), 0.0))
+                place = (run.method, run.pretrain_seed, run.step, column.name)
+                grids[place][run.batch_size, run.lr][run.seed] = scored
+    return grids
+
+
+def _run_score(run: FinetuneRun, column: Column, config: Config, fallback: float) -> RunScore:
+    if not run.epochs:
+        return RunScore(fallback, fallback, fallback, True, 0)
+    last = _metric(run.epochs[-1], column.task, column.metric)
+    if run.failure:
+        return RunScore(last, last, last, True, run.epochs[-1].epoch)
+    chosen = max(run.epochs, key=lambda epoch: _metric(epoch, column.task, column.chooser_metric))
+    best = _metric(chosen, column.task, column.metric)
+    if config.finetune.epoch == "best":
+        return RunScore(best, last, best, False, chosen.epoch)
+    return RunScore(best, last, last, False, run.epochs[-1].epoch)
+
+
+def _metric(epoch: EpochScores, task: str, metric: str) -> float:
+    if metric not in epoch.metrics:
+        raise unknown_metric(task, metric, [name for name in epoch.metrics if not name.endswith("-mm")])
+    return 100 * epoch.metrics[metric]

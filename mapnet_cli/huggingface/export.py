@@ -1,0 +1,119 @@
+"""`mapnet export`: a milestone as a Hugging Face folder that `transformers` loads without mapnet."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, normalizers, processors
+from torch import Tensor
+
+from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts, publishing, write_json, write_text
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core.records import Checkpoint, CorpusManifest
+from mapnet_cli.huggingface.model_card import model_card
+from mapnet_cli.huggingface.weights import TIED, to_hugging_face
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.lineage.milestones import find_milestone
+from mapnet_cli.model.bert import LAYER_NORM_EPS
+from mapnet_cli.model.factory import build_model
+from mapnet_cli.text import bpe
+from mapnet_cli.text.special_tokens import CLS, MASK, PAD, SEP, SPECIALS, UNK
+from mapnet_cli.training.checkpoint import load_checkpoint
+
+
+def export_checkpoint(
+    config: Config, artifacts: Artifacts, folder: Path, method: str | None, seed: int | None, step: int | None
+) -> Checkpoint:
+    """Writes the folder in one step and returns the checkpoint's record.
+
+    None stands for the config's only method, its first seed, the last finished milestone. Raises
+    UsageError where that doesn't say which, nothing is finished or the folder isn't empty;
+    DamagedError if a file isn't what its marker says.
+    """
+    folder = folder.resolve()
+    if folder == Path.cwd():
+        raise UsageError("the current folder can't be replaced in one step: name a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty: name a new folder")
+    lineage = Lineage(config, artifacts)
+    marker = find_milestone(lineage, method, seed, step)
+    row = Checkpoint(**marker.result)
+    corpus = artifacts.marker(f"{lineage.corpus.key}/manifest")
+    if corpus is None:
+        raise UsageError("the corpus of this config is not there: run `mapnet prepare-corpus` with the same options")
+    manifest = CorpusManifest(**corpus.result)
+    artifacts.verify(marker)
+    artifacts.verify(replace(corpus, files={manifest.tokenizer: corpus.files[manifest.tokenizer]}))
+    model = build_model(config, row.method, manifest.vocab_size)
+    model.load_state_dict(load_checkpoint(artifacts.path(row.path))[0])
+    with publishing(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "config.json", model_config(config, row.method, manifest.vocab_size))
+        save_file(_untied(to_hugging_face(model)), temporary / "model.safetensors", {"format": "pt"})
+        _tokenizer(artifacts.path(manifest.tokenizer), config).save(str(temporary / "tokenizer.json"))
+        write_json(temporary / "tokenizer_config.json", tokenizer_config(config))
+        write_text(temporary / "README.md", model_card(config, artifacts, row, manifest, marker.versions))
+    return row
+
+
+def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]:
+    """Returns config.json of a BertForMaskedLM or ElectraForPreTraining; the vocabulary without its padding."""
+    encoder = config.encoder
+    kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
+    if config.method[method].task == "replaced-token":
+        # transformers projects the embeddings only where the sizes differ
+        kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
+    return {
+        **kind,
+        "vocab_size": vocab_size,
+        "hidden_size": encoder.hidden,
+        "num_hidden_layers": encoder.layers,
+        "num_attention_heads": encoder.heads,
+        "intermediate_size": encoder.ffn,
+        "max_position_embeddings": encoder.max_length,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": encoder.dropout,
+        "attention_probs_dropout_prob": encoder.attention_dropout,
+        "initializer_range": encoder.init_std,
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "type_vocab_size": 2,
+        "pad_token_id": PAD,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+
+
+def tokenizer_config(config: Config) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.encoder.max_length,
+        "clean_up_tokenization_spaces": False,
+        "pad_token": SPECIALS[PAD],
+        "unk_token": SPECIALS[UNK],
+        "cls_token": SPECIALS[CLS],
+        "sep_token": SPECIALS[SEP],
+        "mask_token": SPECIALS[MASK],
+    }
+
+
+def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights without the second names of tied ones, as `transformers` saves them."""
+    return {name: tensor for name, tensor in state.items() if name not in TIED}
+
+
+def _tokenizer(path: Path, config: Config) -> Tokenizer:
+    """Returns our tokenizer with what mapnet does around it: lower case, [CLS], [SEP], and a [MASK] in a text."""
+    tokenizer = bpe.load(path)
+    tokenizer.encode_special_tokens = False
+    # or the space before a [MASK] would become a token of its own
+    tokenizer.add_special_tokens([AddedToken(SPECIALS[MASK], lstrip=True, special=True)])
+    if config.corpus.preparation not in ("never", "none"):
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A:0 [SEP]:0 [SEP]:0 $B:0 [SEP]:0",
+        special_tokens=[(SPECIALS[CLS], CLS), (SPECIALS[SEP], SEP)],
+    )
+    return tokenizer

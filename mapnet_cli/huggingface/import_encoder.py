@@ -1,0 +1,165 @@
+"""`mapnet import-hf`: a Hugging Face BERT folder as an encoder, head and tokenizer of mapnet's."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mapnet_cli.config import Transformer
+from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, Marker, publishing, sha256
+from mapnet_cli.core.errors import InputError, UsageError
+from mapnet_cli.core.records import Imported
+from mapnet_cli.huggingface.tokenizer_files import read_object, read_tokenizer
+from mapnet_cli.huggingface.weights import TIED, Weights, from_hugging_face, standard_names, to_hugging_face
+from mapnet_cli.jobs.job import library_versions
+from mapnet_cli.lineage.graph import import_artefact
+from mapnet_cli.model.bert import LAYER_NORM_EPS
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.training import checkpoint
+
+_WANTED: dict[str, Any] = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "layer_norm_eps": LAYER_NORM_EPS,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+"""Values of config.json that mapnet's encoder has; transformers' defaults are the same."""
+_SIZES = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+    "max_length": "max_position_embeddings",
+}
+_DROPOUTS = {"dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
+_FRESH_HEAD_SEED = 1
+
+
+def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple[Imported, list[str]]:
+    """Writes import/NAME-DIGITS and its marker; returns the record and what a user should know.
+
+    Raises UsageError for a name that can't be one, InputError for a folder that isn't a BERT that
+    mapnet can hold, saying which value isn't supported and what would be.
+    """
+    name = name or folder.resolve().name
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise UsageError(f"{name!r} can't be an import's name: give one of letters, digits, . _ - with --name")
+    encoder, rows = _read_config(folder / "config.json")
+    tokenizer, old_ids = read_tokenizer(folder)
+    if len(old_ids) > rows:
+        raise InputError(
+            f"{folder}: the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
+        )
+    model = PretrainingModel(encoder, len(old_ids), None)
+    model.reset(_FRESH_HEAD_SEED)
+    found = standard_names(_read_weights(folder))
+    fresh_head = _take(model, found, rows, old_ids, folder)
+    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS)}
+    with artifacts.lock("import"):
+        row = _write(artifacts, name, model, _second_segment(found), tokenizer.to_str(pretty=True), sizes)
+    warnings = []
+    if fresh_head:
+        warnings.append(f"{folder} has no masked-language-model head: the import has a fresh, untrained one")
+    if rows > len(old_ids):
+        warnings.append(f"{rows - len(old_ids):,} rows of the vocabulary belong to no token and were left out")
+    return row, warnings
+
+
+def _read_config(file: Path) -> tuple[Transformer, int]:
+    """Returns the encoder's sizes and vocab_size; raises InputError for a value that isn't supported."""
+    found = read_object(file)
+    for key, wanted in {"model_type": "bert", **_WANTED}.items():
+        if (value := found.get(key, None if key == "model_type" else wanted)) != wanted:
+            raise InputError(f"{file}: {key} {value!r} is not supported; {wanted!r} would be")
+    if absent := [key for key in (*_SIZES.values(), "vocab_size") if type(found.get(key)) is not int]:
+        raise InputError(f"{file}: {', '.join(absent)} must be there, each a whole number")
+    sizes = {ours: found[theirs] for ours, theirs in _SIZES.items()}
+    sizes |= {ours: found.get(theirs, 0.1) for ours, theirs in _DROPOUTS.items()}
+    try:
+        return Transformer(**sizes), found["vocab_size"]
+    except ValidationError as error:
+        raise InputError(f"{file}: {error.errors()[0]['msg']}") from None
+
+
+def _read_weights(folder: Path) -> Weights:
+    file = folder / "model.safetensors"
+    if not file.exists():
+        raise InputError(f"{file} does not exist: only weights in one safetensors file are supported")
+    try:
+        return {name: tensor.float() for name, tensor in load_file(file).items()}
+    except SafetensorError as error:
+        raise InputError(f"{file} is not a readable safetensors file: {error}") from None
+
+
+def _take(model: PretrainingModel, found: Weights, rows: int, old_ids: list[int], folder: Path) -> bool:
+    """Copies the weights into the model, the vocabulary's rows in their new order.
+
+    Returns whether the head was missing, and stays as the model has it.
+    """
+    wanted = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
+    head = {name for name in wanted if name.startswith("cls.")}
+    fresh_head = not head & found.keys()
+    taken = {}
+    for name, ours in wanted.items():
+        if fresh_head and name in head:
+            taken[name] = ours
+            continue
+        if name not in found:
+            raise InputError(f"{folder / 'model.safetensors'} has no weight {name}: is config.json this model's?")
+        taken[name] = _fitting(name, found[name], ours, rows, old_ids, folder)
+    from_hugging_face(taken, model)
+    return fresh_head
+
+
+def _fitting(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int], folder: Path) -> Tensor:
+    """Returns the weight with its rows in the new order; raises InputError if config.json says another shape."""
+    vocabulary = len(ours) == len(old_ids) and ("word_embeddings" in name or name == "cls.predictions.bias")
+    segments = "token_type_embeddings" in name  # only the first is used
+    expected = (rows if vocabulary else len(tensor) if segments else len(ours), *ours.shape[1:])
+    if tuple(tensor.shape) != expected or not len(tensor):
+        raise InputError(
+            f"{folder / 'model.safetensors'}: {name} has the shape {tuple(tensor.shape)}, "
+            f"but by config.json it would be {expected}"
+        )
+    return tensor[old_ids] if vocabulary else tensor
+
+
+def _second_segment(found: Weights) -> Weights:
+    """Returns what the second segment embedding adds beyond the first, for fine-tuning on pairs; {} if nothing."""
+    segments = found["bert.embeddings.token_type_embeddings.weight"]
+    added = segments[1] - segments[0] if len(segments) > 1 else segments[0] * 0
+    return {checkpoint.SEGMENT: added} if bool(added.any()) else {}
+
+
+def _write(
+    artifacts: Artifacts,
+    name: str,
+    model: PretrainingModel,
+    segment: Weights,
+    tokenizer: str,
+    sizes: dict[str, int | float],
+) -> Imported:
+    """Publishes folder, tokenizer and, last, the marker."""
+    facts: dict[str, Any] = {"encoder": sizes, "vocab_size": model.encoder.vocab_size}
+    staging = artifacts.path(f"import/{TEMPORARY}staging")  # its content names the folder
+    weights = checkpoint.save_checkpoint(staging, model.state_dict() | segment, facts)
+    with publishing(staging / "tokenizer.json") as temporary:
+        temporary.write_text(tokenizer, encoding="utf-8", newline="\n")
+    digest = sha256(staging / "tokenizer.json")
+    artefact = import_artefact(name, sizes, weights, digest)
+    folder = artifacts.path(artefact.key)
+    with publishing(folder) as temporary:
+        staging.rename(temporary)
+    row = Imported(
+        name=name, path=artefact.key, encoder=sizes, vocab_size=model.encoder.vocab_size, fingerprint=weights,
+        tokenizer=f"{artefact.key}/tokenizer.json", tokenizer_fingerprint=digest,
+    )  # fmt: skip
+    files = artifacts.checksums(sorted(folder.iterdir()))
+    artifacts.publish(Marker(artefact.key, artefact.fingerprint, row.to_json(), files, versions=library_versions()))
+    return row

@@ -1,0 +1,147 @@
+"""The model card of an exported checkpoint: what it is, what it scores, and how text must be prepared for it."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+
+from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
+from mapnet_cli.glue.grid import metrics_by_task, runs_of, used_tasks
+from mapnet_cli.glue.scoring import baseline_scores, best_setting, columns_of, rows_used, run_grids
+from mapnet_cli.lineage.graph import Lineage
+
+_USE = """\
+```python
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForMaskedLM.from_pretrained("FOLDER")
+batch = tokenizer(f"the cat sat on the {tokenizer.mask_token} .", return_tensors="pt")
+logits = model(**batch).logits
+```
+"""
+_DETECT = """\
+```python
+from transformers import AutoModelForPreTraining, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForPreTraining.from_pretrained("FOLDER")
+batch = tokenizer("the cat sat on the mat .", return_tensors="pt")
+replaced = model(**batch).logits > 0
+```
+"""
+_PREPARE = """\
+The model was trained on sentences in this form; pass each sentence through `prepare` before the tokenizer
+(`pip install sacremoses`):
+
+```python
+import unicodedata
+
+from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+punctuation = MosesPunctNormalizer(lang="en", perl_parity=True)
+moses = MosesTokenizer(lang="en")
+
+
+def prepare(sentence):
+    text = punctuation.normalize(unicodedata.normalize("NFC", sentence))
+    text = "".join(" " if unicodedata.category(char).startswith("C") else char for char in text)
+    text = " ".join(text.split()){before}
+    return " ".join(moses.tokenize(text, escape=False)){after}
+```
+"""
+_FILL_MASK = "pipeline_tag: fill-mask\n"
+_BERT = "A BERT encoder with its masked-language-model head"
+_ELECTRA = "ELECTRA's discriminator, an encoder with its head for replaced tokens"
+_PREPARED = {
+    "after-moses": _PREPARE.format(before="", after=".lower()"),
+    "before-moses": _PREPARE.format(before=".lower()", after=""),
+    "never": _PREPARE.format(before="", after=""),
+    "none": "The tokenizer takes plain text; nothing has to be prepared.\n",
+}
+
+
+def model_card(
+    config: Config, artifacts: Artifacts, row: Checkpoint, manifest: CorpusManifest, versions: Mapping[str, str]
+) -> str:
+    """Returns README.md of the exported folder."""
+    lineage = Lineage(config, artifacts)
+    encoder, start = config.encoder, config.method[row.method].start
+    electra = config.method[row.method].task == "replaced-token"
+    facts = {
+        "Method": f"{row.method}, pretraining seed {row.pretrain_seed}{f', started from {start}' if start else ''}",
+        "Recipe": config.recipe or "custom config",
+        "Encoder": f"{encoder.layers} layers, hidden {encoder.hidden}, {encoder.heads} heads, ffn {encoder.ffn}, "
+        f"at most {encoder.max_length} tokens",
+        "Vocabulary": f"{manifest.vocab_size:,}",
+        "Steps": f"{row.step:,}",
+        "Tokens seen": f"{row.tokens:,}",
+        "FLOPs": f"{row.flops:.3g}",
+        "Hours": f"{row.seconds / 3600:.3f} on {row.device}",
+        "Validation loss": _validation_loss(row),
+        "Corpus": f"{manifest.documents:,} documents, {manifest.sentences:,} sentences, {manifest.words:,} words, "
+        f"{manifest.tokens:,} tokens",
+        "Corpus fingerprint": f"`{lineage.corpus.fingerprint}`",
+        "Checkpoint fingerprint": f"`{row.fingerprint}`",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    lines = [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join((
+        f"---\nlibrary_name: transformers\n{'' if electra else _FILL_MASK}---\n",
+        f"# {row.method} at step {row.step:,}\n",
+        f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of "
+        "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
+        "| What | Value |\n| --- | --- |", *lines,
+        f"\n## Use\n\n{_DETECT if electra else _USE}",
+        "Every token type id is 0; a pair is `[CLS] a [SEP] [SEP] b [SEP]`, and the tokenizer makes it so.\n",
+        f"## Preparing text\n\n{_PREPARED[config.corpus.preparation]}",
+        f"## Scores\n\n{_scores(config, artifacts, lineage, row)}",
+    ))  # fmt: skip
+
+
+def _validation_loss(row: Checkpoint) -> str:
+    if row.validation_loss is not None:
+        return f"{row.validation_loss:.4f} nats a token, 15 % uniform masks"
+    detection, generator = (row.validation[f"{name}_loss"] for name in ("detection", "generator"))
+    held_out = f"detection {detection:.4f} nats a token, generator {generator:.4f} nats a masked token"
+    return f"- (no masked-language-model head); {held_out}"
+
+
+def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint) -> str:
+    """Returns a table of the tasks whose whole grid is finished, scored as the report scores them."""
+    columns = columns_of(metrics_by_task(config))
+    baselines = baseline_scores(_baselines(artifacts, lineage), columns)
+    lines = []
+    for column in columns:
+        runs = list(_runs(config, artifacts, lineage, row, column.task))
+        if None in runs or any(run and run.checkpoint != row.fingerprint for run in runs):
+            continue
+        grids = run_grids(filter(None, runs), config, columns, baselines)
+        setting = best_setting(grids[row.method, row.pretrain_seed, row.step, column.chooser])
+        if setting is not None:
+            scores = grids[row.method, row.pretrain_seed, row.step, column.name][setting].values()
+            lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
+    if not lines:
+        return "Not fine-tuned yet.\n"
+    markers = [artifacts.marker(lineage.main_task(task).key) for task in used_tasks(config)]
+    less = rows_used(config, [TaskFacts(**marker.result) for marker in markers if marker])
+    data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({less})' if less else ''}"
+    seeds = len(config.finetune.seeds)
+    return (
+        f"On {data}: metric times 100, mean over {seeds} fine-tuning seeds of the best setting, which is chosen on the "
+        "same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _baselines(artifacts: Artifacts, lineage: Lineage) -> Iterator[Baseline]:
+    for task in lineage.config.finetune.tasks if lineage.config.finetune.baselines else ():
+        marker = artifacts.marker(lineage.baseline(task).key)
+        yield from [Baseline(**found) for found in marker.result["rows"]] if marker else []
+
+
+def _runs(
+    config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint, task: str
+) -> Iterator[FinetuneRun | None]:
+    for run in runs_of(config, row.method, row.pretrain_seed, row.step, task):
+        marker = artifacts.marker(lineage.finetuning(run).key)
+        yield FinetuneRun(**marker.result) if marker else None

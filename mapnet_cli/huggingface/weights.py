@@ -1,0 +1,121 @@
+"""Weights under the names of Hugging Face's `BertForMaskedLM`, both ways, and of `ElectraForPreTraining`.
+
+Those models add a segment embedding to every token. Ours has none: outgoing it is zero, incoming
+the first segment's vector is added to the positions, which gives the same sums.
+"""
+
+import torch
+from torch import Tensor
+
+from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.model.networks import Networks
+
+Weights = dict[str, Tensor]
+_LAYER = {
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "ffn_in": "intermediate.dense",
+    "ffn_out": "output.dense",
+    "ffn_norm": "output.LayerNorm",
+}
+_EMBEDDINGS = "bert.embeddings"
+_HEAD = "cls.predictions"
+TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias")
+"""Second names: the decoder is the word embeddings, its bias the head's."""
+
+
+def to_hugging_face(model: Networks) -> Weights:
+    """Returns the encoder and its head as a state dict; the vocabulary's padding is cut.
+
+    It is `BertForMaskedLM`'s, or `ElectraForPreTraining`'s, which has no generator.
+    """
+    return _electra(model) if isinstance(model, Electra) else _bert(model)
+
+
+def _bert(model: PretrainingModel) -> Weights:
+    state, out = model.state_dict(), _encoder(model, "bert")
+    words = out[f"{_EMBEDDINGS}.word_embeddings.weight"]
+    out |= {
+        f"{_HEAD}.bias": state["head.bias"],
+        f"{_HEAD}.decoder.weight": words,
+        f"{_HEAD}.decoder.bias": state["head.bias"],
+    }
+    for kind in ("weight", "bias"):
+        out[f"{_HEAD}.transform.dense.{kind}"] = state[f"head.dense.{kind}"]
+        out[f"{_HEAD}.transform.LayerNorm.{kind}"] = state[f"head.norm.{kind}"]
+    return _copies(out)
+
+
+def _electra(model: Electra) -> Weights:
+    state, out = model.state_dict(), _encoder(model, "electra")
+    for kind in ("weight", "bias"):
+        out[f"discriminator_predictions.dense.{kind}"] = state[f"detector.dense.{kind}"]
+        out[f"discriminator_predictions.dense_prediction.{kind}"] = state[f"detector.out.{kind}"]
+    return _copies(out)
+
+
+def _copies(weights: Weights) -> Weights:
+    return {name: value.clone().contiguous() for name, value in weights.items()}
+
+
+def _encoder(model: Networks, prefix: str) -> Weights:
+    """Returns the encoder's weights as BERT's and ELECTRA's are called below their prefixes."""
+    state = model.state_dict()
+    words = state["encoder.tokens.weight"][: model.encoder.vocab_size]
+    embeddings = f"{prefix}.embeddings"
+    out = {
+        f"{embeddings}.word_embeddings.weight": words,
+        f"{embeddings}.position_embeddings.weight": state["encoder.stack.positions.weight"],
+        f"{embeddings}.token_type_embeddings.weight": torch.zeros(2, words.shape[1]),
+    }
+    for kind in ("weight", "bias"):
+        out[f"{embeddings}.LayerNorm.{kind}"] = state[f"encoder.stack.norm.{kind}"]
+        for i in range(model.encoder.config.layers):
+            ours, theirs = f"encoder.stack.layers.{i}", f"{prefix}.encoder.layer.{i}"
+            for part, value in zip(
+                ("query", "key", "value"), state[f"{ours}.attention.qkv.{kind}"].chunk(3), strict=True
+            ):
+                out[f"{theirs}.attention.self.{part}.{kind}"] = value
+            for name, other in _LAYER.items():
+                out[f"{theirs}.{other}.{kind}"] = state[f"{ours}.{name}.{kind}"]
+    return out
+
+
+def standard_names(state: Weights) -> Weights:
+    """Returns the weights of any BERT checkpoint under `BertForMaskedLM`'s names.
+
+    Bare `BertModel`s have no prefix, old files call LayerNorm's weights gamma and beta, and some
+    have the head's bias under its tied name only.
+    """
+    out = {}
+    for name, tensor in state.items():
+        name = name.removesuffix(".gamma") + ".weight" if name.endswith("LayerNorm.gamma") else name
+        name = name.removesuffix(".beta") + ".bias" if name.endswith("LayerNorm.beta") else name
+        out[f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name] = tensor
+    bias, tied = f"{_HEAD}.bias", f"{_HEAD}.decoder.bias"
+    return {bias: out[tied], **out} if tied in out and bias not in out else out
+
+
+def from_hugging_face(state: Weights, model: PretrainingModel) -> None:
+    """Copies a `BertForMaskedLM` state dict into the encoder and MLM head. Raises KeyError for a missing weight."""
+    words = state[f"{_EMBEDDINGS}.word_embeddings.weight"]
+    padding = model.encoder.tokens.num_embeddings - len(words)
+    ours_state = {
+        "encoder.tokens.weight": torch.cat([words, words.new_zeros(padding, words.shape[1])]),
+        "encoder.stack.positions.weight": state[f"{_EMBEDDINGS}.position_embeddings.weight"]
+        + state[f"{_EMBEDDINGS}.token_type_embeddings.weight"][0],
+        "head.bias": state[f"{_HEAD}.bias"],
+    }
+    for kind in ("weight", "bias"):
+        ours_state[f"encoder.stack.norm.{kind}"] = state[f"{_EMBEDDINGS}.LayerNorm.{kind}"]
+        ours_state[f"head.dense.{kind}"] = state[f"{_HEAD}.transform.dense.{kind}"]
+        ours_state[f"head.norm.{kind}"] = state[f"{_HEAD}.transform.LayerNorm.{kind}"]
+        for i in range(model.encoder.config.layers):
+            ours, theirs = f"encoder.stack.layers.{i}", f"bert.encoder.layer.{i}"
+            parts = [state[f"{theirs}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+            ours_state[f"{ours}.attention.qkv.{kind}"] = torch.cat(parts)
+            for name, other in _LAYER.items():
+                ours_state[f"{ours}.{name}.{kind}"] = state[f"{theirs}.{other}.{kind}"]
+    missing, unexpected = model.load_state_dict(ours_state, strict=False)
+    assert not unexpected and all(name.startswith("proposal.") for name in missing)

@@ -1,0 +1,254 @@
+"""What each artefact depends on, and therefore what it is called.
+
+An artefact's fingerprint hashes the config sections that its making reads, the fingerprints of its
+inputs, and a format version. The first eight digits are part of its path, so results of different
+settings live side by side: changing a value reruns just what depends on it, changing it back finds
+the old results, and nothing stale can be taken for fresh.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.errors import AbsentError, UsageError
+from mapnet_cli.core.hub import is_hub
+from mapnet_cli.core.records import Checkpoint
+from mapnet_cli.glue.grid import UNTRAINED, GridRun
+from mapnet_cli.glue.locations import data_key, is_test_file, names_task, task_location
+from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
+
+# Raised when a stage's output changes for the same settings.
+FORMATS = {
+    "text": 2, "corpus": 2, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
+    "variance": 1, "predictions": 1,
+}  # fmt: skip
+
+RUN_SETTINGS = (
+    "adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout", "batching", "precision",
+)  # fmt: skip
+"""Keys of [finetune] that a run depends on, beside those that the grid goes through."""
+_OF_REPLACED_TOKENS = ("task", "generator_fraction", "detection_weight")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """`key` is where it stands below the artifact directory; it ends in the short fingerprint."""
+
+    key: str
+    fingerprint: str
+
+
+class Lineage:
+    """The artefacts of one config. Reads input files (to hash them), writes only their remembered hashes."""
+
+    def __init__(self, config: Config, artifacts: Artifacts) -> None:
+        self.config = config
+        self.artifacts = artifacts
+        # a grid of 10,240 runs asks for these again and again
+        self.pretraining = cache(self._pretraining)
+        self.task = cache(self._task)
+        self.mnli_start = cache(self._mnli_start)
+        self.imported = cache(self._imported)
+
+    @cached_property
+    def text(self) -> Artefact:
+        """Cleaned, segmented, tokenised, lower-cased sentences."""
+        corpus = self.config.corpus.results_view() | {"lowercase": self.config.corpus.preparation}
+        names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
+        sources = [
+            {key: value for key, value in source.results_view().items() if key not in ("path", "weight")}
+            | {"content": self._digests.source(source)}
+            for source in self.config.corpus.sources
+        ]
+        name = self.config.corpus.spacy_pipeline
+        pipeline = self._digests.folder(Path(name)) if name and Path(name).is_dir() else _version(name)
+        return _artefact("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
+
+    @cached_property
+    def corpus(self) -> Artefact:
+        """Vocabulary and token shards."""
+        corpus = self.config.corpus.results_view()
+        names = {
+            "vocab_size",
+            "bpe_sample_words",
+            "blocks",
+            "block_length",
+            "cross_documents",
+            "validation_every",
+            "seed",
+        }
+        if corpus["tokenizer"]:
+            corpus["tokenizer"] = self.imported(corpus["tokenizer"]).result["tokenizer_fingerprint"]
+            names = names - {"vocab_size", "bpe_sample_words", "seed"} | {"tokenizer"}
+        return _artefact("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
+
+    def _imported(self, name: str) -> Marker:
+        """An imported encoder by its name, with or without its digits; raises UsageError unless there is just one."""
+        folder = self.artifacts.path("import")
+        known = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
+        found = [key for key in known if key == name or re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", key)]
+        if not found:
+            there = f"; there are {', '.join(known)}" if known else ""
+            raise UsageError(f"there is no import {name!r} in {folder}: make it with `mapnet import-hf`{there}")
+        if len(found) > 1:
+            raise UsageError(f"several imports are called {name!r}: choose one of {', '.join(found)}")
+        marker = self.artifacts.marker(f"import/{found[0]}")
+        assert marker is not None
+        return marker
+
+    def _pretraining(self, method: str, seed: int) -> Artefact:
+        """One model trained by one method from one seed, all milestones."""
+        config = self.config.of(method)
+        settings = config.pretrain.results_view()
+        del settings["seeds"]
+        how = config.method[method].results_view()
+        start = how.pop("start")
+        del how["steps"], how["seeds"]  # the training's own stand beside them
+        if how["task"] == "masked-lm":  # nothing depends on a generator that isn't there
+            how = {key: value for key, value in how.items() if key not in _OF_REPLACED_TOKENS}
+        parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
+        weights = [source.weight for source in config.corpus.sources]
+        if set(weights) - {1.0}:
+            parts.append({"weights": weights})
+        if start:
+            parts.append({"start": self.imported(start).fingerprint})
+        if config.method[method].has_network:
+            parts.append(config.proposal.results_view())
+        return _artefact(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
+
+    @cached_property
+    def probe(self) -> Artefact:
+        """The built-in probe tasks in GLUE's file layout."""
+        return _artefact("finetune-glue/probe-", "probe", self.config.finetune.seed, this_python())
+
+    def _task(self, name: str, imported: str = "") -> Artefact:
+        """One GLUE task, tokenised with the corpus's vocabulary, or with an import's."""
+        finetune = self.config.finetune
+        if imported:
+            facts = self.imported(imported).result
+            vocabulary, length = facts["tokenizer_fingerprint"], facts["encoder"]["max_length"]
+        else:
+            vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
+        data = self.probe.fingerprint if self.uses_probe else self._task_data(name)
+        return _artefact(
+            f"finetune-glue/tasks/{name}-", "task", name, data, vocabulary, length, finetune.max_train_examples
+        )
+
+    def _task_data(self, name: str) -> str:
+        """Returns a hash of the files that a task's scores depend on, or the hub's id."""
+        data = data_key(self.config, name)[1]
+        if is_hub(data):
+            return data
+        known_as = f"{data}: {name}"
+        try:
+            place = Path(task_location(self.config, name))
+        except AbsentError:  # gone since: what is remembered of it stands
+            if remembered := self._digests.remembered(known_as):
+                return remembered
+            raise
+        beside_others = place == Path(data) and any(names_task(p.name, name) for p in _listed(place))
+        return self._digests.folder(
+            place, known_as, lambda file: is_test_file(file) or (beside_others and not names_task(file, name))
+        )
+
+    def main_task(self, name: str) -> Artefact:
+        """The task as the methods see it; where there are none, as the first import does."""
+        return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
+
+    def finetuning(self, run: GridRun) -> Artefact:
+        """One fine-tuning run."""
+        task = self.task(run.task, self.tokenizer_of(run.method))
+        parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]
+        if run.task in self.config.finetune.from_mnli:
+            parts.append({"start": self.mnli_start(run.method, run.pretrain_seed, run.step).fingerprint})
+        place = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}"
+        return _artefact(
+            f"{place}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
+            "finetuning", *parts, run.batch_size, run.lr, run.seed, self.run_settings,
+        )  # fmt: skip
+
+    def predictions(self, run: GridRun, epoch: int) -> Artefact:
+        """What a fine-tuned model says of its task's test set after an epoch."""
+        places = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
+        prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
+        return _artefact(prefix, "predictions", self.finetuning(run).fingerprint, places, epoch)
+
+    def _test_data(self, name: str) -> str:
+        """Returns a hash of all of a task's files, "" where there are none: AX may be absent."""
+        data = data_key(self.config, name)[1]
+        try:
+            return data if is_hub(data) else self._digests.folder(Path(task_location(self.config, name)))
+        except AbsentError:
+            return ""
+
+    def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> Artefact:
+        """An encoder after it was fine-tuned on MNLI, from which other tasks start."""
+        finetune = self.config.finetune
+        return _artefact(
+            f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/mnli-start-",
+            "finetuning", "start", self._start(method, pretrain_seed), step,
+            self.task("MNLI", self.tokenizer_of(method)).fingerprint,
+            finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0], self.run_settings,
+        )  # fmt: skip
+
+    @cached_property
+    def run_settings(self) -> dict[str, Any]:
+        """The settings that all fine-tuning runs of the config share."""
+        settings = self.config.finetune.results_view()
+        return {name: settings[name] for name in RUN_SETTINGS}
+
+    def tokenizer_of(self, method: str) -> str:
+        """Returns the import whose tokenizer a row of Table 3 has; "": the corpus's."""
+        return method if method in self.config.imports else ""
+
+    def _start(self, method: str, pretrain_seed: int) -> str:
+        """Returns the fingerprint of what a run's encoder comes from."""
+        if method == UNTRAINED:
+            return fingerprint(UNTRAINED, self.config.encoder.results_view())
+        imported = self.tokenizer_of(method)
+        return (self.imported(method) if imported else self.pretraining(method, pretrain_seed)).fingerprint
+
+    def baseline(self, task: str) -> Artefact:
+        """Majority class and bag of words on one task."""
+        return _artefact(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
+
+    @property
+    def uses_probe(self) -> bool:
+        return self.config.finetune.data == "probe"
+
+    @cached_property
+    def _digests(self) -> "Digests":
+        return Digests(self.artifacts)
+
+
+def variance_artefact(checkpoint: Checkpoint, settings: dict[str, Any]) -> Artefact:
+    """The gradient variances of a checkpoint, by its weights and all that decides the measurement."""
+    prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
+    return _artefact(prefix, "variance", checkpoint.fingerprint, settings)
+
+
+def import_artefact(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> Artefact:
+    """An imported encoder, by its content: sizes, and the SHA-256 of its weights and of its tokenizer."""
+    return _artefact(f"import/{name}-", "import", sizes, weights, tokenizer)
+
+
+def _artefact(prefix: str, kind: str, *parts: Any) -> Artefact:
+    digest = fingerprint(kind, FORMATS[kind], *parts)
+    return Artefact(prefix + digest[:8], digest)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _version(pipeline: str) -> str:
+    """Returns the version of an installed spaCy pipeline: another one may cut sentences elsewhere."""
+    try:
+        return version(pipeline) if pipeline else ""
+    except PackageNotFoundError:  # absent: prepare-corpus says so
+        return ""

@@ -1,0 +1,129 @@
+"""The training log: sums kept on the device between two log lines, one host-device synchronisation a line."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mapnet_cli.core.artifacts import write_text
+from mapnet_cli.jobs.distributed import World
+from mapnet_cli.pretrain.electra import detection_figures
+from mapnet_cli.pretrain.log import lines_up_to
+from mapnet_cli.pretrain.step import GREATEST, add_up
+
+NEVER = -(1 << 40)
+
+
+class Telemetry:
+    """Appends to a JSONL file, and for TensorBoard where it is installed; only the first process writes.
+
+    Lines after the step that a resumed run starts from are cut.
+    """
+
+    def __init__(self, folder: Path, step: int, world: World, peak_flops: float) -> None:
+        self.path = folder / "log.jsonl"
+        self.world = world
+        self.peak_flops = peak_flops
+        """Of all processes' devices together, at best."""
+        self.bad_step: int | None = None
+        """The first step whose loss or gradient was not finite, counted from 0."""
+        self._board = None
+        if world.rank == 0:
+            write_text(self.path, "".join(lines_up_to(self.path, step)))
+            self._board = _tensorboard(folder / "tensorboard", step)
+        self._start = step
+        self._reset()
+
+    def _reset(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+        self._host: dict[str, float] = {}
+        self._waited = 0.0
+
+    def add(
+        self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float], waited: float = 0.0
+    ) -> None:
+        """Adds the sums of step number `step` and what the host counts of it, without waiting for the device.
+
+        `host` is the same in all processes; `waited` are the seconds that this one waited for data.
+        """
+        for name, count in host.items():
+            self._host[name] = self._host.get(name, 0.0) + count
+        self._waited += waited
+        finite = torch.isfinite(norm) & torch.isfinite(sums["objective"])
+        # the maximum of -step is the first bad step
+        values = {**sums, "gradient_norm": norm / self.world.size, "gradient_norm_max": norm}
+        values["bad"] = torch.where(finite, NEVER, -step)
+        add_up(self._kept, {name: value.double() for name, value in values.items()})
+
+    def collect(self) -> dict[str, float]:
+        """Waits for the device, once, and returns what all processes have added up since the last line."""
+        added = sorted(self._kept.keys() - set(GREATEST))
+        greatest = [name for name in GREATEST if name in self._kept]
+        sums = self.world.sum_(torch.stack([self._kept[name] for name in added]))
+        waited = torch.tensor(self._waited, dtype=torch.float64, device=sums.device)
+        largest = self.world.largest_(torch.stack([*(self._kept[name] for name in greatest), waited]))
+        names = [*added, *greatest, "data_wait"]
+        values = dict(zip(names, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
+        bad = values.pop("bad")
+        if bad > NEVER and self.bad_step is None:
+            self.bad_step = int(-bad)
+        self._reset()
+        return values
+
+    def line(self, sums: dict[str, float], step: int, seconds: float, facts: dict[str, float]) -> dict[str, Any]:
+        """Writes and returns the line of the steps since the last one, which took so many seconds."""
+        steps, seconds = step - self._start, max(seconds, 1e-9)
+        row: dict[str, Any] = {
+            "step": step,
+            "loss": sums["loss"] / max(sums["masked"], 1),
+            "objective": sums["objective"] / steps,
+            "gradient_norm": sums["gradient_norm"] / steps,
+            "gradient_norm_max": sums["gradient_norm_max"],
+            "uniform_steps": sums["uniform_steps"] / steps,
+            "tokens_per_second": sums["tokens"] / seconds,
+            "step_seconds": seconds / steps,
+            "flops_per_second": sums["flops"] / seconds,
+            "mfu": sums["flops"] / seconds / self.peak_flops,
+            "data_wait": sums["data_wait"] / seconds,
+            **facts,
+        }
+        if "mapnet_loss" in sums:
+            row["mapnet_loss"] = sums["mapnet_loss"] / sums["learned"]
+        if "detection" in sums:
+            row |= detection_figures(sums)
+        if sums.get("proposals"):
+            row["proposal_entropy"] = sums["entropy"] / sums["proposals"]
+            row["kl_to_uniform"] = sums["kl_to_uniform"] / sums["proposals"]
+            row["largest_q"] = sums["largest_q"]
+        if sums.get("weighted"):
+            row["clip_fraction"] = sums["clipped"] / sums["weighted"]
+            squares = sums["weight_squared"] * sums["weighted"]
+            row["effective_sample_share"] = sums["weight"] ** 2 / squares if squares else 0.0
+        if self.bad_step is None:
+            self.write(row)
+        self._start = step
+        return row
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self.world.rank == 0:
+            with self.path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """Returns a writer whose events after `step` replace those of the run that was stopped; None if not installed."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,219 @@
+"""What the other stages left on disk, read back as typed rows; what isn't there yet, counted."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mapnet_cli.config import Config
+from mapnet_cli.core.artifacts import Artifacts, Marker, read_json, sha256
+from mapnet_cli.core.errors import DamagedError
+from mapnet_cli.core.records import (
+    Baseline,
+    Checkpoint,
+    CorpusManifest,
+    FinetuneRun,
+    Imported,
+    ProposedMasks,
+    Row,
+    TaskFacts,
+)
+from mapnet_cli.glue.grid import fine_tuned, grid, used_tasks
+from mapnet_cli.lineage.digests import fingerprint
+from mapnet_cli.lineage.graph import Lineage
+
+SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
+
+RowType = TypeVar("RowType", bound=Row)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the report is made from. Checkpoints are keyed by (method, pretraining seed, step)."""
+
+    config: Config
+    fingerprint: str
+    """Of all inputs and settings together; it names no file path of this machine."""
+    manifest: CorpusManifest | None = None
+    checkpoints: Mapping[tuple[str, int, int], Checkpoint] = field(default_factory=dict)
+    imports: tuple[Imported, ...] = ()
+    masks: Mapping[tuple[str, int, int], ProposedMasks] = field(default_factory=dict)
+    runs: tuple[FinetuneRun, ...] = ()
+    tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
+    baselines: tuple[Baseline, ...] = ()
+    versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of each library, every version that a record carries."""
+
+    @property
+    def expected_checkpoints(self) -> list[tuple[str, int, int]]:
+        config = self.config
+        return [(method, seed, at) for method, seed in config.trainings() for at in config.milestone_steps(method)]
+
+    def trained(self, method: str, step: int) -> list[Checkpoint]:
+        """Returns the checkpoints of a method at a step, one a pretraining seed."""
+        return [row for (name, _, at), row in self.checkpoints.items() if (name, at) == (method, step)]
+
+    @property
+    def expected_runs(self) -> int:
+        return len(fine_tuned(self.config)) * len(self.config.finetune.tasks) * runs_of_a_task(self.config)
+
+    @property
+    def foreign_runs(self) -> int:
+        """Runs that started from other weights than the checkpoint that now stands under the same name."""
+        stands = {place: checkpoint.fingerprint for place, checkpoint in self.checkpoints.items()}
+        stands |= {(name, 0, 0): row.fingerprint for name, row in zip(self.config.imports, self.imports, strict=True)}
+        places = ((stands.get((r.method, r.pretrain_seed, r.step)), r.checkpoint) for r in self.runs)
+        return sum(here is not None and here != there for here, there in places)
+
+
+def runs_of_a_task(config: Config) -> int:
+    """Returns how many runs Table 2's grid has for one checkpoint and task."""
+    grid = config.finetune
+    return len(grid.batch_sizes) * len(grid.learning_rates) * len(grid.seeds)
+
+
+def gather(config: Config, artifacts: Artifacts) -> Results:
+    """Reads all records of the config. Missing ones are left out; a damaged one raises DamagedError."""
+    lineage = Lineage(config, artifacts)
+    versions: dict[str, set[str]] = defaultdict(set)
+
+    def read(key: str) -> Marker | None:
+        marker = artifacts.marker(key)
+        for name, version in marker.versions.items() if marker else ():
+            versions[name].add(version)
+        return marker
+
+    manifest = read(f"{lineage.corpus.key}/manifest")
+    checkpoints: dict[tuple[str, int, int], Checkpoint] = {}
+    masks: dict[tuple[str, int, int], ProposedMasks] = {}
+    tasks: dict[str, TaskFacts] = {}
+    baselines: list[Baseline] = []
+    for place, key in _checkpoint_keys(config, lineage):
+        if marker := read(key):
+            checkpoints[place] = _row(Checkpoint, marker.key, marker.result)
+            if (drawn := _masks(artifacts, marker)) is not None:
+                masks[place] = drawn
+    for task in used_tasks(config):
+        if marker := read(lineage.main_task(task).key):
+            tasks[task] = _row(TaskFacts, marker.key, marker.result)
+    for task in config.finetune.tasks if config.finetune.baselines else ():
+        if marker := read(lineage.baseline(task).key):
+            baselines += [_row(Baseline, marker.key, row) for row in marker.result.get("rows", [])]
+    runs = tuple(
+        _row(FinetuneRun, marker.key, marker.result)
+        for run in grid(config)
+        if (marker := read(lineage.finetuning(run).key))
+    )
+    return Results(
+        config=config,
+        fingerprint=_fingerprint(config, lineage),
+        manifest=_row(CorpusManifest, manifest.key, manifest.result) if manifest else None,
+        checkpoints=checkpoints,
+        imports=tuple(Imported(**lineage.imported(name).result) for name in config.imports),
+        masks=masks,
+        runs=runs,
+        tasks=tasks,
+        baselines=tuple(baselines),
+        versions={name: tuple(sorted(seen)) for name, seen in sorted(versions.items())},
+    )
+
+
+def signature(results: Results, metrics: Mapping[str, str]) -> str:
+    """Returns what a number needs to be compared with another one, in the manner of sacrebleu's signatures."""
+    config = results.config
+    parts = {
+        "recipe": config.recipe or "custom",
+        "config": results.fingerprint[:8],
+        "data": "probe" if config.finetune.data == "probe" else "glue",
+        "steps": _steps(config),
+        "pretrain-seeds": _pretraining_seeds(config),
+        "finetune-seeds": "+".join(map(str, config.finetune.seeds)),
+        "epoch": config.finetune.epoch,
+        "metrics": "+".join(f"{task}={metric}" for task, metric in metrics.items()),
+    }
+    if config.finetune.from_mnli:
+        parts["from-mnli"] = "+".join(config.finetune.from_mnli)
+    if config.finetune.max_train_examples:
+        parts["train-rows"] = f"first-{config.finetune.max_train_examples}"
+    parts |= {name: "+".join(results.versions.get(name, ("none",))) for name in SIGNED_VERSIONS}
+    return "|".join(f"{name}:{value}" for name, value in parts.items())
+
+
+def missing(results: Results) -> list[str]:
+    """Returns one line for each kind of record that is not there yet, with counts."""
+    config = results.config
+    lines = []
+    if results.manifest is None and config.methods:
+        lines.append("the corpus manifest")
+    if absent := [place for place in results.expected_checkpoints if place not in results.checkpoints]:
+        by_method = ", ".join(f"{name} {sum(p[0] == name for p in absent)}" for name in config.methods)
+        lines.append(f"{len(absent)} of {len(results.expected_checkpoints)} checkpoints ({by_method})")
+    if len(results.runs) < results.expected_runs:
+        lines.append(f"{results.expected_runs - len(results.runs):,} of {results.expected_runs:,} fine-tuning runs")
+    if config.finetune.baselines:
+        scored = {row.task for row in results.baselines}
+        if bare := [task for task in config.finetune.tasks if task not in scored]:
+            lines.append(f"baselines of {len(bare)} of {len(config.finetune.tasks)} tasks ({', '.join(bare)})")
+    return lines
+
+
+def next_command(results: Results) -> str:
+    """Returns the command that makes what is missing first, "" if nothing is."""
+    if results.manifest is None and results.config.methods:
+        return "mapnet prepare-corpus"
+    if any(place not in results.checkpoints for place in results.expected_checkpoints):
+        return "mapnet pretrain"
+    return "mapnet finetune-glue" if missing(results) else ""
+
+
+def _pretraining_seeds(config: Config) -> str:
+    return _with_own(config.pretrain.seeds, {name: config.method[name].seeds for name in config.methods})
+
+
+def _steps(config: Config) -> str:
+    own = {name: config.fine_tuned_steps(name) if config.method[name].steps else () for name in config.methods}
+    return _with_own(config.fine_tuned_steps(), own)
+
+
+def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]]) -> str:
+    """Returns the numbers of the methods that have none of their own, and after a comma each those of the others."""
+    named = [f"{name}:{'+'.join(map(str, numbers))}" for name, numbers in own.items() if numbers]
+    shared = ["+".join(map(str, common))] if len(named) < len(own) or not own else []
+    return ",".join([*shared, *named])
+
+
+def _checkpoint_keys(config: Config, lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:
+    for method, seed in config.trainings():
+        key = lineage.pretraining(method, seed).key
+        for step in config.milestone_steps(method):
+            yield (method, seed, step), f"{key}/step{step}"
+
+
+def _masks(artifacts: Artifacts, marker: Marker) -> ProposedMasks | None:
+    name = f"{marker.key}/figure2.json"
+    path = artifacts.path(name)
+    if not path.exists():
+        return None
+    if name in marker.files and sha256(path) != marker.files[name]:
+        raise DamagedError(f"{path} is damaged (its checksum does not match): run mapnet pretrain with --force")
+    return _row(ProposedMasks, name, read_json(path))
+
+
+def _row(kind: type[RowType], key: str, value: Any) -> RowType:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole record"
+        raise DamagedError(
+            f"{key} is not a valid {kind.__name__} record (see {where}): delete it and run again"
+        ) from None
+
+
+def _fingerprint(config: Config, lineage: Lineage) -> str:
+    finetune = config.finetune.results_view() | {"data": "probe" if lineage.uses_probe else "glue"}
+    del finetune["task_data"]  # what lies there counts, not where
+    encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.trainings()]
+    encoders += [lineage.imported(name).fingerprint for name in config.imports]
+    return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune)

@@ -1,0 +1,136 @@
+"""What stands ready to measure one checkpoint: gradients, preconditioner, held-out sentences.
+
+Shapes: L positions of one sentence, P parameters, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mapnet_cli.config import Config, Method
+from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core.records import Checkpoint, CorpusManifest
+from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.masking import sampling
+from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.model.factory import word_starts
+from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.training.device import choose_device
+from mapnet_cli.variance.candidates import Plan, load_model, proposals
+from mapnet_cli.variance.gradients import SentenceGradients
+from mapnet_cli.variance.masks import SEED, Subject, mean_count, sentence_masks
+from mapnet_cli.variance.measure import Samples, sample
+from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
+from mapnet_cli.variance.preconditioner import adam_scale, batch_mean_squares
+from mapnet_cli.variance.projection import Projection
+from mapnet_cli.variance.results import NORMS
+
+TOKENS_OWN = ("encoder.tokens.weight", "head.bias")
+"""Parameters that each token has of its own."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    config: Config
+    artifacts: Artifacts
+    manifest: CorpusManifest
+    plain: Method
+    """Uniform masks at the checkpoint's mask rate, without weights."""
+    model: PretrainingModel
+    gradients: SentenceGradients
+    sentences: tuple[Tensor, ...]
+    """Tokens [L] of each, on the CPU."""
+    scales: dict[str, Tensor | None]
+    """What each of NORMS multiplies gradients with."""
+    second_moments: str
+    """Where Adam's are from."""
+    project: Projection
+
+    def positions(self, whole: bool, after_each: Callable[[], None]) -> list[PositionFacts]:
+        """Returns single positions' losses and norms in each sentence: of all positions if `whole`, else of some."""
+        facts = []
+        for number, tokens_L in enumerate(self.sentences):
+            facts.append(
+                measure_positions(self.gradients, self.model, self.plain, self.scales, number, tokens_L, whole)
+            )
+            after_each()
+        return facts
+
+    def subject(self, plan: Plan, facts: list[PositionFacts]) -> Subject:
+        """Returns the strategy with its proposal; an oracle's is made from `facts`."""
+        if plan.oracle:
+            maskable = [sampling.maskable_positions(tokens_L) for tokens_L in self.sentences]
+            log_q = tuple(
+                oracle_log_q(fact, plan.oracle, maskable_L) for fact, maskable_L in zip(facts, maskable, strict=True)
+            )
+        else:
+            log_q = proposals(plan, self.config, self.artifacts, self.manifest, self.sentences, self.gradients.device)
+        return Subject(plan.name, plan.method, plan.proposal, log_q)
+
+    def sample(self, subject: Subject, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
+        """Returns the sums over all gradients of one strategy."""
+        vocab_size, starts_V = self.manifest.vocab_size, None
+        if STRATEGIES[subject.method.strategy].reads_words:
+            starts_V = word_starts(self.artifacts.path(self.manifest.tokenizer), vocab_size)
+        count = mean_count(self.sentences, subject.method.mask_rate)
+        draws = [
+            partial(sentence_masks, subject, number, tokens_L, masks, visits, vocab_size, count, starts_V)
+            for number, tokens_L in enumerate(self.sentences)
+        ]
+        return sample(self.gradients, self.scales, self.project, visits, draws, after_each)
+
+
+def open_bench(
+    config: Config, artifacts: Artifacts, corpus: str, milestone: Marker, plain: Method, sentences: int
+) -> Bench:
+    """Returns the bench for a milestone; `corpus` is the key of its corpus's manifest. Raises DamagedError."""
+    marker = artifacts.marker(corpus)
+    if marker is None:
+        raise UsageError("the corpus of this config is not there: run `mapnet prepare-corpus` with the same options")
+    artifacts.verify(marker)
+    manifest, row = CorpusManifest(**marker.result), Checkpoint(**milestone.result)
+    device = choose_device(config.pretrain.device)
+    if device.type == "cpu":
+        torch.set_num_threads(config.pretrain.threads or torch.get_num_threads())
+    model = load_model(config, artifacts, milestone, manifest.vocab_size, device)
+    gradients = SentenceGradients(model)
+    train = _Sentences(Sequences([artifacts.path(name) for name in manifest.train]))
+    run = artifacts.path(Lineage(config, artifacts).pretraining(row.method, row.pretrain_seed).key)
+    scale_P, second_moments = adam_scale(
+        gradients, run, row.step, config.pretrain,
+        lambda: batch_mean_squares(gradients, plain, train, config.pretrain.batch_size, manifest.vocab_size),
+    )  # fmt: skip
+    layers = {name: torch.full_like(p, name not in TOKENS_OWN) for name, p in model.named_parameters()}
+    scales = {"raw": None, "adam": scale_P, "adam-layers": scale_P * gradients.flatten(layers)}
+    held_out = _held_out(Sequences([artifacts.path(name) for name in manifest.validation]), sentences)
+    # of this strategy and of uniform masks, in each norm
+    project = Projection(gradients.size, 2 * len(NORMS) * sentences, SEED, device)
+    return Bench(config, artifacts, manifest, plain, model, gradients, held_out, scales, second_moments, project)
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """Random training sentences, the same for the same number."""
+
+    sequences: Sequences
+
+    def __call__(self, number: int) -> Tensor:
+        generator = np.random.default_rng(derive_seed(SEED, "second moments' sentences", number))
+        return torch.from_numpy(self.sequences[int(generator.integers(len(self.sequences)))].astype(np.int64))
+
+
+def _held_out(sequences: Sequences, count: int) -> tuple[Tensor, ...]:
+    """Returns `count` validation sequences that have something to mask, spread evenly."""
+    tokens = (torch.from_numpy(sequences[n].astype(np.int64)) for n in range(len(sequences)))
+    usable = [n for n, tokens_L in enumerate(tokens) if bool(sampling.maskable_positions(tokens_L).any())]
+    if count > len(usable):
+        raise UsageError(f"--sentences: {count}, but the validation set has {len(usable)}")
+    chosen = [usable[place] for place in np.linspace(0, len(usable) - 1, count).astype(np.int64)]
+    return tuple(torch.from_numpy(sequences[n].astype(np.int64)) for n in chosen)
