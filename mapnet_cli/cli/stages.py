@@ -11,7 +11,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, LockedError, UsageError
 from mapnet_cli.core.tables import Cell, Table
-from mapnet_cli.jobs.distributed import World, joined, launched
+from mapnet_cli.jobs.distributed import DistContext, joined, launched
 from mapnet_cli.jobs.engine import Engine
 from mapnet_cli.jobs.job import Phase, is_done
 from mapnet_cli.jobs.launched import LaunchedEngine
@@ -74,7 +74,7 @@ def _engine(
 
 
 def run_launched(
-    names: Sequence[str], config: Config, artifacts: Artifacts, console: Console, world: World, force: bool
+    names: Sequence[str], config: Config, artifacts: Artifacts, console: Console, world: DistContext, force: bool
 ) -> None:
     """Runs pretraining in all the processes that torchrun or srun has started; the first one holds the lock."""
     if tuple(names) != ("pretrain",):
@@ -89,7 +89,7 @@ def run_launched(
                 held.enter_context(artifacts.lock("pretrain"))
             except LockedError as error:
                 locked = error
-        if (locked := world.first_says(locked)) is not None:
+        if (locked := world.broadcast(locked)) is not None:
             raise locked
         LaunchedEngine(artifacts, console, world, force).run(_stage("pretrain").plan(config, artifacts, 1))
 

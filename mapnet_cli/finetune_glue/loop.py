@@ -62,7 +62,7 @@ class Classifier(nn.Module):
     def forward(self, tokens_T: Tensor, packing: Packing, second_T: Tensor | None) -> Tensor:
         """Returns [B, C]. `second_T` is True in second texts; None without a segment."""
         added_TH = None if self.segment is None or second_T is None else second_T[:, None] * self.segment
-        out_BC: Tensor = self.head(self.encoder.first_vectors(tokens_T, packing, added_TH))
+        out_BC: Tensor = self.head(self.encoder.encode_cls(tokens_T, packing, added_TH))
         return out_BC
 
 

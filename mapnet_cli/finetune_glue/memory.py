@@ -13,7 +13,7 @@ STATE = 16
 FLOAT = 4
 
 
-class Demands(TypedDict):
+class Requirements(TypedDict):
     """Fields of a Phase."""
 
     threads: int
@@ -21,7 +21,7 @@ class Demands(TypedDict):
     jobs_per_gpu: int
 
 
-def run_demands(config: Config, lineage: Lineage) -> Demands:
+def run_requirements(config: Config, lineage: Lineage) -> Requirements:
     """Returns the demands of the grid's largest run; raises UsageError for an import that isn't there."""
     finetune = config.finetune
     starts = [finetune.mnli_batch_size] if starts_from_mnli(config) else []

@@ -8,10 +8,10 @@ from typing import Any
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import TaskFacts
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 
 
-def make_probe(artifacts: Artifacts, report: Report, seed: int, key: str) -> Output:
+def make_probe(artifacts: Artifacts, progress: ProgressCallback, seed: int, key: str) -> Output:
     """Makes the probe tasks in GLUE's layout."""
     from mapnet_cli.core.artifacts import publishing
     from mapnet_cli.finetune_glue.probes import make_probes
@@ -23,7 +23,7 @@ def make_probe(artifacts: Artifacts, report: Report, seed: int, key: str) -> Out
 
 def prepare_task(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     task: str,
     location: str | Path,
     probe: bool,
@@ -61,7 +61,7 @@ def prepare_task(
             notes.append(f"{split}: {cut:,} rows cut to {max_length} tokens")
         files += tokenised.save(artifacts.path(f"{key}/{split}"), data)
         counts[split] = len(data)
-        report(Progress(len(counts), len(splits), split))
+        progress(Progress(len(counts), len(splits), split))
     facts = TaskFacts(
         task=task,
         train_examples=counts["train"],
@@ -99,7 +99,7 @@ def _verify(root: Path, key: str) -> None:
     artifacts.verify(marker)
 
 
-def run_baseline(artifacts: Artifacts, report: Report, task: str, data: str) -> Output:
+def run_baseline(artifacts: Artifacts, progress: ProgressCallback, task: str, data: str) -> Output:
     """Scores the majority class and a bag of words."""
     from mapnet_cli.finetune_glue.baselines import baselines
 

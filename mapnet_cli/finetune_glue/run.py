@@ -10,7 +10,7 @@ from mapnet_cli.core.records import FinetuneRun, TunedEncoder
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 from mapnet_cli.lineage.graph import RUN_SETTINGS
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ class Start:
     """SHA-256 of the weights after MNLI; "" if the run doesn't start from there."""
 
 
-def run_finetuning(artifacts: Artifacts, report: Report, run: GridRun, start: str, data: str, config: Config) -> Output:
+def run_finetuning(
+    artifacts: Artifacts, progress: ProgressCallback, run: GridRun, start: str, data: str, config: Config
+) -> Output:
     """Fine-tunes one checkpoint on one task with one setting and seed; its record is the job's result."""
     from mapnet_cli.training.device import choose_device, device_name
 
     begin = load_start(artifacts, start, config)
-    tuned = tune(artifacts, report, run, begin, data, config)
+    tuned = tune(artifacts, progress, run, begin, data, config)
     train, dev = load_task(artifacts, run.task, data)
     settings: dict[str, Any] = {name: getattr(config.finetune, name) for name in RUN_SETTINGS}
     if begin.after_mnli:
@@ -48,13 +50,13 @@ def run_finetuning(artifacts: Artifacts, report: Report, run: GridRun, start: st
 
 
 def tune_on_mnli(
-    artifacts: Artifacts, report: Report, run: GridRun, start: str, data: str, config: Config, key: str
+    artifacts: Artifacts, progress: ProgressCallback, run: GridRun, start: str, data: str, config: Config, key: str
 ) -> Output:
     """Fine-tunes an encoder on MNLI and keeps it, without its head, as RoBERTa's authors do."""
     from mapnet_cli.training.checkpoint import SEGMENT, save_checkpoint
 
     begin = load_start(artifacts, start, config)
-    tuned = tune(artifacts, report, run, begin, data, config)
+    tuned = tune(artifacts, progress, run, begin, data, config)
     if tuned.failure:
         raise DivergedError(f"{key}: {tuned.failure}; lower finetune.mnli_learning_rate")
     encoder = tuned.model.encoder
@@ -89,7 +91,7 @@ def load_start(artifacts: Artifacts, key: str, config: Config) -> Start:
 
 def tune(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     run: GridRun,
     start: Start,
     data: str,
@@ -107,5 +109,5 @@ def tune(
     return fine_tune(
         TASKS[run.task], train, dev, start.weights, start.encoder, config.finetune,
         Setting(run.batch_size, run.lr, run.seed), choose_device(config.finetune.device),
-        lambda tuned: report(Progress(len(tuned.epochs), config.finetune.epochs, "epochs")), until,
+        lambda tuned: progress(Progress(len(tuned.epochs), config.finetune.epochs, "epochs")), until,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import AbsentError, InputError, UsageError
-from mapnet_cli.finetune_glue.memory import run_demands
+from mapnet_cli.finetune_glue.memory import run_requirements
 from mapnet_cli.finetune_glue.prepare import make_probe, prepare_task, run_baseline
 from mapnet_cli.finetune_glue.run import run_finetuning, tune_on_mnli
 from mapnet_cli.glue.grid import (
@@ -40,10 +40,10 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     if config.finetune.baselines:
         jobs = []
         for name in names:
-            artefact, data = lineage.baseline(name), lineage.main_task(name).key
-            jobs.append(Job(artefact.key, artefact.fingerprint, run_baseline, {"task": name, "data": data}, (data,)))
+            artifact, data = lineage.baseline(name), lineage.main_task(name).key
+            jobs.append(Job(artifact.key, artifact.fingerprint, run_baseline, {"task": name, "data": data}, (data,)))
         phases.append(Phase("baselines", jobs, "task"))
-    demands = run_demands(config, lineage)
+    demands = run_requirements(config, lineage)
     if starts_from_mnli(config):
         starts = [_mnli_job(config, lineage, *place) for place in fine_tuned(config)]
         phases.append(Phase("starts from MNLI", starts, "training", **demands))
@@ -80,9 +80,9 @@ def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
     for run in grid(config):
         row = rows.setdefault((run.method, run.pretrain_seed, run.step), {})
         cell = row.setdefault(run.task, {"done": 0, "failed": 0, "total": 0})
-        artefact = lineage.finetuning(run)
-        marker = artifacts.marker(artefact.key)
-        if marker is not None and marker.fingerprint == artefact.fingerprint:
+        artifact = lineage.finetuning(run)
+        marker = artifacts.marker(artifact.key)
+        if marker is not None and marker.fingerprint == artifact.fingerprint:
             cell["done"] += 1
             cell["failed"] += bool(marker.result["failure"])
         cell["total"] += 1
@@ -110,21 +110,21 @@ def _task_job(config: Config, lineage: Lineage, name: str, imported: str) -> Job
     location: str | Path = (
         lineage.artifacts.path(lineage.probe.key) / name if lineage.uses_probe else _location(config, name)
     )
-    artefact = lineage.task(name, imported)
+    artifact = lineage.task(name, imported)
     source, lowercase, max_length = text_settings(config, lineage, imported)
     args = {
         "task": name,
         "location": location,
         "probe": lineage.uses_probe,
         "subset": name in config.finetune.subsets,
-        "key": artefact.key,
+        "key": artifact.key,
         "source": source,
         "lowercase": lowercase,
         "max_length": max_length,
         "max_train_examples": config.finetune.max_train_examples,
     }
     needs = (source, lineage.probe.key) if lineage.uses_probe else (source,)
-    return Job(artefact.key, artefact.fingerprint, prepare_task, args, needs)
+    return Job(artifact.key, artifact.fingerprint, prepare_task, args, needs)
 
 
 def _location(config: Config, name: str) -> str | Path:
@@ -136,20 +136,20 @@ def _location(config: Config, name: str) -> str | Path:
 
 
 def _run_job(config: Config, lineage: Lineage, run: GridRun) -> Job:
-    artefact = lineage.finetuning(run)
+    artifact = lineage.finetuning(run)
     start = start_key(lineage, run)
     data = lineage.task(run.task, lineage.tokenizer_of(run.method)).key
     args = {"run": run, "start": start, "data": data, "config": config}
-    return Job(artefact.key, artefact.fingerprint, run_finetuning, args, (start, data))
+    return Job(artifact.key, artifact.fingerprint, run_finetuning, args, (start, data))
 
 
 def _mnli_job(config: Config, lineage: Lineage, method: str, pretrain_seed: int, step: int) -> Job:
-    artefact = lineage.mnli_start(method, pretrain_seed, step)
+    artifact = lineage.mnli_start(method, pretrain_seed, step)
     start = encoder_key(lineage, method, pretrain_seed, step)
     data = lineage.task("MNLI", lineage.tokenizer_of(method)).key
     run = _mnli_run(config, (method, pretrain_seed, step))
-    args = {"run": run, "start": start, "data": data, "config": config, "key": artefact.key}
-    return Job(artefact.key, artefact.fingerprint, tune_on_mnli, args, (start, data))
+    args = {"run": run, "start": start, "data": data, "config": config, "key": artifact.key}
+    return Job(artifact.key, artifact.fingerprint, tune_on_mnli, args, (start, data))
 
 
 def _mnli_run(config: Config, place: tuple[str, int, int]) -> GridRun:

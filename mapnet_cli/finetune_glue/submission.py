@@ -14,14 +14,14 @@ from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import AbsentError, UsageError
 from mapnet_cli.core.records import Baseline, FinetuneRun
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
-from mapnet_cli.finetune_glue.memory import run_demands
+from mapnet_cli.finetune_glue.memory import run_requirements
 from mapnet_cli.finetune_glue.prepare import verified_tokenizer
 from mapnet_cli.finetune_glue.stage import PRELOAD, check, start_key, text_settings
 from mapnet_cli.glue.grid import GridRun, metrics_by_task, other_rows, runs_of
 from mapnet_cli.glue.locations import task_location
 from mapnet_cli.glue.scoring import baseline_scores, best_setting, columns_of, run_grids
 from mapnet_cli.glue.tasks import LARGEST_SCORE, TASKS, GlueTask
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
@@ -84,7 +84,7 @@ def write_submission(
     jobs = [_job(config, lineage, run, epoch) for run, epoch in chosen.values()]
     with artifacts.lock("finetune-glue"):
         engine = LocalEngine(artifacts, console, workers, force, PRELOAD)
-        engine.run([Phase("predictions", jobs, "task", **run_demands(config, lineage))])
+        engine.run([Phase("predictions", jobs, "task", **run_requirements(config, lineage))])
     contents, about = {}, {}
     for name, (task, split) in FILES.items():
         source = "MNLI" if task == "AX" else task
@@ -132,7 +132,7 @@ def choose_run(
 
 
 def _job(config: Config, lineage: Lineage, run: GridRun, epoch: int) -> Job:
-    artefact = lineage.predictions(run, epoch)
+    artifact = lineage.predictions(run, epoch)
     start, data = start_key(lineage, run), lineage.task(run.task, lineage.tokenizer_of(run.method)).key
     source, lowercase, max_length = text_settings(config, lineage, lineage.tokenizer_of(run.method))
     args = {
@@ -141,18 +141,18 @@ def _job(config: Config, lineage: Lineage, run: GridRun, epoch: int) -> Job:
         "start": start,
         "data": data,
         "config": config,
-        "key": artefact.key,
+        "key": artifact.key,
         "record": lineage.finetuning(run).key,
         "source": source,
         "lowercase": lowercase,
         "max_length": max_length,
     }
-    return Job(artefact.key, artefact.fingerprint, predict_task, args, (start, data, source))
+    return Job(artifact.key, artifact.fingerprint, predict_task, args, (start, data, source))
 
 
 def predict_task(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     run: GridRun,
     epoch: int,
     start: str,
@@ -178,9 +178,9 @@ def predict_task(
     marker = artifacts.marker(record)
     assert marker is not None
     recorded = FinetuneRun(**marker.result).epochs[epoch - 1]
-    tuned = tune(artifacts, report, run, load_start(artifacts, start, config), data, config, epoch)
+    tuned = tune(artifacts, progress, run, load_start(artifacts, start, config), data, config, epoch)
     if tuned.epochs[-1].metrics != recorded.metrics:
-        report(Progress(1, 1, warning="dev scores differ from the record's (another device?): predictions do too"))
+        progress(Progress(1, 1, warning="dev scores differ from the record's (another device?): predictions do too"))
     task_of = TASKS[run.task]
     with publishing(artifacts.path(key)) as temporary:
         temporary.mkdir()

@@ -16,7 +16,7 @@ from mapnet_cli.core.records import Imported
 from mapnet_cli.huggingface.tokenizer_files import read_object, read_tokenizer
 from mapnet_cli.huggingface.weights import TIED, Weights, from_hugging_face, standard_names, to_hugging_face
 from mapnet_cli.jobs.job import library_versions
-from mapnet_cli.lineage.graph import import_artefact
+from mapnet_cli.lineage.graph import import_id
 from mapnet_cli.model.bert import LAYER_NORM_EPS
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.training import checkpoint
@@ -152,14 +152,14 @@ def _write(
     with publishing(staging / "tokenizer.json") as temporary:
         temporary.write_text(tokenizer, encoding="utf-8", newline="\n")
     digest = sha256(staging / "tokenizer.json")
-    artefact = import_artefact(name, sizes, weights, digest)
-    folder = artifacts.path(artefact.key)
+    artifact = import_id(name, sizes, weights, digest)
+    folder = artifacts.path(artifact.key)
     with publishing(folder) as temporary:
         staging.rename(temporary)
     row = Imported(
-        name=name, path=artefact.key, encoder=sizes, vocab_size=model.encoder.vocab_size, fingerprint=weights,
-        tokenizer=f"{artefact.key}/tokenizer.json", tokenizer_fingerprint=digest,
+        name=name, path=artifact.key, encoder=sizes, vocab_size=model.encoder.vocab_size, fingerprint=weights,
+        tokenizer=f"{artifact.key}/tokenizer.json", tokenizer_fingerprint=digest,
     )  # fmt: skip
     files = artifacts.checksums(sorted(folder.iterdir()))
-    artifacts.publish(Marker(artefact.key, artefact.fingerprint, row.to_json(), files, versions=library_versions()))
+    artifacts.publish(Marker(artifact.key, artifact.fingerprint, row.to_json(), files, versions=library_versions()))
     return row

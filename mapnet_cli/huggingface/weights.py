@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.networks import Networks
+from mapnet_cli.model.networks import AnyPretrainingModel
 
 Weights = dict[str, Tensor]
 _LAYER = {
@@ -25,7 +25,7 @@ TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias")
 """Second names: the decoder is the word embeddings, its bias the head's."""
 
 
-def to_hugging_face(model: Networks) -> Weights:
+def to_hugging_face(model: AnyPretrainingModel) -> Weights:
     """Returns the encoder and its head as a state dict; the vocabulary's padding is cut.
 
     It is `BertForMaskedLM`'s, or `ElectraForPreTraining`'s, which has no generator.
@@ -59,7 +59,7 @@ def _copies(weights: Weights) -> Weights:
     return {name: value.clone().contiguous() for name, value in weights.items()}
 
 
-def _encoder(model: Networks, prefix: str) -> Weights:
+def _encoder(model: AnyPretrainingModel, prefix: str) -> Weights:
     """Returns the encoder's weights as BERT's and ELECTRA's are called below their prefixes."""
     state = model.state_dict()
     words = state["encoder.tokens.weight"][: model.encoder.vocab_size]

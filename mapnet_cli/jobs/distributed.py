@@ -29,14 +29,14 @@ def cores() -> int:
 
 
 @dataclass(frozen=True)
-class World:
+class DistContext:
     """This process's number among `size`, and its number on its own machine."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
 
-    def sum_(self, tensor: "Tensor") -> "Tensor":
+    def all_reduce_sum_(self, tensor: "Tensor") -> "Tensor":
         """Adds up a tensor over all processes, in place."""
         if self.size > 1:
             import torch.distributed as dist
@@ -44,7 +44,7 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def largest_(self, tensor: "Tensor") -> "Tensor":
+    def all_reduce_max_(self, tensor: "Tensor") -> "Tensor":
         """Takes each element's largest value over all processes, in place."""
         if self.size > 1:
             import torch.distributed as dist
@@ -58,9 +58,9 @@ class World:
             return flag
         import torch
 
-        return bool(self.largest_(torch.tensor(int(flag))))
+        return bool(self.all_reduce_max_(torch.tensor(int(flag))))
 
-    def first_says(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Returns what the first process passed; the others' values don't matter."""
         if self.size == 1:
             return value
@@ -72,10 +72,10 @@ class World:
         return box[0]
 
 
-ALONE = World()
+ALONE = DistContext()
 
 
-def launched(environ: Mapping[str, str] = os.environ) -> World | None:
+def launched(environ: Mapping[str, str] = os.environ) -> DistContext | None:
     """Returns this process's place if torchrun or srun started it as one of several, else None.
 
     Inside a Slurm batch script nothing is launched yet: only srun numbers the tasks of a step.
@@ -87,7 +87,7 @@ def launched(environ: Mapping[str, str] = os.environ) -> World | None:
     else:
         return None
     try:
-        return World(*(int(environ[name]) for name in names))
+        return DistContext(*(int(environ[name]) for name in names))
     except (KeyError, ValueError) as error:
         raise UsageError(
             f"this looks like one of several processes, but {', '.join(names)} are not all set to numbers ({error}); "
@@ -100,7 +100,7 @@ def restarted(environ: Mapping[str, str] = os.environ) -> bool:
     return any(environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
-def current() -> World:
+def current() -> DistContext:
     """Returns this process's place in the group that it has joined, or a world of one."""
     import torch.distributed as dist
 
@@ -109,7 +109,7 @@ def current() -> World:
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def joined() -> Iterator[DistContext]:
     """Joins the launched processes for as long as the block runs: NCCL between GPUs, gloo between CPUs."""
     import torch
     import torch.distributed as dist

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import Interrupted, MapnetError, UsageError
-from mapnet_cli.jobs.job import Job, Phase, Progress, Report, is_done, run_job
+from mapnet_cli.jobs.job import Job, Phase, Progress, ProgressCallback, is_done, run_job
 
 ATTEMPTS = 3
 """Tries of a job whose worker dies."""
@@ -67,10 +67,10 @@ class Engine(ABC):
         """Runs the jobs, at least one, and returns their failures; raises Interrupted."""
 
 
-def attempt(job: Job, artifacts: Artifacts, report: Report) -> MapnetError | None:
+def attempt(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> MapnetError | None:
     """Returns why a try of the job failed, None if its marker stands; raises Interrupted."""
     try:
-        run_job(job, artifacts, report)
+        run_job(job, artifacts, progress)
     except Interrupted:
         raise
     except MapnetError as error:
@@ -82,14 +82,14 @@ def attempt(job: Job, artifacts: Artifacts, report: Report) -> MapnetError | Non
     return None
 
 
-def sparing(report: Report) -> Report:
+def throttled(progress: ProgressCallback) -> ProgressCallback:
     """Returns a report that passes on every warning, and else one line in REPORT_INTERVAL."""
     last = 0.0
 
-    def say(progress: Progress) -> None:
+    def say(update: Progress) -> None:
         nonlocal last
-        if progress.warning or time.monotonic() - last >= REPORT_INTERVAL:
+        if update.warning or time.monotonic() - last >= REPORT_INTERVAL:
             last = time.monotonic()
-            report(progress)
+            progress(update)
 
     return say

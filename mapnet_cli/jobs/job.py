@@ -46,12 +46,12 @@ class Progress:
     warning: str = ""
 
 
-Report = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`fn(artifacts, report, **args) -> Output`, a module-level function; `key` is where its output goes.
+    """`fn(artifacts, progress, **args) -> Output`, a module-level function; `key` is where its output goes.
 
     The key ends in the fingerprint's first digits (lineage/), so a job with other settings has
     another key. `needs` are the keys of jobs of earlier phases whose markers it reads.
@@ -96,14 +96,14 @@ def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:
     return [key for key in job.needs if artifacts.marker(key) is None]
 
 
-def run_job(job: Job, artifacts: Artifacts, report: Report) -> Marker:
+def run_job(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Marker:
     """Runs the job unless it is done, publishes its marker last, and returns it."""
     if is_done(job, artifacts):
         marker = artifacts.marker(job.key)
         assert marker is not None
         return marker
     start = time.monotonic()
-    output = job.fn(artifacts, report, **job.args)
+    output = job.fn(artifacts, progress, **job.args)
     marker = Marker(
         key=job.key,
         fingerprint=job.fingerprint,

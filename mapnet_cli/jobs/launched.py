@@ -6,7 +6,7 @@ from functools import partial
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import ProcessError
-from mapnet_cli.jobs.distributed import World, restarted
+from mapnet_cli.jobs.distributed import DistContext, restarted
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, run_job, show
 
 
@@ -16,7 +16,7 @@ class LaunchedEngine:
     The artifact directory must be the same for all of them.
     """
 
-    def __init__(self, artifacts: Artifacts, console: Console, world: World, force: bool = False) -> None:
+    def __init__(self, artifacts: Artifacts, console: Console, world: DistContext, force: bool = False) -> None:
         self.artifacts = artifacts
         self.console = console
         self.world = world
@@ -25,7 +25,7 @@ class LaunchedEngine:
     def run(self, phases: Sequence[Phase]) -> None:
         for phase in phases:
             open_jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
-            keys = set(self.world.first_says([job.key for job in open_jobs]))
+            keys = set(self.world.broadcast([job.key for job in open_jobs]))
             self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(keys))
             try:
                 for job in (job for job in phase.jobs if job.key in keys):

@@ -24,7 +24,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import Interrupted, MapnetError
 from mapnet_cli.jobs.distributed import cores
-from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, sparing
+from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
 from mapnet_cli.jobs.resources import gpu_listing, gpu_slots, least_free, visible_devices
 
@@ -145,7 +145,7 @@ def _work(pipe: "Connection[Any, Any]", root: Path, gpu: str) -> None:
     artifacts = Artifacts(root)
     while True:
         try:
-            pipe.send(attempt(pipe.recv(), artifacts, sparing(pipe.send)))
+            pipe.send(attempt(pipe.recv(), artifacts, throttled(pipe.send)))
         except (EOFError, OSError, Interrupted):
             return
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import Interrupted, MapnetError, UsageError
-from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, sparing
+from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, show
 from mapnet_cli.jobs.resources import gpu_listing, least_memory, sharing
 
@@ -210,7 +210,7 @@ def _run(job: Job, root: Path, folder: Path, inbox: Any) -> tuple[str, MapnetErr
                 ray.get(sent)  # so that it can't come after the job's end
 
     try:
-        failure = attempt(job, artifacts, sparing(report))
+        failure = attempt(job, artifacts, throttled(report))
     except Interrupted:
         failure = _Lost(f"node {node} was stopped")
     if failure is None or isinstance(failure, _Lost):

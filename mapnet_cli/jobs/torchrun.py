@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import MapnetError
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 
 ATTEMPTS = 3
 GRACE = 45.0
@@ -24,9 +24,14 @@ SHOWN = 2_000
 
 
 def run_on_processes(
-    artifacts: Artifacts, report: Report, processes: int, threads: int, fn: Callable[..., Output], args: dict[str, Any]
+    artifacts: Artifacts,
+    progress: ProgressCallback,
+    processes: int,
+    threads: int,
+    fn: Callable[..., Output],
+    args: dict[str, Any],
 ) -> Output:
-    """Runs `fn(artifacts, report, **args)` in `processes` processes that know each other, see `world.joined`.
+    """Runs `fn(artifacts, progress, **args)` in `processes` processes that know each other, see `world.joined`.
 
     The first one's output and progress count. If one dies, all end and are started again, at most
     three times; `fn` then goes on from its own checkpoints.
@@ -35,7 +40,7 @@ def run_on_processes(
         with TemporaryDirectory(prefix="mapnet-") as name:
             folder = Path(name)
             (folder / TASK).write_bytes(pickle.dumps((artifacts.root, fn, args)))
-            code = _launch(folder, report, processes, threads)
+            code = _launch(folder, progress, processes, threads)
             outcomes = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob(f"{OUTCOME}*"))]
             errors = (folder / ERRORS).read_text(encoding="utf-8", errors="replace")
         failures = [outcome for outcome in outcomes if isinstance(outcome, MapnetError)]
@@ -44,11 +49,11 @@ def run_on_processes(
         if outcomes and code == 0:
             return cast(Output, outcomes[0])
         if attempt < ATTEMPTS:
-            report(Progress(0, 1, warning=f"one of {processes} processes died (exit {code}); starting all again"))
+            progress(Progress(0, 1, warning=f"one of {processes} processes died (exit {code}); starting all again"))
     raise MapnetError(f"{processes} processes under torchrun died {ATTEMPTS} times (exit {code}):\n{errors[-SHOWN:]}")
 
 
-def _launch(folder: Path, report: Report, processes: int, threads: int) -> int:
+def _launch(folder: Path, progress: ProgressCallback, processes: int, threads: int) -> int:
     """Starts torchrun and passes on what its first process reports, until all have ended; returns the exit code."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -66,7 +71,7 @@ def _launch(folder: Path, report: Report, processes: int, threads: int) -> int:
     try:
         for line in torchrun.stdout:
             with suppress(json.JSONDecodeError, TypeError):  # a library's own message
-                report(Progress(**json.loads(line)))
+                progress(Progress(**json.loads(line)))
         return torchrun.wait()
     except BaseException:
         torchrun.terminate()

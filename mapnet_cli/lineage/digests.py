@@ -1,4 +1,4 @@
-"""Content hashes of input files, by which an artefact that depends on them is named."""
+"""Content hashes of input files, by which an artifact that depends on them is named."""
 
 import hashlib
 import json
@@ -25,11 +25,11 @@ def this_python() -> str:
 
 
 class Digests:
-    """Content hashes of input files, remembered by size and times beside the artefacts.
+    """Content hashes of input files, remembered by size and times beside the artifacts.
 
     The time of change is one of them: rsync and tar set a file's modification time to what it was elsewhere.
 
-    Where an input is gone (the artefacts were copied to another machine), the remembered hash stands.
+    Where an input is gone (the artifacts were copied to another machine), the remembered hash stands.
     """
 
     def __init__(self, artifacts: Artifacts) -> None:

@@ -1,6 +1,6 @@
-"""What each artefact depends on, and therefore what it is called.
+"""What each artifact depends on, and therefore what it is called.
 
-An artefact's fingerprint hashes the config sections that its making reads, the fingerprints of its
+An artifact's fingerprint hashes the config sections that its making reads, the fingerprints of its
 inputs, and a format version. The first eight digits are part of its path, so results of different
 settings live side by side: changing a value reruns just what depends on it, changing it back finds
 the old results, and nothing stale can be taken for fresh.
@@ -36,7 +36,7 @@ _OF_REPLACED_TOKENS = ("task", "generator_fraction", "detection_weight")
 
 
 @dataclass(frozen=True)
-class Artefact:
+class ArtifactId:
     """`key` is where it stands below the artifact directory; it ends in the short fingerprint."""
 
     key: str
@@ -44,7 +44,7 @@ class Artefact:
 
 
 class Lineage:
-    """The artefacts of one config. Reads input files (to hash them), writes only their remembered hashes."""
+    """The artifacts of one config. Reads input files (to hash them), writes only their remembered hashes."""
 
     def __init__(self, config: Config, artifacts: Artifacts) -> None:
         self.config = config
@@ -56,7 +56,7 @@ class Lineage:
         self.imported = cache(self._imported)
 
     @cached_property
-    def text(self) -> Artefact:
+    def text(self) -> ArtifactId:
         """Cleaned, segmented, tokenised, lower-cased sentences."""
         corpus = self.config.corpus.results_view() | {"lowercase": self.config.corpus.preparation}
         names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
@@ -67,10 +67,10 @@ class Lineage:
         ]
         name = self.config.corpus.spacy_pipeline
         pipeline = self._digests.folder(Path(name)) if name and Path(name).is_dir() else _version(name)
-        return _artefact("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
+        return _artifact_id("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
 
     @cached_property
-    def corpus(self) -> Artefact:
+    def corpus(self) -> ArtifactId:
         """Vocabulary and token shards."""
         corpus = self.config.corpus.results_view()
         names = {
@@ -85,7 +85,7 @@ class Lineage:
         if corpus["tokenizer"]:
             corpus["tokenizer"] = self.imported(corpus["tokenizer"]).result["tokenizer_fingerprint"]
             names = names - {"vocab_size", "bpe_sample_words", "seed"} | {"tokenizer"}
-        return _artefact("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
+        return _artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
 
     def _imported(self, name: str) -> Marker:
         """An imported encoder by its name, with or without its digits; raises UsageError unless there is just one."""
@@ -101,7 +101,7 @@ class Lineage:
         assert marker is not None
         return marker
 
-    def _pretraining(self, method: str, seed: int) -> Artefact:
+    def _pretraining(self, method: str, seed: int) -> ArtifactId:
         """One model trained by one method from one seed, all milestones."""
         config = self.config.of(method)
         settings = config.pretrain.results_view()
@@ -119,14 +119,14 @@ class Lineage:
             parts.append({"start": self.imported(start).fingerprint})
         if config.method[method].has_network:
             parts.append(config.proposal.results_view())
-        return _artefact(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
+        return _artifact_id(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
 
     @cached_property
-    def probe(self) -> Artefact:
+    def probe(self) -> ArtifactId:
         """The built-in probe tasks in GLUE's file layout."""
-        return _artefact("finetune-glue/probe-", "probe", self.config.finetune.seed, this_python())
+        return _artifact_id("finetune-glue/probe-", "probe", self.config.finetune.seed, this_python())
 
-    def _task(self, name: str, imported: str = "") -> Artefact:
+    def _task(self, name: str, imported: str = "") -> ArtifactId:
         """One GLUE task, tokenised with the corpus's vocabulary, or with an import's."""
         finetune = self.config.finetune
         if imported:
@@ -135,7 +135,7 @@ class Lineage:
         else:
             vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
         data = self.probe.fingerprint if self.uses_probe else self._task_data(name)
-        return _artefact(
+        return _artifact_id(
             f"finetune-glue/tasks/{name}-", "task", name, data, vocabulary, length, finetune.max_train_examples
         )
 
@@ -156,27 +156,27 @@ class Lineage:
             place, known_as, lambda file: is_test_file(file) or (beside_others and not names_task(file, name))
         )
 
-    def main_task(self, name: str) -> Artefact:
+    def main_task(self, name: str) -> ArtifactId:
         """The task as the methods see it; where there are none, as the first import does."""
         return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
-    def finetuning(self, run: GridRun) -> Artefact:
+    def finetuning(self, run: GridRun) -> ArtifactId:
         """One fine-tuning run."""
         task = self.task(run.task, self.tokenizer_of(run.method))
         parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]
         if run.task in self.config.finetune.from_mnli:
             parts.append({"start": self.mnli_start(run.method, run.pretrain_seed, run.step).fingerprint})
         place = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}"
-        return _artefact(
+        return _artifact_id(
             f"{place}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
             "finetuning", *parts, run.batch_size, run.lr, run.seed, self.run_settings,
         )  # fmt: skip
 
-    def predictions(self, run: GridRun, epoch: int) -> Artefact:
+    def predictions(self, run: GridRun, epoch: int) -> ArtifactId:
         """What a fine-tuned model says of its task's test set after an epoch."""
         places = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
         prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
-        return _artefact(prefix, "predictions", self.finetuning(run).fingerprint, places, epoch)
+        return _artifact_id(prefix, "predictions", self.finetuning(run).fingerprint, places, epoch)
 
     def _test_data(self, name: str) -> str:
         """Returns a hash of all of a task's files, "" where there are none: AX may be absent."""
@@ -186,10 +186,10 @@ class Lineage:
         except AbsentError:
             return ""
 
-    def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> Artefact:
+    def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> ArtifactId:
         """An encoder after it was fine-tuned on MNLI, from which other tasks start."""
         finetune = self.config.finetune
-        return _artefact(
+        return _artifact_id(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/mnli-start-",
             "finetuning", "start", self._start(method, pretrain_seed), step,
             self.task("MNLI", self.tokenizer_of(method)).fingerprint,
@@ -213,9 +213,9 @@ class Lineage:
         imported = self.tokenizer_of(method)
         return (self.imported(method) if imported else self.pretraining(method, pretrain_seed)).fingerprint
 
-    def baseline(self, task: str) -> Artefact:
+    def baseline(self, task: str) -> ArtifactId:
         """Majority class and bag of words on one task."""
-        return _artefact(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
+        return _artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
     @property
     def uses_probe(self) -> bool:
@@ -226,20 +226,20 @@ class Lineage:
         return Digests(self.artifacts)
 
 
-def variance_artefact(checkpoint: Checkpoint, settings: dict[str, Any]) -> Artefact:
+def variance_id(checkpoint: Checkpoint, settings: dict[str, Any]) -> ArtifactId:
     """The gradient variances of a checkpoint, by its weights and all that decides the measurement."""
     prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
-    return _artefact(prefix, "variance", checkpoint.fingerprint, settings)
+    return _artifact_id(prefix, "variance", checkpoint.fingerprint, settings)
 
 
-def import_artefact(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> Artefact:
+def import_id(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> ArtifactId:
     """An imported encoder, by its content: sizes, and the SHA-256 of its weights and of its tokenizer."""
-    return _artefact(f"import/{name}-", "import", sizes, weights, tokenizer)
+    return _artifact_id(f"import/{name}-", "import", sizes, weights, tokenizer)
 
 
-def _artefact(prefix: str, kind: str, *parts: Any) -> Artefact:
+def _artifact_id(prefix: str, kind: str, *parts: Any) -> ArtifactId:
     digest = fingerprint(kind, FORMATS[kind], *parts)
-    return Artefact(prefix + digest[:8], digest)
+    return ArtifactId(prefix + digest[:8], digest)
 
 
 def _listed(folder: Path) -> list[Path]:

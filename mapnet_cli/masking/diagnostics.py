@@ -15,7 +15,7 @@ FIGURES = ("proposal_entropy", "kl_to_uniform", "largest_q", "clip_fraction", "e
 """Of a log line: entropies in nats."""
 
 
-def complaints(row: Mapping[str, Any], name: str, method: Method) -> dict[str, str]:
+def proposal_warnings(row: Mapping[str, Any], name: str, method: Method) -> dict[str, str]:
     """Returns what is wrong with a method's proposal by a log line, kind by kind, each with the keys that cure it."""
     found = {}
     if "proposal_entropy" in row:

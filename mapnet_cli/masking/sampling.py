@@ -59,7 +59,7 @@ def maskable_positions(tokens_BL: Tensor) -> Tensor:
     return tokens_BL >= FIRST_ORDINARY
 
 
-def largest_count(length: int, rate: float) -> int:
+def max_mask_count(length: int, rate: float) -> int:
     """Returns an upper bound on the masks of a sequence of `length` positions."""
     return max(1, min(length, math.floor(rate * length) + 1))
 
@@ -74,9 +74,9 @@ def mask_counts(maskable_BL: Tensor, rate: float, rounding_B: Tensor) -> Tensor:
     return torch.minimum(k_B.clamp(min=1), n_B)
 
 
-def valid_slots(counts_B: Tensor, largest: int) -> Tensor:
-    """Returns the places [N] of the masked positions among B x `largest`, row by row; N is the counts' sum."""
-    valid_BK = torch.arange(largest) < counts_B[:, None]
+def valid_slots(counts_B: Tensor, max_masks: int) -> Tensor:
+    """Returns the places [N] of the masked positions among B x `max_masks`, row by row; N is the counts' sum."""
+    valid_BK = torch.arange(max_masks) < counts_B[:, None]
     return valid_BK.flatten().nonzero().squeeze(1)
 
 
@@ -95,7 +95,7 @@ def mixed_with_uniform(log_q_BL: Tensor, maskable_BL: Tensor, share: float) -> T
     return torch.logsumexp(both, dim=0)
 
 
-def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Tensor) -> Masks:
+def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: Tensor) -> Masks:
     """Returns `counts_B` positions a row, drawn one after the other from q without replacement.
 
     Adding Gumbel noise to log q and taking the largest is exactly that (Kool et al. 2019): the k-th
@@ -103,8 +103,8 @@ def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Ten
     """
     tiny = torch.finfo(noise_BL.dtype).tiny
     gumbel_BL = -torch.log((-torch.log(noise_BL.clamp(min=tiny))).clamp(min=tiny))
-    positions_BK = (log_q_BL + gumbel_BL).topk(largest, dim=1).indices
-    valid_BK = torch.arange(largest, device=log_q_BL.device) < counts_B[:, None]
+    positions_BK = (log_q_BL + gumbel_BL).topk(max_masks, dim=1).indices
+    valid_BK = torch.arange(max_masks, device=log_q_BL.device) < counts_B[:, None]
     return Masks(positions_BK, valid_BK, log_q_BL.gather(1, positions_BK))
 
 
@@ -138,7 +138,7 @@ def inclusion_probabilities(log_q_BL: Tensor, maskable_BL: Tensor, counts_B: Ten
     return uniform_mix * uniform_BL + (1 - uniform_mix) * pi_BL
 
 
-def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, largest: int, noise_BL: Tensor) -> Masks:
+def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: Tensor) -> Masks:
     """Returns `counts_B` positions a row whose inclusion probabilities are exactly pi, which sums to them.
 
     Madow's systematic sample: in a random order the probabilities stand end to end on a line, and of
@@ -147,7 +147,7 @@ def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, largest: int, 
     order_BL = noise_BL.argsort(dim=1)
     ends_BL = pi_BL.gather(1, order_BL).cumsum(dim=1)
     total_B1 = ends_BL[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
-    draw_K = torch.arange(largest, device=pi_BL.device)
+    draw_K = torch.arange(max_masks, device=pi_BL.device)
     # the first position is [CLS], never masked, so its noise is free for the start; half a step of
     # float32's noise keeps marks off the ends of positions that are certain
     marks_BK = (draw_K + noise_BL[:, :1].double() + 2.0**-25) * total_B1 / counts_B[:, None].clamp(min=1)

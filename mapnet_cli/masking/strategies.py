@@ -25,7 +25,7 @@ class MaskRequest:
     tokens_BL: Tensor
     maskable_BL: Tensor
     counts_B: Tensor
-    largest: int
+    max_masks: int
     noise_BL: Tensor
     log_q_BL: Tensor | None = None
     """The proposal, without gradient, for strategies that have one."""
@@ -40,7 +40,7 @@ class MaskRequest:
 
 def uniform(request: MaskRequest) -> Masks:
     """Every set of K maskable positions is equally likely (the paper's RandMask)."""
-    return gumbel_top_k(uniform_log_q(request.maskable_BL), request.counts_B, request.largest, request.noise_BL)
+    return gumbel_top_k(uniform_log_q(request.maskable_BL), request.counts_B, request.max_masks, request.noise_BL)
 
 
 def proposed(request: MaskRequest) -> Masks:
@@ -49,10 +49,10 @@ def proposed(request: MaskRequest) -> Masks:
     log_q_BL, counts_B, mix = request.log_q_BL, request.counts_B, request.uniform_mix
     if request.sampler == "gumbel":
         log_q_BL = sampling.mixed_with_uniform(log_q_BL, request.maskable_BL, mix)
-        masks = gumbel_top_k(log_q_BL, counts_B, request.largest, request.noise_BL)
+        masks = gumbel_top_k(log_q_BL, counts_B, request.max_masks, request.noise_BL)
         return replace(masks, log_rest_B=sampling.log_undrawn(log_q_BL, masks))
     pi_BL = sampling.inclusion_probabilities(log_q_BL, request.maskable_BL, counts_B, mix)
-    return sampling.systematic(pi_BL, log_q_BL, counts_B, request.largest, request.noise_BL)
+    return sampling.systematic(pi_BL, log_q_BL, counts_B, request.max_masks, request.noise_BL)
 
 
 def spaced(request: MaskRequest) -> Masks:
@@ -61,7 +61,7 @@ def spaced(request: MaskRequest) -> Masks:
     Every position has inclusion probability K/n as under `uniform`, but masks keep their distance.
     """
     counts_B1, n_B1 = request.counts_B[:, None], request.maskable_BL.sum(dim=1, keepdim=True)
-    draw_K = torch.arange(request.largest, device=counts_B1.device)
+    draw_K = torch.arange(request.max_masks, device=counts_B1.device)
     place_BK = (draw_K + request.noise_BL[:, :1].double()) * n_B1 / counts_B1.clamp(min=1)
     place_BK = torch.minimum(place_BK.long(), (n_B1 - 1).clamp(min=0))
     maskable_first_BL = (~request.maskable_BL).int().argsort(dim=1, stable=True)
@@ -77,7 +77,7 @@ def disjoint(request: MaskRequest) -> Masks:
     assert request.visit_B is not None
     shuffled_BL = torch.where(request.maskable_BL, request.noise_BL, torch.inf).argsort(dim=1)
     counts_B1, n_B1 = request.counts_B[:, None], request.maskable_BL.sum(dim=1, keepdim=True)
-    draw_K = torch.arange(request.largest, device=counts_B1.device)
+    draw_K = torch.arange(request.max_masks, device=counts_B1.device)
     place_BK = (request.visit_B[:, None] * counts_B1 + draw_K) % n_B1.clamp(min=1)
     return Masks(shuffled_BL.gather(1, place_BK), draw_K < counts_B1)
 
@@ -109,8 +109,8 @@ def _whole_units(starts_BL: Tensor, turn_BL: Tensor, request: MaskRequest) -> Ma
     place_L = torch.arange(maskable_BL.shape[1], device=maskable_BL.device)
     unit_BL = torch.where(first_BL, place_L, 0).cummax(dim=1).values
     turn_BL = torch.where(maskable_BL, turn_BL.gather(1, unit_BL), torch.inf)
-    positions_BK = turn_BL.argsort(dim=1, stable=True)[:, : request.largest]
-    valid_BK = torch.arange(request.largest, device=maskable_BL.device) < request.counts_B[:, None]
+    positions_BK = turn_BL.argsort(dim=1, stable=True)[:, : request.max_masks]
+    valid_BK = torch.arange(request.max_masks, device=maskable_BL.device) < request.counts_B[:, None]
     return Masks(positions_BK, valid_BK)
 
 

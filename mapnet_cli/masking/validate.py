@@ -18,7 +18,7 @@ MAPNETS = (
 )  # fmt: skip
 
 
-def check_method(name: str, method: Method, visits: int = 1) -> None:
+def validate_method(name: str, method: Method, visits: int = 1) -> None:
     """Raises UsageError naming the key if the method's parts don't exist or make no sense together.
 
     `visits` is pretrain.visits.

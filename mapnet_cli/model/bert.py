@@ -31,24 +31,24 @@ class Packing:
     first_B: Tensor
     """Each sequence's first token among the T."""
     position_T: Tensor
-    attend_B11L: Tensor | None
+    attention_mask_B11L: Tensor | None
     """False at padding; None if there is none, so that the fastest kernels apply."""
 
     @staticmethod
-    def of(attend_BL: Tensor) -> "Packing":
+    def of(attention_mask_BL: Tensor) -> "Packing":
         """Reads the mask, False at padding, on the host: call it before anything moves to a GPU."""
-        batch, length = attend_BL.shape
-        place_T = attend_BL.flatten().nonzero().squeeze(1)
-        ends_B = attend_BL.sum(dim=1).cumsum(0)
+        batch, length = attention_mask_BL.shape
+        place_T = attention_mask_BL.flatten().nonzero().squeeze(1)
+        ends_B = attention_mask_BL.sum(dim=1).cumsum(0)
         return Packing(
             batch, length, place_T, torch.cat([ends_B.new_zeros(1), ends_B[:-1]]), place_T % length,
-            None if bool(attend_BL.all()) else attend_BL[:, None, None, :],
+            None if bool(attention_mask_BL.all()) else attention_mask_BL[:, None, None, :],
         )  # fmt: skip
 
     def to(self, device: torch.device) -> "Packing":
         place_T, first_B, position_T = (t.to(device) for t in (self.place_T, self.first_B, self.position_T))
-        attend_B11L = None if self.attend_B11L is None else self.attend_B11L.to(device)
-        return Packing(self.batch, self.length, place_T, first_B, position_T, attend_B11L)
+        attention_mask_B11L = None if self.attention_mask_B11L is None else self.attention_mask_B11L.to(device)
+        return Packing(self.batch, self.length, place_T, first_B, position_T, attention_mask_B11L)
 
     def pad(self, x_TH: Tensor) -> Tensor:
         """Returns [B, L, H], 0 at padding."""
@@ -68,19 +68,19 @@ class Attention(nn.Module):
         self.float32_on_cpu = True
         """torch's CPU kernel is slower in bfloat16 than in float32 (docs/measurements.md)."""
 
-    def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None, asking_BQH: Tensor | None = None) -> Tensor:
+    def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, query_BQH: Tensor | None = None) -> Tensor:
         """Returns [B, Q, H] for the asking vectors, or for all of x, [B, L, H]."""
         batch, length, hidden = x_BLH.shape
         size = hidden // self.heads
-        if asking_BQH is None:
+        if query_BQH is None:
             query, key, value = self.qkv(x_BLH).view(batch, length, 3, self.heads, size).permute(2, 0, 3, 1, 4)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
-            query = F.linear(asking_BQH, weight[:hidden], bias[:hidden]).view(batch, -1, self.heads, size)
+            query = F.linear(query_BQH, weight[:hidden], bias[:hidden]).view(batch, -1, self.heads, size)
             query = query.transpose(1, 2)
             both = F.linear(x_BLH, weight[hidden:], bias[hidden:]).view(batch, length, 2, self.heads, size)
             key, value = both.permute(2, 0, 3, 1, 4)
-        mixed = self._mix(query, key, value, attend_B11L)
+        mixed = self._sdpa(query, key, value, attention_mask_B11L)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, -1, hidden))
         return out
 
@@ -96,19 +96,21 @@ class Attention(nn.Module):
             key, value = both.permute(2, 0, 3, 1, 4)
         else:
             query, key, value = packing.pad(self.qkv(x_TH)).view(shape).permute(2, 0, 3, 1, 4)
-        mixed = self._mix(query, key, value, packing.attend_B11L)
+        mixed = self._sdpa(query, key, value, packing.attention_mask_B11L)
         mixed = mixed.transpose(1, 2).reshape(-1, hidden)
         out: Tensor = self.out(mixed if first_only else mixed.index_select(0, packing.place_T))
         return out
 
-    def _mix(self, query: Tensor, key: Tensor, value: Tensor, attend_B11L: Tensor | None) -> Tensor:
+    def _sdpa(self, query: Tensor, key: Tensor, value: Tensor, attention_mask_B11L: Tensor | None) -> Tensor:
         """Returns what each query attends to, [B, A, Q, H/A]."""
         dropout = self.dropout if self.training else 0.0
         if self.float32_on_cpu and query.device.type == "cpu" and query.dtype is torch.bfloat16:
             with torch.autocast("cpu", enabled=False):
                 query, key, value = query.float(), key.float(), value.float()
-                return F.scaled_dot_product_attention(query, key, value, attn_mask=attend_B11L, dropout_p=dropout)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=attend_B11L, dropout_p=dropout)
+                return F.scaled_dot_product_attention(
+                    query, key, value, attn_mask=attention_mask_B11L, dropout_p=dropout
+                )
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask_B11L, dropout_p=dropout)
 
 
 class Layer(nn.Module):
@@ -123,10 +125,10 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BLH: Tensor, attend_B11L: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
+    def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
         """Returns [B, L, H], or [B, Q, H] where only some positions are asked for."""
         asking = None if positions_BQ is None else _at(x_BLH, positions_BQ)
-        return self._after(x_BLH if asking is None else asking, self.attention(x_BLH, attend_B11L, asking))
+        return self._after(x_BLH if asking is None else asking, self.attention(x_BLH, attention_mask_B11L, asking))
 
     def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
         """Returns [T, H], or [B, H] of each sequence's first token alone."""
@@ -149,22 +151,24 @@ class Stack(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
-    def forward(self, vectors_BLH: Tensor, attend_BL: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
-        """Returns [B, L, H]. `attend_BL` is False at padding; None if there is none.
+    def forward(
+        self, vectors_BLH: Tensor, attention_mask_BL: Tensor | None, positions_BQ: Tensor | None = None
+    ) -> Tensor:
+        """Returns [B, L, H]. `attention_mask_BL` is False at padding; None if there is none.
 
         With `positions_BQ` returns [B, Q, H]: those positions' vectors, and the last layer does the
         work of those only. Nobody reads the others, so the result is the same.
         """
         length = vectors_BLH.shape[1]
         x_BLH: Tensor = self.dropout(self.norm(vectors_BLH + self.positions.weight[:length]))
-        attend_B11L = None if attend_BL is None else attend_BL[:, None, None, :]
+        attention_mask_B11L = None if attention_mask_BL is None else attention_mask_BL[:, None, None, :]
         *layers, last = self.layers
         for layer in layers:
-            x_BLH = layer(x_BLH, attend_B11L)
-        out: Tensor = last(x_BLH, attend_B11L, positions_BQ)
+            x_BLH = layer(x_BLH, attention_mask_B11L)
+        out: Tensor = last(x_BLH, attention_mask_B11L, positions_BQ)
         return out
 
-    def first_vectors(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
+    def encode_cls(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
         """Returns [B, H] of each sequence's first token; no work but attention's is done on padding."""
         x_TH: Tensor = self.dropout(self.norm(vectors_TH + self.positions(packing.position_T)))
         *layers, last = cast(list[Layer], list(self.layers))  # a ModuleList only knows modules
@@ -187,18 +191,20 @@ class Encoder(nn.Module):
         self.tokens = nn.Embedding(padded_vocabulary(vocab_size), config.hidden)
         self.stack = Stack(config)
 
-    def forward(self, tokens_BL: Tensor, attend_BL: Tensor | None = None, positions_BQ: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens_BL: Tensor, attention_mask_BL: Tensor | None = None, positions_BQ: Tensor | None = None
+    ) -> Tensor:
         """Returns the hidden states [B, L, H], or [B, Q, H] of some positions alone."""
-        hidden: Tensor = self.stack(self.tokens(tokens_BL), attend_BL, positions_BQ)
+        hidden: Tensor = self.stack(self.tokens(tokens_BL), attention_mask_BL, positions_BQ)
         return hidden
 
-    def first_vectors(self, tokens_T: Tensor, packing: Packing, added_TH: Tensor | None = None) -> Tensor:
+    def encode_cls(self, tokens_T: Tensor, packing: Packing, added_TH: Tensor | None = None) -> Tensor:
         """Returns [B, H]: the hidden state at the first token of each sequence of a batch without its padding.
 
         `added_TH` is added to the tokens' vectors.
         """
         vectors_TH = self.tokens(tokens_T)
-        hidden_BH: Tensor = self.stack.first_vectors(vectors_TH if added_TH is None else vectors_TH + added_TH, packing)
+        hidden_BH: Tensor = self.stack.encode_cls(vectors_TH if added_TH is None else vectors_TH + added_TH, packing)
         return hidden_BH
 
 
@@ -237,5 +243,5 @@ def attention_mask(tokens_BL: Tensor, pad: int) -> Tensor | None:
 
     Reads the tokens on the host: call it before they move to a GPU.
     """
-    attend_BL = tokens_BL != pad
-    return None if bool(attend_BL.all()) else attend_BL
+    attention_mask_BL = tokens_BL != pad
+    return None if bool(attention_mask_BL.all()) else attention_mask_BL

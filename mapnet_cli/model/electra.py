@@ -24,9 +24,9 @@ class Generator(nn.Module):
         self.stack = Stack(config)
         self.head = MaskedLMHead(config.hidden, vocab_size, embedding)
 
-    def forward(self, vectors_BLE: Tensor, attend_BL: Tensor | None, positions_BK: Tensor) -> Tensor:
+    def forward(self, vectors_BLE: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor) -> Tensor:
         """Returns the vectors [B, K, H] at some positions. `vectors_BLE` are the token embeddings."""
-        hidden_BKH: Tensor = self.stack(self.project(vectors_BLE), attend_BL, positions_BK)
+        hidden_BKH: Tensor = self.stack(self.project(vectors_BLE), attention_mask_BL, positions_BK)
         return hidden_BKH
 
 
@@ -51,7 +51,7 @@ class Electra(nn.Module):
     def generate(
         self,
         corrupted_BL: Tensor,
-        attend_BL: Tensor | None,
+        attention_mask_BL: Tensor | None,
         positions_BK: Tensor,
         targets_BK: Tensor,
         noise_BK: Tensor,
@@ -62,7 +62,7 @@ class Electra(nn.Module):
         Both are [B, K], and 0 at slots that aren't computed; all are if `slots_N` is None. The noise
         is uniform in [0, 1). No gradient goes through the drawing.
         """
-        hidden_BKH = self.generator(self.encoder.tokens(corrupted_BL), attend_BL, positions_BK)
+        hidden_BKH = self.generator(self.encoder.tokens(corrupted_BL), attention_mask_BL, positions_BK)
         hidden_NH, targets_N, noise_N = hidden_BKH.flatten(0, 1), targets_BK.flatten(), noise_BK.flatten()
         if slots_N is not None:
             hidden_NH, targets_N, noise_N = (all_.index_select(0, slots_N) for all_ in (hidden_NH, targets_N, noise_N))
@@ -71,9 +71,9 @@ class Electra(nn.Module):
         drawn_N = draw_tokens(logits_NV, noise_N, self.encoder.vocab_size)
         return at_slots(loss_N, slots_N, targets_BK), at_slots(drawn_N, slots_N, targets_BK)
 
-    def detect(self, tokens_BL: Tensor, attend_BL: Tensor | None) -> Tensor:
+    def detect(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None) -> Tensor:
         """Returns the logits [B, L], float32, that a token was replaced."""
-        logits_BL: Tensor = self.detector(self.encoder(tokens_BL, attend_BL))
+        logits_BL: Tensor = self.detector(self.encoder(tokens_BL, attention_mask_BL))
         return logits_BL.float()
 
 

@@ -13,7 +13,7 @@ from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.networks import Networks
+from mapnet_cli.model.networks import AnyPretrainingModel
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
@@ -23,7 +23,7 @@ COUNTED_SEQUENCES = 1 << 16
 """Token frequencies are those of so many sequences, spread evenly over the corpus, or of all."""
 
 
-def build_model(config: Config, name: str, vocab_size: int) -> Networks:
+def build_model(config: Config, name: str, vocab_size: int) -> AnyPretrainingModel:
     """Returns the untrained model of a method, without initial weights drawn."""
     method, generator = config.method[name], config.generator(name)
     if generator is not None:
@@ -35,7 +35,7 @@ def build_model(config: Config, name: str, vocab_size: int) -> Networks:
     return PretrainingModel(config.encoder, vocab_size, proposal, method.proposal_embeddings)
 
 
-def fix_frequencies(model: Networks, sequences: Sequences) -> None:
+def fix_frequencies(model: AnyPretrainingModel, sequences: Sequences) -> None:
     """Gives strategy "frequency" its weights: 1 over the square root of a token's count, so rarer is likelier."""
     assert isinstance(model.proposal, TokenTable)
     counts_V = token_counts(sequences, model.encoder.vocab_size)
@@ -65,7 +65,7 @@ def draw_masks(
     counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
     return STRATEGIES[method.strategy].draw(
         MaskRequest(
-            tokens_BL, maskable_BL, counts_B, sampling.largest_count(tokens_BL.shape[1], method.mask_rate),
+            tokens_BL, maskable_BL, counts_B, sampling.max_mask_count(tokens_BL.shape[1], method.mask_rate),
             noise.order_BL, log_q_BL, method.sampler, method.uniform_mix,
             torch.zeros_like(counts_B) if visit_B is None else visit_B,
             None if word_starts_V is None else word_starts_V[tokens_BL],

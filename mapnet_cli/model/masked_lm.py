@@ -45,24 +45,24 @@ class PretrainingModel(nn.Module):
             initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
 
     def hidden_at(
-        self, tokens_BL: Tensor, attend_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None
+        self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None
     ) -> Tensor:
         """Returns the encoder's vectors [N, H] at some slots of B x K positions; at all of them if None."""
-        hidden_NH: Tensor = self.encoder(tokens_BL, attend_BL, positions_BK).flatten(0, 1)
+        hidden_NH: Tensor = self.encoder(tokens_BL, attention_mask_BL, positions_BK).flatten(0, 1)
         return hidden_NH if slots_N is None else hidden_NH.index_select(0, slots_N)
 
     def token_logits(
-        self, tokens_BL: Tensor, attend_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None = None
+        self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None = None
     ) -> Tensor:
         """Returns MLM logits [N, V] at some slots of B x K positions only; at all of them if None."""
-        hidden_NH = self.hidden_at(tokens_BL, attend_BL, positions_BK, slots_N)
+        hidden_NH = self.hidden_at(tokens_BL, attention_mask_BL, positions_BK, slots_N)
         logits_NV: Tensor = self.head(hidden_NH, self.encoder.tokens.weight)
         return logits_NV
 
     def token_losses(
         self,
         tokens_BL: Tensor,
-        attend_BL: Tensor | None,
+        attention_mask_BL: Tensor | None,
         positions_BK: Tensor,
         targets_BK: Tensor,
         slots_N: Tensor | None,
@@ -72,7 +72,7 @@ class PretrainingModel(nn.Module):
 
         Both are 0 at slots that aren't computed; the signal carries no gradient.
         """
-        logits_NV = self.token_logits(tokens_BL, attend_BL, positions_BK, slots_N).float()
+        logits_NV = self.token_logits(tokens_BL, attention_mask_BL, positions_BK, slots_N).float()
         targets_N = targets_BK.flatten() if slots_N is None else targets_BK.flatten().index_select(0, slots_N)
         loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
         signal_N = self._signal(signal, logits_NV.detach(), targets_N, loss_N.detach())
@@ -85,7 +85,7 @@ class PretrainingModel(nn.Module):
             return -torch.expm1(-loss_N)
         return logit_gradient_norm(logits_NV, targets_N, self.encoder.tokens.weight.detach())
 
-    def propose(self, tokens_BL: Tensor, attend_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
+    def propose(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
         """Returns log q [B, L] for the unmasked sentences."""
         if isinstance(self.proposal, TokenTable):
             return self.proposal.log_q(tokens_BL, maskable_BL)
@@ -95,7 +95,7 @@ class PretrainingModel(nn.Module):
         else:
             vectors_BLE = self.encoder.tokens(tokens_BL)
             vectors_BLE = vectors_BLE.detach() if self.embeddings == "detached" else vectors_BLE
-        log_q_BL: Tensor = self.proposal(vectors_BLE, attend_BL, maskable_BL)
+        log_q_BL: Tensor = self.proposal(vectors_BLE, attention_mask_BL, maskable_BL)
         return log_q_BL
 
 

@@ -3,5 +3,5 @@
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.masked_lm import PretrainingModel
 
-Networks = PretrainingModel | Electra
+AnyPretrainingModel = PretrainingModel | Electra
 """Both have an `encoder`, which is what is fine-tuned, a `proposal`, which may be None, and a `reset`."""

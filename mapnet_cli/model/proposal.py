@@ -24,12 +24,12 @@ class MapNet(nn.Module):
         self.stack = Stack(config)
         self.score = nn.Linear(config.hidden, 1)
 
-    def forward(self, vectors_BLE: Tensor, attend_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
+    def forward(self, vectors_BLE: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
         """Returns log q [B, L], float32: the log-probability of each position, -inf where not maskable.
 
         `vectors_BLE` are the token embeddings; gradients of MAP-Net's loss reach them.
         """
-        scores_BL = self.score(self.stack(self.project(vectors_BLE), attend_BL)).squeeze(-1)
+        scores_BL = self.score(self.stack(self.project(vectors_BLE), attention_mask_BL)).squeeze(-1)
         return masked_log_softmax(scores_BL.float(), maskable_BL)
 
 

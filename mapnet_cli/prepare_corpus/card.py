@@ -12,7 +12,7 @@ from mapnet_cli.core.artifacts import Artifacts, write_text
 from mapnet_cli.core.plotting import COLOURS, images
 from mapnet_cli.core.records import CorpusManifest, SourceCounts
 from mapnet_cli.core.tables import Cell, Table, plain, to_markdown
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.slices import finished
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files
@@ -33,12 +33,14 @@ h1, h2 { line-height: 1.2 } small { color: #767676 }"""
 
 
 def write_card(
-    artifacts: Artifacts, report: Report, *, manifest: str, card: str, names: list[str], licences: list[str]
+    artifacts: Artifacts, progress: ProgressCallback, *, manifest: str, card: str, names: list[str], licences: list[str]
 ) -> Output:
     """Writes CARD.md, CARD.html and CARD.svg; `names` and `licences` are of the sources, `manifest` is a key."""
     made = CorpusManifest(**finished(artifacts, manifest).result)
     tokenizer = bpe.load(artifacts.path(made.tokenizer))
-    counts_V = token_counts([artifacts.path(name) for name in (*made.train, *made.validation)], made.vocab_size, report)
+    counts_V = token_counts(
+        [artifacts.path(name) for name in (*made.train, *made.validation)], made.vocab_size, progress
+    )
     said = f"{manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
     svg = images(lambda figure: _draw(figure, made, counts_V), "Corpus", said, ("svg",))["svg"].decode()
     files = [artifacts.path(f"{card}.{suffix}") for suffix in ("md", "html", "svg")]
@@ -58,11 +60,11 @@ def write_card(
     return Output(files)
 
 
-def token_counts(shards: Sequence[Path], vocab_size: int, report: Report) -> Counts:
+def token_counts(shards: Sequence[Path], vocab_size: int, progress: ProgressCallback) -> Counts:
     """Returns how often each token stands in the shards, [V]; [CLS] and [SEP] are of blocks, and not counted."""
     counts_V = np.zeros(vocab_size, np.int64)
     for number, shard in enumerate(shards):
-        report(Progress(number, len(shards), "counting tokens"))
+        progress(Progress(number, len(shards), "counting tokens"))
         tokens = np.load(shard_files(shard)[0], mmap_mode="r", allow_pickle=False)
         for begin in range(0, len(tokens), 1 << 22):
             counts_V += np.bincount(tokens[begin : begin + (1 << 22)], minlength=vocab_size)

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.slices import finished, read_sentences
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import shard_files, writing_shard
@@ -58,7 +58,7 @@ class Packer:
 
 def encode_slice(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     *,
     number: int,
     sentences: str,
@@ -100,7 +100,7 @@ def encode_slice(
             unknown += ids.count(UNK)
             done += 1
             if done % BATCH == 0:
-                report(Progress(done, total, f"{tokens:,} tokens"))
+                progress(Progress(done, total, f"{tokens:,} tokens"))
         for packer in packers:
             packer.flush()
     result = {

@@ -206,7 +206,7 @@ def require_disk(expected: Expected, artifacts: Artifacts) -> None:
 
 
 def free_disk(artifacts: Artifacts) -> int:
-    """Returns the bytes that are free where the artefacts are or will be."""
+    """Returns the bytes that are free where the artifacts are or will be."""
     place: Path = artifacts.root.resolve()
     while not place.exists():
         place = place.parent

@@ -9,7 +9,7 @@ import numpy as np
 
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import CorpusManifest, SourceCounts
-from mapnet_cli.jobs.job import Output, Report
+from mapnet_cli.jobs.job import Output, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
 from mapnet_cli.prepare_corpus.slices import finished, mixed_versions, read_paragraphs, results
 from mapnet_cli.prepare_corpus.sources.reading import Problems
@@ -19,7 +19,7 @@ from mapnet_cli.text.shards import shard_files
 
 def write_manifest(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     *,
     sources: list[str],
     source_of: list[int],

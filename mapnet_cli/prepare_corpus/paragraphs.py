@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mapnet_cli.config import Cleanup
 from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, publishing
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.slices import Slice, finished
 from mapnet_cli.prepare_corpus.sources.documents import read_cpython, read_hub, read_piece
@@ -35,7 +35,7 @@ HashRows = Iterator[npt.NDArray[np.void]]
 
 
 def clean_slice(
-    artifacts: Artifacts, report: Report, *, output: str, part: Slice, cleanup: Cleanup, on_bad_utf8: str
+    artifacts: Artifacts, progress: ProgressCallback, *, output: str, part: Slice, cleanup: Cleanup, on_bad_utf8: str
 ) -> Output:
     """Writes the slice's paragraphs (OUTPUT.txt) and their 128-bit hashes (OUTPUT.hashes, 16 bytes each)."""
     reading, dropped = Reading(), Dropped()
@@ -44,7 +44,7 @@ def clean_slice(
     with ExitStack() as stack:
         text = stack.enter_context(stack.enter_context(publishing(text_file)).open("w", encoding="utf-8", newline="\n"))
         hashes = stack.enter_context(stack.enter_context(publishing(hash_file)).open("wb"))
-        for paragraph in clean(read_slice(part, on_bad_utf8, reading, report), cleanup, dropped):
+        for paragraph in clean(read_slice(part, on_bad_utf8, reading, progress), cleanup, dropped):
             text.write(f"{paragraph or ''}\n")
             if paragraph:
                 paragraphs += 1
@@ -52,7 +52,7 @@ def clean_slice(
                 hashes.write(hashlib.blake2b(paragraph.encode(), digest_size=HASH_BYTES).digest())
                 if paragraphs % REPORTED == 0:
                     done = reading.pieces + reading.share
-                    report(Progress(done, max(1, len(part.pieces)), f"{words:,} words"))
+                    progress(Progress(done, max(1, len(part.pieces)), f"{words:,} words"))
         size = text.tell()
     result = {
         "paragraphs": paragraphs,
@@ -68,7 +68,7 @@ def clean_slice(
     return Output([text_file, hash_file], result)
 
 
-def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, report: Report) -> Lines:
+def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, progress: ProgressCallback) -> Lines:
     """Yields the slice's lines; what is wrong with its input goes to `reading`. Raises InputError as `read_piece`."""
     if part.source.kind == "cpython":
         yield from read_cpython(part.part, part.parts, part.source.limit)
@@ -77,13 +77,15 @@ def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, report: Report) 
     for note in part.notes:
         reading.problems.add(note)
     for done, piece in enumerate(part.pieces):
-        report(Progress(done, len(part.pieces), printable(piece.path.name)))
+        progress(Progress(done, len(part.pieces), printable(piece.path.name)))
         reading.pieces = done
         yield from read_piece(piece, part.name(piece), part.source, on_bad_utf8, reading)
     require_key(part.source.column, part.place, reading)
 
 
-def deduplicate(artifacts: Artifacts, report: Report, *, output: str, slices: list[str], enabled: bool) -> Output:
+def deduplicate(
+    artifacts: Artifacts, progress: ProgressCallback, *, output: str, slices: list[str], enabled: bool
+) -> Output:
     """Writes for each slice which paragraphs stay (OUTPUT-N.npy, [n] bool): the first of equal ones in corpus order."""
     markers = [finished(artifacts, name) for name in slices]
     counts = [marker.result["paragraphs"] for marker in markers]

@@ -8,7 +8,7 @@ from typing import Any
 from mapnet_cli.config import Config
 from mapnet_cli.jobs.job import Job, Output, Phase
 from mapnet_cli.lineage.digests import fingerprint
-from mapnet_cli.lineage.graph import Artefact, Lineage
+from mapnet_cli.lineage.graph import ArtifactId, Lineage
 from mapnet_cli.prepare_corpus.card import write_card
 from mapnet_cli.prepare_corpus.encode import encode_slice
 from mapnet_cli.prepare_corpus.manifest import write_manifest
@@ -26,7 +26,7 @@ def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
     return _text_phases(config, keys, slices) + _shard_phases(config, keys, slices, imported)
 
 
-def manifest_key(corpus: Artefact) -> str:
+def manifest_key(corpus: ArtifactId) -> str:
     return f"{corpus.key}/manifest"
 
 
@@ -34,12 +34,12 @@ def manifest_key(corpus: Artefact) -> str:
 class _Keys:
     """Where everything goes; lists have one key a slice."""
 
-    text: Artefact
-    corpus: Artefact
+    text: ArtifactId
+    corpus: ArtifactId
     slices: int
 
-    def _each(self, artefact: Artefact, name: str) -> list[str]:
-        return [f"{artefact.key}/{name}-{number:05}" for number in range(self.slices)]
+    def _each(self, artifact: ArtifactId, name: str) -> list[str]:
+        return [f"{artifact.key}/{name}-{number:05}" for number in range(self.slices)]
 
     @property
     def clean(self) -> list[str]:
@@ -136,7 +136,7 @@ def _shard_phases(config: Config, keys: _Keys, slices: list[Slice], imported: st
 
 
 def _job(
-    artefact: Artefact, key: str, fn: Callable[..., Output], needs: list[str] | tuple[()] = (), **args: Any
+    artifact: ArtifactId, key: str, fn: Callable[..., Output], needs: list[str] | tuple[()] = (), **args: Any
 ) -> Job:
-    """Returns a job whose fingerprint is its artefact's and its own place in it (phase and slice)."""
-    return Job(key, fingerprint(artefact.fingerprint, key.rpartition("/")[2]), fn, args, tuple(needs))
+    """Returns a job whose fingerprint is its artifact's and its own place in it (phase and slice)."""
+    return Job(key, fingerprint(artifact.fingerprint, key.rpartition("/")[2]), fn, args, tuple(needs))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mapnet_cli.core.artifacts import Artifacts, publishing
 from mapnet_cli.core.errors import UsageError
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.sentencizer import sentencizer
 from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs
 from mapnet_cli.text.normalise import word_tokeniser
@@ -25,7 +25,7 @@ _OPENING_MARKS = re.compile(rf"(?<=\s)[{re.escape(_MARKS)}]+$")
 
 def segment_slice(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     *,
     output: str,
     clean: str,
@@ -64,7 +64,7 @@ def segment_slice(
                 counts["words"] += sum(words)
                 lengths.update(min(length, LONGEST) for length in words)
                 if counts["paragraphs"] % 500 == 0:
-                    report(Progress(counts["paragraphs"], total, f"{counts['words']:,} words"))
+                    progress(Progress(counts["paragraphs"], total, f"{counts['words']:,} words"))
     return Output([file], counts | {"lengths": [lengths[length] for length in range(LONGEST + 1)]})
 
 

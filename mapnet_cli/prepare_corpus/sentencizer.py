@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from mapnet_cli.text.cache import Remembered
+from mapnet_cli.text.cache import BoundedCache
 
 _BEYOND_16_BITS = "\U00010000-\U0010ffff"
 _Found = tuple[tuple[int, ...], bool]
@@ -36,7 +36,7 @@ class Sentencizer:
         listed = "".join(sorted(mark for mark in self._marks if mark <= "\uffff"))
         self._any_mark = re.compile(f"[{re.escape(listed)}{_BEYOND_16_BITS}]")
         self._neighbours, self._specials = _special_cases(nlp.tokenizer)
-        self._chunks = Remembered(self._ask)
+        self._chunks = BoundedCache(self._ask)
 
     def __call__(self, text: str) -> list[int]:
         """Returns where the sentences start, the first at 0, as document.sents has them."""

@@ -83,7 +83,7 @@ def input_slices(config: Config) -> list[Slice]:
 
 
 def missing_source(config: Config) -> bool:
-    """Returns whether an input is gone (its artefacts may still stand)."""
+    """Returns whether an input is gone (its artifacts may still stand)."""
     return any(s.path and not s.of_hub and not Path(s.path).exists() for s in config.corpus.sources)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from mapnet_cli.core.artifacts import Artifacts, publishing
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.job import Output, Progress, Report
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.slices import finished, read_sentences, results
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
 from mapnet_cli.text import bpe
@@ -17,7 +17,7 @@ from mapnet_cli.text import bpe
 
 def train_vocabulary(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     *,
     tokenizer: str,
     clean: list[str],
@@ -49,7 +49,7 @@ def train_vocabulary(
         trained = bpe.load(artifacts.path(finished(artifacts, imported).result["tokenizer"]))
     else:
         words = sum(result["words"] for result in counts)
-        lines = list(_sample(artifacts, report, sentences, sample_words / words, seed))
+        lines = list(_sample(artifacts, progress, sentences, sample_words / words, seed))
         trained = bpe.train(lines, vocab_size)
     file = artifacts.path(tokenizer)
     with publishing(file) as temporary:
@@ -73,16 +73,18 @@ def dropped(artifacts: Artifacts, clean: list[str], deduplicate: str) -> dict[st
     return {rule: count for rule, count in sorted(counts.items()) if count}
 
 
-def _sample(artifacts: Artifacts, report: Report, sentences: list[str], share: float, seed: int) -> Iterator[str]:
+def _sample(
+    artifacts: Artifacts, progress: ProgressCallback, sentences: list[str], share: float, seed: int
+) -> Iterator[str]:
     """Yields the sentences of each paragraph with probability `share`, the draw made by (seed, slice, paragraph)."""
     for number, key in enumerate(sentences):
-        report(Progress(number, len(sentences), "reading the sample"))
+        progress(Progress(number, len(sentences), "reading the sample"))
         finished(artifacts, key)
         draws = random.Random(derive_seed(seed, "vocabulary sample", number))
         for paragraph in read_sentences(artifacts.path(f"{key}.txt")):
             if paragraph and (draws.random() < share or share >= 1):
                 yield from paragraph
-    report(Progress(len(sentences), len(sentences), "training"))
+    progress(Progress(len(sentences), len(sentences), "training"))
 
 
 def _first_problems(cleaned: list[dict[str, Any]]) -> str:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from mapnet_cli.config import Method, Pretrain
 from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.distributed import ALONE, World
+from mapnet_cli.jobs.distributed import ALONE, DistContext
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, visits_in_turn
 from mapnet_cli.model.bert import attention_mask
-from mapnet_cli.pretrain.sampler import DataOrder
+from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, PAD
 
@@ -39,11 +39,11 @@ class MicroBatch:
     first: int
     """Number of its first sequence in the whole batch."""
     tokens_BL: Tensor
-    attend_BL: Tensor | None
+    attention_mask_BL: Tensor | None
     maskable_BL: Tensor
     counts_B: Tensor
     slots_N: Tensor | None
-    largest: int
+    max_masks: int
     """K, the most masked positions that a sequence can have."""
     noise: MaskNoise
     visit_B: Tensor | None
@@ -63,7 +63,7 @@ class MicroBatch:
         return replace(
             self,
             tokens_BL=function(self.tokens_BL),
-            attend_BL=optional(self.attend_BL),
+            attention_mask_BL=optional(self.attention_mask_BL),
             maskable_BL=function(self.maskable_BL),
             counts_B=function(self.counts_B),
             slots_N=optional(self.slots_N),
@@ -93,11 +93,11 @@ class BatchMaker:
     """Makes the batch of a step. Every process draws the whole batch's noise and keeps its own rows."""
 
     sequences: Sequences
-    order: DataOrder
+    order: ResumableSampler
     method: Method
     pretrain: Pretrain
     seed: int
-    world: World
+    world: DistContext
     pin: bool
     """In memory that a GPU copies from without waiting."""
     block_length: int
@@ -146,7 +146,7 @@ def split_batch(
     noise: MaskNoise,
     mask_rate: float,
     micro: int,
-    world: World = ALONE,
+    world: DistContext = ALONE,
     every_slot: bool = False,
     highest_rate: float = 0.0,
     visit_B: Tensor | None = None,
@@ -159,17 +159,17 @@ def split_batch(
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, mask_rate, noise.rounding_B)
     size, length = tokens_BL.shape
-    share, largest = size // world.size, sampling.largest_count(length, max(mask_rate, highest_rate))
+    share, max_masks = size // world.size, sampling.max_mask_count(length, max(mask_rate, highest_rate))
     begin, all_masked = world.rank * share, max(int(counts_B.sum()), 1)
     all_tokens = int((tokens_BL != PAD).sum())
     parts = []
     for first in range(begin, begin + share, micro):
         rows = slice(first, min(first + micro, begin + share))
-        slots_N = None if every_slot else sampling.valid_slots(counts_B[rows], largest)
+        slots_N = None if every_slot else sampling.valid_slots(counts_B[rows], max_masks)
         parts.append(
             MicroBatch(
                 first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],
-                slots_N, largest, noise.map(itemgetter(rows)), None if visit_B is None else visit_B[rows],
+                slots_N, max_masks, noise.map(itemgetter(rows)), None if visit_B is None else visit_B[rows],
                 None if word_starts_BL is None else word_starts_BL[rows], size, all_masked, all_tokens,
             )
         )  # fmt: skip

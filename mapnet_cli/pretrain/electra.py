@@ -15,7 +15,7 @@ from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import Masks
 from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.networks import Networks
+from mapnet_cli.model.networks import AnyPretrainingModel
 from mapnet_cli.pretrain.batches import MicroBatch
 from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, StepPlan, mask_request
 from mapnet_cli.text.special_tokens import PAD
@@ -49,7 +49,7 @@ class ElectraLosses(Losses):
         torch.manual_seed(derive_seed(plan.seed, "generator dropout", plan.step, part.first))
         with autocast(self.device, self.precision):
             loss_BK, drawn_BK = self.generate(
-                corrupted_BL, part.attend_BL, masks.positions_BK, targets_BK, noise_BK, part.slots_N
+                corrupted_BL, part.attention_mask_BL, masks.positions_BK, targets_BK, noise_BK, part.slots_N
             )
         loss = torch.where(masks.valid_BK, loss_BK, 0.0).sum()
 
@@ -57,7 +57,7 @@ class ElectraLosses(Losses):
         replaced_BL = replace_tokens(part.tokens_BL, masks, drawn_BK)
         torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, part.first))
         with autocast(self.device, self.precision):
-            logits_BL = self.detect(replaced_BL, part.attend_BL)
+            logits_BL = self.detect(replaced_BL, part.attention_mask_BL)
         detection = detection_sums(logits_BL, part.tokens_BL, replaced_BL)
 
         both = loss / part.all_masked + method.detection_weight * detection["detection"] / part.all_tokens
@@ -103,7 +103,9 @@ def detection_figures(sums: dict[str, float]) -> dict[str, float]:
     }
 
 
-def build_losses(model: Networks, method: Method, device: torch.device, precision: str, processes: int = 1) -> Losses:
+def build_losses(
+    model: AnyPretrainingModel, method: Method, device: torch.device, precision: str, processes: int = 1
+) -> Losses:
     """Returns the losses that train a method's networks."""
     kind = ElectraLosses if isinstance(model, Electra) else JointLosses
     return kind(model, method, device, precision, processes)

@@ -17,7 +17,7 @@ from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.model.bert import attention_mask
 from mapnet_cli.model.factory import draw_masks, word_starts
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.networks import Networks
+from mapnet_cli.model.networks import AnyPretrainingModel
 from mapnet_cli.pretrain.batches import load_batch
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
@@ -30,7 +30,7 @@ FIGURE_TOKENS = 64
 
 @torch.no_grad()
 def figure2_masks(
-    model: Networks, sequences: Sequences, method: Method, config: Config, tokenizer: Path
+    model: AnyPretrainingModel, sequences: Sequences, method: Method, config: Config, tokenizer: Path
 ) -> ProposedMasks:
     """Returns sentences with the masks that the method draws and the probability of each word (Figure 2)."""
     model.eval()
@@ -43,9 +43,9 @@ def figure2_masks(
     proposes = STRATEGIES[method.strategy].needs_proposal
     if proposes:
         assert isinstance(model, PretrainingModel)
-        attend_BL = attention_mask(tokens_BL, PAD)
-        attend_BL = None if attend_BL is None else attend_BL.to(device)
-        own_BL = model.propose(tokens_BL.to(device), attend_BL, maskable_BL.to(device)).cpu()
+        attention_mask_BL = attention_mask(tokens_BL, PAD)
+        attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
+        own_BL = model.propose(tokens_BL.to(device), attention_mask_BL, maskable_BL.to(device)).cpu()
         log_q_BL = sampling.mixed_with_uniform(own_BL, maskable_BL, method.uniform_mix)
     else:
         own_BL = log_q_BL = sampling.uniform_log_q(maskable_BL)

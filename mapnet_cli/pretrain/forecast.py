@@ -8,10 +8,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
-from mapnet_cli.masking.sampling import largest_count
+from mapnet_cli.masking.sampling import max_mask_count
 from mapnet_cli.model.bert import Attention, padded_vocabulary
 from mapnet_cli.model.factory import build_model
-from mapnet_cli.model.networks import Networks
+from mapnet_cli.model.networks import AnyPretrainingModel
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.step import Losses, StepPlan, algorithm_1, plan_step
@@ -103,7 +103,9 @@ def training_flops(config: Config, name: str, vocab_size: int) -> float:
     return total / len(work) * steps
 
 
-def _measure(config: Config, name: str, model: Networks, device: torch.device, share: int) -> tuple[float, int]:
+def _measure(
+    config: Config, name: str, model: AnyPretrainingModel, device: torch.device, share: int
+) -> tuple[float, int]:
     """Returns FLOP/s of steps as large as they may be, as fit, or as take a second, and their sequences."""
     losses = build_losses(model.train(), config.method[name], device, config.pretrain.precision)
     batch, rate, measured = 1, 0.0, 0
@@ -149,7 +151,7 @@ def activation_bytes(config: Config, name: str, vocab_size: int, precision: str)
     pass makes, is counted too. bfloat16 is as on a GPU; on a CPU attention keeps float32, so there it is more.
     """
     two, four = (_kept_bytes(config, name, vocab_size, precision, batch) for batch in (2, 4))
-    slots = largest_count(config.corpus.block_length, config.method[name].highest_rate)
+    slots = max_mask_count(config.corpus.block_length, config.method[name].highest_rate)
     gradient = slots * padded_vocabulary(vocab_size) * (6 if precision == "bfloat16" else 4)
     return 2.0 * two - four, (four - two) / 2 + gradient
 

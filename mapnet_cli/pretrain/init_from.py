@@ -8,7 +8,7 @@ from mapnet_cli.core.records import Imported
 from mapnet_cli.lineage.graph import Lineage
 
 if TYPE_CHECKING:
-    from mapnet_cli.model.networks import Networks
+    from mapnet_cli.model.networks import AnyPretrainingModel
 
 
 def start_key(lineage: Lineage, method: str) -> str:
@@ -33,7 +33,7 @@ def start_key(lineage: Lineage, method: str) -> str:
     return marker.key
 
 
-def start_from(artifacts: Artifacts, imported: str, model: "Networks") -> None:
+def start_from(artifacts: Artifacts, imported: str, model: "AnyPretrainingModel") -> None:
     """Puts an import's encoder and, where there is one, head into the model; the rest stays. Raises DamagedError."""
     from mapnet_cli.training.checkpoint import load_checkpoint
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.core.artifacts import write_text
-from mapnet_cli.jobs.distributed import World
+from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.pretrain.electra import detection_figures
 from mapnet_cli.pretrain.log import lines_up_to
 from mapnet_cli.pretrain.step import GREATEST, add_up
@@ -17,13 +17,13 @@ from mapnet_cli.pretrain.step import GREATEST, add_up
 NEVER = -(1 << 40)
 
 
-class Telemetry:
+class StepMetrics:
     """Appends to a JSONL file, and for TensorBoard where it is installed; only the first process writes.
 
     Lines after the step that a resumed run starts from are cut.
     """
 
-    def __init__(self, folder: Path, step: int, world: World, peak_flops: float) -> None:
+    def __init__(self, folder: Path, step: int, world: DistContext, peak_flops: float) -> None:
         self.path = folder / "log.jsonl"
         self.world = world
         self.peak_flops = peak_flops
@@ -62,9 +62,9 @@ class Telemetry:
         """Waits for the device, once, and returns what all processes have added up since the last line."""
         added = sorted(self._kept.keys() - set(GREATEST))
         greatest = [name for name in GREATEST if name in self._kept]
-        sums = self.world.sum_(torch.stack([self._kept[name] for name in added]))
+        sums = self.world.all_reduce_sum_(torch.stack([self._kept[name] for name in added]))
         waited = torch.tensor(self._waited, dtype=torch.float64, device=sums.device)
-        largest = self.world.largest_(torch.stack([*(self._kept[name] for name in greatest), waited]))
+        largest = self.world.all_reduce_max_(torch.stack([*(self._kept[name] for name in greatest), waited]))
         names = [*added, *greatest, "data_wait"]
         values = dict(zip(names, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
         bad = values.pop("bad")

@@ -21,7 +21,7 @@ GOLDEN = 0.6180339887498949
 CANDIDATES = 100
 
 
-class DataOrder:
+class ResumableSampler:
     """Goes through the corpus in a fresh random order each epoch; steps run on from one epoch into the next.
 
     `counts` are the sequences of each source, in corpus order. After e epochs a source of n sequences and weight w was

@@ -7,7 +7,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import ALONE, cores, current, launched
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback
 from mapnet_cli.jobs.resources import local_processes, visible_gpus
 from mapnet_cli.jobs.torchrun import run_on_processes
 from mapnet_cli.lineage.graph import Lineage
@@ -30,16 +30,16 @@ def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
     starts = {name: start_key(lineage, name) for name in config.methods}
     jobs = []
     for method, seed in trainings:
-        artefact = lineage.pretraining(method, seed)
-        args: dict[str, Any] = {"config": config.of(method), "method": method, "seed": seed, "key": artefact.key}
-        args |= {"threads": threads, "fingerprint": artefact.fingerprint, "corpus": lineage.corpus.key}
+        artifact = lineage.pretraining(method, seed)
+        args: dict[str, Any] = {"config": config.of(method), "method": method, "seed": seed, "key": artifact.key}
+        args |= {"threads": threads, "fingerprint": artifact.fingerprint, "corpus": lineage.corpus.key}
         args |= {"start": starts[method]}
         needs = (f"{lineage.corpus.key}/manifest",)
         if processes == 1:
-            jobs.append(Job(artefact.key, artefact.fingerprint, pretrain, args, needs))
+            jobs.append(Job(artifact.key, artifact.fingerprint, pretrain, args, needs))
         else:
             several = {"processes": processes, "threads": threads, "fn": pretrain, "args": args}
-            jobs.append(Job(artefact.key, artefact.fingerprint, run_on_processes, several, needs))
+            jobs.append(Job(artifact.key, artifact.fingerprint, run_on_processes, several, needs))
     gpus = processes if config.pretrain.device != "cpu" else 0
     return [Phase("pretrain", jobs, "training", side_by_side, threads * processes, gpus)]
 
@@ -55,10 +55,10 @@ def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:
 
 def check(config: Config, artifacts: Artifacts) -> None:
     """Raises UsageError if a method's parts don't exist or go ill together, or a batch can't be shared out."""
-    from mapnet_cli.masking.validate import check_method
+    from mapnet_cli.masking.validate import validate_method
 
     for name in config.methods:
-        check_method(name, config.method[name], config.pretrain.visits)
+        validate_method(name, config.method[name], config.pretrain.visits)
     pretrain = config.pretrain
     processes = (launched() or ALONE).size * pretrain.processes
     if pretrain.batch_size % processes:
@@ -102,7 +102,7 @@ def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
 
 def pretrain(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     config: Config,
     method: str,
     seed: int,
@@ -118,7 +118,7 @@ def pretrain(
     from mapnet_cli.masking.strategies import STRATEGIES
     from mapnet_cli.model.factory import build_model, fix_frequencies
     from mapnet_cli.pretrain import loop
-    from mapnet_cli.pretrain.state import Run, resume
+    from mapnet_cli.pretrain.state import TrainState, resume
     from mapnet_cli.text.shards import Sequences
     from mapnet_cli.training.device import choose_device
     from mapnet_cli.training.optim import build_adamw
@@ -142,19 +142,19 @@ def pretrain(
     model.to(device)
     ratio = how.proposal_peak_lr / config.pretrain.peak_lr if how.proposal_peak_lr else 1.0
     optimizer = build_adamw(model, config.pretrain, model.proposal, ratio)
-    run = Run(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
-    for warning in [*_advice(config, device), *resume(run)]:
-        report(Progress(run.step, config.pretrain.steps, warning=warning))
-    loop.train(run, report)
+    state = TrainState(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
+    for warning in [*_advice(config, device), *resume(state)]:
+        progress(Progress(state.step, config.pretrain.steps, warning=warning))
+    loop.train(state, progress)
     return Output(
-        [run.folder / "log.jsonl"],
+        [state.folder / "log.jsonl"],
         {
             "method": method,
             "seed": seed,
-            "steps": run.step,
-            "tokens": run.tokens,
-            "flops": run.flops,
-            "seconds": run.seconds,
+            "steps": state.step,
+            "tokens": state.tokens,
+            "flops": state.flops,
+            "seconds": state.seconds,
         },
     )
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from mapnet_cli.config import Config, Method
 from mapnet_cli.core.artifacts import Artifacts, Marker, write_json
 from mapnet_cli.core.records import Checkpoint, CorpusManifest, ProposedMasks
-from mapnet_cli.jobs.distributed import World
+from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.jobs.job import library_versions
 from mapnet_cli.lineage.digests import fingerprint
-from mapnet_cli.model.networks import Networks
+from mapnet_cli.model.networks import AnyPretrainingModel
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.device import device_name
 from mapnet_cli.training.optim import optimizer_state, restore_optimizer
@@ -24,7 +24,7 @@ Write = Callable[[], None]
 
 
 @dataclass
-class Run:
+class TrainState:
     """The same in every process, but for `world` and `device`."""
 
     config: Config
@@ -34,9 +34,9 @@ class Run:
     fingerprint: str
     artifacts: Artifacts
     manifest: CorpusManifest
-    world: World
+    world: DistContext
     device: torch.device
-    model: Networks
+    model: AnyPretrainingModel
     optimizer: torch.optim.AdamW
     step: int = 0
     tokens: int = 0
@@ -56,57 +56,57 @@ class Run:
         return self.folder / "resume"
 
 
-def milestone(run: Run, validation: dict[str, float], masks: ProposedMasks, health: dict[str, float]) -> Write:
+def milestone(state: TrainState, validation: dict[str, float], masks: ProposedMasks, health: dict[str, float]) -> Write:
     """Returns the write of a milestone: weights, Figure 2's sentences, and a marker that finetune-glue reads."""
-    name = f"{run.key}/step{run.step}"
+    name = f"{state.key}/step{state.step}"
     row = Checkpoint(
-        method=run.method_name, pretrain_seed=run.seed, step=run.step, path=name, fingerprint="",
-        tokens=run.tokens, flops=run.flops, seconds=round(run.seconds, 3), device=_devices(run),
+        method=state.method_name, pretrain_seed=state.seed, step=state.step, path=name, fingerprint="",
+        tokens=state.tokens, flops=state.flops, seconds=round(state.seconds, 3), device=_devices(state),
         validation_loss=validation.get("validation_loss"), validation=validation, health=health,
     )  # fmt: skip
-    return partial(_write_milestone, run, row, masks, checkpoint.snapshot(run.model.state_dict()))
+    return partial(_write_milestone, state, row, masks, checkpoint.snapshot(state.model.state_dict()))
 
 
-def _write_milestone(run: Run, row: Checkpoint, masks: ProposedMasks, tensors: dict[str, Tensor]) -> None:
-    folder = run.artifacts.path(row.path)
-    facts = {"step": row.step, "method": row.method, "vocab_size": run.manifest.vocab_size}
+def _write_milestone(state: TrainState, row: Checkpoint, masks: ProposedMasks, tensors: dict[str, Tensor]) -> None:
+    folder = state.artifacts.path(row.path)
+    facts = {"step": row.step, "method": row.method, "vocab_size": state.manifest.vocab_size}
     row = row.model_copy(update={"fingerprint": checkpoint.save_checkpoint(folder, tensors, facts)})
     write_json(folder / "figure2.json", masks.to_json())
-    files = run.artifacts.checksums([folder / checkpoint.TENSORS, folder / checkpoint.FACTS, folder / "figure2.json"])
-    stamp = fingerprint(run.fingerprint, row.step)
-    run.artifacts.publish(Marker(row.path, stamp, row.to_json(), files, row.seconds, library_versions()))
+    files = state.artifacts.checksums([folder / checkpoint.TENSORS, folder / checkpoint.FACTS, folder / "figure2.json"])
+    stamp = fingerprint(state.fingerprint, row.step)
+    state.artifacts.publish(Marker(row.path, stamp, row.to_json(), files, row.seconds, library_versions()))
 
 
-def _devices(run: Run) -> str:
-    return device_name(run.device) + (f", {run.world.size} processes" if run.world.size > 1 else "")
+def _devices(state: TrainState) -> str:
+    return device_name(state.device) + (f", {state.world.size} processes" if state.world.size > 1 else "")
 
 
-def resume_point(run: Run) -> Write:
+def resume_point(state: TrainState) -> Write:
     """Returns the write of a rolling checkpoint, which also prunes the older ones."""
-    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
-    tensors |= optimizer_state(run.model, run.optimizer)
-    facts = {"step": run.step, "tokens": run.tokens, "flops": run.flops, "seconds": run.seconds}
-    return partial(_write_resume_point, run, facts, checkpoint.snapshot(tensors))
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= optimizer_state(state.model, state.optimizer)
+    facts = {"step": state.step, "tokens": state.tokens, "flops": state.flops, "seconds": state.seconds}
+    return partial(_write_resume_point, state, facts, checkpoint.snapshot(tensors))
 
 
-def _write_resume_point(run: Run, facts: dict[str, float], tensors: dict[str, Tensor]) -> None:
-    checkpoint.save_checkpoint(run.rolling / checkpoint.rolling_name(int(facts["step"])), tensors, facts)
-    checkpoint.prune_checkpoints(run.rolling, run.config.pretrain.keep_checkpoints)
+def _write_resume_point(state: TrainState, facts: dict[str, float], tensors: dict[str, Tensor]) -> None:
+    checkpoint.save_checkpoint(state.rolling / checkpoint.rolling_name(int(facts["step"])), tensors, facts)
+    checkpoint.prune_checkpoints(state.rolling, state.config.pretrain.keep_checkpoints)
 
 
-def resume(run: Run) -> list[str]:
-    """Puts `run` where its newest undamaged checkpoint stands; leaves it at step 0 if there is none.
+def resume(state: TrainState) -> list[str]:
+    """Puts `state` where its newest undamaged checkpoint stands; leaves it at step 0 if there is none.
 
     The first process chooses it, so that all begin with the same step. Returns warnings of damaged ones.
     """
-    found, warnings = checkpoint.newest_checkpoint(run.rolling) if run.world.rank == 0 else (None, [])
-    step = run.world.first_says(None if found is None else found[1]["step"])
+    found, warnings = checkpoint.newest_checkpoint(state.rolling) if state.world.rank == 0 else (None, [])
+    step = state.world.broadcast(None if found is None else found[1]["step"])
     if step is None:
         return warnings
     if found is None:
-        found = checkpoint.load_checkpoint(run.rolling / checkpoint.rolling_name(step))
+        found = checkpoint.load_checkpoint(state.rolling / checkpoint.rolling_name(step))
     tensors, facts = found
-    run.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    run.step, run.tokens, run.flops, run.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
-    restore_optimizer(run.model, run.optimizer, tensors)
+    state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    state.step, state.tokens, state.flops, state.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
+    restore_optimizer(state.model, state.optimizer, tensors)
     return warnings

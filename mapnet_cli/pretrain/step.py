@@ -17,14 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.config import Method
 from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.distributed import World
+from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.masking import objectives, sampling
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Weights
 from mapnet_cli.masking.objectives import OBJECTIVES
 from mapnet_cli.masking.schedule import is_exploration_step
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.networks import Networks
+from mapnet_cli.model.networks import AnyPretrainingModel
 from mapnet_cli.model.token_table import TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
 from mapnet_cli.training.device import autocast
@@ -104,10 +104,10 @@ def algorithm_1(
     return sums
 
 
-def update_table(model: Networks, method: Method, world: World) -> None:
+def update_table(model: AnyPretrainingModel, method: Method, world: DistContext) -> None:
     """Takes up what all processes have seen of the tokens in this step, where a table proposes in MAP-Net's place."""
     if isinstance(model.proposal, TokenTable):
-        model.proposal.learn(world.sum_(model.proposal.fresh_2V), method.table_memory)
+        model.proposal.learn(world.all_reduce_sum_(model.proposal.fresh_2V), method.table_memory)
 
 
 def add_up(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
@@ -129,10 +129,10 @@ def _meeting_others(losses: nn.Module, last: bool) -> AbstractContextManager[Non
 class Losses(nn.Module, ABC):
     """What a step differentiates, for one micro-batch. A module, so that DDP can wrap it."""
 
-    model: Networks
+    model: AnyPretrainingModel
 
     def __init__(
-        self, model: Networks, method: Method, device: torch.device, precision: str, processes: int = 1
+        self, model: AnyPretrainingModel, method: Method, device: torch.device, precision: str, processes: int = 1
     ) -> None:
         super().__init__()
         self.model = model
@@ -183,7 +183,7 @@ class JointLosses(Losses):
         torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, part.first))
         with autocast(self.device, self.precision):
             loss_BK, signal_BK = self.token_losses(
-                corrupted_BL, part.attend_BL, masks.positions_BK, targets_BK, part.slots_N, signal
+                corrupted_BL, part.attention_mask_BL, masks.positions_BK, targets_BK, part.slots_N, signal
             )
         loss_BK = torch.where(masks.valid_BK, loss_BK, 0.0)
         estimator = ESTIMATORS["none" if plan.explore else method.estimator]
@@ -217,12 +217,12 @@ class JointLosses(Losses):
         torch.manual_seed(derive_seed(plan.seed, "proposal dropout", plan.step, part.first))
         if plan.learns:
             with autocast(self.device, self.precision):
-                return self.propose(part.tokens_BL, part.attend_BL, part.maskable_BL)
+                return self.propose(part.tokens_BL, part.attention_mask_BL, part.maskable_BL)
         assert self.model.proposal is not None
         self.model.proposal.eval()
         precision = self.precision if self.method.proposal_precision == "auto" else self.method.proposal_precision
         with torch.no_grad(), autocast(self.device, precision):
-            log_q_BL = self.propose(part.tokens_BL, part.attend_BL, part.maskable_BL)
+            log_q_BL = self.propose(part.tokens_BL, part.attention_mask_BL, part.maskable_BL)
         self.model.proposal.train()
         return log_q_BL
 
@@ -230,7 +230,7 @@ class JointLosses(Losses):
 def mask_request(part: MicroBatch, method: Method, log_q_BL: Tensor | None = None) -> MaskRequest:
     """Returns what a strategy may look at in a micro-batch."""
     return MaskRequest(
-        part.tokens_BL, part.maskable_BL, part.counts_B, part.largest, part.noise.order_BL, log_q_BL,
+        part.tokens_BL, part.maskable_BL, part.counts_B, part.max_masks, part.noise.order_BL, log_q_BL,
         method.sampler, method.uniform_mix, part.visit_B, part.word_starts_BL,
     )  # fmt: skip
 

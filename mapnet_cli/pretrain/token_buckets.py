@@ -32,7 +32,7 @@ may might must ought not n't there here then also only just very too even
 
 
 @dataclass(frozen=True)
-class TokenGroups:
+class TokenBuckets:
     """What kind each token of the vocabulary is of, [V]."""
 
     decile_V: Tensor
@@ -43,7 +43,7 @@ class TokenGroups:
     """FUNCTION or CONTENT, if the token is a whole word; OTHER if it has other characters than letters."""
 
 
-def token_groups(tokenizer: Path, train: Sequences, vocab_size: int) -> TokenGroups:
+def token_buckets(tokenizer: Path, train: Sequences, vocab_size: int) -> TokenBuckets:
     """Returns the kinds of the vocabulary's tokens, frequencies being those of the training text."""
     counts_V = token_counts(train, vocab_size)
     counts_V[:FIRST_ORDINARY] = 0
@@ -56,10 +56,10 @@ def token_groups(tokenizer: Path, train: Sequences, vocab_size: int) -> TokenGro
     pieces, closed = bpe.load(tokenizer), frozenset(CLOSED_CLASSES.split())
     texts = [bpe.word_part(pieces, token)[0].lower() for token in range(vocab_size)]
     kinds = [FUNCTION if text in closed else CONTENT if text.isalpha() else OTHER for text in texts]
-    return TokenGroups(decile_V, word_starts(tokenizer, vocab_size), torch.tensor(kinds))
+    return TokenBuckets(decile_V, word_starts(tokenizer, vocab_size), torch.tensor(kinds))
 
 
-def word_kinds(groups: TokenGroups, tokens_BL: Tensor) -> Tensor:
+def word_kinds(groups: TokenBuckets, tokens_BL: Tensor) -> Tensor:
     """Returns the kind of each position [B, L]: parts of longer words, punctuation and specials are OTHER."""
     ordinary_BL = tokens_BL >= FIRST_ORDINARY
     begins_BL = groups.begins_V[tokens_BL]

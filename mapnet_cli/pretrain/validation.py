@@ -16,14 +16,14 @@ from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.distributed import World
+from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.model.bert import Encoder, attention_mask
 from mapnet_cli.model.factory import draw_masks
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.pretrain.token_buckets import DECILES, TokenGroups, word_kinds
+from mapnet_cli.pretrain.token_buckets import DECILES, TokenBuckets, word_kinds
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.text.special_tokens import PAD
 from mapnet_cli.training.device import autocast
@@ -46,8 +46,8 @@ def validate(
     count: int,
     device: torch.device,
     precision: str,
-    world: World,
-    groups: TokenGroups,
+    world: DistContext,
+    groups: TokenBuckets,
 ) -> dict[str, float]:
     """Returns nats a masked token: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`.
 
@@ -129,17 +129,17 @@ def _targets(
     model: PretrainingModel,
     fixed: FixedMasks,
     numbers: Tensor,
-    groups: TokenGroups,
+    groups: TokenBuckets,
     device: torch.device,
     precision: str,
 ) -> tuple[Targets, Tensor]:
     """Returns what stands at the fixed masks of sequences of these numbers, and whose each is, [N]."""
-    attend_BL = attention_mask(fixed.tokens_BL, PAD)
+    attention_mask_BL = attention_mask(fixed.tokens_BL, PAD)
     positions_BK, slots_N = fixed.masks.positions_BK, fixed.slots_N
     with autocast(device, precision):
         hidden_NH = model.hidden_at(
             fixed.corrupted_BL.to(device),
-            None if attend_BL is None else attend_BL.to(device),
+            None if attention_mask_BL is None else attention_mask_BL.to(device),
             positions_BK.to(device),
             slots_N.to(device),
         )
@@ -153,7 +153,7 @@ def _targets(
 class _Measure:
     """Losses of held-out positions with a bias of choice; sums are over all processes."""
 
-    def __init__(self, model: PretrainingModel, world: World, device: torch.device) -> None:
+    def __init__(self, model: PretrainingModel, world: DistContext, device: torch.device) -> None:
         self.model = model
         self.world = world
         self.device = device
@@ -164,10 +164,10 @@ class _Measure:
         for logits_NV, targets in self._logits(fold, bias_V):
             sums[0] += F.cross_entropy(logits_NV, targets.token_N, reduction="sum")
             sums[1] += len(targets.token_N)
-        loss, count = self.world.sum_(sums).tolist()
+        loss, count = self.world.all_reduce_sum_(sums).tolist()
         return loss, count
 
-    def accuracies(self, fold: list[Targets], groups: TokenGroups) -> dict[str, float]:
+    def accuracies(self, fold: list[Targets], groups: TokenBuckets) -> dict[str, float]:
         """Returns the share of right guesses among all targets and among those of each kind."""
         decile_V = groups.decile_V.to(self.device)
         kinds = DECILES + 3  # the deciles, then FUNCTION, CONTENT and OTHER
@@ -178,7 +178,7 @@ class _Measure:
             for kind_N in (decile_V[targets.token_N], DECILES + targets.kind_N):
                 sums_2G[0].index_add_(0, kind_N, right_N)
                 sums_2G[1].index_add_(0, kind_N, torch.ones_like(right_N))
-        right, count = self.world.sum_(sums_2G).tolist()
+        right, count = self.world.all_reduce_sum_(sums_2G).tolist()
         names = [*(f"accuracy_decile_{i + 1}" for i in range(DECILES)), "accuracy_function", "accuracy_content"]
         found = {"accuracy": sum(right[:DECILES]) / max(sum(count[:DECILES]), 1)}
         return found | {name: r / c for name, r, c in zip(names, right, count, strict=False) if c}
@@ -193,12 +193,12 @@ class _Measure:
         seen_V = torch.zeros_like(bias_V)
         for targets in fold:
             seen_V += torch.bincount(targets.token_N, minlength=len(bias_V))
-        self.world.sum_(seen_V)
+        self.world.all_reduce_sum_(seen_V)
         for _ in range(ROUNDS):
             predicted_V = torch.zeros_like(bias_V)
             for logits_NV, _ in self._logits(fold, bias_V):
                 predicted_V += logits_NV.softmax(dim=1).sum(dim=0)
-            bias_V = bias_V + torch.log((seen_V + 1) / (self.world.sum_(predicted_V) + 1))
+            bias_V = bias_V + torch.log((seen_V + 1) / (self.world.all_reduce_sum_(predicted_V) + 1))
         return bias_V
 
     def _logits(self, fold: list[Targets], bias_V: Tensor) -> Iterator[tuple[Tensor, Targets]]:

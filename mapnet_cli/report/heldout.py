@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mapnet_cli.config import Config
 from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.core.tables import Cell, Table, plain
-from mapnet_cli.masking.diagnostics import complaints
+from mapnet_cli.masking.diagnostics import proposal_warnings
 from mapnet_cli.report.compare import interval
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.notes import label, steps_note
@@ -73,7 +73,7 @@ def _health(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
             cells = [spread_cell([c.health.get(name) for c in checkpoints], "{:.3f}") for name in HEALTH]
             rows.append((Cell(label(method), method), *cells))
             for c in checkpoints:
-                said += complaints({"step": c.step, **c.health}, method, config.method[method]).values()
+                said += proposal_warnings({"step": c.step, **c.health}, method, config.method[method]).values()
     notes = ("Between the last two lines of the training log. Entropies in nats.", *dict.fromkeys(said))
     return Table("health", "Health of the proposals", ("Model", *HEALTH.values()), tuple(rows), notes, signed)
 

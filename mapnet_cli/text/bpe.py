@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mapnet_cli.core.errors import DamagedError
-from mapnet_cli.text.cache import Remembered
+from mapnet_cli.text.cache import BoundedCache
 from mapnet_cli.text.special_tokens import SPECIALS, UNK
 
 SPACE = "▁"
@@ -78,7 +78,7 @@ class Encoder:
         ours = _untrained()
         ours.add_special_tokens(list(SPECIALS))
         self._by_word = tokenizer.encode_special_tokens and _without_vocabulary(tokenizer) == _without_vocabulary(ours)
-        self._ids = Remembered(self._ask)
+        self._ids = BoundedCache(self._ask)
 
     def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
         """Yields each line's token ids, without specials except [UNK]."""

@@ -15,7 +15,7 @@ LONGEST = 60
 """Characters of a key whose answer is kept."""
 
 
-class Remembered(dict[str, Answer]):
+class BoundedCache(dict[str, Answer]):
     """`remembered[key]` is `ask(key)`, asked once; when MOST answers are kept, all are forgotten."""
 
     def __init__(self, ask: Callable[[str], Answer]) -> None:

@@ -14,7 +14,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
-from mapnet_cli.text.cache import Remembered
+from mapnet_cli.text.cache import BoundedCache
 
 _GROUPS = re.compile(r"(?<!\\)\(.*?(?<!\\)\)")
 _METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
@@ -89,7 +89,7 @@ class _Moses:
         self._padded = [mark for mark in string.punctuation if self._library.PAD_NOT_ISALNUM[0].match(mark)]
         odd = set(string.punctuation).difference(self._padded, "-")
         self._odd = re.compile(f"[{re.escape(''.join(sorted(odd)))}\x80-\U0010ffff]")
-        self._chunks = Remembered(self._ask)
+        self._chunks = BoundedCache(self._ask)
 
     def __call__(self, sentence: str) -> str:
         if "' '" in sentence or "MULTI" in sentence or "  " in f" {sentence} " or not sentence.isprintable():

@@ -18,7 +18,7 @@ from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.masking.validate import check_method
+from mapnet_cli.masking.validate import validate_method
 from mapnet_cli.model.factory import build_model, fix_frequencies
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.shards import Sequences
@@ -80,7 +80,7 @@ def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> l
             continue
         if name in config.methods:
             check_task(config, name, "--strategies")
-            check_method(name, config.method[name], config.pretrain.visits)
+            validate_method(name, config.method[name], config.pretrain.visits)
             method = config.method[name]
             rate = method.rate_at(row.step, steps)
             method = method.model_copy(update={"mask_rate": rate, "mask_rate_end": 0.0})

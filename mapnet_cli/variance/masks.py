@@ -22,7 +22,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """What is measured: a way to draw masks and weigh losses, all of it in a method's keys."""
 
     name: str
@@ -52,7 +52,7 @@ def mean_count(sentences: Sequence[Tensor], rate: float) -> float:
 
 
 def sentence_masks(
-    subject: Subject,
+    subject: Candidate,
     number: int,
     tokens_L: Tensor,
     masks: int,

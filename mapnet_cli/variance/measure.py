@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import SentenceMasks, Subject
+from mapnet_cli.variance.masks import Candidate, SentenceMasks
 from mapnet_cli.variance.projection import Projection
 from mapnet_cli.variance.results import NORMS, Clipping, Measured, Variances
 from mapnet_cli.variance.statistics import (
@@ -69,7 +69,7 @@ def sample(
     return Samples(moments, stacked, torch.stack(log_ratios))
 
 
-def compare(subject: Subject, samples: Samples, uniform: Samples) -> Measured:
+def compare(subject: Candidate, samples: Samples, uniform: Samples) -> Measured:
     """Returns a strategy's row; `uniform` are the samples of uniform masks on the same sentences."""
     method = subject.method
     ordered = bool(subject.log_q) and method.sampler == "gumbel"  # the ratio is about draws one after the other

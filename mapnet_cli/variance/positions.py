@@ -18,7 +18,7 @@ from mapnet_cli.masking.strategies import visits_in_turn
 from mapnet_cli.model.masked_lm import PretrainingModel, logit_gradient_norm
 from mapnet_cli.model.proposal import masked_log_softmax
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import SentenceMasks, Subject, sentence_masks
+from mapnet_cli.variance.masks import Candidate, SentenceMasks, sentence_masks
 
 SIGNALS = ("loss", "one-minus-p", "logit-gradient")
 """What a proposal may learn from, and what is correlated with the gradient norms."""
@@ -47,7 +47,7 @@ def measure_positions(
     whole: bool,
 ) -> PositionFacts:
     """Returns the positions of ROUNDS x all positions of the sentence; of one mask alone unless `whole`."""
-    disjoint = Subject("positions", method.model_copy(update={"strategy": "disjoint", "estimator": "none"}))
+    disjoint = Candidate("positions", method.model_copy(update={"strategy": "disjoint", "estimator": "none"}))
     turns = visits_in_turn(method.mask_rate)
     count = ROUNDS * turns if whole else 1
     vocab_size = model.encoder.vocab_size

@@ -12,7 +12,7 @@ from torch import Tensor
 from mapnet_cli.config import Method, Optimiser
 from mapnet_cli.training.checkpoint import load_checkpoint, rolling_name
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Subject, sentence_masks
+from mapnet_cli.variance.masks import Candidate, sentence_masks
 
 BATCHES = 16
 """Training batches that the second moments are estimated from where they weren't saved."""
@@ -53,7 +53,7 @@ def batch_mean_squares(
     gradients: SentenceGradients, method: Method, sentence: Callable[[int], Tensor], batch_size: int, vocab_size: int
 ) -> Tensor:
     """Returns the mean square [P] of BATCHES batches' gradients under uniform masks; `sentence` returns tokens [L]."""
-    uniform = Subject("uniform", method.model_copy(update={"strategy": "uniform", "estimator": "none"}))
+    uniform = Candidate("uniform", method.model_copy(update={"strategy": "uniform", "estimator": "none"}))
     squares_P = torch.zeros(gradients.size, device=gradients.device)
     for batch in range(BATCHES):
         sum_P, masked = torch.zeros_like(squares_P), 0

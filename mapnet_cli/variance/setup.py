@@ -25,7 +25,7 @@ from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import choose_device
 from mapnet_cli.variance.candidates import Plan, load_model, proposals
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import SEED, Subject, mean_count, sentence_masks
+from mapnet_cli.variance.masks import SEED, Candidate, mean_count, sentence_masks
 from mapnet_cli.variance.measure import Samples, sample
 from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
 from mapnet_cli.variance.preconditioner import adam_scale, batch_mean_squares
@@ -37,7 +37,7 @@ TOKENS_OWN = ("encoder.tokens.weight", "head.bias")
 
 
 @dataclass(frozen=True)
-class Bench:
+class Setup:
     config: Config
     artifacts: Artifacts
     manifest: CorpusManifest
@@ -63,7 +63,7 @@ class Bench:
             after_each()
         return facts
 
-    def subject(self, plan: Plan, facts: list[PositionFacts]) -> Subject:
+    def subject(self, plan: Plan, facts: list[PositionFacts]) -> Candidate:
         """Returns the strategy with its proposal; an oracle's is made from `facts`."""
         if plan.oracle:
             maskable = [sampling.maskable_positions(tokens_L) for tokens_L in self.sentences]
@@ -72,9 +72,9 @@ class Bench:
             )
         else:
             log_q = proposals(plan, self.config, self.artifacts, self.manifest, self.sentences, self.gradients.device)
-        return Subject(plan.name, plan.method, plan.proposal, log_q)
+        return Candidate(plan.name, plan.method, plan.proposal, log_q)
 
-    def sample(self, subject: Subject, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
+    def sample(self, subject: Candidate, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
         """Returns the sums over all gradients of one strategy."""
         vocab_size, starts_V = self.manifest.vocab_size, None
         if STRATEGIES[subject.method.strategy].reads_words:
@@ -87,9 +87,9 @@ class Bench:
         return sample(self.gradients, self.scales, self.project, visits, draws, after_each)
 
 
-def open_bench(
+def build_setup(
     config: Config, artifacts: Artifacts, corpus: str, milestone: Marker, plain: Method, sentences: int
-) -> Bench:
+) -> Setup:
     """Returns the bench for a milestone; `corpus` is the key of its corpus's manifest. Raises DamagedError."""
     marker = artifacts.marker(corpus)
     if marker is None:
@@ -112,7 +112,7 @@ def open_bench(
     held_out = _held_out(Sequences([artifacts.path(name) for name in manifest.validation]), sentences)
     # of this strategy and of uniform masks, in each norm
     project = Projection(gradients.size, 2 * len(NORMS) * sentences, SEED, device)
-    return Bench(config, artifacts, manifest, plain, model, gradients, held_out, scales, second_moments, project)
+    return Setup(config, artifacts, manifest, plain, model, gradients, held_out, scales, second_moments, project)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_json,
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.jobs.job import Job, Output, Progress, Report, is_done, library_versions, run_job, show
-from mapnet_cli.lineage.graph import Lineage, variance_artefact
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
+from mapnet_cli.lineage.graph import Lineage, variance_id
 from mapnet_cli.variance.candidates import Plan, plan_subjects
 from mapnet_cli.variance.correlations import correlations, norms_by_loss
 from mapnet_cli.variance.figure import variance_figure
 from mapnet_cli.variance.measure import Samples, compare
 from mapnet_cli.variance.preconditioner import saved_at
 from mapnet_cli.variance.results import VarianceReport
-from mapnet_cli.variance.setup import open_bench
+from mapnet_cli.variance.setup import build_setup
 from mapnet_cli.variance.table import document
 
 FEWEST = 4
@@ -55,7 +55,7 @@ def measure_variance(
     settings: Settings,
     force: bool = False,
 ) -> tuple[VarianceReport, Path]:
-    """Measures the milestone unless that is done, and returns (the report, its folder).
+    """Measures the milestone unless that is done, and returns (the progress, its folder).
 
     Raises UsageError for a strategy that can't be measured, DamagedError for a damaged file.
     """  # fmt: skip
@@ -64,22 +64,22 @@ def measure_variance(
     plans = plan_subjects(lineage, milestone, names)
     run = artifacts.path(lineage.pretraining(row.method, row.pretrain_seed).key)
     what = {"settings": asdict(settings), "subjects": [_identity(plan) for plan in plans]}
-    artefact = variance_artefact(row, what | {"saved moments": saved_at(run, row.step)})
+    artifact = variance_id(row, what | {"saved moments": saved_at(run, row.step)})
     if force:
-        artifacts.discard(artefact.key)
+        artifacts.discard(artifact.key)
     args = {
-        "config": config, "key": artefact.key, "fingerprint": artefact.fingerprint, "milestone": milestone,
+        "config": config, "key": artifact.key, "fingerprint": artifact.fingerprint, "milestone": milestone,
         "plans": plans, "settings": settings, "corpus": f"{lineage.corpus.key}/manifest",
     }  # fmt: skip
-    job = Job(artefact.key, artefact.fingerprint, measure, args)
+    job = Job(artifact.key, artifact.fingerprint, measure, args)
     if not is_done(job, artifacts):
         console.begin("variance", "measurement", 1, 0)
     try:
-        marker = run_job(job, artifacts, partial(show, console, artefact.key))
+        marker = run_job(job, artifacts, partial(show, console, artifact.key))
     finally:
         console.end()
     artifacts.verify(marker)
-    return VarianceReport(**marker.result), artifacts.path(artefact.key)
+    return VarianceReport(**marker.result), artifacts.path(artifact.key)
 
 
 def _identity(plan: Plan) -> list[Any]:
@@ -91,7 +91,7 @@ def _identity(plan: Plan) -> list[Any]:
 
 def measure(
     artifacts: Artifacts,
-    report: Report,
+    progress: ProgressCallback,
     config: Config,
     key: str,
     fingerprint: str,
@@ -102,13 +102,13 @@ def measure(
 ) -> Output:
     """Measures all strategies and writes variance.json, variance.md and variance.png."""
     row = Checkpoint(**milestone.result)
-    bench = open_bench(config, artifacts, corpus, milestone, plans[0].method, settings.sentences)
+    bench = build_setup(config, artifacts, corpus, milestone, plans[0].method, settings.sentences)
     total, done = settings.sentences * (len(plans) + 1), 0
 
     def step(note: str) -> None:
         nonlocal done
         done += 1
-        report(Progress(done, total, note))
+        progress(Progress(done, total, note))
 
     facts = bench.positions(any(plan.oracle for plan in plans), partial(step, "positions one by one"))
     uniform: Samples | None = None

@@ -28,7 +28,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.records import EpochScores, FinetuneRun
 from mapnet_cli.jobs.engine import Engine
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done, run_job
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, is_done, run_job
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray import RayEngine
 
@@ -37,7 +37,7 @@ AIM = 120.0
 PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.config.loading", "mapnet_cli.core.records"]
 
 
-def no_run(artifacts: Artifacts, report: Report, number: int, config: Config) -> Output:
+def no_run(artifacts: Artifacts, progress: ProgressCallback, number: int, config: Config) -> Output:
     """A fine-tuning run that takes no time; it writes its number into the ledger, all others' too."""
     epochs = config.finetune.epochs
     scores = [

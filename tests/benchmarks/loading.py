@@ -20,7 +20,7 @@ from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.pretrain.batches import BatchMaker, MicroBatch
-from mapnet_cli.pretrain.sampler import DataOrder
+from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import device_name
 from tests.benchmarks import workload
@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         artifacts = Artifacts(Path(name))
         sequences = Sequences(workload.sequences(config, artifacts))
-        order = DataOrder([len(sequences)], pretrain.batch_size, 1)
+        order = ResumableSampler([len(sequences)], pretrain.batch_size, 1)
         length, pin = config.corpus.block_length, chosen.device == "cuda"
         make = BatchMaker(sequences, order, method, pretrain, 1, ALONE, pin, length, chosen.compile)
         numbers = iter(range(1_000))
@@ -58,7 +58,7 @@ def main() -> None:
 
         def mask(part: MicroBatch) -> torch.Tensor:
             request = MaskRequest(
-                part.tokens_BL, part.maskable_BL, part.counts_B, sampling.largest_count(length, method.mask_rate),
+                part.tokens_BL, part.maskable_BL, part.counts_B, sampling.max_mask_count(length, method.mask_rate),
                 part.noise.order_BL,
             )  # fmt: skip
             masks = STRATEGIES["uniform"].draw(request)

@@ -14,50 +14,50 @@ from mapnet_cli.core.artifacts import Artifacts, write_text
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import local
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, is_done
 from mapnet_cli.jobs.local import LocalEngine
 
 
-def write_number(artifacts: Artifacts, report: Report, number: int) -> Output:
+def write_number(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     path = artifacts.path(f"out/{number}.txt")
     write_text(path, str(number))
     with artifacts.path("runs.log").open("a") as log:
         log.write(f"{number} {os.getpid()}\n")
-    report(Progress(1, 1, "written"))
+    progress(Progress(1, 1, "written"))
     return Output([path], {"number": number})
 
 
-def fail_on_three(artifacts: Artifacts, report: Report, number: int) -> Output:
+def fail_on_three(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     if number == 3:
         raise InputError("number 3 is bad: use another")
-    return write_number(artifacts, report, number)
+    return write_number(artifacts, progress, number)
 
 
-def die_once(artifacts: Artifacts, report: Report, number: int) -> Output:
+def die_once(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     """Kills its own process at the first try of number 2."""
     flag = artifacts.path("died")
     if number == 2 and not flag.exists():
         write_text(flag, "")
         os.kill(os.getpid(), signal.SIGKILL)
-    return write_number(artifacts, report, number)
+    return write_number(artifacts, progress, number)
 
 
-def die_always(artifacts: Artifacts, report: Report, number: int) -> Output:
+def die_always(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     os.kill(os.getpid(), signal.SIGKILL)
     return Output()
 
 
-def crash(artifacts: Artifacts, report: Report, number: int) -> Output:
+def crash(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     raise ZeroDivisionError("a bug")
 
 
-def sleep_long(artifacts: Artifacts, report: Report, number: int) -> Output:
+def sleep_long(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     write_text(artifacts.path("started"), str(os.getpid()))
     time.sleep(60)
     return Output()
 
 
-def note_gpu(artifacts: Artifacts, report: Report, number: int) -> Output:
+def note_gpu(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     """Dies at its first try, then says which GPU its worker sees."""
     flag = artifacts.path(f"tried/{number}")
     if not flag.exists():

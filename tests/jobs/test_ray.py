@@ -23,7 +23,7 @@ from mapnet_cli.core.artifacts import Artifacts, Marker, write_text
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import ray as ray_cluster
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, Report, is_done
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, is_done
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray import RayEngine, connect, demands
 from mapnet_cli.lineage.graph import Lineage
@@ -43,18 +43,18 @@ def engine(cluster: Cluster, artifacts: Artifacts) -> Iterator[RayEngine]:
         yield engine
 
 
-def delete_the_need(artifacts: Artifacts, report: Report, number: int) -> Output:
+def delete_the_need(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     artifacts.discard("jobs/need")
-    return write_number(artifacts, report, number)
+    return write_number(artifacts, progress, number)
 
 
-def say_things(artifacts: Artifacts, report: Report, number: int) -> Output:
-    report(Progress(1, 4, "a quarter"))
-    report(Progress(1, 4, warning="mind the gap"))
-    return write_number(artifacts, report, number)
+def say_things(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
+    progress(Progress(1, 4, "a quarter"))
+    progress(Progress(1, 4, warning="mind the gap"))
+    return write_number(artifacts, progress, number)
 
 
-def work_on_nodes(artifacts: Artifacts, report: Report, number: int) -> Output:
+def work_on_nodes(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     """Quick on most nodes; the one that is named in "doomed" never finishes its second job."""
     node = ray.get_runtime_context().get_node_id()
     done = sum(path.read_text().startswith(node) for path in artifacts.path("at").glob("[0-9]*"))
@@ -63,10 +63,10 @@ def work_on_nodes(artifacts: Artifacts, report: Report, number: int) -> Output:
         write_text(artifacts.path("stuck"), f"{number} {os.getpid()}")
         time.sleep(60)
     time.sleep(0.1)
-    return write_number(artifacts, report, number)
+    return write_number(artifacts, progress, number)
 
 
-def sleep_long(artifacts: Artifacts, report: Report, number: int) -> Output:
+def sleep_long(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     write_text(artifacts.path("started"), str(os.getpid()))
     try:
         for _ in range(600):

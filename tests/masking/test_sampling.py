@@ -57,11 +57,11 @@ def test_every_strategy_draws_k_distinct_maskable_positions(
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, rate, noise.rounding_B)
     scores_BL = (spread * torch.randn(tokens_BL.shape, generator=generator)).masked_fill(~maskable_BL, -torch.inf)
-    largest = sampling.largest_count(tokens_BL.shape[1], rate)
+    max_masks = sampling.max_mask_count(tokens_BL.shape[1], rate)
     log_q_BL = torch.log_softmax(scores_BL, dim=1)
     visit_B, starts_BL = torch.full_like(counts_B, seed % 7), tokens_BL % 3 == 0
     request = MaskRequest(
-        tokens_BL, maskable_BL, counts_B, largest, noise.order_BL, log_q_BL, sampler, mix, visit_B, starts_BL
+        tokens_BL, maskable_BL, counts_B, max_masks, noise.order_BL, log_q_BL, sampler, mix, visit_B, starts_BL
     )
     masks = STRATEGIES[strategy].draw(request)
     for b, length in enumerate(lengths):

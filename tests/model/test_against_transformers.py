@@ -33,13 +33,15 @@ def theirs() -> torch.nn.Module:
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     tokens_BL = torch.randint(5, VOCAB, (3, 40), generator=torch.Generator().manual_seed(1))
-    attend_BL = torch.arange(40) < torch.tensor([[40], [25], [3]])
-    return tokens_BL * attend_BL, attend_BL
+    attention_mask_BL = torch.arange(40) < torch.tensor([[40], [25], [3]])
+    return tokens_BL * attention_mask_BL, attention_mask_BL
 
 
-def our_logits(model: PretrainingModel, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -> torch.Tensor:
+def our_logits(model: PretrainingModel, tokens_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
     positions_BK = torch.arange(40).expand(3, 40)
-    logits = model.eval().token_logits(tokens_BL, attend_BL, positions_BK, attend_BL.flatten().nonzero().squeeze(1))
+    logits = model.eval().token_logits(
+        tokens_BL, attention_mask_BL, positions_BK, attention_mask_BL.flatten().nonzero().squeeze(1)
+    )
     assert logits.shape[1] % 64 == 0
     assert (logits[:, VOCAB:].exp() == 0).all()
     return logits[:, :VOCAB]
@@ -49,9 +51,9 @@ def our_logits(model: PretrainingModel, tokens_BL: torch.Tensor, attend_BL: torc
 def test_logits_equal_with_their_weights(theirs: torch.nn.Module) -> None:
     ours = PretrainingModel(CONFIG, VOCAB, None)
     from_hugging_face(theirs.state_dict(), ours)
-    tokens_BL, attend_BL = batch()
-    expected = theirs(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits[attend_BL]
-    assert torch.allclose(our_logits(ours, tokens_BL, attend_BL), expected, atol=1e-4)
+    tokens_BL, attention_mask_BL = batch()
+    expected = theirs(input_ids=tokens_BL, attention_mask=attention_mask_BL.long()).logits[attention_mask_BL]
+    assert torch.allclose(our_logits(ours, tokens_BL, attention_mask_BL), expected, atol=1e-4)
 
 
 @torch.no_grad()
@@ -61,9 +63,9 @@ def test_logits_equal_with_our_weights(theirs: torch.nn.Module) -> None:
     missing, unexpected = theirs.load_state_dict(to_hugging_face(ours), strict=False)
     assert not unexpected
     assert all("position_ids" in name for name in missing)
-    tokens_BL, attend_BL = batch()
-    expected = theirs(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits[attend_BL]
-    assert torch.allclose(our_logits(ours, tokens_BL, attend_BL), expected, atol=1e-4)
+    tokens_BL, attention_mask_BL = batch()
+    expected = theirs(input_ids=tokens_BL, attention_mask=attention_mask_BL.long()).logits[attention_mask_BL]
+    assert torch.allclose(our_logits(ours, tokens_BL, attention_mask_BL), expected, atol=1e-4)
 
 
 def test_round_trip_is_exact() -> None:
@@ -79,8 +81,8 @@ def test_round_trip_is_exact() -> None:
 def test_asking_for_some_positions_gives_what_all_would_give() -> None:
     model = PretrainingModel(CONFIG, VOCAB, None).eval()
     model.reset(2)
-    tokens_BL, attend_BL = batch()
+    tokens_BL, attention_mask_BL = batch()
     positions_BQ = torch.tensor([[0, 39, 7], [24, 0, 0], [2, 1, 0]])
-    everything = model.encoder(tokens_BL, attend_BL)
-    some = model.encoder(tokens_BL, attend_BL, positions_BQ)
+    everything = model.encoder(tokens_BL, attention_mask_BL)
+    some = model.encoder(tokens_BL, attention_mask_BL, positions_BQ)
     assert torch.allclose(some, everything[torch.arange(3)[:, None], positions_BQ], atol=1e-6)

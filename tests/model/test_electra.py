@@ -42,11 +42,13 @@ def test_logits_equal_transformers() -> None:
     missing, unexpected = theirs.load_state_dict(to_hugging_face(ours), strict=False)
     assert not unexpected
     assert all("position_ids" in name for name in missing)
-    attend_BL = torch.arange(40) < torch.tensor([[40], [25], [3]])
-    tokens_BL = torch.randint(5, VOCAB, (3, 40), generator=torch.Generator().manual_seed(1)) * attend_BL
-    expected_BL = theirs(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits
-    assert expected_BL[attend_BL].std() > 0.01
-    assert torch.allclose(ours.detect(tokens_BL, attend_BL)[attend_BL], expected_BL[attend_BL], atol=1e-4)
+    attention_mask_BL = torch.arange(40) < torch.tensor([[40], [25], [3]])
+    tokens_BL = torch.randint(5, VOCAB, (3, 40), generator=torch.Generator().manual_seed(1)) * attention_mask_BL
+    expected_BL = theirs(input_ids=tokens_BL, attention_mask=attention_mask_BL.long()).logits
+    assert expected_BL[attention_mask_BL].std() > 0.01
+    assert torch.allclose(
+        ours.detect(tokens_BL, attention_mask_BL)[attention_mask_BL], expected_BL[attention_mask_BL], atol=1e-4
+    )
 
 
 def test_the_encoder_starts_as_every_other_methods() -> None:

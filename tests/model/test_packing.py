@@ -25,13 +25,13 @@ def padded(lengths: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("lengths", [[5, 12, 1, 16], [7], [4, 4, 4], [1, 2]])
 def test_first_vectors_and_their_gradients_are_the_padded_batchs(lengths: list[int]) -> None:
     tokens_BL, model = padded(lengths), encoder()
-    attend_BL = tokens_BL != 0
-    packing = Packing.of(attend_BL)
+    attention_mask_BL = tokens_BL != 0
+    packing = Packing.of(attention_mask_BL)
     weights_BH = torch.randn(len(lengths), 32, generator=torch.Generator().manual_seed(2))
     found = []
     for vectors_BH in (
-        model(tokens_BL, attend_BL, torch.zeros(len(lengths), 1, dtype=torch.long))[:, 0],
-        model.first_vectors(tokens_BL.flatten()[packing.place_T], packing),
+        model(tokens_BL, attention_mask_BL, torch.zeros(len(lengths), 1, dtype=torch.long))[:, 0],
+        model.encode_cls(tokens_BL.flatten()[packing.place_T], packing),
     ):
         model.zero_grad()
         (vectors_BH * weights_BH).sum().backward()
@@ -49,9 +49,9 @@ def test_no_work_is_done_on_padding() -> None:
     packing = Packing.of(tokens_BL != 0)
     seen = []
     model.stack.layers[0].ffn_in.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
-    model.first_vectors(tokens_BL.flatten()[packing.place_T], packing)
+    model.encode_cls(tokens_BL.flatten()[packing.place_T], packing)
     assert seen == [(23, 32)]
 
 
 def test_without_padding_there_is_no_mask() -> None:
-    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).attend_B11L is None
+    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).attention_mask_B11L is None

@@ -16,7 +16,7 @@ def vectors(packed: bool) -> torch.Tensor:
     initialise(model, CONFIG.model_copy(update={"init_std": 0.2}), torch.Generator().manual_seed(0))
     packing = Packing.of(TOKENS_BL != 0)
     if packed:
-        return model.first_vectors(TOKENS_BL.flatten()[packing.place_T], packing)
+        return model.encode_cls(TOKENS_BL.flatten()[packing.place_T], packing)
     out: torch.Tensor = model(TOKENS_BL, TOKENS_BL != 0, torch.zeros(2, 1, dtype=torch.long))
     return out[:, 0]
 

@@ -231,7 +231,7 @@ def test_wrong_settings_are_told_before_anything_runs(tmp_path: Path, artifacts:
         plan(corpus_config(source, spacy_pipeline="en_nowhere_sm"), artifacts, 1)
 
 
-def test_artefacts_outlive_their_input(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_artifacts_outlive_their_input(tmp_path: Path, artifacts: Artifacts) -> None:
     folder = text_folder(tmp_path / "text", files=3)
     config = corpus_config(Source(path=str(folder)))
     manifest = prepare(config, artifacts)

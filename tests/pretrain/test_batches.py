@@ -9,20 +9,25 @@ import torch
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import CorpusManifest
-from mapnet_cli.jobs.distributed import World
-from mapnet_cli.masking.sampling import largest_count
+from mapnet_cli.jobs.distributed import DistContext
+from mapnet_cli.masking.sampling import max_mask_count
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
 from mapnet_cli.pretrain.batches import AHEAD, Batch, BatchMaker, prefetching
-from mapnet_cli.pretrain.sampler import DataOrder
+from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text.shards import Sequences
 from tests.conftest import small_config
 
 
 def maker(
-    config: Config, manifest: CorpusManifest, artifacts: Artifacts, world: World, fixed: bool, method: str = "mapnet"
+    config: Config,
+    manifest: CorpusManifest,
+    artifacts: Artifacts,
+    world: DistContext,
+    fixed: bool,
+    method: str = "mapnet",
 ) -> BatchMaker:
     sequences = Sequences([artifacts.path(name) for name in manifest.train])
-    order = DataOrder([len(sequences)], config.pretrain.batch_size, 1)
+    order = ResumableSampler([len(sequences)], config.pretrain.batch_size, 1)
     return BatchMaker(
         sequences, order, config.method[method], config.pretrain, 1, world, False, manifest.block_length, fixed
     )
@@ -35,9 +40,9 @@ def test_processes_share_one_batch(
 ) -> None:
     config = small_config("pretrain.batch_size=8")
     manifest = make_corpus(config)
-    whole = maker(config, manifest, artifacts, World(), fixed)(5)
+    whole = maker(config, manifest, artifacts, DistContext(), fixed)(5)
     (everything,) = whole.parts
-    shares = [maker(config, manifest, artifacts, World(r, processes), fixed)(5) for r in range(processes)]
+    shares = [maker(config, manifest, artifacts, DistContext(r, processes), fixed)(5) for r in range(processes)]
     parts = [part for share in shares for part in share.parts]
     for name in ("tokens_BL", "maskable_BL", "counts_B"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(everything, name)), name
@@ -50,7 +55,7 @@ def test_processes_share_one_batch(
 def test_masks_do_not_depend_on_padding(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts) -> None:
     config = small_config()
     manifest = make_corpus(config)
-    make, fixed_make = (maker(config, manifest, artifacts, World(), fixed) for fixed in (False, True))
+    make, fixed_make = (maker(config, manifest, artifacts, DistContext(), fixed) for fixed in (False, True))
     step = next(step for step in range(20) if make(step).length < manifest.block_length)
     (short,), (fixed,) = make(step).parts, fixed_make(step).parts
     length = short.tokens_BL.shape[1]
@@ -65,7 +70,7 @@ def test_visits_repeat_the_sentences_with_fresh_masks(
     make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
     config = small_config("pretrain.visits=2")
-    make = maker(config, make_corpus(config), artifacts, World(), False)
+    make = maker(config, make_corpus(config), artifacts, DistContext(), False)
     first, second, third = (make(step).parts[0] for step in (0, 1, 2))
     assert torch.equal(first.tokens_BL, second.tokens_BL)
     assert not torch.equal(first.noise.order_BL, second.noise.order_BL)
@@ -78,14 +83,14 @@ def test_disjoint_visits_go_on_over_epochs(
     """60 sentences, 20 a step, 2 visits: the seven visits of four epochs leave no position of a sentence out."""
     config = small_config("pretrain.visits=2", "pretrain.batch_size=20")
     manifest = make_corpus(config)
-    make = maker(config, manifest, artifacts, World(), False, "disjoint")
+    make = maker(config, manifest, artifacts, DistContext(), False, "disjoint")
     seen: dict[int, list[list[int]]] = {}
     maskable: dict[int, set[int]] = {}
     for step in range(24):
         (part,) = make(step).parts
         assert part.visit_B is not None
         request = MaskRequest(
-            part.tokens_BL, part.maskable_BL, part.counts_B, part.largest, part.noise.order_BL, visit_B=part.visit_B
+            part.tokens_BL, part.maskable_BL, part.counts_B, part.max_masks, part.noise.order_BL, visit_B=part.visit_B
         )
         masks = STRATEGIES["disjoint"].draw(request)
         for row, sentence in enumerate(make.order.indices(step // 2).tolist()):
@@ -104,14 +109,14 @@ def test_the_mask_rate_follows_its_course(
     config = small_config("method.bert.mask_rate=0.1", "method.bert.mask_rate_end=0.5", "pretrain.batch_size=60")
     manifest = make_corpus(config)
     for fixed in (False, True):
-        make = maker(config, manifest, artifacts, World(), fixed, "bert")
+        make = maker(config, manifest, artifacts, DistContext(), fixed, "bert")
         for step, rate in ((0, 0.1), (5, 0.3), (9, 0.46)):
             (part,) = make(step).parts
             expected = rate * part.maskable_BL.sum(dim=1)
             free = expected >= 1  # at least one position is masked
             assert ((part.counts_B - expected).abs() < 1)[free].all()
-            assert part.counts_B.max() <= part.largest
-        assert not fixed or part.largest == largest_count(manifest.block_length, 0.5)
+            assert part.counts_B.max() <= part.max_masks
+        assert not fixed or part.max_masks == max_mask_count(manifest.block_length, 0.5)
 
 
 def test_batches_are_made_ahead_in_order() -> None:

@@ -16,7 +16,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import MapnetError, ProcessError
 from mapnet_cli.jobs.distributed import current
-from mapnet_cli.jobs.job import Output, Progress, Report, run_job
+from mapnet_cli.jobs.job import Output, Progress, ProgressCallback, run_job
 from mapnet_cli.jobs.torchrun import run_on_processes
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.pretrain import stage
@@ -94,7 +94,7 @@ def test_two_processes_of_8_equal_one_of_16(
     assert_equal_runs(train(two, artifacts, method), reference, frozenset() if dropout else frozenset({"flops"}))
 
 
-def dies_once(artifacts: Artifacts, report: Report, kills: int) -> Output:
+def dies_once(artifacts: Artifacts, progress: ProgressCallback, kills: int) -> Output:
     """A job whose second process is killed the first times that it runs; the first waits for it in vain."""
     place = current()
     attempts = artifacts.path("attempts")
@@ -106,7 +106,7 @@ def dies_once(artifacts: Artifacts, report: Report, kills: int) -> Output:
     return Output([], {"rank": place.rank, "size": place.size})
 
 
-def refuses(artifacts: Artifacts, report: Report) -> Output:
+def refuses(artifacts: Artifacts, progress: ProgressCallback) -> Output:
     """A job whose second process alone finds a usage error."""
     if current().rank == 1:
         raise ProcessError("process 1 has no GPU")

@@ -12,7 +12,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.pretrain.token_buckets import CONTENT, FUNCTION, OTHER, TokenGroups, token_groups, word_kinds
+from mapnet_cli.pretrain.token_buckets import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences, writing_shard
@@ -30,7 +30,7 @@ def held_out(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifac
 def measured(model: PretrainingModel, sequences: Sequences, count: int) -> dict[str, float]:
     """Even tokens are function words; the lower half of the vocabulary is frequent, the upper half rare."""
     token_V = torch.arange(model.encoder.vocab_size)
-    groups = TokenGroups(9 * (token_V >= len(token_V) // 2), token_V >= 5, token_V % 2)
+    groups = TokenBuckets(9 * (token_V >= len(token_V) // 2), token_V >= 5, token_V % 2)
     return validate(model, sequences, count, CPU, "float32", ALONE, groups)
 
 
@@ -107,7 +107,7 @@ def test_tokens_are_told_apart_by_frequency_and_by_what_word_they_are(tmp_path: 
         for ids in bpe.encode(tokenizer, lines):
             shard.add([2, *ids, 3])
     train = Sequences([artifacts.path("train")])
-    groups = token_groups(tmp_path / "tokenizer.json", train, tokenizer.get_vocab_size())
+    groups = token_buckets(tmp_path / "tokenizer.json", train, tokenizer.get_vocab_size())
     token = tokenizer.token_to_id
     assert groups.kind_V[[token("▁the"), token("▁into")]].tolist() == [FUNCTION] * 2
     assert groups.kind_V[token("▁king")] == CONTENT

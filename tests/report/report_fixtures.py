@@ -87,7 +87,7 @@ class Records:
         lr: float = 1e-5, pretrain_seed: int = 1, failure: str = "", checkpoint: str = "f", halves: Any = (),
     ) -> None:  # fmt: skip
         """An epoch is a dict of metrics, or one number for all of them."""
-        artefact = self.lineage.finetuning(GridRun(method, pretrain_seed, step, task, batch, lr, seed))
+        artifact = self.lineage.finetuning(GridRun(method, pretrain_seed, step, task, batch, lr, seed))
         scored = [metrics if isinstance(metrics, dict) else dict.fromkeys(BINARY, metrics) for metrics in epochs]
         row = {
             "method": method, "pretrain_seed": pretrain_seed, "step": step, "checkpoint": checkpoint, "task": task,
@@ -98,4 +98,4 @@ class Records:
             ],
             "failure": failure, "device": "cpu",
         }  # fmt: skip
-        self.mark(artefact.key, row)
+        self.mark(artifact.key, row)

@@ -104,7 +104,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(key)
         return len(key)
 
-    kept = remembered.Remembered(ask)
+    kept = remembered.BoundedCache(ask)
     for number in range(95):
         assert kept[f"w{number}"] == kept[f"w{number}"] == len(f"w{number}")
         assert len(kept) <= 10

@@ -10,7 +10,7 @@ from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance import gradients as module
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Subject, mean_count, sentence_masks
+from mapnet_cli.variance.masks import Candidate, mean_count, sentence_masks
 from mapnet_cli.variance.projection import Projection
 
 TOKENS_L = torch.tensor([CLS, *range(FIRST_ORDINARY, FIRST_ORDINARY + 12), SEP])
@@ -28,7 +28,7 @@ def test_gradients_are_those_of_a_backward_pass(elements: int, monkeypatch: pyte
     monkeypatch.setitem(module.ELEMENTS, "cpu", elements)
     model = small_model()
     gradients = SentenceGradients(model)
-    masks = sentence_masks(Subject("uniform", Method(mask_rate=0.3)), 0, TOKENS_L, 5, 1, 40)
+    masks = sentence_masks(Candidate("uniform", Method(mask_rate=0.3)), 0, TOKENS_L, 5, 1, 40)
     parts = list(gradients.of(masks))
     assert len(parts) == (5 if elements == 1 else 1)
     for row, found_P in enumerate(torch.cat(parts)):
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_a_backward_pass(elements: int, monkeypatch: pyte
 
 
 def test_subjects_draw_the_same_masks_again() -> None:
-    uniform = Subject("uniform", Method(mask_rate=0.3))
+    uniform = Candidate("uniform", Method(mask_rate=0.3))
     first, again = (sentence_masks(uniform, 4, TOKENS_L, 8, 2, 40) for _ in range(2))
     other = sentence_masks(uniform, 5, TOKENS_L, 8, 2, 40)
     assert torch.equal(first.corrupted_ML, again.corrupted_ML)
@@ -57,12 +57,12 @@ def test_sentences_weigh_as_in_a_batch() -> None:
     count = mean_count([TOKENS_L, short_L], method.mask_rate)
     assert count == (0.25 * 12 + 1) / 2
     for tokens_L, counts in ((TOKENS_L, 3), (short_L, 1)):
-        masks = sentence_masks(Subject("uniform", method), 0, tokens_L, 4, 1, 40, count)
+        masks = sentence_masks(Candidate("uniform", method), 0, tokens_L, 4, 1, 40, count)
         torch.testing.assert_close(masks.weight_MK.sum(dim=1), torch.full((4,), counts / count))
 
 
 def test_disjoint_groups_start_anew_and_have_no_position_twice() -> None:
-    disjoint = Subject("disjoint", Method(strategy="disjoint", mask_rate=1 / 6))
+    disjoint = Candidate("disjoint", Method(strategy="disjoint", mask_rate=1 / 6))
     masks = sentence_masks(disjoint, 0, TOKENS_L, 24, 6, 40)
     groups = [
         [frozenset(positions_K[weight_K > 0].tolist()) for positions_K, weight_K in zip(*rows, strict=True)]

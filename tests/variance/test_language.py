@@ -19,7 +19,7 @@ from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance.correlations import correlations, norms_by_loss
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Subject, sentence_masks
+from mapnet_cli.variance.masks import Candidate, sentence_masks
 from mapnet_cli.variance.measure import Samples, compare, sample
 from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
 from mapnet_cli.variance.projection import Projection
@@ -40,7 +40,7 @@ def language(count: int, generator: torch.Generator) -> Tensor:
     return torch.cat([torch.full((count, 1), CLS), inside, torch.full((count, 1), SEP)], dim=1)
 
 
-class World:
+class DistContext:
     """A model that has learned the language, held-out sentences, and what the instrument finds on them."""
 
     def __init__(self, steps: int = STEPS) -> None:
@@ -56,7 +56,7 @@ class World:
             measure_positions(self.gradients, self.model, UNIFORM, self.scales, number, tokens_L, whole=True)
             for number, tokens_L in enumerate(self.sentences)
         ]
-        self.uniform = self.samples(Subject("uniform", UNIFORM))
+        self.uniform = self.samples(Candidate("uniform", UNIFORM))
 
     def _train(self, steps: int) -> None:
         optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3)
@@ -72,27 +72,27 @@ class World:
             loss_BK[masks.valid_BK].mean().backward()
             optimizer.step()
 
-    def samples(self, subject: Subject, project: Projection | None = None) -> Samples:
+    def samples(self, subject: Candidate, project: Projection | None = None) -> Samples:
         draws = [
             partial(sentence_masks, subject, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
             for number, tokens_L in enumerate(self.sentences)
         ]
         return sample(self.gradients, self.scales, project or self.project, VISITS, draws, lambda: None)
 
-    def measured(self, subject: Subject) -> Measured:
+    def measured(self, subject: Candidate) -> Measured:
         return compare(subject, self.samples(subject), self.uniform)
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World()
+def world() -> DistContext:
+    return DistContext()
 
 
-def proposing(name: str, log_q: list[Tensor], **how: object) -> Subject:
-    return Subject(name, UNIFORM.model_copy(update={"strategy": "mapnet", **how}), "known", tuple(log_q))
+def proposing(name: str, log_q: list[Tensor], **how: object) -> Candidate:
+    return Candidate(name, UNIFORM.model_copy(update={"strategy": "mapnet", **how}), "known", tuple(log_q))
 
 
-def test_the_hard_positions_have_the_large_gradients(world: World) -> None:
+def test_the_hard_positions_have_the_large_gradients(world: DistContext) -> None:
     hard_N = torch.cat([HARD_L[fact.position_N] for fact in world.facts])
     loss_N = torch.cat([fact.signals["loss"] for fact in world.facts])
     norm_N = torch.cat([fact.norms["raw"] for fact in world.facts])
@@ -106,16 +106,16 @@ def test_the_hard_positions_have_the_large_gradients(world: World) -> None:
     assert bins[-1].norm.value > 5 * bins[0].norm.value
 
 
-def test_every_position_is_measured_and_a_share_where_no_oracle_asks(world: World) -> None:
+def test_every_position_is_measured_and_a_share_where_no_oracle_asks(world: DistContext) -> None:
     for fact in world.facts:
         assert set(fact.position_N.tolist()) == set(range(1, LENGTH + 1))
     some = measure_positions(world.gradients, world.model, UNIFORM, world.scales, 0, world.sentences[0], whole=False)
     assert len(some.position_N) == LENGTH * UNIFORM.mask_rate
 
 
-def test_masks_make_most_of_the_variance(world: World) -> None:
+def test_masks_make_most_of_the_variance(world: DistContext) -> None:
     """The language is the same in every sentence, but for topics that are known without a doubt."""
-    found = compare(Subject("uniform", UNIFORM), world.uniform, world.uniform)
+    found = compare(Candidate("uniform", UNIFORM), world.uniform, world.uniform)
     share = found.variances["raw"].mask_share
     assert share.value > 0.6 and share.error < 0.1
     assert found.variances["raw"].mask_to_uniform.value == 1
@@ -124,7 +124,7 @@ def test_masks_make_most_of_the_variance(world: World) -> None:
 
 
 @pytest.mark.parametrize(("signal", "at_most"), [("gradient norm", 0.8), ("loss", 1.0)])
-def test_oracles_lower_the_mask_variance_without_a_bias(world: World, signal: str, at_most: float) -> None:
+def test_oracles_lower_the_mask_variance_without_a_bias(world: DistContext, signal: str, at_most: float) -> None:
     maskable_L = sampling.maskable_positions(world.sentences[0])
     log_q = [oracle_log_q(fact, signal, maskable_L) for fact in world.facts]
     how = {"sampler": "systematic", "uniform_mix": 0.1, "estimator": "horvitz-thompson"}
@@ -137,7 +137,7 @@ def test_oracles_lower_the_mask_variance_without_a_bias(world: World, signal: st
 
 def test_hard_masks_are_biased_without_weights_and_unbiased_with() -> None:
     """In a model that has yet to learn; at the optimum the mean gradient is zero wherever the masks are."""
-    world = World(steps=20)
+    world = DistContext(steps=20)
     weight_L = torch.where(HARD_L, 5.0, 1.0)
     weight_L[[0, -1]] = 0.0
     log_q = [(weight_L / weight_L.sum()).log()] * SENTENCES
@@ -148,18 +148,18 @@ def test_hard_masks_are_biased_without_weights_and_unbiased_with() -> None:
     assert abs(weighted.bias.value) < 3 * weighted.bias.error < skewed.bias.value
 
 
-def test_disjoint_visits_average_better(world: World) -> None:
-    disjoint = Subject("disjoint", UNIFORM.model_copy(update={"strategy": "disjoint"}))
+def test_disjoint_visits_average_better(world: DistContext) -> None:
+    disjoint = Candidate("disjoint", UNIFORM.model_copy(update={"strategy": "disjoint"}))
     raw = world.measured(disjoint).variances["raw"]
     assert raw.mask_to_uniform.value == pytest.approx(1, abs=4 * raw.mask_to_uniform.error)
     assert raw.visits_to_uniform.value < 0.5
 
 
-def test_sketched_means_agree_within_the_stated_error(world: World) -> None:
+def test_sketched_means_agree_within_the_stated_error(world: DistContext) -> None:
     """What is exact stays so; products of means are off by what the sketch says of the means' norms."""
     project = Projection(world.gradients.size, 1, 3, torch.device("cpu"), budget=4 * 4096)
     assert not project.exact
-    sketched = world.samples(Subject("uniform", UNIFORM), project).moments["raw"]
+    sketched = world.samples(Candidate("uniform", UNIFORM), project).moments["raw"]
     exact = world.uniform.moments["raw"]
     assert torch.equal(sketched.mask_variance(), exact.mask_variance())
     norms_S = exact.gram_SS.diagonal().sqrt()

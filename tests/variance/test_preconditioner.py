@@ -11,7 +11,7 @@ from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.training.checkpoint import rolling_name, save_checkpoint
 from mapnet_cli.training.optim import build_adamw, optimizer_state, set_learning_rate
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Subject, sentence_masks
+from mapnet_cli.variance.masks import Candidate, sentence_masks
 from mapnet_cli.variance.preconditioner import BATCHES, adam_scale, batch_mean_squares
 
 SETTINGS = Optimiser(adam_betas=(0.0, 0.9), adam_eps=1e-4, weight_decay=0.0)
@@ -64,7 +64,7 @@ def test_estimated_moments_are_mean_squares_of_batches(tmp_path: Path) -> None:
     squares_P = torch.zeros_like(found_P)
     for batch in range(BATCHES):
         masks = [
-            sentence_masks(Subject("uniform", method), n, sentence(n), 1, 1, 40, stream="second moments")
+            sentence_masks(Candidate("uniform", method), n, sentence(n), 1, 1, 40, stream="second moments")
             for n in (2 * batch, 2 * batch + 1)
         ]
         count = sum(int((m.weight_MK > 0).sum()) for m in masks)

@@ -10,7 +10,7 @@ from mapnet_cli.config import Method, Transformer
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, MASK, SEP
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import SentenceMasks, Subject, sentence_masks
+from mapnet_cli.variance.masks import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.statistics import (
     GradientSums,
     Moments,
@@ -104,7 +104,7 @@ def test_a_ratio_to_nothing_is_undefined() -> None:
     assert ratio(leave_one_out(zero_S + 1), leave_one_out(zero_S)).value is None
 
 
-def additive(subject: Subject, norms_L: Tensor, masks: int, visits: int) -> Moments:
+def additive(subject: Candidate, norms_L: Tensor, masks: int, visits: int) -> Moments:
     """Samples where each position has a gradient of known norm in a direction of its own, whatever else is masked."""
     tokens_L = torch.cat([torch.tensor([CLS]), torch.arange(FIRST_ORDINARY, FIRST_ORDINARY + 12), torch.tensor([SEP])])
     rows = []
@@ -123,8 +123,8 @@ def test_additive_gradients_have_the_variance_of_the_formula() -> None:
     best = uniform.model_copy(update=how)
     q_L = norms_L / norms_L.sum()
     subjects = {
-        "uniform": (Subject("uniform", uniform), torch.full((12,), 2 / 12)),
-        "best": (Subject("best", best, "known", (q_L.log(),) * 6), 2 * q_L[1:-1]),
+        "uniform": (Candidate("uniform", uniform), torch.full((12,), 2 / 12)),
+        "best": (Candidate("best", best, "known", (q_L.log(),) * 6), 2 * q_L[1:-1]),
     }
     variance = {}
     for name, (subject, pi_N) in subjects.items():
@@ -139,7 +139,7 @@ def test_additive_gradients_have_the_variance_of_the_formula() -> None:
 def test_disjoint_visits_leave_no_variance_in_additive_gradients() -> None:
     norms_L = torch.cat([torch.zeros(1), torch.linspace(0.2, 3, 12), torch.zeros(1)])
     found = {
-        name: additive(Subject(name, Method(strategy=name, mask_rate=1 / 6)), norms_L, 60, 6)
+        name: additive(Candidate(name, Method(strategy=name, mask_rate=1 / 6)), norms_L, 60, 6)
         for name in ("uniform", "disjoint")
     }
     assert float(found["disjoint"].visits_variance()[0]) == pytest.approx(0, abs=1e-6)

@@ -19,8 +19,8 @@ from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text import bpe
 from mapnet_cli.text.special_tokens import CLS, SEP, SPECIALS
 from mapnet_cli.training.checkpoint import SEGMENT, load_checkpoint
-from tests.interchange.conftest import load_theirs, our_logits, padded_batch, their_logits, transformers
-from tests.interchange.hf_folders import SIZES, save_bert, wordpiece
+from tests.huggingface.conftest import load_theirs, our_logits, padded_batch, their_logits, transformers
+from tests.huggingface.hf_folders import SIZES, save_bert, wordpiece
 from tests.prepare_corpus.corpora import prose
 
 TEXTS = (prose(1, 1), "Ba CO den, (fu)!", "cafe\u0301 İstanbul 漢字 😀", "", "ba", "unheardof words ##ba [x]")
@@ -85,11 +85,11 @@ def test_other_heads_are_left_out_and_a_missing_one_is_said(
         return
     assert "no masked-language-model head" in warnings[0]
     _, ours = load_ours(artifacts, row)
-    tokens_BL, attend_BL = torch.tensor([[CLS, 4, SEP]]), torch.ones(1, 3, dtype=torch.bool)
+    tokens_BL, attention_mask_BL = torch.tensor([[CLS, 4, SEP]]), torch.ones(1, 3, dtype=torch.bool)
     old = [wordpiece().token_to_id(token) for token in ("[CLS]", "[MASK]", "[SEP]")]
     with torch.no_grad():
         theirs = getattr(model, "bert", model)(input_ids=torch.tensor([old])).last_hidden_state
-        assert torch.allclose(ours.encoder(tokens_BL, attend_BL), theirs, atol=1e-4)
+        assert torch.allclose(ours.encoder(tokens_BL, attention_mask_BL), theirs, atol=1e-4)
 
 
 def test_old_names_and_vocab_txt(tmp_path: Path, artifacts: Artifacts) -> None:

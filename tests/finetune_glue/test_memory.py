@@ -6,7 +6,7 @@ import torch
 from mapnet_cli.config import Transformer
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.finetune_glue.loop import Classifier
-from mapnet_cli.finetune_glue.memory import CONTEXT, run_bytes, run_demands
+from mapnet_cli.finetune_glue.memory import CONTEXT, run_bytes, run_requirements
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.bert import Packing
 from mapnet_cli.text.special_tokens import PAD
@@ -50,7 +50,7 @@ def test_it_grows_with_what_it_depends_on() -> None:
 
 def test_the_config_has_its_say(artifacts: Artifacts) -> None:
     config = small_config("finetune.threads=3", "finetune.runs_per_gpu=4", "finetune.batch_sizes=[4,16]")
-    found = run_demands(config, Lineage(config, artifacts))
+    found = run_requirements(config, Lineage(config, artifacts))
     assert found == {"threads": 3, "gpu_bytes": run_bytes(config.encoder, 300, 16), "jobs_per_gpu": 4}
     config = small_config('finetune.device="cpu"')
-    assert run_demands(config, Lineage(config, artifacts))["gpu_bytes"] == 0
+    assert run_requirements(config, Lineage(config, artifacts))["gpu_bytes"] == 0

@@ -26,14 +26,14 @@ from mapnet_cli.model.bert import Packing
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain import stage as pretrain_stage
 from mapnet_cli.pretrain.init_from import start_from
-from mapnet_cli.pretrain.token_buckets import token_groups
+from mapnet_cli.pretrain.token_buckets import token_buckets
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.report.stage import build
 from mapnet_cli.text import bpe
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.text.special_tokens import PAD
-from tests.interchange.conftest import load_theirs, run, transformers, user_config
-from tests.interchange.hf_folders import save_bert, wordpiece
+from tests.huggingface.conftest import load_theirs, run, transformers, user_config
+from tests.huggingface.hf_folders import save_bert, wordpiece
 from tests.prepare_corpus.corpora import sentence_lines
 
 AS_THE_IMPORT = (
@@ -93,8 +93,8 @@ def test_the_first_loss_is_the_reference_models(
     pieces = bpe.load(artifacts.path(row.tokenizer))
     old = torch.tensor([wordpiece().token_to_id(pieces.id_to_token(number)) for number in range(row.vocab_size)])
 
-    def logits_at(tokens_BL: Any, attend_BL: Any, positions_BK: Any, slots_N: Any) -> torch.Tensor:
-        mask_BL = torch.ones_like(tokens_BL) if attend_BL is None else attend_BL.long()
+    def logits_at(tokens_BL: Any, attention_mask_BL: Any, positions_BK: Any, slots_N: Any) -> torch.Tensor:
+        mask_BL = torch.ones_like(tokens_BL) if attention_mask_BL is None else attention_mask_BL.long()
         logits_BLV = theirs(input_ids=old[tokens_BL], attention_mask=mask_BL).logits[..., old]
         return logits_BLV.gather(1, positions_BK[..., None].expand(-1, -1, row.vocab_size)).flatten(0, 1)[slots_N]
 
@@ -106,7 +106,7 @@ def test_the_first_loss_is_the_reference_models(
         hidden_at=logits_at, head=lambda logits_NV, _: logits_NV, eval=lambda: None, train=lambda: None,
     )  # fmt: skip
     validation = Sequences([artifacts.path(name) for name in manifest.validation])
-    groups = token_groups(artifacts.path(row.tokenizer), validation, row.vocab_size)
+    groups = token_buckets(artifacts.path(row.tokenizer), validation, row.vocab_size)
     expected = validate(reference, validation, 8, torch.device("cpu"), "float32", ALONE, groups)["validation_loss"]
     made = Checkpoint(**result(artifacts, f"{lineage.pretraining('bert', 1).key}/step1"))
     assert made.validation_loss == pytest.approx(expected, abs=1e-4)

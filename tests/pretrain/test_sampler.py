@@ -10,28 +10,28 @@ import torch
 
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.pretrain import sampler as order
-from mapnet_cli.pretrain.sampler import DataOrder
+from mapnet_cli.pretrain.sampler import ResumableSampler
 
 
-def visits(data: DataOrder, count: int) -> list[int]:
+def visits(data: ResumableSampler, count: int) -> list[int]:
     """Returns the first so many sequences that are visited."""
     steps = range(-(-count // data.batch_size))
     return torch.cat([data.indices(step) for step in steps]).tolist()[:count]
 
 
 def test_every_epoch_visits_every_sequence_once() -> None:
-    data = DataOrder([10], 4, seed=3)
+    data = ResumableSampler([10], 4, seed=3)
     seen = visits(data, 20)
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
-    assert torch.equal(DataOrder([10], 4, seed=3).indices(4), data.indices(4))
-    assert not torch.equal(DataOrder([10], 4, seed=4).indices(0), data.indices(0))
+    assert torch.equal(ResumableSampler([10], 4, seed=3).indices(4), data.indices(4))
+    assert not torch.equal(ResumableSampler([10], 4, seed=4).indices(0), data.indices(0))
 
 
 def test_an_epoch_is_one_permutation_whatever_the_sources() -> None:
     """Sequences are in the order that torch.randperm gives for (seed, epoch): no source and no weight 1 changes it."""
     for counts in ([100], [30, 0, 70], [1] * 100):
-        data = DataOrder(counts, 7, seed=5, weights=[1.0] * len(counts))
+        data = ResumableSampler(counts, 7, seed=5, weights=[1.0] * len(counts))
         for epoch in range(3):
             generator = torch.Generator().manual_seed(derive_seed(5, "data order", epoch))
             expected = torch.randperm(100, generator=generator).tolist()
@@ -43,7 +43,7 @@ def test_an_epoch_is_one_permutation_whatever_the_sources() -> None:
 )
 def test_weights_say_how_often(weights: tuple[float, ...]) -> None:
     counts, epochs = (20, 31, 1), 40
-    data = DataOrder(counts, 16, seed=1, weights=weights)
+    data = ResumableSampler(counts, 16, seed=1, weights=weights)
     rates = [n * Fraction(str(w)) for n, w in zip(counts, weights, strict=True)]
     ends = [sum(floor(epoch * rate) for rate in rates) for epoch in range(epochs + 1)]
     assert [data.count(epoch) for epoch in range(epochs)] == [b - a for a, b in pairwise(ends)]
@@ -60,7 +60,7 @@ def test_weights_say_how_often(weights: tuple[float, ...]) -> None:
 
 def test_a_fraction_is_spread_over_its_source() -> None:
     """A tenth of 1,000 sequences leaves no gap of more than three times the mean."""
-    data = DataOrder([1000, 50], 50, seed=1, weights=[0.1, 1.0])
+    data = ResumableSampler([1000, 50], 50, seed=1, weights=[0.1, 1.0])
     chosen = sorted(v for v in visits(data, data.count(0)) if v < 1000)
     assert len(chosen) == 100
     gaps = [b - a for a, b in zip(chosen, [*chosen[1:], chosen[0] + 1000], strict=True)]
@@ -68,13 +68,13 @@ def test_a_fraction_is_spread_over_its_source() -> None:
 
 
 def test_epochs_count_a_sequences_earlier_visits() -> None:
-    data = DataOrder([5, 8], 6, seed=2, weights=[2.0, 0.5])
+    data = ResumableSampler([5, 8], 6, seed=2, weights=[2.0, 0.5])
     seen: Counter[int] = Counter()
     for step in range(40):
         for sequence, before in zip(data.indices(step).tolist(), data.epochs(step).tolist(), strict=True):
             seen[sequence] += 1
             assert abs(seen[sequence] - 1 - before) <= 1, "within an epoch a source's second visit may come first"
-    single = DataOrder([9], 4, seed=2)
+    single = ResumableSampler([9], 4, seed=2)
     assert torch.cat([single.epochs(step) for step in range(9)]).tolist() == [place // 9 for place in range(36)]
 
 
@@ -82,12 +82,12 @@ def test_epochs_count_a_sequences_earlier_visits() -> None:
 def test_a_large_corpus_is_shuffled_by_blocks(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "BLOCK", 4)
     monkeypatch.setattr(order, "GROUP", 64)
-    data = DataOrder([count], 10, seed=1)
+    data = ResumableSampler([count], 10, seed=1)
     seen = visits(data, 3 * count)
     epochs = [seen[n * count : (n + 1) * count] for n in range(3)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    far = DataOrder([count], 10, seed=1)
+    far = ResumableSampler([count], 10, seed=1)
     for step in (len(seen) // 10 - 1, 7, 0, 12):  # any step, in any order, without those before it
         assert far.indices(step).tolist() == seen[step * 10 : (step + 1) * 10]
     if count > 900:
@@ -97,7 +97,7 @@ def test_a_large_corpus_is_shuffled_by_blocks(count: int, monkeypatch: pytest.Mo
 
 
 def test_an_epoch_of_a_billion_sequences_begins_at_once() -> None:
-    data = DataOrder([10**9], 8, seed=1)
+    data = ResumableSampler([10**9], 8, seed=1)
     step = 10**9 // 8 * 3 // 2
     chosen = data.indices(step)
     assert data.epochs(step).tolist() == [1] * 8

@@ -13,7 +13,7 @@ from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage.digests import Digests, input_files
-from mapnet_cli.lineage.graph import Lineage, import_artefact
+from mapnet_cli.lineage.graph import Lineage, import_id
 from tests.conftest import small_config
 
 WHAT: dict[str, Callable[[Lineage], str]] = {
@@ -34,12 +34,12 @@ MODELS = {"bert", "mapnet", "electra", "bert run", "mapnet run"}
 @pytest.fixture(autouse=True)
 def tiny(artifacts: Artifacts) -> None:
     """An import of this name."""
-    artefact = import_artefact("tiny", {"layers": 1}, "weights", "tokenizer")
+    artifact = import_id("tiny", {"layers": 1}, "weights", "tokenizer")
     row = Imported(
-        name="tiny", path=artefact.key, encoder={"layers": 1, "max_length": 20}, vocab_size=9, fingerprint="weights",
+        name="tiny", path=artifact.key, encoder={"layers": 1, "max_length": 20}, vocab_size=9, fingerprint="weights",
         tokenizer="t.json", tokenizer_fingerprint="tokenizer",
     )  # fmt: skip
-    artifacts.publish(Marker(artefact.key, artefact.fingerprint, row.to_json()))
+    artifacts.publish(Marker(artifact.key, artifact.fingerprint, row.to_json()))
 
 
 def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
@@ -169,7 +169,7 @@ def test_changed_input_is_a_new_corpus_and_moved_input_is_not(artifacts: Artifac
     assert second != first
     (tmp_path / "moved" / "a.txt").unlink()
     (tmp_path / "moved").rmdir()
-    assert lineage(tmp_path / "moved").corpus == second, "copied artefacts work where the text isn't"
+    assert lineage(tmp_path / "moved").corpus == second, "copied artifacts work where the text isn't"
     with pytest.raises(InputError, match="nowhere does not exist"):
         _ = lineage(tmp_path / "nowhere").corpus
 
@@ -212,8 +212,8 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
 
 def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> None:
     config: Config = small_config()
-    artefact = Lineage(config, artifacts).finetuning(GridRun("bert", 1, 400, "RTE", 16, 1e-5, 3))
-    assert artefact.key == (f"finetune-glue/bert-seed1/step400/RTE/batch16-lr1e-05-seed3-{artefact.fingerprint[:8]}")
+    artifact = Lineage(config, artifacts).finetuning(GridRun("bert", 1, 400, "RTE", 16, 1e-5, 3))
+    assert artifact.key == (f"finetune-glue/bert-seed1/step400/RTE/batch16-lr1e-05-seed3-{artifact.fingerprint[:8]}")
 
 
 def test_what_a_sources_keys_change(artifacts: Artifacts) -> None:

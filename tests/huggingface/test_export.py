@@ -17,7 +17,7 @@ from mapnet_cli.text import bpe
 from mapnet_cli.text.normalise import prepare_line
 from mapnet_cli.text.special_tokens import CLS, MASK, PAD, SEP, UNK
 from mapnet_cli.training.checkpoint import load_checkpoint
-from tests.interchange.conftest import load_theirs, our_logits, padded_batch, run, their_logits, user_config
+from tests.huggingface.conftest import load_theirs, our_logits, padded_batch, run, their_logits, user_config
 
 ODD = (
     "Ba co “den” fu's U.S. garhi, (lumon)!", "cafe\u0301 İstanbul ΟΔΟΣ Straße ǅ ﬁ", "漢字 😀 a\u200bb\u00a0c\x07",
@@ -49,10 +49,10 @@ def test_the_logits_are_equal(pretrained: tuple[Config, Artifacts], theirs: tupl
     )
     ours = PretrainingModel(config.encoder, facts["vocab_size"], config.proposal)
     ours.load_state_dict(tensors)
-    tokens_BL, attend_BL = padded_batch(facts["vocab_size"], config.encoder.max_length)
-    expected = their_logits(theirs[1], tokens_BL, attend_BL)
+    tokens_BL, attention_mask_BL = padded_batch(facts["vocab_size"], config.encoder.max_length)
+    expected = their_logits(theirs[1], tokens_BL, attention_mask_BL)
     assert expected.shape[1] == facts["vocab_size"]
-    assert torch.allclose(our_logits(ours, tokens_BL, attend_BL), expected, atol=1e-4)
+    assert torch.allclose(our_logits(ours, tokens_BL, attention_mask_BL), expected, atol=1e-4)
 
 
 def test_the_token_ids_are_equal(pretrained: tuple[Config, Artifacts], theirs: tuple[Any, Any], folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from tests.interchange.conftest import transformers
+from tests.huggingface.conftest import transformers
 from tests.prepare_corpus.corpora import prose
 
 SIZES = {

@@ -3,7 +3,7 @@
 import pytest
 
 from mapnet_cli.core.errors import UsageError
-from mapnet_cli.jobs.distributed import ALONE, World, first_host, launched, rendezvous
+from mapnet_cli.jobs.distributed import ALONE, DistContext, first_host, launched, rendezvous
 
 
 def test_nobody_launched_this() -> None:
@@ -15,9 +15,9 @@ def test_nobody_launched_this() -> None:
 
 
 def test_torchrun_and_srun_number_the_processes() -> None:
-    assert launched({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) == World(3, 4, 1)
+    assert launched({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) == DistContext(3, 4, 1)
     slurm = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
-    assert launched(slurm) == World(9, 16, 1)
+    assert launched(slurm) == DistContext(9, 16, 1)
     with pytest.raises(UsageError, match="LOCAL_RANK"):
         launched({"WORLD_SIZE": "4", "RANK": "3"})
 
@@ -37,4 +37,4 @@ def test_where_the_processes_meet() -> None:
 
 def test_alone_everything_is_free() -> None:
     assert ALONE.any(True) is True
-    assert ALONE.first_says("x") == "x"
+    assert ALONE.broadcast("x") == "x"

@@ -7,7 +7,7 @@ from mapnet_cli.config.loading import resolve
 from mapnet_cli.config.training import PROPOSING
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.masking.validate import check_method
+from mapnet_cli.masking.validate import validate_method
 
 METHODS = resolve("demo", None, (), {}).config.method
 MAPNET, ELECTRA = METHODS["mapnet"], METHODS["electra"]
@@ -15,7 +15,7 @@ MAPNET, ELECTRA = METHODS["mapnet"], METHODS["electra"]
 
 def test_shipped_methods_are_fine() -> None:
     for name, method in resolve("demo", None, (), {}).config.method.items():
-        check_method(name, method)
+        validate_method(name, method)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_shipped_methods_are_fine() -> None:
 )
 def test_refused_with_a_reason(method: Method, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_method("x", method, visits=3)
+        validate_method("x", method, visits=3)
 
 
 def test_the_config_knows_what_draws_from_a_proposal() -> None:

@@ -14,16 +14,16 @@ from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.huggingface.export import export_checkpoint
 from mapnet_cli.huggingface.import_encoder import import_folder
-from mapnet_cli.jobs.distributed import ALONE, World
+from mapnet_cli.jobs.distributed import ALONE, DistContext
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.detection import validate_detection
 from mapnet_cli.report.stage import build
 from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.checkpoint import load_checkpoint
-from tests.interchange.conftest import padded_batch, run, transformers, user_config
-from tests.interchange.hf_folders import save_bert
-from tests.interchange.test_use import AS_THE_IMPORT
+from tests.huggingface.conftest import padded_batch, run, transformers, user_config
+from tests.huggingface.hf_folders import save_bert
+from tests.huggingface.test_use import AS_THE_IMPORT
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,11 @@ def test_transformers_gives_the_same_logits(trained: tuple[Config, Artifacts], e
         theirs, info = library.AutoModelForPreTraining.from_pretrained(exported, output_loading_info=True)
     assert type(theirs).__name__ == "ElectraForPreTraining"
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    tokens_BL, attend_BL = padded_batch(manifest.vocab_size, trained[0].encoder.max_length)
-    expected_BL = theirs.eval()(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits
-    assert torch.allclose(ours.detect(tokens_BL, attend_BL)[attend_BL], expected_BL[attend_BL], atol=1e-4)
+    tokens_BL, attention_mask_BL = padded_batch(manifest.vocab_size, trained[0].encoder.max_length)
+    expected_BL = theirs.eval()(input_ids=tokens_BL, attention_mask=attention_mask_BL.long()).logits
+    assert torch.allclose(
+        ours.detect(tokens_BL, attention_mask_BL)[attention_mask_BL], expected_BL[attention_mask_BL], atol=1e-4
+    )
     assert theirs(**tokenizer("ba co den", return_tensors="pt")).logits.shape[0] == 1
 
 
@@ -88,7 +90,7 @@ def test_held_out_figures_are_fixed_and_shared_by_processes(trained: tuple[Confi
     model, manifest = model_of(*trained)
     sequences = Sequences([trained[1].path(name) for name in manifest.validation])
 
-    def measure(world: World = ALONE, count: int = 8) -> dict[str, float]:
+    def measure(world: DistContext = ALONE, count: int = 8) -> dict[str, float]:
         return validate_detection(model, sequences, count, torch.device("cpu"), "float32", world)
 
     torch.manual_seed(99)
@@ -100,10 +102,10 @@ def test_held_out_figures_are_fixed_and_shared_by_processes(trained: tuple[Confi
         "replaced_share", "generator_loss",
     }  # fmt: skip
 
-    class Adding(World):
+    class Adding(DistContext):
         """One of two processes, which keeps what it would add up."""
 
-        def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        def all_reduce_sum_(self, tensor: torch.Tensor) -> torch.Tensor:
             parts.append(tensor)
             return tensor
 

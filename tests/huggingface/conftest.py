@@ -71,17 +71,17 @@ def load_theirs(folder: Path) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def their_logits(model: Any, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -> torch.Tensor:
+def their_logits(model: Any, tokens_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
     """Returns [N, V] at the positions that are no padding."""
-    logits: torch.Tensor = model(input_ids=tokens_BL, attention_mask=attend_BL.long()).logits[attend_BL]
+    logits: torch.Tensor = model(input_ids=tokens_BL, attention_mask=attention_mask_BL.long()).logits[attention_mask_BL]
     return logits
 
 
 @torch.no_grad()
-def our_logits(model: Any, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -> torch.Tensor:
+def our_logits(model: Any, tokens_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
     positions_BK = torch.arange(tokens_BL.shape[1]).expand(tokens_BL.shape)
     logits: torch.Tensor = model.eval().token_logits(
-        tokens_BL, attend_BL, positions_BK, attend_BL.flatten().nonzero().squeeze(1)
+        tokens_BL, attention_mask_BL, positions_BK, attention_mask_BL.flatten().nonzero().squeeze(1)
     )
     return logits[:, : model.encoder.vocab_size]
 
@@ -89,5 +89,5 @@ def our_logits(model: Any, tokens_BL: torch.Tensor, attend_BL: torch.Tensor) -> 
 def padded_batch(vocab_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns random tokens [3, length] and False at their padding."""
     tokens_BL = torch.randint(5, vocab_size, (3, length), generator=torch.Generator().manual_seed(1))
-    attend_BL = torch.arange(length) < torch.tensor([[length], [length // 2], [3]])
-    return tokens_BL * attend_BL, attend_BL
+    attention_mask_BL = torch.arange(length) < torch.tensor([[length], [length // 2], [3]])
+    return tokens_BL * attention_mask_BL, attention_mask_BL
