@@ -16,9 +16,9 @@ from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.records import CorpusManifest, SourceCounts
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.text import bpe
+from mapnet_cli.text.bpe import train_tokenizer
 from mapnet_cli.text.shards import shard_files, writing_shard
-from mapnet_cli.text.special_tokens import CLS, SEP
+from mapnet_cli.text.words import CLS, SEP
 
 SMALL = (
     "corpus.vocab_size=300",
@@ -90,7 +90,7 @@ def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
         rng = np.random.default_rng(0)
         key = Lineage(config, artifacts).corpus.key
         words = [f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
-        tokenizer = bpe.train([" ".join(rng.choice(words, 12)) for _ in range(300)], config.corpus.vocab_size)
+        tokenizer = train_tokenizer([" ".join(rng.choice(words, 12)) for _ in range(300)], config.corpus.vocab_size)
         artifacts.path(key).mkdir(parents=True)
         tokenizer.save(str(artifacts.path(f"{key}/tokenizer.json")))
         vocab = tokenizer.get_vocab_size()

@@ -1,76 +1,44 @@
-"""The house's law: a file imports only from floors below its own, and rooms of one floor never meet."""
+"""The import law of pyproject.toml holds, and its linter notices every way of breaking it."""
 
-import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "mapnet_cli"
-FLOORS = [
-    {"errors", "seeds", "console", "vocabulary"},
-    {"config", "records", "world", "hub"},
-    {"artifacts", "glue", "glue_data", "layers", "render", "plotting"},
-    {"lineage", "scoring", "health"},
-    {"text", "model", "masking", "training", "jobs"},
-    {"methods"},
-    {"prepare_corpus", "pretrain", "finetune_glue", "report", "interchange", "variance"},
-    {"stages", "doctor", "options"},
-    {"cli"},
-    {"__main__"},
-]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.stat().st_size)
+ROOT = Path(__file__).parents[1]
+LINTER = Path(sys.executable).with_name("lint-imports")
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Lints the package in a folder with the contracts of that folder's pyproject.toml."""
+    return subprocess.run([LINTER, "--no-cache"], cwd=folder, capture_output=True, text=True)
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Returns the rooms of mapnet that a file imports, wherever the import stands."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: imports are absolute"
-            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    parts = [name.split(".") for name in names]
-    return {part[1] for part in parts if part[0] == "mapnet_cli" and len(part) > 1 and part[1] in FLOOR}
+def test_the_package_keeps_the_law() -> None:
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_imports_go_down(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
-        assert not imported_rooms(path)
-        return
-    for other in imported_rooms(path) - {room}:
-        assert FLOOR[other] < FLOOR[room], f"{path.name} on floor {FLOOR[room]} imports {other} on {FLOOR[other]}"
-
-
-def test_every_file_has_a_floor() -> None:
-    assert {room_of(path) for path in MODULES} - {"__init__"} == set(FLOOR)
-
-
-@pytest.mark.parametrize("room", ["report", "lineage", "config"])
-def test_these_never_reach_torch(room: str) -> None:
-    """Not in their own imports and not in those of what they import."""
-    todo, seen = [room], set()
-    while todo:
-        current = todo.pop()
-        seen.add(current)
-        files = [p for p in MODULES if room_of(p) == current]
-        for path in files:
-            assert "torch" not in {
-                alias.name.split(".")[0]
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Import)
-                for alias in node.names
-            }, path
-            todo += imported_rooms(path) - seen - {"jobs", "text"}
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("core/errors.py", "import mapnet_cli.jobs.job", "Imports go down"),
+        ("core/errors.py", "from mapnet_cli.jobs import job", "Imports go down"),
+        ("core/errors.py", "from mapnet_cli.jobs.job import Job", "Imports go down"),
+        ("pretrain/metrics.py", "def late():\n    from mapnet_cli.report import load", "Imports go down"),
+        ("report/scores.py", "import torch", "No torch where nothing is trained"),
+        ("report/scores.py", "from mapnet_cli.masking import sampling", "No torch where nothing is trained"),
+    ],
+)
+def test_breaking_it_fails(file: str, line: str, contract: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "mapnet_cli", tmp_path / "mapnet_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / "mapnet_cli" / file
+    path.write_text(path.read_text(encoding="utf-8") + f"\n\n{line}\n", encoding="utf-8")
+    done = lint(tmp_path)
+    assert done.returncode == 1 and f"{contract} BROKEN" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config", "show"], ["status"]])

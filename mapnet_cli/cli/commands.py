@@ -44,13 +44,13 @@ def _run(names: Sequence[str], invocation: Invocation) -> None:
 
     at = invocation
     if not at.dry_run:
-        stages.run_stages(names, at.config, at.artifacts, at.console, at.workers, at.force, at.ray_address)
-        if at.console.as_json and tuple(names) != stages.STAGES:  # `run` prints the report's
-            at.console.json(stages.status(at.config, at.artifacts))
+        stages.run_stages(names, at.lineage, at.console, at.workers, at.force, at.ray_address)
+        if at.console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's
+            at.console.json([row for row, _ in stages.status(at.lineage)])
         return
     if not at.first:
         return
-    rows = stages.foretell(names, at.config, at.artifacts, at.workers or 1)
+    rows = stages.dry_run(names, at.lineage, at.workers or 1)
     if at.console.as_json:
         at.console.json(rows)
         return
@@ -84,16 +84,16 @@ def finetune_glue(invocation: Invocation) -> None:
 @command(app, "report", LOOKING)
 def report(invocation: Invocation) -> None:
     """Make Table 3, its per-task companion and the figures of what is finished."""
-    from mapnet_cli.core import tables as render
+    from mapnet_cli.core import tables
     from mapnet_cli.report.stage import build
 
     with invocation.artifacts.lock("report"):
-        built = build(invocation.config, invocation.artifacts)
+        built = build(invocation.lineage)
     if invocation.console.as_json:
         invocation.console.json(built.to_json())
         return
-    invocation.console.data(render.to_rich(built.tasks, notes=False))
-    invocation.console.data(render.to_rich(built.table3))
+    invocation.console.data(tables.to_rich(built.tasks, notes=False))
+    invocation.console.data(tables.to_rich(built.table3))
     invocation.console.data(f"Report: {built.folder / 'report.md'}")
     if built.next_command:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")
@@ -104,7 +104,7 @@ def run(invocation: Invocation) -> None:
     """Do all four in order: prepare-corpus, pretrain, finetune-glue, report. Finished work is skipped."""
     from mapnet_cli.cli.stages import STAGES
 
-    _run(STAGES, invocation)
+    _run(tuple(STAGES), invocation)
     if not invocation.dry_run:
         report(invocation)
 
@@ -112,29 +112,22 @@ def run(invocation: Invocation) -> None:
 @command(app, "status", LOOKING)
 def status(invocation: Invocation) -> None:
     """Show what is done, running and missing."""
-    from mapnet_cli.cli.stages import grid_matrix, status
-    from mapnet_cli.core import tables as render
-    from mapnet_cli.prepare_corpus.progress import in_words
+    from mapnet_cli.cli.stages import status
+    from mapnet_cli.core import tables
 
-    rows = status(invocation.config, invocation.artifacts)
+    rows = status(invocation.lineage)
     if invocation.console.as_json:
-        invocation.console.json(rows)
+        invocation.console.json([row for row, _ in rows])
         return
-    for row in rows:
+    for row, progress in rows:
         state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
         state = f"missing: {row['error']}" if "error" in row else state
         invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
-        for line in row.get("slices", ()):
-            if line["done"] < line["total"]:
-                invocation.console.data(f"{'':<15} {in_words(line)}")
-        for line in row.get("trainings", ()):
-            invocation.console.data(
-                f"{'':<15} {line['method']} seed {line['seed']}: step {line['step']:,} of {line['of_steps']:,}, "
-                f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
-            )
-        if row.get("matrix") and row["done"]:
-            invocation.console.data(render.to_rich(grid_matrix(row["matrix"])))
-    if unused := [f"{key} ({size:,.0f} MB)" for row in rows for key, size in row.get("unused_mb", {}).items()]:
+        for line in progress.lines:
+            invocation.console.data(f"{'':<15} {line}")
+        if progress.table is not None:
+            invocation.console.data(tables.to_rich(progress.table))
+    if unused := [f"{key} ({size:,.0f} MB)" for row, _ in rows for key, size in row.get("unused_mb", {}).items()]:
         invocation.console.data(f"Not used with these settings: {', '.join(unused)}")
 
 
@@ -149,7 +142,7 @@ def export(
     """Write a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
     from mapnet_cli.huggingface.export import export_checkpoint
 
-    row = export_checkpoint(invocation.config, invocation.artifacts, folder, method, seed, step)
+    row = export_checkpoint(invocation.lineage, folder, method, seed, step)
     if invocation.console.as_json:
         invocation.console.json(row.to_json())
         return
@@ -170,8 +163,8 @@ def predict_glue(
     from mapnet_cli.finetune_glue.submission import find_row, write_submission
 
     at = invocation
-    place = find_row(at.config, at.artifacts, method, seed, step)
-    about = write_submission(at.config, at.artifacts, at.console, at.workers or 0, at.force, place, file)
+    place = find_row(at.lineage, method, seed, step)
+    about = write_submission(at.lineage, at.console, at.workers or 0, at.force, place, file)
     if at.console.as_json:
         at.console.json(about)
         return
@@ -215,23 +208,22 @@ def variance(
     visits: Annotated[int, typer.Option(help="Successive visits of a sentence whose mean is looked at.")] = 6,
 ) -> None:
     """Measure the gradient's sentence and mask variance (Theorem 1) at a checkpoint, strategy beside strategy."""
-    from mapnet_cli.core import tables as render
-    from mapnet_cli.lineage.graph import Lineage
+    from mapnet_cli.core import tables
     from mapnet_cli.lineage.milestones import find_milestone
     from mapnet_cli.variance.stage import Settings, measure_variance
-    from mapnet_cli.variance.table import tables
+    from mapnet_cli.variance.table import variance_tables
 
     at, names = invocation, [name.strip() for name in strategies.split(",")]
-    milestone = find_milestone(Lineage(at.config, at.artifacts), checkpoint, seed, step, "--checkpoint")
+    milestone = find_milestone(at.lineage, checkpoint, seed, step, "--checkpoint")
     with at.artifacts.lock("variance"):
         found, folder = measure_variance(
-            at.config, at.artifacts, at.console, names, milestone, Settings(sentences, masks, visits), at.force
+            at.lineage, at.console, names, milestone, Settings(sentences, masks, visits), at.force
         )
     if at.console.as_json:
         at.console.json(found.to_json())
         return
-    for table in tables(found):
-        at.console.data(render.to_rich(table, notes=False))
+    for table in variance_tables(found):
+        at.console.data(tables.to_rich(table, notes=False))
     at.console.data(f"Measurement: {folder / 'variance.md'}")
 
 
@@ -253,8 +245,9 @@ def config_keys() -> None:
     """Print every key with its default and what it means, as Markdown (docs/config.md)."""
     from mapnet_cli.config import Config
     from mapnet_cli.config.reference import reference
+    from mapnet_cli.masking.validate import CHOICES
 
-    typer.echo(reference(Config), nl=False)
+    typer.echo(reference(Config, CHOICES), nl=False)
 
 
 @command(app, "doctor", LOOKING)

@@ -5,6 +5,7 @@ import inspect
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,8 @@ from mapnet_cli.config.loading import Resolved, resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import DivergedError, Interrupted, LockedError, MapnetError, ProcessError, UsageError
-from mapnet_cli.jobs.distributed import ALONE, launched
+from mapnet_cli.jobs.distributed import ALONE, cores, launched
+from mapnet_cli.lineage.graph import Lineage
 
 CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to show"
 _what = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
@@ -70,6 +72,10 @@ class Invocation:
     def config(self) -> Config:
         return self.resolved.config
 
+    @cached_property
+    def lineage(self) -> Lineage:
+        return Lineage(self.config, self.artifacts)
+
 
 def shared_options(
     recipe: RecipeOption = None,
@@ -85,8 +91,6 @@ def shared_options(
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> Invocation:
-    from mapnet_cli.jobs.distributed import cores
-
     first = (launched() or ALONE).rank == 0
     console = Console(quiet=quiet or not first, as_json=json_ and first)
     settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]

@@ -1,31 +1,31 @@
 """The shared config: typed sections, whose defaults are the paper's values (Tables 1 and 2).
 
-`layers.py` puts one together from recipe, file, environment and command line.
+`loading.py` resolves one from recipe, file, environment and command line.
 """
 
-import difflib
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from mapnet_cli.config.base import Count, Section, Strings, operational
 from mapnet_cli.config.corpus import Cleanup, Corpus, Source
-from mapnet_cli.config.training import Finetune, Method, Optimiser, Pretrain, Proposal, Transformer
+from mapnet_cli.config.method import (
+    PROPOSALS,
+    Electra,
+    FrequencyProposal,
+    MapNetProposal,
+    Method,
+    Proposal,
+    TableProposal,
+)
+from mapnet_cli.config.training import Finetune, MapNetSizes, Optimiser, Pretrain, Transformer
+from mapnet_cli.core.errors import did_you_mean
 
 __all__ = [
-    "Cleanup",
-    "Config",
-    "Corpus",
-    "Finetune",
-    "Method",
-    "Optimiser",
-    "Pretrain",
-    "Proposal",
-    "Report",
-    "Section",
-    "Source",
+    "PROPOSALS", "Cleanup", "Config", "Corpus", "Electra", "Finetune", "FrequencyProposal", "MapNetProposal",
+    "MapNetSizes", "Method", "Optimiser", "Pretrain", "Proposal", "Report", "Section", "Source", "TableProposal",
     "Transformer",
-]
+]  # fmt: skip
 
 
 class Report(Section):
@@ -45,7 +45,7 @@ class Config(Section):
     """Imported encoders that are fine-tuned beside them, each with its own tokenizer."""
     corpus: Corpus = Corpus()
     encoder: Transformer = Transformer()
-    proposal: Proposal = Proposal()
+    proposal: MapNetSizes = MapNetSizes()
     method: dict[str, Method] = Field(default_factory=dict)
     pretrain: Pretrain = Pretrain()
     finetune: Finetune = Finetune()
@@ -55,8 +55,7 @@ class Config(Section):
     def _check(self) -> "Config":
         for name in self.methods:
             if name not in self.method:
-                near = difflib.get_close_matches(name, self.method, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, self.method)
                 raise ValueError(f"methods names {name!r}, but there is no [method.{name}]{hint}")
             self._check_generator(name)
         self._check_steps()
@@ -114,9 +113,9 @@ class Config(Section):
         try:
             self.generator(method)
         except ValueError as error:
-            raise ValueError(f"method.{method}.generator_fraction: {error}; raise it") from None
+            raise ValueError(f"method.{method}.electra.generator_fraction: {error}; raise it") from None
 
     def generator(self, method: str) -> Transformer | None:
         """Returns the sizes of a method's generator, None if it has none: only ELECTRA's has."""
-        chosen = self.method[method]
-        return self.encoder.narrowed(chosen.generator_fraction) if chosen.task == "replaced-token" else None
+        electra = self.method[method].electra
+        return self.encoder.narrowed(electra.generator_fraction) if electra else None

@@ -4,7 +4,6 @@ Precedence, lowest first: defaults, shipped methods, recipe, config file, enviro
 (`MAPNET_PRETRAIN__STEPS=100`), command line (`--set pretrain.steps=100`).
 """
 
-import difflib
 import os
 import re
 import tomllib
@@ -17,8 +16,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
-from mapnet_cli.config import Config
-from mapnet_cli.core.errors import UsageError
+from mapnet_cli.config import PROPOSALS, Config
+from mapnet_cli.config.method import MOVED
+from mapnet_cli.core.errors import UsageError, did_you_mean
 
 RECIPES = ("demo", "small", "paper")
 ENV_PREFIX = "MAPNET_"
@@ -105,8 +105,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Lay
 
 def _recipe_layer(name: str) -> Layer:
     if name != "methods" and name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, RECIPES)
         raise UsageError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}{hint}")
     text = resources.files("mapnet_cli").joinpath(f"recipes/{name}.toml").read_text(encoding="utf-8")
     return Layer(tomllib.loads(text), f"recipe {name}" if name != "methods" else "shipped method", _key_lines(text))
@@ -178,24 +177,37 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 
 def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str, str]) -> str:
-    """Returns one line a problem: key, place, what is wrong, the nearest right key."""
+    """Returns one line per problem: key, place, what is wrong, the nearest right key."""
     problems = []
     for item in error.errors():
-        path = [str(part) for part in item["loc"]]
+        path = _without_tags([str(part) for part in item["loc"]])
         key = ".".join(path)
         place = _origin(key, origins) or next((o for k, o in origins.items() if key and k.startswith(f"{key}.")), "")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), 1)
-            message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-        elif item["type"] != "value_error":
+            message = _moved(path) or "unknown key" + did_you_mean(path[-1], _known_keys(path[:-1], values))
+        elif item["type"] not in ("value_error", "union_tag_invalid"):
             message += f", but it is {item['input']!r}"
         problems.append(f"{key or 'config'}{f' ({place})' if place else ''}: {message}")
     return "\n".join(problems)
 
 
-def _known_keys(path: list[str]) -> list[str]:
+def _without_tags(path: list[str]) -> list[str]:
+    """Returns a problem's path without the kind that pydantic puts behind "proposal"."""
+    return [part for n, part in enumerate(path) if not (n == 3 and path[2] == "proposal" and part in PROPOSALS)]
+
+
+def _moved(path: list[str]) -> str:
+    """Returns where a key of an old config is now, "" for a key that never was."""
+    if len(path) == 3 and path[0] == "method" and path[2] in MOVED:
+        return f"this key is now method.{path[1]}.{MOVED[path[2]]}"
+    return ""
+
+
+def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:
     """Returns the keys of the section at `path`, found by walking the models' annotations."""
+    if path[:1] == ["method"] and path[2:] == ["proposal"]:
+        return list(PROPOSALS[values["method"][path[1]]["strategy"]].model_fields)
     annotation: Any = Config
     for part in path:
         if typing.get_origin(annotation) is Annotated:
@@ -206,6 +218,11 @@ def _known_keys(path: list[str]) -> list[str]:
             annotation = typing.get_args(annotation)[0]
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and part in annotation.model_fields:
             annotation = annotation.model_fields[part].annotation
+            annotation = next(iter(typing.get_args(annotation)), annotation) if _optional(annotation) else annotation
         else:
             return []
     return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+
+
+def _optional(annotation: Any) -> bool:
+    return type(None) in typing.get_args(annotation)

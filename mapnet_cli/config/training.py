@@ -1,4 +1,4 @@
-"""[encoder], [proposal], [method.NAME], [pretrain] and [finetune]: models and their training."""
+"""[encoder], [proposal], [pretrain] and [finetune]: sizes of the networks, and how they are trained."""
 
 from typing import Annotated, Literal
 
@@ -39,104 +39,12 @@ class Transformer(Section):
         return Transformer(**self.model_dump() | sizes)
 
 
-PROPOSING = ("mapnet", "table", "frequency")
-"""Strategies that draw from a proposal."""
+class MapNetSizes(Transformer):
+    """MAP-Net: half the encoder's width, as in the paper."""
 
-
-class Proposal(Transformer):
     hidden: Count = 384
     heads: Count = 6
     ffn: Count = 1536
-
-
-class Method(Section):
-    """What is compared: masking and objective. Any number of `[method.NAME]` tables."""
-
-    seeds: Ints = ()
-    """Pretraining seeds of this method; empty: pretrain.seeds."""
-    steps: NonNegative = 0
-    """Steps of this method, for a comparison at equal FLOPs (`mapnet pretrain --dry-run` says how many); 0:
-    pretrain.steps."""
-    start: str = ""
-    """An import's name: training starts from its encoder and head in place of random weights."""
-    task: Literal["masked-lm", "replaced-token"] = "masked-lm"
-    """What the encoder learns: to restore masked tokens, or to detect those that a generator replaced (ELECTRA)."""
-    generator_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Of the encoder's hidden size, heads and feed-forward: the size of ELECTRA's generator."""
-    detection_weight: Annotated[float, Field(gt=0)] = 50.0
-    """What the detection loss is multiplied with beside the generator's loss."""
-    strategy: str = "uniform"
-    """Where masks come from when the step is not an exploration step; methods.md lists them."""
-    mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    mask_rate_end: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Mask rate at the last step, linear between; 0: mask_rate throughout."""
-    replace_mask: Share = 0.8
-    """Share of the chosen positions that become [MASK]."""
-    replace_random: Share = 0.1
-    """Share that becomes a random ordinary token; the rest stays as it is."""
-    sampler: Literal["gumbel", "systematic"] = "gumbel"
-    """How positions are drawn from a proposal: one after the other from its multinomial, as in the paper, or with
-    known inclusion probabilities."""
-    uniform_mix: Share = 0.0
-    """Share of uniform masks mixed into what is drawn from the proposal; bounds the weights by 1/uniform_mix."""
-    estimator: str = "none"
-    """Importance weight of a masked position's loss; methods.md lists them."""
-    ratio_clip: Annotated[float, Field(gt=0)] = 0.2
-    """epsilon of CLIP(r, 1 - eps, 1 + eps)."""
-    objective: str = "none"
-    """What MAP-Net is trained on; methods.md lists them."""
-    signal: Literal["loss", "one-minus-p", "logit-gradient"] = "loss"
-    """What of a masked position the proposal learns: its loss, 1 - p of the token, or ||W^T (p - y)||."""
-    table_memory: Count = 1_000
-    """Strategy "table": the steps after which what was seen of a token counts 1/e."""
-    proposal_embeddings: Literal["shared", "detached", "own"] = "shared"
-    """MAP-Net reads the encoder's token embeddings and trains them too, or only reads them, or has its own."""
-    proposal_peak_lr: Annotated[float, Field(ge=0)] = 0.0
-    """MAP-Net's own peak learning rate; 0: pretrain.peak_lr."""
-    proposal_clip_norm: Annotated[float, Field(ge=0)] = 0.0
-    """Largest norm of MAP-Net's gradient by itself; 0: pretrain.clip_norm holds for both together."""
-    loss_weight: Annotated[float, Field(gt=0)] = 0.01
-    """The paper's lambda."""
-    loss_weight_on: Literal["mapnet", "encoder"] = "mapnet"
-    """Which of the two losses lambda multiplies; the paper says both."""
-    explore_start: Share = 1.0
-    explore_end: Share = 1 / 3
-    """Probability of a uniform step at the first and the last step, linear between."""
-    learn_on_uniform_steps: bool = True
-    """MAP-Net also learns from the losses of uniform steps."""
-    learn_every: Count = 1
-    """MAP-Net learns in every so-many-th step only; in the others it proposes without learning."""
-    propose_every: Count = 1
-    """MAP-Net reads every so-many-th batch only and its proposal is reused; pretrain.visits must be a multiple."""
-    proposal_precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of steps in which MAP-Net only proposes; auto: as everything else."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Method":
-        if self.replace_mask + self.replace_random > 1 + 1e-9:
-            raise ValueError("replace_mask + replace_random can't exceed 1")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: all different")
-        return self
-
-    @property
-    def draws_from_proposal(self) -> bool:
-        """Its masks are drawn from a proposal, but for exploration steps."""
-        return self.strategy in PROPOSING
-
-    @property
-    def has_network(self) -> bool:
-        """MAP-Net is trained along."""
-        return self.objective != "none"
-
-    @property
-    def highest_rate(self) -> float:
-        return max(self.mask_rate, self.mask_rate_end)
-
-    def rate_at(self, step: int, steps: int) -> float:
-        """Returns the mask rate of step number `step` of `steps`."""
-        end = self.mask_rate_end or self.mask_rate
-        return self.mask_rate + (end - self.mask_rate) * step / steps
 
 
 class Optimiser(Section):

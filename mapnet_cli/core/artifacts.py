@@ -1,4 +1,4 @@
-"""The artifact directory: the only place that spells a path, publishes a file or takes a lock.
+"""The artifact directory: the only place that builds paths, publishes files and takes locks.
 
 A file appears under its final name only when it is complete: it is written under a temporary name
 in the same folder, flushed to disk, and renamed. A finished job leaves a marker, `KEY.json`, with
@@ -14,13 +14,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from mapnet_cli.core.errors import DamagedError, LockedError
+from mapnet_cli.core.errors import DamagedError, LockedError, NotMadeError
+from mapnet_cli.core.records import Row
 
 TEMPORARY = ".tmp-"
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True)
+class ArtifactId:
+    """`key` is the artifact's path below the artifact directory; it ends in the short fingerprint."""
+
+    key: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,18 @@ class Marker:
     files: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+
+    def row(self, kind: type[R]) -> R:
+        """Returns the result as a typed row; raises DamagedError if it is of another kind."""
+        try:
+            return kind.model_validate(self.result)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise DamagedError(
+                f"{self.key}.json is not a {kind.__name__} of this version of mapnet ({where}: {problem['msg']}): "
+                "run its command again with --force"
+            ) from None
 
 
 class Artifacts:
@@ -55,6 +78,23 @@ class Artifacts:
             raise DamagedError(f"{path} is damaged (its checksum does not match): delete it and run again")
         return Marker(**record)
 
+    def find(self, key: str, kind: type[R]) -> R | None:
+        """Returns the result of a finished job as a typed row, None if there is none; raises DamagedError."""
+        marker = self.marker(key)
+        return None if marker is None else marker.row(kind)
+
+    def read(self, key: str, kind: type[R]) -> R:
+        """Returns the result of a finished job as a typed row; raises NotMadeError and DamagedError."""
+        return self.require(key).row(kind)
+
+    def require(self, key: str) -> Marker:
+        """Returns the marker of a finished job; raises NotMadeError, naming the command that makes it."""
+        marker = self.marker(key)
+        if marker is None:
+            command = key.partition("/")[0].replace("import", "import-hf")
+            raise NotMadeError(f"{self.path(key)} is not made yet: run `mapnet {command}` with the same options")
+        return marker
+
     def publish(self, marker: Marker) -> None:
         record = asdict(marker)
         write_json(self.path(marker.key + ".json"), record | {"checksum": record_checksum(record)})
@@ -69,8 +109,9 @@ class Artifacts:
         """Returns {path below the artifact directory: SHA-256} for a marker's `files`."""
         return {path.relative_to(self.root).as_posix(): sha256(path) for path in paths}
 
-    def verify(self, marker: Marker, only: str = "") -> None:
-        """Raises DamagedError if a file of the marker, or `only` that one, is missing or altered."""
+    def verify(self, key: str, only: str = "") -> None:
+        """Raises DamagedError if a file of a finished job, or `only` that one, is missing or altered."""
+        marker = self.require(key)
         for name, checksum in [(only, marker.files.get(only))] if only else marker.files.items():
             path = self.root / name
             if not path.exists():
@@ -176,3 +217,26 @@ def record_checksum(record: dict[str, Any]) -> str:
     """Returns the SHA-256 of a record's canonical JSON."""
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+
+
+def lines_up_to(path: Path, step: int) -> list[str]:
+    """Returns the log's lines up to a step; what a kill or a power cut left half-written is left out."""
+    return [text for text, row in _rows(path) if row["step"] <= step]
+
+
+def last_line(path: Path) -> dict[str, Any] | None:
+    """Returns the newest line about training itself, None if there is none yet."""
+    rows = [row for _, row in _rows(path) if "loss" in row]
+    return rows[-1] if rows else None
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.exists():
+        return
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if text.endswith("\n") and isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield text, row

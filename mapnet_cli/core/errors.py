@@ -1,7 +1,10 @@
-"""The errors that mapnet raises on purpose, and the exit code that each one ends the program with.
+"""Errors raised on purpose, each with the exit code that it ends the program with, and "did you mean".
 
-A message says what is wrong, where, and what to do. Anything else that is raised is a bug.
+A message says what is wrong, where, and what to do. Any other exception is a bug.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class MapnetError(Exception):
@@ -18,6 +21,10 @@ class UsageError(MapnetError):
 
 class ProcessError(UsageError):
     """A usage error that only one of several processes notices: that one says it."""
+
+
+class NotMadeError(UsageError):
+    """A result of an earlier command is needed and is not there yet."""
 
 
 class InputError(MapnetError):
@@ -52,3 +59,11 @@ class Interrupted(MapnetError):
     """SIGINT or SIGTERM arrived; everything finished so far is saved."""
 
     exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str], list_all: bool = False) -> str:
+    """Returns a hint to append to a message: the nearest known name, or all of them with `list_all`; "" if none."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1, 0.5) or [n for n in names if n.lower() == name.lower()]
+    choices = f"; choose one of {', '.join(names)}" if list_all and names else ""
+    return f"; did you mean {near[0]!r}?" if near else choices

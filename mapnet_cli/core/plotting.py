@@ -1,11 +1,16 @@
 """What all figures share: their looks, and bytes that are the same for the same data."""
 
 import io
-import math
+import itertools
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.container import Container
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers and dashes for print.
@@ -13,6 +18,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3
 MARKERS = "osD^vP*"
 INK = "#222222"
 FAINT = "#767676"
+PAD = 0.1
+"""Inches between the parts of a figure."""
 SETTINGS: Any = {
     "svg.hashsalt": "mapnet",
     "svg.fonttype": "path",
@@ -36,11 +43,45 @@ def style(number: int) -> dict[str, Any]:
     return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6} | fill
 
 
-def legend_shape(names: Sequence[str], inches: float) -> tuple[int, int]:
-    """Returns in how many columns and rows a legend's entries of 9 points fit into a width."""
-    longest = max(map(len, names), default=0)
-    columns = max(1, int(inches / (0.55 + 0.085 * longest)))  # a line's sample and its name
-    return columns, math.ceil(len(names) / columns)
+def panels(
+    figure: "Figure", rows: int, columns: int, inches: tuple[float, float], **options: Any
+) -> "list[list[Axes]]":
+    """Gives a figure rows of panels, each of so many inches with its labels."""
+    figure.set_size_inches(columns * inches[0], rows * inches[1])
+    figure.set_layout_engine("constrained", w_pad=PAD, h_pad=PAD)
+    found: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False, **options).tolist()
+    for ax in itertools.chain.from_iterable(found):
+        ax.spines[["top", "right"]].set_visible(False)
+    return found
+
+
+def frame(
+    figure: "Figure", title: str, handles: "Sequence[Artist | Container]", caption: str, signature: str = ""
+) -> None:
+    """Makes a figure larger by title and legend above its panels, and by caption and signature below them."""
+    width, height = figure.get_size_inches()
+
+    def inches(artist: "Artist") -> tuple[float, float]:
+        box = artist.get_window_extent()
+        return box.width / figure.dpi + 2 * PAD, box.height / figure.dpi + 2 * PAD
+
+    for columns in range(max(1, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles=handles, ncols=columns, loc="outside upper left", title=textwrap.fill(title, int(9 * width)),
+            title_fontproperties={"size": 12, "weight": "bold"}, alignment="left", fontsize=9, frameon=False,
+            borderpad=0, borderaxespad=PAD * 72 / 9,  # in units of the font size
+        )  # fmt: skip
+        across, head = inches(legend)
+        if across <= width or columns == 1:
+            break
+        legend.remove()
+    broken = textwrap.wrap(re.sub("([|,])", r"\1 ", signature), int(18 * width), break_on_hyphens=False)
+    lines = [*textwrap.wrap(caption, int(18 * width)), *(re.sub("([|,]) ", r"\1", line) for line in broken)]
+    small = figure.supxlabel("\n".join(lines), ha="left", fontsize=6.5, color=FAINT, linespacing=1.3)
+    below, foot = inches(small)
+    width = max(width, across, below)
+    small.set_x(PAD / width)
+    figure.set_size_inches(width, head + height + foot)
 
 
 def images(draw: "Callable[[Figure], None]", title: str, description: str, kinds: tuple[str, ...]) -> dict[str, bytes]:

@@ -170,6 +170,23 @@ class Baseline(Row):
     metrics: dict[str, float]
 
 
+class Baselines(Row):
+    """All baselines of a task."""
+
+    rows: list[Baseline]
+
+
+class PretrainingTotals(Row):
+    """Result of a finished pretraining run."""
+
+    method: str
+    seed: int
+    steps: int
+    tokens: int
+    flops: float
+    seconds: float
+
+
 class Imported(Row):
     """An encoder that came from Hugging Face, with its head and tokenizer, under mapnet's names and ids."""
 
@@ -185,3 +202,8 @@ class Imported(Row):
     """File below the artifact directory."""
     tokenizer_fingerprint: str
     """SHA-256 of the tokenizer."""
+
+    @property
+    def max_length(self) -> int:
+        """The longest input, in tokens."""
+        return int(self.encoder["max_length"])

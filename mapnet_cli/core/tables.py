@@ -1,10 +1,10 @@
-"""One table type, and one small renderer for each format."""
+"""Tables, with one small renderer per format, and HTML pages from Jinja2 templates."""
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -27,6 +27,11 @@ def plain(value: Scalar) -> Cell:
     return Cell(NOTHING if value is None else str(value), value)
 
 
+def number_cell(value: float | None, form: str) -> Cell:
+    """Returns a cell that shows a number in a format as "{:.2f}", None as nothing."""
+    return plain(None) if value is None else Cell(form.format(value), value)
+
+
 @dataclass(frozen=True)
 class Table:
     """A table with its provenance. `name` is the stem of its files."""
@@ -37,6 +42,40 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
     signature: str
+
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """One column: its heading, and the cell of a row. A plain value is shown as it is, None as nothing."""
+
+    title: str
+    cell: Callable[[T], Cell | Scalar]
+
+
+def each(titles: Mapping[K, str], cell: Callable[[T, K], Cell | Scalar]) -> list[Column[T]]:
+    """Returns a column for each key, whose cells are of a row and that key."""
+
+    def column(key: K, title: str) -> Column[T]:
+        return Column(title, lambda row: cell(row, key))
+
+    return [column(key, title) for key, title in titles.items()]
+
+
+def build_table(
+    name: str, title: str, columns: Sequence[Column[T]], rows: Iterable[T], notes: Iterable[str], signature: str
+) -> Table:
+    """Returns the table whose cells the columns make of each row."""
+
+    def cell(column: Column[T], row: T) -> Cell:
+        found = column.cell(row)
+        return found if isinstance(found, Cell) else plain(found)
+
+    cells = tuple(tuple(cell(column, row) for column in columns) for row in rows)
+    return Table(name, title, tuple(column.title for column in columns), cells, tuple(notes), signature)
 
 
 def to_rich(table: Table, notes: bool = True) -> Group:
@@ -115,3 +154,18 @@ def _escape(text: str) -> str:
     for mark in ("\\", "|", "*", "_", "<", "`"):
         text = text.replace(mark, "\\" + mark)
     return " ".join(text.split())
+
+
+def render(package: str, template: str, **values: Any) -> str:
+    """Returns a page; values are escaped, and a name that the template doesn't get is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values)

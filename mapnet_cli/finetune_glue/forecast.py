@@ -9,22 +9,21 @@ import torch
 
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.formatting import format_duration
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.loop import Classifier, training_step
-from mapnet_cli.finetune_glue.memory import sizes
 from mapnet_cli.finetune_glue.prepare import load_task
+from mapnet_cli.finetune_glue.run import sizes
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.grid import GridRun
-from mapnet_cli.glue.locations import task_location
-from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.glue.tasks import TASKS, task_location
 from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.text.special_tokens import CLS
+from mapnet_cli.text.bpe import TOKENS_PER_WORD
+from mapnet_cli.text.words import CLS
 from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
 from mapnet_cli.training.optim import build_adamw
 
-TOKENS_A_WORD = 1.3
-"""Of a task that has not been tokenised yet, specials included."""
 FORWARD_SHARE = 1 / 3
 """Of a training step's time: a forward pass, where the backward pass takes twice as long."""
 TRIES, ENOUGH = 3, 1.0
@@ -88,14 +87,10 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
     return [
         *lines,
         *precision_advice(device, finetune.precision, "finetune"),
-        f"{len(todo):,} runs, {sequences:,} sequences: about {_hours(total)} of one run after the other, "
-        f"{_hours(total / beside)} with {beside} side by side on this machine if they don't slow each other down "
-        f"(rate measured now on {device_name(device)}, in {resolve_precision(device, finetune.precision)})",
+        f"{len(todo):,} runs, {sequences:,} sequences: about {format_duration(total)} of one run after the other, "
+        f"{format_duration(total / beside)} with {beside} side by side on this machine if they don't slow each "
+        f"other down (rate measured now on {device_name(device)}, in {resolve_precision(device, finetune.precision)})",
     ]
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.0f} hours" if seconds >= 360_000 else f"{seconds / 3600:.3g} hours"
 
 
 def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:
@@ -113,7 +108,7 @@ def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> 
         if split == "train" and config.finetune.max_train_examples:
             examples = examples.first(config.finetune.max_train_examples)
         words = (sum(len(text.split()) for text in row) for row in examples.texts)
-        counted.append((len(examples), sum(min(longest, TOKENS_A_WORD * count + 2) for count in words)))
+        counted.append((len(examples), sum(min(longest, TOKENS_PER_WORD * count + 2) for count in words)))
     return TaskSize(*counted[0], *_sums(counted[1:]))
 
 

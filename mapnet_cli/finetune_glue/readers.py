@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 from mapnet_cli.core import hub
 from mapnet_cli.core.errors import AbsentError, InputError
-from mapnet_cli.glue.locations import short_name
-from mapnet_cli.glue.tasks import GlueTask
+from mapnet_cli.glue.tasks import GlueTask, short_name
 
 Row = tuple[str, Mapping[str, Any]]
 """Where it stands, for error messages, and its columns."""

@@ -1,20 +1,31 @@
-"""The jobs of the grid: one fine-tuning run, and the run on MNLI that others start from."""
+"""The jobs of the grid: one fine-tuning run, the run on MNLI that others start from, and what a run needs."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core.artifacts import Artifacts, read_json
 from mapnet_cli.core.errors import DamagedError, DivergedError
-from mapnet_cli.core.records import FinetuneRun, TunedEncoder
+from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun, Imported, TunedEncoder
 from mapnet_cli.finetune_glue.prepare import load_task
-from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.glue.grid import GridRun, fine_tuned, starts_from_mnli
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
-from mapnet_cli.lineage.graph import RUN_SETTINGS
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.lineage.settings import RUN_SETTINGS
 
 if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.loop import EncoderWeights, Tuned
+
+EncoderRow = Checkpoint | Imported | TunedEncoder | CorpusManifest
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where a run's encoder is from; the corpus's manifest stands for random weights."""
+
+    key: str
+    kind: type[EncoderRow]
 
 
 @dataclass(frozen=True)
@@ -29,85 +40,148 @@ class Start:
     """SHA-256 of the weights after MNLI; "" if the run doesn't start from there."""
 
 
-def run_finetuning(
-    artifacts: Artifacts, progress: ProgressCallback, run: GridRun, start: str, data: str, config: Config
-) -> Output:
-    """Fine-tunes one checkpoint on one task with one setting and seed; its record is the job's result."""
-    from mapnet_cli.training.device import choose_device, device_name
+@dataclass(frozen=True, kw_only=True)
+class TuningJob(Job):
+    """What all fine-tuning jobs have in common."""
 
-    begin = load_start(artifacts, start, config)
-    tuned = tune(artifacts, progress, run, begin, data, config)
-    train, dev = load_task(artifacts, run.task, data)
-    settings: dict[str, Any] = {name: getattr(config.finetune, name) for name in RUN_SETTINGS}
-    if begin.after_mnli:
-        settings["mnli_start"] = begin.after_mnli
-    row = FinetuneRun(
-        **asdict(run), checkpoint=begin.checkpoint, settings=settings, train_examples=len(train),
-        dev_examples=sum(map(len, dev.values())), epochs=tuned.epochs, failure=tuned.failure,
-        device=device_name(choose_device(config.finetune.device)),
-    )  # fmt: skip
-    return Output([], row.to_json())
+    grid_run: GridRun
+    start: EncoderSource
+    data: str
+    """Key of the tokenised task."""
+    config: Config
+
+    def tune(self, artifacts: Artifacts, progress: ProgressCallback, until: int | None = None) -> "tuple[Start, Tuned]":
+        """Returns what the run started from, and the tuned model with its scores.
+
+        `until` stops after that epoch; the learning rate's schedule is that of the whole run.
+        """
+        import torch
+
+        from mapnet_cli.finetune_glue.loop import Setting, fine_tune
+        from mapnet_cli.training.device import choose_device
+
+        run, finetune = self.grid_run, self.config.finetune
+        start = load_start(artifacts, self.start, self.config)
+        torch.set_num_threads(finetune.threads)
+        train, dev = load_task(artifacts, run.task, self.data)
+        tuned = fine_tune(
+            TASKS[run.task], train, dev, start.weights, start.encoder, finetune,
+            Setting(run.batch_size, run.lr, run.seed), choose_device(finetune.device),
+            lambda tuned: progress(Progress(len(tuned.epochs), finetune.epochs, "epochs")), until,
+        )  # fmt: skip
+        return start, tuned
 
 
-def tune_on_mnli(
-    artifacts: Artifacts, progress: ProgressCallback, run: GridRun, start: str, data: str, config: Config, key: str
-) -> Output:
+@dataclass(frozen=True, kw_only=True)
+class FineTune(TuningJob):
+    """Fine-tunes one checkpoint on one task with one setting and seed; the result is its record."""
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        from mapnet_cli.training.device import choose_device, device_name
+
+        start, tuned = self.tune(artifacts, progress)
+        train, dev = load_task(artifacts, self.grid_run.task, self.data)
+        settings: dict[str, Any] = {name: getattr(self.config.finetune, name) for name in RUN_SETTINGS}
+        if start.after_mnli:
+            settings["mnli_start"] = start.after_mnli
+        row = FinetuneRun(
+            **asdict(self.grid_run), checkpoint=start.checkpoint, settings=settings, train_examples=len(train),
+            dev_examples=sum(map(len, dev.values())), epochs=tuned.epochs, failure=tuned.failure,
+            device=device_name(choose_device(self.config.finetune.device)),
+        )  # fmt: skip
+        return Output([], row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOnMnli(TuningJob):
     """Fine-tunes an encoder on MNLI and keeps it, without its head, as RoBERTa's authors do."""
-    from mapnet_cli.training.checkpoint import SEGMENT, save_checkpoint
 
-    begin = load_start(artifacts, start, config)
-    tuned = tune(artifacts, progress, run, begin, data, config)
-    if tuned.failure:
-        raise DivergedError(f"{key}: {tuned.failure}; lower finetune.mnli_learning_rate")
-    encoder = tuned.model.encoder
-    facts: dict[str, Any] = {"vocab_size": encoder.vocab_size, "encoder": encoder.config.model_dump(mode="json")}
-    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    if tuned.model.segment is not None:
-        tensors[SEGMENT] = tuned.model.segment
-    checksum = save_checkpoint(artifacts.path(key), tensors, facts)
-    row = TunedEncoder(
-        path=key, fingerprint=checksum, checkpoint=begin.checkpoint, encoder=facts["encoder"], epochs=tuned.epochs
-    )
-    return Output(sorted(artifacts.path(key).iterdir()), row.to_json())
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        from mapnet_cli.training.checkpoint import SEGMENT, save_checkpoint
+
+        start, tuned = self.tune(artifacts, progress)
+        if tuned.failure:
+            raise DivergedError(f"{self.key}: {tuned.failure}; lower finetune.mnli_learning_rate")
+        encoder, folder = tuned.model.encoder, artifacts.path(self.key)
+        facts: dict[str, Any] = {"vocab_size": encoder.vocab_size, "encoder": encoder.config.model_dump(mode="json")}
+        tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+        if tuned.model.segment is not None:
+            tensors[SEGMENT] = tuned.model.segment
+        checksum = save_checkpoint(folder, tensors, facts)
+        row = TunedEncoder(
+            path=self.key, fingerprint=checksum, checkpoint=start.checkpoint, encoder=facts["encoder"],
+            epochs=tuned.epochs,
+        )  # fmt: skip
+        return Output(sorted(folder.iterdir()), row)
 
 
-def load_start(artifacts: Artifacts, key: str, config: Config) -> Start:
-    """Returns the encoder of a milestone, an import or a TunedEncoder; a corpus manifest stands for random weights."""
+def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> Start:
+    """Returns the encoder that a run fine-tunes; raises DamagedError if it isn't the one that its record names."""
     from mapnet_cli.finetune_glue.loop import EncoderWeights, encoder_weights
 
-    marker = artifacts.marker(key)
-    assert marker is not None
-    record = marker.result
-    if "path" not in record:
-        return Start(config.encoder, EncoderWeights(None, record["vocab_size"]), "", "")
-    path, fingerprint = artifacts.path(record["path"]), record["fingerprint"]
-    if read_json(path / "facts.json")["sha256"] != fingerprint:
-        raise DamagedError(f"{record['path']} is not what its record names: make it again (`mapnet pretrain --force`)")
-    encoder = Transformer.model_validate(record["encoder"]) if "encoder" in record else config.encoder
-    if "checkpoint" in record:  # a TunedEncoder
-        return Start(encoder, encoder_weights(path), record["checkpoint"], fingerprint)
-    return Start(encoder, encoder_weights(path), fingerprint, "")
+    row = artifacts.read(source.key, source.kind)
+    if isinstance(row, CorpusManifest):
+        return Start(config.encoder, EncoderWeights(None, row.vocab_size), "", "")
+    path = artifacts.path(row.path)
+    if read_json(path / "facts.json")["sha256"] != row.fingerprint:
+        raise DamagedError(f"{row.path} is not what its record names: make it again (`mapnet pretrain --force`)")
+    if isinstance(row, Checkpoint):
+        return Start(config.encoder, encoder_weights(path), row.fingerprint, "")
+    encoder = Transformer.model_validate(row.encoder)
+    if isinstance(row, TunedEncoder):
+        return Start(encoder, encoder_weights(path), row.checkpoint, row.fingerprint)
+    return Start(encoder, encoder_weights(path), row.fingerprint, "")
 
 
-def tune(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    run: GridRun,
-    start: Start,
-    data: str,
-    config: Config,
-    until: int | None = None,
-) -> "Tuned":
-    """Returns the tuned model with its scores; `until` stops after that epoch, the schedules going on as if not."""
-    import torch
+CONTEXT = 2**30
+"""Bytes that CUDA and its libraries take of a GPU for each process."""
+STATE = 16
+"""Bytes a weight: float32 weight, gradient, and Adam's two moments."""
+FLOAT = 4
 
-    from mapnet_cli.finetune_glue.loop import Setting, fine_tune
-    from mapnet_cli.training.device import choose_device
 
-    torch.set_num_threads(config.finetune.threads)
-    train, dev = load_task(artifacts, run.task, data)
-    return fine_tune(
-        TASKS[run.task], train, dev, start.weights, start.encoder, config.finetune,
-        Setting(run.batch_size, run.lr, run.seed), choose_device(config.finetune.device),
-        lambda tuned: progress(Progress(len(tuned.epochs), config.finetune.epochs, "epochs")), until,
-    )  # fmt: skip
+class Requirements(TypedDict):
+    """Fields of a Phase."""
+
+    threads: int
+    gpu_bytes: int
+    jobs_per_gpu: int
+
+
+def run_requirements(config: Config, lineage: Lineage) -> Requirements:
+    """Returns the demands of the grid's largest run; raises UsageError for an import that isn't there."""
+    finetune = config.finetune
+    starts = [finetune.mnli_batch_size] if starts_from_mnli(config) else []
+    largest_batch = max([*finetune.batch_sizes, *starts])
+    models = dict.fromkeys(sizes(config, lineage, method) for method, _, _ in fine_tuned(config))
+    largest = max(run_bytes(encoder, vocab_size, largest_batch) for encoder, vocab_size in models)
+    return {
+        "threads": finetune.threads,
+        "gpu_bytes": 0 if finetune.device == "cpu" else largest,
+        "jobs_per_gpu": finetune.runs_per_gpu,
+    }
+
+
+def sizes(config: Config, lineage: Lineage, method: str) -> tuple[Transformer, int]:
+    """Returns the encoder's sizes and the largest vocabulary that a row of Table 3 may have."""
+    if imported := lineage.tokenizer_of(method):
+        row = lineage.imported(imported)
+        return Transformer.model_validate(row.encoder), row.vocab_size
+    return config.encoder, lineage.vocab_size
+
+
+def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:
+    """Returns a rough upper estimate of a run's bytes of GPU memory, its batches full of the longest examples.
+
+    With H the hidden and F the feed-forward size, a layer keeps for each token's backward pass two sums and
+    two norms (4 H), query, key and value without padding and with it (6 H), attention's output before and
+    after its matrix and without padding (3 H), what dropout kept (under 2 H), and the feed-forward's two inner
+    vectors (2 F). All count as float32, though autocast keeps most of them in half of that; attention keeps
+    no scores, it is fused.
+    """
+    hidden, ffn = encoder.hidden, encoder.ffn
+    layer_weights = 4 * hidden * (hidden + 1) + 2 * hidden * ffn + ffn + 5 * hidden
+    embeddings = (vocab_size + encoder.max_length + 2) * hidden
+    head = hidden * (hidden + 1)
+    kept = batch_size * encoder.max_length * encoder.layers * (15 * hidden + 2 * ffn) * FLOAT
+    return CONTEXT + STATE * (embeddings + encoder.layers * layer_weights + head) + kept

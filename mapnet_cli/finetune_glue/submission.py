@@ -6,22 +6,22 @@ gives the same model, and asked for its predictions at the epoch that counted.
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts, publishing
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import AbsentError, UsageError
-from mapnet_cli.core.records import Baseline, FinetuneRun
+from mapnet_cli.core.records import Baselines, FinetuneRun
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
-from mapnet_cli.finetune_glue.memory import run_requirements
-from mapnet_cli.finetune_glue.prepare import verified_tokenizer
-from mapnet_cli.finetune_glue.stage import PRELOAD, check, start_key, text_settings
+from mapnet_cli.finetune_glue.prepare import TextSettings, verified_tokenizer
+from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
+from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings
 from mapnet_cli.glue.grid import GridRun, metrics_by_task, other_rows, runs_of
-from mapnet_cli.glue.locations import task_location
 from mapnet_cli.glue.scoring import baseline_scores, best_setting, columns_of, run_grids
-from mapnet_cli.glue.tasks import LARGEST_SCORE, TASKS, GlueTask
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback
+from mapnet_cli.glue.tasks import LARGEST_SCORE, TASKS, GlueTask, task_location
+from mapnet_cli.jobs.job import Output, Phase, Progress, ProgressCallback
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
@@ -40,10 +40,9 @@ READABLE = 0o644 << 16
 """Their permissions, where a zip keeps them."""
 
 
-def find_row(
-    config: Config, artifacts: Artifacts, method: str | None, seed: int | None, step: int | None
-) -> tuple[str, int, int]:
+def find_row(lineage: Lineage, method: str | None, seed: int | None, step: int | None) -> tuple[str, int, int]:
     """Returns (method, pretraining seed, step) of a row of Table 3; raises UsageError if there is no such one."""
+    config = lineage.config
     rows = (*config.methods, *other_rows(config))
     if method is None and len(rows) > 1:
         raise UsageError(f"which row of Table 3? Name one with --method: {', '.join(rows)}")
@@ -52,18 +51,12 @@ def find_row(
         if seed is not None or step is not None:
             raise UsageError(f"{method} has no pretraining seeds and steps: leave out --seed and --step")
         return method, 0, 0
-    found = find_milestone(Lineage(config, artifacts), method, seed, step, fine_tuned=True).result
-    return found["method"], found["pretrain_seed"], found["step"]
+    found = find_milestone(lineage, method, seed, step, fine_tuned=True)
+    return found.method, found.pretrain_seed, found.step
 
 
 def write_submission(
-    config: Config,
-    artifacts: Artifacts,
-    console: Console,
-    workers: int,
-    force: bool,
-    place: tuple[str, int, int],
-    file: Path,
+    lineage: Lineage, console: Console, workers: int, force: bool, place: tuple[str, int, int], file: Path
 ) -> dict[str, str]:
     """Writes the zip of a row of Table 3, and returns which run each of its files is from.
 
@@ -71,19 +64,19 @@ def write_submission(
     the server takes complete submissions only. Raises UsageError where a task has no finished run,
     InputError for a missing or malformed test set.
     """
-    if config.finetune.data == "probe":
+    config, artifacts = lineage.config, lineage.artifacts
+    if lineage.uses_probe:
         raise UsageError("the probe tasks have no test sets: predictions are for GLUE itself (finetune.data)")
     if file.is_dir():
         raise UsageError(f"{file} is a folder: name the zip file to write")
-    check(config, artifacts)
-    lineage = Lineage(config, artifacts)
-    chosen = {task: choose_run(config, artifacts, console, lineage, place, task) for task in config.finetune.tasks}
+    FinetuneGlue(lineage).validate()
+    chosen = {task: choose_run(lineage, console, place, task) for task in config.finetune.tasks}
     for task, split in FILES.values():  # before anything is trained
         if (task if task != "AX" else "MNLI") in chosen:
             _test_set(config, TASKS[task], split, console)
-    jobs = [_job(config, lineage, run, epoch) for run, epoch in chosen.values()]
+    jobs = [_job(lineage, run, epoch) for run, epoch in chosen.values()]
     with artifacts.lock("finetune-glue"):
-        engine = LocalEngine(artifacts, console, workers, force, PRELOAD)
+        engine = LocalEngine(artifacts, console, workers, force, FinetuneGlue.preload)
         engine.run([Phase("predictions", jobs, "task", **run_requirements(config, lineage))])
     contents, about = {}, {}
     for name, (task, split) in FILES.items():
@@ -107,18 +100,17 @@ def write_submission(
     return about
 
 
-def choose_run(
-    config: Config, artifacts: Artifacts, console: Console, lineage: Lineage, place: tuple[str, int, int], task: str
-) -> tuple[GridRun, int]:
+def choose_run(lineage: Lineage, console: Console, place: tuple[str, int, int], task: str) -> tuple[GridRun, int]:
     """Returns the run with the best score on the dev set among the best setting's, and its epoch that counts."""
+    config, artifacts = lineage.config, lineage.artifacts
     all_runs = runs_of(config, *place, task)
     if not all_runs:
         raise UsageError(f"{place[0]}, seed {place[1]}, step {place[2]} is no row of the config's Table 3")
-    markers = {run: artifacts.marker(lineage.finetuning(run).key) for run in all_runs}
-    runs = {run: FinetuneRun(**marker.result) for run, marker in markers.items() if marker is not None}
+    found_runs = {run: artifacts.find(lineage.finetuning(run).key, FinetuneRun) for run in all_runs}
+    runs = {run: row for run, row in found_runs.items() if row is not None}
     column = columns_of({task: metrics_by_task(config)[task]})[0]
-    marker = artifacts.marker(lineage.baseline(task).key)
-    baselines = baseline_scores([Baseline(**row) for row in marker.result["rows"]] if marker else [], (column,))
+    known = artifacts.find(lineage.baseline(task).key, Baselines)
+    baselines = baseline_scores(known.rows if known else [], (column,))
     found = run_grids(runs.values(), config, (column,), baselines)[*place, column.name]
     setting = best_setting(found)
     scored = {seed: run for seed, run in found[setting].items() if not run.failed} if setting else {}
@@ -131,63 +123,46 @@ def choose_run(
     return GridRun(*place, task, *setting, seed), scored[seed].epoch
 
 
-def _job(config: Config, lineage: Lineage, run: GridRun, epoch: int) -> Job:
-    artifact = lineage.predictions(run, epoch)
-    start, data = start_key(lineage, run), lineage.task(run.task, lineage.tokenizer_of(run.method)).key
-    source, lowercase, max_length = text_settings(config, lineage, lineage.tokenizer_of(run.method))
-    args = {
-        "run": run,
-        "epoch": epoch,
-        "start": start,
-        "data": data,
-        "config": config,
-        "key": artifact.key,
-        "record": lineage.finetuning(run).key,
-        "source": source,
-        "lowercase": lowercase,
-        "max_length": max_length,
-    }
-    return Job(artifact.key, artifact.fingerprint, predict_task, args, (start, data, source))
+def _job(lineage: Lineage, run: GridRun, epoch: int) -> "PredictTask":
+    start, data = encoder_source(lineage, run), lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+    text = text_settings(lineage, lineage.tokenizer_of(run.method))
+    return PredictTask(
+        artifact=lineage.predictions(run, epoch), needs=(start.key, data, text.tokenizer), grid_run=run, start=start,
+        data=data, config=lineage.config, epoch=epoch, record=lineage.finetuning(run).key, text=text,
+    )  # fmt: skip
 
 
-def predict_task(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    run: GridRun,
-    epoch: int,
-    start: str,
-    data: str,
-    config: Config,
-    key: str,
-    record: str,
-    source: str,
-    lowercase: str,
-    max_length: int,
-) -> Output:
-    """Makes a run again up to `epoch` and writes what the model says of the task's test sets (MNLI's: of AX too)."""
-    from mapnet_cli.finetune_glue import tokenised
-    from mapnet_cli.finetune_glue.run import load_start, tune
+@dataclass(frozen=True, kw_only=True)
+class PredictTask(TuningJob):
+    """Repeats a run up to `epoch` and writes the model's predictions of the task's test sets (MNLI's: of AX too)."""
 
-    tests = {}
-    for name, (task, split) in FILES.items():
-        if task == run.task or (task, run.task) == ("AX", "MNLI"):
-            examples = _test_set(config, TASKS[task], split)
-            if examples is not None:
-                tokenizer = verified_tokenizer(artifacts, source)
-                tests[name] = tokenised.tokenise(examples, tokenizer, lowercase, max_length)[0]
-    marker = artifacts.marker(record)
-    assert marker is not None
-    recorded = FinetuneRun(**marker.result).epochs[epoch - 1]
-    tuned = tune(artifacts, progress, run, load_start(artifacts, start, config), data, config, epoch)
-    if tuned.epochs[-1].metrics != recorded.metrics:
-        progress(Progress(1, 1, warning="dev scores differ from the record's (another device?): predictions do too"))
-    task_of = TASKS[run.task]
-    with publishing(artifacts.path(key)) as temporary:
-        temporary.mkdir()
-        for name, test in tests.items():
-            predicted = tuned.predict(task_of, test)
-            (temporary / f"{name}.tsv").write_text(_tsv([_shown(task_of, float(value)) for value in predicted]))
-    return Output(sorted(artifacts.path(key).iterdir()))
+    epoch: int
+    record: str
+    """Key of the run's record."""
+    text: TextSettings
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        from mapnet_cli.finetune_glue import tokenised
+
+        tests, task = {}, TASKS[self.grid_run.task]
+        for name, (of_task, split) in FILES.items():
+            if of_task == task.name or (of_task, task.name) == ("AX", "MNLI"):
+                examples = _test_set(self.config, TASKS[of_task], split)
+                if examples is not None:
+                    tokenizer = verified_tokenizer(artifacts, self.text.tokenizer)
+                    lowercase, max_length = self.text.lowercase, self.text.max_length
+                    tests[name] = tokenised.tokenise(examples, tokenizer, lowercase, max_length)[0]
+        recorded = artifacts.read(self.record, FinetuneRun).epochs[self.epoch - 1]
+        _, tuned = self.tune(artifacts, progress, self.epoch)
+        if tuned.epochs[-1].metrics != recorded.metrics:
+            warning = "dev scores differ from the record's (another device?): predictions do too"
+            progress(Progress(1, 1, warning=warning))
+        with publishing(artifacts.path(self.key)) as temporary:
+            temporary.mkdir()
+            for name, test in tests.items():
+                predicted = tuned.predict(task, test)
+                (temporary / f"{name}.tsv").write_text(_tsv([_shown(task, float(value)) for value in predicted]))
+        return Output(sorted(artifacts.path(self.key).iterdir()))
 
 
 def _test_set(config: Config, task: GlueTask, split: str, console: Console | None = None) -> Examples | None:

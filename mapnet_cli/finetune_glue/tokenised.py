@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from mapnet_cli.core.artifacts import publishing
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.finetune_glue.examples import Examples
-from mapnet_cli.text import bpe
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer
 from mapnet_cli.text.normalise import prepare_line
-from mapnet_cli.text.special_tokens import CLS, PAD, SEP
+from mapnet_cli.text.words import CLS, PAD, SEP
 
 ARRAYS = ("tokens", "offsets", "labels", "second")
 
@@ -53,11 +53,11 @@ def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: in
     In fairseq's layout, `[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]`; an import's texts, lowercase
     "none", are as its own tokenizer makes them.
     """
-    pieces = bpe.load(tokenizer)
+    pieces = load_tokenizer(tokenizer)
     if lowercase == "none" and pieces.post_processor is not None:
         return _by_itself(examples, pieces, max_length)
     fields = [
-        bpe.encode(pieces, [prepare_line(row[i], lowercase) for row in examples.texts])
+        encode_lines(pieces, [prepare_line(row[i], lowercase) for row in examples.texts])
         for i in range(len(examples.texts[0]))
     ]
     sequences, second, cut = [], [], 0

@@ -1,11 +1,10 @@
 """GLUE's tasks and metrics by name, and the grid: what lineage, fine-tuning and report share."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core.errors import UsageError, did_you_mean
 
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
 TEST_ONLY = ("WNLI", "AX")
@@ -100,16 +99,12 @@ def check_names(config: Config) -> None:
         for task in (tasks := getattr(config.finetune, key)):
             if task not in known:
                 where = f"{key}.{task}" if isinstance(tasks, dict) else key
-                raise UsageError(f"finetune.{where}: there is no task {task!r}{nearest(task, known)}")
+                raise UsageError(
+                    f"finetune.{where}: there is no task {task!r}{did_you_mean(task, known, list_all=True)}"
+                )
 
 
 def unknown_metric(task: str, metric: str, known: Iterable[str]) -> UsageError:
     return UsageError(
-        f"finetune.metrics.{task}: there is no metric {metric!r} for {task}{nearest(metric, list(known))}"
+        f"finetune.metrics.{task}: there is no metric {metric!r} for {task}{did_you_mean(metric, known, list_all=True)}"
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1, 0.4)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"

@@ -1,6 +1,5 @@
 """`mapnet export`: a milestone as a Hugging Face folder that `transformers` loads without mapnet."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from torch import Tensor
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, publishing, write_json, write_text
+from mapnet_cli.core.artifacts import publishing, write_json, write_text
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.core.records import Checkpoint, CorpusManifest
 from mapnet_cli.huggingface.model_card import model_card
@@ -18,13 +17,13 @@ from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.model.bert import LAYER_NORM_EPS
 from mapnet_cli.model.factory import build_model
-from mapnet_cli.text import bpe
-from mapnet_cli.text.special_tokens import CLS, MASK, PAD, SEP, SPECIALS, UNK
+from mapnet_cli.text.bpe import load_tokenizer
+from mapnet_cli.text.words import CLS, MASK, PAD, SEP, SPECIALS, UNK
 from mapnet_cli.training.checkpoint import load_checkpoint
 
 
 def export_checkpoint(
-    config: Config, artifacts: Artifacts, folder: Path, method: str | None, seed: int | None, step: int | None
+    lineage: Lineage, folder: Path, method: str | None, seed: int | None, step: int | None
 ) -> Checkpoint:
     """Writes the folder in one step and returns the checkpoint's record.
 
@@ -37,15 +36,11 @@ def export_checkpoint(
         raise UsageError("the current folder can't be replaced in one step: name a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty: name a new folder")
-    lineage = Lineage(config, artifacts)
-    marker = find_milestone(lineage, method, seed, step)
-    row = Checkpoint(**marker.result)
-    corpus = artifacts.marker(f"{lineage.corpus.key}/manifest")
-    if corpus is None:
-        raise UsageError("the corpus of this config is not there: run `mapnet prepare-corpus` with the same options")
-    manifest = CorpusManifest(**corpus.result)
-    artifacts.verify(marker)
-    artifacts.verify(replace(corpus, files={manifest.tokenizer: corpus.files[manifest.tokenizer]}))
+    config, artifacts = lineage.config, lineage.artifacts
+    row = find_milestone(lineage, method, seed, step)
+    manifest = artifacts.read(lineage.manifest, CorpusManifest)
+    artifacts.verify(row.path)
+    artifacts.verify(lineage.manifest, only=manifest.tokenizer)
     model = build_model(config, row.method, manifest.vocab_size)
     model.load_state_dict(load_checkpoint(artifacts.path(row.path))[0])
     with publishing(folder) as temporary:
@@ -54,7 +49,7 @@ def export_checkpoint(
         save_file(_untied(to_hugging_face(model)), temporary / "model.safetensors", {"format": "pt"})
         _tokenizer(artifacts.path(manifest.tokenizer), config).save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", tokenizer_config(config))
-        write_text(temporary / "README.md", model_card(config, artifacts, row, manifest, marker.versions))
+        write_text(temporary / "README.md", model_card(lineage, row, manifest))
     return row
 
 
@@ -62,7 +57,7 @@ def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]
     """Returns config.json of a BertForMaskedLM or ElectraForPreTraining; the vocabulary without its padding."""
     encoder = config.encoder
     kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
-    if config.method[method].task == "replaced-token":
+    if config.method[method].electra:
         # transformers projects the embeddings only where the sizes differ
         kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
     return {
@@ -105,7 +100,7 @@ def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _tokenizer(path: Path, config: Config) -> Tokenizer:
     """Returns our tokenizer with what mapnet does around it: lower case, [CLS], [SEP], and a [MASK] in a text."""
-    tokenizer = bpe.load(path)
+    tokenizer = load_tokenizer(path)
     tokenizer.encode_special_tokens = False
     # or the space before a [MASK] would become a token of its own
     tokenizer.add_special_tokens([AddedToken(SPECIALS[MASK], lstrip=True, special=True)])

@@ -57,7 +57,7 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
             f"{folder}: the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
         )
     model = PretrainingModel(encoder, len(old_ids), None)
-    model.reset(_FRESH_HEAD_SEED)
+    model.init_weights(_FRESH_HEAD_SEED)
     found = standard_names(_read_weights(folder))
     fresh_head = _take(model, found, rows, old_ids, folder)
     sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS)}

@@ -1,11 +1,9 @@
 """The model card of an exported checkpoint: what it is, what it scores, and how text must be prepared for it."""
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.records import Baseline, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
+from mapnet_cli.core.records import Baseline, Baselines, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
 from mapnet_cli.glue.grid import metrics_by_task, runs_of, used_tasks
 from mapnet_cli.glue.scoring import baseline_scores, best_setting, columns_of, rows_used, run_grids
 from mapnet_cli.lineage.graph import Lineage
@@ -61,13 +59,11 @@ _PREPARED = {
 }
 
 
-def model_card(
-    config: Config, artifacts: Artifacts, row: Checkpoint, manifest: CorpusManifest, versions: Mapping[str, str]
-) -> str:
+def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> str:
     """Returns README.md of the exported folder."""
-    lineage = Lineage(config, artifacts)
-    encoder, start = config.encoder, config.method[row.method].start
-    electra = config.method[row.method].task == "replaced-token"
+    config, versions = lineage.config, lineage.artifacts.require(row.path).versions
+    encoder, start = config.encoder, config.method[row.method].init_from
+    electra = config.method[row.method].electra is not None
     facts = {
         "Method": f"{row.method}, pretraining seed {row.pretrain_seed}{f', started from {start}' if start else ''}",
         "Recipe": config.recipe or "custom config",
@@ -95,7 +91,7 @@ def model_card(
         f"\n## Use\n\n{_DETECT if electra else _USE}",
         "Every token type id is 0; a pair is `[CLS] a [SEP] [SEP] b [SEP]`, and the tokenizer makes it so.\n",
         f"## Preparing text\n\n{_PREPARED[config.corpus.preparation]}",
-        f"## Scores\n\n{_scores(config, artifacts, lineage, row)}",
+        f"## Scores\n\n{_scores(lineage, row)}",
     ))  # fmt: skip
 
 
@@ -107,13 +103,14 @@ def _validation_loss(row: Checkpoint) -> str:
     return f"- (no masked-language-model head); {held_out}"
 
 
-def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint) -> str:
+def _scores(lineage: Lineage, row: Checkpoint) -> str:
     """Returns a table of the tasks whose whole grid is finished, scored as the report scores them."""
+    config, artifacts = lineage.config, lineage.artifacts
     columns = columns_of(metrics_by_task(config))
-    baselines = baseline_scores(_baselines(artifacts, lineage), columns)
+    baselines = baseline_scores(_baselines(lineage), columns)
     lines = []
     for column in columns:
-        runs = list(_runs(config, artifacts, lineage, row, column.task))
+        runs = list(_runs(lineage, row, column.task))
         if None in runs or any(run and run.checkpoint != row.fingerprint for run in runs):
             continue
         grids = run_grids(filter(None, runs), config, columns, baselines)
@@ -123,8 +120,8 @@ def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpo
             lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
     if not lines:
         return "Not fine-tuned yet.\n"
-    markers = [artifacts.marker(lineage.main_task(task).key) for task in used_tasks(config)]
-    less = rows_used(config, [TaskFacts(**marker.result) for marker in markers if marker])
+    facts = [artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)]
+    less = rows_used(config, filter(None, facts))
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({less})' if less else ''}"
     seeds = len(config.finetune.seeds)
     return (
@@ -133,15 +130,12 @@ def _scores(config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpo
     )
 
 
-def _baselines(artifacts: Artifacts, lineage: Lineage) -> Iterator[Baseline]:
+def _baselines(lineage: Lineage) -> Iterator[Baseline]:
     for task in lineage.config.finetune.tasks if lineage.config.finetune.baselines else ():
-        marker = artifacts.marker(lineage.baseline(task).key)
-        yield from [Baseline(**found) for found in marker.result["rows"]] if marker else []
+        found = lineage.artifacts.find(lineage.baseline(task).key, Baselines)
+        yield from found.rows if found else []
 
 
-def _runs(
-    config: Config, artifacts: Artifacts, lineage: Lineage, row: Checkpoint, task: str
-) -> Iterator[FinetuneRun | None]:
-    for run in runs_of(config, row.method, row.pretrain_seed, row.step, task):
-        marker = artifacts.marker(lineage.finetuning(run).key)
-        yield FinetuneRun(**marker.result) if marker else None
+def _runs(lineage: Lineage, row: Checkpoint, task: str) -> Iterator[FinetuneRun | None]:
+    for run in runs_of(lineage.config, row.method, row.pretrain_seed, row.step, task):
+        yield lineage.artifacts.find(lineage.finetuning(run).key, FinetuneRun)

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from mapnet_cli.core.errors import InputError
-from mapnet_cli.text.special_tokens import CLS, SEP, SPECIALS, UNK
+from mapnet_cli.text.words import CLS, SEP, SPECIALS, UNK
 
 _MODELS = ("WordPiece", "BPE", "WordLevel")
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.factory import AnyPretrainingModel
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.networks import AnyPretrainingModel
 
 Weights = dict[str, Tensor]
 _LAYER = {

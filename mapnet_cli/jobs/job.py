@@ -1,19 +1,22 @@
-"""A job: one piece of work with one output, skipped when its fingerprint says that it is done.
+"""A job: one unit of work with one output, skipped when its fingerprint says that it is done.
 
 Every engine calls the same `run_job` and decides only where it runs.
 """
 
 import platform
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts, Marker
 from mapnet_cli.core.console import Console
+from mapnet_cli.core.records import Row
+from mapnet_cli.core.tables import Table
 
 VERSIONED = (
     "mapnet",
@@ -30,15 +33,15 @@ VERSIONED = (
 
 @dataclass(frozen=True)
 class Output:
-    """What a job's function returns: the files it published and a small JSON result."""
+    """What a job returns: the files that it published, and a small typed result."""
 
     files: list[Path] = field(default_factory=list)
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Row | None = None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: `done` of `total` in the job's own unit, and a few words; a warning is never left out."""
+    """How far a job is: `done` of `total` in the job's own unit, and a short note; warnings are never dropped."""
 
     done: float
     total: float
@@ -49,19 +52,32 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Job:
-    """`fn(artifacts, progress, **args) -> Output`, a module-level function; `key` is where its output goes.
+def ignore_progress(progress: Progress) -> None:
+    """For processes whose progress another one reports."""
 
-    The key ends in the fingerprint's first digits (lineage/), so a job with other settings has
-    another key. `needs` are the keys of jobs of earlier phases whose markers it reads.
+
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
+    """One unit of work. Subclasses add their inputs as fields; jobs are pickled on their way to workers.
+
+    `artifact` says where the output goes: its key ends in the fingerprint's first digits (lineage/), so a
+    job with other settings has another key. `needs` are the keys of earlier jobs whose results it reads.
     """
 
-    key: str
-    fingerprint: str
-    fn: Callable[..., Output]
-    args: dict[str, Any] = field(default_factory=dict)
+    artifact: ArtifactId
     needs: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.artifact.key
+
+    @property
+    def fingerprint(self) -> str:
+        return self.artifact.fingerprint
+
+    @abstractmethod
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        """Does the work and returns what it published; `run_job` writes the marker."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class Phase:
     """Jobs that may run in any order and side by side. `unit` names one of them ("run", "slice")."""
 
     name: str
-    jobs: list[Job]
+    jobs: Sequence[Job]
     unit: str = "job"
     side_by_side: int | None = None
     """At most so many at a time on one machine (one training a GPU); None: as many as there are workers."""
@@ -81,6 +97,15 @@ class Phase:
     """Memory that a job takes at most, roughly, of a GPU that it shares with others; 0: it shares none."""
     jobs_per_gpu: int = 0
     """How many share a GPU; 0: as many as its memory holds."""
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far a stage is, for `mapnet status`: facts as JSON values, and the same for a person."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+    table: Table | None = None
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:
@@ -99,15 +124,13 @@ def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:
 def run_job(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Marker:
     """Runs the job unless it is done, publishes its marker last, and returns it."""
     if is_done(job, artifacts):
-        marker = artifacts.marker(job.key)
-        assert marker is not None
-        return marker
+        return artifacts.require(job.key)
     start = time.monotonic()
-    output = job.fn(artifacts, progress, **job.args)
+    output = job.run(artifacts, progress)
     marker = Marker(
         key=job.key,
         fingerprint=job.fingerprint,
-        result=output.result,
+        result={} if output.result is None else output.result.to_json(),
         files=artifacts.checksums(output.files),
         seconds=round(time.monotonic() - start, 3),
         versions=library_versions(),

@@ -7,40 +7,26 @@ the old results, and nothing stale can be taken for fresh.
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts
 from mapnet_cli.core.errors import AbsentError, UsageError
 from mapnet_cli.core.hub import is_hub
-from mapnet_cli.core.records import Checkpoint
+from mapnet_cli.core.records import Checkpoint, Imported
 from mapnet_cli.glue.grid import UNTRAINED, GridRun
-from mapnet_cli.glue.locations import data_key, is_test_file, names_task, task_location
+from mapnet_cli.glue.tasks import data_key, is_test_file, names_task, task_location
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
+from mapnet_cli.lineage.settings import ELECTRA_SETTINGS, RUN_SETTINGS, method_settings
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
     "text": 2, "corpus": 2, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
     "variance": 1, "predictions": 1,
 }  # fmt: skip
-
-RUN_SETTINGS = (
-    "adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout", "batching", "precision",
-)  # fmt: skip
-"""Keys of [finetune] that a run depends on, beside those that the grid goes through."""
-_OF_REPLACED_TOKENS = ("task", "generator_fraction", "detection_weight")
-
-
-@dataclass(frozen=True)
-class ArtifactId:
-    """`key` is where it stands below the artifact directory; it ends in the short fingerprint."""
-
-    key: str
-    fingerprint: str
 
 
 class Lineage:
@@ -83,11 +69,22 @@ class Lineage:
             "seed",
         }
         if corpus["tokenizer"]:
-            corpus["tokenizer"] = self.imported(corpus["tokenizer"]).result["tokenizer_fingerprint"]
+            corpus["tokenizer"] = self.imported(corpus["tokenizer"]).tokenizer_fingerprint
             names = names - {"vocab_size", "bpe_sample_words", "seed"} | {"tokenizer"}
         return _artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
 
-    def _imported(self, name: str) -> Marker:
+    @property
+    def manifest(self) -> str:
+        """Key of the corpus's manifest."""
+        return manifest_key(self.corpus)
+
+    @property
+    def vocab_size(self) -> int:
+        """The corpus's vocabulary, at most; an import's own."""
+        own = self.config.corpus.tokenizer
+        return self.imported(own).vocab_size if own else self.config.corpus.vocab_size
+
+    def _imported(self, name: str) -> Imported:
         """An imported encoder by its name, with or without its digits; raises UsageError unless there is just one."""
         folder = self.artifacts.path("import")
         known = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
@@ -97,27 +94,25 @@ class Lineage:
             raise UsageError(f"there is no import {name!r} in {folder}: make it with `mapnet import-hf`{there}")
         if len(found) > 1:
             raise UsageError(f"several imports are called {name!r}: choose one of {', '.join(found)}")
-        marker = self.artifacts.marker(f"import/{found[0]}")
-        assert marker is not None
-        return marker
+        return self.artifacts.read(f"import/{found[0]}", Imported)
 
     def _pretraining(self, method: str, seed: int) -> ArtifactId:
         """One model trained by one method from one seed, all milestones."""
         config = self.config.of(method)
         settings = config.pretrain.results_view()
         del settings["seeds"]
-        how = config.method[method].results_view()
+        how = method_settings(config.method[method])
         start = how.pop("start")
         del how["steps"], how["seeds"]  # the training's own stand beside them
-        if how["task"] == "masked-lm":  # nothing depends on a generator that isn't there
-            how = {key: value for key, value in how.items() if key not in _OF_REPLACED_TOKENS}
+        if not config.method[method].electra:  # nothing depends on a generator that isn't there
+            how = {key: value for key, value in how.items() if key not in ELECTRA_SETTINGS}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
         weights = [source.weight for source in config.corpus.sources]
         if set(weights) - {1.0}:
             parts.append({"weights": weights})
         if start:
-            parts.append({"start": self.imported(start).fingerprint})
-        if config.method[method].has_network:
+            parts.append({"start": self.import_fingerprint(start)})
+        if config.method[method].mapnet:
             parts.append(config.proposal.results_view())
         return _artifact_id(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
 
@@ -130,8 +125,8 @@ class Lineage:
         """One GLUE task, tokenised with the corpus's vocabulary, or with an import's."""
         finetune = self.config.finetune
         if imported:
-            facts = self.imported(imported).result
-            vocabulary, length = facts["tokenizer_fingerprint"], facts["encoder"]["max_length"]
+            row = self.imported(imported)
+            vocabulary, length = row.tokenizer_fingerprint, row.max_length
         else:
             vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
         data = self.probe.fingerprint if self.uses_probe else self._task_data(name)
@@ -210,8 +205,13 @@ class Lineage:
         """Returns the fingerprint of what a run's encoder comes from."""
         if method == UNTRAINED:
             return fingerprint(UNTRAINED, self.config.encoder.results_view())
-        imported = self.tokenizer_of(method)
-        return (self.imported(method) if imported else self.pretraining(method, pretrain_seed)).fingerprint
+        if self.tokenizer_of(method):
+            return self.import_fingerprint(method)
+        return self.pretraining(method, pretrain_seed).fingerprint
+
+    def import_fingerprint(self, name: str) -> str:
+        """Returns the fingerprint of an imported encoder, weights, sizes and tokenizer together."""
+        return self.artifacts.require(self.imported(name).path).fingerprint
 
     def baseline(self, task: str) -> ArtifactId:
         """Majority class and bag of words on one task."""
@@ -224,6 +224,11 @@ class Lineage:
     @cached_property
     def _digests(self) -> "Digests":
         return Digests(self.artifacts)
+
+
+def manifest_key(corpus: ArtifactId) -> str:
+    """Returns the key of a corpus's manifest."""
+    return f"{corpus.key}/manifest"
 
 
 def variance_id(checkpoint: Checkpoint, settings: dict[str, Any]) -> ArtifactId:

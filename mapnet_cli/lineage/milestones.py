@@ -1,7 +1,7 @@
 """Finding a finished checkpoint by what a user calls it."""
 
-from mapnet_cli.core.artifacts import Marker
 from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.lineage.graph import Lineage
 
 
@@ -12,8 +12,8 @@ def find_milestone(
     step: int | None,
     option: str = "--method",
     fine_tuned: bool = False,
-) -> Marker:
-    """Returns the marker of a finished milestone, with `fine_tuned` of one that finetune.milestones names.
+) -> Checkpoint:
+    """Returns the record of a finished milestone, with `fine_tuned` of one that finetune.milestones names.
 
     None stands for the config's only method, its first seed, the last finished milestone. Raises
     UsageError, naming the `option` that the method is from, where there is no such milestone.
@@ -31,7 +31,7 @@ def find_milestone(
         raise UsageError(f"--seed: {seed} is not one of {method}'s pretraining seeds ({', '.join(map(str, seeds))})")
     key = lineage.pretraining(method, seed).key
     steps = config.fine_tuned_steps(method) if fine_tuned else config.milestone_steps(method)
-    found = {s: marker for s in steps if (marker := lineage.artifacts.marker(f"{key}/step{s}")) is not None}
+    found = {s: row for s in steps if (row := lineage.artifacts.find(f"{key}/step{s}", Checkpoint)) is not None}
     of_them = " of finetune.milestones" if fine_tuned else ""
     if not found:
         raise UsageError(

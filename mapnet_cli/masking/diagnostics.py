@@ -1,4 +1,4 @@
-"""Whether a proposal is still of use: what the log shows of it, and what is said aloud."""
+"""Diagnostics of a proposal: what the log shows of it, and the warnings that follow from that."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +21,10 @@ def proposal_warnings(row: Mapping[str, Any], name: str, method: Method) -> dict
     if "proposal_entropy" in row:
         entropy, uniform = row["proposal_entropy"], row["proposal_entropy"] + row["kl_to_uniform"]
         if entropy < COLLAPSED * uniform:
-            cures = [f"raise method.{name}.explore_end or method.{name}.uniform_mix"]
-            if method.objective == "pairwise":
-                cures.insert(
-                    0, f'set method.{name}.objective = "loss-matching", which has a fixed point (Eq. 10 has none)'
-                )
+            cures = [f"raise method.{name}.explore_end or method.{name}.proposal.uniform_mix"]
+            if method.mapnet and method.mapnet.objective == "pairwise":
+                key = f"method.{name}.proposal.objective"
+                cures.insert(0, f'set {key} = "loss-matching", which has a fixed point (Eq. 10 has none)')
             found["collapse"] = (
                 f"the proposal of {name} has collapsed by step {row['step']}: its entropy is {entropy:.2f} nats where "
                 f"uniform masks have {uniform:.2f}, so nearly the same positions are masked each time; "
@@ -34,12 +33,12 @@ def proposal_warnings(row: Mapping[str, Any], name: str, method: Method) -> dict
     if row.get("clip_fraction", 0.0) > SATURATED:
         found["saturation"] = (
             f"{row['clip_fraction']:.0%} of the importance weights of {name} are at the ends of their clip by step "
-            f'{row["step"]}, so they correct next to nothing; set method.{name}.sampler = "systematic" with '
-            f'method.{name}.estimator = "horvitz-thompson", or raise method.{name}.ratio_clip'
+            f'{row["step"]}, so they correct next to nothing; set method.{name}.proposal.sampler = "systematic" with '
+            f'method.{name}.proposal.estimator = "horvitz-thompson", or raise method.{name}.proposal.ratio_clip'
         )
     if row.get("effective_sample_share", 1.0) < FEW:
         found["few"] = (
             f"the importance weights of {name} leave an effective sample of {row['effective_sample_share']:.0%} of the "
-            f"masked positions by step {row['step']}; raise method.{name}.uniform_mix"
+            f"masked positions by step {row['step']}; raise method.{name}.proposal.uniform_mix"
         )
     return found

@@ -1,14 +1,73 @@
-"""Exploration against exploitation: how often the masks of a step are uniform (section 4.1.1)."""
+"""What each step does: exploration against exploitation (section 4.1.1), and the proposal's work."""
 
 import random
+from dataclasses import dataclass
+from enum import Enum, auto
 
 from mapnet_cli.config import Method
 from mapnet_cli.core.seeds import derive_seed
 
 
+class ProposalWork(Enum):
+    """What MAP-Net, or a table in its place, does in one step."""
+
+    LEARN = auto()
+    """Reads the sentences, proposes and learns."""
+    PROPOSE = auto()
+    """Reads the sentences and proposes, for this step or those that reuse it."""
+    REUSE = auto()
+    """The proposal of an earlier step still holds: the sentences are the same."""
+    REST = auto()
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one step does: a function of (method, seed, step), the same in every process."""
+
+    seed: int
+    step: int
+    explore: bool
+    """Masks are uniform in this step."""
+    proposal: ProposalWork
+    mask_rate: float
+
+    @property
+    def learns(self) -> bool:
+        return self.proposal is ProposalWork.LEARN
+
+    @property
+    def proposes(self) -> bool:
+        """A proposal is computed without learning."""
+        return self.proposal is ProposalWork.PROPOSE
+
+    @property
+    def reuses(self) -> bool:
+        return self.proposal is ProposalWork.REUSE
+
+
+def plan_step(method: Method, seed: int, step: int, steps: int) -> StepPlan:
+    """Returns what step number `step` of `steps` does."""
+    explore = method.strategy == "uniform" or is_exploration_step(method, seed, step, steps)
+    work = _proposal_work(method, explore, seed, step, steps) if method.proposal else ProposalWork.REST
+    return StepPlan(seed, step, explore, work, method.rate_at(step, steps))
+
+
+def _proposal_work(method: Method, explore: bool, seed: int, step: int, steps: int) -> ProposalWork:
+    if step % method.propose_every:
+        return ProposalWork.REUSE
+    learned, every = method.learned, method.mapnet.learn_every if method.mapnet else 1
+    if learned and step % every == 0 and (learned.learn_on_uniform_steps or not explore):
+        return ProposalWork.LEARN
+    sharing = range(step, step + method.propose_every)
+    if all(is_exploration_step(method, seed, later, steps) for later in sharing):
+        return ProposalWork.REST
+    return ProposalWork.PROPOSE
+
+
 def exploration_probability(method: Method, step: int, steps: int) -> float:
     """Returns p after `step` of `steps` steps: linear from explore_start to explore_end."""
-    return method.explore_start + (method.explore_end - method.explore_start) * step / steps
+    start, end = method.exploration
+    return start + (end - start) * step / steps
 
 
 def is_exploration_step(method: Method, seed: int, step: int, steps: int) -> bool:

@@ -11,8 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mapnet_cli.config import Method
 from mapnet_cli.masking import sampling
-from mapnet_cli.masking.sampling import Masks, gumbel_top_k, uniform_log_q
+from mapnet_cli.masking.context import CorpusFacts, MaskContext, no_context, rarity, words
+from mapnet_cli.masking.pmi import collocations
+from mapnet_cli.masking.sampling import MaskNoise, Masks, gumbel_top_k, uniform_log_q
 
 SPAN_END, LONGEST_SPAN = 0.2, 10
 """SpanBERT's: a span ends after each token with this probability, and has at most so many tokens."""
@@ -34,8 +37,8 @@ class MaskRequest:
     """Share of uniform masks in what the sampler draws from the proposal."""
     visit_B: Tensor | None = None
     """For `successive` strategies: which visit of the sentence under the same noise this is, from 0."""
-    word_starts_BL: Tensor | None = None
-    """For strategies that `read_words`: True where a token begins a word."""
+    unit_starts_BL: Tensor | None = None
+    """For strategies whose context finds units: True where one begins."""
 
 
 def uniform(request: MaskRequest) -> Masks:
@@ -82,10 +85,10 @@ def disjoint(request: MaskRequest) -> Masks:
     return Masks(shuffled_BL.gather(1, place_BK), draw_K < counts_B1)
 
 
-def whole_word(request: MaskRequest) -> Masks:
-    """Whole words in random order until K positions are masked; the last may be cut (BERT's later release)."""
-    assert request.word_starts_BL is not None
-    return _whole_units(request.word_starts_BL, request.noise_BL, request)
+def whole_units(request: MaskRequest) -> Masks:
+    """Whole units (words, collocations) in random order until K positions are masked; the last may be cut."""
+    assert request.unit_starts_BL is not None
+    return _in_turn(request.unit_starts_BL, request.noise_BL, request)
 
 
 def span(request: MaskRequest) -> Masks:
@@ -99,10 +102,10 @@ def span(request: MaskRequest) -> Masks:
     place_BL = request.maskable_BL.cumsum(dim=1)
     begun_BL = torch.where(starts_BL & request.maskable_BL, place_BL, 1).cummax(dim=1).values
     starts_BL = starts_BL | ((place_BL - begun_BL) % LONGEST_SPAN == 0)
-    return _whole_units(starts_BL, left_BL, request)
+    return _in_turn(starts_BL, left_BL, request)
 
 
-def _whole_units(starts_BL: Tensor, turn_BL: Tensor, request: MaskRequest) -> Masks:
+def _in_turn(starts_BL: Tensor, turn_BL: Tensor, request: MaskRequest) -> Masks:
     """Masks the K positions of the units whose first position has the lowest turn; a unit runs to the next start."""
     maskable_BL = request.maskable_BL
     first_BL = starts_BL & maskable_BL | (maskable_BL & (maskable_BL.cumsum(dim=1) == 1))
@@ -117,27 +120,45 @@ def _whole_units(starts_BL: Tensor, turn_BL: Tensor, request: MaskRequest) -> Ma
 @dataclass(frozen=True)
 class Strategy:
     draw: Callable[[MaskRequest], Masks]
-    proposal: Literal["", "network", "table", "frequency"] = ""
-    """What proposes the positions: MAP-Net, running means by token, fixed weights by token; or nothing does."""
+    prepare: Callable[[CorpusFacts], MaskContext] = no_context
+    """Called once, before the first step: what the strategy wants to know of the corpus."""
     successive: bool = False
     """Several visits of a sentence share their noise and are counted."""
-    reads_words: bool = False
-
-    @property
-    def needs_proposal(self) -> bool:
-        return self.proposal != ""
 
 
 STRATEGIES = {
     "uniform": Strategy(uniform),
     "spaced": Strategy(spaced),
     "disjoint": Strategy(disjoint, successive=True),
-    "whole-word": Strategy(whole_word, reads_words=True),
+    "whole-word": Strategy(whole_units, prepare=words),
     "span": Strategy(span),
-    "mapnet": Strategy(proposed, "network"),
-    "table": Strategy(proposed, "table"),
-    "frequency": Strategy(proposed, "frequency"),
+    "pmi": Strategy(whole_units, prepare=collocations),
+    "mapnet": Strategy(proposed),
+    "table": Strategy(proposed),
+    "frequency": Strategy(proposed, prepare=rarity),
 }
+"""Those of `config.PROPOSALS` draw from a proposal, which `MaskRequest.log_q_BL` is."""
+
+
+def draw_masks(
+    method: Method,
+    tokens_BL: Tensor,
+    noise: MaskNoise,
+    context: MaskContext,
+    log_q_BL: Tensor | None = None,
+    visit_B: Tensor | None = None,
+) -> Masks:
+    """Returns masks as a method draws them when it doesn't explore, outside of training: on the host."""
+    maskable_BL = sampling.maskable_positions(tokens_BL)
+    counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
+    return STRATEGIES[method.strategy].draw(
+        MaskRequest(
+            tokens_BL, maskable_BL, counts_B, sampling.max_mask_count(tokens_BL.shape[1], method.mask_rate),
+            noise.order_BL, log_q_BL, method.drawing.sampler, method.drawing.uniform_mix,
+            torch.zeros_like(counts_B) if visit_B is None else visit_B,
+            None if context.unit_starts is None else context.unit_starts(tokens_BL),
+        )
+    )  # fmt: skip
 
 
 def visits_in_turn(rate: float) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mapnet_cli.config import Transformer
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.model.bert import Encoder, Stack, initialise
-from mapnet_cli.model.heads import DetectionHead, MaskedLMHead, at_slots
+from mapnet_cli.model.masked_lm import DetectionHead, MaskedLMHead, at_slots
 
 
 class Generator(nn.Module):
@@ -41,7 +41,7 @@ class Electra(nn.Module):
         self.detector = DetectionHead(encoder.hidden)
         self.generator = Generator(generator, encoder.hidden, vocab_size)
 
-    def reset(self, seed: int) -> None:
+    def init_weights(self, seed: int) -> None:
         """Draws initial weights. The encoder's are those of every other method."""
         parts: list[tuple[str, nn.Module, Transformer]]
         parts = [("encoder", self.encoder, self.encoder.config), ("detector", self.detector, self.encoder.config)]

@@ -1,7 +1,7 @@
-"""The model that pretraining trains: encoder, MLM head, and MAP-Net where the method has one.
+"""The model that masked-language-model pretraining trains, and the heads on an encoder.
 
 Shapes: B sequences, L positions, K masked positions of a sequence at most, N of all that are
-computed, V vocabulary (padded inside).
+computed, H hidden size, E that of the token embeddings, V vocabulary (padded inside).
 """
 
 from typing import Literal
@@ -10,19 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mapnet_cli.config import Proposal, Transformer
+from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.model.bert import Encoder, initialise
-from mapnet_cli.model.heads import MaskedLMHead, at_slots
-from mapnet_cli.model.proposal import MapNet
-from mapnet_cli.model.token_table import TokenTable
+from mapnet_cli.model.bert import LAYER_NORM_EPS, Encoder, initialise, padded_vocabulary
+from mapnet_cli.model.proposal import MapNet, TokenTable
 
 
 class PretrainingModel(nn.Module):
     """`proposal` is None for methods whose masks nothing proposes. The three parts may be called one by one."""
 
     def __init__(
-        self, encoder: Transformer, vocab_size: int, proposal: Proposal | Literal["table"] | None = None,
+        self, encoder: Transformer, vocab_size: int, proposal: MapNetSizes | Literal["table"] | None = None,
         embeddings: Literal["shared", "detached", "own"] = "shared",
     ) -> None:  # fmt: skip
         super().__init__()
@@ -35,7 +33,7 @@ class PretrainingModel(nn.Module):
             self.proposal = MapNet(proposal, encoder.hidden, vocab_size if embeddings == "own" else None)
         self.embeddings = embeddings
 
-    def reset(self, seed: int) -> None:
+    def init_weights(self, seed: int) -> None:
         """Draws initial weights. The encoder's are the same with and without MAP-Net."""
         parts: list[tuple[str, nn.Module, Transformer]]
         parts = [("encoder", self.encoder, self.encoder.config), ("head", self.head, self.encoder.config)]
@@ -105,3 +103,65 @@ def logit_gradient_norm(logits_NV: Tensor, targets_N: Tensor, embeddings_VH: Ten
     gradient_NH = p_NV.to(embeddings_VH.dtype) @ embeddings_VH - embeddings_VH[targets_N]
     norm_N: Tensor = torch.linalg.vector_norm(gradient_NH.float(), dim=1)
     return norm_N
+
+
+NO_TOKEN = -1e4
+"""Logit of the padding rows of the vocabulary: their probability is exactly 0 in float32."""
+
+
+class MaskedLMHead(nn.Module):
+    """BERT's: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
+
+    `embedding` is the embeddings' size where it isn't the hidden size: a small generator decodes with the encoder's.
+    """
+
+    def __init__(self, hidden: int, vocab_size: int, embedding: int | None = None) -> None:
+        super().__init__()
+        embedding = embedding or hidden
+        self.dense = nn.Linear(hidden, embedding)
+        self.norm = nn.LayerNorm(embedding, eps=LAYER_NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.padding = padded_vocabulary(vocab_size) - vocab_size
+
+    def forward(self, hidden_NH: Tensor, embeddings_VE: Tensor) -> Tensor:
+        """Returns logits [N, V], V padded."""
+        bias_V = F.pad(self.bias, (0, self.padding), value=NO_TOKEN)
+        return F.linear(self.norm(F.gelu(self.dense(hidden_NH))), embeddings_VE, bias_V)
+
+
+class DetectionHead(nn.Module):
+    """ELECTRA's: dense, GELU, and one logit at every position."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 1)
+
+    def forward(self, hidden_BLH: Tensor) -> Tensor:
+        """Returns [B, L]: the logit that the token was replaced."""
+        logits_BL1: Tensor = self.out(F.gelu(self.dense(hidden_BLH)))
+        return logits_BL1.squeeze(-1)
+
+
+class ClassificationHead(nn.Module):
+    """fairseq's sentence head on [CLS]: dropout, dense, tanh, dropout, out."""
+
+    def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, outputs)
+
+    def forward(self, hidden_BH: Tensor) -> Tensor:
+        """Returns [B, outputs] of the vectors at [CLS]: logits, or for regression one value."""
+        x_BH = torch.tanh(self.dense(self.dropout(hidden_BH)))
+        logits: Tensor = self.out(self.dropout(x_BH))
+        return logits
+
+
+def at_slots(values_N: Tensor, slots_N: Tensor | None, like_BK: Tensor) -> Tensor:
+    """Returns [B, K], K slots a sequence, with the values at their slots and 0 elsewhere; at all slots if None."""
+    if slots_N is None:
+        return values_N.view_as(like_BK)
+    zeros = torch.zeros(like_BK.numel(), dtype=values_N.dtype, device=values_N.device)
+    return zeros.index_copy(0, slots_N, values_N).view_as(like_BK)

@@ -1,12 +1,13 @@
-"""MAP-Net, the mask proposal network: a distribution over the positions of the unmasked sentence.
+"""Proposals: a distribution over the positions of the unmasked sentence, from MAP-Net or from a table of tokens.
 
-Shapes: B sequences, L positions, E the encoder's hidden size, H MAP-Net's.
+Shapes: B sequences, L positions, K masked positions of a sequence, E the encoder's hidden size, H MAP-Net's,
+V vocabulary.
 """
 
 import torch
 from torch import Tensor, nn
 
-from mapnet_cli.config import Proposal
+from mapnet_cli.config import MapNetSizes
 from mapnet_cli.model.bert import Stack, padded_vocabulary
 
 
@@ -16,7 +17,7 @@ class MapNet(nn.Module):
     With a `vocab_size` it has token embeddings of its own, `tokens`, of the encoder's width.
     """
 
-    def __init__(self, config: Proposal, encoder_hidden: int, vocab_size: int | None = None) -> None:
+    def __init__(self, config: MapNetSizes, encoder_hidden: int, vocab_size: int | None = None) -> None:
         super().__init__()
         self.config = config
         self.tokens = None if vocab_size is None else nn.Embedding(padded_vocabulary(vocab_size), encoder_hidden)
@@ -42,3 +43,49 @@ def masked_log_softmax(scores_BL: Tensor, maskable_BL: Tensor) -> Tensor:
     open_BL = maskable_BL | none_B1
     log_q_BL = torch.log_softmax(scores_BL.masked_fill(~open_BL, -torch.inf), dim=1)
     return log_q_BL.masked_fill(~maskable_BL, -torch.inf)
+
+
+UNIT = 2.0**-20
+"""Signals are added up as whole numbers of this: their sum is the same in any order and number of processes."""
+PRIOR = 5.0
+"""So many observations of the mean signal stand beside each token's own."""
+
+
+class TokenTable(nn.Module):
+    """q of a position is proportional to its token's weight: the running mean of a signal, or a fixed number.
+
+    All that lasts is in buffers: it is saved with the model and no optimiser sees it.
+    """
+
+    log_weight_V: Tensor
+    signal_V: Tensor
+    count_V: Tensor
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.register_buffer("log_weight_V", torch.zeros(vocab_size))
+        self.register_buffer("signal_V", torch.zeros(vocab_size, dtype=torch.float64))
+        self.register_buffer("count_V", torch.zeros(vocab_size, dtype=torch.float64))
+        # no buffer: each process has its own, and DDP would make buffers the first one's
+        self.fresh_2V = torch.zeros(2, vocab_size, dtype=torch.int64)
+
+    def log_q(self, tokens_BL: Tensor, maskable_BL: Tensor) -> Tensor:
+        """Returns the log-probability of each position [B, L], -inf where not maskable."""
+        return masked_log_softmax(self.log_weight_V[tokens_BL], maskable_BL)
+
+    def observe(self, tokens_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> None:
+        """Notes the signal at masked positions; `learn` makes something of it."""
+        self.fresh_2V = self.fresh_2V.to(tokens_BK.device)
+        whole_BK = torch.where(valid_BK, (signal_BK.double() / UNIT).round().long(), 0)
+        self.fresh_2V[0].index_add_(0, tokens_BK.flatten(), whole_BK.flatten())
+        self.fresh_2V[1].index_add_(0, tokens_BK.flatten(), valid_BK.flatten().long())
+
+    def learn(self, fresh_2V: Tensor, memory: int) -> None:
+        """Takes up a step's sums of signals (in UNITs) and counts; what was seen `memory` steps ago counts 1/e."""
+        keep = torch.exp(torch.tensor(-1.0 / memory, dtype=torch.float64))
+        self.signal_V.mul_(keep).add_(fresh_2V[0].double() * UNIT)
+        self.count_V.mul_(keep).add_(fresh_2V[1].double())
+        mean = self.signal_V.sum() / self.count_V.sum().clamp(min=1)
+        weight_V = (self.signal_V + PRIOR * mean) / (self.count_V + PRIOR)
+        self.log_weight_V.copy_(weight_V.clamp(min=UNIT).log())
+        self.fresh_2V.zero_()

@@ -1,7 +1,7 @@
 """The last phase: the corpus card, what the corpus is and what became of its sources, in Markdown and HTML."""
 
-import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.core.artifacts import Artifacts, write_text
-from mapnet_cli.core.plotting import COLOURS, images
+from mapnet_cli.core.plotting import COLOURS, images, panels
 from mapnet_cli.core.records import CorpusManifest, SourceCounts
-from mapnet_cli.core.tables import Cell, Table, plain, to_markdown
-from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
-from mapnet_cli.prepare_corpus.slices import finished
-from mapnet_cli.text import bpe
+from mapnet_cli.core.tables import Cell, Column, Table, build_table, each, number_cell, render, to_markdown
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.text.bpe import load_tokenizer
 from mapnet_cli.text.shards import shard_files
-from mapnet_cli.text.special_tokens import CLS, SEP, SPECIALS
+from mapnet_cli.text.words import CLS, SEP, SPECIALS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,38 +25,42 @@ if TYPE_CHECKING:
 Counts = npt.NDArray[np.int64]
 
 SHOWN_TOKENS = 60
-STYLE = """body { font: 15px/1.5 sans-serif; max-width: 68em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: .6em 0 } th, td { padding: .2em .7em; border-bottom: 1px solid #ddd }
-td + td, th + th { text-align: right } td.text { text-align: left } svg { max-width: 100%; height: auto }
-h1, h2 { line-height: 1.2 } small { color: #767676 }"""
 
 
-def write_card(
-    artifacts: Artifacts, progress: ProgressCallback, *, manifest: str, card: str, names: list[str], licences: list[str]
-) -> Output:
-    """Writes CARD.md, CARD.html and CARD.svg; `names` and `licences` are of the sources, `manifest` is a key."""
-    made = CorpusManifest(**finished(artifacts, manifest).result)
-    tokenizer = bpe.load(artifacts.path(made.tokenizer))
-    counts_V = token_counts(
-        [artifacts.path(name) for name in (*made.train, *made.validation)], made.vocab_size, progress
-    )
-    said = f"{manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
-    svg = images(lambda figure: _draw(figure, made, counts_V), "Corpus", said, ("svg",))["svg"].decode()
-    files = [artifacts.path(f"{card}.{suffix}") for suffix in ("md", "html", "svg")]
-    tables = [
-        _sources(made, names, licences, said),
-        _totals(made, counts_V, said),
-        _by_source("dropped", "Paragraphs dropped, by rule", "dropped", made.sources, names, said),
-        _by_source("left_out", "Pages left out, by reason", "left_out", made.sources, names, said),
-        _by_source("markup", "Leftovers of wiki markup taken out, by rule", "markup", made.sources, names, said),
-        _examples(made, said),
-        _tokens(tokenizer, counts_V, said),
-    ]
-    shown = [table for table in tables if table.rows]
-    write_text(files[0], _markdown(made, shown, files[2].name))
-    write_text(files[1], _html(made, shown, svg))
-    write_text(files[2], svg)
-    return Output(files)
+@dataclass(frozen=True, kw_only=True)
+class WriteCard(Job):
+    """Writes CARD.md, CARD.html and CARD.svg (KEY with these suffixes)."""
+
+    manifest: str
+    """Key of the manifest."""
+    names: tuple[str, ...]
+    """Of the sources, as the card shows them."""
+    licences: tuple[str, ...]
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        artifacts.verify(self.manifest)
+        made = artifacts.read(self.manifest, CorpusManifest)
+        tokenizer = load_tokenizer(artifacts.path(made.tokenizer))
+        shards = [artifacts.path(name) for name in (*made.train, *made.validation)]
+        counts_V = token_counts(shards, made.vocab_size, progress)
+        said = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
+        svg = images(lambda figure: _draw(figure, made, counts_V), "Corpus", said, ("svg",))["svg"].decode()
+        files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
+        names = self.names
+        tables = [
+            _sources(made, names, self.licences, said),
+            _totals(made, counts_V, said),
+            _by_source("dropped", "Paragraphs dropped, by rule", "dropped", made.sources, names, said),
+            _by_source("left_out", "Pages left out, by reason", "left_out", made.sources, names, said),
+            _by_source("markup", "Leftovers of wiki markup taken out, by rule", "markup", made.sources, names, said),
+            _examples(made, said),
+            _tokens(tokenizer, counts_V, said),
+        ]
+        shown = [table for table in tables if table.rows]
+        write_text(files[0], _markdown(made, shown, files[2].name))
+        write_text(files[1], _html(made, shown, svg))
+        write_text(files[2], svg)
+        return Output(files)
 
 
 def token_counts(shards: Sequence[Path], vocab_size: int, progress: ProgressCallback) -> Counts:
@@ -72,34 +75,53 @@ def token_counts(shards: Sequence[Path], vocab_size: int, progress: ProgressCall
     return counts_V
 
 
-def _number(value: int) -> Cell:
-    return Cell(f"{value:,}", value)
+@dataclass(frozen=True)
+class _Source:
+    """A source's counts, or those of all sources together, which have neither kind nor licence."""
+
+    name: str
+    counts: SourceCounts | CorpusManifest
+    kind: str | None = None
+    licence: str | None = None
 
 
-def _sources(made: CorpusManifest, names: list[str], licences: list[str], said: str) -> Table:
-    columns = ("documents", "paragraphs", "sentences", "words", "tokens", "train_sequences", "validation_sequences")
-    rows = [
-        (plain(name), plain(source.kind), plain(licence or None), *(_number(getattr(source, c)) for c in columns))
-        for name, licence, source in zip(names, licences, made.sources, strict=True)
-    ]
-    rows.append((plain("all"), plain(None), plain(None), *(_number(getattr(made, c)) for c in columns)))
-    titles = ("Documents", "Paragraphs", "Sentences", "Words", "Tokens", "Training blocks", "Held-out blocks")
-    return Table("sources", "Sources", ("Source", "Kind", "Licence", *titles), tuple(rows), (), said)
+_SOURCES: list[Column[_Source]] = [
+    Column("Source", lambda row: row.name),
+    Column("Kind", lambda row: row.kind),
+    Column("Licence", lambda row: row.licence or None),
+    Column("Documents", lambda row: number_cell(row.counts.documents, "{:,}")),
+    Column("Paragraphs", lambda row: number_cell(row.counts.paragraphs, "{:,}")),
+    Column("Sentences", lambda row: number_cell(row.counts.sentences, "{:,}")),
+    Column("Words", lambda row: number_cell(row.counts.words, "{:,}")),
+    Column("Tokens", lambda row: number_cell(row.counts.tokens, "{:,}")),
+    Column("Training blocks", lambda row: number_cell(row.counts.train_sequences, "{:,}")),
+    Column("Held-out blocks", lambda row: number_cell(row.counts.validation_sequences, "{:,}")),
+]
+
+
+def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str], said: str) -> Table:
+    found = zip(names, made.sources, licences, strict=True)
+    rows = [_Source(name, source, source.kind, licence) for name, source, licence in found]
+    return build_table("sources", "Sources", _SOURCES, [*rows, _Source("all", made)], (), said)
 
 
 def _totals(made: CorpusManifest, counts_V: Counts, said: str) -> Table:
     unknown = made.unknown_tokens / max(made.tokens, 1)
     unused = int((counts_V[len(SPECIALS) :] == 0).sum())
     middle, most = (_quantile(made.sentence_lengths, share) for share in (0.5, 0.95))
-    rows = [
-        ("Vocabulary", f"{made.vocab_size:,}"),
-        ("Entries that the text doesn't use", f"{unused:,}"),
-        ("Fertility (tokens a word)", f"{made.tokens / max(made.words, 1):.3f}"),
-        ("Unknown tokens", f"{made.unknown_tokens:,} ({unknown:.4%})"),
-        ("Words a sentence: mean, median, 95 %", f"{made.words / max(made.sentences, 1):.1f}, {middle}, {most}"),
-        ("Tokens of a block, at most", f"{made.block_length:,}"),
-    ]
-    return Table("totals", "The whole", ("What", "Value"), tuple((plain(a), plain(b)) for a, b in rows), (), said)
+    values = {
+        "Vocabulary": f"{made.vocab_size:,}",
+        "Entries that the text doesn't use": f"{unused:,}",
+        "Fertility (tokens a word)": f"{made.tokens / max(made.words, 1):.3f}",
+        "Unknown tokens": f"{made.unknown_tokens:,} ({unknown:.4%})",
+        "Words a sentence: mean, median, 95 %": f"{made.words / max(made.sentences, 1):.1f}, {middle}, {most}",
+        "Tokens of a block, at most": f"{made.block_length:,}",
+    }
+    return build_table("totals", "The whole", _pair("What", "Value"), values.items(), (), said)
+
+
+def _pair(first: str, second: str) -> list[Column[tuple[str, str]]]:
+    return [Column(first, lambda row: row[0]), Column(second, lambda row: row[1])]
 
 
 def _quantile(lengths: list[int], share: float) -> str:
@@ -108,16 +130,18 @@ def _quantile(lengths: list[int], share: float) -> str:
     return f"{place}{' or more' if place >= len(lengths) - 1 else ''}"
 
 
-def _by_source(name: str, title: str, field: str, sources: list[SourceCounts], names: list[str], said: str) -> Table:
+def _by_source(
+    name: str, title: str, field: str, sources: list[SourceCounts], names: Sequence[str], said: str
+) -> Table:
     counts: list[dict[str, int]] = [getattr(source, field) for source in sources]
-    rules = sorted({rule for count in counts for rule in count})
-    rows = tuple((plain(rule), *(_number(count.get(rule, 0)) for count in counts)) for rule in rules)
-    return Table(name, title, ("Rule", *names), rows, (), said)
+    columns: list[Column[str]] = [Column("Rule", lambda rule: rule)]
+    columns += each(dict(enumerate(names)), lambda rule, source: number_cell(counts[source].get(rule, 0), "{:,}"))
+    return build_table(name, title, columns, sorted({rule for count in counts for rule in count}), (), said)
 
 
 def _examples(made: CorpusManifest, said: str) -> Table:
-    rows = tuple((plain(rule), plain(begin)) for rule, begins in made.examples.items() for begin in begins)
-    return Table("examples", "How dropped paragraphs begin", ("Rule", "Paragraph"), rows, (), said)
+    rows = [(rule, begin) for rule, begins in made.examples.items() for begin in begins]
+    return build_table("examples", "How dropped paragraphs begin", _pair("Rule", "Paragraph"), rows, (), said)
 
 
 def _tokens(tokenizer: "Tokenizer", counts_V: Counts, said: str) -> Table:
@@ -129,21 +153,16 @@ def _tokens(tokenizer: "Tokenizer", counts_V: Counts, said: str) -> Table:
         "middle": order[half : half + SHOWN_TOKENS],
         "rarest": order[-SHOWN_TOKENS:],
     }
-    rows = tuple(
-        (
-            plain(name),
-            Cell(f"{counts_V[tokens].max():,} to {counts_V[tokens].min():,}"),
-            plain(" ".join(str(tokenizer.id_to_token(token)) for token in tokens)),
-        )
-        for name, tokens in parts.items()
-        if tokens
-    )
-    return Table("vocabulary", "Vocabulary", ("Part", "Counts", "Entries"), rows, (), said)
+    columns: list[Column[str]] = [
+        Column("Part", lambda part: part),
+        Column("Counts", lambda part: Cell(f"{counts_V[parts[part]].max():,} to {counts_V[parts[part]].min():,}")),
+        Column("Entries", lambda part: " ".join(str(tokenizer.id_to_token(token)) for token in parts[part])),
+    ]
+    return build_table("vocabulary", "Vocabulary", columns, parts if order else (), (), said)
 
 
 def _draw(figure: "Figure", made: CorpusManifest, counts_V: Counts) -> None:
-    figure.set_size_inches(8.4, 3.0)
-    lengths, ranks = figure.subplots(1, 2)
+    [[lengths, ranks]] = panels(figure, 1, 2, (4.2, 3.0))
     most = max((n for n, count in enumerate(made.sentence_lengths) if count), default=1)
     lengths.bar(range(most + 1), made.sentence_lengths[: most + 1], 1.0, color=COLOURS[0])
     lengths.set(xlabel="Words a sentence (the last bar: that or more)", ylabel="Sentences")
@@ -151,9 +170,7 @@ def _draw(figure: "Figure", made: CorpusManifest, counts_V: Counts) -> None:
     ranks.loglog(np.arange(1, len(ordered) + 1), ordered, color=COLOURS[1])
     ranks.set(xlabel="Rank of the token", ylabel="Times in the corpus")
     for ax, title in ((lengths, "Sentence lengths"), (ranks, "Token frequencies")):
-        ax.spines[["top", "right"]].set_visible(False)
         ax.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
-    figure.subplots_adjust(0.1, 0.17, 0.98, 0.9, wspace=0.28)
 
 
 def _markdown(made: CorpusManifest, tables: Sequence[Table], figure: str) -> str:
@@ -174,17 +191,7 @@ def _problems(made: CorpusManifest) -> list[str]:
 def _html(made: CorpusManifest, tables: Sequence[Table], svg: str) -> str:
     """Returns one self-contained page."""
     picture = svg[svg.index("<svg") :]
-    problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in _problems(made)) or "<li>None.</li>"
-    body = "\n".join([picture, *map(_html_table, tables), f"<h2>Problems</h2><ul>{problems}</ul>"])
-    head = f'<meta charset="utf-8"><title>Corpus card</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><h1>Corpus card</h1>\n{body}\n</body></html>\n'
-
-
-def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
-    rows = "\n".join(f"<tr>{''.join(_html_cell(cell.text) for cell in row)}</tr>" for row in table.rows)
-    return f"<h2>{html.escape(table.title)}</h2><table><tr>{head}</tr>\n{rows}</table><small>{table.signature}</small>"
-
-
-def _html_cell(text: str) -> str:
-    return f"<td{' class=text' if any(char.isalpha() for char in text) else ''}>{html.escape(text)}</td>"
+    return render(
+        "mapnet_cli.prepare_corpus", "card.html", picture=picture, tables=tables, problems=_problems(made),
+        is_text=lambda text: any(char.isalpha() for char in text),
+    )  # fmt: skip

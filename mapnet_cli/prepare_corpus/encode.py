@@ -1,15 +1,23 @@
 """The fifth phase: sentences to token ids, packed into blocks, split into training and validation."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from mapnet_cli.config import Corpus
 from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
-from mapnet_cli.prepare_corpus.slices import finished, read_sentences
-from mapnet_cli.text import bpe
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.prepare_corpus.outputs import (
+    CorpusKeys,
+    EncodedSlice,
+    SegmentedSlice,
+    TrainedVocabulary,
+    read_sentences,
+)
+from mapnet_cli.text.bpe import WordEncoder, load_tokenizer
 from mapnet_cli.text.shards import shard_files, writing_shard
-from mapnet_cli.text.special_tokens import CLS, SEP, UNK
+from mapnet_cli.text.words import CLS, SEP, UNK
 
 BATCH = 4_096
 """Sentences that go to the tokenizer together, unless they have this many characters before:"""
@@ -56,73 +64,68 @@ class Packer:
         self._block = []
 
 
-def encode_slice(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    *,
-    number: int,
-    sentences: str,
-    vocabulary: str,
-    tokenizer: str,
-    train: str,
-    validation: str,
-    blocks: str,
-    block_length: int,
-    cross_documents: bool,
-    validation_every: int,
-) -> Output:
-    """Writes the training and validation shards of slice `number`.
+@dataclass(frozen=True, kw_only=True)
+class EncodeSlice(Job):
+    """Writes the training and validation shards of one slice.
 
-    Every validation_every-th document of the whole corpus is held out, so the vocabulary's marker
-    says how many documents stand in earlier slices. The other strings are keys.
+    Every validation_every-th document of the whole corpus is held out, so the vocabulary's result
+    says how many documents are in earlier slices.
     """
-    total = finished(artifacts, sentences).result["sentences"]
-    made = finished(artifacts, vocabulary)
-    document = made.result["first_documents"][number]
-    encoder, vocab_size = _encoder(artifacts.path(tokenizer), made.files[tokenizer])
-    shards = [artifacts.path(train), artifacts.path(validation)]
-    done = tokens = unknown = 0
-    with (
-        writing_shard(shards[0], vocab_size) as train_shard,
-        writing_shard(shards[1], vocab_size) as validation_shard,
-    ):
-        packers = [
-            Packer(blocks, block_length, cross_documents, shard.add) for shard in (train_shard, validation_shard)
-        ]
-        for ids in _encoded(encoder, artifacts.path(f"{sentences}.txt")):
-            packer = packers[document % validation_every == validation_every - 1]
-            if ids is None:
-                packer.end_document()
-                document += 1
-                continue
-            packer.add(ids)
-            tokens += len(ids)
-            unknown += ids.count(UNK)
-            done += 1
-            if done % BATCH == 0:
-                progress(Progress(done, total, f"{tokens:,} tokens"))
-        for packer in packers:
-            packer.flush()
-    result = {
-        "tokens": tokens,
-        "unknown_tokens": unknown,
-        "train_sequences": len(train_shard),
-        "validation_sequences": len(validation_shard),
-    }
-    return Output([file for shard in shards for file in shard_files(shard)], result)
+
+    keys: CorpusKeys
+    number: int
+    corpus: Corpus
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        sentences, vocabulary, corpus = self.keys.sentences[self.number], self.keys.vocabulary, self.corpus
+        artifacts.verify(sentences)
+        artifacts.verify(vocabulary)
+        total = artifacts.read(sentences, SegmentedSlice).sentences
+        made = artifacts.require(vocabulary)
+        document = made.row(TrainedVocabulary).first_documents[self.number]
+        encoder, vocab_size = _encoder(artifacts.path(self.keys.tokenizer), made.files[self.keys.tokenizer])
+        train, validation = (artifacts.path(keys[self.number]) for keys in (self.keys.train, self.keys.validation))
+        done = tokens = unknown = 0
+        with (
+            writing_shard(train, vocab_size) as train_shard,
+            writing_shard(validation, vocab_size) as validation_shard,
+        ):
+            packers = [
+                Packer(corpus.blocks, corpus.block_length, corpus.cross_documents, shard.add)
+                for shard in (train_shard, validation_shard)
+            ]
+            for ids in _encoded(encoder, artifacts.path(f"{sentences}.txt")):
+                packer = packers[document % corpus.validation_every == corpus.validation_every - 1]
+                if ids is None:
+                    packer.end_document()
+                    document += 1
+                    continue
+                packer.add(ids)
+                tokens += len(ids)
+                unknown += ids.count(UNK)
+                done += 1
+                if done % BATCH == 0:
+                    progress(Progress(done, total, f"{tokens:,} tokens"))
+            for packer in packers:
+                packer.flush()
+        result = EncodedSlice(
+            tokens=tokens, unknown_tokens=unknown,
+            train_sequences=len(train_shard), validation_sequences=len(validation_shard),
+        )  # fmt: skip
+        return Output([*shard_files(train), *shard_files(validation)], result)
 
 
 @lru_cache(maxsize=1)
-def _encoder(tokenizer: Path, checksum: str) -> tuple[bpe.Encoder, int]:
+def _encoder(tokenizer: Path, checksum: str) -> tuple[WordEncoder, int]:
     """Returns the encoder, which later jobs of this process find warm, and the size of its vocabulary.
 
     `checksum` is the file's: another tokenizer may come to stand at the same place.
     """
-    loaded = bpe.load(tokenizer)
-    return bpe.Encoder(loaded), loaded.get_vocab_size()
+    loaded = load_tokenizer(tokenizer)
+    return WordEncoder(loaded), loaded.get_vocab_size()
 
 
-def _encoded(encoder: bpe.Encoder, file: Path) -> Iterator[list[int] | None]:
+def _encoded(encoder: WordEncoder, file: Path) -> Iterator[list[int] | None]:
     """Yields the ids of each sentence, and None where a document ends."""
     batch: list[str | None] = []
     chars = 0
@@ -135,7 +138,7 @@ def _encoded(encoder: bpe.Encoder, file: Path) -> Iterator[list[int] | None]:
     yield from _encoded_batch(encoder, batch)
 
 
-def _encoded_batch(encoder: bpe.Encoder, batch: list[str | None]) -> Iterator[list[int] | None]:
+def _encoded_batch(encoder: WordEncoder, batch: list[str | None]) -> Iterator[list[int] | None]:
     ids = encoder([line for line in batch if line is not None])
     for line in batch:
         yield None if line is None else next(ids)

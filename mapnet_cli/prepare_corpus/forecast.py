@@ -9,10 +9,12 @@ from pathlib import Path
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import MapnetError
+from mapnet_cli.core.formatting import format_count, format_duration, format_size
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
 from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.reading import Reading
+from mapnet_cli.text.bpe import TOKENS_PER_WORD
 
 SAMPLE_BYTES = 400_000
 """Of clean text that is read of a source, from the beginnings of slices all over it."""
@@ -26,7 +28,6 @@ SAMPLED_PROBLEMS = 3
 """Of a source's sample."""
 SEGMENTED_BYTES = 200_000
 """Of it, what is cut into sentences and words to see how long that takes."""
-TOKENS_A_WORD = 1.35
 SPACES = 1.03
 """A sentence file's size in that of the paragraphs: Moses puts spaces before full stops."""
 HASHES = 1.08
@@ -166,7 +167,7 @@ def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: 
             working += own * SPACES
             seconds += own * segment
         if not encoded:
-            final += own_words * TOKENS_A_WORD * (2 if vocab_size <= 1 << 16 else 4)
+            final += own_words * TOKENS_PER_WORD * (2 if vocab_size <= 1 << 16 else 4)
     hashes = text * (HASHES - 1)  # 16 bytes each
     passing = hashes * ROW.itemsize / 16 if hashes > 16 * SORTED else 0.0
     problems = tuple(problem for rate in rates.values() for problem in rate.problems)
@@ -181,15 +182,14 @@ def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> l
     if all(part.source.of_hub for part in slices):
         return unknown
     needed = expected.working + expected.passing + expected.final
-    hours = expected.seconds / max(workers, 1) / 3600
     return [
-        f"{_size(read)} of input in {len(slices):,} slices; by a sample of each source read now about "
-        f"{_count(expected.words)} words, {_count(expected.words * TOKENS_A_WORD)} tokens",
-        f"disk: about {_size(expected.working)} of working files (paragraphs and sentences, which other vocabularies "
-        f"go on from), {_size(expected.passing)} in passing, {_size(expected.final)} of shards; {_size(free)} free"
-        + (": too little" if SHORTAGE * needed > free else ""),
-        f"time: at most about {_duration(hours)} on this machine with {workers} workers, "
-        "vocabulary and shards not counted",
+        f"{format_size(read)} of input in {len(slices):,} slices; by a sample of each source read now about "
+        f"{format_count(expected.words)} words, {format_count(expected.words * TOKENS_PER_WORD)} tokens",
+        f"disk: about {format_size(expected.working)} of working files (paragraphs and sentences, which other "
+        f"vocabularies reuse), {format_size(expected.passing)} of temporary files, {format_size(expected.final)} of "
+        f"shards; {format_size(free)} free" + (": too little" if SHORTAGE * needed > free else ""),
+        f"time: at most about {format_duration(expected.seconds / max(workers, 1))} on this machine with {workers} "
+        "workers, vocabulary and shards not counted",
         *unknown,
         *(f"problem in the sample: {problem}" for problem in expected.problems),
     ]
@@ -200,8 +200,8 @@ def require_disk(expected: Expected, artifacts: Artifacts) -> None:
     needed, free = expected.working + expected.passing + expected.final, free_disk(artifacts)
     if SHORTAGE * needed > free:
         raise MapnetError(
-            f"the corpus needs about {_size(needed)} of disk, and {artifacts.root} has {_size(free)} free: make room, "
-            "name another --artifacts folder, or take less of a source (limit_mb)"
+            f"the corpus needs about {format_size(needed)} of disk, and {artifacts.root} has {format_size(free)} free: "
+            "make room, name another --artifacts folder, or take less of a source (limit_mb)"
         )
 
 
@@ -211,17 +211,3 @@ def free_disk(artifacts: Artifacts) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def _size(count: float) -> str:
-    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
-    return f"{count / unit:,.1f} {name}"
-
-
-def _count(count: float) -> str:
-    unit, name = (1e6, "million") if count >= 1e6 else (1e3, "thousand")
-    return f"{count / unit:,.1f} {name}"
-
-
-def _duration(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"

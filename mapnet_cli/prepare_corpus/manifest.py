@@ -2,88 +2,123 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mapnet_cli.config import Corpus
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import CorpusManifest, SourceCounts
-from mapnet_cli.jobs.job import Output, ProgressCallback
+from mapnet_cli.jobs.job import Job, Output, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
-from mapnet_cli.prepare_corpus.slices import finished, mixed_versions, read_paragraphs, results
+from mapnet_cli.prepare_corpus.outputs import (
+    CleanedSlice,
+    CorpusKeys,
+    Deduplication,
+    EncodedSlice,
+    SegmentedSlice,
+    TrainedVocabulary,
+    mixed_versions,
+    read_paragraphs,
+)
 from mapnet_cli.prepare_corpus.sources.reading import Problems
-from mapnet_cli.prepare_corpus.train_bpe import dropped
+from mapnet_cli.prepare_corpus.train_bpe import dropped as dropped_by_rule
 from mapnet_cli.text.shards import shard_files
 
 
-def write_manifest(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    *,
-    sources: list[str],
-    source_of: list[int],
-    clean: list[str],
-    deduplicate: str,
-    sentences: list[str],
-    vocabulary: str,
-    encode: list[str],
-    train: list[str],
-    validation: list[str],
-    tokenizer: str,
-    vocab_size: int,
-    block_length: int,
-) -> Output:
-    """Returns a CorpusManifest as the result.
+@dataclass(frozen=True)
+class _SliceCounts:
+    cleaned: CleanedSlice
+    segmented: SegmentedSlice
+    encoded: EncodedSlice
+    repeated: int
+    """Paragraphs that were dropped as repetitions."""
 
-    `sources` are the kinds of all sources, `source_of` says of each slice which one it is from; `train` and
-    `validation` are its shards.
-    """
-    cleaned, segmented, encoded = (results(artifacts, keys) for keys in (clean, sentences, encode))
-    repeated = finished(artifacts, deduplicate).result["dropped_by_slice"]
-    rows = [
-        {**cleaned[n], **segmented[n], **encoded[n], "dropped": cleaned[n]["dropped"] | _some(repeated[n])}
-        for n in range(len(clean))
-    ]
-    made = finished(artifacts, vocabulary).result["vocab_size"]
-    problems = Problems()
-    if made < vocab_size:
-        problems.add(f"corpus.vocab_size is {vocab_size:,}, but the text yields a vocabulary of {made:,} only")
-    for name, versions in mixed_versions(artifacts, [*clean, *sentences, *encode]).items():
-        problems.add(f"slices were prepared with {name} {' and '.join(versions)}: --force prepares them alike")
-    for row in rows:
-        problems.merge(row["problems"], row["problem_count"])
-    manifest = CorpusManifest(
-        **_sums(rows),
-        unknown_tokens=sum(row["unknown_tokens"] for row in rows),
-        dropped=dropped(artifacts, clean, deduplicate),
-        problem_count=problems.count,
-        problems=problems.lines,
-        vocab_size=made,
-        block_length=block_length,
-        train=[path for path, row in zip(train, rows, strict=True) if row["train_sequences"]],
-        validation=[path for path, row in zip(validation, rows, strict=True) if row["validation_sequences"]],
-        tokenizer=tokenizer,
-        sources=[
-            _of_source(kind, [row for row, source in zip(rows, source_of, strict=True) if source == number])
-            for number, kind in enumerate(sources)
-        ],
-        sentence_lengths=np.sum([row["lengths"] for row in rows], axis=0).tolist(),
-        examples=_examples(rows) | _repeated(artifacts, clean, deduplicate, repeated),
+
+@dataclass(frozen=True, kw_only=True)
+class WriteManifest(Job):
+    """Its result is the CorpusManifest."""
+
+    keys: CorpusKeys
+    corpus: Corpus
+    source_of: tuple[int, ...]
+    """The source that each slice is from, by its number in the config."""
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        keys = self.keys
+        artifacts.verify(keys.deduplicate)
+        artifacts.verify(keys.vocabulary)
+        repeated = artifacts.read(keys.deduplicate, Deduplication).dropped_by_slice
+        slices = [
+            _SliceCounts(
+                artifacts.read(clean, CleanedSlice),
+                artifacts.read(sentences, SegmentedSlice),
+                artifacts.read(encode, EncodedSlice),
+                dropped,
+            )
+            for clean, sentences, encode, dropped in zip(keys.clean, keys.sentences, keys.encode, repeated, strict=True)
+        ]
+        vocab_size = artifacts.read(keys.vocabulary, TrainedVocabulary).vocab_size
+        problems = self._problems(artifacts, slices, vocab_size)
+        encoded = [counts.encoded for counts in slices]
+        manifest = CorpusManifest(
+            **_sums(slices),
+            unknown_tokens=sum(counts.unknown_tokens for counts in encoded),
+            dropped=dropped_by_rule(artifacts, keys),
+            problem_count=problems.count,
+            problems=problems.lines,
+            vocab_size=vocab_size,
+            block_length=self.corpus.block_length,
+            train=[path for path, counts in zip(keys.train, encoded, strict=True) if counts.train_sequences],
+            validation=[
+                path for path, counts in zip(keys.validation, encoded, strict=True) if counts.validation_sequences
+            ],
+            tokenizer=keys.tokenizer,
+            sources=[
+                _of_source(source.kind, [c for c, of in zip(slices, self.source_of, strict=True) if of == number])
+                for number, source in enumerate(self.corpus.sources)
+            ],
+            sentence_lengths=np.sum([counts.segmented.lengths for counts in slices], axis=0).tolist(),
+            examples=_examples(slices) | _repeated(artifacts, keys, repeated),
+        )
+        shards = [artifacts.path(name) for name in (*manifest.train, *manifest.validation)]
+        files = [file for shard in shards for file in shard_files(shard)]
+        return Output([artifacts.path(keys.tokenizer), *files], manifest)
+
+    def _problems(self, artifacts: Artifacts, slices: list[_SliceCounts], vocab_size: int) -> Problems:
+        problems = Problems()
+        if not self.corpus.tokenizer and vocab_size < self.corpus.vocab_size:
+            problems.add(
+                f"corpus.vocab_size is {self.corpus.vocab_size:,}, but the text yields a vocabulary of {vocab_size:,} "
+                "only"
+            )
+        keys = [*self.keys.clean, *self.keys.sentences, *self.keys.encode]
+        for name, versions in mixed_versions(artifacts, keys).items():
+            problems.add(f"slices were prepared with {name} {' and '.join(versions)}: --force prepares them alike")
+        for counts in slices:
+            problems.merge(counts.cleaned.problems, counts.cleaned.problem_count)
+        return problems
+
+
+def _of_source(kind: str, slices: list[_SliceCounts]) -> SourceCounts:
+    repeated = [{"deduplicate": counts.repeated} if counts.repeated else {} for counts in slices]
+    cleaned = [counts.cleaned for counts in slices]
+    return SourceCounts(
+        kind=kind,
+        **_sums(slices),
+        dropped=_total([*(counts.dropped for counts in cleaned), *repeated]),
+        left_out=_total(counts.left_out for counts in cleaned),
+        markup=_total(counts.markup for counts in cleaned),
     )
-    shards = [artifacts.path(name) for name in (*manifest.train, *manifest.validation)]
-    files = [file for shard in shards for file in shard_files(shard)]
-    return Output([artifacts.path(tokenizer), *files], manifest.to_json())
 
 
-def _of_source(kind: str, rows: list[dict[str, Any]]) -> SourceCounts:
-    dropped, left_out, markup = (_total(row[name] for row in rows) for name in ("dropped", "left_out", "markup"))
-    return SourceCounts(kind=kind, **_sums(rows), dropped=dropped, left_out=left_out, markup=markup)
-
-
-def _sums(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    names = ("documents", "paragraphs", "sentences", "words", "tokens", "train_sequences", "validation_sequences")
-    return {name: sum(row[name] for row in rows) for name in names}
+def _sums(slices: list[_SliceCounts]) -> dict[str, Any]:
+    segmented = ("documents", "paragraphs", "sentences", "words")
+    encoded = ("tokens", "train_sequences", "validation_sequences")
+    found = {name: sum(getattr(counts.segmented, name) for counts in slices) for name in segmented}
+    return found | {name: sum(getattr(counts.encoded, name) for counts in slices) for name in encoded}
 
 
 def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -93,24 +128,20 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _some(repeated: int) -> dict[str, int]:
-    return {"deduplicate": repeated} if repeated else {}
-
-
-def _examples(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+def _examples(slices: list[_SliceCounts]) -> dict[str, list[str]]:
     shown: dict[str, list[str]] = {}
-    for row in rows:
-        for rule, paragraphs in row["examples"].items():
+    for counts in slices:
+        for rule, paragraphs in counts.cleaned.examples.items():
             shown[rule] = (shown.get(rule, []) + paragraphs)[:EXAMPLES]
     return dict(sorted(shown.items()))
 
 
-def _repeated(artifacts: Artifacts, clean: list[str], deduplicate: str, repeated: list[int]) -> dict[str, list[str]]:
-    """Returns the first paragraphs that stood before."""
+def _repeated(artifacts: Artifacts, keys: CorpusKeys, repeated: list[int]) -> dict[str, list[str]]:
+    """Returns the first paragraphs that were dropped as repetitions."""
     shown: list[str] = []
-    for number, (key, count) in enumerate(zip(clean, repeated, strict=True)):
+    for number, (key, count) in enumerate(zip(keys.clean, repeated, strict=True)):
         if count and len(shown) < EXAMPLES:
-            keep = np.load(artifacts.path(f"{deduplicate}-{number:05}.npy"), mmap_mode="r", allow_pickle=False)
+            keep = np.load(artifacts.path(keys.keep(number)), mmap_mode="r", allow_pickle=False)
             shown += _dropped_here(artifacts.path(f"{key}.txt"), keep, EXAMPLES - len(shown))
     return {"deduplicate": shown} if shown else {}
 

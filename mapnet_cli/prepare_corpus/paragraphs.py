@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy.typing as npt
 
 from mapnet_cli.config import Cleanup
 from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, publishing
-from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.slices import Slice, finished
+from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, Deduplication
+from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.documents import read_cpython, read_hub, read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
 from mapnet_cli.prepare_corpus.sources.rows import require_key
@@ -34,38 +36,40 @@ HashRows = Iterator[npt.NDArray[np.void]]
 """Of ROW, in corpus order, at most SORTED at a time."""
 
 
-def clean_slice(
-    artifacts: Artifacts, progress: ProgressCallback, *, output: str, part: Slice, cleanup: Cleanup, on_bad_utf8: str
-) -> Output:
-    """Writes the slice's paragraphs (OUTPUT.txt) and their 128-bit hashes (OUTPUT.hashes, 16 bytes each)."""
-    reading, dropped = Reading(), Dropped()
-    text_file, hash_file = artifacts.path(f"{output}.txt"), artifacts.path(f"{output}.hashes")
-    paragraphs = words = 0
-    with ExitStack() as stack:
-        text = stack.enter_context(stack.enter_context(publishing(text_file)).open("w", encoding="utf-8", newline="\n"))
-        hashes = stack.enter_context(stack.enter_context(publishing(hash_file)).open("wb"))
-        for paragraph in clean(read_slice(part, on_bad_utf8, reading, progress), cleanup, dropped):
-            text.write(f"{paragraph or ''}\n")
-            if paragraph:
-                paragraphs += 1
-                words += paragraph.count(" ") + 1
-                hashes.write(hashlib.blake2b(paragraph.encode(), digest_size=HASH_BYTES).digest())
-                if paragraphs % REPORTED == 0:
-                    done = reading.pieces + reading.share
-                    progress(Progress(done, max(1, len(part.pieces)), f"{words:,} words"))
-        size = text.tell()
-    result = {
-        "paragraphs": paragraphs,
-        "words": words,
-        "bytes": size,
-        "dropped": dict(sorted(dropped.counts.items())),
-        "examples": dict(sorted(dropped.examples.items())),
-        "left_out": dict(sorted(reading.left_out.items())),
-        "markup": dict(sorted(reading.markup.items())),
-        "problems": reading.problems.lines,
-        "problem_count": reading.problems.count,
-    }
-    return Output([text_file, hash_file], result)
+@dataclass(frozen=True, kw_only=True)
+class CleanSlice(Job):
+    """Writes the slice's paragraphs (KEY.txt) and their 128-bit hashes (KEY.hashes, 16 bytes each)."""
+
+    part: Slice
+    cleanup: Cleanup
+    on_bad_utf8: str
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        reading, dropped = Reading(), Dropped()
+        text_file, hash_file = artifacts.path(f"{self.key}.txt"), artifacts.path(f"{self.key}.hashes")
+        count = words = 0
+        with ExitStack() as stack:
+            unfinished = stack.enter_context(publishing(text_file))
+            text = stack.enter_context(unfinished.open("w", encoding="utf-8", newline="\n"))
+            hashes = stack.enter_context(stack.enter_context(publishing(hash_file)).open("wb"))
+            lines = read_slice(self.part, self.on_bad_utf8, reading, progress)
+            for paragraph in clean(lines, self.cleanup, dropped):
+                text.write(f"{paragraph or ''}\n")
+                if paragraph:
+                    count += 1
+                    words += paragraph.count(" ") + 1
+                    hashes.write(hashlib.blake2b(paragraph.encode(), digest_size=HASH_BYTES).digest())
+                    if count % REPORTED == 0:
+                        done = reading.pieces + reading.share
+                        progress(Progress(done, max(1, len(self.part.pieces)), f"{words:,} words"))
+            size = text.tell()
+        result = CleanedSlice(
+            paragraphs=count, words=words, bytes=size,
+            dropped=dict(sorted(dropped.counts.items())), examples=dict(sorted(dropped.examples.items())),
+            left_out=dict(sorted(reading.left_out.items())), markup=dict(sorted(reading.markup.items())),
+            problems=reading.problems.lines, problem_count=reading.problems.count,
+        )  # fmt: skip
+        return Output([text_file, hash_file], result)
 
 
 def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, progress: ProgressCallback) -> Lines:
@@ -83,28 +87,33 @@ def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, progress: Progre
     require_key(part.source.column, part.place, reading)
 
 
-def deduplicate(
-    artifacts: Artifacts, progress: ProgressCallback, *, output: str, slices: list[str], enabled: bool
-) -> Output:
-    """Writes for each slice which paragraphs stay (OUTPUT-N.npy, [n] bool): the first of equal ones in corpus order."""
-    markers = [finished(artifacts, name) for name in slices]
-    counts = [marker.result["paragraphs"] for marker in markers]
-    files = [artifacts.path(f"{output}-{number:05}.npy") for number in range(len(slices))]
-    folder = artifacts.path(output).parent
-    dropped = []
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as temporary:
-        keep = np.memmap(Path(temporary) / "keep", np.bool_, "w+", shape=max(sum(counts), 1))[: sum(counts)]
-        if enabled:
-            hash_files = [artifacts.path(f"{name}.hashes") for name in slices]
-            for bucket in _buckets(hash_files, sum(counts), Path(temporary)):
-                keep[_firsts(bucket)] = True
-        else:
-            keep[:] = True
-        for file, flags in zip(files, np.split(keep, np.cumsum(counts)[:-1]), strict=True):
-            dropped.append(int(len(flags) - flags.sum()))
-            with publishing(file) as unfinished, unfinished.open("wb") as handle:
-                np.save(handle, np.asarray(flags), allow_pickle=False)
-    return Output(files, {"dropped": sum(dropped), "dropped_by_slice": dropped})
+@dataclass(frozen=True, kw_only=True)
+class Deduplicate(Job):
+    """Writes for each slice which paragraphs are kept (KEY-N.npy, [n] bool): the first of equal ones, in order."""
+
+    keys: CorpusKeys
+    enabled: bool
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        slices = self.keys.clean
+        for key in slices:
+            artifacts.verify(key)
+        counts = [artifacts.read(key, CleanedSlice).paragraphs for key in slices]
+        files = [artifacts.path(self.keys.keep(number)) for number in range(len(slices))]
+        dropped = []
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=artifacts.path(self.key).parent) as temporary:
+            keep = np.memmap(Path(temporary) / "keep", np.bool_, "w+", shape=max(sum(counts), 1))[: sum(counts)]
+            if self.enabled:
+                hash_files = [artifacts.path(f"{name}.hashes") for name in slices]
+                for bucket in _buckets(hash_files, sum(counts), Path(temporary)):
+                    keep[_firsts(bucket)] = True
+            else:
+                keep[:] = True
+            for file, flags in zip(files, np.split(keep, np.cumsum(counts)[:-1]), strict=True):
+                dropped.append(int(len(flags) - flags.sum()))
+                with publishing(file) as unfinished, unfinished.open("wb") as handle:
+                    np.save(handle, np.asarray(flags), allow_pickle=False)
+        return Output(files, Deduplication(dropped=sum(dropped), dropped_by_slice=dropped))
 
 
 def _rows(hash_files: list[Path]) -> HashRows:

@@ -1,17 +1,23 @@
 """How far a corpus is: slices done, at what rate, and when the phase will be over."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.formatting import format_duration
 from mapnet_cli.jobs.job import Phase
+from mapnet_cli.prepare_corpus.outputs import CleanedSlice, EncodedSlice, SegmentedSlice
 
 RECENT = 32
 """Slices that the rate is taken from."""
 SLACK = 5.0
 """Seconds between two slices that are no pause yet: starting workers takes as long."""
-COUNTED = {"clean": "words", "sentences": "words", "encode": "tokens"}
+COUNTED: dict[str, tuple[str, Callable[[Marker], int]]] = {
+    "clean": ("words", lambda marker: marker.row(CleanedSlice).words),
+    "sentences": ("words", lambda marker: marker.row(SegmentedSlice).words),
+    "encode": ("tokens", lambda marker: marker.row(EncodedSlice).tokens),
+}
 """What a phase's slices count in their results."""
 
 
@@ -50,21 +56,17 @@ def _since_the_last_pause(made: list[tuple[float, Marker]]) -> list[tuple[float,
 
 
 def _row(phase: Phase, recent: list[tuple[float, Marker]], done: int, running: bool) -> dict[str, Any]:
-    unit, total = COUNTED[phase.name], len(phase.jobs)
+    (unit, counted), total = COUNTED[phase.name], len(phase.jobs)
     end = recent[-1][0]
     span = max(end - min(at - marker.seconds for at, marker in recent), 1e-3)  # from when the first of them began
-    rate = sum(marker.result[unit] for _, marker in recent) / span
+    rate = sum(counted(marker) for _, marker in recent) / span
     left = max(0.0, (total - done) * span / len(recent) - (time.time() - end)) if running or done == total else None
     return {"phase": phase.name, "done": done, "total": total, "unit": unit, "per_second": rate, "seconds_left": left}
 
 
 def in_words(row: dict[str, Any]) -> str:
     """Returns a row for a person."""
-    left = "not running" if row["seconds_left"] is None else f"{_duration(row['seconds_left'])} left"
+    left = "not running" if row["seconds_left"] is None else f"{format_duration(row['seconds_left'])} left"
     return (
         f"{row['phase']}: {row['done']:,} of {row['total']:,} slices, {row['per_second']:,.0f} {row['unit']}/s, {left}"
     )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:,.1f} min"

@@ -3,15 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mapnet_cli.core.artifacts import Artifacts, publishing
 from mapnet_cli.core.errors import UsageError
-from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.prepare_corpus.outputs import CorpusKeys, SegmentedSlice, read_paragraphs
 from mapnet_cli.prepare_corpus.sentencizer import sentencizer
-from mapnet_cli.prepare_corpus.slices import finished, read_paragraphs
 from mapnet_cli.text.normalise import word_tokeniser
 
 ZONE_CHARS = 4_000_000
@@ -23,49 +24,49 @@ _MARKS = "\"'(["
 _OPENING_MARKS = re.compile(rf"(?<=\s)[{re.escape(_MARKS)}]+$")
 
 
-def segment_slice(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    *,
-    output: str,
-    clean: str,
-    deduplicate: str,
-    keep: str,
-    pipeline: str,
-    lowercase: str,
-) -> Output:
-    """Writes the kept paragraphs' sentences (OUTPUT.txt).
+@dataclass(frozen=True, kw_only=True)
+class SegmentSlice(Job):
+    """Writes the sentences of a slice's kept paragraphs (KEY.txt)."""
 
-    `clean` and `deduplicate` are keys of earlier phases, `keep` is this slice's file of the latter.
-    """
-    finished(artifacts, clean)
-    finished(artifacts, deduplicate, only=keep)
-    kept = np.load(artifacts.path(keep), allow_pickle=False)
-    total = int(kept.sum())
-    split, tokenise = Segmenter(pipeline), word_tokeniser(lowercase)
-    counts = {"documents": 0, "paragraphs": 0, "sentences": 0, "words": 0}
-    lengths: Counter[int] = Counter()
-    file = artifacts.path(f"{output}.txt")
-    with publishing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
-        filled = False
-        for sentences in split(_kept(read_paragraphs(artifacts.path(f"{clean}.txt")), kept)):
-            if sentences is None:
-                handle.write("\n" if filled else "")
-                counts["documents"] += filled
-                filled = False
-                continue
-            lines = [words for words in map(tokenise, sentences) if words]
-            if lines:
-                handle.write("\n".join(lines) + "\n\n")
-                filled = True
-                counts["paragraphs"] += 1
-                counts["sentences"] += len(lines)
-                words = [line.count(" ") + 1 for line in lines]
-                counts["words"] += sum(words)
-                lengths.update(min(length, LONGEST) for length in words)
-                if counts["paragraphs"] % 500 == 0:
-                    progress(Progress(counts["paragraphs"], total, f"{counts['words']:,} words"))
-    return Output([file], counts | {"lengths": [lengths[length] for length in range(LONGEST + 1)]})
+    keys: CorpusKeys
+    number: int
+    pipeline: str
+    lowercase: str
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        clean, keep = self.keys.clean[self.number], self.keys.keep(self.number)
+        artifacts.verify(clean)
+        artifacts.verify(self.keys.deduplicate, only=keep)
+        kept = np.load(artifacts.path(keep), allow_pickle=False)
+        total = int(kept.sum())
+        split, tokenise = Segmenter(self.pipeline), word_tokeniser(self.lowercase)
+        documents = paragraphs = sentences = words = 0
+        lengths: Counter[int] = Counter()
+        file = artifacts.path(f"{self.key}.txt")
+        with publishing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+            filled = False
+            for found in split(_kept(read_paragraphs(artifacts.path(f"{clean}.txt")), kept)):
+                if found is None:
+                    handle.write("\n" if filled else "")
+                    documents += filled
+                    filled = False
+                    continue
+                lines = [line for line in map(tokenise, found) if line]
+                if lines:
+                    handle.write("\n".join(lines) + "\n\n")
+                    filled = True
+                    paragraphs += 1
+                    sentences += len(lines)
+                    counts = [line.count(" ") + 1 for line in lines]
+                    words += sum(counts)
+                    lengths.update(min(count, LONGEST) for count in counts)
+                    if paragraphs % 500 == 0:
+                        progress(Progress(paragraphs, total, f"{words:,} words"))
+        result = SegmentedSlice(
+            documents=documents, paragraphs=paragraphs, sentences=sentences, words=words,
+            lengths=[lengths[length] for length in range(LONGEST + 1)],
+        )  # fmt: skip
+        return Output([file], result)
 
 
 def _kept(paragraphs: Iterable[str | None], keep: Any) -> Iterator[str | None]:

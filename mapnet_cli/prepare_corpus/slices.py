@@ -1,17 +1,12 @@
-"""What the corpus's phases hand to each other: slices of the input, and two plain text formats.
-
-Paragraph files hold one paragraph a line, sentence files one sentence a line with an empty line
-after each paragraph. In both, one more empty line ends a document.
-"""
+"""Slices of the input: the units of the jobs that read it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mapnet_cli.config import Config, Source
-from mapnet_cli.core.artifacts import Artifacts, Marker, read_json
-from mapnet_cli.core.errors import DamagedError, InputError
+from mapnet_cli.core.artifacts import read_json
+from mapnet_cli.core.errors import InputError
 from mapnet_cli.lineage.digests import input_files
 from mapnet_cli.prepare_corpus.sources.pieces import STREAMS, Piece, packing
 from mapnet_cli.prepare_corpus.sources.reading import printable
@@ -181,50 +176,3 @@ def _grouped(pieces: Iterator[Piece], size: float) -> Iterator[tuple[Piece, ...]
         group.append(piece)
         total += bytes_ if piece.parts == 1 else size
     yield tuple(group)
-
-
-def finished(artifacts: Artifacts, key: str, only: str = "") -> Marker:
-    """Returns the marker of an earlier phase's job, its files or `only` that one verified; raises DamagedError."""
-    marker = _marker(artifacts, key)
-    artifacts.verify(marker, only)
-    return marker
-
-
-def results(artifacts: Artifacts, keys: list[str]) -> list[dict[str, Any]]:
-    """Returns the results of earlier jobs, without reading their files; raises DamagedError where one is missing."""
-    return [_marker(artifacts, key).result for key in keys]
-
-
-def mixed_versions(artifacts: Artifacts, keys: list[str]) -> dict[str, list[str]]:
-    """Returns of each library the versions that these jobs ran with, where they are several."""
-    versions: dict[str, set[str]] = {}
-    for key in keys:
-        for name, version in _marker(artifacts, key).versions.items():
-            versions.setdefault(name, set()).add(version)
-    return {name: sorted(several) for name, several in sorted(versions.items()) if len(several) > 1}
-
-
-def _marker(artifacts: Artifacts, key: str) -> Marker:
-    marker = artifacts.marker(key)
-    if marker is None:
-        raise DamagedError(f"{artifacts.path(key + '.json')} is missing: run prepare-corpus again with --force")
-    return marker
-
-
-def read_paragraphs(path: Path) -> Iterator[str | None]:
-    """Yields the paragraphs of a paragraph file, and None where a document ends."""
-    with path.open(encoding="utf-8", newline="\n") as handle:
-        for line in handle:
-            yield line.rstrip("\n") or None
-
-
-def read_sentences(path: Path) -> Iterator[list[str] | None]:
-    """Yields the paragraphs of a sentence file as lists of sentences, and None where a document ends."""
-    sentences: list[str] = []
-    with path.open(encoding="utf-8", newline="\n") as handle:
-        for line in handle:
-            if line != "\n":
-                sentences.append(line.rstrip("\n"))
-            else:
-                yield sentences or None
-                sentences = []

@@ -1,135 +1,225 @@
-"""The wing's door: from text to a vocabulary, token shards and a manifest, as jobs over slices of the input."""
+"""`mapnet prepare-corpus`: from text to a vocabulary, token shards and a manifest, as jobs over slices of the input."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import hub
-from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.artifacts import ArtifactId
 from mapnet_cli.core.errors import InputError, UsageError
 from mapnet_cli.core.records import CorpusManifest
-from mapnet_cli.jobs.job import Phase, is_done
+from mapnet_cli.jobs.job import Phase, StageProgress, is_done
+from mapnet_cli.lineage.digests import fingerprint
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.prepare_corpus import forecast
-from mapnet_cli.prepare_corpus.phases import corpus_phases, manifest_key
-from mapnet_cli.prepare_corpus.progress import slices_done
-from mapnet_cli.prepare_corpus.slices import Slice, missing_source
+from mapnet_cli.prepare_corpus import forecast as estimates
+from mapnet_cli.prepare_corpus.card import WriteCard
+from mapnet_cli.prepare_corpus.encode import EncodeSlice
+from mapnet_cli.prepare_corpus.manifest import WriteManifest
+from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys
+from mapnet_cli.prepare_corpus.paragraphs import CleanSlice, Deduplicate
+from mapnet_cli.prepare_corpus.progress import in_words, slices_done
+from mapnet_cli.prepare_corpus.sentences import SegmentSlice
+from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS
-
-PRELOAD = ("spacy", "sacremoses", "tokenizers")
-"""What the engine's workers should have imported before they start."""
+from mapnet_cli.prepare_corpus.train_bpe import TrainVocabulary
 
 
-def check(config: Config, artifacts: Artifacts) -> None:
-    """Raises UsageError if there is no source, or the spaCy pipeline is not installed (nothing is imported)."""
-    if not config.corpus.sources:
-        raise UsageError(
-            "corpus.sources is empty: name at least one, for instance\n"
-            '[[corpus.sources]]\nkind = "text"\npath = "my-corpus"'
-        )
-    name = config.corpus.spacy_pipeline
-    try:
-        if name and not Path(name).is_dir():
-            distribution(name)
-    except PackageNotFoundError:
-        raise UsageError(
-            f"corpus.spacy_pipeline: {name!r} is not installed; try python -m spacy download {name}, or leave it empty"
-        ) from None
+@dataclass(frozen=True)
+class PrepareCorpus:
+    """The stage, see `cli.stages.Stage`."""
+
+    lineage: Lineage
+    preload = ("spacy", "sacremoses", "tokenizers")
+
+    def validate(self) -> None:
+        """Raises UsageError if there is no source, or the spaCy pipeline is not installed (nothing is imported)."""
+        corpus = self.lineage.config.corpus
+        if not corpus.sources:
+            raise UsageError(
+                "corpus.sources is empty: name at least one, for instance\n"
+                '[[corpus.sources]]\nkind = "text"\npath = "my-corpus"'
+            )
+        name = corpus.spacy_pipeline
+        try:
+            if name and not Path(name).is_dir():
+                distribution(name)
+        except PackageNotFoundError:
+            raise UsageError(
+                f"corpus.spacy_pipeline: {name!r} is not installed; try python -m spacy download {name}, "
+                "or leave it empty"
+            ) from None
+
+    def preflight(self) -> None:
+        """Raises MapnetError if the disk is clearly too small, InputError if a source can't be reached."""
+        config, artifacts = self.lineage.config, self.lineage.artifacts
+        phases = self._unfinished
+        if not phases:
+            return
+        clean = _clean_jobs(phases)
+        unread = [job for job in clean if not is_done(job, artifacts)]
+        for job in unread:
+            source = job.part.source
+            if source.of_hub and job.part.part == 0:
+                hub.load(source.path, source.name or None, source.split, streaming=True)
+        rates, _ = estimates.samples([job.part for job in unread], config)
+        expected = estimates.expect([job.part for job in clean], rates, self._done, config.corpus.vocab_size)
+        estimates.require_disk(expected, artifacts)
+
+    def plan(self, workers: int) -> list[Phase]:
+        """Returns the phases that make the config's corpus; none if it is made and its input or its text is gone.
+
+        Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
+        if a source is missing or has no files, and what `validate` raises.
+        """
+        self.validate()
+        lineage = self.lineage
+        gone = missing_source(lineage.config) or not lineage.artifacts.path(lineage.text.key).exists()
+        return [] if gone and self._is_made else corpus_phases(lineage.config, lineage)
+
+    def forecast(self, workers: int) -> list[str]:
+        """Returns what `--dry-run` says: words, disk and time, estimated from a sample that is read now."""
+        config = self.lineage.config
+        phases = self._unfinished
+        if not phases:
+            return []
+        slices = [job.part for job in _clean_jobs(phases)]
+        rates, paragraphs = estimates.samples(slices, config)
+        segment = estimates.segmenting(paragraphs, config)
+        expected = estimates.expect(slices, rates, self._done, config.corpus.vocab_size, segment)
+        return estimates.lines(expected, slices, estimates.free_disk(self.lineage.artifacts), workers)
+
+    def progress(self) -> StageProgress:
+        """Returns how far each phase of slices is."""
+        artifacts = self.lineage.artifacts
+        rows = slices_done(self.plan(1), artifacts, artifacts.locked("prepare-corpus"))
+        return StageProgress({"slices": rows}, tuple(in_words(row) for row in rows if row["done"] < row["total"]))
+
+    def summary(self) -> list[str]:
+        """Returns what the finished corpus is, in words: counts, what the rules dropped, the first problems."""
+        lineage, artifacts = self.lineage, self.lineage.artifacts
+        made, card = artifacts.find(lineage.manifest, CorpusManifest), f"{lineage.corpus.key}/card"
+        if made is None:
+            return []
+        dropped = ", ".join(f"{rule} {count:,}" for rule, count in made.dropped.items()) or "none"
+        lines = [
+            f"corpus: {made.documents:,} documents, {made.sentences:,} sentences, {made.words:,} words, "
+            f"{made.tokens:,} tokens ({made.unknown_tokens:,} unknown), vocabulary {made.vocab_size:,}; "
+            f"{made.train_sequences:,} training and {made.validation_sequences:,} validation sequences",
+            f"corpus: paragraphs dropped by rule: {dropped}",
+        ]
+        if artifacts.path(f"{card}.md").exists():
+            lines.append(f"corpus: card: {artifacts.path(card)}.md and .html")
+        if made.problem_count:
+            shown = made.problems[:SHOWN_PROBLEMS]
+            rest = f"; {artifacts.path(lineage.manifest)}.json names more" if made.problem_count > len(shown) else ""
+            lines += [f"corpus: problem: {problem}" for problem in shown]
+            lines.append(f"corpus: {made.problem_count:,} problems{rest}")
+        return lines
+
+    @property
+    def _is_made(self) -> bool:
+        try:
+            return self.lineage.artifacts.marker(self.lineage.manifest) is not None
+        except InputError:  # an input that was never seen
+            return False
+
+    @property
+    def _unfinished(self) -> list[Phase]:
+        """Returns the plan; no phase if the manifest is made, with or without the card."""
+        phases = self.plan(1)
+        made = [is_done(job, self.lineage.artifacts) for p in phases if p.name == "manifest" for job in p.jobs]
+        return [] if all(made) else phases
+
+    @cached_property
+    def _done(self) -> estimates.Done:
+        artifacts = self.lineage.artifacts
+        by_name = {phase.name: phase.jobs for phase in self.plan(1)}
+
+        def done(number: int) -> tuple[float | None, bool, bool]:
+            clean, sentences, encode = (by_name[name][number] for name in ("clean", "sentences", "encode"))
+            size = float(artifacts.read(clean.key, CleanedSlice).bytes) if is_done(clean, artifacts) else None
+            return size, is_done(sentences, artifacts), is_done(encode, artifacts)
+
+        return done
 
 
-def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
-    """Returns the phases that make the config's corpus; none if it stands and its input or its text is gone.
-
-    Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
-    if a source is missing or has no files, and what `check` raises.
-    """
-    check(config, artifacts)
-    lineage = Lineage(config, artifacts)
-    gone = missing_source(config) or not artifacts.path(lineage.text.key).exists()
-    return [] if gone and _stands(lineage) else corpus_phases(config, lineage)
+def _clean_jobs(phases: list[Phase]) -> list[CleanSlice]:
+    return [job for job in phases[0].jobs if isinstance(job, CleanSlice)]
 
 
-def _stands(lineage: Lineage) -> bool:
-    try:
-        return lineage.artifacts.marker(manifest_key(lineage.corpus)) is not None
-    except InputError:  # an input that was never seen
-        return False
+def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
+    """Returns all phases. Raises InputError, naming the config key, if a source is missing or has no files."""
+    slices = input_slices(config)
+    keys = CorpusKeys(lineage.text, lineage.corpus, len(slices))
+    imported = lineage.imported(config.corpus.tokenizer).path if config.corpus.tokenizer else ""
+    return _text_phases(config, keys, slices) + _shard_phases(config, keys, slices, imported)
 
 
-def admit(config: Config, artifacts: Artifacts) -> None:
-    """Refuses to start where the disk is clearly too small or a source can't be reached: MapnetError, InputError."""
-    phases = _unmade(config, artifacts)
-    if not phases:
-        return
-    for job in phases[0].jobs:
-        part: Slice = job.args["part"]
-        if part.source.of_hub and part.part == 0 and not is_done(job, artifacts):
-            hub.load(part.source.path, part.source.name or None, part.source.split, streaming=True)
-    slices = [job.args["part"] for job in phases[0].jobs]
-    rates, _ = forecast.samples(_unread(phases, artifacts), config)
-    forecast.require_disk(forecast.expect(slices, rates, _done(phases, artifacts), config.corpus.vocab_size), artifacts)
+def _part(artifact: ArtifactId, key: str) -> ArtifactId:
+    """Returns the identity of a part of an artifact; its fingerprint is the whole's and its place in it."""
+    return ArtifactId(key, fingerprint(artifact.fingerprint, key.rpartition("/")[2]))
 
 
-def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
-    """Returns what `--dry-run` says: words, disk and time, by a sample that is read now."""
-    phases = _unmade(config, artifacts)
-    if not phases:
-        return []
-    slices = [job.args["part"] for job in phases[0].jobs]
-    rates, paragraphs = forecast.samples(slices, config)
-    segment = forecast.segmenting(paragraphs, config)
-    expected = forecast.expect(slices, rates, _done(phases, artifacts), config.corpus.vocab_size, segment)
-    return forecast.lines(expected, slices, forecast.free_disk(artifacts), workers)
-
-
-def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
-    """Returns, as "slices", how far each phase of slices is, for `status`."""
-    return {"slices": slices_done(plan(config, artifacts, 1), artifacts, artifacts.locked("prepare-corpus"))}
-
-
-def _unmade(config: Config, artifacts: Artifacts) -> list[Phase]:
-    """Returns the plan; no phase if the manifest stands, whatever is with the card."""
-    phases = plan(config, artifacts, 1)
-    made = (is_done(job, artifacts) for phase in phases if phase.name == "manifest" for job in phase.jobs)
-    return [] if all(made) else phases
-
-
-def _unread(phases: list[Phase], artifacts: Artifacts) -> list[Slice]:
-    return [job.args["part"] for job in phases[0].jobs if not is_done(job, artifacts)]
-
-
-def _done(phases: list[Phase], artifacts: Artifacts) -> forecast.Done:
-    by_name = {phase.name: phase.jobs for phase in phases}
-
-    def done(number: int) -> tuple[float | None, bool, bool]:
-        clean, sentences, encode = (by_name[name][number] for name in ("clean", "sentences", "encode"))
-        marker = artifacts.marker(clean.key) if is_done(clean, artifacts) else None
-        size = None if marker is None else float(marker.result["bytes"])
-        return size, is_done(sentences, artifacts), is_done(encode, artifacts)
-
-    return done
-
-
-def summary(config: Config, artifacts: Artifacts) -> list[str]:
-    """Returns what the finished corpus is, in words: counts, what the rules dropped, the first problems."""
-    corpus = Lineage(config, artifacts).corpus
-    marker, card = artifacts.marker(manifest_key(corpus)), f"{corpus.key}/card"
-    if marker is None:
-        return []
-    made = CorpusManifest(**marker.result)
-    dropped = ", ".join(f"{rule} {count:,}" for rule, count in made.dropped.items()) or "none"
-    lines = [
-        f"corpus: {made.documents:,} documents, {made.sentences:,} sentences, {made.words:,} words, "
-        f"{made.tokens:,} tokens ({made.unknown_tokens:,} unknown), vocabulary {made.vocab_size:,}; "
-        f"{made.train_sequences:,} training and {made.validation_sequences:,} validation sequences",
-        f"corpus: paragraphs dropped by rule: {dropped}",
+def _text_phases(config: Config, keys: CorpusKeys, slices: list[Slice]) -> list[Phase]:
+    corpus = config.corpus
+    clean = [
+        CleanSlice(artifact=_part(keys.text, key), part=part, cleanup=corpus.cleanup, on_bad_utf8=corpus.on_bad_utf8)
+        for key, part in zip(keys.clean, slices, strict=True)
     ]
-    if artifacts.path(f"{card}.md").exists():
-        lines.append(f"corpus: card: {artifacts.path(card)}.md and .html")
-    if made.problem_count:
-        shown = made.problems[:SHOWN_PROBLEMS]
-        rest = f"; {artifacts.path(marker.key)}.json names more" if made.problem_count > len(shown) else ""
-        lines += [f"corpus: problem: {problem}" for problem in shown]
-        lines.append(f"corpus: {made.problem_count:,} problems{rest}")
-    return lines
+    deduplicate = Deduplicate(
+        artifact=_part(keys.text, keys.deduplicate), needs=(*keys.clean,), keys=keys, enabled=corpus.cleanup.deduplicate
+    )
+    sentences = [
+        SegmentSlice(
+            artifact=_part(keys.text, key), needs=(clean_key, keys.deduplicate,),
+            keys=keys, number=number, pipeline=corpus.spacy_pipeline, lowercase=corpus.preparation,
+        )
+        for number, (key, clean_key) in enumerate(zip(keys.sentences, keys.clean, strict=True))
+    ]  # fmt: skip
+    return [
+        Phase("clean", clean, "slice"),
+        Phase("deduplicate", [deduplicate]),
+        Phase("sentences", sentences, "slice"),
+    ]
+
+
+def _shard_phases(config: Config, keys: CorpusKeys, slices: list[Slice], imported: str) -> list[Phase]:
+    corpus = config.corpus
+    text = (*keys.clean, keys.deduplicate, *keys.sentences)
+    vocabulary = TrainVocabulary(
+        artifact=_part(keys.corpus, keys.vocabulary), needs=(*text,), keys=keys, corpus=corpus, imported=imported
+    )
+    encode = [
+        EncodeSlice(
+            artifact=_part(keys.corpus, key),
+            needs=(
+                sentences,
+                keys.vocabulary,
+            ),
+            keys=keys,
+            number=number,
+            corpus=corpus,
+        )
+        for number, (key, sentences) in enumerate(zip(keys.encode, keys.sentences, strict=True))
+    ]
+    manifest = WriteManifest(
+        artifact=_part(keys.corpus, keys.manifest), needs=(*text, keys.vocabulary, *keys.encode,),
+        keys=keys, corpus=corpus, source_of=tuple(part.number for part in slices),
+    )  # fmt: skip
+    shown = {
+        "names": tuple(Path(source.path).name or source.kind for source in corpus.sources),
+        "licences": tuple(source.licence for source in corpus.sources),
+    }
+    card = WriteCard(
+        artifact=ArtifactId(keys.card, fingerprint(keys.corpus.fingerprint, "card", shown)),
+        needs=(keys.manifest,),
+        manifest=keys.manifest, **shown,
+    )  # fmt: skip
+    return [
+        Phase("vocabulary", [vocabulary]),
+        Phase("encode", encode, "slice"),
+        Phase("manifest", [manifest]),
+        Phase("card", [card]),
+    ]

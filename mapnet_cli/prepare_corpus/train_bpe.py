@@ -3,73 +3,70 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
+from mapnet_cli.config import Corpus
 from mapnet_cli.core.artifacts import Artifacts, publishing
 from mapnet_cli.core.errors import InputError
+from mapnet_cli.core.records import Imported
 from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.job import Output, Progress, ProgressCallback
-from mapnet_cli.prepare_corpus.slices import finished, read_sentences, results
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.prepare_corpus.outputs import (
+    CleanedSlice,
+    CorpusKeys,
+    Deduplication,
+    SegmentedSlice,
+    TrainedVocabulary,
+    read_sentences,
+)
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
-from mapnet_cli.text import bpe
+from mapnet_cli.text.bpe import load_tokenizer, train_tokenizer
 
 
-def train_vocabulary(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    *,
-    tokenizer: str,
-    clean: list[str],
-    deduplicate: str,
-    sentences: list[str],
-    vocab_size: int,
-    sample_words: int,
-    validation_every: int,
-    seed: int,
-    imported: str,
-) -> Output:
-    """Writes the tokenizer under the key `tokenizer`; the other strings are keys of earlier phases.
+@dataclass(frozen=True, kw_only=True)
+class TrainVocabulary(Job):
+    """Trains BPE on a seeded sample of sentences, or copies an import's tokenizer; writes tokenizer.json.
 
-    Where `imported` is the key of an import, the tokenizer is a copy of its own.
-
-    The result also says the number of each slice's first document in the whole corpus.
-
-    Raises InputError if the text is too little for a training and a validation part.
+    Raises InputError if the text is too short for a training and a validation part.
     """
-    counts = results(artifacts, sentences)
-    documents = sum(result["documents"] for result in counts)
-    if documents < validation_every:
-        raise InputError(
-            _too_little(documents, validation_every, dropped(artifacts, clean, deduplicate))
-            + _first_problems(results(artifacts, clean))
+
+    keys: CorpusKeys
+    corpus: Corpus
+    imported: str
+    """Key of the import whose tokenizer is used; "" if BPE is trained."""
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        counts = [artifacts.read(key, SegmentedSlice) for key in self.keys.sentences]
+        documents = sum(count.documents for count in counts)
+        if documents < self.corpus.validation_every:
+            message = _too_little(documents, self.corpus.validation_every, dropped(artifacts, self.keys))
+            raise InputError(message + _first_problems(artifacts, self.keys))
+        lines: list[str] = []
+        if self.imported:
+            artifacts.verify(self.imported)
+            trained = load_tokenizer(artifacts.path(artifacts.read(self.imported, Imported).tokenizer))
+        else:
+            share = self.corpus.bpe_sample_words / sum(count.words for count in counts)
+            lines = list(_sample(artifacts, progress, self.keys.sentences, share, self.corpus.seed))
+            trained = train_tokenizer(lines, self.corpus.vocab_size)
+        file = artifacts.path(self.keys.tokenizer)
+        with publishing(file) as temporary:
+            trained.save(str(temporary))
+        result = TrainedVocabulary(
+            vocab_size=trained.get_vocab_size(),
+            sample_words=sum(line.count(" ") + 1 for line in lines),
+            first_documents=[0, *accumulate(count.documents for count in counts)][:-1],
         )
-    lines: list[str] = []
-    if imported:
-        trained = bpe.load(artifacts.path(finished(artifacts, imported).result["tokenizer"]))
-    else:
-        words = sum(result["words"] for result in counts)
-        lines = list(_sample(artifacts, progress, sentences, sample_words / words, seed))
-        trained = bpe.train(lines, vocab_size)
-    file = artifacts.path(tokenizer)
-    with publishing(file) as temporary:
-        trained.save(str(temporary))
-    first = [0, *accumulate(result["documents"] for result in counts)][:-1]
-    result = {
-        "vocab_size": trained.get_vocab_size(),
-        "sample_words": sum(line.count(" ") + 1 for line in lines),
-        "first_documents": first,
-    }
-    return Output([file], result)
+        return Output([file], result)
 
 
-def dropped(artifacts: Artifacts, clean: list[str], deduplicate: str) -> dict[str, int]:
+def dropped(artifacts: Artifacts, keys: CorpusKeys) -> dict[str, int]:
     """Returns how many paragraphs each clean-up rule dropped."""
     counts: Counter[str] = Counter()
-    for result in results(artifacts, clean):
-        counts.update(result["dropped"])
-    for result in results(artifacts, [deduplicate]):
-        counts["deduplicate"] += result["dropped"]
+    for key in keys.clean:
+        counts.update(artifacts.read(key, CleanedSlice).dropped)
+    counts["deduplicate"] += artifacts.read(keys.deduplicate, Deduplication).dropped
     return {rule: count for rule, count in sorted(counts.items()) if count}
 
 
@@ -79,7 +76,7 @@ def _sample(
     """Yields the sentences of each paragraph with probability `share`, the draw made by (seed, slice, paragraph)."""
     for number, key in enumerate(sentences):
         progress(Progress(number, len(sentences), "reading the sample"))
-        finished(artifacts, key)
+        artifacts.verify(key)
         draws = random.Random(derive_seed(seed, "vocabulary sample", number))
         for paragraph in read_sentences(artifacts.path(f"{key}.txt")):
             if paragraph and (draws.random() < share or share >= 1):
@@ -87,11 +84,12 @@ def _sample(
     progress(Progress(len(sentences), len(sentences), "training"))
 
 
-def _first_problems(cleaned: list[dict[str, Any]]) -> str:
-    """Returns the first things that were wrong with the input, which may be why so little is left."""
+def _first_problems(artifacts: Artifacts, keys: CorpusKeys) -> str:
+    """Returns the first problems with the input, which may be why so little text is left."""
     problems = Problems()
-    for result in cleaned:
-        problems.merge(result["problems"], result["problem_count"])
+    for key in keys.clean:
+        cleaned = artifacts.read(key, CleanedSlice)
+        problems.merge(cleaned.problems, cleaned.problem_count)
     shown = "".join(f"\n  {line}" for line in problems.lines[:SHOWN_PROBLEMS])
     return f"\n{problems.count:,} problems, the first of them:{shown}" if problems.count else ""
 

@@ -17,12 +17,13 @@ from mapnet_cli.config import Method, Pretrain
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.jobs.distributed import ALONE, DistContext
 from mapnet_cli.masking import sampling
+from mapnet_cli.masking.context import NO_CONTEXT, MaskContext
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, visits_in_turn
 from mapnet_cli.model.bert import attention_mask
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, PAD
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, PAD
 
 AHEAD = 2
 """Batches that are ready before they are needed."""
@@ -48,8 +49,8 @@ class MicroBatch:
     noise: MaskNoise
     visit_B: Tensor | None
     """Which visit this is of those that share their noise; None but for strategies that go on from visit to visit."""
-    word_starts_BL: Tensor | None
-    """True where a token begins a word; None but for strategies that ask."""
+    unit_starts_BL: Tensor | None
+    """True where a unit begins that is masked as a whole; None unless the strategy has units."""
     all_sequences: int
     """Of the whole batch, in all processes: what losses are averaged over."""
     all_masked: int
@@ -69,7 +70,7 @@ class MicroBatch:
             slots_N=optional(self.slots_N),
             noise=self.noise.map(function),
             visit_B=optional(self.visit_B),
-            word_starts_BL=optional(self.word_starts_BL),
+            unit_starts_BL=optional(self.unit_starts_BL),
         )
 
     def to(self, device: torch.device) -> "MicroBatch":
@@ -97,19 +98,19 @@ class BatchMaker:
     method: Method
     pretrain: Pretrain
     seed: int
-    world: DistContext
+    dist: DistContext
     pin: bool
     """In memory that a GPU copies from without waiting."""
     block_length: int
     fixed: bool = False
     """Pad every batch to the block length and compute every slot: one shape for torch.compile."""
-    word_starts_V: Tensor | None = None
-    """True for tokens that begin a word, for strategies that ask."""
+    context: MaskContext = NO_CONTEXT
+    """What the strategy knows of the corpus."""
 
     @property
     def micro(self) -> int:
         """Sequences of a forward pass."""
-        return self.pretrain.micro_batch_size or self.pretrain.batch_size // self.world.size
+        return self.pretrain.micro_batch_size or self.pretrain.batch_size // self.dist.size
 
     def __call__(self, step: int) -> Batch:
         turn = step // self.pretrain.visits
@@ -123,9 +124,9 @@ class BatchMaker:
             noise, visit_B = self._shared_noise(noise, indices_B, visit_B)
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
         batch = split_batch(
-            step, tokens_BL, noise, self.method.rate_at(step, self.pretrain.steps), self.micro, self.world, self.fixed,
+            step, tokens_BL, noise, self.method.rate_at(step, self.pretrain.steps), self.micro, self.dist, self.fixed,
             highest_rate=self.method.highest_rate if self.fixed else 0.0, visit_B=visit_B,
-            word_starts_BL=None if self.word_starts_V is None else self.word_starts_V[tokens_BL],
+            unit_starts_BL=None if self.context.unit_starts is None else self.context.unit_starts(tokens_BL),
         )  # fmt: skip
         return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
 
@@ -146,11 +147,11 @@ def split_batch(
     noise: MaskNoise,
     mask_rate: float,
     micro: int,
-    world: DistContext = ALONE,
+    dist: DistContext = ALONE,
     every_slot: bool = False,
     highest_rate: float = 0.0,
     visit_B: Tensor | None = None,
-    word_starts_BL: Tensor | None = None,
+    unit_starts_BL: Tensor | None = None,
 ) -> Batch:
     """Returns this process's share of a batch of tokens [B, L], cut into micro-batches of `micro` sequences.
 
@@ -159,8 +160,8 @@ def split_batch(
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, mask_rate, noise.rounding_B)
     size, length = tokens_BL.shape
-    share, max_masks = size // world.size, sampling.max_mask_count(length, max(mask_rate, highest_rate))
-    begin, all_masked = world.rank * share, max(int(counts_B.sum()), 1)
+    share, max_masks = size // dist.size, sampling.max_mask_count(length, max(mask_rate, highest_rate))
+    begin, all_masked = dist.rank * share, max(int(counts_B.sum()), 1)
     all_tokens = int((tokens_BL != PAD).sum())
     parts = []
     for first in range(begin, begin + share, micro):
@@ -170,7 +171,7 @@ def split_batch(
             MicroBatch(
                 first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],
                 slots_N, max_masks, noise.map(itemgetter(rows)), None if visit_B is None else visit_B[rows],
-                None if word_starts_BL is None else word_starts_BL[rows], size, all_masked, all_tokens,
+                None if unit_starts_BL is None else unit_starts_BL[rows], size, all_masked, all_tokens,
             )
         )  # fmt: skip
     return Batch(step, size, length, all_tokens, parts)

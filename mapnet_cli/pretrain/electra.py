@@ -1,4 +1,6 @@
-"""ELECTRA's two losses (Clark et al. 2020, section 2) as one more method of the same loop.
+"""ELECTRA's two losses (Clark et al. 2020, section 2) as one more method of the same loop, and its validation.
+
+Its encoder has no MLM head, so there is no `validation_loss` that would compare with other methods'.
 
 Shapes: B sequences, L positions, K masked positions of a sequence.
 """
@@ -11,14 +13,19 @@ from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import Masks
+from mapnet_cli.masking.schedule import StepPlan
 from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.model.bert import attention_mask
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.networks import AnyPretrainingModel
+from mapnet_cli.model.factory import AnyPretrainingModel
 from mapnet_cli.pretrain.batches import MicroBatch
-from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, StepPlan, mask_request
-from mapnet_cli.text.special_tokens import PAD
+from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, add_up, mask_request
+from mapnet_cli.pretrain.validation import BATCH, fixed_masks
+from mapnet_cli.text.shards import Sequences
+from mapnet_cli.text.words import PAD
 from mapnet_cli.training.device import autocast
 
 
@@ -37,7 +44,8 @@ class ElectraLosses(Losses):
         self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor], None]:
         """Returns the loss to differentiate, the sums to log, and None: there is no proposal to keep."""
-        method = self.method
+        method, electra = self.method, self.method.electra
+        assert electra is not None
         strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
         masks = strategy.draw(mask_request(part, method))
         corrupted_BL = sampling.corrupt(
@@ -60,7 +68,7 @@ class ElectraLosses(Losses):
             logits_BL = self.detect(replaced_BL, part.attention_mask_BL)
         detection = detection_sums(logits_BL, part.tokens_BL, replaced_BL)
 
-        both = loss / part.all_masked + method.detection_weight * detection["detection"] / part.all_tokens
+        both = loss / part.all_masked + electra.detection_weight * detection["detection"] / part.all_tokens
         logged = {"loss": loss, "masked": part.counts_B.sum(), "objective": both, **detection}
         # DDP averages the processes' gradients; each has its share of one sum
         return both * self.processes, {name: value.detach() for name, value in logged.items()}, None
@@ -109,3 +117,47 @@ def build_losses(
     """Returns the losses that train a method's networks."""
     kind = ElectraLosses if isinstance(model, Electra) else JointLosses
     return kind(model, method, device, precision, processes)
+
+
+PASS = 16
+"""Sequences of a forward pass: the generator's distributions over the vocabulary stand in memory at a time."""
+
+
+@torch.no_grad()
+def validate_detection(
+    model: Electra, sequences: Sequences, count: int, device: torch.device, precision: str, dist: DistContext
+) -> dict[str, float]:
+    """Returns detection_loss (nats a token), the accuracies, and generator_loss (nats a masked token).
+
+    Every process takes its share of the sequences; all get the same figures.
+    """
+    model.eval()
+    names = ("generator", "masked", "detection", "replaced", "original", "found", "kept")
+    sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
+    for start in range(0, min(count, len(sequences)), BATCH):
+        numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
+        for some in torch.split(numbers, PASS) if len(numbers) else ():
+            add_up(sums, _sums(model, start, some, sequences, device, precision))
+    totals = dist.all_reduce_sum_(torch.stack([sums[name] for name in names])).tolist()
+    found = dict(zip(names, totals, strict=True))
+    model.train()
+    return {**detection_figures(found), "generator_loss": found["generator"] / max(found["masked"], 1)}
+
+
+def _sums(
+    model: Electra, start: int, numbers: torch.Tensor, sequences: Sequences, device: torch.device, precision: str
+) -> dict[str, torch.Tensor]:
+    fixed = fixed_masks(model.encoder, "uniform", start, numbers, sequences, replace_mask=1.0, replace_random=0.0)
+    attention_mask_BL = attention_mask(fixed.tokens_BL, PAD)
+    attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
+    positions_BK = fixed.masks.positions_BK
+    targets_BK, noise_BK = (of_BL.gather(1, positions_BK) for of_BL in (fixed.tokens_BL, fixed.noise.token_BL))
+    with autocast(device, precision):
+        loss_BK, drawn_BK = model.generate(
+            fixed.corrupted_BL.to(device), attention_mask_BL, positions_BK.to(device), targets_BK.to(device),
+            noise_BK.to(device), fixed.slots_N.to(device),
+        )  # fmt: skip
+        replaced_BL = replace_tokens(fixed.tokens_BL, fixed.masks, drawn_BK.cpu()).to(device)
+        logits_BL = model.detect(replaced_BL, attention_mask_BL)
+    counted = {"generator": loss_BK.sum(), "masked": torch.tensor(len(fixed.slots_N), device=device)}
+    return counted | detection_sums(logits_BL, fixed.tokens_BL.to(device), replaced_BL)

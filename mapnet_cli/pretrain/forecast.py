@@ -8,13 +8,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
+from mapnet_cli.core.formatting import format_size
 from mapnet_cli.masking.sampling import max_mask_count
+from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model.bert import Attention, padded_vocabulary
-from mapnet_cli.model.factory import build_model
-from mapnet_cli.model.networks import AnyPretrainingModel
+from mapnet_cli.model.factory import AnyPretrainingModel, build_model
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
-from mapnet_cli.pretrain.step import Losses, StepPlan, algorithm_1, plan_step
+from mapnet_cli.pretrain.step import Algorithm1, Losses, work_of
 from mapnet_cli.training import flops as accounting
 from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
 
@@ -60,7 +61,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         hours = cost.flops / cost.flops_per_second / processes / 3600
         fixed = OPTIMISER_BYTES * cost.parameters
         memory = ", ".join(
-            f"{_size(fixed + once + share * each)} in {precision} ({_size(each)} a sequence)"
+            f"{format_size(fixed + once + share * each)} in {precision} ({format_size(each)} a sequence)"
             for precision, (once, each) in cost.activations.items()
         )
         own = f" in {config.method[name].steps:,} steps" if config.method[name].steps else ""
@@ -68,9 +69,9 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
             f"{name}: {cost.flops:.3g} FLOPs{own}, about {hours:,.3g} hours with {processes} process"
             f"{'es' if processes > 1 else ''} at {cost.flops_per_second:.3g} FLOP/s (measured with "
             f"{cost.measured_batch} sequences a pass)",
-            f"{name}: memory at {share} sequences a pass about {memory}; {_size(fixed)} of it are {cost.parameters:,} "
-            f"weights, their gradients and Adam",
-            f"{name}: disk {_size(_disk(config, cost))} a training, for milestones and resume checkpoints",
+            f"{name}: memory at {share} sequences a pass about {memory}; {format_size(fixed)} of it are "
+            f"{cost.parameters:,} weights, their gradients and Adam",
+            f"{name}: disk {format_size(_disk(config, cost))} a training, for milestones and resume checkpoints",
         ]
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
         first = first or cost.flops
@@ -97,7 +98,7 @@ def training_flops(config: Config, name: str, vocab_size: int) -> float:
     """Returns a training's FLOPs on full blocks."""
     steps = max(config.pretrain.milestone_steps())
     probes = range(0, steps, max(1, steps // PROBES))
-    work = [plan_step(config.method[name], 1, step, config.pretrain.steps).work for step in probes]
+    work = [work_of(plan_step(config.method[name], 1, step, config.pretrain.steps)) for step in probes]
     batch_size, length = config.pretrain.batch_size, config.corpus.block_length
     total = sum(accounting.method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
     return total / len(work) * steps
@@ -133,15 +134,15 @@ def _step(config: Config, losses: Losses, size: int) -> float:
     batch = sample_batch(size, config.corpus.block_length, losses.method.highest_rate)
     losses.zero_grad(set_to_none=True)
     start = time.perf_counter()
-    sums = algorithm_1(losses, batch, _plan(losses), losses.device, {})
+    sums = Algorithm1(losses, losses.device)(batch, _plan(losses))
     sums["loss"].item()  # waits for a GPU
     return time.perf_counter() - start
 
 
 def _plan(losses: Losses) -> StepPlan:
     """Returns the plan of a step with all there is to do."""
-    learns = losses.model.proposal is not None
-    return StepPlan(0, 0, True, learns, proposes=False, reuses=False, mask_rate=losses.method.highest_rate)
+    work = ProposalWork.REST if losses.model.proposal is None else ProposalWork.LEARN
+    return StepPlan(0, 0, True, work, losses.method.highest_rate)
 
 
 def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
@@ -180,10 +181,6 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
             loss, _, _ = losses(part, _plan(losses))
         del loss
     return sum(size for storage, size in kept.items() if storage not in weights)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def _disk(config: Config, cost: Cost) -> float:

@@ -1,41 +1,41 @@
 """The pretraining loop: one for every method and any number of processes. Algorithm 1 is in `step.py`."""
 
 import time
+from dataclasses import replace
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mapnet_cli.config import FrequencyProposal
 from mapnet_cli.jobs.job import Progress, ProgressCallback
-from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.model.factory import word_starts
-from mapnet_cli.pretrain.batches import BatchMaker, prefetching
+from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
+from mapnet_cli.model.proposal import TokenTable
+from mapnet_cli.pretrain.batches import BatchMaker, prefetching, sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.monitor import TrainingMonitor
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.pretrain.state import TrainState
-from mapnet_cli.pretrain.step import Proposals, algorithm_1, plan_step, update_table
-from mapnet_cli.pretrain.warm_up import warm_up
-from mapnet_cli.text.shards import Sequences
+from mapnet_cli.pretrain.step import Algorithm1, Losses, update_table
 from mapnet_cli.training.optim import gradient_norm, learning_rate, set_learning_rate
 
 
 def train(state: TrainState, progress: ProgressCallback) -> None:
-    """Trains from where `state` stands to the last step, leaving milestones, a log and resume checkpoints.
+    """Trains from where `state` is to the last step, leaving milestones, a log and resume checkpoints.
 
     Raises DivergedError and Interrupted, see `TrainingMonitor.after_step`.
     """
     pretrain, method = state.config.pretrain, state.method
     last = max(pretrain.milestone_steps())
     make = batch_maker(state)
-    losses = build_losses(state.model.train(), method, state.device, pretrain.precision, state.world.size)
+    losses = build_losses(state.model.train(), method, state.device, pretrain.precision, state.dist.size)
     if pretrain.compile:
         progress(Progress(state.step, last, "compiling"))
         losses.compile_networks()
-        warm_up(losses, make.micro, state.manifest.block_length)
-    together = joined_with_others(losses, state)
-    kept: Proposals = {}
+        compile_ahead(losses, make.micro, state.manifest.block_length)
+    algorithm1 = Algorithm1(distributed(losses, state), state.device)
+    own_clip_norm = method.mapnet.clip_norm if method.mapnet else 0.0
 
-    with prefetching(make, state.step, last) as next_batch, TrainingMonitor(state, progress, last) as books:
+    with prefetching(make, state.step, last) as next_batch, TrainingMonitor(state, progress, last) as monitor:
         while state.step < last:
             asked = time.monotonic()
             batch = next_batch()
@@ -43,44 +43,65 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
             plan = plan_step(method, state.seed, state.step, pretrain.steps)
 
             state.optimizer.zero_grad(set_to_none=True)
-            sums = algorithm_1(together, batch, plan, state.device, kept)
-            norm = gradient_norm(state.model, pretrain.clip_norm, state.model.proposal, method.proposal_clip_norm)
+            sums = algorithm1(batch, plan)
+            norm = gradient_norm(state.model, pretrain.clip_norm, state.model.proposal, own_clip_norm)
             lr = learning_rate(state.step, pretrain.peak_lr, pretrain.warmup_steps, pretrain.steps)
             set_learning_rate(state.optimizer, lr)
             state.optimizer.step()
             if plan.learns:
-                update_table(state.model, method, state.world)
+                update_table(state.model, method, state.dist)
 
             state.step += 1
-            books.after_step(batch, plan, sums, norm, lr, waited)
+            monitor.after_step(batch, plan, sums, norm, lr, waited)
 
 
 def batch_maker(state: TrainState) -> BatchMaker:
     """Returns what makes this process's batches, of one shape if they go to compiled networks."""
-    sequences = Sequences([state.artifacts.path(name) for name in state.manifest.train])
-    pretrain, manifest, starts_V = state.config.pretrain, state.manifest, None
-    if STRATEGIES[state.method.strategy].reads_words:
-        starts_V = word_starts(state.artifacts.path(manifest.tokenizer), manifest.vocab_size)
+    pretrain, manifest = state.config.pretrain, state.manifest
     weights = [source.weight for source in state.config.corpus.sources]
     counts = [source.train_sequences for source in manifest.sources]
-    order = ResumableSampler(counts, pretrain.batch_size, state.seed, weights)
     return BatchMaker(
-        sequences, order, state.method, pretrain, state.seed, state.world,
-        pin=state.device.type == "cuda", block_length=manifest.block_length, fixed=pretrain.compile,
-        word_starts_V=starts_V,
+        state.corpus.train, ResumableSampler(counts, pretrain.batch_size, state.seed, weights), state.method, pretrain,
+        state.seed, state.dist, pin=state.device.type == "cuda", block_length=manifest.block_length,
+        fixed=pretrain.compile, context=state.context,
     )  # fmt: skip
 
 
-def joined_with_others(losses: nn.Module, state: TrainState) -> nn.Module:
-    """Returns the losses so wrapped that their gradients meet those of the other processes."""
-    method = state.method
-    if state.world.size == 1:
+def distributed(losses: nn.Module, state: TrainState) -> nn.Module:
+    """Returns the losses, wrapped so that their gradients are all-reduced where there are several processes."""
+    if state.dist.size == 1:
         return losses
     # Where MAP-Net rests in some steps, DDP has to ask in each which parameters took part: a wait on a GPU.
-    always = method.learn_on_uniform_steps and method.learn_every == method.propose_every == 1
+    mapnet = state.method.mapnet
+    always = mapnet and mapnet.learn_on_uniform_steps and mapnet.learn_every == mapnet.propose_every == 1
     return DistributedDataParallel(
         losses,
         device_ids=[state.device.index] if state.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        find_unused_parameters=method.has_network and not always,
+        find_unused_parameters=mapnet is not None and not always,
     )
+
+
+def compile_ahead(losses: Losses, size: int, length: int) -> None:
+    """Compiles every variant that training can meet: full and padded batches, MAP-Net learning, proposing, resting.
+
+    Call it before DDP wraps the losses: its hooks would count these gradients. Nothing random is left
+    behind, since every step seeds its own dropout.
+    """
+    method = losses.method
+    mapnet, learned = method.mapnet, method.learned
+    rests = StepPlan(0, 0, True, ProposalWork.REST, method.highest_rate)
+    plans = [rests]
+    if learned:
+        plans.append(replace(rests, proposal=ProposalWork.LEARN))
+    sometimes = learned and not learned.learn_on_uniform_steps
+    sometimes = sometimes or (mapnet and (mapnet.learn_every > 1 or mapnet.propose_every > 1))
+    if isinstance(method.proposal, FrequencyProposal) or sometimes:
+        plans.append(replace(rests, proposal=ProposalWork.PROPOSE))
+    for padded in (False, True):
+        batch = sample_batch(size, length, method.highest_rate, every_slot=True, padded=padded)
+        for plan in plans:
+            Algorithm1(losses, losses.device)(batch, plan)
+    losses.zero_grad(set_to_none=True)
+    if isinstance(losses.model.proposal, TokenTable):
+        losses.model.proposal.fresh_2V.zero_()

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapnet_cli.core.artifacts import write_text
+from mapnet_cli.core.artifacts import lines_up_to, write_text
 from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.pretrain.electra import detection_figures
-from mapnet_cli.pretrain.log import lines_up_to
 from mapnet_cli.pretrain.step import GREATEST, add_up
 
 NEVER = -(1 << 40)
@@ -23,15 +22,15 @@ class StepMetrics:
     Lines after the step that a resumed run starts from are cut.
     """
 
-    def __init__(self, folder: Path, step: int, world: DistContext, peak_flops: float) -> None:
+    def __init__(self, folder: Path, step: int, dist: DistContext, peak_flops: float) -> None:
         self.path = folder / "log.jsonl"
-        self.world = world
+        self.dist = dist
         self.peak_flops = peak_flops
         """Of all processes' devices together, at best."""
         self.bad_step: int | None = None
         """The first step whose loss or gradient was not finite, counted from 0."""
         self._board = None
-        if world.rank == 0:
+        if dist.rank == 0:
             write_text(self.path, "".join(lines_up_to(self.path, step)))
             self._board = _tensorboard(folder / "tensorboard", step)
         self._start = step
@@ -54,7 +53,7 @@ class StepMetrics:
         self._waited += waited
         finite = torch.isfinite(norm) & torch.isfinite(sums["objective"])
         # the maximum of -step is the first bad step
-        values = {**sums, "gradient_norm": norm / self.world.size, "gradient_norm_max": norm}
+        values = {**sums, "gradient_norm": norm / self.dist.size, "gradient_norm_max": norm}
         values["bad"] = torch.where(finite, NEVER, -step)
         add_up(self._kept, {name: value.double() for name, value in values.items()})
 
@@ -62,9 +61,9 @@ class StepMetrics:
         """Waits for the device, once, and returns what all processes have added up since the last line."""
         added = sorted(self._kept.keys() - set(GREATEST))
         greatest = [name for name in GREATEST if name in self._kept]
-        sums = self.world.all_reduce_sum_(torch.stack([self._kept[name] for name in added]))
+        sums = self.dist.all_reduce_sum_(torch.stack([self._kept[name] for name in added]))
         waited = torch.tensor(self._waited, dtype=torch.float64, device=sums.device)
-        largest = self.world.all_reduce_max_(torch.stack([*(self._kept[name] for name in greatest), waited]))
+        largest = self.dist.all_reduce_max_(torch.stack([*(self._kept[name] for name in greatest), waited]))
         names = [*added, *greatest, "data_wait"]
         values = dict(zip(names, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
         bad = values.pop("bad")
@@ -108,7 +107,7 @@ class StepMetrics:
         return row
 
     def write(self, row: dict[str, Any]) -> None:
-        if self.world.rank == 0:
+        if self.dist.rank == 0:
             with self.path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(row) + "\n")
         if self._board is not None:

@@ -11,19 +11,20 @@ from typing import Any
 from torch import Tensor
 
 from mapnet_cli.core.errors import DivergedError, Interrupted
+from mapnet_cli.core.formatting import format_duration
 from mapnet_cli.jobs.job import Progress, ProgressCallback
 from mapnet_cli.masking.diagnostics import FIGURES, proposal_warnings
-from mapnet_cli.masking.schedule import exploration_probability
+from mapnet_cli.masking.schedule import StepPlan, exploration_probability
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import Batch
-from mapnet_cli.pretrain.detection import validate_detection
+from mapnet_cli.pretrain.electra import validate_detection
 from mapnet_cli.pretrain.figure2 import figure2_masks
 from mapnet_cli.pretrain.metrics import StepMetrics
 from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point
-from mapnet_cli.pretrain.step import StepPlan
+from mapnet_cli.pretrain.step import work_of
 from mapnet_cli.pretrain.token_buckets import TokenBuckets, token_buckets
 from mapnet_cli.pretrain.validation import validate
-from mapnet_cli.text.shards import Sequences
+from mapnet_cli.text.shards import open_shards
 from mapnet_cli.training import flops as accounting
 from mapnet_cli.training.checkpoint import BackgroundWriter
 from mapnet_cli.training.device import peak_flops
@@ -36,7 +37,7 @@ class TrainingMonitor:
         self.state = state
         self.progress = progress
         self.last = last
-        self.held_out = Sequences([state.artifacts.path(name) for name in state.manifest.validation])
+        self.held_out = open_shards(state.artifacts, state.manifest.validation)
         self.milestones = set(state.config.pretrain.milestone_steps())
         self._save_due = False
         self._note = ""
@@ -47,7 +48,7 @@ class TrainingMonitor:
         state = self.state
         accounting.forget_peak_memory(state.device)
         with ExitStack() as contexts:
-            self._telemetry = StepMetrics(state.folder, state.step, state.world, self._peak())
+            self._telemetry = StepMetrics(state.folder, state.step, state.dist, self._peak())
             contexts.callback(self._telemetry.close)
             self._writer = contexts.enter_context(BackgroundWriter())
             self._stopped = contexts.enter_context(stop_requested())
@@ -68,13 +69,13 @@ class TrainingMonitor:
         """
         state, pretrain = self.state, self.state.config.pretrain
         flops = accounting.method_flops(
-            state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.length, plan.work
+            state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.length, work_of(plan)
         )
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
         host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": plan.explore, "learned": plan.learns}
         self._telemetry.add(plan.step, sums, norm, host, waited)
 
-        stop = state.world.any(self._stopped())
+        stop = state.dist.any(self._stopped())
         at_milestone = state.step in self.milestones
         self._save_due |= at_milestone or stop or _is_due(state.step, pretrain.checkpoint_every)
         # a proposal that the next step reuses does not stand in checkpoints
@@ -89,8 +90,10 @@ class TrainingMonitor:
         self.progress(Progress(state.step, self.last, self._note))
         if stop and save:
             self._writer.wait()
-            state.world.any(False)  # nobody leaves, and makes a launcher end the others, before the first has written
-            raise Interrupted(f"{state.key}: stopped at step {state.step}; the same command goes on from there")
+            state.dist.any(False)  # nobody leaves, and makes a launcher end the others, before the first has written
+            raise Interrupted(
+                f"{state.artifact.key}: stopped at step {state.step}; the same command goes on from there"
+            )
 
     def _log(self, lr: float) -> None:
         """Waits for the device, which no step does, and writes what came of the steps since the last line."""
@@ -99,33 +102,31 @@ class TrainingMonitor:
         seconds = time.monotonic() - self._started
         state.seconds += seconds
         facts = {"lr": lr, "peak_memory_mb": round(accounting.peak_memory_mb(state.device)), "flops": state.flops}
-        if state.method.draws_from_proposal:
+        if state.method.proposal or any(state.method.exploration):
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
         row = self._telemetry.line(totals, state.step, seconds, facts)
         if self._telemetry.bad_step is not None:
             raise DivergedError(_diverged(state, self._telemetry.bad_step))
         self._health = {name: row[name] for name in FIGURES if name in row}
         for kind, text in proposal_warnings(row, state.method_name, state.method).items():
-            if kind not in self._said and state.world.rank == 0:
+            if kind not in self._said and state.dist.rank == 0:
                 self.progress(Progress(state.step, self.last, warning=text))
             self._said.add(kind)
         left = row["step_seconds"] * (self.last - state.step)
         rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
-        self._note = f"loss {row['loss']:.3f}, {rate}, {_span(left)} left"
+        self._note = f"loss {row['loss']:.3f}, {rate}, {format_duration(left)} left"
 
     @cached_property
-    def _groups(self) -> TokenBuckets:
-        manifest, path = self.state.manifest, self.state.artifacts.path
-        train = Sequences([path(name) for name in manifest.train])
-        return token_buckets(path(manifest.tokenizer), train, manifest.vocab_size)
+    def _buckets(self) -> TokenBuckets:
+        return token_buckets(self.state.corpus)
 
     def _validate(self) -> dict[str, float]:
         state, pretrain = self.state, self.state.config.pretrain
-        how = (self.held_out, pretrain.validation_sequences, state.device, pretrain.precision, state.world)
+        how = (self.held_out, pretrain.validation_sequences, state.device, pretrain.precision, state.dist)
         if isinstance(state.model, Electra):
             found = validate_detection(state.model, *how)
         else:
-            found = validate(state.model, *how, self._groups)
+            found = validate(state.model, *how, self._buckets)
         self._telemetry.write({"step": state.step, **found})
         # others may have been at work at the last measurement; the best that was seen is the nearest to the truth
         self._telemetry.peak_flops = max(self._telemetry.peak_flops, self._peak())
@@ -133,17 +134,20 @@ class TrainingMonitor:
 
     def _peak(self) -> float:
         """Returns the FLOP/s of all processes' devices together at best."""
-        return peak_flops(self.state.device, self.state.config.pretrain.precision)[0] * self.state.world.size
+        return peak_flops(self.state.device, self.state.config.pretrain.precision)[0] * self.state.dist.size
 
     def _save(self, found: dict[str, float] | None, save: bool) -> None:
         """Copies what is to be saved and has it written beside the training; `found` belongs to a milestone."""
         state, writes = self.state, list[Write]()
         self._writer.wait()  # one set of copies at a time
-        if state.world.rank == 0 and found is not None:
+        if state.dist.rank == 0 and found is not None:
             tokenizer = state.artifacts.path(state.manifest.tokenizer)
-            masks = figure2_masks(state.model, self.held_out, state.method, state.config, tokenizer)
+            masks = figure2_masks(
+                state.model, state.method, self.held_out, state.context, tokenizer,
+                state.config.report.figure2_sentences,
+            )  # fmt: skip
             writes.append(milestone(state, found, masks, self._health))
-        if state.world.rank == 0 and save:
+        if state.dist.rank == 0 and save:
             writes.append(resume_point(state))
         if writes:
             self._writer.submit(*writes)
@@ -154,16 +158,11 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _span(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
 def _diverged(state: TrainState, step: int) -> str:
     pretrain = state.config.pretrain
     first = step // pretrain.visits * pretrain.batch_size
     return (
-        f"{state.key}: loss or gradient is not finite at step {step} (its batch: places {first:,} to "
+        f"{state.artifact.key}: loss or gradient is not finite at step {step} (its batch: places {first:,} to "
         f"{first + pretrain.batch_size - 1:,} in the data order of seed {state.seed}); "
         f"the last good checkpoint is kept in {state.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
     )

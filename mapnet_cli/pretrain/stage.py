@@ -1,47 +1,129 @@
-"""`mapnet pretrain`: one job for each method and seed."""
+"""`mapnet pretrain`: one job per method and seed."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.artifacts import Artifacts, last_line
 from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import CorpusManifest
+from mapnet_cli.core.records import CorpusManifest, PretrainingTotals
 from mapnet_cli.jobs.distributed import ALONE, cores, current, launched
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback
+from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, StageProgress
 from mapnet_cli.jobs.resources import local_processes, visible_gpus
-from mapnet_cli.jobs.torchrun import run_on_processes
+from mapnet_cli.jobs.torchrun import OnProcesses
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.pretrain.init_from import start_from, start_key
-from mapnet_cli.pretrain.log import last_line
 
 if TYPE_CHECKING:
     import torch
 
-PRELOAD = ("torch", "mapnet_cli.pretrain.loop")
+
+@dataclass(frozen=True)
+class Pretrain:
+    """The stage, see `cli.stages.Stage`."""
+
+    lineage: Lineage
+    preload = ("torch", "mapnet_cli.pretrain.loop")
+
+    def validate(self) -> None:
+        """Raises UsageError if a method is inconsistent, or a batch can't be divided among the processes."""
+        from mapnet_cli.masking.validate import validate_method
+
+        config, pretrain = self.lineage.config, self.lineage.config.pretrain
+        for name in config.methods:
+            validate_method(name, config.method[name], pretrain.visits)
+        processes = (launched() or ALONE).size * pretrain.processes
+        if pretrain.batch_size % processes:
+            raise UsageError(
+                f"pretrain.batch_size ({pretrain.batch_size}) must be a multiple of the number of processes "
+                f"({processes})"
+            )
+        gpus = visible_gpus() if pretrain.device != "cpu" else 0
+        if 0 < gpus < pretrain.processes:
+            raise UsageError(
+                f"--processes {pretrain.processes}: this machine has {gpus} GPUs; use at most one process per GPU, "
+                "or pretrain.device=cpu"
+            )
+        if pretrain.compile and pretrain.batch_size // processes % (pretrain.micro_batch_size or 1):
+            raise UsageError(
+                f"pretrain.compile needs one shape: pretrain.micro_batch_size ({pretrain.micro_batch_size}) must "
+                f"divide each process's {pretrain.batch_size // processes} sequences per step"
+            )
+
+    def preflight(self) -> None:
+        """Nothing is asked of the machine before the first job."""
+
+    def plan(self, workers: int) -> list[Phase]:
+        """Returns the trainings of all methods and seeds: one after the other on GPUs, else they share the cores."""
+        lineage, config = self.lineage, self.lineage.config
+        processes = config.pretrain.processes
+        # every method's first seed before anyone's second: a whole table is there early
+        trainings = sorted(config.trainings(), key=lambda training: config.seeds_of(training[0]).index(training[1]))
+        side_by_side, threads = _shares(config, len(trainings), workers)
+        imports = {name: import_key(lineage, name) for name in config.methods}
+        jobs: list[Job] = []
+        for method, seed in trainings:
+            artifact, needs = lineage.pretraining(method, seed), (lineage.manifest,)
+            job = TrainModel(
+                artifact=artifact, needs=needs, config=config.of(method), method=method, seed=seed,
+                manifest=lineage.manifest, threads=threads, init_from=imports[method],
+            )  # fmt: skip
+            if processes > 1:
+                jobs.append(
+                    OnProcesses(artifact=artifact, needs=needs, inner=job, processes=processes, threads=threads)
+                )
+            else:
+                jobs.append(job)
+        gpus = processes if config.pretrain.device != "cpu" else 0
+        return [Phase("pretrain", jobs, "training", side_by_side, threads * processes, gpus)]
+
+    def forecast(self, workers: int) -> list[str]:
+        """Returns what `--dry-run` says: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
+        from mapnet_cli.pretrain.forecast import forecast
+
+        config = self.lineage.config
+        side_by_side, threads = _shares(config, len(config.trainings()), workers)
+        processes = (launched() or ALONE).size * config.pretrain.processes
+        return forecast(config, self.lineage.vocab_size, processes, side_by_side, threads)
+
+    def progress(self) -> StageProgress:
+        """Returns the newest line of each training's log with its method and seed."""
+        lineage, rows, lines = self.lineage, [], []
+        for method, seed in lineage.config.trainings():
+            log = lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
+            line = last_line(log) if log.exists() else None
+            if line:
+                steps = lineage.config.last_step(method)
+                rows.append({"method": method, "seed": seed, "of_steps": steps} | line)
+                lines.append(
+                    f"{method} seed {seed}: step {line['step']:,} of {steps:,}, loss {line['loss']:.3f}, "
+                    f"{line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
+                )
+        return StageProgress({"trainings": rows}, tuple(lines))
+
+    def summary(self) -> list[str]:
+        """Nothing is printed at the end: the report shows what came out."""
+        return []
 
 
-def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
-    """Returns the pretrainings of all methods and seeds: one after the other on GPUs, else they share the cores."""
-    lineage = Lineage(config, artifacts)
-    processes = config.pretrain.processes
-    # every method's first seed before anyone's second: a whole table stands early
-    trainings = sorted(config.trainings(), key=lambda training: config.seeds_of(training[0]).index(training[1]))
-    side_by_side, threads = _shares(config, len(trainings), workers)
-    starts = {name: start_key(lineage, name) for name in config.methods}
-    jobs = []
-    for method, seed in trainings:
-        artifact = lineage.pretraining(method, seed)
-        args: dict[str, Any] = {"config": config.of(method), "method": method, "seed": seed, "key": artifact.key}
-        args |= {"threads": threads, "fingerprint": artifact.fingerprint, "corpus": lineage.corpus.key}
-        args |= {"start": starts[method]}
-        needs = (f"{lineage.corpus.key}/manifest",)
-        if processes == 1:
-            jobs.append(Job(artifact.key, artifact.fingerprint, pretrain, args, needs))
-        else:
-            several = {"processes": processes, "threads": threads, "fn": pretrain, "args": args}
-            jobs.append(Job(artifact.key, artifact.fingerprint, run_on_processes, several, needs))
-    gpus = processes if config.pretrain.device != "cpu" else 0
-    return [Phase("pretrain", jobs, "training", side_by_side, threads * processes, gpus)]
+def import_key(lineage: Lineage, method: str) -> str:
+    """Returns the key of the import that a method starts from, "" if it starts from random weights.
+
+    Raises UsageError, naming each key and the value it must have, if the config's encoder is another one.
+    """
+    config = lineage.config
+    name = config.method[method].init_from
+    if not name:
+        return ""
+    row = lineage.imported(name)
+    # dropout has no weights: it may differ
+    sizes = {key: value for key, value in row.encoder.items() if "dropout" not in key}
+    wrong = [f"encoder.{key} = {value}" for key, value in sizes.items() if getattr(config.encoder, key) != value]
+    own = lineage.imported(config.corpus.tokenizer).tokenizer_fingerprint if config.corpus.tokenizer else ""
+    if own != row.tokenizer_fingerprint:
+        wrong.append(f'corpus.tokenizer = "{name}"')
+    if wrong:
+        raise UsageError(f"method.{method}.init_from: to start from {name!r}, set {', '.join(wrong)}")
+    return row.path
 
 
 def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:
@@ -53,119 +135,71 @@ def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:
     return side_by_side, config.pretrain.threads or max(1, cores() // here)
 
 
-def check(config: Config, artifacts: Artifacts) -> None:
-    """Raises UsageError if a method's parts don't exist or go ill together, or a batch can't be shared out."""
-    from mapnet_cli.masking.validate import validate_method
+@dataclass(frozen=True, kw_only=True)
+class TrainModel(Job):
+    """Trains one model by one method from one seed to its last milestone, resuming from its newest checkpoint."""
 
-    for name in config.methods:
-        validate_method(name, config.method[name], config.pretrain.visits)
-    pretrain = config.pretrain
-    processes = (launched() or ALONE).size * pretrain.processes
-    if pretrain.batch_size % processes:
-        raise UsageError(
-            f"pretrain.batch_size ({pretrain.batch_size}) must be a multiple of the number of processes ({processes})"
+    config: Config
+    """As the method sees it, see `Config.of`."""
+    method: str
+    seed: int
+    manifest: str
+    """Key of the corpus manifest."""
+    threads: int
+    init_from: str
+    """Key of the import that training starts from; "" for random weights."""
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        import torch
+
+        from mapnet_cli.masking.context import CorpusFacts
+        from mapnet_cli.masking.strategies import STRATEGIES
+        from mapnet_cli.model.factory import build_model
+        from mapnet_cli.model.proposal import TokenTable
+        from mapnet_cli.pretrain.loop import train
+        from mapnet_cli.pretrain.state import TrainState, init_from, resume
+        from mapnet_cli.training.device import choose_device
+        from mapnet_cli.training.optim import build_adamw
+
+        config, method = self.config, self.config.method[self.method]
+        torch.set_num_threads(self.threads)
+        dist = current()
+        device = choose_device(config.pretrain.device, dist.local_rank)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        artifacts.verify(self.manifest)
+        corpus = CorpusFacts(artifacts, artifacts.read(self.manifest, CorpusManifest))
+        context = STRATEGIES[method.strategy].prepare(corpus)
+        model = build_model(config, self.method, corpus.vocab_size)
+        model.init_weights(self.seed)
+        if context.log_weight_V is not None and isinstance(model.proposal, TokenTable):
+            model.proposal.log_weight_V.copy_(context.log_weight_V)
+        if self.init_from:
+            init_from(artifacts, self.init_from, model)
+        model.to(device)
+        own_peak_lr = method.mapnet.peak_lr if method.mapnet else 0.0
+        ratio = own_peak_lr / config.pretrain.peak_lr if own_peak_lr else 1.0
+        optimizer = build_adamw(model, config.pretrain, model.proposal, ratio)
+        state = TrainState(
+            config, self.method, self.seed, self.artifact, corpus, context, dist, device, model, optimizer
         )
-    gpus = visible_gpus() if pretrain.device != "cpu" else 0
-    if 0 < gpus < pretrain.processes:
-        raise UsageError(
-            f"--processes {pretrain.processes}: this machine has {gpus} GPUs; one process a GPU, or pretrain.device=cpu"
-        )
-    if pretrain.compile and pretrain.batch_size // processes % (pretrain.micro_batch_size or 1):
-        raise UsageError(
-            f"pretrain.compile wants one shape: pretrain.micro_batch_size ({pretrain.micro_batch_size}) must divide "
-            f"each process's {pretrain.batch_size // processes} sequences a step"
-        )
-
-
-def estimate(config: Config, artifacts: Artifacts, workers: int) -> list[str]:
-    """Returns what `--dry-run` says: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
-    from mapnet_cli.pretrain.forecast import forecast
-
-    own = config.corpus.tokenizer
-    vocab_size = Lineage(config, artifacts).imported(own).result["vocab_size"] if own else config.corpus.vocab_size
-    side_by_side, threads = _shares(config, len(config.trainings()), workers)
-    processes = (launched() or ALONE).size * config.pretrain.processes
-    return forecast(config, vocab_size, processes, side_by_side, threads)
-
-
-def standing(config: Config, artifacts: Artifacts) -> dict[str, Any]:
-    """Returns, as "trainings", the newest line of each training's log with its method and seed, for `status`."""
-    lineage = Lineage(config, artifacts)
-    rows = []
-    for method, seed in config.trainings():
-        log = artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
-        line = last_line(log) if log.exists() else None
-        if line:
-            rows.append({"method": method, "seed": seed, "of_steps": config.last_step(method)} | line)
-    return {"trainings": rows}
-
-
-def pretrain(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    config: Config,
-    method: str,
-    seed: int,
-    key: str,
-    fingerprint: str,
-    corpus: str,
-    threads: int,
-    start: str,
-) -> Output:
-    """Trains one model to its last milestone, going on from its newest checkpoint; `start` is an import's key or ""."""
-    import torch
-
-    from mapnet_cli.masking.strategies import STRATEGIES
-    from mapnet_cli.model.factory import build_model, fix_frequencies
-    from mapnet_cli.pretrain import loop
-    from mapnet_cli.pretrain.state import TrainState, resume
-    from mapnet_cli.text.shards import Sequences
-    from mapnet_cli.training.device import choose_device
-    from mapnet_cli.training.optim import build_adamw
-
-    torch.set_num_threads(threads)
-    place = current()
-    device = choose_device(config.pretrain.device, place.local_rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    marker = artifacts.marker(f"{corpus}/manifest")
-    assert marker is not None
-    artifacts.verify(marker)
-    manifest = CorpusManifest(**marker.result)
-    how = config.method[method]
-    model = build_model(config, method, manifest.vocab_size)
-    model.reset(seed)
-    if STRATEGIES[how.strategy].proposal == "frequency":
-        fix_frequencies(model, Sequences([artifacts.path(name) for name in manifest.train]))
-    if start:
-        start_from(artifacts, start, model)
-    model.to(device)
-    ratio = how.proposal_peak_lr / config.pretrain.peak_lr if how.proposal_peak_lr else 1.0
-    optimizer = build_adamw(model, config.pretrain, model.proposal, ratio)
-    state = TrainState(config, method, seed, key, fingerprint, artifacts, manifest, place, device, model, optimizer)
-    for warning in [*_advice(config, device), *resume(state)]:
-        progress(Progress(state.step, config.pretrain.steps, warning=warning))
-    loop.train(state, progress)
-    return Output(
-        [state.folder / "log.jsonl"],
-        {
-            "method": method,
-            "seed": seed,
-            "steps": state.step,
-            "tokens": state.tokens,
-            "flops": state.flops,
-            "seconds": state.seconds,
-        },
-    )
+        for warning in [*_advice(config, device), *resume(state)]:
+            progress(Progress(state.step, config.pretrain.steps, warning=warning))
+        train(state, progress)
+        totals = PretrainingTotals(
+            method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,
+            seconds=state.seconds,
+        )  # fmt: skip
+        return Output([state.folder / "log.jsonl"], totals)
 
 
 def _advice(config: Config, device: "torch.device") -> list[str]:
-    """Returns what of the settings costs time on this device."""
+    """Returns which settings cost time on this device."""
     from mapnet_cli.training.device import precision_advice
 
     advice = []
     if device.type == "cpu" and config.pretrain.compile:
-        advice.append("pretrain.compile on a CPU costs minutes and gains nothing: meant for GPUs")
+        advice.append("pretrain.compile on a CPU costs minutes and gains nothing: it is for GPUs")
     if config.pretrain.precision == "bfloat16":
         advice += precision_advice(device, config.pretrain.precision, "pretrain")
     return advice

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Config, Method
-from mapnet_cli.core.artifacts import Artifacts, Marker, write_json
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts, Marker, write_json
+from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.core.records import Checkpoint, CorpusManifest, ProposedMasks
 from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.jobs.job import library_versions
 from mapnet_cli.lineage.digests import fingerprint
-from mapnet_cli.model.networks import AnyPretrainingModel
+from mapnet_cli.masking.context import CorpusFacts, MaskContext
+from mapnet_cli.model.factory import AnyPretrainingModel
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.device import device_name
 from mapnet_cli.training.optim import optimizer_state, restore_optimizer
@@ -25,16 +27,17 @@ Write = Callable[[], None]
 
 @dataclass
 class TrainState:
-    """The same in every process, but for `world` and `device`."""
+    """One training. The same in every process, but for `dist` and `device`."""
 
     config: Config
+    """As the method sees it, see `Config.of`."""
     method_name: str
     seed: int
-    key: str
-    fingerprint: str
-    artifacts: Artifacts
-    manifest: CorpusManifest
-    world: DistContext
+    artifact: ArtifactId
+    corpus: CorpusFacts
+    context: MaskContext
+    """What the masking strategy knows of the corpus."""
+    dist: DistContext
     device: torch.device
     model: AnyPretrainingModel
     optimizer: torch.optim.AdamW
@@ -44,12 +47,20 @@ class TrainState:
     seconds: float = 0.0
 
     @property
+    def artifacts(self) -> Artifacts:
+        return self.corpus.artifacts
+
+    @property
+    def manifest(self) -> CorpusManifest:
+        return self.corpus.manifest
+
+    @property
     def method(self) -> Method:
         return self.config.method[self.method_name]
 
     @property
     def folder(self) -> Path:
-        return self.artifacts.path(self.key)
+        return self.artifacts.path(self.artifact.key)
 
     @property
     def rolling(self) -> Path:
@@ -58,7 +69,7 @@ class TrainState:
 
 def milestone(state: TrainState, validation: dict[str, float], masks: ProposedMasks, health: dict[str, float]) -> Write:
     """Returns the write of a milestone: weights, Figure 2's sentences, and a marker that finetune-glue reads."""
-    name = f"{state.key}/step{state.step}"
+    name = f"{state.artifact.key}/step{state.step}"
     row = Checkpoint(
         method=state.method_name, pretrain_seed=state.seed, step=state.step, path=name, fingerprint="",
         tokens=state.tokens, flops=state.flops, seconds=round(state.seconds, 3), device=_devices(state),
@@ -73,12 +84,12 @@ def _write_milestone(state: TrainState, row: Checkpoint, masks: ProposedMasks, t
     row = row.model_copy(update={"fingerprint": checkpoint.save_checkpoint(folder, tensors, facts)})
     write_json(folder / "figure2.json", masks.to_json())
     files = state.artifacts.checksums([folder / checkpoint.TENSORS, folder / checkpoint.FACTS, folder / "figure2.json"])
-    stamp = fingerprint(state.fingerprint, row.step)
+    stamp = fingerprint(state.artifact.fingerprint, row.step)
     state.artifacts.publish(Marker(row.path, stamp, row.to_json(), files, row.seconds, library_versions()))
 
 
 def _devices(state: TrainState) -> str:
-    return device_name(state.device) + (f", {state.world.size} processes" if state.world.size > 1 else "")
+    return device_name(state.device) + (f", {state.dist.size} processes" if state.dist.size > 1 else "")
 
 
 def resume_point(state: TrainState) -> Write:
@@ -99,8 +110,8 @@ def resume(state: TrainState) -> list[str]:
 
     The first process chooses it, so that all begin with the same step. Returns warnings of damaged ones.
     """
-    found, warnings = checkpoint.newest_checkpoint(state.rolling) if state.world.rank == 0 else (None, [])
-    step = state.world.broadcast(None if found is None else found[1]["step"])
+    found, warnings = checkpoint.newest_checkpoint(state.rolling) if state.dist.rank == 0 else (None, [])
+    step = state.dist.broadcast(None if found is None else found[1]["step"])
     if step is None:
         return warnings
     if found is None:
@@ -110,3 +121,13 @@ def resume(state: TrainState) -> list[str]:
     state.step, state.tokens, state.flops, state.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
     restore_optimizer(state.model, state.optimizer, tensors)
     return warnings
+
+
+def init_from(artifacts: Artifacts, imported: str, model: AnyPretrainingModel) -> None:
+    """Puts an import's encoder and, where there is one, head into the model; the rest stays. Raises DamagedError."""
+    try:
+        tensors, _ = checkpoint.load_checkpoint(artifacts.path(imported))
+    except DamagedError as error:
+        raise DamagedError(f"{error}: run `mapnet import-hf` again") from None
+    state = model.state_dict()
+    model.load_state_dict(state | {name: tensor for name, tensor in tensors.items() if name in state})

@@ -18,14 +18,15 @@ from mapnet_cli.config import Method
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.masking import sampling
+from mapnet_cli.masking.context import NO_CONTEXT
 from mapnet_cli.masking.sampling import MaskNoise, Masks
+from mapnet_cli.masking.strategies import draw_masks
 from mapnet_cli.model.bert import Encoder, attention_mask
-from mapnet_cli.model.factory import draw_masks
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.batches import load_batch
 from mapnet_cli.pretrain.token_buckets import DECILES, TokenBuckets, word_kinds
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.special_tokens import PAD
+from mapnet_cli.text.words import PAD
 from mapnet_cli.training.device import autocast
 
 MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
@@ -46,7 +47,7 @@ def validate(
     count: int,
     device: torch.device,
     precision: str,
-    world: DistContext,
+    dist: DistContext,
     groups: TokenBuckets,
 ) -> dict[str, float]:
     """Returns nats a masked token: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`.
@@ -60,14 +61,14 @@ def validate(
     for strategy, name in NAMES.items():
         folds: list[list[Targets]] = [[], []]
         for start in range(0, min(count, len(sequences)), BATCH):
-            numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[world.rank :: world.size]
+            numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
             if len(numbers):
                 fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences)
                 found_N, number_N = _targets(model, fixed, numbers, groups, device, precision)
                 for fold in (0, 1):
                     folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
         with autocast(device, precision):
-            measure = _Measure(model, world, device)
+            measure = _Measure(model, dist, device)
             zero_V = torch.zeros(model.encoder.tokens.num_embeddings, device=device)
             raw, refitted, masked = 0.0, 0.0, 0.0
             for here, other in (folds, folds[::-1]):
@@ -107,7 +108,7 @@ def fixed_masks(
     noise = MaskNoise.draw(generator, BATCH, encoder.config.max_length)
     # cut to these sequences and their length: the draws don't depend on who else is measured beside them
     noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
-    masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise)
+    masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise, NO_CONTEXT)
     slots_N = sampling.valid_slots(masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1])
     corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, encoder.vocab_size, replace_mask, replace_random)
     return FixedMasks(tokens_BL, corrupted_BL, masks, slots_N, noise)
@@ -153,9 +154,9 @@ def _targets(
 class _Measure:
     """Losses of held-out positions with a bias of choice; sums are over all processes."""
 
-    def __init__(self, model: PretrainingModel, world: DistContext, device: torch.device) -> None:
+    def __init__(self, model: PretrainingModel, dist: DistContext, device: torch.device) -> None:
         self.model = model
-        self.world = world
+        self.dist = dist
         self.device = device
 
     def loss(self, fold: list[Targets], bias_V: Tensor) -> tuple[float, float]:
@@ -164,7 +165,7 @@ class _Measure:
         for logits_NV, targets in self._logits(fold, bias_V):
             sums[0] += F.cross_entropy(logits_NV, targets.token_N, reduction="sum")
             sums[1] += len(targets.token_N)
-        loss, count = self.world.all_reduce_sum_(sums).tolist()
+        loss, count = self.dist.all_reduce_sum_(sums).tolist()
         return loss, count
 
     def accuracies(self, fold: list[Targets], groups: TokenBuckets) -> dict[str, float]:
@@ -178,7 +179,7 @@ class _Measure:
             for kind_N in (decile_V[targets.token_N], DECILES + targets.kind_N):
                 sums_2G[0].index_add_(0, kind_N, right_N)
                 sums_2G[1].index_add_(0, kind_N, torch.ones_like(right_N))
-        right, count = self.world.all_reduce_sum_(sums_2G).tolist()
+        right, count = self.dist.all_reduce_sum_(sums_2G).tolist()
         names = [*(f"accuracy_decile_{i + 1}" for i in range(DECILES)), "accuracy_function", "accuracy_content"]
         found = {"accuracy": sum(right[:DECILES]) / max(sum(count[:DECILES]), 1)}
         return found | {name: r / c for name, r, c in zip(names, right, count, strict=False) if c}
@@ -193,12 +194,12 @@ class _Measure:
         seen_V = torch.zeros_like(bias_V)
         for targets in fold:
             seen_V += torch.bincount(targets.token_N, minlength=len(bias_V))
-        self.world.all_reduce_sum_(seen_V)
+        self.dist.all_reduce_sum_(seen_V)
         for _ in range(ROUNDS):
             predicted_V = torch.zeros_like(bias_V)
             for logits_NV, _ in self._logits(fold, bias_V):
                 predicted_V += logits_NV.softmax(dim=1).sum(dim=0)
-            bias_V = bias_V + torch.log((seen_V + 1) / (self.world.all_reduce_sum_(predicted_V) + 1))
+            bias_V = bias_V + torch.log((seen_V + 1) / (self.dist.all_reduce_sum_(predicted_V) + 1))
         return bias_V
 
     def _logits(self, fold: list[Targets], bias_V: Tensor) -> Iterator[tuple[Tensor, Targets]]:

@@ -1,4 +1,4 @@
-"""Methods against the first method of the config: paired differences, and scores at equal cost."""
+"""Methods against the first method of the config: paired differences."""
 
 import math
 from collections import defaultdict
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
+from mapnet_cli.core.tables import Cell, Scalar, plain
 from mapnet_cli.glue.scoring import Column, Grid, Seeds, Setting
-from mapnet_cli.report.notes import label
+from mapnet_cli.report.notes import label, of_columns
 from mapnet_cli.report.scores import Scores, mean, spread
 
 CONFIDENCE = 0.95
@@ -43,7 +44,7 @@ class Comparison:
 def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]:
     """Returns the comparison of every other method with the first by (method, step), where paired runs exist."""
     compared = {
-        (method, step): _paired(config, scores, method, config.methods[0], step, scores.columns)
+        (method, step): paired(config, scores, method, config.methods[0], step, scores.columns)
         for method in config.methods[1:]
         for step in config.fine_tuned_steps(method)
     }
@@ -64,11 +65,18 @@ def pairs_note(config: Config, comparisons: Mapping[tuple[str, int], Comparison]
     return [f"Paired over {units}: {', '.join(names)}." for units, names in over.items()]
 
 
-def compare_column(
-    config: Config, scores: Scores, method: str, reference: str, step: int, column: Column
-) -> Comparison | None:
-    """Returns the comparison of two methods in one column, None where there are no paired runs."""
-    return _paired(config, scores, method, reference, step, (column,))
+def difference_cell(comparison: Comparison | None, columns: int = 1) -> Cell:
+    """Returns a paired difference with its interval; it says so where it is over fewer than so many columns."""
+    if comparison is None:
+        return plain(None)
+    data: dict[str, Scalar] = {
+        "mean": comparison.difference, "low": comparison.low, "high": comparison.high,
+        "n": comparison.n, "unit": comparison.unit, "columns": comparison.columns,
+    }  # fmt: skip
+    text = f"{comparison.difference:+.2f}"
+    if comparison.low is not None and comparison.high is not None:
+        text += f" [{comparison.low:+.2f}, {comparison.high:+.2f}]"
+    return Cell(text + of_columns(comparison.columns, columns), data)
 
 
 def interval(values: list[float]) -> tuple[float | None, float | None]:
@@ -83,9 +91,10 @@ def interval(values: list[float]) -> tuple[float | None, float | None]:
     return centre - half, centre + half
 
 
-def _paired(
+def paired(
     config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[Column]
 ) -> Comparison | None:
+    """Returns the comparison of two methods over some columns, None where there are no paired runs."""
     by_column: list[dict[Seeds, float]] = []
     beside = config.step_beside(method, step, reference)
     for column in columns:

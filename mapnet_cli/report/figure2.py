@@ -2,82 +2,57 @@
 
 import math
 from collections import Counter
-from html import escape
+from dataclasses import dataclass
+from typing import Any
 
 from mapnet_cli.core.records import MaskedWord, ProposedMasks
+from mapnet_cli.core.tables import render
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import PROBE, is_probe, label
 from mapnet_cli.report.scores import Scores
+from mapnet_cli.text.words import FUNCTION_WORDS, stem
 
-STEM_LENGTH = 4
-"""Words shorter than this are never boxed: "the" and "the" masked together is no pattern."""
 STRONGEST = 8.0
 """Times a token's uniform probability at which the colour is full."""
 BOXES = 6
 SPECIALS = {"[CLS]", "[SEP]", "[PAD]"}
 """Never masked, and no words."""
-FUNCTION_WORDS_TEXT = """
-a an the this that these those and or but nor if then than so as at by for from in into of off on onto out over to
-up with without within through under between about after before during against i you he she it we they me him her us
-them my your his its our their who whom whose which what is am are was were be been being do does did has have had
-will would shall should may might must can could not no there here when where while because until also
-"""
-FUNCTION_WORDS = frozenset(FUNCTION_WORDS_TEXT.split())
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.75 Georgia, "Times New Roman", serif; color: #222; background: #fff; max-width: 46rem;
-  margin: 2.5rem auto 4rem; padding: 0 1.25rem; }
-h1, h2, .legend, .facts, footer, .alarm { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
-h2 { font-size: 1.1rem; margin: 2.5rem 0 .25rem; padding-top: .75rem; border-top: 1px solid #ddd; }
-.legend, .facts, footer { font-size: .85rem; line-height: 1.55; color: #555; }
-.legend { background: #f7f7f5; border-radius: 6px; padding: .6rem .9rem; }
-.legend span { margin-right: .15rem; }
-.alarm { background: #fdecea; border-left: 4px solid #c0392b; padding: .6rem .9rem; font-size: .95rem; }
-ol { padding-left: 1.6rem; } li { margin: .7rem 0; } li::marker { color: #999; font-size: .85rem; }
-b { border-radius: 3px; padding: .08em .22em; }
-.box { border: 2px solid; padding: .02em .16em; }
-.box0 { border-color: #0072B2; } .box1 { border-color: #009E73; } .box2 { border-color: #882288; }
-.box3 { border-color: #444; } .box4 { border-color: #A0522D; } .box5 { border-color: #2F4F9F; }
-footer { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: .75rem; overflow-wrap: anywhere; }
-"""
+
+@dataclass(frozen=True)
+class _Word:
+    text: str
+    hint: str
+    masked: bool
+    colour: str
+    box: str
+    """Number of the box's colour; empty for words that share no stem with another masked one."""
 
 
 def figure2(results: Results, scores: Scores) -> str:
     """Returns a self-contained page: each method's masks at its last checkpoint that has any."""
     shown = _last_of_each(results)
-    probe = f" Scores elsewhere in this report are of {PROBE}." if is_probe(results.config) else ""
-    sections = "".join(_section(method, seed, step, masks) for (method, seed, step), masks in shown)
-    absent = [name for name in results.config.methods if name not in {place[0] for place, _ in shown}]
-    if absent:
-        sections += (
-            f'<p class="alarm">No masks recorded yet for {escape(", ".join(absent))}: run mapnet pretrain.</p>\n'
-        )
-    title = "Figure 2: which words are masked"
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
-        f"<body>\n<h1>{title}</h1>\n{_legend()}\n{sections}<footer>The sentences are of the held-out split; every"
-        f" method sees the same ones.{probe}<br>{escape(signature(results, scores.metrics))}</footer>\n</body>\n"
-        "</html>\n"
+    marks = ((1 / STRONGEST, "at most 1/8"), (1.0, "as uniform"), (2.0, "twice"), (STRONGEST, "8 times or more"))
+    return render(
+        "mapnet_cli.report",
+        "figure2.html",
+        title="Figure 2: which words are masked",
+        scale=[(_colour(ratio), text) for ratio, text in marks],
+        sections=[_section(method, seed, step, masks) for (method, seed, step), masks in shown],
+        absent=", ".join(name for name in results.config.methods if name not in {place[0] for place, _ in shown}),
+        probe=PROBE if is_probe(results.config) else "",
+        signature=signature(results, scores.metrics),
     )
 
 
 def same_stem(words: list[MaskedWord]) -> dict[int, int]:
     """Returns {position: group} of the masked words whose stem another masked word of the sentence shares."""
-    import snowballstemmer
-
-    stemmer = snowballstemmer.stemmer("english")
-    stems = {
-        position: stemmer.stemWord(word.text.lower())
-        for position, word in enumerate(words)
-        if word.masked and word.text.isalpha() and len(word.text) >= STEM_LENGTH
-        if word.text.lower() not in FUNCTION_WORDS
-    }
+    found = ((position, stem(word.text)) for position, word in enumerate(words) if word.masked)
+    stems = {position: word_stem for position, word_stem in found if word_stem}
     counts = Counter(stems.values())
-    groups = {stem: number for number, stem in enumerate(dict.fromkeys(s for s in stems.values() if counts[s] > 1))}
-    return {position: groups[stem] for position, stem in stems.items() if stem in groups}
+    shared = dict.fromkeys(s for s in stems.values() if counts[s] > 1)
+    groups = {word_stem: number for number, word_stem in enumerate(shared)}
+    return {position: groups[s] for position, s in stems.items() if s in groups}
 
 
 def _last_of_each(results: Results) -> list[tuple[tuple[str, int, int], ProposedMasks]]:
@@ -90,31 +65,21 @@ def _last_of_each(results: Results) -> list[tuple[tuple[str, int, int], Proposed
     return [(place, results.masks[place]) for place in last.values()]
 
 
-def _section(method: str, seed: int, step: int, masks: ProposedMasks) -> str:
+def _section(method: str, seed: int, step: int, masks: ProposedMasks) -> dict[str, Any]:
+    """Returns what the template shows of one checkpoint."""
     sentences = [[word for word in words if word.text not in SPECIALS] for words in masks.sentences]
-    items = "".join(f"<li>{_sentence(words, math.exp(masks.uniform_entropy))}</li>\n" for words in sentences)
-    alarm = ""
-    if masks.collapsed:
-        alarm = (
-            '<p class="alarm"><strong>This proposal has collapsed.</strong> Its entropy is'
-            f" {masks.proposal_entropy:.2f} nats against {masks.uniform_entropy:.2f} of the uniform one: nearly all"
-            " probability lies on a few positions, and the masks hardly vary from visit to visit.</p>\n"
-        )
-    heading = f"{escape(label(method))}, step {step:,} (pretraining seed {seed})"
-    facts = _facts(masks, [word for words in sentences for word in words])
-    return f'<h2>{heading}</h2>\n<p class="facts">{facts}</p>\n{alarm}<ol>\n{items}</ol>\n'
-
-
-def _facts(masks: ProposedMasks, shown: list[MaskedWord]) -> str:
-    words = [word for word in shown if any(map(str.isalnum, word.text))]
-    function = [word for word in words if word.text.lower() in FUNCTION_WORDS]
-    other = [word for word in words if word.text.lower() not in FUNCTION_WORDS]
+    alphanumeric = [word for words in sentences for word in words if any(map(str.isalnum, word.text))]
     effective = f"{math.exp(masks.proposal_entropy):.0f} of {math.exp(masks.uniform_entropy):.0f}"
-    return (
-        f"Entropy of the proposal {masks.proposal_entropy:.2f} nats, uniform {masks.uniform_entropy:.2f}"
-        f" (as if {effective} positions were equally likely). Masked: {_rate(function)} of function words,"
-        f" {_rate(other)} of other words."
-    )
+    return {
+        "heading": f"{label(method)}, step {step:,} (pretraining seed {seed})",
+        "entropy": f"{masks.proposal_entropy:.2f}",
+        "uniform": f"{masks.uniform_entropy:.2f}",
+        "effective": effective,
+        "function_words": _rate([word for word in alphanumeric if word.text.lower() in FUNCTION_WORDS]),
+        "other_words": _rate([word for word in alphanumeric if word.text.lower() not in FUNCTION_WORDS]),
+        "collapsed": masks.collapsed,
+        "sentences": [_words(words, math.exp(masks.uniform_entropy)) for words in sentences],
+    }
 
 
 def _rate(words: list[MaskedWord]) -> str:
@@ -122,17 +87,16 @@ def _rate(words: list[MaskedWord]) -> str:
     return f"{masked / len(words):.0%} ({masked} of {len(words)})" if words else "none"
 
 
-def _sentence(words: list[MaskedWord], positions: float) -> str:
+def _words(words: list[MaskedWord], positions: float) -> list[_Word]:
+    """Returns the words of a sentence with as many maskable positions."""
     groups = same_stem(words)
-    return " ".join(_word(word, word.probability * positions, groups.get(n)) for n, word in enumerate(words))
-
-
-def _word(word: MaskedWord, times_uniform: float, group: int | None) -> str:
-    hint = f'title="probability {word.probability:.2g}, {times_uniform:.2g} times uniform"'
-    if not word.masked:
-        return f"<span {hint}>{escape(word.text)}</span>"
-    box = "" if group is None else f' class="box box{group % BOXES}"'
-    return f'<b{box} style="background:{_colour(times_uniform)}" {hint}>{escape(word.text)}</b>'
+    found = []
+    for number, word in enumerate(words):
+        ratio = word.probability * positions
+        hint = f"probability {word.probability:.2g}, {ratio:.2g} times uniform"
+        box = str(groups[number] % BOXES) if number in groups else ""
+        found.append(_Word(word.text, hint, word.masked, _colour(ratio), box))
+    return found
 
 
 def _colour(times_uniform: float) -> str:
@@ -142,14 +106,3 @@ def _colour(times_uniform: float) -> str:
     share = math.log(ratio / least) / math.log(STRONGEST / least)
     white, orange = (255, 248, 232), (245, 158, 66)
     return "#" + "".join(f"{round(w + share * (o - w)):02x}" for w, o in zip(white, orange, strict=True))
-
-
-def _legend() -> str:
-    marks = ((0.125, "at most 1/8"), (1.0, "as uniform"), (2.0, "twice"), (8.0, "8 times or more"))
-    scale = " ".join(f'<span><b style="background:{_colour(ratio)}">{text}</b></span>' for ratio, text in marks)
-    return (
-        f"<p class=\"legend\"><b>Bold</b> words are masked. Their colour is the proposal's probability (of a word's"
-        f" tokens together), beside one token's uniform 1/n: {scale}.<br>"
-        '<b class="box box0">Boxed</b> words of one colour share a stem and are masked'
-        " together, so that none gives the other away. Hover over a word for its probability.</p>"
-    )

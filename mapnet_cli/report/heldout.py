@@ -1,14 +1,14 @@
 """What held-out text says of each method, and how its proposal is: figures of the last milestone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from mapnet_cli.config import Config
 from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.core.tables import Cell, Table, plain
+from mapnet_cli.core.tables import Cell, Column, Table, build_table, each, plain
 from mapnet_cli.masking.diagnostics import proposal_warnings
 from mapnet_cli.report.compare import interval
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.notes import label, steps_note
+from mapnet_cli.report.notes import label, model_cell, steps_note
 from mapnet_cli.report.scores import mean, spread
 
 LOSSES = {
@@ -32,24 +32,34 @@ HEALTH = {
 }
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A method's checkpoints of the last milestone, one a pretraining seed."""
+
+    method: str
+    trained: Sequence[Checkpoint]
+    beside: Sequence[Checkpoint]
+    """The first method's, for every other method."""
+
+
+MODEL: Column[_Row] = Column("Model", lambda row: model_cell(row.method))
+
+
 def held_out_tables(results: Results, signed: str) -> tuple[Table, Table]:
     """Returns the table of held-out losses and accuracies, and that of the proposals' health."""
     config = results.config
     last = {method: results.trained(method, config.last_step(method)) for method in config.methods}
-    return _losses(config, last, signed), _health(config, last, signed)
+    first = next(iter(last.values()), [])
+    rows = [_Row(method, trained, first if trained is not first else ()) for method, trained in last.items()]
+    return _losses(results, rows, signed), _health(results, rows, signed)
 
 
-def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> Table:
-    rows = []
-    first = config.methods[0] if config.methods else ""
-    reference = label(first) if first else "first method"
-    for method, checkpoints in last.items():
-        cells = []
-        for name in LOSSES:
-            cells.append(spread_cell([c.validation.get(name) for c in checkpoints], "{:.3f}"))
-            cells.append(loss_difference(name, checkpoints, last[first]) if method != first else plain(None))
-        cells += [spread_cell([c.validation.get(name) for c in checkpoints], "{:.1%}") for name in ACCURACIES]
-        rows.append((Cell(label(method), method), *cells))
+def _losses(results: Results, rows: Sequence[_Row], signed: str) -> Table:
+    reference = label(rows[0].method) if rows else "first method"
+    columns = [MODEL]
+    for name, title in LOSSES.items():
+        columns += _loss_columns(name, title, reference)
+    columns += each(ACCURACIES, lambda row, name: spread_cell(held_out(row.trained, name), "{:.1%}"))
     notes = (
         "The same held-out sentences under the same two sets of 15 % masks for every method. Loss: nats a masked "
         "token; refitted: after fitting the output bias alone to the other half of the sentences, which takes out what "
@@ -58,27 +68,37 @@ def _losses(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> T
         "frequent tokens, which together are a tenth of the text; decile 10: the rarest.",
         f"± is the standard deviation over pretraining seeds. Minus {reference}: the mean difference between trainings "
         "of the same seed, with Student's 95 % interval where there are several; below 0 is better.",
-        *steps_note(config),
+        *steps_note(results.config),
     )
-    losses = (column for name in LOSSES.values() for column in (name, f"{name} minus {reference}"))
-    columns = ("Model", *losses, *ACCURACIES.values())
-    return Table("heldout", "Held-out text", columns, tuple(rows), notes, signed)
+    return build_table("heldout", "Held-out text", columns, rows, notes, signed)
 
 
-def _health(config: Config, last: dict[str, list[Checkpoint]], signed: str) -> Table:
-    rows = []
+def _loss_columns(name: str, title: str, reference: str) -> list[Column[_Row]]:
+    return [
+        Column(title, lambda row: spread_cell(held_out(row.trained, name), "{:.3f}")),
+        Column(f"{title} minus {reference}", lambda row: loss_difference(name, row.trained, row.beside)),
+    ]
+
+
+def _health(results: Results, rows: Sequence[_Row], signed: str) -> Table:
     said: list[str] = []
-    for method, checkpoints in last.items():
-        if any(c.health for c in checkpoints):
-            cells = [spread_cell([c.health.get(name) for c in checkpoints], "{:.3f}") for name in HEALTH]
-            rows.append((Cell(label(method), method), *cells))
-            for c in checkpoints:
-                said += proposal_warnings({"step": c.step, **c.health}, method, config.method[method]).values()
+    proposing = [row for row in rows if any(c.health for c in row.trained)]
+    for row in proposing:
+        for c in row.trained:
+            method = results.config.method[row.method]
+            said += proposal_warnings({"step": c.step, **c.health}, row.method, method).values()
+    columns = [MODEL]
+    columns += each(HEALTH, lambda row, name: spread_cell((c.health.get(name) for c in row.trained), "{:.3f}"))
     notes = ("Between the last two lines of the training log. Entropies in nats.", *dict.fromkeys(said))
-    return Table("health", "Health of the proposals", ("Model", *HEALTH.values()), tuple(rows), notes, signed)
+    return build_table("health", "Health of the proposals", columns, proposing, notes, signed)
 
 
-def loss_difference(name: str, ours: list[Checkpoint], theirs: list[Checkpoint]) -> Cell:
+def held_out(trained: Iterable[Checkpoint], name: str) -> list[float | None]:
+    """Returns a held-out figure of each checkpoint."""
+    return [c.validation.get(name) for c in trained]
+
+
+def loss_difference(name: str, ours: Sequence[Checkpoint], theirs: Sequence[Checkpoint]) -> Cell:
     """Returns our held-out loss of that name minus theirs, paired by pretraining seed."""
     reference = {c.pretrain_seed: c.validation.get(name) for c in theirs}
     pairs = [(c.validation.get(name), reference.get(c.pretrain_seed)) for c in ours]
@@ -90,7 +110,7 @@ def loss_difference(name: str, ours: list[Checkpoint], theirs: list[Checkpoint])
     return Cell(f"{centre:+.3f}{within}", {"mean": centre, "low": low, "high": high, "n": len(values)})
 
 
-def spread_cell(values: Sequence[float | None], form: str) -> Cell:
+def spread_cell(values: Iterable[float | None], form: str) -> Cell:
     """Returns the mean over seeds, with the standard deviation where there are several."""
     there = [value for value in values if value is not None]
     if not there:

@@ -3,15 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, Marker, read_json, sha256
+from mapnet_cli.core.artifacts import Artifacts, read_json
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.core.records import (
     Baseline,
+    Baselines,
     Checkpoint,
     CorpusManifest,
     FinetuneRun,
@@ -26,7 +27,7 @@ from mapnet_cli.lineage.graph import Lineage
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
 
-RowType = TypeVar("RowType", bound=Row)
+R = TypeVar("R", bound=Row)
 
 
 @dataclass(frozen=True)
@@ -74,48 +75,39 @@ def runs_of_a_task(config: Config) -> int:
     return len(grid.batch_sizes) * len(grid.learning_rates) * len(grid.seeds)
 
 
-def gather(config: Config, artifacts: Artifacts) -> Results:
+def load_results(lineage: Lineage) -> Results:
     """Reads all records of the config. Missing ones are left out; a damaged one raises DamagedError."""
-    lineage = Lineage(config, artifacts)
+    config, artifacts = lineage.config, lineage.artifacts
     versions: dict[str, set[str]] = defaultdict(set)
 
-    def read(key: str) -> Marker | None:
+    def read(key: str, kind: type[R]) -> R | None:
         marker = artifacts.marker(key)
         for name, version in marker.versions.items() if marker else ():
             versions[name].add(version)
-        return marker
+        return marker.row(kind) if marker else None
 
-    manifest = read(f"{lineage.corpus.key}/manifest")
+    manifest = read(lineage.manifest, CorpusManifest)
     checkpoints: dict[tuple[str, int, int], Checkpoint] = {}
     masks: dict[tuple[str, int, int], ProposedMasks] = {}
-    tasks: dict[str, TaskFacts] = {}
-    baselines: list[Baseline] = []
-    for place, key in _checkpoint_keys(config, lineage):
-        if marker := read(key):
-            checkpoints[place] = _row(Checkpoint, marker.key, marker.result)
-            if (drawn := _masks(artifacts, marker)) is not None:
+    for place, key in _checkpoint_keys(lineage):
+        if row := read(key, Checkpoint):
+            checkpoints[place] = row
+            if (drawn := _masks(artifacts, key)) is not None:
                 masks[place] = drawn
-    for task in used_tasks(config):
-        if marker := read(lineage.main_task(task).key):
-            tasks[task] = _row(TaskFacts, marker.key, marker.result)
-    for task in config.finetune.tasks if config.finetune.baselines else ():
-        if marker := read(lineage.baseline(task).key):
-            baselines += [_row(Baseline, marker.key, row) for row in marker.result.get("rows", [])]
-    runs = tuple(
-        _row(FinetuneRun, marker.key, marker.result)
-        for run in grid(config)
-        if (marker := read(lineage.finetuning(run).key))
-    )
+    tasks = {task: read(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)}
+    scored = config.finetune.tasks if config.finetune.baselines else ()
+    baselines = [read(lineage.baseline(task).key, Baselines) for task in scored]
+    runs = [read(lineage.finetuning(run).key, FinetuneRun) for run in grid(config)]
     return Results(
         config=config,
-        fingerprint=_fingerprint(config, lineage),
-        manifest=_row(CorpusManifest, manifest.key, manifest.result) if manifest else None,
+        fingerprint=_fingerprint(lineage),
+        manifest=manifest,
         checkpoints=checkpoints,
-        imports=tuple(Imported(**lineage.imported(name).result) for name in config.imports),
+        imports=tuple(lineage.imported(name) for name in config.imports),
         masks=masks,
-        runs=runs,
-        tasks=tasks,
-        baselines=tuple(baselines),
+        runs=tuple(run for run in runs if run),
+        tasks={task: facts for task, facts in tasks.items() if facts},
+        baselines=tuple(row for found in baselines if found for row in found.rows),
         versions={name: tuple(sorted(seen)) for name, seen in sorted(versions.items())},
     )
 
@@ -184,36 +176,31 @@ def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]]) -> st
     return ",".join([*shared, *named])
 
 
-def _checkpoint_keys(config: Config, lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:
-    for method, seed in config.trainings():
+def _checkpoint_keys(lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:
+    for method, seed in lineage.config.trainings():
         key = lineage.pretraining(method, seed).key
-        for step in config.milestone_steps(method):
+        for step in lineage.config.milestone_steps(method):
             yield (method, seed, step), f"{key}/step{step}"
 
 
-def _masks(artifacts: Artifacts, marker: Marker) -> ProposedMasks | None:
-    name = f"{marker.key}/figure2.json"
+def _masks(artifacts: Artifacts, checkpoint: str) -> ProposedMasks | None:
+    name = f"{checkpoint}/figure2.json"
     path = artifacts.path(name)
     if not path.exists():
         return None
-    if name in marker.files and sha256(path) != marker.files[name]:
-        raise DamagedError(f"{path} is damaged (its checksum does not match): run mapnet pretrain with --force")
-    return _row(ProposedMasks, name, read_json(path))
-
-
-def _row(kind: type[RowType], key: str, value: Any) -> RowType:
+    if name in artifacts.require(checkpoint).files:
+        artifacts.verify(checkpoint, only=name)
     try:
-        return kind.model_validate(value)
+        return ProposedMasks.model_validate(read_json(path))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole record"
-        raise DamagedError(
-            f"{key} is not a valid {kind.__name__} record (see {where}): delete it and run again"
-        ) from None
+        raise DamagedError(f"{path} holds no sample masks (see {where}): run mapnet pretrain with --force") from None
 
 
-def _fingerprint(config: Config, lineage: Lineage) -> str:
+def _fingerprint(lineage: Lineage) -> str:
+    config = lineage.config
     finetune = config.finetune.results_view() | {"data": "probe" if lineage.uses_probe else "glue"}
-    del finetune["task_data"]  # what lies there counts, not where
+    del finetune["task_data"]  # the data's content counts, not its place
     encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.trainings()]
-    encoders += [lineage.imported(name).fingerprint for name in config.imports]
+    encoders += [lineage.import_fingerprint(name) for name in config.imports]
     return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune)

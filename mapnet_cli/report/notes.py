@@ -1,10 +1,11 @@
-"""The words around the numbers: names, and the notes that say what a table's scores are of."""
+"""Names, scores as they are written, and the notes that say what a table's scores are of."""
 
 from mapnet_cli.config import Config
+from mapnet_cli.core.tables import NOTHING, Cell, Scalar, plain
 from mapnet_cli.glue.grid import GLUE_COLUMNS, UNTRAINED
 from mapnet_cli.glue.scoring import rows_used, subsets
 from mapnet_cli.report.load import Results, missing
-from mapnet_cli.report.scores import Scores
+from mapnet_cli.report.scores import Average, Scores, TaskScore
 
 PROBE = "probe tasks, not GLUE"
 LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
@@ -18,6 +19,42 @@ MID_SCHEDULE = (
 
 def label(method: str) -> str:
     return LABELS.get(method, method)
+
+
+def model_cell(method: str) -> Cell:
+    return Cell(label(method), method)
+
+
+def marks(score: Average | TaskScore) -> str:
+    return (MISSING_MARK if score.missing else "") + (FAILED_MARK if score.failed_counted else "")
+
+
+def average_cell(average: Average | None, columns: int) -> Cell:
+    """Returns an average; it says so where it is over fewer than so many columns."""
+    if average is None:
+        return plain(None)
+    names = ("mean", "sd", "best", "last", "columns", "runs", "failed", "missing")
+    more = of_columns(average.columns, columns) if average.columns else ""
+    return Cell(_score_text(average) + more, {name: getattr(average, name) for name in names})
+
+
+def of_columns(there: int, columns: int) -> str:
+    return f" ({there} of {columns} columns)" if there < columns else ""
+
+
+def task_cell(score: TaskScore) -> Cell:
+    settings = ", ".join(f"seed {seed}: batch {batch}, lr {rate:g}" for seed, (batch, rate) in score.settings)
+    data: dict[str, Scalar] = {
+        "mean": score.mean, "sd": score.sd, "n": score.n, "best": score.best, "last": score.last,
+        "setting": settings, "runs": score.runs, "failed": score.failed, "missing": score.missing,
+    }  # fmt: skip
+    return Cell(_score_text(score), data)
+
+
+def _score_text(score: Average | TaskScore) -> str:
+    if score.mean is None:
+        return NOTHING
+    return f"{score.mean:.2f}" + ("" if score.sd is None else f" ± {score.sd:.2f}") + marks(score)
 
 
 def is_probe(config: Config) -> bool:
@@ -42,11 +79,6 @@ def average_name(results: Results, scores: Scores) -> str:
     else:
         name = f"average score on GLUE (all {GLUE_COLUMNS} columns)"
     return name + on_what(results)
-
-
-def short_steps(step: int) -> str:
-    """Returns 400000 as "400k", as the paper writes it."""
-    return f"{step // 1000}k" if step >= 1000 and step % 1000 == 0 else str(step)
 
 
 def data_notes(results: Results) -> list[str]:
@@ -81,7 +113,7 @@ def import_notes(results: Results) -> list[str]:
     notes = [f"{names}: {own}; the score stands in the last column of scores."] if names else []
     if config.finetune.untrained:
         notes.append(f"{UNTRAINED}: the same encoder with random weights, other ones for each run's seed, tuned alike.")
-    starts = {method: config.method[method].start for method in config.methods}
+    starts = {method: config.method[method].init_from for method in config.methods}
     cost = "whose own pretraining is not in the cost"
     return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]
 

@@ -99,6 +99,11 @@ class Scores:
     baselines: Mapping[tuple[str, str], float]
     """By (baseline, column)."""
 
+    def baseline_average(self, name: str) -> float | None:
+        """Returns a baseline's average over the columns, None unless it is known for all of them."""
+        values = [self.baselines.get((name, column.name)) for column in self.columns]
+        return None if None in values else _mean_or_none(values)
+
 
 def score(results: Results) -> Scores:
     """Returns every score that the records allow.

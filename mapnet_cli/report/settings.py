@@ -1,94 +1,118 @@
 """The tables of settings, from the resolved config: Table 1, Table 2, and what each method is."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from mapnet_cli.config import Config
-from mapnet_cli.core.tables import Cell, Table, plain
+from mapnet_cli.config import Config, Method
+from mapnet_cli.core.tables import Column, Table, build_table
 from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import PROBE, is_probe, label
+from mapnet_cli.report.notes import PROBE, is_probe, label, model_cell
 from mapnet_cli.report.scores import Scores
 
-PAPER_TABLE_1 = ("256", "512", "1,000,000", "1e-4", "1e-6", "(0.9, 0.98)", "10,000", "Linear", "0.1", "0.01")
-PAPER_TABLE_2 = ("{16, 32}", "10", "{1e-5, ..., 8e-5}", "0.06", "0.1", "10")
+
+@dataclass(frozen=True)
+class _Setting:
+    """A hyperparameter."""
+
+    name: str
+    ours: str
+    paper: str
+
+
+BESIDE_PAPER: list[Column[_Setting]] = [
+    Column("Hyperparameter", lambda row: row.name),
+    Column("This config", lambda row: row.ours),
+    Column("The paper", lambda row: row.paper),
+]
 
 
 def settings_tables(results: Results, scores: Scores) -> tuple[Table, Table, Table]:
     """Returns Table 1, Table 2 and the methods."""
-    signed = signature(results, scores.metrics)
-    notes = (f"The config fine-tunes on {PROBE}.",) if is_probe(results.config) else ()
+    config, signed = results.config, signature(results, scores.metrics)
+    notes = (f"The config fine-tunes on {PROBE}.",) if is_probe(config) else ()
+    pretraining, tuning = "Table 1: hyperparameters of pretraining", "Table 2: search space of fine-tuning"
     return (
-        _beside_paper("table1", "Table 1: hyperparameters of pretraining", table1(results.config), notes, signed),
-        _beside_paper("table2", "Table 2: search space of fine-tuning", table2(results.config), notes, signed),
-        methods_table(results.config, notes, signed),
+        build_table("table1", pretraining, BESIDE_PAPER, _table1(config), notes, signed),
+        build_table("table2", tuning, BESIDE_PAPER, _table2(config), notes, signed),
+        build_table("methods", "What is compared", _method_columns(config), config.methods, notes, signed),
     )
 
 
-def table1(config: Config) -> list[tuple[str, str, str]]:
-    """Returns (hyperparameter, this config's value, the paper's), in the paper's order."""
-    pretrain = config.pretrain
+def _table1(config: Config) -> list[_Setting]:
+    """Returns the hyperparameters in the paper's order, and the encoder's sizes."""
+    pretrain, encoder = config.pretrain, config.encoder
     own = [f"{label(name)} {steps:,}" for name in config.methods if (steps := config.method[name].steps)]
-    ours = {
-        "Batch size": f"{pretrain.batch_size:,}",
-        "Sequence length": f"{config.corpus.block_length:,}",
-        "Training steps": "; ".join([f"{pretrain.steps:,}", *own]),
-        "Peak learning rate": number(pretrain.peak_lr),
-        "Adam eps": number(pretrain.adam_eps),
-        "Adam betas": "({:g}, {:g})".format(*pretrain.adam_betas),
-        "Warm-up steps": f"{pretrain.warmup_steps:,}",
-        "Learning rate decay": "Linear",
-        "Dropout": number(config.encoder.dropout),
-        "Weight decay": number(pretrain.weight_decay),
-    }
-    paper = PAPER_TABLE_1
-    encoder = (
-        f"{config.encoder.layers} layers, H {config.encoder.hidden}, A {config.encoder.heads}, FFN {config.encoder.ffn}"
-    )
+    sizes = f"{encoder.layers} layers, H {encoder.hidden}, A {encoder.heads}, FFN {encoder.ffn}"
     imported = config.corpus.tokenizer
     vocabulary = f"{imported}'s, imported" if imported else f"{config.corpus.vocab_size:,}"
-    return [(name, value, theirs) for (name, value), theirs in zip(ours.items(), paper, strict=True)] + [
-        ("Encoder (section 4.1)", encoder, "12 layers, H 768, A 12, FFN 3072"),
-        ("Vocabulary (section 4.1.1)", vocabulary, "32,678"),
+    return [
+        _Setting("Batch size", f"{pretrain.batch_size:,}", "256"),
+        _Setting("Sequence length", f"{config.corpus.block_length:,}", "512"),
+        _Setting("Training steps", "; ".join([f"{pretrain.steps:,}", *own]), "1,000,000"),
+        _Setting("Peak learning rate", number(pretrain.peak_lr), "1e-4"),
+        _Setting("Adam eps", number(pretrain.adam_eps), "1e-6"),
+        _Setting("Adam betas", "({:g}, {:g})".format(*pretrain.adam_betas), "(0.9, 0.98)"),
+        _Setting("Warm-up steps", f"{pretrain.warmup_steps:,}", "10,000"),
+        _Setting("Learning rate decay", "Linear", "Linear"),
+        _Setting("Dropout", number(encoder.dropout), "0.1"),
+        _Setting("Weight decay", number(pretrain.weight_decay), "0.01"),
+        _Setting("Encoder (section 4.1)", sizes, "12 layers, H 768, A 12, FFN 3072"),
+        _Setting("Vocabulary (section 4.1.1)", vocabulary, "32,678"),
     ]
 
 
-def table2(config: Config) -> list[tuple[str, str, str]]:
-    """Returns (hyperparameter, this config's value, the paper's), in the paper's order, and the number of seeds."""
+def _table2(config: Config) -> list[_Setting]:
+    """Returns the hyperparameters in the paper's order, and the number of seeds."""
     finetune = config.finetune
-    ours = {
-        "Batch size": _set(map(str, finetune.batch_sizes)),
-        "Maximum epoch": str(finetune.epochs),
-        "Learning rate": _set(map(number, finetune.learning_rates)),
-        "Warm-up ratio": number(finetune.warmup_ratio),
-        "Weight decay": number(finetune.weight_decay),
-        "Seeds of a setting (section 4.1.2)": str(len(finetune.seeds)),
-    }
-    return [(name, value, theirs) for (name, value), theirs in zip(ours.items(), PAPER_TABLE_2, strict=True)]
+    return [
+        _Setting("Batch size", _set(map(str, finetune.batch_sizes)), "{16, 32}"),
+        _Setting("Maximum epoch", str(finetune.epochs), "10"),
+        _Setting("Learning rate", _set(map(number, finetune.learning_rates)), "{1e-5, ..., 8e-5}"),
+        _Setting("Warm-up ratio", number(finetune.warmup_ratio), "0.06"),
+        _Setting("Weight decay", number(finetune.weight_decay), "0.1"),
+        _Setting("Seeds of a setting (section 4.1.2)", str(len(finetune.seeds)), "10"),
+    ]
 
 
-def methods_table(config: Config, notes: tuple[str, ...], signed: str) -> Table:
-    """What is compared: masking and objective of each method."""
-    rows = []
-    for name in config.methods:
-        method = config.method[name]
-        learned = method.has_network
-        generator = f", generator {method.generator_fraction:g}, weight {number(method.detection_weight)}"
-        values = [
-            method.task + (generator if method.task == "replaced-token" else ""),
-            method.strategy if method.sampler == "gumbel" else f"{method.strategy}, {method.sampler}",
-            number(method.mask_rate) + (f" to {number(method.mask_rate_end)}" if method.mask_rate_end else ""),
-            method.estimator,
-            method.objective,
-            f"{number(method.loss_weight)} on {method.loss_weight_on}" if learned else None,
-            f"{method.explore_start:.0%} to {method.explore_end:.0%}" if method.draws_from_proposal else None,
-            f"{config.of(name).pretrain.steps:,}",
-            "+".join(map(str, config.seeds_of(name))),
-        ]
-        rows.append((Cell(label(name), name), *map(plain, values)))
-    columns = (
-        "Model", "Task", "Masks", "Mask rate", "Importance weight", "MAP-Net objective", "Lambda", "Uniform steps",
-        "Steps", "Seeds",
-    )  # fmt: skip
-    return Table("methods", "What is compared", columns, tuple(rows), notes, signed)
+def _method_columns(config: Config) -> list[Column[str]]:
+    method = config.method
+    return [
+        Column("Model", model_cell),
+        Column("Task", lambda name: _task(method[name])),
+        Column("Masks", lambda name: _masks(method[name])),
+        Column("Mask rate", lambda name: _mask_rate(method[name])),
+        Column("Importance weight", lambda name: method[name].drawing.estimator),
+        Column("MAP-Net objective", lambda name: m.objective if (m := method[name].mapnet) else "none"),
+        Column("Lambda", lambda name: _weight(method[name])),
+        Column("Uniform steps", lambda name: _exploration(method[name])),
+        Column("Steps", lambda name: f"{config.of(name).pretrain.steps:,}"),
+        Column("Seeds", lambda name: "+".join(map(str, config.seeds_of(name)))),
+    ]
+
+
+def _task(method: Method) -> str:
+    if not (electra := method.electra):
+        return "masked-lm"
+    weight = number(electra.detection_weight)
+    return f"replaced-token, generator {electra.generator_fraction:g}, weight {weight}"
+
+
+def _masks(method: Method) -> str:
+    sampler = method.drawing.sampler
+    return method.strategy if sampler == "gumbel" else f"{method.strategy}, {sampler}"
+
+
+def _mask_rate(method: Method) -> str:
+    return number(method.mask_rate) + (f" to {number(method.mask_rate_end)}" if method.mask_rate_end else "")
+
+
+def _weight(method: Method) -> str | None:
+    return f"{number(method.mapnet.loss_weight)} on {method.mapnet.loss_weight_on}" if method.mapnet else None
+
+
+def _exploration(method: Method) -> str | None:
+    start, end = method.exploration
+    return f"{start:.0%} to {end:.0%}" if method.proposal or start or end else None
 
 
 def number(value: float) -> str:
@@ -101,10 +125,3 @@ def number(value: float) -> str:
 
 def _set(values: Iterable[str]) -> str:
     return "{" + ", ".join(values) + "}"
-
-
-def _beside_paper(
-    name: str, title: str, settings: list[tuple[str, str, str]], notes: tuple[str, ...], signed: str
-) -> Table:
-    rows = tuple(tuple(map(plain, row)) for row in settings)
-    return Table(name, title, ("Hyperparameter", "This config", "The paper"), rows, notes, signed)

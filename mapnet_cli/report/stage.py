@@ -1,4 +1,4 @@
-"""The door of `mapnet report`: all tables and figures of a config, from the records on disk.
+"""`mapnet report`: all tables and figures of a config, from the records on disk.
 
 Reads records only; loads neither torch nor spaCy. Several configs may share an artifact directory,
 so the files stand below `report/RECIPE` (or `report.name`); the path stays the same when a setting changes,
@@ -6,28 +6,36 @@ and each file carries its signature.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, publishing, write_text
+from mapnet_cli.core.artifacts import publishing, write_text
+from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.core.tables import Table, to_csv, to_json, to_markdown
+from mapnet_cli.glue.grid import GLUE_COLUMNS
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report.compare import compare
-from mapnet_cli.report.curves import curves
-from mapnet_cli.report.document import document
 from mapnet_cli.report.figure2 import figure2
-from mapnet_cli.report.figure3 import figure3
+from mapnet_cli.report.figures import curves, figure3
 from mapnet_cli.report.heldout import held_out_tables
-from mapnet_cli.report.load import gather, missing, next_command, signature
-from mapnet_cli.report.raw import records
-from mapnet_cli.report.scores import score
-from mapnet_cli.report.seeds import seed_tables
+from mapnet_cli.report.load import Results, load_results, missing, next_command, signature
+from mapnet_cli.report.notes import PROBE, is_probe, on_what
+from mapnet_cli.report.scores import Scores, score
+from mapnet_cli.report.seeds import selection_table, spread_table
 from mapnet_cli.report.settings import settings_tables
-from mapnet_cli.report.steps_to_target import target_table
-from mapnet_cli.report.summary import summary_table
-from mapnet_cli.report.tables import result_tables
+from mapnet_cli.report.tables import cost_table, summary_table, table3, task_table
+from mapnet_cli.report.trajectories import target_table
+
+HOW_TO_READ = """\
+- Compare methods down a column: same data, same order, and the same number of steps unless a note says otherwise.
+  The row of paired differences says by how much, with a 95 % interval; an interval that holds 0 shows no difference.
+- Steps aren't the only cost: a method with a proposal network spends more on each. The table of cost has the
+  tokens, FLOPs and hours, and the first method's score at equal FLOPs and equal hours.
+- The best setting is chosen on the dev set that it is scored on, as in the paper, so scores are a little high, the
+  more so the larger the grid. By how much, the table "Chosen on one half of the dev set" shows.
+- A score is comparable with another one where their signatures agree."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +62,8 @@ class ReportResult:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        return (
-            self.summary,
-            self.table3,
-            self.cost,
-            self.target,
-            self.tasks,
-            *self.spread,
-            *self.held_out,
-            *self.settings,
-        )
+        scored = (self.summary, self.table3, self.cost, self.target, self.tasks)
+        return (*scored, *self.spread, *self.held_out, *self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all tables, what is missing, and the files' paths below the report's folder."""
@@ -76,44 +76,42 @@ class ReportResult:
         }
 
 
-def build(config: Config, artifacts: Artifacts) -> ReportResult:
+def build(lineage: Lineage) -> ReportResult:
     """Writes the report of whatever is there, each file atomically, and returns it.
 
     Raises UsageError for an unknown task or metric, DamagedError for a damaged record, InputError
     where the config's input data is gone and was never hashed.
     """
-    results = gather(config, artifacts)
+    config = lineage.config
+    results = load_results(lineage)
     scores = score(results)
     comparisons = compare(config, scores)
-    table3, cost, tasks = result_tables(results, scores, comparisons)
     signed = signature(results, scores.metrics)
     built = ReportResult(
-        folder=artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}"),
+        folder=lineage.artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}"),
         summary=summary_table(results, scores, comparisons),
-        table3=table3,
-        cost=cost,
+        table3=table3(results, scores, comparisons),
+        cost=cost_table(results, scores, comparisons),
         target=target_table(results, scores),
-        tasks=tasks,
-        spread=seed_tables(results, scores),
+        tasks=task_table(results, scores),
+        spread=(spread_table(results, scores), selection_table(results, scores)),
         held_out=held_out_tables(results, signed),
         settings=settings_tables(results, scores),
         signature=signed,
         missing=tuple(missing(results)),
         next_command=next_command(results),
     )
-
     contents: dict[str, str | bytes] = {}
     for table in built.tables:
         contents[f"{table.name}.md"] = to_markdown(table)
         contents[f"{table.name}.csv"] = to_csv(table)
-        contents[f"{table.name}.json"] = (
-            json.dumps(to_json(table), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        as_json = json.dumps(to_json(table), indent=1, ensure_ascii=False, allow_nan=False)
+        contents[f"{table.name}.json"] = f"{as_json}\n"
     contents |= {f"figure3.{kind}": image for kind, image in figure3(results, scores).items()}
     contents |= {f"curves.{kind}": image for kind, image in curves(results, scores).items()}
     contents["figure2.html"] = figure2(results, scores)
-    contents["report.md"] = document(results, scores, built.tables)
-    contents["records.jsonl"] = records(results, signed)
+    contents["report.md"] = _document(results, scores, built.tables)
+    contents["records.jsonl"] = record_lines(results, signed)
     for name, content in contents.items():
         if isinstance(content, str):
             write_text(built.folder / name, content)
@@ -121,3 +119,91 @@ def build(config: Config, artifacts: Artifacts) -> ReportResult:
             with publishing(built.folder / name) as temporary:
                 temporary.write_bytes(content)
     return replace(built, files={name: built.folder / name for name in contents})
+
+
+def record_lines(results: Results, signed: str) -> str:
+    """Returns records.jsonl: the signature, then the corpus, imports, checkpoints, tasks, baselines and runs.
+
+    Each line is an object whose "record" says of which class of records.py it is.
+    """
+    scores = f"GLUE's dev sets{on_what(results)}" if not is_probe(results.config) else PROBE
+    rows = [{"record": "signature", "signature": signed, "scores": scores}, *_rows(results)]
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def _rows(results: Results) -> Iterator[dict[str, Any]]:
+    # without the beginnings of dropped paragraphs: a report may go where the text may not
+    corpus = [results.manifest.model_copy(update={"examples": {}})] if results.manifest else []
+    trained = (*results.imports, *results.checkpoints.values())
+    for row in (*corpus, *trained, *results.tasks.values(), *results.baselines, *results.runs):
+        yield {"record": type(row).__name__} | row.to_json()
+
+
+def _document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:
+    """Returns report.md: everything in one document, with how to read it and what is missing.
+
+    Its links are relative, to files beside it.
+    """
+    by_name = {table.name: to_markdown(table, 2) for table in tables}
+    parts = [
+        f"# Report: {results.config.recipe or 'custom config'}{f' ({PROBE})' if is_probe(results.config) else ''}\n",
+        _status(results, scores),
+        f"## How to read it\n\n{HOW_TO_READ}\n",
+        *(by_name[name] for name in ("summary", "table3")),
+        "## Figure 3: learning curves\n\n![Score by pretraining steps](figure3.png)\n\n[As SVG](figure3.svg)\n",
+        "## Gain and cost\n\n![Score and held-out loss by cost](curves.png)\n\n[As SVG](curves.svg)\n",
+        *(by_name[name] for name in ("cost", "target", "heldout", "tasks", "seeds", "selection")),
+        f"## Figure 2: which words are masked\n\n{_figure2(results)}\n",
+        *(by_name[name] for name in ("health", "methods", "table1", "table2")),
+        f"## Corpus\n\n{_corpus(results.manifest)}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _status(results: Results, scores: Scores) -> str:
+    lines = []
+    if is_probe(results.config):
+        lines.append(
+            f"Scores are of {PROBE}: small tasks with labels known by construction, good for seeing the pipeline work"
+            " and for comparing methods with each other, not for comparing with the paper."
+        )
+    elif len(scores.columns) < GLUE_COLUMNS:
+        lines.append(f"The average is over {len(scores.columns)} of GLUE's {GLUE_COLUMNS} columns.")
+    absent = missing(results)
+    if absent:
+        lines.append("**Partial.** Missing:")
+        lines.append("\n".join(f"- {line}" for line in absent))
+        lines.append(f"Next: `{next_command(results)}`, with the same options as this report.")
+    else:
+        lines.append(f"Complete: {len(results.checkpoints):,} checkpoints, {len(results.runs):,} fine-tuning runs.")
+    if failed := [run for run in results.runs if run.failure or not run.epochs]:
+        reasons = sorted({run.failure or "no epoch recorded" for run in failed})
+        lines.append(f"{len(failed):,} fine-tuning runs failed and are counted as failed: {'; '.join(reasons[:5])}.")
+    return "\n\n".join(lines) + "\n"
+
+
+def _figure2(results: Results) -> str:
+    link = "[The sentences, with masked words in bold, coloured by probability](figure2.html)."
+    collapsed = sorted({f"{method} at step {step:,}" for (method, _, step), m in results.masks.items() if m.collapsed})
+    return f"{link} Collapsed proposals: {', '.join(collapsed)}." if collapsed else link
+
+
+def _corpus(manifest: CorpusManifest | None) -> str:
+    if manifest is None:
+        return "Not prepared yet: run `mapnet prepare-corpus`."
+    counts = {
+        "Documents": manifest.documents,
+        "Paragraphs": manifest.paragraphs,
+        "Sentences": manifest.sentences,
+        "Words": manifest.words,
+        "Tokens": manifest.tokens,
+        "Unknown tokens": manifest.unknown_tokens,
+        "Training sequences": manifest.train_sequences,
+        "Validation sequences": manifest.validation_sequences,
+        "Vocabulary": manifest.vocab_size,
+        "Tokens of a sequence, at most": manifest.block_length,
+        **{f"Paragraphs dropped: {rule}": number for rule, number in manifest.dropped.items()},
+    }
+    lines = ["| What | Count |", "| --- | ---: |", *(f"| {name} | {number:,} |" for name, number in counts.items())]
+    lines += [""] * bool(manifest.problems) + [f"- {problem}" for problem in manifest.problems]
+    return "\n".join(lines)

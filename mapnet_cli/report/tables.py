@@ -1,16 +1,19 @@
-"""The report's tables of results: Table 3, its cost, and the score of each task."""
+"""The report's tables of scores: the summary, Table 3, its cost, and the score of each task."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from mapnet_cli.core.tables import NOTHING, Cell, Scalar, Table, plain
+from mapnet_cli.core.formatting import short_steps
+from mapnet_cli.core.records import Checkpoint
+from mapnet_cli.core.tables import Cell, Column, Table, build_table, each, number_cell, plain
 from mapnet_cli.glue.grid import other_rows
-from mapnet_cli.glue.scoring import Setting
-from mapnet_cli.report.compare import DEFINITION, Comparison, pairs_note
+from mapnet_cli.report.compare import DEFINITION, Comparison, difference_cell, pairs_note
+from mapnet_cli.report.heldout import held_out, loss_difference, spread_cell
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import (
-    FAILED_MARK,
     MID_SCHEDULE,
-    MISSING_MARK,
+    average_cell,
     average_name,
     hours_notes,
     import_notes,
@@ -18,98 +21,161 @@ from mapnet_cli.report.notes import (
     label,
     on_what,
     score_notes,
-    short_steps,
+    task_cell,
     task_notes,
 )
-from mapnet_cli.report.scores import Average, Scores, TaskScore, mean
-from mapnet_cli.report.trajectories import SAME_COST, at_equal_cost
+from mapnet_cli.report.scores import Average, Scores
+from mapnet_cli.report.trajectories import REFITTED, SAME_COST, at_equal_cost
 
 PAPER_TABLE_3 = {
     "bert": {400_000: 80.86, 600_000: 81.41, 800_000: 81.62, 1_000_000: 81.68},
     "mapnet": {400_000: 81.15, 600_000: 81.48, 800_000: 82.11, 1_000_000: 81.88},
 }
+LOSS_NOTE = (
+    "Held-out loss: nats a token under the same 15 % uniform masks for all methods, mean and standard deviation over"
+    " pretraining seeds, of which differences pair equal ones; refitted: after fitting the output bias alone."
+)
+
+Comparisons = Mapping[tuple[str, int], Comparison]
 
 
-def result_tables(
-    results: Results, scores: Scores, comparisons: Mapping[tuple[str, int], Comparison]
-) -> tuple[Table, Table, Table]:
-    """Returns Table 3, the cost table and the per-task table."""
-    return (
-        table3(results, scores, comparisons),
-        cost_table(results, scores, comparisons),
-        task_table(results, scores),
-    )
+@dataclass(frozen=True)
+class _Row:
+    """A row of scores. What its kind lacks is None or empty: an import has no step, a published score no cost."""
+
+    name: str
+    shown: str
+    step: int | None = None
+    average: Average | None = None
+    difference: Comparison | None = None
+    trained: Sequence[Checkpoint] = ()
+    beside: Sequence[Checkpoint] = ()
+    """What `trained` is compared with: the first method's."""
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    """Of a table with a column for each checkpoint or task: by the column's title."""
 
 
-def table3(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int], Comparison]) -> Table:
+MODEL: Column[_Row] = Column("Model", lambda row: Cell(row.shown, row.name))
+STEPS: Column[_Row] = Column("Steps", lambda row: Cell(short_steps(row.step), row.step) if row.step else None)
+COSTS: list[Column[_Row]] = [
+    Column("Tokens", lambda row: _tokens_cell(_of(row, "tokens"))),
+    Column("FLOPs", lambda row: number_cell(_of(row, "flops"), "{:.2e}")),
+    Column("Hours", lambda row: _hours_cell(_of(row, "hours"))),
+]
+
+
+def _by_title(titles: Iterable[str]) -> list[Column[_Row]]:
+    return each({title: title for title in titles}, lambda row, title: row.cells.get(title))
+
+
+def _method_rows(results: Results, scores: Scores, comparisons: Comparisons) -> list[_Row]:
+    """Returns a row for each method and fine-tuned checkpoint."""
+    config = results.config
+
+    def row(method: str, step: int) -> _Row:
+        first = config.methods[0]
+        beside = results.trained(first, config.step_beside(method, step, first)) if method != first else ()
+        average, difference = scores.averages[method, step], comparisons.get((method, step))
+        return _Row(method, label(method), step, average, difference, results.trained(method, step), beside)
+
+    return [row(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
+
+
+def _other_rows(results: Results, scores: Scores) -> list[_Row]:
+    return [_Row(name, name, average=scores.averages[name, 0]) for name in other_rows(results.config)]
+
+
+def summary_table(results: Results, scores: Scores, comparisons: Comparisons) -> Table:
+    """A row a method at its last checkpoint: score and held-out loss with paired differences, cost as multiples."""
+    config, count = results.config, len(scores.columns)
+    every = _method_rows(results, scores, comparisons)
+    rows = [row for row in every if row.step == config.fine_tuned_steps(row.name)[-1]] + _other_rows(results, scores)
+    first, name = rows[0], label(config.methods[0]) if config.methods else "the first method"
+    columns: list[Column[_Row]] = [
+        MODEL,
+        Column("Pretrainings", lambda row: len(row.trained) if row.step else None),
+        Column("Score", lambda row: average_cell(row.average, count)),
+        Column(f"minus {name}, paired", lambda row: difference_cell(row.difference, count)),
+        Column("Held-out loss, refitted", lambda row: spread_cell(held_out(row.trained, REFITTED), "{:.3f}")),
+        Column(f"loss minus {name}, paired", lambda row: loss_difference(REFITTED, row.trained, row.beside)),
+        Column(f"FLOPs, times {name}'s", lambda row: _times(row, first, "flops")),
+        Column(f"Hours, times {name}'s", lambda row: _times(row, first, "hours")),
+    ]
+    notes = (*score_notes(results, scores), LOSS_NOTE, *hours_notes(results), *([DEFINITION] if comparisons else []))
+    title = f"Gain and cost at the last fine-tuned checkpoint: {average_name(results, scores)}"
+    signed = signature(results, scores.metrics)
+    return build_table("summary", title, columns, rows, (*notes, *pairs_note(config, comparisons)), signed)
+
+
+def table3(results: Results, scores: Scores, comparisons: Comparisons) -> Table:
     """Table 3: a row a method, a column a checkpoint, the average over tasks; then differences and cost."""
     config = results.config
-    steps = {method: config.fine_tuned_steps(method) for method in config.methods}
     differ = any(config.method[method].steps for method in config.methods)
     places = [short_steps(step) for step in config.fine_tuned_steps()]
     if differ:
         places = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
-    columns = ("Model", *places, *(["Steps"] if differ else []), "Tokens", "FLOPs", "Hours")
-    no_costs = [plain(None)] * (3 + differ)
-    rows = []
-    for method in config.methods:
-        averages = [scores.averages[method, step] for step in steps[method]]
-        cells = [average_cell(average, len(scores.columns)) for average in averages]
-        last = [Cell(f"{steps[method][-1]:,}", steps[method][-1])] if differ else []
-        rows.append((Cell(label(method), method), *cells, *last, *_cost_cells(averages[-1])))
-    for name in other_rows(config):
-        score = average_cell(scores.averages[name, 0], len(scores.columns))
-        rows.append((Cell(name, name), *[plain(None)] * (len(columns) - len(no_costs) - 2), score, *no_costs))
-    for method in config.methods[1:]:
-        name = f"{method} minus {config.methods[0]}"
-        shown = f"{label(method)} minus {label(config.methods[0])}, paired"
-        cells = [difference_cell(comparisons.get((method, step)), len(scores.columns)) for step in steps[method]]
-        rows.append((Cell(shown, name), *cells, *no_costs))
-    if config.recipe == "paper" and not is_probe(config):
-        for method, published in PAPER_TABLE_3.items():
-            cells = [_published_cell(published.get(step)) for step in config.fine_tuned_steps()]
-            rows.append((Cell(f"{label(method)} (paper)", f"{method} (paper)"), *cells, *no_costs))
+    own_steps: list[Column[_Row]] = [Column("Steps", lambda row: number_cell(row.step, "{:,}"))]
+    columns = [MODEL, *_by_title(places), *(own_steps if differ else []), *COSTS]
     until = "its last fine-tuned checkpoint" if differ else f"{short_steps(config.fine_tuned_steps()[-1])} steps"
-    cost_note = f"Tokens, FLOPs and hours: pretraining of one model up to {until}."
     notes = [
         *score_notes(results, scores),
         *import_notes(results),
-        cost_note,
+        f"Tokens, FLOPs and hours: pretraining of one model up to {until}.",
         *hours_notes(results),
         *([DEFINITION] if comparisons else []),
         *pairs_note(config, comparisons),
     ]
     title = f"Table 3: {average_name(results, scores)}"
-    return Table("table3", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
+    rows = _table3_rows(results, scores, comparisons, places)
+    return build_table("table3", title, columns, rows, notes, signature(results, scores.metrics))
 
 
-def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str, int], Comparison]) -> Table:
+def _table3_rows(results: Results, scores: Scores, comparisons: Comparisons, places: Sequence[str]) -> Iterator[_Row]:
+    config, count = results.config, len(scores.columns)
+    by_method = defaultdict(list)
+    for row in _method_rows(results, scores, comparisons):
+        by_method[row.name].append(row)
+
+    def by_place(cells: Iterable[Cell]) -> dict[str, Cell]:
+        return dict(zip(places, cells, strict=True))
+
+    for rows in by_method.values():
+        yield replace(rows[-1], cells=by_place(average_cell(row.average, count) for row in rows))
+    for row in _other_rows(results, scores):
+        yield replace(row, cells={places[-1]: average_cell(row.average, count)})
+    for method in config.methods[1:]:
+        name, shown = (f"{form(method)} minus {form(config.methods[0])}" for form in (str, label))
+        cells = by_place(difference_cell(row.difference, count) for row in by_method[method])
+        yield _Row(name, f"{shown}, paired", cells=cells)
+    if config.recipe == "paper" and not is_probe(config):
+        for method, published in PAPER_TABLE_3.items():
+            cells = by_place(_published_cell(published.get(step)) for step in config.fine_tuned_steps())
+            yield _Row(f"{method} (paper)", f"{label(method)} (paper)", cells=cells)
+
+
+def cost_table(results: Results, scores: Scores, comparisons: Comparisons) -> Table:
     """Each method and checkpoint: the score beside what it cost, and the first method's score at equal cost."""
-    config = results.config
+    config, count = results.config, len(scores.columns)
     first = label(config.methods[0]) if config.methods else "first method"
-    rows = []
-    for method in config.methods:
-        for step in config.fine_tuned_steps(method):
-            average = scores.averages[method, step]
-            equal: list[Cell] = [plain(None)] * 2
-            if method != config.methods[0]:
-                equal = [
-                    number_cell(at_equal_cost(results, scores, method, step, c), "{:.2f}") for c in ("flops", "hours")
-                ]
-            rows.append((
-                Cell(label(method), method),
-                Cell(short_steps(step), step),
-                average_cell(average, len(scores.columns)),
-                difference_cell(comparisons.get((method, step)), len(scores.columns)),
-                *equal,
-                *_cost_cells(average),
-                number_cell(average.validation_loss, "{:.3f}"),
-                *(Cell(f"{n:,}", n) for n in (average.runs, average.failed, average.missing)),
-            ))  # fmt: skip
-    columns = (
-        "Model", "Steps", "Score", f"minus {first}, paired", f"{first} at equal FLOPs", f"{first} at equal hours",
-        "Tokens", "FLOPs", "Hours", "Validation loss", "Runs", "Failed", "Missing",
-    )  # fmt: skip
+
+    def equal(row: _Row, cost: str) -> Cell | None:
+        if row.step is None or row.name == config.methods[0]:
+            return None
+        return number_cell(at_equal_cost(results, scores, row.name, row.step, cost), "{:.2f}")
+
+    columns: list[Column[_Row]] = [
+        MODEL,
+        STEPS,
+        Column("Score", lambda row: average_cell(row.average, count)),
+        Column(f"minus {first}, paired", lambda row: difference_cell(row.difference, count)),
+        Column(f"{first} at equal FLOPs", lambda row: equal(row, "flops")),
+        Column(f"{first} at equal hours", lambda row: equal(row, "hours")),
+        *COSTS,
+        Column("Validation loss", lambda row: number_cell(_of(row, "validation_loss"), "{:.3f}")),
+        Column("Runs", lambda row: number_cell(_of(row, "runs"), "{:,}")),
+        Column("Failed", lambda row: number_cell(_of(row, "failed"), "{:,}")),
+        Column("Missing", lambda row: number_cell(_of(row, "missing"), "{:,}")),
+    ]
     notes = [
         *score_notes(results, scores),
         "Tokens, FLOPs and hours are one pretraining's up to that step, fine-tuning not counted.",
@@ -119,111 +185,57 @@ def cost_table(results: Results, scores: Scores, comparisons: Mapping[tuple[str,
         *pairs_note(config, comparisons),
         "Validation loss: nats a token under fixed uniform masks.",
     ]
-    if detecting := [label(m) for m in config.methods if config.method[m].task == "replaced-token"]:
+    if detecting := [label(m) for m in config.methods if config.method[m].electra]:
         notes.append(f"{', '.join(detecting)}: no masked-language-model head, so no validation loss.")
     devices = sorted({row.device for row in results.checkpoints.values()})
     notes += [f"Pretrained on: {', '.join(devices)}."] if devices else []
     title = f"Score and cost: {average_name(results, scores)}"
-    return Table("cost", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
+    rows = _method_rows(results, scores, comparisons)
+    return build_table("cost", title, columns, rows, notes, signature(results, scores.metrics))
 
 
 def task_table(results: Results, scores: Scores) -> Table:
     """Each method and checkpoint: the score of each task, and the baselines without an encoder."""
-    config = results.config
+    names = [column.name for column in scores.columns]
     rows = []
-    for method in config.methods:
-        for step in config.fine_tuned_steps(method):
-            cells = [_task_cell(scores.cells[method, step, column.name]) for column in scores.columns]
-            average = average_cell(scores.averages[method, step], len(scores.columns))
-            rows.append((Cell(label(method), method), Cell(short_steps(step), step), *cells, average))
-    for name in other_rows(config):
-        cells = [_task_cell(scores.cells[name, 0, column.name]) for column in scores.columns]
-        rows.append((Cell(name, name), plain(None), *cells, average_cell(scores.averages[name, 0], len(cells))))
-    for name in dict.fromkeys(name for name, _ in scores.baselines):
-        values = [scores.baselines.get((name, column.name)) for column in scores.columns]
-        values.append(baseline_average(scores, name))
-        rows.append((plain(name), plain(None), *(number_cell(value, "{:.2f}") for value in values)))
-    columns = ("Model", "Steps", *(column.name for column in scores.columns), "Average")
+    for row in (*_method_rows(results, scores, {}), *_other_rows(results, scores)):
+        cells = {name: task_cell(scores.cells[row.name, row.step or 0, name]) for name in names}
+        rows.append(replace(row, cells=cells | {"Average": average_cell(row.average, len(names))}))
+    for baseline in dict.fromkeys(baseline for baseline, _ in scores.baselines):
+        values = {name: scores.baselines.get((baseline, name)) for name in names}
+        values["Average"] = scores.baseline_average(baseline)
+        cells = {title: number_cell(value, "{:.2f}") for title, value in values.items()}
+        rows.append(_Row(baseline, baseline, cells=cells))
     measured = ", ".join(f"{column.name} {column.metric.removesuffix('-mm')}" for column in scores.columns)
     notes = [*score_notes(results, scores), f"Metrics, times 100: {measured}.", *task_notes(results)]
+    columns = [MODEL, STEPS, *_by_title([*names, "Average"])]
     title = f"Score of each task{on_what(results)}"
-    return Table("tasks", title, columns, tuple(rows), tuple(notes), signature(results, scores.metrics))
-
-
-def baseline_average(scores: Scores, name: str) -> float | None:
-    """Returns a baseline's average over the columns, None unless it is known for all of them."""
-    values = [scores.baselines[name, c.name] for c in scores.columns if (name, c.name) in scores.baselines]
-    return mean(values) if len(values) == len(scores.columns) else None
-
-
-def marks(missing_runs: int, failed_counted: int) -> str:
-    return (MISSING_MARK if missing_runs else "") + (FAILED_MARK if failed_counted else "")
-
-
-def average_cell(average: Average, columns: int) -> Cell:
-    data: dict[str, Scalar] = {
-        "mean": average.mean, "sd": average.sd, "best": average.best, "last": average.last,
-        "columns": average.columns, "runs": average.runs, "failed": average.failed, "missing": average.missing,
-    }  # fmt: skip
-    text = _plus_minus(average.mean, average.sd) + marks(average.missing, average.failed_counted)
-    return Cell(NOTHING if average.mean is None else text + _of_columns(average.columns, columns), data)
-
-
-def _of_columns(there: int, columns: int) -> str:
-    return f" ({there} of {columns} columns)" if there < columns else ""
-
-
-def _task_cell(score: TaskScore) -> Cell:
-    settings = ", ".join(f"seed {seed}: {setting_name(setting)}" for seed, setting in score.settings)
-    data: dict[str, Scalar] = {
-        "mean": score.mean, "sd": score.sd, "n": score.n, "best": score.best, "last": score.last,
-        "setting": settings, "runs": score.runs, "failed": score.failed, "missing": score.missing,
-    }  # fmt: skip
-    if score.mean is None:
-        return Cell(NOTHING, data)
-    return Cell(_plus_minus(score.mean, score.sd) + marks(score.missing, score.failed_counted), data)
-
-
-def difference_cell(comparison: Comparison | None, columns: int = 1) -> Cell:
-    """Returns a paired difference with its interval; it says so where it is over fewer than so many columns."""
-    if comparison is None:
-        return plain(None)
-    data: dict[str, Scalar] = {
-        "mean": comparison.difference, "low": comparison.low, "high": comparison.high,
-        "n": comparison.n, "unit": comparison.unit, "columns": comparison.columns,
-    }  # fmt: skip
-    text = f"{comparison.difference:+.2f}"
-    if comparison.low is not None and comparison.high is not None:
-        text += f" [{comparison.low:+.2f}, {comparison.high:+.2f}]"
-    return Cell(text + _of_columns(comparison.columns, columns), data)
+    return build_table("tasks", title, columns, rows, notes, signature(results, scores.metrics))
 
 
 def _published_cell(value: float | None) -> Cell:
     return plain(None) if value is None else Cell(f"{value:.2f}", {"mean": value})
 
 
-def _cost_cells(average: Average) -> tuple[Cell, Cell, Cell]:
-    tokens = average.tokens
-    shown_tokens = plain(None) if tokens is None else Cell(_count(tokens), tokens)
-    hours = "{:,.1f}" if average.hours is not None and average.hours >= 10 else "{:.3f}"
-    return shown_tokens, number_cell(average.flops, "{:.2e}"), number_cell(average.hours, hours)
-
-
-def _count(value: float) -> str:
+def _tokens_cell(tokens: float | None) -> Cell:
     """Returns 131072000 as "131.1M"."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:,.1f}{unit}"
-    return f"{value:.0f}"
+    if tokens is None:
+        return plain(None)
+    units = (("B", 1e9), ("M", 1e6), ("k", 1e3))
+    shown = (f"{tokens / size:,.1f}{unit}" for unit, size in units if tokens >= size)
+    return Cell(next(shown, f"{tokens:.0f}"), tokens)
 
 
-def number_cell(value: float | None, shown: str) -> Cell:
-    return plain(None) if value is None else Cell(shown.format(value), value)
+def _hours_cell(hours: float | None) -> Cell:
+    return number_cell(hours, "{:.3f}" if hours is None or hours < 10 else "{:,.1f}")
 
 
-def _plus_minus(value: float | None, sd: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
+def _of(row: _Row, name: str) -> float | None:
+    """Returns a number of a row's average, None where it has none."""
+    number: float | None = getattr(row.average, name, None)
+    return number
 
 
-def setting_name(setting: Setting) -> str:
-    return f"batch {setting[0]}, lr {setting[1]:g}"
+def _times(row: _Row, first: _Row, cost: str) -> Cell:
+    ours, theirs = _of(row, cost), _of(first, cost)
+    return number_cell(ours / theirs if ours is not None and theirs else None, "{:.2f}")

@@ -17,18 +17,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.text.cache import BoundedCache
-from mapnet_cli.text.special_tokens import SPECIALS, UNK
+from mapnet_cli.text.words import SPECIALS, UNK
 
 SPACE = "▁"
 MIN_FREQUENCY = 2
 """A merge must have been seen so often."""
 LONGEST_TOKEN = 32
 """Characters; longer ones are rulers (=====) and gene sequences."""
+TOKENS_PER_WORD = 1.35
+"""Of English text that has not been encoded yet: an estimate for forecasts."""
 LINES = 1_000
 """Lines that are counted together."""
 
 
-def train(lines: Sequence[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(lines: Sequence[str], vocab_size: int) -> Tokenizer:
     """Returns a tokenizer of `vocab_size` entries, specials included; fewer if the lines don't yield so many.
 
     `lines` hold words separated by spaces. They are read twice and all words counted in memory
@@ -49,7 +51,7 @@ def train(lines: Sequence[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def load(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path) -> Tokenizer:
     """Returns the tokenizer; raises DamagedError if the file is missing, broken or another's."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
@@ -61,16 +63,16 @@ def load(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, lines: Sequence[str]) -> Iterator[list[int]]:
+def encode_lines(tokenizer: Tokenizer, lines: Sequence[str]) -> Iterator[list[int]]:
     """Yields each line's token ids, without specials except [UNK]."""
     for encoding in tokenizer.encode_batch_fast(list(lines), add_special_tokens=False):
         yield encoding.ids
 
 
-class Encoder:
-    """A tokenizer's ids for many lines, of each word asked once: the same as `encode` gives, in less time.
+class WordEncoder:
+    """A tokenizer's ids for many lines, of each word asked once: the same as `encode_lines` gives, in less time.
 
-    A tokenizer that isn't of `train`'s kind (an import's) may look beyond a word: its lines are encoded whole.
+    A tokenizer that `train_tokenizer` didn't make (an import's) may look beyond a word: its lines are encoded whole.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -83,11 +85,11 @@ class Encoder:
     def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
         """Yields each line's token ids, without specials except [UNK]."""
         if not self._by_word:
-            yield from encode(self._tokenizer, lines)
+            yield from encode_lines(self._tokenizer, lines)
             return
         for line in lines:
             if SPACE in line or "  " in f" {line} ":
-                yield from encode(self._tokenizer, [line])
+                yield from encode_lines(self._tokenizer, [line])
             else:
                 yield list(chain.from_iterable(map(self._ids.__getitem__, line.split(" "))))
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.core.artifacts import publishing
+from mapnet_cli.core.artifacts import Artifacts, publishing
 from mapnet_cli.core.errors import DamagedError, UsageError
 
 OTHER_FILES = 512
@@ -110,6 +110,11 @@ class Sequences:
                 raise ValueError(f"sequence {index} has {len(ids)} tokens, more than {length}")
             row[: len(ids)] = ids
         return rows_BL
+
+
+def open_shards(artifacts: Artifacts, names: Sequence[str]) -> Sequences:
+    """Returns the sequences of a split of the corpus; `names` are its shards as the manifest lists them."""
+    return Sequences([artifacts.path(name) for name in names])
 
 
 def _allow_open_files(shards: int) -> None:

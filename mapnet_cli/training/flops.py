@@ -71,8 +71,10 @@ def method_flops(config: Config, name: str, vocab_size: int, batch: int, length:
     method, generator = config.method[name], config.generator(name)
     if generator is not None:
         return electra_flops(config.encoder, generator, vocab_size, batch, length, work.mask_rate)
-    flops = step_flops(config.encoder, config.proposal if method.has_network else None, vocab_size, batch, length, work)
-    if work.learns and method.signal == "logit-gradient":  # the probabilities times the embeddings
+    flops = step_flops(config.encoder, config.proposal if method.mapnet else None, vocab_size, batch, length, work)
+    if (
+        work.learns and method.learned and method.learned.signal == "logit-gradient"
+    ):  # the probabilities times the embeddings
         flops += 2.0 * batch * work.mask_rate * length * vocab_size * config.encoder.hidden
     return flops
 

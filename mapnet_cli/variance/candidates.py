@@ -1,27 +1,31 @@
-"""Which strategies are measured: the config's methods, bare strategies, oracles, and where their proposals are from.
+"""What is measured: methods of the config, bare strategies and oracles, and the masks that they draw.
 
-Shapes: L positions of one sentence.
+Shapes: M masks of one sentence (groups of J successive visits), L positions, K masked positions (at
+most), V vocabulary.
 """
 
-import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mapnet_cli.config import Config, Method
-from mapnet_cli.core.artifacts import Artifacts, Marker
-from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import Checkpoint, CorpusManifest
+from mapnet_cli.config import Config, FrequencyProposal, Method
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.errors import UsageError, did_you_mean
+from mapnet_cli.core.records import Checkpoint
+from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.masking import sampling
-from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.masking.context import NO_CONTEXT, CorpusFacts, MaskContext
+from mapnet_cli.masking.importance import ESTIMATORS, Drawn, log_sequence_ratio
+from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.strategies import STRATEGIES, draw_masks, visits_in_turn
 from mapnet_cli.masking.validate import validate_method
-from mapnet_cli.model.factory import build_model, fix_frequencies
+from mapnet_cli.model.factory import build_model
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.shards import Sequences
+from mapnet_cli.model.proposal import masked_log_softmax
 from mapnet_cli.training.checkpoint import load_checkpoint
 
 REFERENCE = "uniform"
@@ -36,7 +40,7 @@ class Plan:
 
     name: str
     method: Method
-    source: Marker | None = None
+    source: Checkpoint | None = None
     """The milestone that its proposal is from."""
 
     @property
@@ -50,28 +54,27 @@ class Plan:
             mean = "mean" if self.oracle == "loss" else "root mean square"
             return f"{mean} {self.oracle} of each position under separate masks"
         if self.source is not None:
-            row = Checkpoint(**self.source.result)
+            row = self.source
             return f"{row.method}, seed {row.pretrain_seed}, step {row.step:,}"
-        return "token counts of the corpus" if STRATEGIES[self.method.strategy].needs_proposal else ""
+        return "token counts of the corpus" if self.method.proposal else ""
 
 
-def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> list[Plan]:
+def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]) -> list[Plan]:
     """Returns what the names stand for, uniform masks first, each once.
 
     `measured` is the milestone whose gradients are taken; everything but the config's methods has its
     mask rate and corruption. Raises UsageError for an unknown name, and for a method whose proposal
     isn't trained yet.
     """
-    config, row = lineage.config, Checkpoint(**measured.result)
+    config, row = lineage.config, measured
     check_task(config, row.method, "--checkpoint")
     own, steps = config.method[row.method], config.of(row.method).pretrain.steps
     plain = Method(
         mask_rate=own.rate_at(row.step, steps),
         replace_mask=own.replace_mask,
         replace_random=own.replace_random,
-        ratio_clip=own.ratio_clip,
     )
-    bare = {name for name, strategy in STRATEGIES.items() if strategy.proposal in ("", "frequency")}
+    bare = STRATEGIES.keys() - {"mapnet", "table"}
     for name in {REFERENCE, *ORACLES} & set(names) & set(config.methods):
         raise UsageError(f"--strategies: {name!r} is one of the config's methods, but also a name of its own here")
     plans = [Plan(REFERENCE, plain)]
@@ -85,15 +88,16 @@ def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> l
             rate = method.rate_at(row.step, steps)
             method = method.model_copy(update={"mask_rate": rate, "mask_rate_end": 0.0})
             source = None
-            if STRATEGIES[method.strategy].proposal in ("network", "table"):
+            if method.learned:
                 seed = row.pretrain_seed if row.pretrain_seed in config.seeds_of(name) else None
                 source = measured if name == row.method else find_milestone(lineage, name, seed, None, "--strategies")
             plans.append(Plan(name, method, source))
         elif name in ORACLES:
-            how = {"sampler": "systematic", "uniform_mix": ORACLE_MIX, "estimator": "horvitz-thompson"}
-            plans.append(Plan(name, plain.model_copy(update={"strategy": "mapnet", **how})))
+            oracle = FrequencyProposal(sampler="systematic", uniform_mix=ORACLE_MIX, estimator="horvitz-thompson")
+            plans.append(Plan(name, plain.model_copy(update={"strategy": "mapnet", "proposal": oracle})))
         elif name in bare:
-            plans.append(Plan(name, plain.model_copy(update={"strategy": name})))
+            proposal = FrequencyProposal() if name == "frequency" else None
+            plans.append(Plan(name, plain.model_copy(update={"strategy": name, "proposal": proposal})))
         else:
             raise UsageError(_unknown(name, [*config.methods, *sorted(bare), *ORACLES]))
     return plans
@@ -101,22 +105,20 @@ def plan_subjects(lineage: Lineage, measured: Marker, names: Sequence[str]) -> l
 
 def check_task(config: Config, name: str, option: str) -> None:
     """Raises UsageError for ELECTRA, whose encoder isn't trained on the losses at masks."""
-    if config.method[name].task != "masked-lm":
+    if config.method[name].electra:
         raise UsageError(f"{option}: {name} isn't trained on masked tokens' losses, so its masks have no such gradient")
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     return f"--strategies: there is no {name!r} to measure; choose from {', '.join(dict.fromkeys(known))}{hint}"
 
 
 def load_model(
-    config: Config, artifacts: Artifacts, marker: Marker, vocab_size: int, device: torch.device
+    config: Config, artifacts: Artifacts, row: Checkpoint, vocab_size: int, device: torch.device
 ) -> PretrainingModel:
     """Returns the milestone's model with its proposal, ready to measure; raises DamagedError."""
-    row = Checkpoint(**marker.result)
-    artifacts.verify(marker)
+    artifacts.verify(row.path)
     model = build_model(config, row.method, vocab_size)
     assert isinstance(model, PretrainingModel), "check_task has refused others"
     model.load_state_dict(load_checkpoint(artifacts.path(row.path))[0])
@@ -125,21 +127,87 @@ def load_model(
 
 @torch.no_grad()
 def proposals(
-    plan: Plan,
-    config: Config,
-    artifacts: Artifacts,
-    manifest: CorpusManifest,
-    sentences: Sequence[Tensor],
-    device: torch.device,
+    plan: Plan, config: Config, corpus: CorpusFacts, sentences: Sequence[Tensor], device: torch.device
 ) -> tuple[Tensor, ...]:
     """Returns log q [L] of each sentence, on the CPU; nothing where there is no proposal."""
+    rows = [(sentence[None], sampling.maskable_positions(sentence[None])) for sentence in sentences]
     if plan.source is not None:
-        model = load_model(config, artifacts, plan.source, manifest.vocab_size, device)
-    elif STRATEGIES[plan.method.strategy].proposal == "frequency":
-        model = PretrainingModel(config.encoder, manifest.vocab_size, "table").to(device)
-        train = Sequences([artifacts.path(name) for name in manifest.train])
-        fix_frequencies(model, train)
-    else:
+        model = load_model(config, corpus.artifacts, plan.source, corpus.vocab_size, device)
+        return tuple(
+            model.propose(row.to(device), None, maskable.to(device))[0].float().cpu() for row, maskable in rows
+        )
+    weight_V = STRATEGIES[plan.method.strategy].prepare(corpus).log_weight_V
+    if weight_V is None:
         return ()
-    rows = [sentence[None].to(device) for sentence in sentences]
-    return tuple(model.propose(row, None, sampling.maskable_positions(row))[0].float().cpu() for row in rows)
+    return tuple(masked_log_softmax(weight_V.float()[row], maskable)[0] for row, maskable in rows)
+
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is measured: a way to draw masks and weigh losses, all of it in a method's keys."""
+
+    name: str
+    method: Method
+    proposal: str = ""
+    """Where the proposal is from, in words; empty where there is none."""
+    log_q: tuple[Tensor, ...] = ()
+    """Log of the proposal [L] of each sentence, on the CPU; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class SentenceMasks:
+    """Masked copies of one sentence. `weight_MK` is 0 beyond a mask's own K."""
+
+    corrupted_ML: Tensor
+    positions_MK: Tensor
+    targets_MK: Tensor
+    weight_MK: Tensor
+    log_ratio_M: Tensor
+    """Log of the paper's sequence ratio, before clipping; 0 without a proposal."""
+
+
+def mean_count(sentences: Sequence[Tensor], rate: float) -> float:
+    """Returns the masked positions of a sentence on average: over it, a sentence's losses weigh as in a batch."""
+    counts = [max(1.0, rate * float(sampling.maskable_positions(tokens_L).sum())) for tokens_L in sentences]
+    return sum(counts) / len(counts)
+
+
+def sentence_masks(
+    candidate: Candidate,
+    number: int,
+    tokens_L: Tensor,
+    masks: int,
+    visits: int,
+    vocab_size: int,
+    mean_count: float = 1.0,
+    context: MaskContext = NO_CONTEXT,
+    stream: str = "variance",
+) -> SentenceMasks:
+    """Returns `masks` masks of sentence `number`, the same for the same arguments.
+
+    Weights are importance weights over `mean_count`. All candidates draw from the same noise. `masks`
+    are groups of `visits`; strategies that go on from visit to visit start anew with each group.
+    """
+    method, log_q_ML, visit_M = candidate.method, None, None
+    tokens_ML = tokens_L.expand(masks, -1)
+    noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, stream, number)), masks, len(tokens_L))
+    if STRATEGIES[method.strategy].successive:
+        visit_M = torch.arange(masks) % visits % visits_in_turn(method.mask_rate)
+        first_M = torch.arange(masks) - visit_M
+        noise = replace(noise, rounding_B=noise.rounding_B[first_M], order_BL=noise.order_BL[first_M])
+    if candidate.log_q:
+        log_q_ML = candidate.log_q[number].expand(masks, -1)
+    drawn_masks = draw_masks(method, tokens_ML, noise, context, log_q_ML, visit_M)
+    positions_MK, valid_MK = drawn_masks.positions_BK, drawn_masks.valid_BK
+    drawn = Drawn.of(drawn_masks, sampling.maskable_positions(tokens_ML).sum(dim=1))
+    weight_MK = ESTIMATORS[method.drawing.estimator](drawn, method.drawing.ratio_clip).weight_BK
+    return SentenceMasks(
+        sampling.corrupt(tokens_ML, drawn_masks, noise, vocab_size, method.replace_mask, method.replace_random),
+        positions_MK,
+        tokens_ML.gather(1, positions_MK),
+        torch.where(valid_MK, weight_MK / mean_count, 0.0),
+        log_sequence_ratio(drawn),
+    )

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Candidate, SentenceMasks
-from mapnet_cli.variance.projection import Projection
+from mapnet_cli.variance.candidates import Candidate, SentenceMasks
+from mapnet_cli.variance.gradients import Projection, SentenceGradients
 from mapnet_cli.variance.results import NORMS, Clipping, Measured, Variances
 from mapnet_cli.variance.statistics import (
     GradientSums,
@@ -69,19 +68,19 @@ def sample(
     return Samples(moments, stacked, torch.stack(log_ratios))
 
 
-def compare(subject: Candidate, samples: Samples, uniform: Samples) -> Measured:
+def compare(candidate: Candidate, samples: Samples, uniform: Samples) -> Measured:
     """Returns a strategy's row; `uniform` are the samples of uniform masks on the same sentences."""
-    method = subject.method
-    ordered = bool(subject.log_q) and method.sampler == "gumbel"  # the ratio is about draws one after the other
+    method, drawing = candidate.method, candidate.method.drawing
+    ordered = bool(candidate.log_q) and drawing.sampler == "gumbel"  # the ratio is about draws one after the other
     return Measured(
-        name=subject.name,
+        name=candidate.name,
         strategy=method.strategy,
-        sampler=method.sampler if subject.log_q else "",
-        estimator=method.estimator,
+        sampler=drawing.sampler if candidate.log_q else "",
+        estimator=drawing.estimator,
         mask_rate=method.mask_rate,
-        proposal=subject.proposal,
+        proposal=candidate.proposal,
         variances={norm: _variances(samples, uniform, norm) for norm in NORMS},
-        clipping=_clipping(samples.log_ratio_SM.double(), method.ratio_clip) if ordered else None,
+        clipping=_clipping(samples.log_ratio_SM.double(), drawing.ratio_clip) if ordered else None,
     )
 
 

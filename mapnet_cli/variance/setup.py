@@ -12,24 +12,20 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Config, Method
-from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.core.records import Checkpoint, CorpusManifest
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.masking import sampling
+from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.model.factory import word_starts
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.shards import Sequences
+from mapnet_cli.text.shards import Sequences, open_shards
 from mapnet_cli.training.device import choose_device
-from mapnet_cli.variance.candidates import Plan, load_model, proposals
-from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import SEED, Candidate, mean_count, sentence_masks
+from mapnet_cli.variance.candidates import SEED, Candidate, Plan, load_model, mean_count, proposals, sentence_masks
+from mapnet_cli.variance.gradients import Projection, SentenceGradients, adam_scale, batch_mean_squares
 from mapnet_cli.variance.measure import Samples, sample
 from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
-from mapnet_cli.variance.preconditioner import adam_scale, batch_mean_squares
-from mapnet_cli.variance.projection import Projection
 from mapnet_cli.variance.results import NORMS
 
 TOKENS_OWN = ("encoder.tokens.weight", "head.bias")
@@ -39,8 +35,7 @@ TOKENS_OWN = ("encoder.tokens.weight", "head.bias")
 @dataclass(frozen=True)
 class Setup:
     config: Config
-    artifacts: Artifacts
-    manifest: CorpusManifest
+    corpus: CorpusFacts
     plain: Method
     """Uniform masks at the checkpoint's mask rate, without weights."""
     model: PretrainingModel
@@ -63,7 +58,7 @@ class Setup:
             after_each()
         return facts
 
-    def subject(self, plan: Plan, facts: list[PositionFacts]) -> Candidate:
+    def candidate(self, plan: Plan, facts: list[PositionFacts]) -> Candidate:
         """Returns the strategy with its proposal; an oracle's is made from `facts`."""
         if plan.oracle:
             maskable = [sampling.maskable_positions(tokens_L) for tokens_L in self.sentences]
@@ -71,48 +66,42 @@ class Setup:
                 oracle_log_q(fact, plan.oracle, maskable_L) for fact, maskable_L in zip(facts, maskable, strict=True)
             )
         else:
-            log_q = proposals(plan, self.config, self.artifacts, self.manifest, self.sentences, self.gradients.device)
+            log_q = proposals(plan, self.config, self.corpus, self.sentences, self.gradients.device)
         return Candidate(plan.name, plan.method, plan.proposal, log_q)
 
-    def sample(self, subject: Candidate, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
+    def sample(self, candidate: Candidate, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
         """Returns the sums over all gradients of one strategy."""
-        vocab_size, starts_V = self.manifest.vocab_size, None
-        if STRATEGIES[subject.method.strategy].reads_words:
-            starts_V = word_starts(self.artifacts.path(self.manifest.tokenizer), vocab_size)
-        count = mean_count(self.sentences, subject.method.mask_rate)
+        vocab_size, context = self.corpus.vocab_size, STRATEGIES[candidate.method.strategy].prepare(self.corpus)
+        count = mean_count(self.sentences, candidate.method.mask_rate)
         draws = [
-            partial(sentence_masks, subject, number, tokens_L, masks, visits, vocab_size, count, starts_V)
+            partial(sentence_masks, candidate, number, tokens_L, masks, visits, vocab_size, count, context)
             for number, tokens_L in enumerate(self.sentences)
         ]
         return sample(self.gradients, self.scales, self.project, visits, draws, after_each)
 
 
-def build_setup(
-    config: Config, artifacts: Artifacts, corpus: str, milestone: Marker, plain: Method, sentences: int
-) -> Setup:
-    """Returns the bench for a milestone; `corpus` is the key of its corpus's manifest. Raises DamagedError."""
-    marker = artifacts.marker(corpus)
-    if marker is None:
-        raise UsageError("the corpus of this config is not there: run `mapnet prepare-corpus` with the same options")
-    artifacts.verify(marker)
-    manifest, row = CorpusManifest(**marker.result), Checkpoint(**milestone.result)
+def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentences: int) -> Setup:
+    """Returns the setup for a milestone; raises NotMadeError and DamagedError."""
+    config, artifacts, row = lineage.config, lineage.artifacts, milestone
+    artifacts.verify(lineage.manifest)
+    corpus = CorpusFacts(artifacts, artifacts.read(lineage.manifest, CorpusManifest))
     device = choose_device(config.pretrain.device)
     if device.type == "cpu":
         torch.set_num_threads(config.pretrain.threads or torch.get_num_threads())
-    model = load_model(config, artifacts, milestone, manifest.vocab_size, device)
+    model = load_model(config, artifacts, milestone, corpus.vocab_size, device)
     gradients = SentenceGradients(model)
-    train = _Sentences(Sequences([artifacts.path(name) for name in manifest.train]))
-    run = artifacts.path(Lineage(config, artifacts).pretraining(row.method, row.pretrain_seed).key)
+    train = _Sentences(corpus.train)
+    run = artifacts.path(lineage.pretraining(row.method, row.pretrain_seed).key)
     scale_P, second_moments = adam_scale(
         gradients, run, row.step, config.pretrain,
-        lambda: batch_mean_squares(gradients, plain, train, config.pretrain.batch_size, manifest.vocab_size),
+        lambda: batch_mean_squares(gradients, plain, train, config.pretrain.batch_size, corpus.vocab_size),
     )  # fmt: skip
     layers = {name: torch.full_like(p, name not in TOKENS_OWN) for name, p in model.named_parameters()}
     scales = {"raw": None, "adam": scale_P, "adam-layers": scale_P * gradients.flatten(layers)}
-    held_out = _held_out(Sequences([artifacts.path(name) for name in manifest.validation]), sentences)
+    held_out = _held_out(open_shards(artifacts, corpus.manifest.validation), sentences)
     # of this strategy and of uniform masks, in each norm
     project = Projection(gradients.size, 2 * len(NORMS) * sentences, SEED, device)
-    return Setup(config, artifacts, manifest, plain, model, gradients, held_out, scales, second_moments, project)
+    return Setup(config, corpus, plain, model, gradients, held_out, scales, second_moments, project)
 
 
 @dataclass(frozen=True)

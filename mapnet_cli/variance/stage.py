@@ -1,4 +1,4 @@
-"""The door of `mapnet variance`: Theorem 1's two variances of a checkpoint, several strategies side by side."""
+"""`mapnet variance`: Theorem 1's two variances of a checkpoint, several strategies side by side."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_json, write_text
+from mapnet_cli.core.artifacts import Artifacts, publishing, write_json, write_text
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
 from mapnet_cli.lineage.graph import Lineage, variance_id
-from mapnet_cli.variance.candidates import Plan, plan_subjects
-from mapnet_cli.variance.correlations import correlations, norms_by_loss
-from mapnet_cli.variance.figure import variance_figure
+from mapnet_cli.lineage.settings import method_settings
+from mapnet_cli.variance.candidates import Plan, plan_candidates
+from mapnet_cli.variance.gradients import saved_at
 from mapnet_cli.variance.measure import Samples, compare
-from mapnet_cli.variance.preconditioner import saved_at
+from mapnet_cli.variance.positions import correlations, norms_by_loss
 from mapnet_cli.variance.results import VarianceReport
 from mapnet_cli.variance.setup import build_setup
-from mapnet_cli.variance.table import document
+from mapnet_cli.variance.table import document, variance_figure
 
 FEWEST = 4
 """Sentences that standard errors need."""
@@ -47,91 +47,86 @@ class Settings:
 
 
 def measure_variance(
-    config: Config,
-    artifacts: Artifacts,
+    lineage: Lineage,
     console: Console,
     names: Sequence[str],
-    milestone: Marker,
+    milestone: Checkpoint,
     settings: Settings,
     force: bool = False,
 ) -> tuple[VarianceReport, Path]:
-    """Measures the milestone unless that is done, and returns (the progress, its folder).
+    """Measures the milestone unless that is done, and returns (the report, its folder).
 
     Raises UsageError for a strategy that can't be measured, DamagedError for a damaged file.
-    """  # fmt: skip
+    """
     settings.check()
-    lineage, row = Lineage(config, artifacts), Checkpoint(**milestone.result)
-    plans = plan_subjects(lineage, milestone, names)
-    run = artifacts.path(lineage.pretraining(row.method, row.pretrain_seed).key)
-    what = {"settings": asdict(settings), "subjects": [_identity(plan) for plan in plans]}
-    artifact = variance_id(row, what | {"saved moments": saved_at(run, row.step)})
+    artifacts = lineage.artifacts
+    plans = plan_candidates(lineage, milestone, names)
+    run = artifacts.path(lineage.pretraining(milestone.method, milestone.pretrain_seed).key)
+    what = {"settings": asdict(settings), "subjects": [_identity(artifacts, plan) for plan in plans]}
+    artifact = variance_id(milestone, what | {"saved moments": saved_at(run, milestone.step)})
     if force:
         artifacts.discard(artifact.key)
-    args = {
-        "config": config, "key": artifact.key, "fingerprint": artifact.fingerprint, "milestone": milestone,
-        "plans": plans, "settings": settings, "corpus": f"{lineage.corpus.key}/manifest",
-    }  # fmt: skip
-    job = Job(artifact.key, artifact.fingerprint, measure, args)
+    job = MeasureVariance(
+        artifact=artifact, config=lineage.config, milestone=milestone, plans=tuple(plans), settings=settings
+    )
     if not is_done(job, artifacts):
         console.begin("variance", "measurement", 1, 0)
     try:
-        marker = run_job(job, artifacts, partial(show, console, artifact.key))
+        run_job(job, artifacts, partial(show, console, artifact.key))
     finally:
         console.end()
-    artifacts.verify(marker)
-    return VarianceReport(**marker.result), artifacts.path(artifact.key)
+    artifacts.verify(artifact.key)
+    return artifacts.read(artifact.key, VarianceReport), artifacts.path(artifact.key)
 
 
-def _identity(plan: Plan) -> list[Any]:
+def _identity(artifacts: Artifacts, plan: Plan) -> list[Any]:
     """Returns what a strategy's draws depend on, as plain JSON values."""
-    how = plan.method.results_view()
+    how = method_settings(plan.method)
     del how["steps"], how["seeds"]  # of the training, not of what is measured
-    return [plan.name, how, plan.source.fingerprint if plan.source else ""]
+    return [plan.name, how, artifacts.require(plan.source.path).fingerprint if plan.source else ""]
 
 
-def measure(
-    artifacts: Artifacts,
-    progress: ProgressCallback,
-    config: Config,
-    key: str,
-    fingerprint: str,
-    milestone: Marker,
-    plans: list[Plan],
-    settings: Settings,
-    corpus: str,
-) -> Output:
+@dataclass(frozen=True, kw_only=True)
+class MeasureVariance(Job):
     """Measures all strategies and writes variance.json, variance.md and variance.png."""
-    row = Checkpoint(**milestone.result)
-    bench = build_setup(config, artifacts, corpus, milestone, plans[0].method, settings.sentences)
-    total, done = settings.sentences * (len(plans) + 1), 0
 
-    def step(note: str) -> None:
-        nonlocal done
-        done += 1
-        progress(Progress(done, total, note))
+    config: Config
+    milestone: Checkpoint
+    plans: tuple[Plan, ...]
+    settings: Settings
 
-    facts = bench.positions(any(plan.oracle for plan in plans), partial(step, "positions one by one"))
-    uniform: Samples | None = None
-    measured = []
-    for plan in plans:
-        subject = bench.subject(plan, facts)
-        samples = bench.sample(subject, settings.masks, settings.visits, partial(step, plan.name))
-        uniform = uniform or samples
-        measured.append(compare(subject, samples, uniform))
-    found = VarianceReport(
-        method=row.method, pretrain_seed=row.pretrain_seed, step=row.step, checkpoint=row.fingerprint,
-        parameters=bench.gradients.size, **asdict(settings), second_moments=bench.second_moments,
-        projection=None if bench.project.exact else bench.project.dimensions,
-        projection_error=bench.project.relative_error, measured=measured, correlations=correlations(facts),
-        loss_bins=norms_by_loss(facts), signature=_signature(row, fingerprint),
-    )  # fmt: skip
-    folder = artifacts.path(key)
-    with publishing(folder) as temporary:
-        temporary.mkdir()
-        write_json(temporary / "variance.json", found.to_json())
-        write_text(temporary / "variance.md", document(found))
-        (temporary / "variance.png").write_bytes(variance_figure(found))
-    return Output([folder / name for name in ("variance.json", "variance.md", "variance.png")], found.to_json())
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        row, settings, plans = self.milestone, self.settings, self.plans
+        setup = build_setup(Lineage(self.config, artifacts), row, plans[0].method, settings.sentences)
+        total, done = settings.sentences * (len(plans) + 1), 0
+
+        def step(note: str) -> None:
+            nonlocal done
+            done += 1
+            progress(Progress(done, total, note))
+
+        facts = setup.positions(any(plan.oracle for plan in plans), partial(step, "positions one by one"))
+        uniform: Samples | None = None
+        measured = []
+        for plan in plans:
+            candidate = setup.candidate(plan, facts)
+            samples = setup.sample(candidate, settings.masks, settings.visits, partial(step, plan.name))
+            uniform = uniform or samples
+            measured.append(compare(candidate, samples, uniform))
+        found = VarianceReport(
+            method=row.method, pretrain_seed=row.pretrain_seed, step=row.step, checkpoint=row.fingerprint,
+            parameters=setup.gradients.size, **asdict(settings), second_moments=setup.second_moments,
+            projection=None if setup.project.exact else setup.project.dimensions,
+            projection_error=setup.project.relative_error, measured=measured, correlations=correlations(facts),
+            loss_bins=norms_by_loss(facts), signature=_signature(row, self.fingerprint),
+        )  # fmt: skip
+        folder = artifacts.path(self.key)
+        with publishing(folder) as temporary:
+            temporary.mkdir()
+            write_json(temporary / "variance.json", found.to_json())
+            write_text(temporary / "variance.md", document(found))
+            (temporary / "variance.png").write_bytes(variance_figure(found))
+        return Output([folder / name for name in ("variance.json", "variance.md", "variance.png")], found)
 
 
 def _signature(row: Checkpoint, fingerprint: str) -> str:

@@ -1,42 +1,42 @@
-"""The measurement as tables for a terminal and as a Markdown document."""
+"""The measurement as tables, a document and a figure."""
 
-from mapnet_cli.core.tables import NOTHING, Cell, Table, plain, to_markdown
-from mapnet_cli.variance.results import NORMS, Estimate, Measured, VarianceReport
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-_COLUMNS = {
-    "mask": "mask variance",
-    "sentence": "sentence variance",
-    "mask_share": "mask share",
-    "mask_to_uniform": "mask variance / uniform",
-    "visits_to_uniform": "over {visits} visits / uniform",
-    "bias": "bias",
-}
+from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels
+from mapnet_cli.core.tables import NOTHING, Cell, Column, Table, build_table, number_cell, to_markdown
+from mapnet_cli.variance.results import NORMS, Clipping, Correlation, Estimate, LossBin, Measured, VarianceReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p - y)||"}
 
 
 def document(found: VarianceReport) -> str:
     """Returns variance.md."""
-    return "\n".join(to_markdown(table, 1 if number == 0 else 2) for number, table in enumerate(tables(found)))
+    return "\n".join(to_markdown(table, 1 if number == 0 else 2) for number, table in enumerate(variance_tables(found)))
 
 
-def tables(found: VarianceReport) -> list[Table]:
+def variance_tables(found: VarianceReport) -> list[Table]:
     """Returns the variances in each norm, the ratios' clipping, the correlations and the norms by loss."""
-    proposing = [row for row in found.measured if row.clipping]
-    return [
-        *(_variances(found, norm) for norm in NORMS),
-        *([_clipping(found, proposing)] if proposing else []),
-        _correlations(found),
-        _bins(found),
-    ]
+    return [*(_variances(found, norm) for norm in NORMS), *_clipping(found), _correlations(found), _bins(found)]
 
 
 def _variances(found: VarianceReport, norm: str) -> Table:
-    columns = ["strategy", "weights", "mask rate", *(c.format(visits=found.visits) for c in _COLUMNS.values())]
-    rows = []
-    for row in found.measured:
-        cells = [_estimate(getattr(row.variances[norm], name)) for name in _COLUMNS]
-        rows.append((plain(row.name), plain(row.estimator), _rate(row), *cells))
-    where = f"{found.method}, seed {found.pretrain_seed}, step {found.step:,}"
+    columns: list[Column[Measured]] = [
+        Column("strategy", lambda row: row.name),
+        Column("weights", lambda row: row.estimator),
+        Column("mask rate", lambda row: number_cell(row.mask_rate, "{:.0%}")),
+        Column("mask variance", lambda row: _estimate(row.variances[norm].mask)),
+        Column("sentence variance", lambda row: _estimate(row.variances[norm].sentence)),
+        Column("mask share", lambda row: _estimate(row.variances[norm].mask_share)),
+        Column("mask variance / uniform", lambda row: _estimate(row.variances[norm].mask_to_uniform)),
+        Column(f"over {found.visits} visits / uniform", lambda row: _estimate(row.variances[norm].visits_to_uniform)),
+        Column("bias", lambda row: _estimate(row.variances[norm].bias)),
+    ]
     notes = [
         f"Gradients of one sentence under one mask, as it weighs in a batch; {found.parameters:,} parameters; "
         f"{found.sentences} held-out sentences, {found.masks} masks each. Errors: one standard error over sentences.",
@@ -50,44 +50,56 @@ def _variances(found: VarianceReport, norm: str) -> Table:
             f"dimensions: off by {found.projection_error:.2%} of the norms' product (one standard deviation)."
         )
     notes += [f"Proposal of {row.name}: {row.proposal}." for row in found.measured if row.proposal]
-    title = f"Gradient variance, {NORMS[norm]}: {where}"
-    return Table(f"variance-{norm}", title, tuple(columns), tuple(rows), tuple(notes), found.signature)
+    title = f"Gradient variance, {NORMS[norm]}: {_where(found)}"
+    return build_table(f"variance-{norm}", title, columns, found.measured, notes, found.signature)
 
 
-def _rate(row: Measured) -> Cell:
-    return Cell(f"{row.mask_rate:.0%}", row.mask_rate)
+def _where(found: VarianceReport) -> str:
+    return f"{found.method}, seed {found.pretrain_seed}, step {found.step:,}"
 
 
-def _clipping(found: VarianceReport, proposing: list[Measured]) -> Table:
-    rows = []
-    for row in proposing:
-        assert row.clipping is not None
-        clip = row.clipping
-        rows.append((plain(row.name), plain(clip.clip), _estimate(clip.clipped), _estimate(clip.effective)))
-    columns = ("strategy", "clip", "masks clipped", "effective sample share")
+@dataclass(frozen=True)
+class _Clipped:
+    """A strategy whose masks have the sequence ratio."""
+
+    name: str
+    clipping: Clipping
+
+
+def _clipping(found: VarianceReport) -> list[Table]:
+    """Returns a table, none where no strategy has the ratio."""
+    rows = [_Clipped(row.name, row.clipping) for row in found.measured if row.clipping]
+    columns: list[Column[_Clipped]] = [
+        Column("strategy", lambda row: row.name),
+        Column("clip", lambda row: row.clipping.clip),
+        Column("masks clipped", lambda row: _estimate(row.clipping.clipped)),
+        Column("effective sample share", lambda row: _estimate(row.clipping.effective)),
+    ]
     note = "Of the paper's sequence ratio, whether or not the strategy weighs by it; 1 and 0 leave nothing of it."
-    return Table("clipping", "Clip of the sequence ratio", columns, tuple(rows), (note,), found.signature)
+    table = build_table("clipping", "Clip of the sequence ratio", columns, rows, (note,), found.signature)
+    return [table] if rows else []
 
 
 def _correlations(found: VarianceReport) -> Table:
-    rows = [
-        (plain(_SIGNALS[row.signal]), plain(NORMS[row.norm]), _estimate(row.pearson), _estimate(row.spearman))
-        for row in found.correlations
+    columns: list[Column[Correlation]] = [
+        Column("signal", lambda row: _SIGNALS[row.signal]),
+        Column("norm", lambda row: NORMS[row.norm]),
+        Column("Pearson", lambda row: _estimate(row.pearson)),
+        Column("Spearman", lambda row: _estimate(row.spearman)),
     ]
     count = sum(bin_.positions for bin_ in found.loss_bins)
     note = f"Over {count:,} masked positions; errors by the jackknife over sentences."
     title = "Signals of a masked position and the norm of its gradient"
-    return Table(
-        "correlations", title, ("signal", "norm", "Pearson", "Spearman"), tuple(rows), (note,), found.signature
-    )
+    return build_table("correlations", title, columns, found.correlations, (note,), found.signature)
 
 
 def _bins(found: VarianceReport) -> Table:
-    rows = [
-        (Cell(f"{b.low:.2f} to {b.high:.2f}", b.low), plain(b.positions), _estimate(b.norm)) for b in found.loss_bins
+    columns: list[Column[LossBin]] = [
+        Column("loss (nats)", lambda row: Cell(f"{row.low:.2f} to {row.high:.2f}", row.low)),
+        Column("positions", lambda row: row.positions),
+        Column("mean gradient norm", lambda row: _estimate(row.norm)),
     ]
-    columns = ("loss (nats)", "positions", "mean gradient norm")
-    return Table("norms-by-loss", "Gradient norm by loss", columns, tuple(rows), (), found.signature)
+    return build_table("norms-by-loss", "Gradient norm by loss", columns, found.loss_bins, (), found.signature)
 
 
 def _estimate(estimate: Estimate) -> Cell:
@@ -106,3 +118,52 @@ def _estimate(estimate: Estimate) -> Cell:
 
 def _exponent(number: float) -> int:
     return int(f"{number:e}".split("e")[1])
+
+
+def variance_figure(found: VarianceReport) -> bytes:
+    """Returns a PNG with the same bytes for the same measurement."""
+    title = f"Gradient variance: {_where(found)}"
+    return images(lambda figure: draw_variance(figure, found, title), title, found.signature, ("png",))["png"]
+
+
+def draw_variance(figure: "Figure", found: VarianceReport, title: str) -> None:
+    """Draws a panel of bars for each norm, and one of gradient norms by loss."""
+    [[*bars, curve]] = panels(figure, 1, len(NORMS) + 1, (3.45, max(1.8, 0.6 + 0.34 * len(found.measured))))
+    for ax, norm in zip(bars, NORMS, strict=True):
+        _bars(ax, found, norm)
+    bars[0].set_yticks(range(len(found.measured)), [row.name for row in found.measured])
+    _norms(curve, found)
+    for ax in (*bars, curve):
+        ax.grid(axis="x", color="#E6E6E6", linewidth=0.8, zorder=0)
+    caption = f"{found.sentences} sentences, {found.masks} masks each. Error bars: one standard error over sentences."
+    frame(figure, title, bars[0].get_legend_handles_labels()[0], caption, found.signature)
+
+
+def _bars(ax: "Axes", found: VarianceReport, norm: str) -> None:
+    """Draws mask variance beside sentence variance, in units of uniform masks' mask variance."""
+    unit = found.measured[0].variances[norm].mask.value or 1.0
+    for shift, (name, label) in enumerate((("mask", "mask variance"), ("sentence", "sentence variance"))):
+        estimates = [getattr(row.variances[norm], name) for row in found.measured]
+        places = [number + 0.19 * (2 * shift - 1) for number in range(len(estimates))]
+        values, errors = zip(*(_scaled(estimate, unit) for estimate in estimates), strict=True)
+        ax.barh(places, values, 0.36, xerr=errors, color=COLOURS[shift], ecolor="#444444", label=label, zorder=2)
+    ax.set_yticks([])
+    ax.invert_yaxis()
+    ax.axvline(1, color=FAINT, linewidth=1, linestyle=":", zorder=3)
+    ax.set_title(NORMS[norm], loc="left", fontsize=9.5, fontweight="bold", pad=5)
+    ax.set_xlabel("variance / mask variance of uniform masks")
+
+
+def _scaled(estimate: Estimate, unit: float) -> tuple[float, float]:
+    value = math.nan if estimate.value is None else estimate.value / unit
+    return value, 0.0 if estimate.error is None else estimate.error / unit
+
+
+def _norms(ax: "Axes", found: VarianceReport) -> None:
+    bins = found.loss_bins
+    middle = [(b.low + b.high) / 2 for b in bins]
+    values, errors = zip(*(_scaled(b.norm, 1.0) for b in bins), strict=True)
+    ax.errorbar(middle, values, errors, color=COLOURS[2], marker="o", markersize=4, linewidth=1.6, capsize=2)
+    ax.set_title("gradient norm of a position", loc="left", fontsize=9.5, fontweight="bold", pad=5)
+    ax.set_xlabel("loss (nats)")
+    ax.set_ylim(bottom=0)  # or a norm that has saturated would look as if it rose

@@ -35,27 +35,28 @@ def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
     from mapnet_cli.config import Config, Corpus, Method, Source
     from mapnet_cli.core.artifacts import Artifacts
     from mapnet_cli.core.console import Console
+    from mapnet_cli.core.records import CorpusManifest
     from mapnet_cli.jobs.local import LocalEngine
     from mapnet_cli.lineage.graph import Lineage
-    from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
-    from mapnet_cli.text.shards import Sequences
+    from mapnet_cli.prepare_corpus.stage import PrepareCorpus
+    from mapnet_cli.text.shards import open_shards
 
     for part in parts:
         sources = tuple(Source(path=str(part / name), **kind) for name, kind in KINDS.items())
         corpus = Corpus(sources=sources, validation_every=VALIDATION_EVERY)
         config = Config(methods=("bert",), method={"bert": Method()}, corpus=corpus)
         artifacts = Artifacts(part / f"artifacts-{workers}-{os.getpid()}")
-        engine = LocalEngine(artifacts, Console(quiet=True), workers, preload=PRELOAD)
+        lineage = Lineage(config, artifacts)
+        stage = PrepareCorpus(lineage)
+        engine = LocalEngine(artifacts, Console(quiet=True), workers, preload=stage.preload)
         training = wall = 0.0
-        for phase in plan(config, artifacts, workers):
+        for phase in stage.plan(workers):
             cpu, clock = time.process_time(), time.perf_counter()
             engine.run([phase])
             training += (time.process_time() - cpu) * (phase.name == "vocabulary")
             wall += (time.perf_counter() - clock) * (len(phase.jobs) > 1)
-        marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
-        assert marker is not None
-        shards = marker.result["train"] + marker.result["validation"]
-        yield training, wall, [ids[1:-1] for ids in Sequences([artifacts.path(key) for key in shards])]
+        manifest = artifacts.read(lineage.manifest, CorpusManifest)
+        yield training, wall, [ids[1:-1] for ids in open_shards(artifacts, manifest.train + manifest.validation)]
 
 
 def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
@@ -65,7 +66,7 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
     from mapnet_cli.prepare_corpus.sources.documents import read_piece
     from mapnet_cli.prepare_corpus.sources.pieces import Piece
     from mapnet_cli.prepare_corpus.sources.reading import Reading
-    from mapnet_cli.text import bpe
+    from mapnet_cli.text.bpe import train_tokenizer
     from tests.text import plain
 
     cleanup.normalise = plain.normalise
@@ -88,7 +89,7 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
                 documents.append([])
         documents = [document for document in documents if document]
         cpu = time.process_time()
-        tokenizer = bpe.train([line for document in documents for line in document], Corpus().vocab_size)
+        tokenizer = train_tokenizer([line for document in documents for line in document], Corpus().vocab_size)
         tokenizer.encode_special_tokens = True
         training = time.process_time() - cpu
         held_out = [n % VALIDATION_EVERY == VALIDATION_EVERY - 1 for n in range(len(documents))]

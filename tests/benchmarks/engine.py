@@ -19,16 +19,17 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.loading import resolve
-from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.records import EpochScores, FinetuneRun
 from mapnet_cli.jobs.engine import Engine
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, is_done, run_job
+from mapnet_cli.jobs.job import Job, Output, Phase, ProgressCallback, ignore_progress, is_done, run_job
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray import RayEngine
 
@@ -37,26 +38,31 @@ AIM = 120.0
 PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.config.loading", "mapnet_cli.core.records"]
 
 
-def no_run(artifacts: Artifacts, progress: ProgressCallback, number: int, config: Config) -> Output:
+@dataclass(frozen=True, kw_only=True)
+class NoRun(Job):
     """A fine-tuning run that takes no time; it writes its number into the ledger, all others' too."""
-    epochs = config.finetune.epochs
-    scores = [
-        EpochScores(epoch=n, train_loss=0.5, metrics={"accuracy": 0.5, "f1": 0.5, "mcc": 0.0}) for n in range(epochs)
-    ]
-    handle = os.open(artifacts.path(LEDGER), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f"{number}\n".encode())
-    os.close(handle)
-    row = FinetuneRun(
-        method="bert", pretrain_seed=1, step=number, checkpoint="0" * 64, task="CoLA", batch_size=16, lr=1e-5, seed=1,
-        settings={}, train_examples=1, dev_examples=1, epochs=scores, failure="", device="none",
-    )  # fmt: skip
-    return Output([], row.to_json())
+
+    number: int
+    config: Config
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        epochs = self.config.finetune.epochs
+        metrics = {"accuracy": 0.5, "f1": 0.5, "mcc": 0.0}
+        scores = [EpochScores(epoch=n, train_loss=0.5, metrics=metrics) for n in range(epochs)]
+        handle = os.open(artifacts.path(LEDGER), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{self.number}\n".encode())
+        os.close(handle)
+        row = FinetuneRun(
+            method="bert", pretrain_seed=1, step=self.number, checkpoint="0" * 64, task="CoLA", batch_size=16, lr=1e-5,
+            seed=1, settings={}, train_examples=1, dev_examples=1, epochs=scores, failure="", device="none",
+        )  # fmt: skip
+        return Output([], row)
 
 
 def make_jobs(count: int) -> list[Job]:
     config = resolve("paper", None, [], {}).config
     keys = [f"finetune-glue/bert-seed1/step{n % 4}/task{n % 8}/batch16-lr1e-05-seed{n}" for n in range(count)]
-    return [Job(key, "f", no_run, {"number": n, "config": config}) for n, key in enumerate(keys)]
+    return [NoRun(artifact=ArtifactId(key, "f"), number=n, config=config) for n, key in enumerate(keys)]
 
 
 def seconds(run: Callable[[Artifacts, list[Job]], object], count: int, parent: Path | None) -> float:
@@ -81,11 +87,7 @@ def with_pool(workers: int, artifacts: Artifacts, jobs: list[Job]) -> None:
 
 
 def run_quietly(artifacts: Artifacts, job: Job) -> None:
-    run_job(job, artifacts, _silent)
-
-
-def _silent(progress: Progress) -> None:
-    pass
+    run_job(job, artifacts, ignore_progress)
 
 
 def with_engine(chosen: argparse.Namespace, artifacts: Artifacts, jobs: list[Job]) -> None:

@@ -33,7 +33,7 @@ from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.huggingface.weights import to_hugging_face
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.special_tokens import CLS, PAD, SEP
+from mapnet_cli.text.words import CLS, PAD, SEP
 from mapnet_cli.training.checkpoint import save_checkpoint
 from mapnet_cli.training.device import autocast, device_name
 
@@ -128,7 +128,7 @@ def main() -> None:
     data, ours, theirs = examples(chosen), [], []
     with tempfile.TemporaryDirectory() as name, get_context("spawn").Pool(chosen.beside) as pool:
         model = PretrainingModel(encoder, VOCAB, None)
-        model.reset(1)
+        model.init_weights(1)
         save_checkpoint(Path(name) / "ours", model.state_dict(), {"vocab_size": VOCAB})
         save_for_transformers(model, Path(name) / "theirs")
 

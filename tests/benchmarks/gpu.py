@@ -20,9 +20,10 @@ import torch
 
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.schedule import ProposalWork, StepPlan
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.batches import split_batch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, algorithm_1
+from mapnet_cli.pretrain.step import Algorithm1, JointLosses
 from mapnet_cli.training.device import device_name, peak_flops
 from mapnet_cli.training.optim import build_adamw, gradient_norm
 from tests.benchmarks import workload
@@ -38,7 +39,8 @@ def refuse_waits(chosen: argparse.Namespace) -> None:
     config = workload.config_for(chosen)
     device, method = torch.device("cuda", 0), config.method["mapnet"]
     model = PretrainingModel(config.encoder, workload.VOCAB, config.proposal).to(device).train()
-    optimizer, losses = build_adamw(model, config.pretrain), JointLosses(model, method, device, "auto")
+    optimizer = build_adamw(model, config.pretrain)
+    algorithm1 = Algorithm1(JointLosses(model, method, device, "auto"), device)
     tokens_BL = torch.randint(5, workload.VOCAB, (8, config.corpus.block_length))
     noise = MaskNoise.draw(torch.Generator().manual_seed(0), *tokens_BL.shape)
     batch = split_batch(0, tokens_BL, noise, method.mask_rate, 8)
@@ -47,7 +49,7 @@ def refuse_waits(chosen: argparse.Namespace) -> None:
         if step == 2:  # the first steps set up kernels and Adam's state
             torch.cuda.set_sync_debug_mode("error")
         optimizer.zero_grad(set_to_none=True)
-        algorithm_1(losses, batch, StepPlan(1, step, bool(step % 2), True, False, False, method.mask_rate), device, {})
+        algorithm1(batch, StepPlan(1, step, bool(step % 2), ProposalWork.LEARN, method.mask_rate))
         gradient_norm(model, 1.0)
         optimizer.step()
     torch.cuda.set_sync_debug_mode("default")

@@ -23,9 +23,9 @@ ALWAYS = ("method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5")
 """Half the steps uniform: about the mean of the paper's course from 1 to 1/3."""
 VARIANTS = {
     "as the paper has it": (),
-    "learn_every=2": ("method.mapnet.learn_every=2",),
-    "learn_on_uniform_steps=false": ("method.mapnet.learn_on_uniform_steps=false",),
-    "visits=4, propose_every=4": ("pretrain.visits=4", "method.mapnet.propose_every=4"),
+    "learn_every=2": ("method.mapnet.proposal.learn_every=2",),
+    "learn_on_uniform_steps=false": ("method.mapnet.proposal.learn_on_uniform_steps=false",),
+    "visits=4, propose_every=4": ("pretrain.visits=4", "method.mapnet.proposal.propose_every=4"),
     "proposal.layers=2": ("proposal.layers=2",),
 }
 

@@ -22,7 +22,7 @@ import torch
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.special_tokens import PAD, SPECIALS
+from mapnet_cli.text.words import PAD, SPECIALS
 from mapnet_cli.training.device import device_name
 from tests.benchmarks import workload
 

@@ -11,12 +11,12 @@ from mapnet_cli.config import Config
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.records import CorpusManifest, SourceCounts
-from mapnet_cli.jobs.job import Progress, run_job
+from mapnet_cli.jobs.job import ignore_progress, run_job
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.pretrain import stage
-from mapnet_cli.text import bpe
+from mapnet_cli.pretrain.stage import Pretrain
+from mapnet_cli.text.bpe import train_tokenizer
 from mapnet_cli.text.shards import shard_files, writing_shard
-from mapnet_cli.text.special_tokens import CLS, SEP
+from mapnet_cli.text.words import CLS, SEP
 
 VOCAB = 32_678
 SIZES = {
@@ -65,13 +65,14 @@ def config_for(chosen: argparse.Namespace, *more: str) -> Config:
 
 def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
     """Publishes full blocks of random tokens under the config's corpus key, once."""
-    key = Lineage(config, artifacts).corpus.key
-    made = artifacts.marker(f"{key}/manifest")
+    lineage = Lineage(config, artifacts)
+    key = lineage.corpus.key
+    made = artifacts.find(lineage.manifest, CorpusManifest)
     if made is not None:
-        return CorpusManifest(**made.result)
+        return made
     rng = np.random.default_rng(0)
     artifacts.path(key).mkdir(parents=True)
-    bpe.train([" ".join(TOKENIZER_WORDS)] * 3, 400).save(str(artifacts.path(f"{key}/tokenizer.json")))
+    train_tokenizer([" ".join(TOKENIZER_WORDS)] * 3, 400).save(str(artifacts.path(f"{key}/tokenizer.json")))
     length = config.corpus.block_length
     for name, count in (("train", SEQUENCES), ("validation", 8)):
         with writing_shard(artifacts.path(f"{key}/{name}"), VOCAB) as shard:
@@ -90,16 +91,17 @@ def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
         tokenizer=f"{key}/tokenizer.json",
     )  # fmt: skip
     files = [file for name in ("train", "validation") for file in shard_files(artifacts.path(f"{key}/{name}"))]
-    artifacts.publish(Marker(f"{key}/manifest", "benchmark", manifest.to_json(), artifacts.checksums(files)))
+    artifacts.publish(Marker(lineage.manifest, "benchmark", manifest.to_json(), artifacts.checksums(files)))
     return manifest
 
 
 def train(config: Config, artifacts: Artifacts, method: str) -> dict[str, float]:
     """Trains as `mapnet pretrain` does and returns what the log says of the timed steps: all after the first line."""
-    key = Lineage(config, artifacts).pretraining(method, 1).key
+    lineage = Lineage(config, artifacts)
+    key = lineage.pretraining(method, 1).key
     artifacts.discard(key)
-    job = next(job for job in stage.plan(config, artifacts, 1)[0].jobs if job.key == key)
-    run_job(job, artifacts, _silent)
+    job = next(job for job in Pretrain(lineage).plan(1)[0].jobs if job.key == key)
+    run_job(job, artifacts, ignore_progress)
     lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
     first, *rows = (row for row in map(json.loads, lines) if "loss" in row)
     steps = [b["step"] - a["step"] for a, b in pairwise([first, *rows])]
@@ -109,10 +111,6 @@ def train(config: Config, artifacts: Artifacts, method: str) -> dict[str, float]
         for name in ("tokens_per_second", "flops_per_second", "mfu", "data_wait")
     }
     return timed | {"step_seconds": sum(seconds) / sum(steps), "peak_memory_mb": rows[-1]["peak_memory_mb"]}
-
-
-def _silent(progress: Progress) -> None:
-    pass
 
 
 def sequences(config: Config, artifacts: Artifacts) -> list[Path]:

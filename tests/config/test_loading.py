@@ -1,11 +1,13 @@
 """Layers, origins, and errors that name the key, its place and the nearest right key."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from mapnet_cli.config import Config
+from mapnet_cli.config import PROPOSALS, Config, Electra, Method
 from mapnet_cli.config.loading import RECIPES, resolve
+from mapnet_cli.config.method import MOVED
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.glue.grid import fine_tuned
 
@@ -46,8 +48,12 @@ def test_the_paper_recipe_is_the_paper() -> None:
     assert (e.layers, e.hidden, e.heads, e.ffn) == (12, 768, 12, 3072)
     assert (m.layers, m.hidden, m.heads) == (12, 384, 6)
     method = config.method["mapnet"]
-    assert (method.loss_weight, method.mask_rate, method.replace_mask, method.replace_random) == (0.01, 0.15, 0.8, 0.1)
+    assert method.mapnet is not None
+    assert method.mapnet.loss_weight == 0.01
+    assert (method.mask_rate, method.replace_mask, method.replace_random) == (0.15, 0.8, 0.1)
     assert (method.explore_start, method.explore_end) == (1.0, pytest.approx(1 / 3))
+    by_default = Method(strategy="mapnet")
+    assert (method.mapnet, method.exploration) == (by_default.mapnet, by_default.exploration)
     assert config.corpus.vocab_size == 32_678
     defaults = Config(method=config.method).model_dump(exclude={"recipe"})
     assert config.model_dump(exclude={"recipe"}) == defaults, "the defaults are the paper's values"
@@ -70,6 +76,8 @@ def test_the_paper_recipe_is_the_paper() -> None:
         ("[pretrain]\nsteps = \n", "not valid TOML"),
         ("[finetune]\nmilestones = [1.0, 0.4]\n", "milestones must ascend"),
         ('[report]\nname = "a/b"\n', "report.name"),
+        ("[method.mapnet.proposal]\nloss_wieght = 1.0\n", r"proposal\.loss_wieght .*did you mean 'loss_weight'"),
+        ("[method.bert.electra]\ndetecton_weight = 1.0\n", r"electra\.detecton_weight .*mean 'detection_weight'"),
         ("[method.bert]\nseeds = [1, 1]\n", "seeds: all different"),
         ("[finetune]\nmilestones = [0.5]\n", r"finetune\.milestones: 0\.5 is not one of pretrain\.milestones"),
     ],
@@ -93,6 +101,19 @@ def test_wrong_files_are_named_with_line_and_nearest_key(text: str, message: str
 def test_wrong_overrides(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve("demo", None, overrides, {})
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_keys_of_version_0_1_name_their_new_place(old: str, new: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[method.mine]\n{old} = 1\n")
+    message = rf"^method\.mine\.{old} \(.*mine\.toml:2\): this key is now method\.mine\.{re.escape(new)}$"
+    with pytest.raises(UsageError, match=message):
+        resolve("demo", file, (), {})
+    section, _, key = new.rpartition(".")
+    sections = {"": [Method], "electra": [Electra], "proposal": [*PROPOSALS.values()]}[section]
+    assert any(key in there.model_fields for there in sections), "the new place exists"
+    assert old not in Method.model_fields
 
 
 def test_methods_may_have_seeds_and_tasks_milestones_of_their_own() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_text
-from mapnet_cli.core.errors import DamagedError, LockedError
+from mapnet_cli.core.errors import DamagedError, LockedError, NotMadeError
+from mapnet_cli.core.records import Row
 
 
 def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
@@ -59,14 +60,51 @@ def test_markers_round_trip_and_notice_a_changed_digit(artifacts: Artifacts) -> 
 def test_verify_notices_truncated_and_missing_files(artifacts: Artifacts) -> None:
     path = artifacts.path("a/file")
     write_text(path, "content")
-    marker = Marker("a/b", "f00", {}, artifacts.checksums([path]))
-    artifacts.verify(marker)
+    artifacts.publish(Marker("a/b", "f00", {}, artifacts.checksums([path])))
+    artifacts.verify("a/b")
     path.write_text("conten")
     with pytest.raises(DamagedError, match="damaged"):
-        artifacts.verify(marker)
+        artifacts.verify("a/b")
     path.unlink()
     with pytest.raises(DamagedError, match="missing"):
-        artifacts.verify(marker)
+        artifacts.verify("a/b")
+    with pytest.raises(NotMadeError, match="is not made yet"):
+        artifacts.verify("a/c")
+
+
+def test_verify_looks_at_one_file_alone_where_it_is_named(artifacts: Artifacts) -> None:
+    paths = [artifacts.path("a/one"), artifacts.path("a/two")]
+    for path in paths:
+        write_text(path, path.name)
+    artifacts.publish(Marker("a/b", "f00", {}, artifacts.checksums(paths)))
+    paths[0].write_text("other")
+    artifacts.verify("a/b", only="a/two")
+    with pytest.raises(DamagedError, match="one is damaged"):
+        artifacts.verify("a/b", only="a/one")
+
+
+class Score(Row):
+    score: float
+
+
+class Name(Row):
+    name: str
+
+
+def test_results_are_read_as_rows(artifacts: Artifacts) -> None:
+    artifacts.publish(Marker("pretrain/b", "f00", Score(score=81.48).to_json()))
+    assert artifacts.read("pretrain/b", Score) == artifacts.find("pretrain/b", Score) == Score(score=81.48)
+    assert artifacts.require("pretrain/b").row(Score) == Score(score=81.48)
+    with pytest.raises(DamagedError, match=r"pretrain/b\.json is not a Name of this version of mapnet"):
+        artifacts.find("pretrain/b", Name)
+
+
+def test_what_is_not_made_names_the_command_that_makes_it(artifacts: Artifacts) -> None:
+    assert artifacts.find("pretrain/c", Score) is None
+    with pytest.raises(NotMadeError, match=r"pretrain/c is not made yet: run `mapnet pretrain` with the same options"):
+        artifacts.read("pretrain/c", Score)
+    with pytest.raises(NotMadeError, match="run `mapnet import-hf`"):
+        artifacts.require("import/c")
 
 
 def test_a_stage_belongs_to_one_process(artifacts: Artifacts) -> None:

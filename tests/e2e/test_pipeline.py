@@ -98,7 +98,8 @@ def test_everything_is_skipped_the_second_time(folder: Path) -> None:
 
 def test_a_changed_value_reruns_just_what_depends_on_it(folder: Path) -> None:
     before = results(folder / "whole")
-    done = mapnet(folder, "run", "whole", "--set", "method.mapnet.ratio_clip=0.3", "--set", "finetune.seeds=[1,2]")
+    changed = ("--set", "method.mapnet.proposal.ratio_clip=0.3", "--set", "finetune.seeds=[1,2]")
+    done = mapnet(folder, "run", "whole", *changed)
     assert done.returncode == 0, done.stderr
     after = results(folder / "whole")
     assert before.items() <= after.items(), "the old results still stand"

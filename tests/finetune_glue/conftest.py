@@ -9,6 +9,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
+from mapnet_cli.lineage.graph import Lineage
 from tests.conftest import SMALL
 from tests.finetune_glue.glue_files import write_glue, write_tests
 from tests.prepare_corpus.corpora import text_folder
@@ -31,10 +32,14 @@ class User:
     def config(self, *overrides: str) -> Config:
         return resolve("demo", None, self.settings(*overrides), {}).config
 
-    def run(self, stage: str, *overrides: str) -> Config:
-        config = self.config(*overrides)
-        run_stages([stage], config, self.artifacts, Console(quiet=True), workers=0, force=False)
-        return config
+    def lineage(self, *overrides: str) -> Lineage:
+        """Returns a fresh one, which has hashed no file yet."""
+        return Lineage(self.config(*overrides), self.artifacts)
+
+    def run(self, stage: str, *overrides: str) -> Lineage:
+        lineage = self.lineage(*overrides)
+        run_stages([stage], lineage, Console(quiet=True), workers=0, force=False)
+        return lineage
 
 
 @pytest.fixture(scope="package")

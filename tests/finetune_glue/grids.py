@@ -11,6 +11,7 @@ from mapnet_cli.cli.stages import run_stages
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import TEMPORARY, Artifacts
 from mapnet_cli.core.console import Console
+from mapnet_cli.lineage.graph import Lineage
 from tests.conftest import SMALL, small_config
 from tests.finetune_glue.glue_files import write_glue
 
@@ -21,7 +22,7 @@ def train(artifacts: Artifacts, make_corpus: Callable[[Config], object], folder:
     settings = ('methods=["bert"]', "encoder.dropout=0.1", f"finetune.data={json.dumps(str(glue))}", *more)
     config = small_config(*settings)
     make_corpus(config)
-    run_stages(["pretrain"], config, artifacts, Console(quiet=True), workers=0, force=False)
+    run_stages(["pretrain"], Lineage(config, artifacts), Console(quiet=True), workers=0, force=False)
     return settings
 
 

@@ -11,8 +11,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
 from mapnet_cli.glue.grid import TASKS as TRAINABLE
-from mapnet_cli.glue.locations import is_test_file, task_location
-from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.glue.tasks import TASKS, is_test_file, task_location
 from tests.conftest import small_config
 from tests.finetune_glue.glue_files import write, write_glue
 

@@ -11,10 +11,10 @@ from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.core.records import EpochScores
 from mapnet_cli.finetune_glue.loop import EncoderWeights, Setting, Tuned, encoder_weights, epoch_batches, fine_tune
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.metrics import SPLITS
+from mapnet_cli.glue.scoring import SPLITS
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.special_tokens import CLS, SEP
+from mapnet_cli.text.words import CLS, SEP
 from mapnet_cli.training.checkpoint import save_checkpoint
 
 ENCODER = Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=12)
@@ -24,7 +24,7 @@ CONFIG = Finetune(epochs=6, weight_decay=0.0)
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     model = PretrainingModel(ENCODER, 40, None)
-    model.reset(1)
+    model.init_weights(1)
     save_checkpoint(tmp_path / "step1", model.state_dict(), {"vocab_size": 40})
     return tmp_path / "step1"
 

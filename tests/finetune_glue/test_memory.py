@@ -6,10 +6,10 @@ import torch
 from mapnet_cli.config import Transformer
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.finetune_glue.loop import Classifier
-from mapnet_cli.finetune_glue.memory import CONTEXT, run_bytes, run_requirements
+from mapnet_cli.finetune_glue.run import CONTEXT, run_bytes, run_requirements
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.bert import Packing
-from mapnet_cli.text.special_tokens import PAD
+from mapnet_cli.text.words import PAD
 from tests.conftest import small_config
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
-from mapnet_cli.glue.locations import task_location
-from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.glue.tasks import TASKS, task_location
 from tests.finetune_glue.glue_files import write
 from tests.finetune_glue.test_examples import at, labelled
 

@@ -3,15 +3,17 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mapnet_cli.cli.stages import grid_matrix, status
+from mapnet_cli.cli.stages import status
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import AbsentError, DamagedError, InputError, UsageError
-from mapnet_cli.core.records import FinetuneRun
-from mapnet_cli.finetune_glue import prepare, stage
+from mapnet_cli.core.records import Checkpoint, FinetuneRun, TunedEncoder
+from mapnet_cli.finetune_glue import prepare
 from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
+from mapnet_cli.finetune_glue.stage import FinetuneGlue
 from mapnet_cli.glue.grid import GridRun, grid
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report.stage import build
@@ -21,21 +23,25 @@ from tests.finetune_glue.glue_files import write_glue
 
 
 def record(user: User, run: GridRun, *overrides: str) -> FinetuneRun:
-    marker = user.artifacts.marker(Lineage(user.config(*overrides), user.artifacts).finetuning(run).key)
-    assert marker is not None
-    return FinetuneRun(**marker.result)
+    return user.artifacts.read(user.lineage(*overrides).finetuning(run).key, FinetuneRun)
+
+
+def matrix(lineage: Lineage) -> list[dict[str, Any]]:
+    """Returns what `status` knows of the grid."""
+    rows: list[dict[str, Any]] = FinetuneGlue(lineage).progress().facts["matrix"]
+    return rows
 
 
 def test_more_seeds_tasks_and_rows_run_only_what_is_new(user: User) -> None:
     user.run("finetune-glue")
     first = {p: p.stat().st_mtime_ns for p in user.artifacts.path("finetune-glue").rglob("batch*.json")}
     more = ("finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]', "finetune.untrained=true")
-    config = user.run("finetune-glue", *more)
+    lineage = user.run("finetune-glue", *more)
     after = {p: p.stat().st_mtime_ns for p in user.artifacts.path("finetune-glue").rglob("batch*.json")}
     assert first and {p: after[p] for p in first} == first
-    runs = list(grid(config))
+    runs = list(grid(lineage.config))
     assert len(runs) == 2 * 2 * 2
-    assert all(user.artifacts.marker(Lineage(config, user.artifacts).finetuning(run).key) for run in runs)
+    assert all(user.artifacts.marker(lineage.finetuning(run).key) for run in runs)
 
 
 def test_a_record_says_what_it_depends_on(user: User) -> None:
@@ -46,16 +52,16 @@ def test_a_record_says_what_it_depends_on(user: User) -> None:
         "warmup_ratio": 0.06, "dropout": 0.2, "batching": "random",
         "precision": "auto",
     }  # fmt: skip
-    checkpoint = user.artifacts.marker(f"{Lineage(user.config(), user.artifacts).pretraining('bert', 1).key}/step10")
-    assert checkpoint is not None and row.checkpoint == checkpoint.result["fingerprint"]
+    checkpoint = user.artifacts.read(f"{user.lineage().pretraining('bert', 1).key}/step10", Checkpoint)
+    assert row.checkpoint == checkpoint.fingerprint
     assert set(row.epochs[0].metrics) == {"accuracy", "f1", "mcc"}
 
 
 def test_the_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
-    config = user.run("finetune-glue", "finetune.untrained=true")
+    lineage = user.run("finetune-glue", "finetune.untrained=true")
     row = record(user, GridRun("untrained", 0, 0, "RTE", 16, 1e-3, 1), "finetune.untrained=true")
     assert row.checkpoint == "" and row.epochs
-    result = build(config, user.artifacts)
+    result = build(lineage)
     for table in (result.table3, result.tasks, *result.spread):
         assert "untrained" in [line[0].text for line in table.rows], table.name
     assert any(note.startswith("untrained: the same encoder with random weights") for note in result.table3.notes)
@@ -65,47 +71,46 @@ def test_the_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
 def test_tasks_start_from_mnli_where_the_config_says_so(user: User) -> None:
     plain = user.run("finetune-glue", 'finetune.tasks=["RTE","MRPC"]')
     start = 'finetune.from_mnli=["RTE"]'
-    config = user.run("finetune-glue", start, 'finetune.tasks=["RTE","MRPC"]')
-    lineage = Lineage(config, user.artifacts)
-    marker = user.artifacts.marker(lineage.mnli_start("bert", 1, 10).key)
-    assert marker is not None and marker.result["epochs"][0]["metrics"].keys() == {"accuracy", "accuracy-mm"}
+    lineage = user.run("finetune-glue", start, 'finetune.tasks=["RTE","MRPC"]')
+    encoder = user.artifacts.read(lineage.mnli_start("bert", 1, 10).key, TunedEncoder)
+    assert encoder.epochs[0].metrics.keys() == {"accuracy", "accuracy-mm"}
     rte, mrpc = (GridRun("bert", 1, 10, task, 16, 1e-3, 1) for task in ("RTE", "MRPC"))
     tuned = record(user, rte, start)
-    assert tuned.settings["mnli_start"] == marker.result["fingerprint"]
-    assert tuned.checkpoint == marker.result["checkpoint"] == record(user, rte).checkpoint
+    assert tuned.settings["mnli_start"] == encoder.fingerprint
+    assert tuned.checkpoint == encoder.checkpoint == record(user, rte).checkpoint
     assert tuned.epochs != record(user, rte).epochs
-    assert lineage.finetuning(mrpc) == Lineage(plain, user.artifacts).finetuning(mrpc)
-    result = build(config, user.artifacts)
+    assert lineage.finetuning(mrpc) == plain.finetuning(mrpc)
+    result = build(lineage)
     assert result.missing == ()
     assert "|from-mnli:RTE|" in result.signature and "(subset: RTE, MRPC, MNLI)" in result.table3.title
     said = " ".join(result.table3.notes)
     assert "RTE: started from each encoder after one fine-tuning on MNLI (batch 32, lr 3e-05, seed 1)." in said
     assert "other weights" not in said
-    lines = stage.estimate(user.config(start, "finetune.seeds=[5]"), user.artifacts, 1)
+    lines = FinetuneGlue(user.lineage(start, "finetune.seeds=[5]")).forecast(1)
     assert any(line.startswith("MNLI: 1 runs") for line in lines)
     with pytest.raises(UsageError, match="MNLI itself"):
         user.run("finetune-glue", 'finetune.from_mnli=["MNLI"]', 'finetune.tasks=["MNLI"]')
 
 
 def test_status_shows_the_matrix_filling(user: User) -> None:
-    config = user.config("finetune.seeds=[1,7]", 'finetune.tasks=["RTE","QNLI"]', "finetune.epochs=2")
-    rows = stage.standing(config, user.artifacts)["matrix"]
-    assert rows == [
+    lineage = user.lineage("finetune.seeds=[1,7]", 'finetune.tasks=["RTE","QNLI"]', "finetune.epochs=2")
+    assert matrix(lineage) == [
         {"method": "bert", "seed": 1, "step": 10, "tasks": {
             "RTE": {"done": 0, "failed": 0, "total": 2}, "QNLI": {"done": 0, "failed": 0, "total": 2}}},
     ]  # fmt: skip
     user.run("finetune-glue", "finetune.seeds=[1]", "finetune.epochs=2")
-    rows = stage.standing(config, user.artifacts)["matrix"]
-    assert rows[0]["tasks"]["RTE"]["done"] == 1 and rows[0]["tasks"]["QNLI"]["done"] == 0
+    [row] = matrix(lineage)
+    assert row["tasks"]["RTE"]["done"] == 1 and row["tasks"]["QNLI"]["done"] == 0
     diverging = ('finetune.tasks=["STS-B"]', "finetune.learning_rates=[1e30]", "finetune.epochs=2")
-    rows = stage.standing(user.run("finetune-glue", *diverging), user.artifacts)["matrix"]
-    assert rows[0]["tasks"]["STS-B"] == {"done": 1, "failed": 1, "total": 1}
-    assert "1/1, 1 failed" in [cell.text for cell in grid_matrix(rows).rows[0]]
+    progress = FinetuneGlue(user.run("finetune-glue", *diverging)).progress()
+    assert progress.facts["matrix"][0]["tasks"]["STS-B"] == {"done": 1, "failed": 1, "total": 1}
+    assert progress.table is not None
+    assert "1/1, 1 failed" in [cell.text for cell in progress.table.rows[0]]
 
 
 def test_altered_tokenised_data_is_noticed(user: User) -> None:
-    config = user.run("finetune-glue", 'finetune.tasks=["QNLI"]')
-    labels = user.artifacts.path(f"{Lineage(config, user.artifacts).task('QNLI').key}/train/labels.npy")
+    lineage = user.run("finetune-glue", 'finetune.tasks=["QNLI"]')
+    labels = user.artifacts.path(f"{lineage.task('QNLI').key}/train/labels.npy")
     data = bytearray(labels.read_bytes())
     data[-1] ^= 1
     labels.write_bytes(data)
@@ -119,21 +124,22 @@ def test_altered_tokenised_data_is_noticed(user: User) -> None:
 def test_results_stand_where_the_data_is_gone(user: User, tmp_path: Path) -> None:
     folder = write_glue(tmp_path / "glue")
     data = (f"finetune.data={folder}", 'finetune.tasks=["RTE","CoLA"]')
-    config = user.run("finetune-glue", *data)
+    user.run("finetune-glue", *data)
     for gone in (folder / "RTE", folder):
         gone.rename(tmp_path / "elsewhere" if gone == folder else tmp_path / "RTE")
-        assert build(config, user.artifacts).missing == ()
-        assert stage.standing(config, user.artifacts)["matrix"][0]["tasks"]["RTE"]["done"] == 1
+        assert build(user.lineage(*data)).missing == ()
+        assert matrix(user.lineage(*data))[0]["tasks"]["RTE"]["done"] == 1
+    other = (data[0], 'finetune.tasks=["MRPC"]')
     with pytest.raises(AbsentError, match=r"finetune\.data: .*glue does not exist"):
-        stage.plan(user.config(*data[:1], 'finetune.tasks=["MRPC"]'), user.artifacts, 1)
-    rows = status(user.config(*data[:1], 'finetune.tasks=["MRPC"]'), user.artifacts)
+        FinetuneGlue(user.lineage(*other)).plan(1)
+    rows = [row for row, _ in status(user.lineage(*other))]
     assert [row["stage"] for row in rows].count("pretrain") == 1 and "glue does not exist" in rows[-1]["error"]
 
 
 def test_the_dry_run_counts_runs_and_sequences(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_measured", lambda _, precision: 3.0 if precision == "bfloat16" else 1.0)
-    config = user.config("finetune.epochs=3", "finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]')
-    lines = stage.estimate(config, user.artifacts, 2)
+    lineage = user.lineage("finetune.epochs=3", "finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]')
+    lines = FinetuneGlue(lineage).forecast(2)
     assert lines[0].startswith("RTE: 2 runs of 3 epochs of 8 training and 8 dev sequences, about ")
     assert lines[-2].endswith("finetune.precision=bfloat16 may be worth it (other results: everything is trained anew)")
     assert lines[-1].startswith("4 runs, 192 sequences: about ")  # 2 tasks x 2 seeds x 3 epochs x (8 + 8)
@@ -152,8 +158,7 @@ def test_swapped_and_short_files_are_refused_and_subsets_are_said(user: User, tm
     data = f"finetune.data={folder}"
     with pytest.raises(InputError, match=r"RTE/train\.tsv: 8 rows where .*2,490.*finetune\.subsets"):
         user.run("finetune-glue", data, "finetune.subsets=[]")
-    config = user.run("finetune-glue", data)
-    result = build(config, user.artifacts)
+    result = build(user.run("finetune-glue", data))
     for table in (result.table3, result.cost, result.tasks, *result.spread):
         assert "(subset: RTE)" in table.title
     with pytest.raises(InputError, match="RTE was prepared from a subset of GLUE"):
@@ -162,11 +167,11 @@ def test_swapped_and_short_files_are_refused_and_subsets_are_said(user: User, tm
 
 def test_a_new_test_set_leaves_the_results_standing(user: User, tmp_path: Path) -> None:
     folder = write_glue(tmp_path / "glue")
-    before = Lineage(user.config(f"finetune.data={folder}"), user.artifacts).task("RTE")
+    before = user.lineage(f"finetune.data={folder}").task("RTE")
     shutil.copy(user.folder / "glue/RTE/test.tsv", folder / "RTE/test.tsv")
-    assert Lineage(user.config(f"finetune.data={folder}"), user.artifacts).task("RTE") == before
+    assert user.lineage(f"finetune.data={folder}").task("RTE") == before
     (folder / "RTE/dev.tsv").write_text((folder / "RTE/dev.tsv").read_text().replace("wet", "damp"))
-    assert Lineage(user.config(f"finetune.data={folder}"), user.artifacts).task("RTE") != before
+    assert user.lineage(f"finetune.data={folder}").task("RTE") != before
 
 
 def test_tiny_and_one_sided_data_are_no_reason_to_stop(user: User, tmp_path: Path) -> None:
@@ -174,7 +179,7 @@ def test_tiny_and_one_sided_data_are_no_reason_to_stop(user: User, tmp_path: Pat
     header, first, *_ = (folder / "STS-B/dev.tsv").read_text().splitlines()
     (folder / "STS-B/dev.tsv").write_text(f"{header}\n{first}\n")
     data = (f"finetune.data={folder}", 'finetune.tasks=["STS-B","RTE"]', "finetune.max_train_examples=1")
-    assert build(user.run("finetune-glue", *data), user.artifacts).missing == ()
+    assert build(user.run("finetune-glue", *data)).missing == ()
 
 
 def test_names_are_checked_before_anything_runs(user: User) -> None:

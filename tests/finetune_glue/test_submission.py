@@ -14,9 +14,9 @@ from mapnet_cli.core.records import FinetuneRun
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.submission import FILES, choose_run, find_row, write_submission
 from mapnet_cli.glue.grid import TASKS as TRAINABLE
-from mapnet_cli.glue.metrics import score
+from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.glue.scoring import score
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.lineage.graph import Lineage
 from tests.finetune_glue.conftest import User
 
 PLACE = ("bert", 1, 10)
@@ -29,7 +29,7 @@ EVERYTHING = (
 
 def submit(user: User, file: Path, *overrides: str, capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
     """Returns the predictions of each file."""
-    write_submission(user.config(*overrides), user.artifacts, Console(quiet=True), 0, False, PLACE, file)
+    write_submission(user.lineage(*overrides), Console(quiet=True), 0, False, PLACE, file)
     found = {}
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
@@ -45,20 +45,17 @@ def test_eleven_files_of_the_models_that_were_scored(
     user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The tiny test sets have the dev sets' texts, so their predictions must score what the records say."""
-    config = user.run("finetune-glue", *EVERYTHING)
+    lineage = user.run("finetune-glue", *EVERYTHING)
     found = submit(user, tmp_path / "glue.zip", *EVERYTHING, capsys=capsys)
     assert list(found) == ["CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI", "AX"]
     said = capsys.readouterr().err
     assert said.count("warning") == said.count("set is a subset: ") == 10  # all but WNLI, which nobody predicts
-    lineage = Lineage(config, user.artifacts)
     for name, (task_name, split) in FILES.items():
         if task_name in ("WNLI", "AX"):
             continue
         task = TASKS[task_name]
-        run, epoch = choose_run(config, user.artifacts, Console(quiet=True), lineage, PLACE, task_name)
-        marker = user.artifacts.marker(lineage.finetuning(run).key)
-        assert marker is not None
-        recorded = FinetuneRun(**marker.result).epochs[epoch - 1].metrics
+        run, epoch = choose_run(lineage, Console(quiet=True), PLACE, task_name)
+        recorded = user.artifacts.read(lineage.finetuning(run).key, FinetuneRun).epochs[epoch - 1].metrics
         dev = read_examples(user.folder / "glue" / task_name, task, split.replace("test", "dev"))
         values = [float(v) / 5 if task.regression else task.labels.index(v) for v in found[name]]
         for metric, value in score(task, np.array(values, np.float32), np.array(dev.labels, np.float32)).items():
@@ -70,15 +67,14 @@ def test_eleven_files_of_the_models_that_were_scored(
 
 
 def test_the_best_seed_of_the_best_setting_is_taken_at_its_best_epoch(user: User) -> None:
-    config = user.run("finetune-glue", *EVERYTHING, "finetune.batch_sizes=[8,16]")
-    lineage = Lineage(config, user.artifacts)
-    run, epoch = choose_run(config, user.artifacts, Console(quiet=True), lineage, PLACE, "RTE")
+    lineage = user.run("finetune-glue", *EVERYTHING, "finetune.batch_sizes=[8,16]")
+    run, epoch = choose_run(lineage, Console(quiet=True), PLACE, "RTE")
     best = {}
     for batch in (8, 16):
         for seed in (1, 2):
-            marker = user.artifacts.marker(lineage.finetuning(run.__class__(*PLACE, "RTE", batch, 1e-2, seed)).key)
-            assert marker is not None
-            best[batch, seed] = [e["metrics"]["accuracy"] for e in marker.result["epochs"]]
+            key = lineage.finetuning(GridRun(*PLACE, "RTE", batch, 1e-2, seed)).key
+            row = user.artifacts.read(key, FinetuneRun)
+            best[batch, seed] = [scored.metrics["accuracy"] for scored in row.epochs]
     means = {batch: max(best[batch, 1]) + max(best[batch, 2]) for batch in (8, 16)}
     assert run.batch_size == max(means, key=lambda batch: means[batch])
     assert max(best[run.batch_size, run.seed]) == max(max(best[run.batch_size, seed]) for seed in (1, 2))
@@ -124,13 +120,13 @@ def test_a_partial_grid_is_said(user: User, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_rows_of_table_3_by_name(user: User) -> None:
-    config = user.config("finetune.untrained=true")
+    lineage = user.lineage("finetune.untrained=true")
     with pytest.raises(UsageError, match=r"which row of Table 3.*bert, untrained"):
-        find_row(config, user.artifacts, None, None, None)
-    assert find_row(config, user.artifacts, "untrained", None, None) == ("untrained", 0, 0)
-    assert find_row(user.config(), user.artifacts, None, None, None) == PLACE
+        find_row(lineage, None, None, None)
+    assert find_row(lineage, "untrained", None, None) == ("untrained", 0, 0)
+    assert find_row(user.lineage(), None, None, None) == PLACE
     with pytest.raises(UsageError, match="untrained has no pretraining seeds"):
-        find_row(config, user.artifacts, "untrained", 7, None)
+        find_row(lineage, "untrained", 7, None)
 
 
 def test_a_folder_is_left_alone(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

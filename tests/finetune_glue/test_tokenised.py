@@ -8,19 +8,19 @@ import pytest
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.finetune_glue import tokenised
 from mapnet_cli.finetune_glue.examples import Examples
-from mapnet_cli.text import bpe
-from mapnet_cli.text.special_tokens import CLS, PAD, SEP
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer, train_tokenizer
+from mapnet_cli.text.words import CLS, PAD, SEP
 
 
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
     path = tmp_path / "tokenizer.json"
-    bpe.train(["a b c d e f , . it rained"] * 5, 300).save(str(path))
+    train_tokenizer(["a b c d e f , . it rained"] * 5, 300).save(str(path))
     return path
 
 
 def ids(tokenizer: Path, text: str) -> list[int]:
-    return next(iter(bpe.encode(bpe.load(tokenizer), [text])))
+    return next(iter(encode_lines(load_tokenizer(tokenizer), [text])))
 
 
 def test_layout_of_one_and_two_texts(tokenizer: Path) -> None:

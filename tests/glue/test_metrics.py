@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from mapnet_cli.finetune_glue.baselines import baselines
+from mapnet_cli.finetune_glue.prepare import baselines
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.metrics import SPLITS, from_counts, score, score_halves
+from mapnet_cli.glue.scoring import SPLITS, from_counts, score, score_halves
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.text.special_tokens import CLS, SEP
+from mapnet_cli.text.words import CLS, SEP
 
 
 def array(*values: float) -> np.ndarray:

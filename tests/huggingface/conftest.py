@@ -14,6 +14,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
+from mapnet_cli.lineage.graph import Lineage
 from tests.conftest import SMALL
 from tests.finetune_glue.glue_files import write_glue
 from tests.prepare_corpus.corpora import text_folder
@@ -29,11 +30,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def pretrained(folder: Path) -> tuple[Config, Artifacts]:
-    """The config, and the artifact directory where its two methods are pretrained."""
-    config, artifacts = user_config(folder), Artifacts(folder / "artifacts")
-    run(config, artifacts, "prepare-corpus", "pretrain")
-    return config, artifacts
+def pretrained(folder: Path) -> Lineage:
+    """A config, and the artifact directory where its two methods are pretrained."""
+    lineage = Lineage(user_config(folder), Artifacts(folder / "artifacts"))
+    run(lineage, "prepare-corpus", "pretrain")
+    return lineage
 
 
 def settings(folder: Path, *overrides: str) -> list[str]:
@@ -47,8 +48,8 @@ def user_config(folder: Path, *overrides: str) -> Config:
     return resolve("demo", None, settings(folder, *overrides), {}).config
 
 
-def run(config: Config, artifacts: Artifacts, *stages: str) -> None:
-    run_stages(stages, config, artifacts, Console(quiet=True), workers=0, force=False)
+def run(lineage: Lineage, *stages: str) -> None:
+    run_stages(stages, lineage, Console(quiet=True), workers=0, force=False)
 
 
 @contextmanager

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.huggingface.export import export_checkpoint
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.report.stage import build
-from mapnet_cli.text import bpe
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer
 from mapnet_cli.text.normalise import prepare_line
-from mapnet_cli.text.special_tokens import CLS, MASK, PAD, SEP, UNK
+from mapnet_cli.text.words import CLS, MASK, PAD, SEP, UNK
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.huggingface.conftest import load_theirs, our_logits, padded_batch, run, their_logits, user_config
 
@@ -26,9 +24,8 @@ ODD = (
 
 
 @pytest.fixture(scope="module")
-def exported(pretrained: tuple[Config, Artifacts], folder: Path) -> Path:
-    config, artifacts = pretrained
-    row = export_checkpoint(config, artifacts, folder / "exported", "mapnet", None, None)
+def exported(pretrained: Lineage, folder: Path) -> Path:
+    row = export_checkpoint(pretrained, folder / "exported", "mapnet", None, None)
     assert (row.method, row.pretrain_seed, row.step) == ("mapnet", 1, 10)
     return folder / "exported"
 
@@ -38,15 +35,9 @@ def theirs(exported: Path) -> tuple[Any, Any]:
     return load_theirs(exported)
 
 
-def tokenizer_path(config: Config, artifacts: Artifacts) -> Path:
-    return artifacts.path(f"{Lineage(config, artifacts).corpus.key}/tokenizer.json")
-
-
-def test_the_logits_are_equal(pretrained: tuple[Config, Artifacts], theirs: tuple[Any, Any]) -> None:
-    config, artifacts = pretrained
-    tensors, facts = load_checkpoint(
-        artifacts.path(f"{Lineage(config, artifacts).pretraining('mapnet', 1).key}/step10")
-    )
+def test_the_logits_are_equal(pretrained: Lineage, theirs: tuple[Any, Any]) -> None:
+    config, key = pretrained.config, pretrained.pretraining("mapnet", 1).key
+    tensors, facts = load_checkpoint(pretrained.artifacts.path(f"{key}/step10"))
     ours = PretrainingModel(config.encoder, facts["vocab_size"], config.proposal)
     ours.load_state_dict(tensors)
     tokens_BL, attention_mask_BL = padded_batch(facts["vocab_size"], config.encoder.max_length)
@@ -55,13 +46,12 @@ def test_the_logits_are_equal(pretrained: tuple[Config, Artifacts], theirs: tupl
     assert torch.allclose(our_logits(ours, tokens_BL, attention_mask_BL), expected, atol=1e-4)
 
 
-def test_the_token_ids_are_equal(pretrained: tuple[Config, Artifacts], theirs: tuple[Any, Any], folder: Path) -> None:
-    config, artifacts = pretrained
-    tokenizer = theirs[0]
-    ours = bpe.load(tokenizer_path(config, artifacts))
+def test_the_token_ids_are_equal(pretrained: Lineage, theirs: tuple[Any, Any], folder: Path) -> None:
+    tokenizer, lowercase = theirs[0], pretrained.config.corpus.lowercase
+    ours = load_tokenizer(pretrained.artifacts.path(f"{pretrained.corpus.key}/tokenizer.json"))
     books = [line for path in sorted((folder / "books").rglob("*.txt")) for line in path.read_text().splitlines()]
-    prepared = [prepare_line(text, config.corpus.lowercase) for text in (*books, *ODD)]
-    for text, ids in zip(prepared, bpe.encode(ours, prepared), strict=True):
+    prepared = [prepare_line(text, lowercase) for text in (*books, *ODD)]
+    for text, ids in zip(prepared, encode_lines(ours, prepared), strict=True):
         assert tokenizer(text)["input_ids"] == [CLS, *ids, SEP], text
     assert UNK not in tokenizer(prepared[: len(books)])["input_ids"][0]
     shouted = tokenizer(prepared[0].upper())["input_ids"]
@@ -76,14 +66,14 @@ def test_a_pair_has_fairseqs_layout(theirs: tuple[Any, Any]) -> None:
     assert set(pair["token_type_ids"]) == {0}
 
 
-def test_what_the_tokenizer_is(theirs: tuple[Any, Any], pretrained: tuple[Config, Artifacts]) -> None:
+def test_what_the_tokenizer_is(theirs: tuple[Any, Any], pretrained: Lineage) -> None:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = theirs[0]
     assert type(tokenizer) is PreTrainedTokenizerFast
     names = ("pad", "unk", "cls", "sep", "mask")
     assert [getattr(tokenizer, f"{name}_token_id") for name in names] == [PAD, UNK, CLS, SEP, MASK]
-    assert tokenizer.model_max_length == pretrained[0].encoder.max_length
+    assert tokenizer.model_max_length == pretrained.config.encoder.max_length
 
 
 def test_a_mask_in_a_text_is_one_token_and_changes_no_other(theirs: tuple[Any, Any]) -> None:
@@ -97,22 +87,18 @@ def test_a_mask_in_a_text_is_one_token_and_changes_no_other(theirs: tuple[Any, A
     assert tokenizer.decode([best]).strip()
 
 
-def test_the_card_says_what_it_is_and_its_snippet_prepares_text(
-    exported: Path, pretrained: tuple[Config, Artifacts]
-) -> None:
+def test_the_card_says_what_it_is_and_its_snippet_prepares_text(exported: Path, pretrained: Lineage) -> None:
     card = (exported / "README.md").read_text()
-    config, artifacts = pretrained
-    for words in ("mapnet at step 10", Lineage(config, artifacts).corpus.fingerprint, "Not fine-tuned yet", "torch"):
+    for words in ("mapnet at step 10", pretrained.corpus.fingerprint, "Not fine-tuned yet", "torch"):
         assert words in card
     (snippet,) = re.findall(r"```python\n(import unicodedata.*?)```", card, re.S)
     names: dict[str, Any] = {}
     exec(snippet, names)
     for text in ODD:
-        assert names["prepare"](text) == prepare_line(text, config.corpus.lowercase)
+        assert names["prepare"](text) == prepare_line(text, pretrained.config.corpus.lowercase)
 
 
-def test_the_card_has_the_scores_once_they_are_there(pretrained: tuple[Config, Artifacts], folder: Path) -> None:
-    artifacts = pretrained[1]
+def test_the_card_has_the_scores_once_they_are_there(pretrained: Lineage, folder: Path) -> None:
     config = user_config(
         folder,
         'methods=["bert"]',
@@ -120,11 +106,12 @@ def test_the_card_has_the_scores_once_they_are_there(pretrained: tuple[Config, A
         "finetune.seeds=[1,2]",
         "finetune.batch_sizes=[4,8]",
     )
-    run(config, artifacts, "finetune-glue")
-    row = export_checkpoint(config, artifacts, folder / "scored", None, 1, 6)
+    lineage = Lineage(config, pretrained.artifacts)
+    run(lineage, "finetune-glue")
+    row = export_checkpoint(lineage, folder / "scored", None, 1, 6)
     assert row.step == 6
     card = (folder / "scored" / "README.md").read_text()
-    table = build(config, artifacts).tasks
+    table = build(lineage).tasks
     (ours,) = (line for line in table.rows if (line[0].text, line[1].text) == ("BERT", "6"))
     found = re.findall(r"\| (?:RTE|MNLI-m|MNLI-mm) \| accuracy(?:-mm)? \| (\d+\.\d\d) \|", card)
     assert found == [cell.text.split()[0] for cell in ours[2:5]], "the same as the report's"

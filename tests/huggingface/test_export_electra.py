@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun
 from mapnet_cli.glue.grid import GridRun
@@ -17,9 +16,9 @@ from mapnet_cli.huggingface.import_encoder import import_folder
 from mapnet_cli.jobs.distributed import ALONE, DistContext
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.pretrain.detection import validate_detection
+from mapnet_cli.pretrain.electra import validate_detection
 from mapnet_cli.report.stage import build
-from mapnet_cli.text.shards import Sequences
+from mapnet_cli.text.shards import open_shards
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.huggingface.conftest import padded_batch, run, transformers, user_config
 from tests.huggingface.hf_folders import save_bert
@@ -27,45 +26,42 @@ from tests.huggingface.test_use import AS_THE_IMPORT
 
 
 @pytest.fixture(scope="module")
-def trained(folder: Path) -> tuple[Config, Artifacts]:
+def trained(folder: Path) -> Lineage:
     """ELECTRA beside BERT, both fine-tuned."""
-    config, artifacts = user_config(folder, 'methods=["bert", "electra"]'), Artifacts(folder / "electra")
-    run(config, artifacts, "prepare-corpus", "pretrain", "finetune-glue")
-    return config, artifacts
+    lineage = Lineage(user_config(folder, 'methods=["bert", "electra"]'), Artifacts(folder / "electra"))
+    run(lineage, "prepare-corpus", "pretrain", "finetune-glue")
+    return lineage
 
 
 @pytest.fixture(scope="module")
-def exported(trained: tuple[Config, Artifacts], folder: Path) -> Path:
-    row = export_checkpoint(*trained, folder / "exported electra", "electra", None, None)
+def exported(trained: Lineage, folder: Path) -> Path:
+    row = export_checkpoint(trained, folder / "exported electra", "electra", None, None)
     assert (row.method, row.step, row.validation_loss) == ("electra", 10, None)
     return folder / "exported electra"
 
 
-def milestone(config: Config, artifacts: Artifacts) -> Checkpoint:
-    marker = artifacts.marker(f"{Lineage(config, artifacts).pretraining('electra', 1).key}/step10")
-    assert marker is not None
-    return Checkpoint(**marker.result)
+def milestone(lineage: Lineage) -> Checkpoint:
+    return lineage.artifacts.read(f"{lineage.pretraining('electra', 1).key}/step10", Checkpoint)
 
 
-def model_of(config: Config, artifacts: Artifacts) -> tuple[Electra, CorpusManifest]:
-    marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
-    assert marker is not None
-    manifest, generator = CorpusManifest(**marker.result), config.generator("electra")
+def model_of(lineage: Lineage) -> tuple[Electra, CorpusManifest]:
+    config, artifacts = lineage.config, lineage.artifacts
+    manifest, generator = artifacts.read(lineage.manifest, CorpusManifest), config.generator("electra")
     assert generator is not None
     model = Electra(config.encoder, manifest.vocab_size, generator)
-    model.load_state_dict(load_checkpoint(artifacts.path(milestone(config, artifacts).path))[0])
+    model.load_state_dict(load_checkpoint(artifacts.path(milestone(lineage).path))[0])
     return model.eval(), manifest
 
 
 @torch.no_grad()
-def test_transformers_gives_the_same_logits(trained: tuple[Config, Artifacts], exported: Path) -> None:
-    ours, manifest = model_of(*trained)
+def test_transformers_gives_the_same_logits(trained: Lineage, exported: Path) -> None:
+    ours, manifest = model_of(trained)
     with transformers() as library:
         tokenizer = library.AutoTokenizer.from_pretrained(exported)
         theirs, info = library.AutoModelForPreTraining.from_pretrained(exported, output_loading_info=True)
     assert type(theirs).__name__ == "ElectraForPreTraining"
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    tokens_BL, attention_mask_BL = padded_batch(manifest.vocab_size, trained[0].encoder.max_length)
+    tokens_BL, attention_mask_BL = padded_batch(manifest.vocab_size, trained.config.encoder.max_length)
     expected_BL = theirs.eval()(input_ids=tokens_BL, attention_mask=attention_mask_BL.long()).logits
     assert torch.allclose(
         ours.detect(tokens_BL, attention_mask_BL)[attention_mask_BL], expected_BL[attention_mask_BL], atol=1e-4
@@ -86,15 +82,15 @@ def test_the_folder_says_what_it_is(exported: Path) -> None:
     assert not [name for name in names if not name.startswith(("electra.", "discriminator_predictions."))]
 
 
-def test_held_out_figures_are_fixed_and_shared_by_processes(trained: tuple[Config, Artifacts]) -> None:
-    model, manifest = model_of(*trained)
-    sequences = Sequences([trained[1].path(name) for name in manifest.validation])
+def test_held_out_figures_are_fixed_and_shared_by_processes(trained: Lineage) -> None:
+    model, manifest = model_of(trained)
+    sequences = open_shards(trained.artifacts, manifest.validation)
 
-    def measure(world: DistContext = ALONE, count: int = 8) -> dict[str, float]:
-        return validate_detection(model, sequences, count, torch.device("cpu"), "float32", world)
+    def measure(dist: DistContext = ALONE, count: int = 8) -> dict[str, float]:
+        return validate_detection(model, sequences, count, torch.device("cpu"), "float32", dist)
 
     torch.manual_seed(99)
-    assert measure() == pytest.approx(milestone(*trained).validation, rel=1e-5)
+    assert measure() == pytest.approx(milestone(trained).validation, rel=1e-5)
     assert measure(count=7) != measure()
     assert model.training
     assert set(measure()) == {
@@ -110,20 +106,16 @@ def test_held_out_figures_are_fixed_and_shared_by_processes(trained: tuple[Confi
             return tensor
 
     parts: list[torch.Tensor] = []
-    for world in (Adding(0, 2), Adding(1, 2), Adding()):
-        measure(world)
+    for dist in (Adding(0, 2), Adding(1, 2), Adding()):
+        measure(dist)
     torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=1e-5, atol=1e-5)
 
 
-def test_it_is_a_row_of_the_report_with_a_dash_for_the_validation_loss(trained: tuple[Config, Artifacts]) -> None:
-    config, artifacts = trained
-    key = Lineage(config, artifacts).finetuning(GridRun("electra", 1, 10, "RTE", 16, 1e-3, 1)).key
-    marker = artifacts.marker(key)
-    assert marker is not None
-    assert (FinetuneRun(**marker.result).failure, FinetuneRun(**marker.result).checkpoint) == (
-        "", milestone(config, artifacts).fingerprint,
-    )  # fmt: skip
-    built = build(config, artifacts)
+def test_it_is_a_row_of_the_report_with_a_dash_for_the_validation_loss(trained: Lineage) -> None:
+    key = trained.finetuning(GridRun("electra", 1, 10, "RTE", 16, 1e-3, 1)).key
+    finished = trained.artifacts.read(key, FinetuneRun)
+    assert (finished.failure, finished.checkpoint) == ("", milestone(trained).fingerprint)
+    built = build(trained)
     assert built.missing == ()
     assert "ELECTRA" in [str(row[0].text) for row in built.table3.rows]
     place = built.cost.columns.index("Validation loss")
@@ -139,11 +131,12 @@ def test_it_goes_on_from_an_imports_encoder(folder: Path, artifacts: Artifacts) 
     save_bert(folder / "tiny for electra")
     row = import_folder(artifacts, folder / "tiny for electra", "tiny")[0]
     config = user_config(
-        folder, *AS_THE_IMPORT, 'methods=["electra"]', "method.electra.start=tiny", "pretrain.steps=1",
+        folder, *AS_THE_IMPORT, 'methods=["electra"]', "method.electra.init_from=tiny", "pretrain.steps=1",
         "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9",
     )  # fmt: skip
-    run(config, artifacts, "prepare-corpus", "pretrain")
-    key = Lineage(config, artifacts).pretraining("electra", 1).key
+    lineage = Lineage(config, artifacts)
+    run(lineage, "prepare-corpus", "pretrain")
+    key = lineage.pretraining("electra", 1).key
     found, given = load_checkpoint(artifacts.path(f"{key}/step1"))[0], load_checkpoint(artifacts.path(row.path))[0]
     for name in found.keys() & given.keys():
         torch.testing.assert_close(found[name], given[name], rtol=0, atol=1e-6)

@@ -9,15 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 
-from mapnet_cli.config import Config, Transformer
+from mapnet_cli.config import Transformer
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import InputError, UsageError
 from mapnet_cli.core.records import Imported
 from mapnet_cli.huggingface.export import export_checkpoint
 from mapnet_cli.huggingface.import_encoder import import_folder
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text import bpe
-from mapnet_cli.text.special_tokens import CLS, SEP, SPECIALS
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer
+from mapnet_cli.text.words import CLS, SEP, SPECIALS
 from mapnet_cli.training.checkpoint import SEGMENT, load_checkpoint
 from tests.huggingface.conftest import load_theirs, our_logits, padded_batch, their_logits, transformers
 from tests.huggingface.hf_folders import SIZES, save_bert, wordpiece
@@ -31,7 +32,7 @@ def load_ours(artifacts: Artifacts, row: Imported) -> tuple[Tokenizer, Pretraini
     tensors, _ = load_checkpoint(artifacts.path(row.path))
     tensors.pop(SEGMENT, None)  # for fine-tuning only
     model.load_state_dict(tensors)
-    return bpe.load(artifacts.path(row.tokenizer)), model.eval()
+    return load_tokenizer(artifacts.path(row.tokenizer)), model.eval()
 
 
 def check_same_function(
@@ -44,7 +45,7 @@ def check_same_function(
     pieces, ours = load_ours(artifacts, row)
     vocab = pieces.get_vocab()
     old_ids = [tokenizer.get_vocab()[token] for token in sorted(vocab, key=vocab.__getitem__)]
-    for text, ids in zip(TEXTS, bpe.encode(pieces, TEXTS), strict=True):
+    for text, ids in zip(TEXTS, encode_lines(pieces, TEXTS), strict=True):
         expected = tokenizer(text, add_special_tokens=True, padding=False, truncation=False)["input_ids"]
         sequence = [CLS, *ids, SEP][: row.encoder["max_length"]]
         expected = expected[: len(sequence)]
@@ -60,14 +61,12 @@ def test_model_and_tokenizer_are_the_same_function_of_text(tmp_path: Path, artif
     assert warnings == []
     assert row.path.startswith("import/tiny-")
     check_same_function(artifacts, row, tmp_path / "tiny bert")
-    pieces = bpe.load(artifacts.path(row.tokenizer))
+    pieces = load_tokenizer(artifacts.path(row.tokenizer))
     assert [pieces.token_to_id(special) for special in SPECIALS] == [0, 1, 2, 3, 4]
     with_specials = pieces.encode("ba co").ids
     assert (with_specials[0], with_specials[-1]) == (CLS, SEP)
-    marker = artifacts.marker(row.path)
-    assert marker is not None
-    artifacts.verify(marker)
-    assert len(marker.files) == 3
+    artifacts.verify(row.path)
+    assert len(artifacts.require(row.path).files) == 3
     assert import_folder(artifacts, tmp_path / "tiny bert", "tiny")[0] == row, "the same content has the same name"
     assert not list(artifacts.root.rglob(".tmp-*"))
 
@@ -107,9 +106,9 @@ def test_old_names_and_vocab_txt(tmp_path: Path, artifacts: Artifacts) -> None:
     check_same_function(artifacts, row, folder, model)
 
 
-def test_our_export_comes_back_the_same(pretrained: tuple[Config, Artifacts], tmp_path: Path) -> None:
-    config, artifacts = pretrained
-    checkpoint = export_checkpoint(config, artifacts, tmp_path / "out", "bert", None, None)
+def test_our_export_comes_back_the_same(pretrained: Lineage, tmp_path: Path) -> None:
+    config, artifacts = pretrained.config, pretrained.artifacts
+    checkpoint = export_checkpoint(pretrained, tmp_path / "out", "bert", None, None)
     row, warnings = import_folder(artifacts, tmp_path / "out", "back")
     assert warnings == []
     tensors, facts = load_checkpoint(artifacts.path(checkpoint.path))
@@ -130,7 +129,7 @@ def test_rows_without_a_token_are_left_out_and_added_tokens_stay(tmp_path: Path,
     assert row.vocab_size == tokenizer.get_vocab_size()
     assert "belong to no token" in warnings[0]
     check_same_function(artifacts, row, folder)
-    pieces = bpe.load(artifacts.path(row.tokenizer))
+    pieces = load_tokenizer(artifacts.path(row.tokenizer))
     assert pieces.encode("ba garhi", add_special_tokens=False).tokens[-1] == "garhi"
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mapnet_cli.pretrain.init_from import init_from
 
-from mapnet_cli.config import Config, Transformer
+from mapnet_cli.config import Transformer
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import DamagedError, UsageError
@@ -22,23 +23,23 @@ from mapnet_cli.huggingface.export import export_checkpoint
 from mapnet_cli.huggingface.import_encoder import import_folder
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.bert import Packing
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.pretrain import stage as pretrain_stage
-from mapnet_cli.pretrain.init_from import start_from
+from mapnet_cli.pretrain.stage import Pretrain
 from mapnet_cli.pretrain.token_buckets import token_buckets
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.report.stage import build
-from mapnet_cli.text import bpe
-from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.special_tokens import PAD
+from mapnet_cli.text.bpe import load_tokenizer
+from mapnet_cli.text.shards import open_shards
+from mapnet_cli.text.words import PAD
 from tests.huggingface.conftest import load_theirs, run, transformers, user_config
 from tests.huggingface.hf_folders import save_bert, wordpiece
 from tests.prepare_corpus.corpora import sentence_lines
 
 AS_THE_IMPORT = (
     "corpus.tokenizer=tiny", "encoder.layers=2", "encoder.hidden=16", "encoder.heads=2", "encoder.ffn=32",
-    "encoder.max_length=24", "method.bert.start=tiny", 'methods=["bert"]',
+    "encoder.max_length=24", "method.bert.init_from=tiny", 'methods=["bert"]',
 )  # fmt: skip
 
 
@@ -53,44 +54,41 @@ def imported(theirs: Any, folder: Path) -> tuple[Artifacts, Imported]:
     return artifacts, import_folder(artifacts, folder / "tiny", None)[0]
 
 
-def result(artifacts: Artifacts, key: str) -> dict[str, Any]:
-    marker = artifacts.marker(key)
-    assert marker is not None, key
-    return marker.result
-
-
 @pytest.fixture(scope="module")
-def continued(imported: tuple[Artifacts, Imported], folder: Path) -> Config:
+def continued(imported: tuple[Artifacts, Imported], folder: Path) -> Lineage:
     """One step at a learning rate of nothing: the weights stay what they were at the start."""
     config = user_config(
         folder, *AS_THE_IMPORT, "pretrain.steps=1", "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9"
     )
-    run(config, imported[0], "prepare-corpus", "pretrain")
-    return config
+    lineage = Lineage(config, imported[0])
+    run(lineage, "prepare-corpus", "pretrain")
+    return lineage
 
 
 def test_the_corpus_has_the_imports_tokenizer_and_plain_sentences(
-    imported: tuple[Artifacts, Imported], continued: Config
+    imported: tuple[Artifacts, Imported], continued: Lineage
 ) -> None:
     artifacts, row = imported
-    manifest = CorpusManifest(**result(artifacts, f"{Lineage(continued, artifacts).corpus.key}/manifest"))
+    manifest = artifacts.read(continued.manifest, CorpusManifest)
     assert (manifest.vocab_size, manifest.problems) == (row.vocab_size, [])
-    assert bpe.load(artifacts.path(manifest.tokenizer)).to_str() == bpe.load(artifacts.path(row.tokenizer)).to_str()
+    assert (
+        load_tokenizer(artifacts.path(manifest.tokenizer)).to_str()
+        == load_tokenizer(artifacts.path(row.tokenizer)).to_str()
+    )
     lines = [line for line in sentence_lines(artifacts) if line]
     assert lines
     assert all(line[0].isupper() and line.endswith(".") and not line.endswith(" .") for line in lines)
-    tokens = Sequences([artifacts.path(name) for name in manifest.train])
+    tokens = open_shards(artifacts, manifest.train)
     assert len(tokens) == manifest.train_sequences > 0
     assert manifest.unknown_tokens == 0
 
 
 def test_the_first_loss_is_the_reference_models(
-    imported: tuple[Artifacts, Imported], continued: Config, theirs: Any
+    imported: tuple[Artifacts, Imported], continued: Lineage, theirs: Any
 ) -> None:
     artifacts, row = imported
-    lineage = Lineage(continued, artifacts)
-    manifest = CorpusManifest(**result(artifacts, f"{lineage.corpus.key}/manifest"))
-    pieces = bpe.load(artifacts.path(row.tokenizer))
+    manifest = artifacts.read(continued.manifest, CorpusManifest)
+    pieces = load_tokenizer(artifacts.path(row.tokenizer))
     old = torch.tensor([wordpiece().token_to_id(pieces.id_to_token(number)) for number in range(row.vocab_size)])
 
     def logits_at(tokens_BL: Any, attention_mask_BL: Any, positions_BK: Any, slots_N: Any) -> torch.Tensor:
@@ -100,34 +98,34 @@ def test_the_first_loss_is_the_reference_models(
 
     reference: Any = SimpleNamespace(
         encoder=SimpleNamespace(
-            vocab_size=row.vocab_size, config=continued.encoder,
+            vocab_size=row.vocab_size, config=continued.config.encoder,
             tokens=SimpleNamespace(num_embeddings=row.vocab_size, weight=None),
         ),
         hidden_at=logits_at, head=lambda logits_NV, _: logits_NV, eval=lambda: None, train=lambda: None,
     )  # fmt: skip
-    validation = Sequences([artifacts.path(name) for name in manifest.validation])
-    groups = token_buckets(artifacts.path(row.tokenizer), validation, row.vocab_size)
+    validation = open_shards(artifacts, manifest.validation)
+    groups = token_buckets(CorpusFacts(artifacts, manifest))
     expected = validate(reference, validation, 8, torch.device("cpu"), "float32", ALONE, groups)["validation_loss"]
-    made = Checkpoint(**result(artifacts, f"{lineage.pretraining('bert', 1).key}/step1"))
+    made = artifacts.read(f"{continued.pretraining('bert', 1).key}/step1", Checkpoint)
     assert made.validation_loss == pytest.approx(expected, abs=1e-4)
 
 
 def test_training_goes_on_from_it_with_mapnet_too(imported: tuple[Artifacts, Imported], folder: Path) -> None:
-    both = (*AS_THE_IMPORT, 'methods=["bert", "mapnet"]', "method.mapnet.start=tiny", "proposal.max_length=24")
-    config = user_config(folder, *both)
-    run(config, imported[0], "prepare-corpus", "pretrain")
-    key = Lineage(config, imported[0]).pretraining("mapnet", 1).key
-    assert result(imported[0], f"{key}/step10")["validation_loss"] > 0
+    both = (*AS_THE_IMPORT, 'methods=["bert", "mapnet"]', "method.mapnet.init_from=tiny", "proposal.max_length=24")
+    lineage = Lineage(user_config(folder, *both), imported[0])
+    run(lineage, "prepare-corpus", "pretrain")
+    row = imported[0].read(f"{lineage.pretraining('mapnet', 1).key}/step10", Checkpoint)
+    assert row.validation_loss is not None and row.validation_loss > 0
 
 
 def test_what_started_from_an_import_can_be_exported(
-    imported: tuple[Artifacts, Imported], continued: Config, theirs: Any, tmp_path: Path
+    imported: tuple[Artifacts, Imported], continued: Lineage, theirs: Any, tmp_path: Path
 ) -> None:
-    export_checkpoint(continued, imported[0], tmp_path / "out", None, None, None)
+    export_checkpoint(continued, tmp_path / "out", None, None, None)
     tokenizer, model = load_theirs(tmp_path / "out")
     text = "Ba CO den, (fu)!"  # its own tokenizer still prepares it
     batch = tokenizer(text, return_tensors="pt")
-    pieces = bpe.load(imported[0].path(imported[1].tokenizer))
+    pieces = load_tokenizer(imported[0].path(imported[1].tokenizer))
     assert batch["input_ids"][0].tolist() == pieces.encode(text).ids
     old = torch.tensor([wordpiece().token_to_id(pieces.id_to_token(number)) for number in range(len(tokenizer))])
     with torch.no_grad():
@@ -144,42 +142,43 @@ def test_what_started_from_an_import_can_be_exported(
         ("encoder.layers=1", "set encoder.layers = 2$"),
         ("encoder.ffn=64", "set encoder.ffn = 32$"),
         ("corpus.tokenizer=", 'set corpus.tokenizer = "tiny"$'),
-        ("method.bert.start=tinny", "no import 'tinny'.*there are tiny-"),
+        ("method.bert.init_from=tinny", "no import 'tinny'.*there are tiny-"),
         ("corpus.tokenizer=tinny", "no import 'tinny'"),
     ],
 )
 def test_a_start_that_does_not_fit(
     override: str, message: str, imported: tuple[Artifacts, Imported], folder: Path
 ) -> None:
-    config = user_config(folder, *AS_THE_IMPORT, override)
+    lineage = Lineage(user_config(folder, *AS_THE_IMPORT, override), imported[0])
     with pytest.raises(UsageError, match=message):
-        pretrain_stage.plan(config, imported[0], 1)
+        Pretrain(lineage).plan(1)
 
 
 def test_a_damaged_import_is_named_with_what_to_do(folder: Path, theirs: Any, artifacts: Artifacts) -> None:
     row = import_folder(artifacts, folder / "tiny", None)[0]
     config = user_config(folder, "methods=[]", 'imports=["tiny"]')
-    run(config, artifacts, "finetune-glue")
+    run(Lineage(config, artifacts), "finetune-glue")
     weights = artifacts.path(row.path) / "tensors.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     model = PretrainingModel(config.encoder, row.vocab_size, None)
     with pytest.raises(DamagedError, match="run `mapnet import-hf` again"):
-        start_from(artifacts, row.path, model)
+        init_from(artifacts, row.path, model)
     encoder_weights.cache_clear()
+    other = user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]")
     with pytest.raises(DamagedError, match="`mapnet import-hf` for an import"):
-        run(user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]"), artifacts, "finetune-glue")
+        run(Lineage(other, artifacts), "finetune-glue")
     assert import_folder(artifacts, folder / "tiny", None)[0] == row, "importing again mends it"
-    run(user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]"), artifacts, "finetune-glue")
+    run(Lineage(other, artifacts), "finetune-glue")
 
 
 def test_an_import_alone_is_fine_tuned_and_reported(imported: tuple[Artifacts, Imported], folder: Path) -> None:
     artifacts, row = imported
-    config = user_config(folder, "methods=[]", 'imports=["tiny"]')
-    run(config, artifacts, "finetune-glue")
-    key = Lineage(config, artifacts).finetuning(GridRun("tiny", 0, 0, "RTE", 16, 1e-3, 1)).key
-    finished = FinetuneRun(**result(artifacts, key))
+    lineage = Lineage(user_config(folder, "methods=[]", 'imports=["tiny"]'), artifacts)
+    run(lineage, "finetune-glue")
+    key = lineage.finetuning(GridRun("tiny", 0, 0, "RTE", 16, 1e-3, 1)).key
+    finished = artifacts.read(key, FinetuneRun)
     assert (finished.checkpoint, finished.failure) == (row.fingerprint, "")
-    built = build(config, artifacts)
+    built = build(lineage)
     assert (built.missing, built.next_command) == ((), "")
     (only,) = built.table3.rows
     assert [cell.text for cell in only][:4] == ["tiny", "-", "-", "-"]
@@ -214,9 +213,9 @@ def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, I
 
 def test_an_import_is_a_row_beside_the_methods(imported: tuple[Artifacts, Imported], folder: Path) -> None:
     artifacts, _ = imported
-    config = user_config(folder, 'methods=["bert"]', 'imports=["tiny"]')
-    run(config, artifacts, "prepare-corpus", "pretrain", "finetune-glue")
-    built = build(config, artifacts)
+    beside = Lineage(user_config(folder, 'methods=["bert"]', 'imports=["tiny"]'), artifacts)
+    run(beside, "prepare-corpus", "pretrain", "finetune-glue")
+    built = build(beside)
     assert built.missing == ()
     assert [str(row[0].text) for row in built.table3.rows] == ["BERT", "tiny"]
     rows = {row[0].text: row for row in built.tasks.rows}
@@ -224,7 +223,6 @@ def test_an_import_is_a_row_beside_the_methods(imported: tuple[Artifacts, Import
     assert rows["tiny"][2].text != "-"
     assert "tiny: imported" in (built.folder / "table3.md").read_text()
     alone = Lineage(user_config(folder, "methods=[]", 'imports=["tiny"]'), artifacts)
-    beside = Lineage(config, artifacts)
     assert alone.task("RTE", "tiny") == beside.task("RTE", "tiny") != beside.task("RTE")
 
 
@@ -242,7 +240,7 @@ def test_names_are_told_apart(imported: tuple[Artifacts, Imported], folder: Path
         _ = Lineage(config, artifacts).corpus
     named = [user_config(folder, f"corpus.tokenizer={row.path.removeprefix('import/')}") for row in (first, second)]
     assert len({Lineage(config, artifacts).corpus.fingerprint for config in named}) == 1, "the tokenizer is the same"
-    starts = [f"method.bert.start={row.path.removeprefix('import/')}" for row in (first, second)]
+    starts = [f"method.bert.init_from={row.path.removeprefix('import/')}" for row in (first, second)]
     prints = {Lineage(user_config(folder, start), artifacts).pretraining("bert", 1).fingerprint for start in starts}
     assert len(prints) == 2
 

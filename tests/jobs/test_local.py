@@ -6,16 +6,42 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from mapnet_cli.core.artifacts import Artifacts, write_text
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts, write_text
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, MapnetError, UsageError
+from mapnet_cli.core.records import Row
 from mapnet_cli.jobs import local
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, is_done
 from mapnet_cli.jobs.local import LocalEngine
+
+Function = Callable[[Artifacts, ProgressCallback, int], Output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallJob(Job):
+    """Calls a function of a module with a number."""
+
+    function: Function
+    number: int
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        return self.function(artifacts, progress, self.number)
+
+
+class Written(Row):
+    number: int
+
+
+class Seen(Row):
+    """What a worker sees."""
+
+    gpu: str
+    process: int
 
 
 def write_number(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
@@ -24,7 +50,7 @@ def write_number(artifacts: Artifacts, progress: ProgressCallback, number: int) 
     with artifacts.path("runs.log").open("a") as log:
         log.write(f"{number} {os.getpid()}\n")
     progress(Progress(1, 1, "written"))
-    return Output([path], {"number": number})
+    return Output([path], Written(number=number))
 
 
 def fail_on_three(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
@@ -64,11 +90,16 @@ def note_gpu(artifacts: Artifacts, progress: ProgressCallback, number: int) -> O
         write_text(flag, os.environ["CUDA_VISIBLE_DEVICES"])
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.05)
-    return Output([], {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid()})
+    return Output([], Seen(gpu=os.environ["CUDA_VISIBLE_DEVICES"], process=os.getpid()))
 
 
-def phase(fn: Callable[..., Output], count: int = 5, fingerprint: str = "f1") -> Phase:
-    return Phase("count", [Job(f"jobs/{n}", fingerprint, fn, {"number": n}) for n in range(count)])
+def job(function: Function, number: int, name: str = "", fingerprint: str = "f1", needs: tuple[str, ...] = ()) -> Job:
+    artifact = ArtifactId(f"jobs/{name or number}", fingerprint)
+    return CallJob(artifact=artifact, needs=needs, function=function, number=number)
+
+
+def phase(function: Function, count: int = 5, fingerprint: str = "f1") -> Phase:
+    return Phase("count", [job(function, n, fingerprint=fingerprint) for n in range(count)])
 
 
 def runs(artifacts: Artifacts) -> list[str]:
@@ -85,9 +116,8 @@ def test_done_jobs_are_skipped(workers: int, artifacts: Artifacts) -> None:
     for _ in range(2):
         engine(artifacts, workers).run([phase(write_number)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
-    marker = artifacts.marker("jobs/3")
-    assert marker is not None
-    assert (marker.result, list(marker.files), marker.fingerprint) == ({"number": 3}, ["out/3.txt"], "f1")
+    marker = artifacts.require("jobs/3")
+    assert (marker.row(Written), list(marker.files), marker.fingerprint) == (Written(number=3), ["out/3.txt"], "f1")
     assert marker.versions["mapnet"]
 
 
@@ -124,10 +154,10 @@ def test_workers_keep_to_one_gpu_each(artifacts: Artifacts, monkeypatch: pytest.
     monkeypatch.setattr(local, "gpu_listing", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
     jobs = phase(note_gpu, 12).jobs
     engine(artifacts, workers=8).run([Phase("shared", jobs, gpu_bytes=2**31)])  # 3,600 MiB: one on each
-    results = [marker.result for job in jobs if (marker := artifacts.marker(job.key))]
-    assert len(results) == 12
-    assert {result["gpu"] for result in results} == {"0", "GPU-1b"}
-    assert len({result["process"] for result in results}) == 2, "a process a GPU, after twelve that died"
+    seen = [artifacts.read(job.key, Seen) for job in jobs]
+    assert len(seen) == 12
+    assert {row.gpu for row in seen} == {"0", "GPU-1b"}
+    assert len({row.process for row in seen}) == 2, "a process a GPU, after twelve that died"
 
 
 @pytest.mark.parametrize(("settings", "slots"), [
@@ -172,8 +202,8 @@ def test_a_bug_comes_with_its_traceback(artifacts: Artifacts) -> None:
 
 
 def test_jobs_wait_for_their_inputs(artifacts: Artifacts, capsys: pytest.CaptureFixture[str]) -> None:
-    ready = Job("jobs/a", "f", write_number, {"number": 1})
-    waits = Job("jobs/b", "f", write_number, {"number": 2}, needs=("jobs/none",))
+    ready = job(write_number, 1, "a")
+    waits = job(write_number, 2, "b", needs=("jobs/none",))
     engine(artifacts).run([Phase("mixed", [ready, waits])])
     assert runs(artifacts) == ["1"]
     assert "1 of 2 jobs wait for inputs not made yet: jobs/none" in capsys.readouterr().err

@@ -23,15 +23,16 @@ from mapnet_cli.core.artifacts import Artifacts, Marker, write_text
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import ray as ray_cluster
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, is_done
+from mapnet_cli.jobs.job import Output, Phase, Progress, ProgressCallback, is_done
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray import RayEngine, connect, demands
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.pretrain import stage as pretrain
+from mapnet_cli.lineage.milestones import find_milestone
+from mapnet_cli.pretrain.stage import Pretrain
 from tests.conftest import small_config
 from tests.finetune_glue import grids
 from tests.jobs.conftest import NODE
-from tests.jobs.test_local import die_always, die_once, fail_on_three, phase, runs, wait_for, write_number
+from tests.jobs.test_local import Written, die_always, die_once, fail_on_three, job, phase, runs, wait_for, write_number
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,9 +82,8 @@ def test_jobs_run_once_and_again_with_force(engine: RayEngine, artifacts: Artifa
     for _ in range(2):
         engine.run([phase(write_number)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
-    marker = artifacts.marker("jobs/3")
-    assert marker is not None
-    assert (marker.result, list(marker.files), marker.fingerprint) == ({"number": 3}, ["out/3.txt"], "f1")
+    marker = artifacts.require("jobs/3")
+    assert (marker.row(Written), list(marker.files), marker.fingerprint) == (Written(number=3), ["out/3.txt"], "f1")
     engine.force = True
     engine.run([phase(write_number, 1)])
     assert sorted(runs(artifacts)) == ["0", "0", "1", "2", "3", "4"]
@@ -138,7 +138,7 @@ def test_progress_and_warnings_arrive(
 def test_a_node_without_the_inputs_is_named(engine: RayEngine, artifacts: Artifacts) -> None:
     artifacts.publish(Marker("jobs/need", "f", {}))
     engine.limit = 1  # one after the other
-    jobs = [Job(f"jobs/{n}", "f", delete_the_need, {"number": n}, needs=("jobs/need",)) for n in range(2)]
+    jobs = [job(delete_the_need, n, needs=("jobs/need",)) for n in range(2)]
     with pytest.raises(UsageError, match=r"jobs/1 misses its inputs on node [\d.]+: jobs/need .* share the folder"):
         engine.run([Phase("two", jobs)])
     assert runs(artifacts) == ["0"]
@@ -152,12 +152,12 @@ def test_a_folder_that_a_node_does_not_see_is_named(engine: RayEngine, artifacts
 
 def test_a_job_is_done_only_when_its_marker_shows(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "SEEN", 0.3)
-    job = phase(write_number, 1).jobs[0]
-    assert not ray_cluster._shows(job, artifacts)
+    finished = job(write_number, 0)
+    assert not ray_cluster._shows(finished, artifacts)
     monkeypatch.setattr(ray_cluster, "SEEN", 30.0)
-    late = threading.Timer(0.3, artifacts.publish, [Marker(job.key, job.fingerprint, {})])
+    late = threading.Timer(0.3, artifacts.publish, [Marker(finished.key, finished.fingerprint, {})])
     late.start()
-    assert ray_cluster._shows(job, artifacts)
+    assert ray_cluster._shows(finished, artifacts)
     late.join()
 
 
@@ -229,13 +229,11 @@ def test_a_training_ends_with_the_same_weights_as_on_this_machine(
     make_corpus(config)
     here = Artifacts(tmp_path / "here")
     subprocess.run(["cp", "-r", artifacts.root, here.root], check=True)
-    engine.run(pretrain.plan(config, artifacts, 1))
-    LocalEngine(here, Console(quiet=True), 0).run(pretrain.plan(config, here, 1))
-    milestone = f"{Lineage(config, here).pretraining('mapnet', 1).key}/step10"
-    marker, expected = artifacts.marker(milestone), here.marker(milestone)
-    assert marker is not None
-    assert expected is not None
-    assert marker.result["fingerprint"] == expected.result["fingerprint"]
+    ours, theirs = Lineage(config, artifacts), Lineage(config, here)
+    engine.run(Pretrain(ours).plan(1))
+    LocalEngine(here, Console(quiet=True), 0).run(Pretrain(theirs).plan(1))
+    found, expected = (find_milestone(lineage, "mapnet", 1, 10) for lineage in (ours, theirs))
+    assert found.fingerprint == expected.fingerprint
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "local"])

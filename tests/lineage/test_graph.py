@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from mapnet_cli.config import Config, Source
+from mapnet_cli.config import Config, Method, Source
 from mapnet_cli.config.loading import flatten
 from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.errors import InputError
@@ -14,6 +15,8 @@ from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage.digests import Digests, input_files
 from mapnet_cli.lineage.graph import Lineage, import_id
+from mapnet_cli.lineage.settings import method_settings
+from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
 
 WHAT: dict[str, Callable[[Lineage], str]] = {
@@ -58,13 +61,13 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("encoder.layers=2", MODELS),
         ("encoder.max_length=17", AFTER_TEXT - {"corpus"}),
         ("proposal.layers=2", {"mapnet", "mapnet run"}),
-        ("method.mapnet.ratio_clip=0.3", {"mapnet", "mapnet run"}),
+        ("method.mapnet.proposal.ratio_clip=0.3", {"mapnet", "mapnet run"}),
         ("method.bert.mask_rate=0.3", {"bert", "bert run"}),
-        ("method.bert.start=tiny", {"bert", "bert run"}),
-        ("method.electra.generator_fraction=0.5", {"electra"}),
-        ("method.electra.detection_weight=10.0", {"electra"}),
-        ("method.electra.task=masked-lm", {"electra"}),
-        ("method.mapnet.detection_weight=10.0", set()),
+        ("method.bert.strategy=spaced", {"bert", "bert run"}),
+        ("method.bert.init_from=tiny", {"bert", "bert run"}),
+        ("method.electra.electra.generator_fraction=0.5", {"electra"}),
+        ("method.electra.electra.detection_weight=10.0", {"electra"}),
+        ("method.bert.electra={}", {"bert", "bert run"}),
         ("pretrain.peak_lr=2e-3", MODELS),
         ("finetune.epochs=2", {"bert run", "mapnet run"}),
         ("finetune.max_train_examples=5", {"task", "bert run", "mapnet run"}),
@@ -104,18 +107,69 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
         "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
         "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
         "finetune.task_data", "finetune.subsets", "finetune.untrained", "finetune.milestones",
-        "method.mapnet.steps", "method.mapnet.seeds",  # count as pretrain.steps, tested below, and pretrain.seeds
         "finetune.mnli_batch_size", "finetune.mnli_learning_rate",  # where something starts from MNLI: tested below
-        "method.mapnet.generator_fraction", "method.mapnet.detection_weight",  # ELECTRA's
     }  # fmt: skip
     sections = {
         name: getattr(config, name).results_view() for name in ("corpus", "encoder", "proposal", "pretrain", "finetune")
     }
-    for key, value in flatten(sections | {"method": {"mapnet": config.method["mapnet"].results_view()}}).items():
+    for key, value in flatten(sections).items():
         if key in free:
             continue
         other = _another(key, value)
         assert changed(artifacts, f"{key}={other}"), f"{key} = {value} -> {other} changes no fingerprint"
+
+
+@pytest.mark.parametrize("method", ["bert", "mapnet", "adaptive", "frequency"])
+def test_every_key_of_a_method_changes_its_pretraining(method: str, artifacts: Artifacts) -> None:
+    """Of a method without a proposal, and of one with each kind of proposal."""
+    free = {"steps", "seeds"}  # count as pretrain.steps, tested above, and pretrain.seeds
+    settings = small_config().method[method]
+    if settings.proposal:
+        free |= {"electra", "strategy", "proposal.kind"}  # refused beside it; one with the kind, tested below
+    else:
+        free |= {"proposal"}  # refused
+    before = _pretraining(artifacts, method)
+    for key, value in flatten(settings.results_view()).items():
+        if key in free:
+            continue
+        other = _another(f"method.{key}", value)
+        after = _pretraining(artifacts, method, f"method.{method}.{key}={other}")
+        assert before != after, f"{key} = {value} -> {other} changes no fingerprint"
+
+
+def test_every_strategy_is_another_method() -> None:
+    settings = [method_settings(Method(strategy=name)) for name in STRATEGIES]
+    assert all(a != b for a, b in combinations(settings, 2))
+
+
+def test_a_method_without_its_generator_is_another(artifacts: Artifacts) -> None:
+    config = small_config()
+    plain = config.method["electra"].model_copy(update={"electra": None})
+    without = config.model_copy(update={"method": config.method | {"electra": plain}})
+    assert Lineage(without, artifacts).pretraining("electra", 1).fingerprint != _pretraining(artifacts, "electra")
+
+
+@pytest.mark.parametrize("key", ["explore_start=1.0", f"explore_end={1 / 3}"])
+def test_exploration_without_a_proposal_counts(key: str, artifacts: Artifacts) -> None:
+    """Its default is 0 there: the values that are a proposal's defaults are others."""
+    assert _pretraining(artifacts, "spaced", f"method.spaced.{key}") != _pretraining(artifacts, "spaced")
+
+
+FINGERPRINTS = {
+    "bert": "e6206f34", "mapnet": "4998087e", "spaced-30": "4311b4c3", "adaptive": "0d429c7d",
+    "adaptive-mapnet": "d92265df", "electra": "5ce3662f", "frequency": "fd37245c", "disjoint": "6b8981f9",
+}  # fmt: skip
+"""Of pretrainings in version 0.1, with the small config and no text."""
+
+
+@pytest.mark.parametrize("method", FINGERPRINTS)
+def test_results_of_version_0_1_are_found(method: str, artifacts: Artifacts) -> None:
+    """Raising FORMATS or changing a default changes these on purpose."""
+    assert _pretraining(artifacts, method, "corpus.sources=[]")[:8] == FINGERPRINTS[method]
+
+
+def _pretraining(artifacts: Artifacts, method: str, *overrides: str) -> str:
+    return Lineage(small_config(*overrides), artifacts).pretraining(method, 1).fingerprint
 
 
 @pytest.mark.parametrize("setting", ["mnli_batch_size=8", "mnli_learning_rate=1e-4", "seeds=[2]", "epochs=2"])
@@ -130,14 +184,15 @@ def test_what_starts_from_mnli_depends_on_that_training(setting: str, artifacts:
 def _another(key: str, value: object) -> str:
     choices = {
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
-        "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.mapnet.proposal_precision": "bfloat16",
-        "corpus.tokenizer": "tiny", "method.mapnet.start": "tiny", "finetune.from_mnli": '["RTE"]',
+        "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.proposal.precision": "bfloat16",
+        "corpus.tokenizer": "tiny", "method.init_from": "tiny", "finetune.from_mnli": '["RTE"]',
         "finetune.batching": "by-length", "finetune.precision": "bfloat16",
-        "method.mapnet.task": "replaced-token",
-        "method.mapnet.strategy": "uniform", "method.mapnet.estimator": "none", "method.mapnet.objective": "none",
-        "method.mapnet.sampler": "systematic", "method.mapnet.signal": "one-minus-p",
-        "method.mapnet.proposal_embeddings": "own",
-        "method.mapnet.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
+        "method.electra": "{}", "method.explore_start": "0.25", "method.explore_end": "0.25",
+        "method.strategy": "spaced", "method.proposal.estimator": "position-ratio",
+        "method.proposal.objective": "loss-matching", "method.proposal.signal": "one-minus-p",
+        "method.proposal.sampler": "gumbel" if value == "systematic" else "systematic",
+        "method.proposal.embeddings": "own",
+        "method.proposal.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
         "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17",
         "encoder.initial_positions": "random",

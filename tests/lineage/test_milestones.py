@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.finetune_glue.submission import find_row
 from mapnet_cli.lineage.milestones import find_milestone
-from mapnet_cli.variance.candidates import plan_subjects
+from mapnet_cli.variance.candidates import plan_candidates
 from tests.report.report_fixtures import Records, config
 
 
@@ -34,7 +33,7 @@ def records(tmp_path: Path) -> Records:
 def test_what_is_left_out_is_the_first_seed_and_the_last_step(
     records: Records, method: str, seed: int | None, step: int | None, expected: tuple[str, int, int]
 ) -> None:
-    row = Checkpoint(**find_milestone(records.lineage, method, seed, step).result)
+    row = find_milestone(records.lineage, method, seed, step)
     assert (row.method, row.pretrain_seed, row.step) == expected
 
 
@@ -48,14 +47,14 @@ def test_what_does_not_exist_is_refused_with_what_does(records: Records) -> None
 
 
 def test_predictions_are_of_the_last_checkpoint_that_is_fine_tuned(records: Records) -> None:
-    assert find_row(records.config, records.artifacts, "bert", 2, None) == ("bert", 2, 4)
+    assert find_row(records.lineage, "bert", 2, None) == ("bert", 2, 4)
     with pytest.raises(UsageError, match=r"10 is not a finished milestone of finetune\.milestones; choose one of 4"):
-        find_row(records.config, records.artifacts, "bert", 2, 10)
+        find_row(records.lineage, "bert", 2, 10)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_proposal_is_from_the_same_seed_where_its_method_has_it(records: Records, seed: int) -> None:
     measured = find_milestone(records.lineage, "bert", seed, None)
-    [_, plan] = plan_subjects(records.lineage, measured, ["mapnet"])
+    [_, plan] = plan_candidates(records.lineage, measured, ["mapnet"])
     assert plan.source is not None
-    assert plan.source.result["pretrain_seed"] == 1
+    assert plan.source.pretrain_seed == 1

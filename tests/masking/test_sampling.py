@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
-from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, MASK, PAD, SEP, UNK
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, MASK, PAD, SEP, UNK
 
 VOCAB = 40
 

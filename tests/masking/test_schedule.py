@@ -2,19 +2,20 @@
 
 import pytest
 
-from mapnet_cli.config import Method
+from mapnet_cli.config import PROPOSALS, Method
 from mapnet_cli.masking.schedule import exploration_probability, is_exploration_step
+from mapnet_cli.masking.strategies import STRATEGIES
 
 
 def test_schedule_goes_from_all_to_a_third() -> None:
-    method = Method()
+    method = Method(strategy="mapnet")
     assert exploration_probability(method, 0, 1_000_000) == 1.0
     assert exploration_probability(method, 500_000, 1_000_000) == pytest.approx(2 / 3)
     assert exploration_probability(method, 1_000_000, 1_000_000) == pytest.approx(1 / 3)
 
 
 def test_coin_follows_the_schedule_and_is_the_same_each_time() -> None:
-    method, steps = Method(), 9_000
+    method, steps = Method(strategy="mapnet"), 9_000
     coins = [is_exploration_step(method, 1, step, steps) for step in range(steps)]
     assert coins == [is_exploration_step(method, 1, step, steps) for step in range(steps)]
     thirds = [sum(coins[start : start + 3000]) / 3000 for start in (0, 3000, 6000)]
@@ -23,5 +24,15 @@ def test_coin_follows_the_schedule_and_is_the_same_each_time() -> None:
 
 
 def test_always_uniform_and_never_uniform() -> None:
-    assert all(is_exploration_step(Method(explore_end=1.0), 1, step, 10) for step in range(10))
-    assert not any(is_exploration_step(Method(explore_start=0.0, explore_end=0.0), 1, step, 10) for step in range(10))
+    always = Method(strategy="mapnet", explore_end=1.0)
+    never = Method(strategy="mapnet", explore_start=0.0, explore_end=0.0)
+    assert all(is_exploration_step(always, 1, step, 10) for step in range(10))
+    assert not any(is_exploration_step(never, 1, step, 10) for step in range(10))
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - PROPOSALS.keys()))
+def test_without_a_proposal_steps_explore_where_that_is_said(strategy: str) -> None:
+    silent, said = Method(strategy=strategy), Method(strategy=strategy, explore_start=0.5, explore_end=0.5)
+    assert not any(is_exploration_step(silent, 1, step, 1000) for step in range(1000))
+    share = sum(is_exploration_step(said, 1, step, 1000) for step in range(1000)) / 1000
+    assert share == pytest.approx(0.5, abs=4 * 0.5 / 1000**0.5)

@@ -53,7 +53,7 @@ def test_whole_words_are_masked_whole() -> None:
     rows, words = 500, [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]]
     starts_BL = torch.zeros(rows, 12, dtype=torch.bool)
     starts_BL[:, [1, 4, 5, 7]] = True
-    masks = STRATEGIES["whole-word"].draw(request(10, 6, rows, word_starts_BL=starts_BL))
+    masks = STRATEGIES["whole-word"].draw(request(10, 6, rows, unit_starts_BL=starts_BL))
     for row in chosen(masks):
         partly = [word for word in words if 0 < len(set(word) & set(row)) < len(word)]
         assert len(partly) <= 1
@@ -63,7 +63,7 @@ def test_whole_words_are_masked_whole() -> None:
 def test_every_word_is_as_likely_to_come_first() -> None:
     starts_BL = torch.zeros(30_000, 8, dtype=torch.bool)
     starts_BL[:, [1, 3, 4]] = True
-    masks = STRATEGIES["whole-word"].draw(request(6, 1, 30_000, word_starts_BL=starts_BL))
+    masks = STRATEGIES["whole-word"].draw(request(6, 1, 30_000, unit_starts_BL=starts_BL))
     assert torch.allclose(frequencies(masks, 8)[[1, 3, 4]], torch.full((3,), 1 / 3), atol=0.015)
 
 

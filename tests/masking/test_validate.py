@@ -1,53 +1,55 @@
-"""Methods that make no sense are refused, with the key named."""
+"""Methods that make no sense are refused, with the key named: by the config's types, the rest by `validate_method`."""
+
+import re
 
 import pytest
+from pydantic import ValidationError
 
-from mapnet_cli.config import Method
+from mapnet_cli.config import PROPOSALS, FrequencyProposal, MapNetProposal, Method, Proposal, TableProposal
 from mapnet_cli.config.loading import resolve
-from mapnet_cli.config.training import PROPOSING
 from mapnet_cli.core.errors import UsageError
-from mapnet_cli.masking.strategies import STRATEGIES
+from mapnet_cli.masking.strategies import STRATEGIES, proposed
 from mapnet_cli.masking.validate import validate_method
 
 METHODS = resolve("demo", None, (), {}).config.method
-MAPNET, ELECTRA = METHODS["mapnet"], METHODS["electra"]
 
 
 def test_shipped_methods_are_fine() -> None:
-    for name, method in resolve("demo", None, (), {}).config.method.items():
+    for name, method in METHODS.items():
         validate_method(name, method)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_is_fine_as_it_comes(strategy: str) -> None:
+    validate_method("x", Method(strategy=strategy))
+
+
+def table(**proposal: object) -> Method:
+    return Method(strategy="table", proposal=TableProposal(**proposal))
+
+
+def mapnet(**proposal: object) -> Method:
+    return Method(strategy="mapnet", proposal=MapNetProposal(**proposal))
 
 
 @pytest.mark.parametrize(
     ("method", "message"),
     [
         (Method(strategy="unifrom"), r"method\.x\.strategy: there is no 'unifrom'.*did you mean 'uniform'"),
-        (Method(estimator="ratio"), r"method\.x\.estimator"),
-        (Method(strategy="mapnet"), "set method.x.objective"),
-        (Method(objective="pairwise"), "never draws from it"),
-        (Method(estimator="sequence-ratio"), "set method.x.estimator to 'none'"),
-        (Method(strategy="table", estimator="horvitz-thompson"), "set method.x.sampler"),
-        (Method(strategy="table", estimator="ordered-ratio", sampler="systematic"), "draws that follow one another"),
-        (Method(strategy="spaced", sampler="systematic"), r"method\.x\.sampler needs a proposal"),
-        (Method(uniform_mix=0.3), r"method\.x\.uniform_mix needs a proposal"),
-        (Method(signal="one-minus-p"), r"method\.x\.signal is what a proposal learns"),
-        (Method(strategy="frequency", signal="one-minus-p"), r"'frequency' learns none"),
-        (MAPNET.model_copy(update={"table_memory": 5}), r"method\.x\.table_memory is for strategy 'table'"),
-        (Method(strategy="table", proposal_embeddings="own"), r"method\.x\.proposal_embeddings is about MAP-Net"),
-        (Method(strategy="table", objective="pairwise"), "never draws from it"),
-        (Method(strategy="spaced", explore_end=0.5), r"method\.x\.explore_end needs a proposal"),
-        (Method(strategy="frequency", learn_on_uniform_steps=False), r"learn_on_uniform_steps is for what learns"),
-        (Method(loss_weight=0.5), r"method\.x\.loss_weight is about MAP-Net"),
-        (Method(strategy="table", proposal_precision="bfloat16"), r"method\.x\.proposal_precision is about MAP-Net"),
-        (Method(strategy="table", ratio_clip=0.5), r"method\.x\.ratio_clip is for estimators that clip"),
+        (table(estimator="ratio"), r"method\.x\.proposal\.estimator: there is no 'ratio'.*choose one of none, "),
+        (mapnet(objective="none"), r"method\.x\.proposal\.objective: there is no 'none'; choose one of pairwise, "),
+        (table(estimator="horvitz-thompson"), r"set method\.x\.proposal\.sampler"),
+        (table(estimator="ordered-ratio", sampler="systematic"), "draws that follow one another"),
+        (mapnet(sampler="systematic"), r"method\.x\.proposal\.estimator: 'sequence-ratio' .* follow one another"),
+        (table(ratio_clip=0.5), r"method\.x\.proposal\.ratio_clip is for estimators that clip"),
         (Method(strategy="disjoint", mask_rate_end=0.3), r"method\.x\.mask_rate_end: .* leave it at 0"),
-        (Method(learn_every=2), r"method\.x\.learn_every is about MAP-Net"),
-        (Method(detection_weight=1.0), r"method\.x\.detection_weight is about ELECTRA's generator"),
-        (Method(generator_fraction=0.5), r"set method\.x\.task"),
-        (MAPNET.model_copy(update={"task": "replaced-token"}), "set method.x.strategy to 'uniform'"),
-        (ELECTRA.model_copy(update={"replace_random": 0.1, "replace_mask": 0.8}), r"replace_random.*set it to 0"),
-        (MAPNET.model_copy(update={"propose_every": 2}), r"pretrain\.visits \(3\) must be a multiple"),
-        (MAPNET.model_copy(update={"propose_every": 3, "learn_every": 4}), r"learn_every \(4\) must be a multiple"),
+        (Method(strategy="disjoint", explore_start=0.5), r"method\.x\.explore_start: .* shares its noise"),
+        (
+            METHODS["electra"].model_copy(update={"replace_random": 0.1, "replace_mask": 0.8}),
+            r"method\.x\.replace_random: .*set it to 0",
+        ),
+        (mapnet(propose_every=2), r"method\.x\.proposal\.propose_every \(2\) .* pretrain\.visits \(3\) must be"),
+        (mapnet(propose_every=3, learn_every=4), r"method\.x\.proposal: .*learn_every \(4\) must be a multiple"),
     ],
 )
 def test_refused_with_a_reason(method: Method, message: str) -> None:
@@ -55,6 +57,60 @@ def test_refused_with_a_reason(method: Method, message: str) -> None:
         validate_method("x", method, visits=3)
 
 
+NO_PROPOSAL = r"^method\.x \(--set\): proposal: strategy 'STRATEGY' draws from no proposal"
+UNKNOWN = r"^method\.x\.KEY \(--set\): unknown key"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "setting", "message"),
+    [
+        ("uniform", "proposal.objective=pairwise", NO_PROPOSAL),
+        ("uniform", "proposal.estimator=sequence-ratio", NO_PROPOSAL),
+        ("spaced", "proposal.sampler=systematic", NO_PROPOSAL),
+        ("uniform", "proposal.uniform_mix=0.3", NO_PROPOSAL),
+        ("uniform", "proposal.signal=one-minus-p", NO_PROPOSAL),
+        ("uniform", "proposal.loss_weight=0.5", NO_PROPOSAL),
+        ("uniform", "proposal.learn_every=2", NO_PROPOSAL),
+        ("pmi", "proposal.uniform_mix=0.3", NO_PROPOSAL),
+        ("frequency", "proposal.signal=one-minus-p", UNKNOWN),
+        ("frequency", "proposal.learn_on_uniform_steps=false", UNKNOWN),
+        ("frequency", "proposal.memory=5", UNKNOWN),
+        ("mapnet", "proposal.memory=5", UNKNOWN),
+        ("table", "proposal.embeddings=own", UNKNOWN),
+        ("table", "proposal.objective=pairwise", UNKNOWN),
+        ("table", "proposal.precision=bfloat16", UNKNOWN),
+        ("table", "proposal.learn_every=2", UNKNOWN),
+        ("mapnet", "proposal.sampler=sys", r"^method\.x\.proposal\.sampler \(--set\): .*'gumbel' or 'systematic'"),
+        ("mapnet", "proposal.kind=table", r"proposal\.kind: leave it out; strategy 'mapnet' says which"),
+        ("mapnet", "electra.detection_weight=1.0", r"^method\.x \(--set\): electra: its masks are filled by the gen"),
+        ("frequency", "electra={}", r"^method\.x \(--set\): electra: .* use a strategy without a proposal"),
+    ],
+)
+def test_refused_by_the_config(strategy: str, setting: str, message: str) -> None:
+    key = re.escape(setting.partition("=")[0])
+    with pytest.raises(UsageError, match=message.replace("STRATEGY", strategy).replace("KEY", key)):
+        resolve("demo", None, [f"method.x.strategy={strategy}", f"method.x.{setting}"], {})
+
+
+def test_a_shipped_proposal_does_not_go_with_another_strategy() -> None:
+    with pytest.raises(UsageError, match=r"^method\.adaptive .*: proposal: strategy 'uniform' draws from no proposal"):
+        resolve("demo", None, ["method.adaptive.strategy=uniform"], {})
+    with pytest.raises(UsageError, match=r"^method\.adaptive\.proposal\.signal .*: unknown key"):
+        resolve("demo", None, ["method.adaptive.strategy=frequency"], {})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "proposal"),
+    [("spaced", MapNetProposal()), ("table", MapNetProposal()), ("mapnet", FrequencyProposal())],
+)
+def test_a_proposal_of_another_kind_is_refused(strategy: str, proposal: Proposal) -> None:
+    with pytest.raises(ValidationError, match="proposal"):
+        Method(strategy=strategy, proposal=proposal)
+
+
 def test_the_config_knows_what_draws_from_a_proposal() -> None:
     """Light commands ask the config, which can't import the strategies."""
-    assert {name for name, strategy in STRATEGIES.items() if strategy.needs_proposal} == set(PROPOSING)
+    assert {name for name, strategy in STRATEGIES.items() if strategy.draw is proposed} == set(PROPOSALS)
+    for name in STRATEGIES:
+        proposal = Method(strategy=name).proposal
+        assert type(proposal) is PROPOSALS.get(name, type(None))

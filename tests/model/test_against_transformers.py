@@ -59,7 +59,7 @@ def test_logits_equal_with_their_weights(theirs: torch.nn.Module) -> None:
 @torch.no_grad()
 def test_logits_equal_with_our_weights(theirs: torch.nn.Module) -> None:
     ours = PretrainingModel(CONFIG, VOCAB, None)
-    ours.reset(3)
+    ours.init_weights(3)
     missing, unexpected = theirs.load_state_dict(to_hugging_face(ours), strict=False)
     assert not unexpected
     assert all("position_ids" in name for name in missing)
@@ -70,7 +70,7 @@ def test_logits_equal_with_our_weights(theirs: torch.nn.Module) -> None:
 
 def test_round_trip_is_exact() -> None:
     ours, again = PretrainingModel(CONFIG, VOCAB, None), PretrainingModel(CONFIG, VOCAB, None)
-    ours.reset(3)
+    ours.init_weights(3)
     from_hugging_face(to_hugging_face(ours), again)
     for name, tensor in ours.state_dict().items():
         kept = tensor[:VOCAB] if name == "encoder.tokens.weight" else tensor
@@ -80,7 +80,7 @@ def test_round_trip_is_exact() -> None:
 @torch.no_grad()
 def test_asking_for_some_positions_gives_what_all_would_give() -> None:
     model = PretrainingModel(CONFIG, VOCAB, None).eval()
-    model.reset(2)
+    model.init_weights(2)
     tokens_BL, attention_mask_BL = batch()
     positions_BQ = torch.tensor([[0, 39, 7], [24, 0, 0], [2, 1, 0]])
     everything = model.encoder(tokens_BL, attention_mask_BL)

@@ -18,7 +18,7 @@ CONFIG = Transformer(layers=3, hidden=48, heads=4, ffn=96, max_length=40)
 
 def model(seed: int = 3) -> Electra:
     net = Electra(CONFIG, VOCAB, CONFIG.narrowed(0.5))
-    net.reset(seed)
+    net.init_weights(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():  # biases and LayerNorms away from their trivial start
@@ -53,8 +53,8 @@ def test_logits_equal_transformers() -> None:
 
 def test_the_encoder_starts_as_every_other_methods() -> None:
     ours, bert = Electra(CONFIG, VOCAB, CONFIG.narrowed(0.5)), PretrainingModel(CONFIG, VOCAB, None)
-    ours.reset(1)
-    bert.reset(1)
+    ours.init_weights(1)
+    bert.init_weights(1)
     for name, tensor in bert.encoder.state_dict().items():
         assert torch.equal(ours.encoder.state_dict()[name], tensor), name
 
@@ -84,8 +84,10 @@ def test_sizes_of_the_generator(hidden: int, heads: int, fraction: float, expect
 
 
 def test_a_generator_of_nothing_is_refused_with_the_key() -> None:
-    with pytest.raises(UsageError, match=r"method\.electra\.generator_fraction: 0\.001 of .* 64 leaves nothing"):
-        resolve("demo", None, ['methods=["electra"]', "method.electra.generator_fraction=0.001"], {})
+    with pytest.raises(
+        UsageError, match=r"method\.electra\.electra\.generator_fraction: 0\.001 of .* 64 leaves nothing"
+    ):
+        resolve("demo", None, ['methods=["electra"]', "method.electra.electra.generator_fraction=0.001"], {})
 
 
 def test_drawn_tokens_follow_the_softmax() -> None:

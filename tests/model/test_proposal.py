@@ -2,20 +2,20 @@
 
 import torch
 
-from mapnet_cli.config import Proposal, Transformer
+from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.masking.sampling import maskable_positions
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.proposal import masked_log_softmax
-from mapnet_cli.text.special_tokens import CLS, PAD, SEP
+from mapnet_cli.text.words import CLS, PAD, SEP
 
 ENCODER = Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=12)
-PROPOSAL = Proposal(layers=2, hidden=8, heads=2, ffn=16, max_length=12)
+PROPOSAL = MapNetSizes(layers=2, hidden=8, heads=2, ffn=16, max_length=12)
 TOKENS = torch.tensor([[CLS, 9, 10, 11, SEP, PAD], [CLS, 9, 30, 11, 12, SEP]])
 
 
 def model() -> PretrainingModel:
     net = PretrainingModel(ENCODER, 64, PROPOSAL)
-    net.reset(1)
+    net.init_weights(1)
     return net.eval()
 
 
@@ -45,7 +45,7 @@ def test_padding_does_not_change_a_proposal() -> None:
 
 def test_the_encoder_starts_alike_with_and_without_map_net() -> None:
     without = PretrainingModel(ENCODER, 64, None)
-    without.reset(1)
+    without.init_weights(1)
     for name, tensor in without.state_dict().items():
         assert torch.equal(tensor, model().state_dict()[name]), name
 
@@ -70,6 +70,6 @@ def test_sinusoidal_positions_know_neighbours() -> None:
         assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-6)
     assert gram_LL[0, 0] > gram_LL[0, 1] > gram_LL[0, 2]
     net = PretrainingModel(ENCODER.model_copy(update={"initial_positions": "sinusoidal"}), 64, None)
-    net.reset(1)
+    net.init_weights(1)
     assert torch.equal(net.encoder.stack.positions.weight.data, sinusoids(12, 16))
     assert net.encoder.stack.positions.weight.requires_grad

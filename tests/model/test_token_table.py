@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mapnet_cli.model.token_table import PRIOR, UNIT, TokenTable
+from mapnet_cli.model.proposal import PRIOR, UNIT, TokenTable
 
 
 def observe(table: TokenTable, tokens: list[int], signals: list[float]) -> None:

@@ -8,12 +8,13 @@ from mapnet_cli.config import Config, Corpus, Method, Source
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.records import CorpusManifest
+from mapnet_cli.jobs.job import Phase
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
 from mapnet_cli.prepare_corpus.sources.pieces import Piece
 from mapnet_cli.prepare_corpus.sources.reading import Reading
-from mapnet_cli.prepare_corpus.stage import PRELOAD, plan
+from mapnet_cli.prepare_corpus.stage import PrepareCorpus
 
 SYLLABLES = (
     "ba",
@@ -59,12 +60,21 @@ def corpus_config(*sources: Source, **corpus: Any) -> Config:
     return Config(methods=("bert",), method={"bert": Method()}, corpus=Corpus(sources=sources, **(defaults | corpus)))
 
 
+def stage(config: Config, artifacts: Artifacts) -> PrepareCorpus:
+    """Returns the stage with a fresh lineage: what was hashed before is hashed again."""
+    return PrepareCorpus(Lineage(config, artifacts))
+
+
+def plan(config: Config, artifacts: Artifacts, workers: int) -> list[Phase]:
+    """Returns the stage's phases."""
+    return stage(config, artifacts).plan(workers)
+
+
 def prepare(config: Config, artifacts: Artifacts, workers: int = 0) -> CorpusManifest:
     """Runs the whole plan and returns the manifest."""
-    LocalEngine(artifacts, Console(quiet=True), workers, preload=PRELOAD).run(plan(config, artifacts, workers))
-    marker = artifacts.marker(f"{Lineage(config, artifacts).corpus.key}/manifest")
-    assert marker is not None
-    return CorpusManifest(**marker.result)
+    made = stage(config, artifacts)
+    LocalEngine(artifacts, Console(quiet=True), workers, preload=made.preload).run(made.plan(workers))
+    return artifacts.read(Lineage(config, artifacts).manifest, CorpusManifest)
 
 
 def sentence_lines(artifacts: Artifacts) -> list[str]:

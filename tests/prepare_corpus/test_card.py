@@ -9,12 +9,12 @@ import pytest
 
 from mapnet_cli.config import Cleanup, Source
 from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.job import is_done
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.prepare_corpus.card import token_counts
-from mapnet_cli.prepare_corpus.stage import plan
-from mapnet_cli.text import bpe
-from tests.prepare_corpus.corpora import corpus_config, prepare, prose, sentence_lines, text_folder
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer
+from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, sentence_lines, text_folder
 from tests.prepare_corpus.test_deduplicate import silent
 
 
@@ -68,22 +68,20 @@ def test_both_forms_have_the_facts(made: Path) -> None:
 
 
 def test_its_numbers_are_those_of_the_files(made: Path, artifacts: Artifacts) -> None:
-    marker = artifacts.marker(made.relative_to(artifacts.root).with_name("manifest").as_posix())
-    assert marker is not None
-    manifest = marker.result
-    tokenizer = bpe.load(artifacts.path(manifest["tokenizer"]))
+    manifest = artifacts.read(made.relative_to(artifacts.root).with_name("manifest").as_posix(), CorpusManifest)
+    tokenizer = load_tokenizer(artifacts.path(manifest.tokenizer))
     lines = [line for line in sentence_lines(artifacts) if line]
-    expected = np.bincount([token for ids in bpe.encode(tokenizer, lines) for token in ids], minlength=320)
-    shards = [artifacts.path(name) for name in (*manifest["train"], *manifest["validation"])]
+    expected = np.bincount([token for ids in encode_lines(tokenizer, lines) for token in ids], minlength=320)
+    shards = [artifacts.path(name) for name in (*manifest.train, *manifest.validation)]
     assert token_counts(shards, 320, silent).tolist() == expected.tolist()
     lengths = np.bincount([min(len(line.split()), 200) for line in lines], minlength=201)
-    assert manifest["sentence_lengths"] == lengths.tolist()
+    assert manifest.sentence_lengths == lengths.tolist()
     assert f"| Fertility (tokens a word) | {expected.sum() / sum(len(line.split()) for line in lines):.3f} |" in (
         made.with_suffix(".md").read_text()
     )
-    assert manifest["sources"][0]["dropped"] == {"deduplicate": 1, "min_chars": 1}
-    assert manifest["examples"]["deduplicate"] == [prose(0, 1)[:200]]
-    assert manifest["examples"]["min_chars"][0] == "short | line"
+    assert manifest.sources[0].dropped == {"deduplicate": 1, "min_chars": 1}
+    assert manifest.examples["deduplicate"] == [prose(0, 1)[:200]]
+    assert manifest.examples["min_chars"][0] == "short | line"
 
 
 def test_another_licence_is_another_card_of_the_same_corpus(tmp_path: Path, artifacts: Artifacts) -> None:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts, Marker
 from mapnet_cli.jobs.job import Progress
 from mapnet_cli.prepare_corpus import paragraphs
-from mapnet_cli.prepare_corpus.paragraphs import deduplicate
+from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, Deduplication
+from mapnet_cli.prepare_corpus.paragraphs import Deduplicate
 
 
 def silent(progress: Progress) -> None:
@@ -21,16 +22,23 @@ def kept(root: Path, slices: list[list[bytes]], enabled: bool = True) -> tuple[l
     import numpy as np
 
     artifacts = Artifacts(root)
-    keys = [f"text/clean-{number}" for number in range(len(slices))]
-    for key, hashes in zip(keys, slices, strict=True):
+    text = ArtifactId("text", "of the text")
+    keys = CorpusKeys(text, ArtifactId("corpus", "of the corpus"), len(slices))
+    for key, hashes in zip(keys.clean, slices, strict=True):
         file = artifacts.path(f"{key}.hashes")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"".join(hashes))
-        artifacts.publish(Marker(key, "", {"paragraphs": len(hashes)}, artifacts.checksums([file])))
-    output = deduplicate(artifacts, silent, output="text/deduplicate", slices=keys, enabled=enabled)
+        row = CleanedSlice(
+            paragraphs=len(hashes), words=0, bytes=0, dropped={}, examples={}, left_out={}, markup={}, problems=[],
+            problem_count=0,
+        )  # fmt: skip
+        artifacts.publish(Marker(key, "", row.to_json(), artifacts.checksums([file])))
+    job = Deduplicate(artifact=ArtifactId(keys.deduplicate, text.fingerprint), keys=keys, enabled=enabled)
+    output = job.run(artifacts, silent)
+    assert output.files == [artifacts.path(keys.keep(number)) for number in range(len(slices))]
     flags = [np.load(file).tolist() for file in output.files]
-    assert output.result["dropped_by_slice"] == [flag.count(False) for flag in flags]
-    assert output.result["dropped"] == sum(output.result["dropped_by_slice"])
+    dropped = [flag.count(False) for flag in flags]
+    assert output.result == Deduplication(dropped=sum(dropped), dropped_by_slice=dropped)
     return flags, artifacts
 
 

@@ -13,9 +13,10 @@ from mapnet_cli.config import Source
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, MapnetError
-from mapnet_cli.prepare_corpus import forecast, stage
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.prepare_corpus import forecast
 from mapnet_cli.prepare_corpus.slices import input_slices
-from tests.prepare_corpus.corpora import corpus_config, prepare, prose
+from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, stage
 
 
 def rows(count: int) -> bytes:
@@ -28,11 +29,11 @@ def test_what_is_expected_is_what_comes(suffix: str, tmp_path: Path, artifacts: 
     text, file = rows(2_500), tmp_path / f"a.jsonl{suffix}"
     file.write_bytes(bz2.compress(text, 1) if suffix else text)
     config = corpus_config(Source(kind="jsonl", path=str(file)), slice_mb=1.0, vocab_size=2000, block_length=128)
-    phases = stage.plan(config, artifacts, 1)
-    slices = [job.args["part"] for job in phases[0].jobs]
+    phases = plan(config, artifacts, 1)
+    slices = [job.part for job in phases[0].jobs]
     rates, _ = forecast.samples(slices, config)
     expected = forecast.expect(slices, rates, lambda number: (None, False, False), 2000)
-    said = stage.estimate(config, artifacts, 2)
+    said = stage(config, artifacts).forecast(2)
     assert "slices; by a sample of each source" in said[0]
     assert "too little" not in said[1]
     assert "with 2 workers" in said[2]
@@ -40,7 +41,7 @@ def test_what_is_expected_is_what_comes(suffix: str, tmp_path: Path, artifacts: 
     assert expected.words == pytest.approx(manifest.words / 1.1, rel=0.15), "Moses makes full stops words"
     files = [file for file in artifacts.root.rglob("*") if file.suffix in (".txt", ".hashes")]
     assert expected.working == pytest.approx(sum(file.stat().st_size for file in files), rel=0.15)
-    assert stage.estimate(config, artifacts, 2) == [], "nothing is left to be done"
+    assert stage(config, artifacts).forecast(2) == [], "nothing is left to be done"
 
 
 def test_uneven_slices_are_sampled(tmp_path: Path, artifacts: Artifacts) -> None:
@@ -65,7 +66,7 @@ def test_a_dump_with_one_page_in_many_shares_has_words(tmp_path: Path, artifacts
     (tmp_path / "d.xml").write_text(page.join(["<mediawiki>\n", "</mediawiki>\n"]))
     config = corpus_config(Source(kind="mediawiki", path=str(tmp_path / "d.xml")), slice_mb=0.006)
     assert 6 < len(input_slices(config)) < 16
-    said = stage.estimate(config, artifacts, 1)[0]
+    said = stage(config, artifacts).forecast(1)[0]
     assert re.search(r"about (6|7|8|9)\.\d thousand words", said), said
 
 
@@ -75,12 +76,12 @@ def test_a_dry_run_shows_the_problems_of_its_sample(tmp_path: Path, artifacts: A
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"".join(lines))
     source = Source(kind="jsonl", path=str(file))
-    said = stage.estimate(corpus_config(source), artifacts, 1)
+    said = stage(corpus_config(source), artifacts).forecast(1)
     assert re.match(r"problem in the sample: corpus.sources.0: a.jsonl \(part 2 of \d+\): row 1 is not JSON", said[-1])
     assert re.search(r"of input in \d+ slices; .* about 1\.\d thousand words, 2\.\d thousand tokens", said[0]), said
     assert re.match(r"\d+\.\d kB of input", said[0])
     with pytest.raises(InputError, match="no row has the key 'nope', only text"):
-        stage.estimate(corpus_config(source.model_copy(update={"column": "nope"})), artifacts, 1)
+        stage(corpus_config(source.model_copy(update={"column": "nope"})), artifacts).forecast(1)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
@@ -93,11 +94,11 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     config = corpus_config(Source(kind="jsonl", path=str(file)), slice_mb=1e6)
     monkeypatch.setattr(forecast, "free_disk", lambda artifacts: 5_000_000)
     with pytest.raises(MapnetError, match=r"the corpus needs about .* MB of disk, and .* 5\.0 MB free: make room"):
-        run_stages(["prepare-corpus"], config, artifacts, Console(quiet=True), 0, False)
-    assert "too little" in stage.estimate(config, artifacts, 1)[1]
+        run_stages(["prepare-corpus"], Lineage(config, artifacts), Console(quiet=True), 0, False)
+    assert "too little" in stage(config, artifacts).forecast(1)[1]
     assert not list(artifacts.root.glob("prepare-corpus/*/*"))
     monkeypatch.setattr(forecast, "free_disk", lambda artifacts: 500_000_000)
-    assert "too little" not in stage.estimate(config, artifacts, 1)[1]
+    assert "too little" not in stage(config, artifacts).forecast(1)[1]
 
 
 def test_a_hub_out_of_reach_stops_the_run_before_other_sources_are_read(
@@ -114,7 +115,7 @@ def test_a_hub_out_of_reach_stops_the_run_before_other_sources_are_read(
     )
     start = time.monotonic()
     with pytest.raises(InputError, match="hub:some/prose: the hub can't be reached"):
-        run_stages(["prepare-corpus"], config, artifacts, Console(quiet=True), 0, False)
+        run_stages(["prepare-corpus"], Lineage(config, artifacts), Console(quiet=True), 0, False)
     assert time.monotonic() - start < 15
     assert not list(artifacts.root.glob("prepare-corpus/*/*"))
-    assert "hub:some/prose: not counted" in stage.estimate(config, artifacts, 1)[-1], "a dry run works offline"
+    assert "hub:some/prose: not counted" in stage(config, artifacts).forecast(1)[-1], "a dry run works offline"

@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.encode import Packer
-from mapnet_cli.text.special_tokens import CLS, SEP
+from mapnet_cli.text.words import CLS, SEP
 
 sentences = st.lists(st.integers(5, 99), min_size=1, max_size=20)
 corpora = st.lists(st.lists(sentences, min_size=1, max_size=6), max_size=5)

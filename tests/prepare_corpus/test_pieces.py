@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mapnet_cli.config import Source
 from mapnet_cli.core.errors import InputError
-from mapnet_cli.prepare_corpus.sources import bz2_blocks, pieces, zstd_blocks
+from mapnet_cli.prepare_corpus.sources import compressed, pieces
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
 from mapnet_cli.prepare_corpus.sources.pieces import Piece, raw_lines
 from mapnet_cli.prepare_corpus.sources.reading import DamagedInput, Reading
@@ -77,7 +77,7 @@ def test_shares_of_bz2_files(parts: int, jsonl: bytes, tmp_path: Path) -> None:
     file = tmp_path / "f.jsonl.bz2"
     file.write_bytes(blocks_of(jsonl))
     with file.open("rb") as handle:
-        assert len(list(bz2_blocks.blocks(handle, 0))) > 8
+        assert len(list(compressed.bz2_blocks(handle, 0))) > 8
     lines, reading = read_shares(file, parts, kind="jsonl")
     assert [f'{{"text": "{line}"}}' for line in lines if line] == jsonl.decode().splitlines()
     assert reading.problems.lines == []
@@ -90,14 +90,14 @@ def test_blocks_are_found_at_any_bit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file = tmp_path / "f.bz2"
     file.write_bytes(bz2.compress(text, 1))
     with file.open("rb") as handle:
-        whole = list(bz2_blocks.blocks(handle, 0))
+        whole = list(compressed.bz2_blocks(handle, 0))
     assert b"".join(data for _, data in whole) == bz2.decompress(file.read_bytes()) == text
     assert len(whole) > 4
-    monkeypatch.setattr(bz2_blocks, "WINDOW", 1 << 12)
+    monkeypatch.setattr(compressed, "WINDOW", 1 << 12)
     with file.open("rb") as handle:
         for (before, _), (place, _) in pairwise(whole):
             for begin in (before + 1, place - 1, place):
-                assert list(bz2_blocks.blocks(handle, begin)) == whole[[p for p, _ in whole].index(place) :]
+                assert list(compressed.bz2_blocks(handle, begin)) == whole[[p for p, _ in whole].index(place) :]
 
 
 @pytest.mark.parametrize("suffix", PACK)
@@ -173,7 +173,7 @@ def test_zstd_block_by_block_is_what_zstd_unpacks(tmp_path: Path) -> None:
     file.write_bytes(b"".join(frames.values()))
     reader = zstandard.ZstdDecompressor().stream_reader(file.open("rb"), read_across_frames=True, closefd=True)
     with reader, file.open("rb") as handle:
-        blocks = list(zstd_blocks.blocks(handle))
+        blocks = list(compressed.zstd_blocks(handle))
         assert b"".join(data for _, data in blocks) == reader.read(1 << 30)
     assert max(len(data) for _, data in blocks) <= 1 << 17
     assert [place for place, _ in blocks] == sorted({place for place, _ in blocks})
@@ -181,7 +181,7 @@ def test_zstd_block_by_block_is_what_zstd_unpacks(tmp_path: Path) -> None:
     for end in (*range(1, 30), 150_000, len(whole) - 1):
         file.write_bytes(frames["words"] + whole[:end])
         with file.open("rb") as handle, pytest.raises(DamagedInput):
-            list(zstd_blocks.blocks(handle))
+            list(compressed.zstd_blocks(handle))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])

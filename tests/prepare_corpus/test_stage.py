@@ -12,11 +12,10 @@ from mapnet_cli.config import Source
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import InputError, UsageError
 from mapnet_cli.jobs.job import is_done
-from mapnet_cli.prepare_corpus.stage import plan
-from mapnet_cli.text import bpe
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer
 from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.special_tokens import CLS, SEP
-from tests.prepare_corpus.corpora import corpus_config, prepare, prose, sentence_lines, text_folder
+from mapnet_cli.text.words import CLS, SEP
+from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, sentence_lines, text_folder
 
 
 def test_the_whole_way(tmp_path: Path, artifacts: Artifacts) -> None:
@@ -26,8 +25,8 @@ def test_the_whole_way(tmp_path: Path, artifacts: Artifacts) -> None:
     assert (manifest.vocab_size, manifest.block_length, manifest.problems, manifest.dropped) == (320, 32, [], {})
     lines = [line for line in sentence_lines(artifacts) if line]
     assert manifest.words == sum(len(line.split()) for line in lines)
-    tokenizer = bpe.load(artifacts.path(manifest.tokenizer))
-    assert manifest.tokens == sum(len(ids) for ids in bpe.encode(tokenizer, lines))
+    tokenizer = load_tokenizer(artifacts.path(manifest.tokenizer))
+    assert manifest.tokens == sum(len(ids) for ids in encode_lines(tokenizer, lines))
     train = Sequences([artifacts.path(name) for name in manifest.train])
     validation = Sequences([artifacts.path(name) for name in manifest.validation])
     assert (len(train), len(validation)) == (manifest.train_sequences, manifest.validation_sequences)
@@ -41,7 +40,7 @@ def test_every_third_document_of_the_whole_corpus_is_held_out(tmp_path: Path, ar
     folder = text_folder(tmp_path / "text", files=7, paragraphs=1)
     (folder / "part0" / "03-empty.txt").write_text("too short to be a document")  # not counted
     manifest = prepare(corpus_config(Source(path=str(folder)), slice_mb=0.0001, block_length=128), artifacts)
-    tokenizer = bpe.load(artifacts.path(manifest.tokenizer))
+    tokenizer = load_tokenizer(artifacts.path(manifest.tokenizer))
     validation = Sequences([artifacts.path(name) for name in manifest.validation])
     text = " ".join(tokenizer.decode(ids[1:-1].tolist()) for ids in validation)
     documents = [line for line in sentence_lines(artifacts) if line]
@@ -101,7 +100,7 @@ def test_sources_of_all_kinds_are_mixed(tmp_path: Path, artifacts: Artifacts) ->
     assert sum(manifest.sentence_lengths) == manifest.sentences
     slices = plan(config, artifacts, 1)[0].jobs
     assert len(slices) > 12, "large files are read in shares"
-    part = next(job.args["part"] for job in slices if job.args["part"].source.kind == "mediawiki")
+    part = next(job.part for job in slices if job.part.source.kind == "mediawiki")
     assert part.name(part.pieces[0]).startswith("corpus.sources.4: e.xml (part 1 of ")
 
 
@@ -151,7 +150,7 @@ def test_hash_seed_and_locale_do_not_show(tmp_path: Path, artifacts: Artifacts) 
     code = (
         "import sys; from pathlib import Path;"
         "from mapnet_cli.core.artifacts import Artifacts; from mapnet_cli.config import Source;"
-        "from tests.prepare_corpus.corpora import corpus_config, prepare;"
+        "from tests.prepare_corpus.corpora import corpus_config, plan, prepare;"
         "prepare(corpus_config(Source(path=sys.argv[1])), Artifacts(Path(sys.argv[2])))"
     )
     root = Path(__file__).parents[2]

@@ -12,8 +12,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import DamagedError, InputError
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.prepare_corpus.stage import plan
-from tests.prepare_corpus.corpora import corpus_config, prepare, prose, text_folder
+from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, text_folder
 
 
 def test_damaged_choices_of_the_deduplication_are_found(tmp_path: Path, artifacts: Artifacts) -> None:
@@ -34,8 +33,7 @@ def test_slices_of_several_versions_are_named(tmp_path: Path, artifacts: Artifac
     engine = LocalEngine(artifacts, Console(quiet=True), 0)
     engine.run(phases[:3])
     job = phases[2].jobs[1]
-    marker = artifacts.marker(job.key)
-    assert marker is not None
+    marker = artifacts.require(job.key)
     artifacts.publish(dataclasses.replace(marker, versions=marker.versions | {"spacy": "1.0"}))
     engine.run(phases)
     [problem] = prepare(config, artifacts).problems

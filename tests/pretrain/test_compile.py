@@ -1,4 +1,4 @@
-"""torch.compile: the same training, and nothing compiled again after the warm-up."""
+"""torch.compile: the same training, and nothing compiled again once the training has begun."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,14 +10,15 @@ from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.jobs.job import Progress, run_job
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.pretrain import loop, stage
+from mapnet_cli.pretrain import loop
+from mapnet_cli.pretrain.stage import Pretrain
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config
 
 # MAP-Net learns, only proposes, and rests; batches with and without padding; two micro-batches
 SETTINGS = (
     "pretrain.micro_batch_size=2",
-    "method.mapnet.learn_every=2",
+    "method.mapnet.proposal.learn_every=2",
     "method.mapnet.explore_start=0.5",
     "encoder.dropout=0.0",
     "proposal.dropout=0.0",
@@ -31,8 +32,9 @@ def train(config: Config, artifacts: Artifacts, method: str) -> tuple[dict[str, 
     def report(progress: Progress) -> None:
         said.append(progress.warning)
 
-    key = Lineage(config, artifacts).pretraining(method, 1).key
-    run_job(next(j for j in stage.plan(config, artifacts, 1)[0].jobs if j.key == key), artifacts, report)
+    lineage = Lineage(config, artifacts)
+    key = lineage.pretraining(method, 1).key
+    run_job(next(j for j in Pretrain(lineage).plan(1)[0].jobs if j.key == key), artifacts, report)
     weights, _ = load_checkpoint(artifacts.path(f"{key}/step10"))
     artifacts.discard(key)
     return weights, said
@@ -52,14 +54,14 @@ def test_a_compiled_training_equals_a_plain_one_and_never_compiles_twice(
     reference, _ = train(plain, artifacts, method)
     warmed = ExitStack()
     entered: list[object] = []
-    real = loop.warm_up
+    real = loop.compile_ahead
 
-    def warm_up(*arguments: object) -> None:
+    def compile_ahead(*arguments: object) -> None:
         real(*arguments)
         # from here on, a recompilation is an error
         entered.append(warmed.enter_context(torch._dynamo.config.patch(error_on_recompile=True)))
 
-    monkeypatch.setattr(loop, "warm_up", warm_up)
+    monkeypatch.setattr(loop, "compile_ahead", compile_ahead)
     torch._dynamo.reset()
     with warmed:
         weights, said = train(compiled, artifacts, method)

@@ -7,32 +7,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts
 from mapnet_cli.core.errors import MapnetError, ProcessError
+from mapnet_cli.core.records import Row
 from mapnet_cli.jobs.distributed import current
-from mapnet_cli.jobs.job import Output, Progress, ProgressCallback, run_job
-from mapnet_cli.jobs.torchrun import run_on_processes
+from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, ignore_progress, run_job
+from mapnet_cli.jobs.torchrun import OnProcesses
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.pretrain import stage
+from mapnet_cli.pretrain.stage import Pretrain
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import SMALL, small_config
 
 SETTINGS = ("pretrain.batch_size=16", "pretrain.steps=6", "pretrain.device=cpu")
 # MAP-Net rests in some steps, so that some parameters have no gradient on any process
-RESTING = ("method.mapnet.learn_on_uniform_steps=false", "method.mapnet.explore_start=0.5")
+RESTING = ("method.mapnet.proposal.learn_on_uniform_steps=false", "method.mapnet.explore_start=0.5")
 
 
 def train(config: Config, artifacts: Artifacts, method: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """Returns the final weights and the log."""
     said: list[Progress] = []
-    key = Lineage(config, artifacts).pretraining(method, 1).key
-    run_job(next(j for j in stage.plan(config, artifacts, 2)[0].jobs if j.key == key), artifacts, said.append)
+    lineage = Lineage(config, artifacts)
+    key = lineage.pretraining(method, 1).key
+    run_job(next(j for j in Pretrain(lineage).plan(2)[0].jobs if j.key == key), artifacts, said.append)
     assert not [p.warning for p in said if p.warning and "compile" not in p.warning]
     assert said[-1].done == config.pretrain.steps or config.pretrain.processes > 1  # a rank reports twice a second
     lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -94,40 +97,64 @@ def test_two_processes_of_8_equal_one_of_16(
     assert_equal_runs(train(two, artifacts, method), reference, frozenset() if dropout else frozenset({"flops"}))
 
 
-def dies_once(artifacts: Artifacts, progress: ProgressCallback, kills: int) -> Output:
+class Place(Row):
+    """Which process this is."""
+
+    rank: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiesOnce(Job):
     """A job whose second process is killed the first times that it runs; the first waits for it in vain."""
-    place = current()
-    attempts = artifacts.path("attempts")
-    if place.rank == 1:
-        attempts.write_text(attempts.read_text() + "x" if attempts.exists() else "x")
-        if len(attempts.read_text()) <= kills:
-            os.kill(os.getpid(), signal.SIGKILL)
-    place.any(True)
-    return Output([], {"rank": place.rank, "size": place.size})
+
+    kills: int
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        place = current()
+        attempts = artifacts.path("attempts")
+        if place.rank == 1:
+            attempts.write_text(attempts.read_text() + "x" if attempts.exists() else "x")
+            if len(attempts.read_text()) <= self.kills:
+                os.kill(os.getpid(), signal.SIGKILL)
+        place.any(True)
+        return Output([], Place(rank=place.rank, size=place.size))
 
 
-def refuses(artifacts: Artifacts, progress: ProgressCallback) -> Output:
+@dataclass(frozen=True, kw_only=True)
+class Refuses(Job):
     """A job whose second process alone finds a usage error."""
-    if current().rank == 1:
-        raise ProcessError("process 1 has no GPU")
-    current().any(True)
-    return Output()
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        if current().rank == 1:
+            raise ProcessError("process 1 has no GPU")
+        current().any(True)
+        return Output()
+
+
+ARTIFACT = ArtifactId("jobs/0", "f")
+
+
+def on_two_processes(job: Job, artifacts: Artifacts, progress: ProgressCallback = ignore_progress) -> Output:
+    together = OnProcesses(artifact=ARTIFACT, inner=job, processes=2, threads=1)
+    return together.run(artifacts, progress)
 
 
 def test_a_killed_process_makes_all_start_again(artifacts: Artifacts) -> None:
     artifacts.root.mkdir(parents=True)
     said: list[str] = []
-    done = run_on_processes(artifacts, lambda p: said.append(p.warning), 2, 1, dies_once, {"kills": 1})
-    assert done.result == {"rank": 0, "size": 2}
+    dies = DiesOnce(artifact=ARTIFACT, kills=1)
+    done = on_two_processes(dies, artifacts, lambda p: said.append(p.warning))
+    assert done.result == Place(rank=0, size=2)
     assert [bool("starting all again" in warning) for warning in said] == [True]
     artifacts.path("attempts").unlink()
     with pytest.raises(MapnetError, match="died 3 times"):
-        run_on_processes(artifacts, lambda p: None, 2, 1, dies_once, {"kills": 9})
+        on_two_processes(DiesOnce(artifact=ARTIFACT, kills=9), artifacts)
 
 
 def test_the_error_of_one_process_is_the_error_of_all(artifacts: Artifacts) -> None:
     with pytest.raises(ProcessError, match="no GPU"):
-        run_on_processes(artifacts, lambda p: None, 2, 1, refuses, {})
+        on_two_processes(Refuses(artifact=ARTIFACT), artifacts)
 
 
 def launch(artifacts: Artifacts, settings: tuple[str, ...], environ: dict[str, str]) -> "subprocess.Popen[str]":

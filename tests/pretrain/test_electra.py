@@ -4,21 +4,23 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from mapnet_cli.config import Electra as ElectraKeys
 from mapnet_cli.config import Method
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise, Masks
+from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import ElectraLosses, detection_figures, replace_tokens
-from mapnet_cli.pretrain.step import StepPlan, algorithm_1, plan_step
-from mapnet_cli.text.special_tokens import MASK, PAD
+from mapnet_cli.pretrain.step import Algorithm1
+from mapnet_cli.text.words import MASK, PAD
 from mapnet_cli.training.optim import build_adamw, gradient_norm, set_learning_rate
 from tests.conftest import small_config
 from tests.pretrain.test_step import CPU, VOCAB, tokens
 
 CONFIG = small_config("encoder.dropout=0.0", "encoder.attention_dropout=0.0", "method.electra.mask_rate=0.3")
 ELECTRA = CONFIG.method["electra"]
-PLAN = StepPlan(1, 3, explore=True, learns=False, proposes=False, reuses=False, mask_rate=0.15)
+PLAN = StepPlan(1, 3, explore=True, proposal=ProposalWork.REST, mask_rate=0.15)
 
 
 def noise() -> MaskNoise:
@@ -27,7 +29,7 @@ def noise() -> MaskNoise:
 
 def electra() -> Electra:
     model = Electra(CONFIG.encoder, VOCAB, CONFIG.encoder.narrowed(0.5))
-    model.reset(1)
+    model.init_weights(1)
     return model
 
 
@@ -39,7 +41,7 @@ def gradients(
     if compiled:
         losses.compile_networks()
     batch = split_batch(3, tokens(), noise(), method.mask_rate, micro_batch, every_slot=every_slot)
-    sums = algorithm_1(losses, batch, PLAN, CPU, {})
+    sums = Algorithm1(losses, CPU)(batch, PLAN)
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
 
 
@@ -98,7 +100,7 @@ def test_a_token_drawn_right_counts_as_original() -> None:
 def test_no_gradient_goes_through_the_drawing() -> None:
     """The generator's own weights learn from its loss alone; everything learns."""
     found, _ = gradients()
-    without, _ = gradients(ELECTRA.model_copy(update={"detection_weight": 1e-9}))
+    without, _ = gradients(ELECTRA.model_copy(update={"electra": ElectraKeys(detection_weight=1e-9)}))
     assert found.keys() == dict(electra().named_parameters()).keys()
     for name, gradient in found.items():
         if name.startswith("generator."):
@@ -135,7 +137,7 @@ def test_a_step_never_waits_for_the_device(every_slot: bool) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = Electra(CONFIG.encoder, VOCAB, CONFIG.encoder.narrowed(0.5))
         optimizer = build_adamw(model, CONFIG.pretrain)
-        algorithm_1(ElectraLosses(model, ELECTRA, CPU, "bfloat16"), batch, PLAN, CPU, {})
+        Algorithm1(ElectraLosses(model, ELECTRA, CPU, "bfloat16"), CPU)(batch, PLAN)
         norm = gradient_norm(model, 1.0)
         optimizer.step()
     with pytest.raises(DataDependentOutputException):
@@ -147,12 +149,12 @@ def test_generator_and_detector_learn() -> None:
     model = electra()
     optimizer = build_adamw(model, CONFIG.pretrain)
     set_learning_rate(optimizer, 3e-3)
-    losses, figures = ElectraLosses(model, ELECTRA, CPU, "auto"), []
+    algorithm1, figures = Algorithm1(ElectraLosses(model, ELECTRA, CPU, "auto"), CPU), []
     for step in range(120):
         fresh = MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16)
         optimizer.zero_grad()
         batch = split_batch(step, tokens(), fresh, ELECTRA.mask_rate, 6)
-        sums = {n: float(v) for n, v in algorithm_1(losses, batch, plan_step(ELECTRA, 1, step, 120), CPU, {}).items()}
+        sums = {n: float(v) for n, v in algorithm1(batch, plan_step(ELECTRA, 1, step, 120)).items()}
         optimizer.step()
         figures.append({**detection_figures(sums), "loss": sums["loss"] / sums["masked"]})
     first, last = figures[0], figures[-1]

@@ -9,12 +9,12 @@ import torch
 from mapnet_cli.config import Config
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.schedule import ProposalWork, StepPlan
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.factory import build_model
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast, training_flops
-from mapnet_cli.pretrain.step import StepPlan
 from mapnet_cli.training import device
 from mapnet_cli.training.flops import electra_flops
 from tests.conftest import small_config
@@ -27,7 +27,7 @@ def really_kept(config: Config, method: str, batch: int) -> int:
     tokens_BL = torch.full((batch, 16), 7)
     noise = MaskNoise.draw(torch.Generator().manual_seed(0), batch, 16)
     model = build_model(config, method, 300).train()
-    model.reset(1)
+    model.init_weights(1)
     kept: dict[int, int] = {}
     alive = []
 
@@ -40,7 +40,8 @@ def really_kept(config: Config, method: str, batch: int) -> int:
     part = split_batch(0, tokens_BL, noise, 0.15, batch).parts[0]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         losses = build_losses(model, config.method[method], CPU, "float32")
-        loss, _, _ = losses(part, StepPlan(0, 0, True, method == "mapnet", False, False, 0.15))
+        work = ProposalWork.LEARN if method == "mapnet" else ProposalWork.REST
+        loss, _, _ = losses(part, StepPlan(0, 0, True, work, 0.15))
     assert loss.requires_grad
     return sum(size for pointer, size in kept.items() if pointer not in weights)
 
@@ -67,7 +68,7 @@ def test_flops_follow_what_map_net_does() -> None:
         rests: cost_of(
             small_config(
                 "pretrain.steps=500", "method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5",
-                f"method.mapnet.learn_on_uniform_steps={str(not rests).lower()}",
+                f"method.mapnet.proposal.learn_on_uniform_steps={str(not rests).lower()}",
             ),
             "mapnet", 300, CPU, 4,
         ).flops

@@ -3,7 +3,8 @@
 import json
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,22 @@ from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import DivergedError, Interrupted
 from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.jobs.job import Progress, run_job
+from mapnet_cli.jobs.job import Progress, ProgressCallback, ignore_progress, run_job
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.pretrain import loop, stage
+from mapnet_cli.masking.schedule import StepPlan
 from mapnet_cli.pretrain import monitor as books
+from mapnet_cli.pretrain.batches import Batch
+from mapnet_cli.pretrain.stage import Pretrain, TrainModel
+from mapnet_cli.pretrain.step import Algorithm1
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config
 
 
-def no_report(progress: Progress) -> None:
-    pass
-
-
-def train(config: Config, artifacts: Artifacts, method: str, report: Callable[[Progress], None] = no_report) -> Path:
+def train(config: Config, artifacts: Artifacts, method: str, report: ProgressCallback = ignore_progress) -> Path:
     """Runs one pretraining job; returns the folder of its last milestone."""
-    job = next(j for j in stage.plan(config, artifacts, 1)[0].jobs if j.args["method"] == method)
+    jobs = Pretrain(Lineage(config, artifacts)).plan(1)[0].jobs
+    job = next(j for j in jobs if isinstance(j, TrainModel) and j.method == method)
     run_job(job, artifacts, report)
     return artifacts.path(f"{job.key}/step{config.pretrain.steps}")
 
@@ -38,18 +39,33 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder)[0]
 
 
+@contextmanager
+def dying_at(step: int) -> Iterator[None]:
+    """Lets trainings die at the beginning of a step, as at a second Ctrl-C: nothing is saved any more."""
+    real = Algorithm1.__call__
+
+    def dies(self: Algorithm1, batch: Batch, plan: StepPlan) -> dict[str, torch.Tensor]:
+        if plan.step == step:
+            raise KeyboardInterrupt
+        return real(self, batch, plan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Algorithm1, "__call__", dies)
+        yield
+
+
 @pytest.mark.parametrize(
     ("method", "keys"),
     [
         ("bert", ()),
         ("electra", ('methods=["electra"]', "pretrain.micro_batch_size=3")),
         ("mapnet", ()),
-        ("mapnet", ("method.mapnet.learn_on_uniform_steps=false",)),
-        ("mapnet", ("method.mapnet.learn_every=2",)),
-        ("mapnet", ("pretrain.visits=4", "method.mapnet.propose_every=4", "method.mapnet.explore_start=0.5")),
+        ("mapnet", ("method.mapnet.proposal.learn_on_uniform_steps=false",)),
+        ("mapnet", ("method.mapnet.proposal.learn_every=2",)),
+        ("mapnet", ("pretrain.visits=4", "method.mapnet.proposal.propose_every=4", "method.mapnet.explore_start=0.5")),
         ("mapnet", ("pretrain.micro_batch_size=3", "pretrain.clip_norm=0.5")),
-        ("mapnet", ("method.mapnet.proposal_peak_lr=0.01", "method.mapnet.proposal_embeddings=own")),
-        ("mapnet", ("method.mapnet.proposal_clip_norm=0.1", "method.mapnet.mask_rate_end=0.4")),
+        ("mapnet", ("method.mapnet.proposal.peak_lr=0.01", "method.mapnet.proposal.embeddings=own")),
+        ("mapnet", ("method.mapnet.proposal.clip_norm=0.1", "method.mapnet.mask_rate_end=0.4")),
         ("adaptive", ("pretrain.micro_batch_size=3",)),
         ("adaptive-mapnet", ()),
         ("disjoint", ("pretrain.visits=2",)),
@@ -63,7 +79,6 @@ def test_resume_is_bit_identical(
     tmp_path: Path,
     make_corpus: Callable[[Config], object],
     artifacts: Artifacts,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in its sixth step (its last checkpoint is of step 4) and started again: the same weights to the bit."""
     config = small_config("pretrain.checkpoint_every=2", f'methods=["{method}"]', *keys)
@@ -73,17 +88,8 @@ def test_resume_is_bit_identical(
     artifacts.path(key).rename(tmp_path / "undisturbed")
     artifacts.path(key + ".json").unlink()
 
-    real = loop.algorithm_1
-
-    def dies(*args: Any) -> object:
-        if args[2].step == 5:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(loop, "algorithm_1", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_at(5), pytest.raises(KeyboardInterrupt):
         train(config, artifacts, method)
-    monkeypatch.setattr(loop, "algorithm_1", real)
     resumed = weights(train(config, artifacts, method))
     assert undisturbed.keys() == resumed.keys()
     for name, tensor in undisturbed.items():
@@ -94,7 +100,7 @@ def test_a_proposal_that_is_never_drawn_from_leaves_bert_bit_for_bit(
     make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:
     """p = 1 throughout: MAP-Net learns beside, with embeddings of its own; the encoder is `bert`'s to the bit."""
-    never = ("method.mapnet.explore_end=1.0", 'method.mapnet.proposal_embeddings="own"', "encoder.dropout=0.1")
+    never = ("method.mapnet.explore_end=1.0", 'method.mapnet.proposal.embeddings="own"', "encoder.dropout=0.1")
     config = small_config(*never)
     make_corpus(config)
     bert, joint = weights(train(config, artifacts, "bert")), weights(train(config, artifacts, "mapnet"))
@@ -129,10 +135,8 @@ def test_milestones_log_and_checkpoints(make_corpus: Callable[[Config], object],
     train(config, artifacts, "mapnet")
     key = Lineage(config, artifacts).pretraining("mapnet", 1).key
     for step in (4, 6, 8, 10):
-        marker = artifacts.marker(f"{key}/step{step}")
-        assert marker is not None
-        artifacts.verify(marker)
-        row = Checkpoint(**marker.result)
+        artifacts.verify(f"{key}/step{step}")
+        row = artifacts.read(f"{key}/step{step}", Checkpoint)
         assert (row.method, row.step, row.pretrain_seed) == ("mapnet", step, 1)
         figure = json.loads(artifacts.path(f"{key}/step{step}/figure2.json").read_text())
         words = figure["sentences"][0]

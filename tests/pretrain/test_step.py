@@ -10,12 +10,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from mapnet_cli.config import Method
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.sampling import MaskNoise
+from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model.factory import build_model
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.pretrain.batches import split_batch
-from mapnet_cli.pretrain.step import JointLosses, StepPlan, add_up, algorithm_1, plan_step, update_table
-from mapnet_cli.text.special_tokens import CLS, MASK, PAD, SEP
+from mapnet_cli.pretrain.step import Algorithm1, JointLosses, add_up, update_table, work_of
+from mapnet_cli.text.words import CLS, MASK, PAD, SEP
 from mapnet_cli.training.optim import build_adamw, gradient_norm
 from tests.conftest import small_config
 
@@ -33,21 +34,28 @@ def tokens() -> torch.Tensor:
     return tokens_BL
 
 
+def changed(method: Method, **keys: object) -> Method:
+    """Returns the method with other values in its proposal."""
+    assert method.proposal is not None
+    proposal = type(method.proposal)(**method.proposal.model_dump() | keys)
+    return method.model_copy(update={"proposal": proposal})
+
+
 def gradients(
     method: Method, explore: bool, micro_batch: int = 6, seed: int = 1, even: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     config = CONFIG.model_copy(update={"method": {"it": method}})
     model = build_model(config, "it", VOCAB)
     assert isinstance(model, PretrainingModel)
-    model.reset(seed)
+    model.init_weights(seed)
     if even:
         assert isinstance(model.proposal, MapNet)
         torch.nn.init.zeros_(model.proposal.score.weight)
     noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
-    learns = method.objective != "none" and (method.learn_on_uniform_steps or not explore)
-    plan = StepPlan(seed, 3, explore, learns, proposes=False, reuses=False, mask_rate=method.mask_rate)
-    losses = JointLosses(model, method, CPU, "auto")
-    sums = algorithm_1(losses, split_batch(3, tokens(), noise, method.mask_rate, micro_batch), plan, CPU, {})
+    learns = method.learned is not None and (method.learned.learn_on_uniform_steps or not explore)
+    plan = StepPlan(seed, 3, explore, ProposalWork.LEARN if learns else ProposalWork.REST, method.mask_rate)
+    algorithm1 = Algorithm1(JointLosses(model, method, CPU, "auto"), CPU)
+    sums = algorithm1(split_batch(3, tokens(), noise, method.mask_rate, micro_batch), plan)
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
 
 
@@ -84,7 +92,7 @@ def test_map_net_reads_the_unmasked_sentence_and_the_encoder_the_masked_one() ->
     losses.propose = noting("map-net", losses.propose)
     losses.token_losses = noting("encoder", losses.token_losses)
     batch = split_batch(3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 6)
-    algorithm_1(losses, batch, StepPlan(1, 3, False, True, False, False, 0.15), CPU, {})
+    Algorithm1(losses, CPU)(batch, StepPlan(1, 3, False, ProposalWork.LEARN, 0.15))
     assert torch.equal(read["map-net"], tokens())
     assert (read["encoder"] == MASK).any()
     assert not (tokens() == MASK).any()
@@ -92,8 +100,8 @@ def test_map_net_reads_the_unmasked_sentence_and_the_encoder_the_masked_one() ->
 
 def test_encoder_loss_sends_nothing_to_map_net() -> None:
     """With lambda near 0 on MAP-Net's loss, its gradient vanishes: the weights carry none."""
-    tiny, _ = gradients(MAPNET.model_copy(update={"loss_weight": 1e-12}), explore=False)
-    full, _ = gradients(MAPNET.model_copy(update={"loss_weight": 1.0}), explore=False)
+    tiny, _ = gradients(changed(MAPNET, loss_weight=1e-12), explore=False)
+    full, _ = gradients(changed(MAPNET, loss_weight=1.0), explore=False)
     names = [name for name in full if name.startswith("proposal.")]
     assert max(full[name].abs().max() for name in names) > 1e-4
     assert max(tiny[name].abs().max() for name in names) < 1e-10
@@ -101,10 +109,8 @@ def test_encoder_loss_sends_nothing_to_map_net() -> None:
 
 def test_lambda_in_both_places() -> None:
     """lambda on one loss is the same direction as 1/lambda on the other, scaled."""
-    on_mapnet, _ = gradients(MAPNET.model_copy(update={"loss_weight": 0.25, "loss_weight_on": "mapnet"}), explore=False)
-    on_encoder, _ = gradients(
-        MAPNET.model_copy(update={"loss_weight": 4.0, "loss_weight_on": "encoder"}), explore=False
-    )
+    on_mapnet, _ = gradients(changed(MAPNET, loss_weight=0.25, loss_weight_on="mapnet"), explore=False)
+    on_encoder, _ = gradients(changed(MAPNET, loss_weight=4.0, loss_weight_on="encoder"), explore=False)
     for name, gradient in on_mapnet.items():
         assert torch.allclose(on_encoder[name], 4 * gradient, rtol=1e-4, atol=1e-7), name
 
@@ -122,7 +128,7 @@ def test_weights_are_exactly_one_on_uniform_steps_and_clipped_elsewhere() -> Non
 @pytest.mark.parametrize("estimator", ["sequence-ratio", "ordered-ratio", "position-ratio", "self-normalised"])
 def test_a_uniform_proposal_weighs_one_and_masks_as_uniform(estimator: str) -> None:
     """MAP-Net whose scores are all 0: the same masks from the same noise, weights of 1, `bert`'s gradients."""
-    method = MAPNET.model_copy(update={"estimator": estimator, "proposal_embeddings": "detached"})
+    method = changed(MAPNET, estimator=estimator, embeddings="detached")
     bert, bert_sums = gradients(CONFIG.method["bert"], explore=True)
     found, sums = gradients(method, explore=False, even=True)
     assert sums["weight"].item() == pytest.approx(sums["weighted"].item(), rel=1e-6)
@@ -134,7 +140,7 @@ def test_a_uniform_proposal_weighs_one_and_masks_as_uniform(estimator: str) -> N
 
 @pytest.mark.parametrize("embeddings", ["detached", "own"])
 def test_embeddings_that_are_not_shared_keep_map_nets_gradient_out(embeddings: str) -> None:
-    joint, _ = gradients(MAPNET.model_copy(update={"proposal_embeddings": embeddings}), explore=True)
+    joint, _ = gradients(changed(MAPNET, embeddings=embeddings), explore=True)
     without, _ = gradients(CONFIG.method["bert"], explore=True)
     for name, gradient in without.items():
         assert torch.equal(joint[name], gradient), name
@@ -144,7 +150,7 @@ def test_embeddings_that_are_not_shared_keep_map_nets_gradient_out(embeddings: s
 @pytest.mark.parametrize("signal", ["one-minus-p", "logit-gradient"])
 def test_signals_are_what_their_names_say(signal: str) -> None:
     model = PretrainingModel(CONFIG.encoder, VOCAB, None).eval()
-    model.reset(1)
+    model.init_weights(1)
     tokens_BL, positions_BK = tokens(), torch.tensor([[1, 4, 7]]).expand(6, -1)
     targets_BK = tokens_BL.gather(1, positions_BK)
     loss_BK, signal_BK = model.token_losses(tokens_BL, None, positions_BK, targets_BK, None, signal)
@@ -163,7 +169,7 @@ def test_signals_are_what_their_names_say(signal: str) -> None:
 
 
 def test_map_net_can_rest_on_uniform_steps() -> None:
-    found, sums = gradients(MAPNET.model_copy(update={"learn_on_uniform_steps": False}), explore=True)
+    found, sums = gradients(changed(MAPNET, learn_on_uniform_steps=False), explore=True)
     assert not any(name.startswith("proposal.") for name in found)
     assert "mapnet_loss" not in sums
 
@@ -190,17 +196,16 @@ def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MA
     """Runs a whole step on tensors without data and returns the gradient's norm. Every read of a value raises."""
     part = split_batch(
         3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot,
-        visit_B=torch.arange(6), word_starts_BL=tokens() % 2 == 0,
+        visit_B=torch.arange(6), unit_starts_BL=tokens() % 2 == 0,
     )  # fmt: skip
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(CONFIG.model_copy(update={"method": {"it": method}}), "it", VOCAB)
         assert isinstance(model, PretrainingModel)
         optimizer = build_adamw(model, CONFIG.pretrain, model.proposal)
-        losses = JointLosses(model, method, CPU, "bfloat16")
-        proposes = method.draws_from_proposal and not learns
-        plan = StepPlan(1, 3, explore, learns, proposes, reuses=False, mask_rate=0.15)
-        sums = algorithm_1(losses, part, plan, CPU, {})
-        norm = gradient_norm(model, 1.0, model.proposal, method.proposal_clip_norm)
+        rests = ProposalWork.PROPOSE if method.proposal else ProposalWork.REST
+        plan = StepPlan(1, 3, explore, ProposalWork.LEARN if learns else rests, 0.15)
+        sums = Algorithm1(JointLosses(model, method, CPU, "bfloat16"), CPU)(part, plan)
+        norm = gradient_norm(model, 1.0, model.proposal, method.mapnet.clip_norm if method.mapnet else 0.0)
         optimizer.step()
         update_table(model, method, ALONE)
         add_up(sums, {"gradient_norm_max": norm, **sums})
@@ -222,9 +227,9 @@ def test_a_step_never_waits_for_the_device(explore: bool, learns: bool, every_sl
 )
 def test_no_strategy_waits_for_the_device(name: str) -> None:
     method = CONFIG.method[name]
-    if method.has_network:
-        method = method.model_copy(update={"proposal_clip_norm": 0.5})
-    learns = method.has_network or method.strategy == "table"
+    if method.mapnet:
+        method = changed(method, clip_norm=0.5)
+    learns = method.learned is not None
     with pytest.raises(DataDependentOutputException):
         float(fake_step(False, learns, False, method))
 
@@ -235,63 +240,66 @@ def test_every_slot_or_the_masked_ones_alone(explore: bool) -> None:
     found = []
     for every_slot in (False, True):
         model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
-        model.reset(1)
+        model.init_weights(1)
         noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
         batch = split_batch(3, tokens(), noise, 0.15, 6, every_slot=every_slot)
-        algorithm_1(
-            JointLosses(model, MAPNET, CPU, "auto"), batch, StepPlan(1, 3, explore, True, False, False, 0.15), CPU, {}
-        )
+        plan = StepPlan(1, 3, explore, ProposalWork.LEARN, 0.15)
+        Algorithm1(JointLosses(model, MAPNET, CPU, "auto"), CPU)(batch, plan)
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         assert torch.allclose(found[1][name], gradient, atol=1e-7), name
 
 
-def plans(steps: int, **keys: Any) -> list[StepPlan]:
-    method = MAPNET.model_copy(update={"explore_start": 0.5, "explore_end": 0.5, **keys})
+def plans(method: Method, steps: int) -> list[StepPlan]:
+    method = method.model_copy(update={"explore_start": 0.5, "explore_end": 0.5})
     return [plan_step(method, 1, step, steps) for step in range(steps)]
 
 
-def test_exploration_is_map_nets_affair() -> None:
-    """Without a proposal there is no coin: uniform masks are uniform, spaced ones spaced, in every step."""
-    keys = {"objective": "none", "estimator": "none"}
-    assert all(plan.explore and not plan.proposal_passes for plan in plans(50, strategy="uniform", **keys))
-    assert not any(plan.explore or plan.proposal_passes for plan in plans(50, strategy="spaced", **keys))
+def test_without_a_proposal_exploration_is_on_request_only() -> None:
+    """By itself there is no coin: uniform masks are uniform, spaced ones spaced, in every step."""
+    for strategy in ("uniform", "spaced"):
+        found = [plan_step(Method(strategy=strategy), 1, step, 50) for step in range(50)]
+        assert all(plan.explore is (strategy == "uniform") for plan in found)
+        assert not any(work_of(plan).proposal_passes for plan in found)
+    asked = plans(Method(strategy="spaced"), 200)
+    assert [plan.explore for plan in asked] == [plan.explore for plan in plans(MAPNET, 200)], "one coin for all"
+    assert not any(work_of(plan).proposal_passes for plan in asked)
 
 
 def test_what_map_net_does_in_a_step() -> None:
-    always = plans(200)
+    always = plans(MAPNET, 200)
     assert all(plan.learns and not plan.proposes and not plan.reuses for plan in always)
     assert 70 < sum(plan.explore for plan in always) < 130
-    for plan in plans(200, learn_on_uniform_steps=False):
+    for plan in plans(changed(MAPNET, learn_on_uniform_steps=False), 200):
         assert plan.learns is not plan.explore  # a uniform step needs no proposal at all
         assert not plan.proposes
-    for step, plan in enumerate(plans(200, learn_every=4)):
+    for step, plan in enumerate(plans(changed(MAPNET, learn_every=4), 200)):
         assert plan.learns is (step % 4 == 0)
         assert plan.proposes is (step % 4 != 0 and not plan.explore)
-        assert plan.proposal_passes == (3 if plan.learns else 1 if plan.proposes else 0)
-    for step, plan in enumerate(plans(200, propose_every=4)):
+        assert work_of(plan).proposal_passes == (3 if plan.learns else 1 if plan.proposes else 0)
+    for step, plan in enumerate(plans(changed(MAPNET, propose_every=4), 200)):
         assert plan.reuses is (step % 4 != 0)
         assert plan.learns is (step % 4 == 0)
         assert not plan.proposes
-    group_of_uniform = [plan.proposes for plan in plans(400, propose_every=2, learn_every=1000)[2::2] if plan.explore]
+    rarely = changed(MAPNET, propose_every=2, learn_every=1000)
+    group_of_uniform = [plan.proposes for plan in plans(rarely, 400)[2::2] if plan.explore]
     assert 0 < sum(group_of_uniform) < len(group_of_uniform)  # a uniform step proposes if the next one will need it
 
 
 def test_a_reused_proposal_is_the_one_that_masks_were_drawn_from() -> None:
     """Two steps on the same sentences: MAP-Net reads in the first only; its log q weighs both."""
     model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
-    model.reset(1)
-    losses = JointLosses(model, MAPNET, CPU, "auto")
-    kept: dict[int, torch.Tensor] = {}
+    model.init_weights(1)
+    algorithm1 = Algorithm1(JointLosses(model, MAPNET, CPU, "auto"), CPU)
     found = []
-    for step, reuses in ((0, False), (1, True)):
+    for step, work in ((0, ProposalWork.LEARN), (1, ProposalWork.REUSE)):
         batch = split_batch(step, tokens(), MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16), 0.15, 3)
-        found.append(algorithm_1(losses, batch, StepPlan(1, step, False, not reuses, False, reuses, 0.15), CPU, kept))
-    assert sorted(kept) == [0, 3]
+        found.append(algorithm1(batch, StepPlan(1, step, False, work, 0.15)))
+    assert sorted(algorithm1._proposals) == [0, 3]
     assert "mapnet_loss" in found[0]
     assert "mapnet_loss" not in found[1]
     assert found[1]["entropy"] == found[0]["entropy"]
     assert found[1]["weighted"] == found[1]["masked"]
-    algorithm_1(losses, batch, StepPlan(1, 2, True, False, False, reuses=False, mask_rate=0.15), CPU, kept)
-    assert kept == {}
+    algorithm1(batch, StepPlan(1, 2, True, ProposalWork.REST, 0.15))
+    assert algorithm1._proposals == {}

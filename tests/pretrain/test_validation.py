@@ -1,7 +1,6 @@
 """Held-out losses: the same masks for everyone, and a refitted bias that undoes a shifted prior."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,11 @@ from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import ALONE
+from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.token_buckets import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
 from mapnet_cli.pretrain.validation import validate
-from mapnet_cli.text import bpe
+from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from mapnet_cli.text.shards import Sequences, writing_shard
 from tests.conftest import small_config
 
@@ -36,7 +36,7 @@ def measured(model: PretrainingModel, sequences: Sequences, count: int) -> dict[
 
 def model_of(vocab_size: int) -> PretrainingModel:
     model = PretrainingModel(small_config().encoder, vocab_size, None)
-    model.reset(1)
+    model.init_weights(1)
     return model
 
 
@@ -99,19 +99,22 @@ def test_accuracy_by_kind_of_token(artifacts: Artifacts) -> None:
     assert found["accuracy_decile_10"] == pytest.approx(share[-1] / share[7:].sum(), abs=0.03)
 
 
-def test_tokens_are_told_apart_by_frequency_and_by_what_word_they_are(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_tokens_are_told_apart_by_frequency_and_by_what_word_they_are(
+    make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
+) -> None:
+    manifest = make_corpus(small_config())
     lines = ["the house of the king and the queen into which kings ran", "house king queen others"] * 50
-    tokenizer = bpe.train(lines, 300)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = train_tokenizer(lines, 300)
+    tokenizer.save(str(artifacts.path("tokenizer.json")))
     with writing_shard(artifacts.path("train"), tokenizer.get_vocab_size()) as shard:
-        for ids in bpe.encode(tokenizer, lines):
+        for ids in encode_lines(tokenizer, lines):
             shard.add([2, *ids, 3])
-    train = Sequences([artifacts.path("train")])
-    groups = token_buckets(tmp_path / "tokenizer.json", train, tokenizer.get_vocab_size())
+    own = {"tokenizer": "tokenizer.json", "train": ["train"], "vocab_size": tokenizer.get_vocab_size()}
+    groups = token_buckets(CorpusFacts(artifacts, manifest.model_copy(update=own)))
     token = tokenizer.token_to_id
     assert groups.kind_V[[token("▁the"), token("▁into")]].tolist() == [FUNCTION] * 2
     assert groups.kind_V[token("▁king")] == CONTENT
-    ids = next(bpe.encode(tokenizer, ["the king theg , queen"]))
+    ids = next(encode_lines(tokenizer, ["the king theg , queen"]))
     pieces = [tokenizer.id_to_token(number) for number in ids]
     assert pieces[:4] == ["▁the", "▁king", "▁the", "g"]
     assert pieces[-1] == "▁queen"

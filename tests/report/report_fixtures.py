@@ -8,10 +8,7 @@ from mapnet_cli.core.artifacts import Artifacts, Marker, write_json
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage.graph import Lineage
 
-METHODS = {
-    "bert": Method(),
-    "mapnet": Method(strategy="mapnet", estimator="sequence-ratio", objective="pairwise"),
-}
+METHODS = {"bert": Method(), "mapnet": Method(strategy="mapnet")}
 VERSIONS = {"mapnet": "0.1.0", "torch": "2.13.0", "tokenizers": "0.23.0", "python": "3.11.9"}
 BINARY = {"accuracy": 0.5, "f1": 0.5, "mcc": 0.5}
 
@@ -52,7 +49,7 @@ class Records:
             "dropped": {"too short": 7},
         }
         other = {"vocab_size": 500, "block_length": 64, "tokenizer": "t.json"}
-        self.mark(f"{self.lineage.corpus.key}/manifest", counts | lists | other)
+        self.mark(self.lineage.manifest, counts | lists | other)
 
     def checkpoint(self, method: str, seed: int, step: int, **changes: Any) -> None:
         key = f"{self.lineage.pretraining(method, seed).key}/step{step}"

@@ -7,14 +7,14 @@ from report_fixtures import Records, config
 from scipy import stats
 
 from mapnet_cli.report.compare import compare, interval, pairs_note
-from mapnet_cli.report.load import gather, signature
+from mapnet_cli.report.load import load_results, signature
 from mapnet_cli.report.notes import score_notes
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.stage import build
 
 
 def scores_of(records: Records) -> Scores:
-    return score(gather(records.config, records.artifacts))
+    return score(load_results(records.lineage))
 
 
 def test_the_paired_interval_is_scipys(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_methods_with_seeds_of_their_own_are_compared_on_those_that_they_share(t
             records.run("bert", 10, seed, value, pretrain_seed=pretrain_seed)
     for seed, gain in ((1, 0.02), (2, 0.04)):
         records.run("mapnet", 10, seed, 0.5 + gain)
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     scores = score(results)
     assert [scores.cells[method, 10, "RTE"].n for method in ("bert", "mapnet")] == [4, 2]
     assert [scores.cells[method, 10, "RTE"].missing for method in ("bert", "mapnet")] == [0, 0]
@@ -65,7 +65,7 @@ def test_methods_with_seeds_of_their_own_are_compared_on_those_that_they_share(t
 def test_there_are_no_others_where_every_method_has_its_own(tmp_path: Path) -> None:
     own = {"own_steps": {"bert": 20, "mapnet": 15}, "own_seeds": {"bert": (1, 2), "mapnet": (2,)}}
     records = Records(tmp_path, config(**own))
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     [note] = [note for note in score_notes(results, score(results)) if note.startswith("Steps")]
     assert note == "Steps: BERT 20, MAP-Net 15; methods are compared at the same share of their steps."
     signed = signature(results, {})
@@ -77,7 +77,7 @@ def test_a_difference_over_fewer_columns_says_so(tmp_path: Path) -> None:
     for method, task in (("bert", "RTE"), ("bert", "SST-2"), ("mapnet", "RTE")):
         for seed in (1, 2):
             records.run(method, 10, seed, 0.5 if method == "bert" else 0.6, task=task)
-    built = build(records.config, records.artifacts)
+    built = build(records.lineage)
     expected = "+10.00 [+10.00, +10.00] (1 of 2 columns)"
     assert expected in [cell.text for cell in built.summary.rows[1]]
     assert expected in [cell.text for cell in built.table3.rows[2]]
@@ -93,12 +93,12 @@ def test_methods_with_steps_of_their_own_are_compared_at_the_same_share_of_them(
         for seed in (1, 2):
             records.run("bert", beside, seed, 0.5)
             records.run("mapnet", step, seed, 0.5 + gain)
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     found = compare(records.config, score(results))
     assert {place: comparison.difference for place, comparison in found.items()} == {
         ("mapnet", 2): pytest.approx(3), ("mapnet", 5): pytest.approx(5)
     }  # fmt: skip
-    built = build(records.config, records.artifacts)
+    built = build(records.lineage)
     assert built.table3.columns == ("Model", "40%", "100%", "Steps", "Tokens", "FLOPs", "Hours")
     bert, mapnet, difference = ([cell.text for cell in row] for row in built.table3.rows)
     assert (bert[3], mapnet[3], bert[5], mapnet[5]) == ("10", "5", "1.00e+10", "1.00e+10")

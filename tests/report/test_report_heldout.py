@@ -11,7 +11,7 @@ def test_figures_are_of_the_last_milestone_and_spread_over_seeds(tmp_path: Path)
     records.checkpoint("bert", 1, 4, validation={"validation_loss": 9.0})
     records.checkpoint("bert", 1, 10, validation={"validation_loss": 5.0, "accuracy": 0.2, "accuracy_decile_10": 0.1})
     records.checkpoint("bert", 2, 10, validation={"validation_loss": 6.0, "accuracy": 0.4})
-    table = build(records.config, records.artifacts).held_out[0]
+    table = build(records.lineage).held_out[0]
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["Loss, uniform masks"].text, row["Loss, uniform masks"].data) == ("5.500 ± 0.707", 5.5)
     assert row["Accuracy"].text == "30.0% ± 14.1%"
@@ -26,7 +26,7 @@ def test_losses_are_compared_with_the_first_method_seed_by_seed(tmp_path: Path) 
         records.checkpoint("bert", seed, 10, validation={"validation_loss": bert})
         if mapnet is not None:
             records.checkpoint("mapnet", seed, 10, validation={"validation_loss": mapnet})
-    table = build(records.config, records.artifacts).held_out[0]
+    table = build(records.lineage).held_out[0]
     bert_row, mapnet_row = table.rows
     assert table.columns[2] == "Loss, uniform masks minus BERT"
     assert bert_row[2].data is None
@@ -38,7 +38,7 @@ def test_a_collapsed_and_saturated_proposal_is_announced_with_what_cures_it(tmp_
     records.checkpoint("bert", 1, 10, health={})
     sick = {"proposal_entropy": 0.5, "kl_to_uniform": 2.5, "largest_q": 0.9, "clip_fraction": 0.97}
     records.checkpoint("mapnet", 1, 10, health=sick)
-    built = build(records.config, records.artifacts)
+    built = build(records.lineage)
     table = built.held_out[1]
     assert [row[0].data for row in table.rows] == ["mapnet"]
     text = (built.folder / "report.md").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def test_a_collapsed_and_saturated_proposal_is_announced_with_what_cures_it(tmp_
         "the proposal of mapnet has collapsed by step 10: its entropy is 0.50 nats where uniform masks have 3.00"
         in text
     )
-    assert 'method.mapnet.objective = "loss-matching"' in text
+    assert 'method.mapnet.proposal.objective = "loss-matching"' in text
     assert "97% of the importance weights" in text
 
 
@@ -54,4 +54,4 @@ def test_a_healthy_proposal_raises_no_alarm(tmp_path: Path) -> None:
     records = Records(tmp_path, config(recipe="demo"))
     well = {"proposal_entropy": 2.9, "kl_to_uniform": 0.1, "clip_fraction": 0.1, "effective_sample_share": 0.9}
     records.checkpoint("mapnet", 1, 10, health=well)
-    assert len(build(records.config, records.artifacts).held_out[1].notes) == 1
+    assert len(build(records.lineage).held_out[1].notes) == 1

@@ -8,12 +8,12 @@ from report_fixtures import Records, config
 
 from mapnet_cli.core.artifacts import write_json
 from mapnet_cli.core.errors import DamagedError, UsageError
-from mapnet_cli.report.load import Results, gather, missing, next_command
+from mapnet_cli.report.load import Results, load_results, missing, next_command
 from mapnet_cli.report.scores import Scores, score
 
 
 def scores_of(records: Records) -> tuple[Results, Scores]:
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     return results, score(results)
 
 
@@ -152,7 +152,7 @@ def test_a_column_without_runs_is_left_out_of_the_average_and_counted(tmp_path: 
 
 def test_what_is_missing_is_counted_and_the_next_command_named(tmp_path: Path) -> None:
     records = Records(tmp_path, config(baselines=True))
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     assert missing(results) == [
         "the corpus manifest",
         "4 of 4 checkpoints (bert 2, mapnet 2)",
@@ -162,7 +162,7 @@ def test_what_is_missing_is_counted_and_the_next_command_named(tmp_path: Path) -
     assert next_command(results) == "mapnet prepare-corpus"
     records.manifest()
     records.run("bert", 4, 1, 0.5)
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     assert "7 of 8 fine-tuning runs" in missing(results)
     assert next_command(results) == "mapnet pretrain"
 
@@ -188,9 +188,9 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     key = f"{records.lineage.pretraining('bert', 1).key}/step10"
     records.mark(key, {"method": "bert"})
-    with pytest.raises(DamagedError, match=r"step10 is not a valid Checkpoint record \(see pretrain_seed\)"):
-        gather(records.config, records.artifacts)
+    with pytest.raises(DamagedError, match=r"step10\.json is not a Checkpoint of .* \(pretrain_seed: "):
+        load_results(records.lineage)
     records.checkpoint("bert", 1, 10)
     write_json(records.artifacts.path(f"{key}/figure2.json"), {"sentences": []})
     with pytest.raises(DamagedError, match="figure2"):
-        gather(records.config, records.artifacts)
+        load_results(records.lineage)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from report_fixtures import Records, config
 
-from mapnet_cli.report.load import gather
+from mapnet_cli.report.load import load_results
 from mapnet_cli.report.scores import score
-from mapnet_cli.report.selection import Choice, choices
+from mapnet_cli.report.seeds import Choice, choices
 from mapnet_cli.report.stage import build
 
 Halves = list[tuple[float, float]]
@@ -24,7 +24,7 @@ def run(records: Records, method: str, seed: int, *epochs: Halves, batch: int = 
 
 
 def found(records: Records) -> dict[tuple[str, int, str], Choice]:
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     return choices(results.runs, records.config, score(results))
 
 
@@ -86,7 +86,7 @@ def test_the_tables_of_the_report(tmp_path: Path) -> None:
         for seed, value in ((1, 0.5), (2, 0.6), (3, 0.8)):
             run(records, method, seed, [(value + shift, value + shift)] * 2, batch=16)
             run(records, method, seed, [(0.1, 0.1)] * 2, batch=32)
-    build(records.config, records.artifacts)
+    build(records.lineage)
     folder = tmp_path / "report" / "custom"
     spread = json.loads((folder / "seeds.json").read_text())
     bert, mapnet = spread["rows"]

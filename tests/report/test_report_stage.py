@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -11,22 +12,26 @@ from pathlib import Path
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from report_fixtures import Records, config
 from rich.console import Console
 
 from mapnet_cli.config import Config, Method, Report
 from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.plotting import style
+from mapnet_cli.core.plotting import images, style
 from mapnet_cli.core.tables import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
-from mapnet_cli.report import figure2, raw
+from mapnet_cli.glue.grid import TASKS
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.report import figure2
 from mapnet_cli.report.compare import compare
-from mapnet_cli.report.curves import draw_curves
-from mapnet_cli.report.figure3 import draw_figure3
-from mapnet_cli.report.load import gather
+from mapnet_cli.report.figures import draw_curves, draw_figure3
+from mapnet_cli.report.load import load_results
 from mapnet_cli.report.scores import score
-from mapnet_cli.report.stage import build
-from mapnet_cli.report.tables import result_tables
+from mapnet_cli.report.stage import build, record_lines
+from mapnet_cli.report.tables import cost_table, table3
+from mapnet_cli.report.trajectories import Place
 
 PROBE = "probe tasks, not GLUE"
 SENTENCE = [
@@ -66,7 +71,7 @@ def rendered(table: Table, width: int = 200) -> str:
 
 def test_every_file_is_written_and_carries_the_signature(tmp_path: Path) -> None:
     records = full(tmp_path, config(recipe="demo", baselines=True))
-    result = build(records.config, records.artifacts)
+    result = build(records.lineage)
     assert result.folder == tmp_path / "report/demo"
     assert sorted(path.name for path in result.folder.iterdir()) == sorted(result.files)
     expected = {"table3.md", "table3.csv", "table3.json", "tasks.csv", "figure3.png", "figure2.html", "report.md"}
@@ -82,17 +87,17 @@ def test_every_file_is_written_and_carries_the_signature(tmp_path: Path) -> None
 def test_a_report_may_have_a_name_of_its_own(tmp_path: Path) -> None:
     records = full(tmp_path, config(recipe="demo"))
     named = records.config.model_copy(update={"report": Report(name="curves")})
-    first, second = (build(c, records.artifacts) for c in (records.config, named))
+    first, second = (build(Lineage(c, records.artifacts)) for c in (records.config, named))
     assert [built.folder.name for built in (first, second)] == ["demo", "curves"]
     assert first.signature == second.signature
 
 
 def test_every_record_is_handed_on(tmp_path: Path) -> None:
     records = full(tmp_path, config(recipe="demo", baselines=True))
-    result = build(records.config, records.artifacts)
+    result = build(records.lineage)
     first, *rows = [json.loads(line) for line in result.files["records.jsonl"].read_text().splitlines()]
     assert first["signature"] == result.signature
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     kinds = Counter(row.pop("record") for row in rows)
     assert kinds == {"CorpusManifest": 1, "Checkpoint": 4, "TaskFacts": 1, "Baseline": 2, "FinetuneRun": 8}
     assert rows[-8:] == [run.to_json() for run in results.runs]
@@ -101,17 +106,17 @@ def test_every_record_is_handed_on(tmp_path: Path) -> None:
 def test_the_records_hold_no_text_of_the_corpus(tmp_path: Path) -> None:
     """A report may go where the text may not."""
     records = full(tmp_path, config(recipe="demo", baselines=True))
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     assert results.manifest is not None
     manifest = results.manifest.model_copy(update={"examples": {"min_chars": ["How it begins"]}})
-    lines = raw.records(replace(results, manifest=manifest), "signature")
+    lines = record_lines(replace(results, manifest=manifest), "signature")
     assert '"record": "CorpusManifest"' in lines
     assert "How it begins" not in lines
 
 
 def test_probe_scores_say_so_in_every_output(tmp_path: Path) -> None:
     records = full(tmp_path, config())
-    result = build(records.config, records.artifacts)
+    result = build(records.lineage)
     for name, path in result.files.items():
         if (
             path.suffix != ".png"
@@ -132,7 +137,7 @@ def test_table_3_has_the_papers_layout_and_its_own_numbers_only_for_the_paper_re
     paper = config(recipe="paper", data=str(tmp_path / "glue"))
     paper = paper.model_copy(update={"pretrain": paper.pretrain.model_copy(update={"steps": 1_000_000})})
     records = full(tmp_path / "artifacts", paper)
-    table = build(paper, records.artifacts).table3
+    table = build(records.lineage).table3
     assert table.columns == ("Model", "400k", "1000k", "Tokens", "FLOPs", "Hours")
     by_name = {row[0].text: [cell.text for cell in row[1:3]] for row in table.rows}
     assert by_name["BERT (paper)"] == ["80.86", "81.68"]
@@ -141,12 +146,12 @@ def test_table_3_has_the_papers_layout_and_its_own_numbers_only_for_the_paper_re
     assert PROBE not in rendered(table)
     assert "Subsets, not GLUE's official sets: RTE." in table.notes
     probe = full(tmp_path / "probe", config(recipe="demo"))
-    assert len(build(probe.config, probe.artifacts).table3.rows) == 3  # two methods and their difference
+    assert len(build(probe.lineage).table3.rows) == 3  # two methods and their difference
 
 
 def test_csv_and_json_parse_back_to_unrounded_values(tmp_path: Path) -> None:
     records = full(tmp_path, config(baselines=True))
-    result = build(records.config, records.artifacts)
+    result = build(records.lineage)
     rows = list(csv.DictReader(io.StringIO(result.files["tasks.csv"].read_text(encoding="utf-8"))))
     assert [row["Model"] for row in rows] == ["bert", "bert", "mapnet", "mapnet", "majority", "bag of words"]
     assert float(rows[1]["RTE mean"]) == pytest.approx(71.5)  # 0.6 + 0.01 * (10 + 1 or 2)
@@ -164,7 +169,7 @@ def test_a_partial_report_says_what_is_missing_and_what_failed(tmp_path: Path) -
     records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
     records.manifest()
     records.run("bert", 10, 1, 0.7, 0.4, failure="loss is not finite")
-    result = build(records.config, records.artifacts)
+    result = build(records.lineage)
     cells = [cell.text for cell in result.table3.rows[0]]
     assert cells[:3] == ["BERT", "-", "40.00*† (1 of 2 columns)"]
     text = result.files["report.md"].read_text(encoding="utf-8")
@@ -176,7 +181,7 @@ def test_a_partial_report_says_what_is_missing_and_what_failed(tmp_path: Path) -
 
 def test_an_empty_artifact_directory_gives_a_report_that_names_the_first_command(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
-    result = build(records.config, records.artifacts)
+    result = build(records.lineage)
     assert result.next_command == "mapnet prepare-corpus"
     assert {cell.text for row in result.table3.rows for cell in row[1:]} == {"-"}
     assert result.files["figure3.png"].read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -188,22 +193,22 @@ def test_runs_from_other_weights_than_the_checkpoint_are_reported(tmp_path: Path
     records.checkpoint("bert", 1, 10)
     records.run("bert", 10, 1, 0.7)
     records.run("bert", 10, 2, 0.7, checkpoint="other")
-    notes = build(records.config, records.artifacts).table3.notes
+    notes = build(records.lineage).table3.notes
     assert any(note.startswith("1 runs started from other weights") for note in notes)
 
 
 def test_subsets_are_noted(tmp_path: Path) -> None:
     records = full(tmp_path, config(max_train_examples=300))
-    result = build(records.config, records.artifacts)
+    result = build(records.lineage)
     assert "Fine-tuned on the first 300 training rows of each task only." in result.table3.notes
     assert "train-rows:first-300" in result.signature
 
 
 def test_figures_are_images_with_the_same_bytes_in_two_builds(tmp_path: Path) -> None:
     records = full(tmp_path, config(tasks=("RTE", "SST-2"), baselines=True))
-    files = build(records.config, records.artifacts).files
+    files = build(records.lineage).files
     before = {name: path.read_bytes() for name, path in files.items()}
-    after = build(records.config, records.artifacts).files
+    after = build(records.lineage).files
     assert {name: path.read_bytes() for name, path in after.items()} == before
     assert before["figure3.png"].startswith(b"\x89PNG\r\n\x1a\n")
     assert before["figure3.svg"].startswith(b"<?xml")
@@ -214,7 +219,7 @@ def test_figure_2_escapes_boxes_and_announces_a_collapse(tmp_path: Path) -> None
     for step in (4, 10):
         records.checkpoint("mapnet", 1, step)
         records.masks("mapnet", 1, step, [SENTENCE], collapsed=step == 10, proposal_entropy=0.25)
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     page = figure2.figure2(results, score(results))
     assert "<i>" not in page
     assert "&lt;i&gt;x&lt;/i&gt;</b>" in page
@@ -233,7 +238,7 @@ def test_only_masked_content_words_of_one_stem_are_boxed(tmp_path: Path) -> None
     records.checkpoint("bert", 1, 4)
     words = ["with", "with", "Runs", "running", "walk", "walked"]
     records.masks("bert", 1, 4, [[(word, 0.1, word != "walked") for word in words]])
-    sentence = gather(records.config, records.artifacts).masks["bert", 1, 4].sentences[0]
+    sentence = load_results(records.lineage).masks["bert", 1, 4].sentences[0]
     assert figure2.same_stem(sentence) == {2: 0, 3: 0}
 
 
@@ -251,12 +256,13 @@ def test_markdown_and_csv_keep_a_tables_shape_whatever_its_cells_hold() -> None:
 
 def test_the_difference_row_shows_its_interval(tmp_path: Path) -> None:
     records = full(tmp_path, config())
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     scores = score(results)
-    table3, cost, _ = result_tables(results, scores, compare(records.config, scores))
-    assert table3.rows[2][2].text == "+1.00 [+1.00, +1.00]"
-    assert "MAP-Net minus BERT, paired" in rendered(table3, 80)
-    assert len(cost.rows) == 4
+    comparisons = compare(records.config, scores)
+    table = table3(results, scores, comparisons)
+    assert table.rows[2][2].text == "+1.00 [+1.00, +1.00]"
+    assert "MAP-Net minus BERT, paired" in rendered(table, 80)
+    assert len(cost_table(results, scores, comparisons).rows) == 4
 
 
 def test_a_report_loads_neither_torch_nor_spacy(tmp_path: Path) -> None:
@@ -266,8 +272,9 @@ def test_a_report_loads_neither_torch_nor_spacy(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from report_fixtures import config\n"
         "from mapnet_cli.core.artifacts import Artifacts\n"
+        "from mapnet_cli.lineage.graph import Lineage\n"
         "from mapnet_cli.report.stage import build\n"
-        "build(config(), Artifacts(Path(sys.argv[2])))\n"
+        "build(Lineage(config(), Artifacts(Path(sys.argv[2]))))\n"
         "print(sorted({'torch', 'spacy', 'matplotlib.pyplot'} & set(sys.modules)))\n"
     )
     here = str(Path(__file__).parent)
@@ -288,12 +295,12 @@ def test_milestones_that_are_not_fine_tuned_are_expected_and_shown_all_the_same(
             records.run(method, 4, seed, 0.6)
     records.manifest()
     records.task("RTE")
-    built = build(records.config, records.artifacts)
+    built = build(records.lineage)
     assert built.table3.columns[:3] == ("Model", "4", "Tokens")
     assert (built.missing, built.next_command) == (("1 of 4 checkpoints (bert 0, mapnet 1)",), "mapnet pretrain")
     records.checkpoint("mapnet", 1, 10)
     records.masks("mapnet", 1, 10, [SENTENCE])
-    built = build(records.config, records.artifacts)
+    built = build(records.lineage)
     assert built.missing == ()
     assert "MAP-Net, step 10 (" in built.files["figure2.html"].read_text(encoding="utf-8")
 
@@ -304,20 +311,38 @@ def test_a_figures_methods_differ_in_their_looks() -> None:
 
 
 @pytest.mark.parametrize("name", ["curves", "figure3"])
-def test_a_figures_words_fit(name: str, tmp_path: Path) -> None:
-    """Nine methods with long names, each with steps of its own in the signature."""
-    names = tuple(f"method-with-a-long-name-{n}" for n in range(9))
+@pytest.mark.parametrize(("count", "tasks"), [(1, ("RTE",)), (9, ("RTE", "SST-2")), (16, tuple(TASKS))])
+@pytest.mark.parametrize("length", [4, 25, 150])
+def test_a_figures_words_fit(name: str, count: int, tasks: tuple[str, ...], length: int, tmp_path: Path) -> None:
+    """Up to 16 methods, each with a long name and steps of its own in the signature; neither out nor over another."""
+    names = tuple(f"{n:0{length}}" for n in range(count))
     methods = {name: Method(steps=10) for name in names}
-    of_all = config(baselines=True).model_copy(update={"methods": names, "method": methods})
-    figure = Figure()
-    if name == "curves":
-        draw_curves(figure, "title", names, {"Average score": [[] for _ in names]})
-    else:
-        results = gather(of_all, Artifacts(tmp_path))
-        draw_figure3(figure, results, score(results))
-    [legend] = figure.legends
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    box = legend.get_window_extent(renderer)
-    top = max(ax.get_tightbbox(renderer).y1 for ax in figure.axes)
-    assert box.y0 >= top
-    assert max(found.get_window_extent(renderer).x1 for found in (legend, *figure.texts)) <= figure.bbox.x1
+    of_all = config(baselines=True, tasks=tasks).model_copy(update={"methods": names, "method": methods})
+    results = load_results(Lineage(of_all, Artifacts(tmp_path)))
+    title = "A title that says on which of GLUE's tasks and on how many rows of each of them " * (1 + length // 50)
+    places = [Place(10.0, 1e9, 1.0, 5e-6, 0.1)]
+
+    def draw(figure: Figure) -> None:
+        if name == "curves":
+            draw_curves(figure, title, names, {"Average score": [places] * count, "Loss": [[] for _ in names]})
+        else:
+            draw_figure3(figure, title, results, score(results))
+        for figure.dpi, canvas in ((150, FigureCanvasAgg), (72, FigureCanvasSVG)):
+            canvas(figure)
+            assert_nothing_is_cut_or_covered(figure)
+
+    images(draw, title, "", ())
+
+
+def assert_nothing_is_cut_or_covered(figure: Figure) -> None:
+    figure.draw_without_rendering()
+    [legend], [small] = figure.legends, figure.texts
+    panels = [box for ax in figure.axes if ax.axison and (box := ax.get_tightbbox())]
+    above, below = legend.get_window_extent(), small.get_window_extent()
+    for box in (above, below, *panels):
+        assert box.x0 >= 0 and box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    assert below.y1 <= min(box.y0 for box in panels)
+    assert max(box.y1 for box in panels) <= above.y0
+    assert not any(Bbox.intersection(*pair) for pair in itertools.combinations(panels, 2))
+    assert all(ax.get_position().height * figure.get_figheight() > 1.2 for ax in figure.axes), "panels stay large"

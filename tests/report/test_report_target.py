@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.report.stage import build
-from mapnet_cli.report.steps_to_target import reached
 from mapnet_cli.report.tables import PAPER_TABLE_3
-from mapnet_cli.report.trajectories import Place
+from mapnet_cli.report.trajectories import Place, reached
 from tests.report.report_fixtures import Records, config
 
 
@@ -62,7 +61,7 @@ def test_the_table_pairs_seeds_and_counts_steps_flops_and_hours(tmp_path: Path) 
         for step, value in zip((4, 10), values, strict=True):
             for seed in (1, 2):
                 records.run(method, step, seed, value)
-    table = build(records.config, records.artifacts).target
+    table = build(records.lineage).target
     found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in table.rows}
     assert found["mapnet", "held-out loss"] == ["5.000", "4.000", "7", "70%", "140%", "140%"]
     assert found["bert", "held-out loss"] == ["3.500", "3.500", "10", "100%", "100%", "100%"]
@@ -74,7 +73,7 @@ def test_what_is_never_reached_says_so(tmp_path: Path) -> None:
     records = Records(tmp_path, config(recipe="demo"))
     for method, loss in (("bert", 5.0), ("mapnet", 5.1)):
         records.checkpoint(method, 1, 10, validation={"validation_loss": loss})
-    table = build(records.config, records.artifacts).target
+    table = build(records.lineage).target
     [row] = [row for row in table.rows if (row[0].data, row[1].data) == ("mapnet", "held-out loss")]
     assert [cell.text for cell in row[2:]] == ["5.000", "5.100", "not reached", "-", "-", "-"]
 
@@ -87,7 +86,7 @@ def test_scores_are_of_the_pretraining_seeds_that_both_have(tmp_path: Path) -> N
             records.checkpoint(method, pretrain_seed, step)
             for seed in (1, 2):
                 records.run(method, step, seed, value, pretrain_seed=pretrain_seed)
-    table = build(records.config, records.artifacts).target
+    table = build(records.lineage).target
     found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in table.rows}
     assert found["mapnet", "score"][:4] == ["50.00", "55.00", "at most 4", "at most 40%"]
     assert found["bert", "score"][0] == "60.00"
@@ -99,7 +98,7 @@ def test_nothing_is_compared_with_a_first_method_that_has_no_last_score_yet(tmp_
         records.checkpoint(method, 1, step)
         for seed in (1, 2):
             records.run(method, step, seed, 0.6)
-    table = build(records.config, records.artifacts).target
+    table = build(records.lineage).target
     assert {cell.text for row in table.rows if row[1].data == "score" for cell in row[2:]} == {"-"}
 
 
@@ -112,7 +111,7 @@ def test_a_pretraining_seed_with_missing_runs_waits(tmp_path: Path) -> None:
             for seed in (1, 2):
                 if (pretrain_seed, step, seed) != (2, 10, 2):
                     records.run(method, step, seed, value, pretrain_seed=pretrain_seed)
-    built = build(records.config, records.artifacts)
+    built = build(records.lineage)
     found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in built.target.rows}
     assert found["mapnet", "score"][:4] == ["50.00", "60.00", "at most 4", "at most 40%"]
     assert any(note.startswith("Partial") for note in built.target.notes)
@@ -126,7 +125,7 @@ def test_the_last_checkpoint_is_the_last_or_nothing(tmp_path: Path) -> None:
         records.checkpoint(method, 1, step)
         for seed in (1, 2)[: 1 if (method, step) == ("mapnet", 10) else 2]:
             records.run(method, step, seed, 0.8 if step == 4 else 0.7)
-    table = build(records.config, records.artifacts).target
+    table = build(records.lineage).target
     found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in table.rows}
     assert found["bert", "score"][:2] == ["70.00", "70.00"]
     assert set(found["mapnet", "score"]) == {"-"}
@@ -138,7 +137,7 @@ def test_one_fine_tuned_checkpoint_says_nothing_about_reaching_a_score(tmp_path:
         records.checkpoint(method, 1, 10)
         for seed in (1, 2):
             records.run(method, 10, seed, 0.7)
-    table = build(records.config, records.artifacts).target
+    table = build(records.lineage).target
     assert not [row for row in table.rows if row[1].data == "score"]
     assert any("No rows of scores" in note for note in table.notes)
 
@@ -147,7 +146,7 @@ def test_hours_of_different_devices_are_not_compared_silently(tmp_path: Path) ->
     records = Records(tmp_path, config())
     for method, device in (("bert", "cpu"), ("mapnet", "NVIDIA H100")):
         records.checkpoint(method, 1, 10, device=device)
-    built = build(records.config, records.artifacts)
+    built = build(records.lineage)
     for table in (built.summary, built.table3, built.cost, built.target):
         assert "Hours on different devices can't be compared: NVIDIA H100, cpu." in table.notes, table.name
 
@@ -159,7 +158,7 @@ def test_the_summary_is_a_row_a_method_with_costs_as_multiples_of_the_firsts(tmp
         records.checkpoint(method, seed, 10, flops=1e10 * factor, seconds=360 * factor, validation=losses)
         for fine in (1, 2):
             records.run(method, 10, fine, 0.5 + 0.1 * factor, pretrain_seed=seed)
-    table = build(records.config, records.artifacts).summary
+    table = build(records.lineage).summary
     found = {row[0].data: [cell.text for cell in row[1:]] for row in table.rows}
     assert found["bert"] == ["2", "60.00 ± 0.00", "-", "5.500 ± 0.707", "-", "1.00", "1.00"]
     assert found["mapnet"] == ["1", "65.00 ± 0.00", "+5.00 [+5.00, +5.00]", "5.000", "+0.000", "1.50", "1.50"]
@@ -171,5 +170,5 @@ def test_the_summary_is_of_one_checkpoint(tmp_path: Path) -> None:
     records = Records(tmp_path, config(milestones=(0.4,), pretrain_seeds=(1, 2)))
     for step, loss in ((4, 6.0), (10, 5.0)):
         records.checkpoint("bert", 1, step, validation={"validation_loss_refit": loss})
-    [first, _] = build(records.config, records.artifacts).summary.rows
+    [first, _] = build(records.lineage).summary.rows
     assert [first[1].text, first[4].text] == ["1", "6.000"]

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.report.load import gather
+from mapnet_cli.report.load import load_results
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.trajectories import at_equal_cost, score_trajectory
 from tests.report.report_fixtures import Records, config
 
 
 def equal(records: Records, step: int) -> float | None:
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     return at_equal_cost(results, score(results), "mapnet", step, "flops")
 
 
@@ -61,7 +61,7 @@ def test_a_checkpoint_with_missing_runs_has_no_place(tmp_path: Path) -> None:
         records.checkpoint("bert", 1, step)
         for seed in (1, 2)[: 1 if step == 4 else 2]:
             records.run("bert", step, seed, 0.5 + 0.1 * seed)
-    results = gather(records.config, records.artifacts)
+    results = load_results(records.lineage)
     [place] = score_trajectory(results, score(results), "bert", {1})
     assert (place.steps, place.value) == (10, pytest.approx(65))
     assert place.sd == pytest.approx(5 * 2**0.5)

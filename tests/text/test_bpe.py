@@ -6,23 +6,23 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.core.errors import DamagedError
-from mapnet_cli.text import bpe
-from mapnet_cli.text.special_tokens import MASK, UNK
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer, train_tokenizer
+from mapnet_cli.text.words import MASK, UNK
 
 LINES = ["the cat sat on the mat .", "a cat and a rat and a bat", "that hat is flat", "漢 the 字"] * 10
 
 
 def test_specials_come_first_and_the_size_is_exact() -> None:
-    tokenizer = bpe.train(LINES, 40)
+    tokenizer = train_tokenizer(LINES, 40)
     assert [tokenizer.id_to_token(number) for number in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert tokenizer.get_vocab_size() == 40
-    assert bpe.train(LINES, 5000).get_vocab_size() < 5000
+    assert train_tokenizer(LINES, 5000).get_vocab_size() < 5000
 
 
 def test_text_survives_and_unknown_runs_become_one_token(tmp_path: Path) -> None:
-    bpe.train(LINES, 60).save(str(tmp_path / "t.json"))
-    tokenizer = bpe.load(tmp_path / "t.json")
-    ids, unknown, special = bpe.encode(tokenizer, ["the cat sat", "the ЖЖЖ cat", "[MASK] cat"])
+    train_tokenizer(LINES, 60).save(str(tmp_path / "t.json"))
+    tokenizer = load_tokenizer(tmp_path / "t.json")
+    ids, unknown, special = encode_lines(tokenizer, ["the cat sat", "the ЖЖЖ cat", "[MASK] cat"])
     assert tokenizer.decode(ids) == "the cat sat"
     assert unknown.count(UNK) == 1
     assert MASK not in special, "a text can't smuggle a special token in"
@@ -30,7 +30,7 @@ def test_text_survives_and_unknown_runs_become_one_token(tmp_path: Path) -> None
 
 def test_rare_characters_leave_the_alphabet_in_a_fixed_order() -> None:
     lines = ["common words here " * 20, "".join(map(chr, range(0x4E00, 0x4E00 + 500)))]
-    vocabulary = bpe.train(lines, 400).get_vocab()
+    vocabulary = train_tokenizer(lines, 400).get_vocab()
     kept = sorted(ord(token) for token in vocabulary if len(token) == 1 and ord(token) >= 0x4E00)
     assert kept == list(range(0x4E00, 0x4E00 + len(kept)))
     assert 0 < len(kept) < 64
@@ -38,8 +38,8 @@ def test_rare_characters_leave_the_alphabet_in_a_fixed_order() -> None:
 
 def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from mapnet_cli.text import bpe; from tests.text.test_bpe import LINES;"
-        "bpe.train([*LINES, ''.join(map(chr, range(0x4e00, 0x5000)))], 300).save(sys.argv[1])"
+        "import sys; from mapnet_cli.text.bpe import train_tokenizer; from tests.text.test_bpe import LINES;"
+        "train_tokenizer([*LINES, ''.join(map(chr, range(0x4e00, 0x5000)))], 300).save(sys.argv[1])"
     )
     root = Path(__file__).parents[2]
     for seed in ("0", "1", "2"):
@@ -55,11 +55,11 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
 def test_a_broken_file_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     with pytest.raises(DamagedError, match="prepare-corpus"):
-        bpe.load(path)
-    bpe.train(LINES, 60).save(str(path))
+        load_tokenizer(path)
+    train_tokenizer(LINES, 60).save(str(path))
     path.write_text(path.read_text()[:-100])
     with pytest.raises(DamagedError):
-        bpe.load(path)
+        load_tokenizer(path)
     path.write_text('{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}')
     with pytest.raises(DamagedError, match="ids 0 to 4"):
-        bpe.load(path)
+        load_tokenizer(path)

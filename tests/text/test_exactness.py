@@ -13,6 +13,7 @@ from mapnet_cli.prepare_corpus.sentences import Segmenter
 from mapnet_cli.prepare_corpus.sentencizer import Sentencizer
 from mapnet_cli.text import bpe, normalise
 from mapnet_cli.text import cache as remembered
+from mapnet_cli.text.bpe import WordEncoder, encode_lines, load_tokenizer, train_tokenizer
 from mapnet_cli.text.normalise import word_tokeniser
 from tests.text import plain
 from tests.text.texts import PIECES, lines, real_lines
@@ -25,8 +26,8 @@ MANY = settings(deadline=None, max_examples=1_000)
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bpe.Tokenizer:
     """Knows some of the pieces' characters, so that the others are unknown."""
     file = tmp_path_factory.mktemp("bpe") / "t.json"
-    bpe.train([plain.words(plain.normalise(piece)) for piece in PIECES[:150]] * 3, 400).save(str(file))
-    return bpe.load(file)
+    train_tokenizer([plain.words(plain.normalise(piece)) for piece in PIECES[:150]] * 3, 400).save(str(file))
+    return load_tokenizer(file)
 
 
 @MANY
@@ -61,7 +62,7 @@ def test_sentences(line: str, normalised: bool) -> None:
 @example(line="▁ a▁b [MASK] x [UNK]漢字")
 def test_ids(tokenizer: bpe.Tokenizer, line: str) -> None:
     for text in (line, plain.words(plain.normalise(line))):
-        assert list(bpe.Encoder(tokenizer)([text, ""])) == list(bpe.encode(tokenizer, [text, ""]))
+        assert list(WordEncoder(tokenizer)([text, ""])) == list(encode_lines(tokenizer, [text, ""]))
 
 
 def test_special_cases_across_a_space() -> None:
@@ -84,7 +85,7 @@ def test_nothing_remembered_shows(monkeypatch: pytest.MonkeyPatch, tokenizer: bp
     text = [plain.normalise(line) for line in text]
 
     def everything() -> list[object]:
-        moses, split, encode = normalise._Moses(), Sentencizer(spacy.blank("en")), bpe.Encoder(tokenizer)
+        moses, split, encode = normalise._Moses(), Sentencizer(spacy.blank("en")), WordEncoder(tokenizer)
         steps: list[Callable[[str], object]] = [moses, split, lambda line: list(encode([line]))]
         return [[step(line) for line in text] for step in steps]
 
@@ -124,7 +125,7 @@ def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
     words = [plain.words(sentence) for sentence in sentences]
     tokenise = word_tokeniser("after-moses")
     assert [tokenise(sentence) for sentence in sentences] == words
-    assert list(bpe.Encoder(tokenizer)(words)) == list(bpe.encode(tokenizer, words))
+    assert list(WordEncoder(tokenizer)(words)) == list(encode_lines(tokenizer, words))
 
 
 def test_ordinary_text_goes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mapnet_cli.config import Proposal, Transformer
+from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.training.flops import Work, electra_flops, head_flops, stack_flops, step_flops
@@ -34,7 +34,7 @@ def test_forward_flops_equal_torchs_count() -> None:
 def test_a_step_of_bert_base_at_the_papers_size() -> None:
     """About 74 TFLOP a step, and MAP-Net adds about 21."""
     bert = step_flops(Transformer(), None, 32_678, 256, 512, Work(0.15))
-    joint = step_flops(Transformer(), Proposal(), 32_678, 256, 512, Work(0.15))
+    joint = step_flops(Transformer(), MapNetSizes(), 32_678, 256, 512, Work(0.15))
     assert bert == pytest.approx(73e12, rel=0.03)
     assert (joint - bert) == pytest.approx(20.5e12, rel=0.03)
 

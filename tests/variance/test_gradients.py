@@ -5,21 +5,20 @@ import math
 import pytest
 import torch
 
-from mapnet_cli.config import Method, Proposal, Transformer
+from mapnet_cli.config import MapNetSizes, Method, Transformer
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance import gradients as module
-from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Candidate, mean_count, sentence_masks
-from mapnet_cli.variance.projection import Projection
+from mapnet_cli.variance.candidates import Candidate, mean_count, sentence_masks
+from mapnet_cli.variance.gradients import Projection, SentenceGradients
 
 TOKENS_L = torch.tensor([CLS, *range(FIRST_ORDINARY, FIRST_ORDINARY + 12), SEP])
 
 
 def small_model() -> PretrainingModel:
     sizes = {"layers": 2, "hidden": 16, "heads": 2, "ffn": 32, "max_length": 16}
-    model = PretrainingModel(Transformer(**sizes), 40, Proposal(**sizes))
-    model.reset(3)
+    model = PretrainingModel(Transformer(**sizes), 40, MapNetSizes(**sizes))
+    model.init_weights(3)
     return model.train()  # dropout of 0.1 must not reach the gradients
 
 
@@ -43,7 +42,7 @@ def test_gradients_are_those_of_a_backward_pass(elements: int, monkeypatch: pyte
         torch.testing.assert_close(found_P, gradients.flatten(by_name), atol=1e-6, rtol=1e-4)
 
 
-def test_subjects_draw_the_same_masks_again() -> None:
+def test_candidates_draw_the_same_masks_again() -> None:
     uniform = Candidate("uniform", Method(mask_rate=0.3))
     first, again = (sentence_masks(uniform, 4, TOKENS_L, 8, 2, 40) for _ in range(2))
     other = sentence_masks(uniform, 5, TOKENS_L, 8, 2, 40)

@@ -11,18 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from mapnet_cli.config import Method, Transformer
+from mapnet_cli.config import MapNetProposal, Method, Transformer
 from mapnet_cli.masking import sampling
+from mapnet_cli.masking.context import NO_CONTEXT
 from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.model.factory import draw_masks
+from mapnet_cli.masking.strategies import draw_masks
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
-from mapnet_cli.variance.correlations import correlations, norms_by_loss
-from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Candidate, sentence_masks
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, SEP
+from mapnet_cli.variance.candidates import Candidate, sentence_masks
+from mapnet_cli.variance.gradients import Projection, SentenceGradients
 from mapnet_cli.variance.measure import Samples, compare, sample
-from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
-from mapnet_cli.variance.projection import Projection
+from mapnet_cli.variance.positions import PositionFacts, correlations, measure_positions, norms_by_loss, oracle_log_q
 from mapnet_cli.variance.results import Measured
 
 TOPICS, NOISE, LENGTH, STEPS = 4, 8, 12, 400
@@ -40,13 +39,13 @@ def language(count: int, generator: torch.Generator) -> Tensor:
     return torch.cat([torch.full((count, 1), CLS), inside, torch.full((count, 1), SEP)], dim=1)
 
 
-class DistContext:
+class World:
     """A model that has learned the language, held-out sentences, and what the instrument finds on them."""
 
     def __init__(self, steps: int = STEPS) -> None:
         sizes = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 64, "max_length": LENGTH + 2, "dropout": 0.0}
         self.model = PretrainingModel(Transformer(**sizes, attention_dropout=0.0, init_std=0.1), VOCAB, None)
-        self.model.reset(0)
+        self.model.init_weights(0)
         self._train(steps)
         self.gradients = SentenceGradients(self.model)
         self.sentences = list(language(SENTENCES, torch.Generator().manual_seed(99)))
@@ -64,7 +63,7 @@ class DistContext:
             generator = torch.Generator().manual_seed(step)
             tokens_BL = language(32, generator)
             noise = MaskNoise.draw(generator, *tokens_BL.shape)
-            masks = draw_masks(UNIFORM, tokens_BL, noise)
+            masks = draw_masks(UNIFORM, tokens_BL, noise, NO_CONTEXT)
             corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, VOCAB, 1.0, 0.0)
             targets_BK = tokens_BL.gather(1, masks.positions_BK)
             loss_BK, _ = self.model.token_losses(corrupted_BL, None, masks.positions_BK, targets_BK, None)
@@ -72,27 +71,28 @@ class DistContext:
             loss_BK[masks.valid_BK].mean().backward()
             optimizer.step()
 
-    def samples(self, subject: Candidate, project: Projection | None = None) -> Samples:
+    def samples(self, candidate: Candidate, project: Projection | None = None) -> Samples:
         draws = [
-            partial(sentence_masks, subject, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
+            partial(sentence_masks, candidate, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
             for number, tokens_L in enumerate(self.sentences)
         ]
         return sample(self.gradients, self.scales, project or self.project, VISITS, draws, lambda: None)
 
-    def measured(self, subject: Candidate) -> Measured:
-        return compare(subject, self.samples(subject), self.uniform)
+    def measured(self, candidate: Candidate) -> Measured:
+        return compare(candidate, self.samples(candidate), self.uniform)
 
 
 @pytest.fixture(scope="module")
-def world() -> DistContext:
-    return DistContext()
+def world() -> World:
+    return World()
 
 
-def proposing(name: str, log_q: list[Tensor], **how: object) -> Candidate:
-    return Candidate(name, UNIFORM.model_copy(update={"strategy": "mapnet", **how}), "known", tuple(log_q))
+def proposing(name: str, log_q: list[Tensor], proposal: MapNetProposal) -> Candidate:
+    method = UNIFORM.model_copy(update={"strategy": "mapnet", "proposal": proposal})
+    return Candidate(name, method, "known", tuple(log_q))
 
 
-def test_the_hard_positions_have_the_large_gradients(world: DistContext) -> None:
+def test_the_hard_positions_have_the_large_gradients(world: World) -> None:
     hard_N = torch.cat([HARD_L[fact.position_N] for fact in world.facts])
     loss_N = torch.cat([fact.signals["loss"] for fact in world.facts])
     norm_N = torch.cat([fact.norms["raw"] for fact in world.facts])
@@ -106,14 +106,14 @@ def test_the_hard_positions_have_the_large_gradients(world: DistContext) -> None
     assert bins[-1].norm.value > 5 * bins[0].norm.value
 
 
-def test_every_position_is_measured_and_a_share_where_no_oracle_asks(world: DistContext) -> None:
+def test_every_position_is_measured_and_a_share_where_no_oracle_asks(world: World) -> None:
     for fact in world.facts:
         assert set(fact.position_N.tolist()) == set(range(1, LENGTH + 1))
     some = measure_positions(world.gradients, world.model, UNIFORM, world.scales, 0, world.sentences[0], whole=False)
     assert len(some.position_N) == LENGTH * UNIFORM.mask_rate
 
 
-def test_masks_make_most_of_the_variance(world: DistContext) -> None:
+def test_masks_make_most_of_the_variance(world: World) -> None:
     """The language is the same in every sentence, but for topics that are known without a doubt."""
     found = compare(Candidate("uniform", UNIFORM), world.uniform, world.uniform)
     share = found.variances["raw"].mask_share
@@ -124,11 +124,11 @@ def test_masks_make_most_of_the_variance(world: DistContext) -> None:
 
 
 @pytest.mark.parametrize(("signal", "at_most"), [("gradient norm", 0.8), ("loss", 1.0)])
-def test_oracles_lower_the_mask_variance_without_a_bias(world: DistContext, signal: str, at_most: float) -> None:
+def test_oracles_lower_the_mask_variance_without_a_bias(world: World, signal: str, at_most: float) -> None:
     maskable_L = sampling.maskable_positions(world.sentences[0])
     log_q = [oracle_log_q(fact, signal, maskable_L) for fact in world.facts]
-    how = {"sampler": "systematic", "uniform_mix": 0.1, "estimator": "horvitz-thompson"}
-    found = world.measured(proposing("oracle", log_q, **how))
+    weighted = MapNetProposal(sampler="systematic", uniform_mix=0.1, estimator="horvitz-thompson")
+    found = world.measured(proposing("oracle", log_q, weighted))
     raw = found.variances["raw"]
     assert raw.mask_to_uniform.value < at_most
     assert abs(raw.difference.value) < 3 * raw.difference.error
@@ -137,25 +137,27 @@ def test_oracles_lower_the_mask_variance_without_a_bias(world: DistContext, sign
 
 def test_hard_masks_are_biased_without_weights_and_unbiased_with() -> None:
     """In a model that has yet to learn; at the optimum the mean gradient is zero wherever the masks are."""
-    world = DistContext(steps=20)
+    world = World(steps=20)
     weight_L = torch.where(HARD_L, 5.0, 1.0)
     weight_L[[0, -1]] = 0.0
     log_q = [(weight_L / weight_L.sum()).log()] * SENTENCES
-    skewed = world.measured(proposing("skewed", log_q)).variances["raw"]
-    how = {"sampler": "systematic", "estimator": "horvitz-thompson"}
-    weighted = world.measured(proposing("weighted", log_q, **how)).variances["raw"]
+    unweighted, exact = (
+        MapNetProposal(estimator="none"), MapNetProposal(sampler="systematic", estimator="horvitz-thompson")
+    )  # fmt: skip
+    skewed = world.measured(proposing("skewed", log_q, unweighted)).variances["raw"]
+    weighted = world.measured(proposing("weighted", log_q, exact)).variances["raw"]
     assert skewed.bias.value > 5 * skewed.bias.error > 0
     assert abs(weighted.bias.value) < 3 * weighted.bias.error < skewed.bias.value
 
 
-def test_disjoint_visits_average_better(world: DistContext) -> None:
+def test_disjoint_visits_average_better(world: World) -> None:
     disjoint = Candidate("disjoint", UNIFORM.model_copy(update={"strategy": "disjoint"}))
     raw = world.measured(disjoint).variances["raw"]
     assert raw.mask_to_uniform.value == pytest.approx(1, abs=4 * raw.mask_to_uniform.error)
     assert raw.visits_to_uniform.value < 0.5
 
 
-def test_sketched_means_agree_within_the_stated_error(world: DistContext) -> None:
+def test_sketched_means_agree_within_the_stated_error(world: World) -> None:
     """What is exact stays so; products of means are off by what the sketch says of the means' norms."""
     project = Projection(world.gradients.size, 1, 3, torch.device("cpu"), budget=4 * 4096)
     assert not project.exact

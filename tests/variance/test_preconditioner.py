@@ -7,19 +7,18 @@ from torch import Tensor
 
 from mapnet_cli.config import Method, Optimiser, Transformer
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, SEP
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.training.checkpoint import rolling_name, save_checkpoint
 from mapnet_cli.training.optim import build_adamw, optimizer_state, set_learning_rate
-from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Candidate, sentence_masks
-from mapnet_cli.variance.preconditioner import BATCHES, adam_scale, batch_mean_squares
+from mapnet_cli.variance.candidates import Candidate, sentence_masks
+from mapnet_cli.variance.gradients import BATCHES, SentenceGradients, adam_scale, batch_mean_squares
 
 SETTINGS = Optimiser(adam_betas=(0.0, 0.9), adam_eps=1e-4, weight_decay=0.0)
 
 
 def small_model() -> PretrainingModel:
     model = PretrainingModel(Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=16, dropout=0.0), 40, None)
-    model.reset(0)
+    model.init_weights(0)
     return model
 
 

@@ -14,6 +14,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.records import CorpusManifest
+from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.variance.results import NORMS
 from tests.conftest import SMALL, small_config
 
@@ -24,7 +25,7 @@ LITTLE = ("--sentences", "4", "--masks", "4", "--visits", "2")
 def trained(artifacts: Artifacts, make_corpus: Callable[[Config], CorpusManifest]) -> Artifacts:
     config = small_config()
     make_corpus(config)
-    run_stages(["pretrain"], config, artifacts, Console(quiet=True), workers=0, force=False)
+    run_stages(["pretrain"], Lineage(config, artifacts), Console(quiet=True), workers=0, force=False)
     return artifacts
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mapnet_cli.config import Method, Transformer
+from mapnet_cli.config import MapNetProposal, Method, Transformer
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.special_tokens import CLS, FIRST_ORDINARY, MASK, SEP
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, MASK, SEP
+from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.masks import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.statistics import (
     GradientSums,
     Moments,
@@ -28,7 +28,7 @@ VOCAB, LENGTH, K = 20, 6, 2
 def every_gradient() -> Tensor:
     """All gradients [S, M, D] of five sentences of six tokens under all 15 masks of two, turned into 75 dimensions."""
     model = PretrainingModel(Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=8), VOCAB, None)
-    model.reset(1)
+    model.init_weights(1)
     gradients = SentenceGradients(model)
     generator = torch.Generator().manual_seed(0)
     positions_MK = torch.tensor(list(itertools.combinations(range(1, LENGTH + 1), K)))
@@ -104,12 +104,12 @@ def test_a_ratio_to_nothing_is_undefined() -> None:
     assert ratio(leave_one_out(zero_S + 1), leave_one_out(zero_S)).value is None
 
 
-def additive(subject: Candidate, norms_L: Tensor, masks: int, visits: int) -> Moments:
+def additive(candidate: Candidate, norms_L: Tensor, masks: int, visits: int) -> Moments:
     """Samples where each position has a gradient of known norm in a direction of its own, whatever else is masked."""
     tokens_L = torch.cat([torch.tensor([CLS]), torch.arange(FIRST_ORDINARY, FIRST_ORDINARY + 12), torch.tensor([SEP])])
     rows = []
     for number in range(6):
-        drawn = sentence_masks(subject, number, tokens_L, masks, visits, 40, 2)
+        drawn = sentence_masks(candidate, number, tokens_L, masks, visits, 40, 2)
         weight_ML = torch.zeros(masks, len(tokens_L)).scatter_add(1, drawn.positions_MK, drawn.weight_MK)
         rows.append((weight_ML * norms_L).double())
     return moments(torch.stack(rows), visits)
@@ -119,17 +119,17 @@ def test_additive_gradients_have_the_variance_of_the_formula() -> None:
     """sum_i a_i^2 / n^2 (1 / pi_i - 1): least where pi is proportional to the norms (Theorem 2 for K of n)."""
     norms_L = torch.cat([torch.zeros(1), torch.linspace(0.2, 3, 12), torch.zeros(1)])
     uniform = Method(strategy="uniform", mask_rate=1 / 6)
-    how = {"strategy": "mapnet", "sampler": "systematic", "estimator": "horvitz-thompson"}
-    best = uniform.model_copy(update=how)
+    proposal = MapNetProposal(sampler="systematic", estimator="horvitz-thompson")
+    best = uniform.model_copy(update={"strategy": "mapnet", "proposal": proposal})
     q_L = norms_L / norms_L.sum()
-    subjects = {
+    candidates = {
         "uniform": (Candidate("uniform", uniform), torch.full((12,), 2 / 12)),
         "best": (Candidate("best", best, "known", (q_L.log(),) * 6), 2 * q_L[1:-1]),
     }
     variance = {}
-    for name, (subject, pi_N) in subjects.items():
+    for name, (candidate, pi_N) in candidates.items():
         exact = float((norms_L[1:-1].square() / 144 * (1 / pi_N - 1)).sum())
-        estimate = jackknife(additive(subject, norms_L, 600, 6).mask_variance())
+        estimate = jackknife(additive(candidate, norms_L, 600, 6).mask_variance())
         assert estimate.value is not None and estimate.error is not None
         assert abs(estimate.value - exact) < 4 * max(estimate.error, 0.002), name
         variance[name] = estimate.value

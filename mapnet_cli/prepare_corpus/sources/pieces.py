@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mapnet_cli.core.errors import InputError
-from mapnet_cli.prepare_corpus.sources import bz2_blocks, zstd_blocks
+from mapnet_cli.prepare_corpus.sources import compressed
 from mapnet_cli.prepare_corpus.sources.reading import DamagedInput
 
 OVERLONG = 2_000_000
@@ -120,9 +120,9 @@ def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
     with piece.path.open("rb") as handle:
         try:
             if packed == ".bz2":
-                yield from bz2_blocks.blocks(handle, piece.begin)
+                yield from compressed.bz2_blocks(handle, piece.begin)
             elif packed == ".zst":
-                yield from zstd_blocks.blocks(handle)
+                yield from compressed.zstd_blocks(handle)
             elif packed == ".gz":
                 yield from _stream(handle, lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS))
             elif packed == ".xz":

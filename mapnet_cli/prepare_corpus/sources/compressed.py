@@ -1,8 +1,13 @@
-"""Unpacking a bz2 file from any place on, block by block.
+"""Reading bz2 and zstd files block by block: from any place on, and within a bound on memory.
 
 bzip2 packs at most 900 kB of text at a time, and each such block begins, at any bit, with the same 48
 bits. A block by itself, between a stream's header and footer, is a bz2 file that `bz2` unpacks and
 whose checksum it verifies. (Format: J. Tsai, "BZIP2: Format Specification", 2016.)
+
+A zstd file is frames, one after another: a header, blocks that each unpack to at most 128 kB, perhaps a
+checksum. `zstandard` unpacks whatever it is handed as a whole, so that a few kilobytes can become
+gigabytes, or streams without saying that the file was cut off; handed the blocks one by one, it does
+neither. (Format: Y. Collet, M. Kucherawy, RFC 8878, section 3.1.)
 """
 
 import bz2
@@ -21,7 +26,7 @@ CHUNK = 1 << 20
 """Bytes of text that are unpacked at a time, at most: runs of a byte can make a block 46 MB long."""
 
 
-def blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
+def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
     """Yields (byte in which it begins, contents) of the blocks that begin at or after byte `begin`, to the file's end.
 
     A block of more than CHUNK bytes comes in several parts. Raises DamagedInput where one is broken or cut off, or
@@ -111,3 +116,51 @@ class _Pattern:
             if index >= 0 and len(piece) == self._length and int.from_bytes(piece, "big") & self._mask == self._value:
                 yield index
             found = window.find(self._middle, found + 1)
+
+
+ZSTD_WINDOW = 1 << 29
+"""Bytes that a file may ask for to be unpacked; 2 GiB (--long=31) would break the bound on a worker's memory."""
+SKIPPABLE = range(0x184D2A50, 0x184D2A60)
+"""What frames that hold no text begin with."""
+LONGEST_HEADER = 18
+REPEATED = 1
+"""The kind of a block that holds one byte, and how often it stands there."""
+
+
+def zstd_blocks(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yields (byte in which it begins, contents) of the file's blocks; raises DamagedInput."""
+    import zstandard
+
+    place = 0
+    while start := handle.read(4):
+        number = int.from_bytes(start, "little")
+        if number in SKIPPABLE:
+            place += 8 + int.from_bytes(_exactly(handle, 4), "little")
+        else:
+            handle.seek(place)
+            header = handle.read(LONGEST_HEADER)
+            try:
+                size = zstandard.frame_header_size(header)
+                checked = zstandard.get_frame_parameters(header).has_checksum
+                machine = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+                machine.decompress(header[:size])
+                place += size
+                last = False
+                while not last:
+                    handle.seek(place)
+                    mark = _exactly(handle, 3)
+                    value = int.from_bytes(mark, "little")
+                    last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
+                    size = (1 if kind == REPEATED else size) + (4 if last and checked else 0)
+                    yield place, machine.decompress(mark + _exactly(handle, size))
+                    place += 3 + size
+            except zstandard.ZstdError as error:
+                raise DamagedInput(str(error)) from None
+        handle.seek(place)
+
+
+def _exactly(handle: IO[bytes], size: int) -> bytes:
+    data = handle.read(size)
+    if len(data) < size:
+        raise DamagedInput("the file ends in the middle of a compressed stream")
+    return data

@@ -1,0 +1,25 @@
+"""How sizes, counts, durations and steps are written, in every message, table and figure."""
+
+
+def format_size(count: float) -> str:
+    """Returns bytes as "1.2 GB", "3.4 MB" or "5.6 kB"."""
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
+    return f"{count / unit:,.1f} {name}"
+
+
+def format_count(number: float) -> str:
+    """Returns a large number as "1.2 million" or "3.4 thousand"."""
+    unit, name = (1e6, "million") if number >= 1e6 else (1e3, "thousand")
+    return f"{number / unit:,.1f} {name}"
+
+
+def format_duration(seconds: float) -> str:
+    """Returns "1.5 h", "3.2 min" or "12 s"."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:,.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def short_steps(step: int) -> str:
+    """Returns 400000 as "400k", as the paper writes it."""
+    return f"{step // 1000}k" if step >= 1000 and step % 1000 == 0 else str(step)

@@ -1,0 +1,146 @@
+"""What the corpus's phases leave for each other: keys, typed results and two text formats.
+
+Paragraph files hold one paragraph per line, sentence files one sentence per line with an empty line
+after each paragraph. In both, one more empty line ends a document.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapnet_cli.core.artifacts import ArtifactId, Artifacts
+from mapnet_cli.core.records import Row
+from mapnet_cli.lineage.graph import manifest_key
+
+
+class CleanedSlice(Row):
+    """Result of `CleanSlice`."""
+
+    paragraphs: int
+    words: int
+    bytes: int
+    dropped: dict[str, int]
+    """Paragraphs dropped, by clean-up rule."""
+    examples: dict[str, list[str]]
+    left_out: dict[str, int]
+    markup: dict[str, int]
+    problems: list[str]
+    problem_count: int
+
+
+class Deduplication(Row):
+    """Result of `Deduplicate`: paragraphs dropped, in all and by slice."""
+
+    dropped: int
+    dropped_by_slice: list[int]
+
+
+class SegmentedSlice(Row):
+    """Result of `SegmentSlice`. `lengths[n]` counts sentences of n words; the last entry is of that or more."""
+
+    documents: int
+    paragraphs: int
+    sentences: int
+    words: int
+    lengths: list[int]
+
+
+class TrainedVocabulary(Row):
+    """Result of `TrainVocabulary`. `first_documents[n]` is the number of slice n's first document in the corpus."""
+
+    vocab_size: int
+    sample_words: int
+    first_documents: list[int]
+
+
+class EncodedSlice(Row):
+    """Result of `EncodeSlice`."""
+
+    tokens: int
+    unknown_tokens: int
+    train_sequences: int
+    validation_sequences: int
+
+
+@dataclass(frozen=True)
+class CorpusKeys:
+    """Keys of everything that preparing a corpus makes; lists have one key per slice."""
+
+    text: ArtifactId
+    corpus: ArtifactId
+    slices: int
+
+    def _each(self, artifact: ArtifactId, name: str) -> list[str]:
+        return [f"{artifact.key}/{name}-{number:05}" for number in range(self.slices)]
+
+    @property
+    def clean(self) -> list[str]:
+        return self._each(self.text, "clean")
+
+    @property
+    def deduplicate(self) -> str:
+        return f"{self.text.key}/deduplicate"
+
+    def keep(self, number: int) -> str:
+        """Returns the file that says which paragraphs of a slice are kept."""
+        return f"{self.deduplicate}-{number:05}.npy"
+
+    @property
+    def sentences(self) -> list[str]:
+        return self._each(self.text, "sentences")
+
+    @property
+    def vocabulary(self) -> str:
+        return f"{self.corpus.key}/vocabulary"
+
+    @property
+    def tokenizer(self) -> str:
+        return f"{self.corpus.key}/tokenizer.json"
+
+    @property
+    def encode(self) -> list[str]:
+        return self._each(self.corpus, "encode")
+
+    @property
+    def train(self) -> list[str]:
+        return self._each(self.corpus, "train")
+
+    @property
+    def validation(self) -> list[str]:
+        return self._each(self.corpus, "validation")
+
+    @property
+    def manifest(self) -> str:
+        return manifest_key(self.corpus)
+
+    @property
+    def card(self) -> str:
+        return f"{self.corpus.key}/card"
+
+
+def mixed_versions(artifacts: Artifacts, keys: list[str]) -> dict[str, list[str]]:
+    """Returns the versions that these jobs ran with, of each library where they differ."""
+    versions: dict[str, set[str]] = {}
+    for key in keys:
+        for name, version in artifacts.require(key).versions.items():
+            versions.setdefault(name, set()).add(version)
+    return {name: sorted(several) for name, several in sorted(versions.items()) if len(several) > 1}
+
+
+def read_paragraphs(path: Path) -> Iterator[str | None]:
+    """Yields the paragraphs of a paragraph file, and None where a document ends."""
+    with path.open(encoding="utf-8", newline="\n") as handle:
+        for line in handle:
+            yield line.rstrip("\n") or None
+
+
+def read_sentences(path: Path) -> Iterator[list[str] | None]:
+    """Yields the paragraphs of a sentence file as lists of sentences, and None where a document ends."""
+    sentences: list[str] = []
+    with path.open(encoding="utf-8", newline="\n") as handle:
+        for line in handle:
+            if line != "\n":
+                sentences.append(line.rstrip("\n"))
+            else:
+                yield sentences or None
+                sentences = []
