@@ -84,7 +84,7 @@ def finetune_glue(invocation: Invocation) -> None:
 @command(app, "report", LOOKING)
 def report(invocation: Invocation) -> None:
     """Make Table 3, its per-task companion and the figures of what is finished."""
-    from mapnet_cli.core import tables
+    from mapnet_cli.core import to_rich
     from mapnet_cli.report.stage import build
 
     with invocation.artifacts.lock("report"):
@@ -92,8 +92,8 @@ def report(invocation: Invocation) -> None:
     if invocation.console.as_json:
         invocation.console.json(built.to_json())
         return
-    invocation.console.data(tables.to_rich(built.tasks, notes=False))
-    invocation.console.data(tables.to_rich(built.table3))
+    invocation.console.data(to_rich(built.tasks, notes=False))
+    invocation.console.data(to_rich(built.table3))
     invocation.console.data(f"Report: {built.folder / 'report.md'}")
     if built.next_command:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")
@@ -113,7 +113,7 @@ def run(invocation: Invocation) -> None:
 def status(invocation: Invocation) -> None:
     """Show what is done, running and missing."""
     from mapnet_cli.cli.stages import status
-    from mapnet_cli.core import tables
+    from mapnet_cli.core import to_rich
 
     rows = status(invocation.lineage)
     if invocation.console.as_json:
@@ -126,7 +126,7 @@ def status(invocation: Invocation) -> None:
         for line in progress.lines:
             invocation.console.data(f"{'':<15} {line}")
         if progress.table is not None:
-            invocation.console.data(tables.to_rich(progress.table))
+            invocation.console.data(to_rich(progress.table))
     if unused := [f"{key} ({size:,.0f} MB)" for row, _ in rows for key, size in row.get("unused_mb", {}).items()]:
         invocation.console.data(f"Not used with these settings: {', '.join(unused)}")
 
@@ -208,8 +208,8 @@ def variance(
     visits: Annotated[int, typer.Option(help="Successive visits of a sentence whose mean is looked at.")] = 6,
 ) -> None:
     """Measure the gradient's sentence and mask variance (Theorem 1) at a checkpoint, strategy beside strategy."""
-    from mapnet_cli.core import tables
-    from mapnet_cli.lineage.milestones import find_milestone
+    from mapnet_cli.core import to_rich
+    from mapnet_cli.lineage import find_milestone
     from mapnet_cli.variance.stage import Settings, measure_variance
     from mapnet_cli.variance.table import variance_tables
 
@@ -223,7 +223,7 @@ def variance(
         at.console.json(found.to_json())
         return
     for table in variance_tables(found):
-        at.console.data(tables.to_rich(table, notes=False))
+        at.console.data(to_rich(table, notes=False))
     at.console.data(f"Measurement: {folder / 'variance.md'}")
 
 
@@ -245,7 +245,7 @@ def config_keys() -> None:
     """Print every key with its default and what it means, as Markdown (docs/config.md)."""
     from mapnet_cli.config import Config
     from mapnet_cli.config.reference import reference
-    from mapnet_cli.masking.validate import CHOICES
+    from mapnet_cli.masking import CHOICES
 
     typer.echo(reference(Config, CHOICES), nl=False)
 

@@ -5,9 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mapnet_cli.jobs.distributed import cores
-from mapnet_cli.jobs.job import library_versions
-from mapnet_cli.jobs.resources import visible_gpus
+from mapnet_cli.jobs import cores, library_versions, visible_gpus
 
 
 def facts(artifacts: Path) -> dict[str, str]:

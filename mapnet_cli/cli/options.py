@@ -13,11 +13,18 @@ import typer
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.loading import Resolved, resolve
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.console import Console
-from mapnet_cli.core.errors import DivergedError, Interrupted, LockedError, MapnetError, ProcessError, UsageError
-from mapnet_cli.jobs.distributed import ALONE, cores, launched
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.core import (
+    Artifacts,
+    Console,
+    DivergedError,
+    Interrupted,
+    LockedError,
+    MapnetError,
+    ProcessError,
+    UsageError,
+)
+from mapnet_cli.jobs import ALONE, cores, launched
+from mapnet_cli.lineage import Lineage
 
 CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to show"
 _what = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)

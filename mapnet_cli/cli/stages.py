@@ -5,15 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.console import Console
-from mapnet_cli.core.errors import InputError, LockedError, UsageError
-from mapnet_cli.jobs.distributed import DistContext, joined, launched
-from mapnet_cli.jobs.engine import Engine, LaunchedEngine
-from mapnet_cli.jobs.job import Phase, StageProgress, is_done
-from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.jobs.ray import RayEngine
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.core import Artifacts, Console, InputError, LockedError, UsageError
+from mapnet_cli.jobs import (
+    DistContext,
+    Engine,
+    LaunchedEngine,
+    LocalEngine,
+    Phase,
+    RayEngine,
+    StageProgress,
+    is_done,
+    joined,
+    launched,
+)
+from mapnet_cli.lineage import Lineage
 
 HAS_FINGERPRINT = re.compile("-[0-9a-f]{8}$")
 

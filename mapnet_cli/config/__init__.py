@@ -19,7 +19,7 @@ from mapnet_cli.config.method import (
     TableProposal,
 )
 from mapnet_cli.config.training import Finetune, MapNetSizes, Optimiser, Pretrain, Transformer
-from mapnet_cli.core.errors import did_you_mean
+from mapnet_cli.core import did_you_mean
 
 __all__ = [
     "PROPOSALS", "Cleanup", "Config", "Corpus", "Electra", "Finetune", "FrequencyProposal", "MapNetProposal",

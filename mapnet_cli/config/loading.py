@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from mapnet_cli.config import PROPOSALS, Config
 from mapnet_cli.config.method import MOVED
-from mapnet_cli.core.errors import UsageError, did_you_mean
+from mapnet_cli.core import UsageError, did_you_mean
 
 RECIPES = ("demo", "small", "paper")
 ENV_PREFIX = "MAPNET_"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mapnet_cli.config.base import Count, Ints, NonNegative, Section, Share
-from mapnet_cli.core.errors import did_you_mean
+from mapnet_cli.core import did_you_mean
 
 
 class Proposal(Section):
@@ -106,6 +106,15 @@ MOVED = {
     },
 }  # fmt: skip
 """Keys of [method.NAME] in configs of version 0.1, and where they are now."""
+_OLD_NAMES = {new: old for old, new in MOVED.items()}
+_OLD_DEFAULTS = {
+    "generator_fraction": 0.25, "detection_weight": 50.0, "sampler": "gumbel", "uniform_mix": 0.0, "estimator": "none",
+    "ratio_clip": 0.2, "objective": "none", "signal": "loss", "table_memory": 1_000, "proposal_embeddings": "shared",
+    "proposal_peak_lr": 0.0, "proposal_clip_norm": 0.0, "loss_weight": 0.01, "loss_weight_on": "mapnet",
+    "learn_on_uniform_steps": True, "learn_every": 1, "propose_every": 1, "proposal_precision": "auto",
+    "explore_start": 1.0, "explore_end": 1 / 3,
+}  # fmt: skip
+"""Defaults of version 0.1, which are part of fingerprints."""
 
 
 class Method(Section):
@@ -172,6 +181,17 @@ class Method(Section):
             )
         return self
 
+    def results_view(self) -> dict[str, Any]:
+        """Returns the settings that results depend on, with the names of version 0.1, so fingerprints stay valid."""
+        found = super().results_view()
+        proposal, electra = found.pop("proposal") or {}, found.pop("electra") or {}
+        found["start"], found["task"] = found.pop("init_from"), "replaced-token" if electra else "masked-lm"
+        settings = {_OLD_NAMES.get(f"proposal.{key}", key): value for key, value in proposal.items() if key != "kind"}
+        given = {key: value for key, value in (found | settings | electra).items() if value is not None}
+        if self.proposal is None and any(self.exploration):  # which version 0.1 didn't have
+            given["exploration"] = self.exploration
+        return _OLD_DEFAULTS | given
+
     @property
     def drawing(self) -> Proposal:
         """How masks are drawn and weighted; the defaults without a proposal."""
@@ -186,6 +206,11 @@ class Method(Section):
     def mapnet(self) -> MapNetProposal | None:
         """The proposal if it is MAP-Net."""
         return self.proposal if isinstance(self.proposal, MapNetProposal) else None
+
+    @property
+    def objective(self) -> str:
+        """What MAP-Net is trained on, "" without MAP-Net."""
+        return self.mapnet.objective if self.mapnet else ""
 
     @property
     def propose_every(self) -> int:

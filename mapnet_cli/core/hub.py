@@ -21,7 +21,7 @@ def is_hub(data: str) -> bool:
     return data.startswith(PREFIX)
 
 
-def load(data: str, name: str | None, split: str, streaming: bool = False) -> Any:
+def load_hub_split(data: str, name: str | None, split: str, streaming: bool = False) -> Any:
     """Returns a split of a data set, `name` being its configuration.
 
     Out of reach of the hub a copy that is in the cache is used; where there is none, InputError says
@@ -43,13 +43,13 @@ def load(data: str, name: str | None, split: str, streaming: bool = False) -> An
             ) from None
 
 
-def rows(data: str, name: str | None, split: str, column: str, part: int, parts: int) -> Iterator[tuple[int, Any]]:
+def hub_rows(data: str, name: str | None, split: str, column: str, part: int, parts: int) -> Iterator[tuple[int, Any]]:
     """Yields (number, what the column holds) of each row of one of `parts` parts of a split, as they arrive.
 
     The parts are of the data set's files; where there are fewer files, some parts are empty. Raises
     InputError for a missing column, and where the network or the hub fails in between.
     """
-    found = load(data, name, split, streaming=True)
+    found = load_hub_split(data, name, split, streaming=True)
     parts = min(parts, found.num_shards)
     if part >= parts:
         return

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.errors import InputError
+from mapnet_cli.core import InputError
 from mapnet_cli.finetune_glue.readers import LABEL_NAME, open_split
-from mapnet_cli.glue.tasks import LARGEST_SCORE, TASKS, GlueTask
+from mapnet_cli.glue import LARGEST_SCORE, TASKS, GlueTask
 
 
 @dataclass(frozen=True)

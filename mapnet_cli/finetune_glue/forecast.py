@@ -8,21 +8,17 @@ import numpy as np
 import torch
 
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.formatting import format_duration
+from mapnet_cli.core import Artifacts, format_duration
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.loop import Classifier, training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.run import sizes
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.grid import GridRun
-from mapnet_cli.glue.tasks import TASKS, task_location
-from mapnet_cli.jobs.distributed import cores
-from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.text.bpe import TOKENS_PER_WORD
-from mapnet_cli.text.words import CLS
-from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
-from mapnet_cli.training.optim import build_adamw
+from mapnet_cli.glue import TASKS, GridRun, task_location
+from mapnet_cli.jobs import cores
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.text import CLS, TOKENS_PER_WORD
+from mapnet_cli.training import build_adamw, choose_device, device_name, precision_advice, resolve_precision
 
 FORWARD_SHARE = 1 / 3
 """Of a training step's time: a forward pass, where the backward pass takes twice as long."""

@@ -15,18 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Finetune, Transformer
-from mapnet_cli.core.errors import DamagedError, DivergedError
-from mapnet_cli.core.records import EpochScores
-from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core import DamagedError, DivergedError, EpochScores, derive_seed
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.scoring import SPLITS, Floats, Halves, score, score_halves
-from mapnet_cli.glue.tasks import GlueTask
-from mapnet_cli.model.bert import Encoder, Packing, initialise
-from mapnet_cli.model.masked_lm import ClassificationHead
-from mapnet_cli.text.words import PAD
-from mapnet_cli.training.checkpoint import SEGMENT, load_checkpoint
-from mapnet_cli.training.device import autocast
-from mapnet_cli.training.optim import build_adamw, gradient_norm, learning_rate, set_learning_rate
+from mapnet_cli.glue import SPLITS, Floats, GlueTask, Halves, score, score_halves
+from mapnet_cli.model import ClassificationHead, Encoder, Packing, initialise
+from mapnet_cli.text import PAD
+from mapnet_cli.training import (
+    SEGMENT,
+    autocast,
+    build_adamw,
+    gradient_norm,
+    learning_rate,
+    load_checkpoint,
+    set_learning_rate,
+)
 
 EVALUATION_BATCH = 64
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mapnet_cli.core.artifacts import Artifacts, publishing
-from mapnet_cli.core.records import Baseline, Baselines, CorpusManifest, Imported, Row, TaskFacts
+from mapnet_cli.core import Artifacts, Baseline, Baselines, CorpusManifest, Imported, Row, TaskFacts, publishing
 from mapnet_cli.finetune_glue import tokenised
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.scoring import Floats, score
-from mapnet_cli.glue.tasks import TASKS, GlueTask
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.glue import TASKS, Floats, GlueTask, score
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 
 
 class ProbeSizes(Row):

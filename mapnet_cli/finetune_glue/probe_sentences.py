@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from mapnet_cli.text.python_docs import Document, paragraphs
+from mapnet_cli.text import Document, paragraphs
 
 MIN_WORDS, MAX_WORDS = 5, 22
 DEV_SHARE = 0.35

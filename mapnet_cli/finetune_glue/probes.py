@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from mapnet_cli.core.errors import InputError
-from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core import InputError, derive_seed
 from mapnet_cli.finetune_glue.probe_sentences import (
     COMMANDS,
     MAX_WORDS,
@@ -24,7 +23,7 @@ from mapnet_cli.finetune_glue.probe_sentences import (
     split_documents,
     text,
 )
-from mapnet_cli.text.python_docs import harvest
+from mapnet_cli.text import harvest
 
 TRAIN_ROWS, DEV_ROWS = 1000, 300
 """At most."""

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from mapnet_cli.core import hub
-from mapnet_cli.core.errors import AbsentError, InputError
-from mapnet_cli.glue.tasks import GlueTask, short_name
+from mapnet_cli.core import AbsentError, InputError, load_hub_split
+from mapnet_cli.glue import GlueTask, short_name
 
 Row = tuple[str, Mapping[str, Any]]
 """Where it stands, for error messages, and its columns."""
@@ -43,7 +42,9 @@ class Rows:
 def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
     """Returns a set's rows. Raises AbsentError where it isn't there, InputError where it can't be read."""
     if isinstance(location, str):
-        return _from_datasets(hub.load(location, task.hub, task.splits[split].hub), f"{location} {task.hub} {split}")
+        return _from_datasets(
+            load_hub_split(location, task.hub, task.splits[split].hub), f"{location} {task.hub} {split}"
+        )
     if (location / "dataset_dict.json").exists():
         return _saved(location, task.splits[split].hub)
     files: Files = ZipFiles(location) if location.is_file() else Folder(location)

@@ -4,15 +4,21 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.core.artifacts import Artifacts, read_json
-from mapnet_cli.core.errors import DamagedError, DivergedError
-from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun, Imported, TunedEncoder
+from mapnet_cli.core import (
+    Artifacts,
+    Checkpoint,
+    CorpusManifest,
+    DamagedError,
+    DivergedError,
+    FinetuneRun,
+    Imported,
+    TunedEncoder,
+    read_json,
+)
 from mapnet_cli.finetune_glue.prepare import load_task
-from mapnet_cli.glue.grid import GridRun, fine_tuned, starts_from_mnli
-from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
-from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.lineage.settings import RUN_SETTINGS
+from mapnet_cli.glue import TASKS, GridRun, fine_tuned, starts_from_mnli
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
+from mapnet_cli.lineage import RUN_SETTINGS, Lineage
 
 if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.loop import EncoderWeights, Tuned
@@ -58,7 +64,7 @@ class TuningJob(Job):
         import torch
 
         from mapnet_cli.finetune_glue.loop import Setting, fine_tune
-        from mapnet_cli.training.device import choose_device
+        from mapnet_cli.training import choose_device
 
         run, finetune = self.grid_run, self.config.finetune
         start = load_start(artifacts, self.start, self.config)
@@ -77,7 +83,7 @@ class FineTune(TuningJob):
     """Fine-tunes one checkpoint on one task with one setting and seed; the result is its record."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        from mapnet_cli.training.device import choose_device, device_name
+        from mapnet_cli.training import choose_device, device_name
 
         start, tuned = self.tune(artifacts, progress)
         train, dev = load_task(artifacts, self.grid_run.task, self.data)
@@ -97,7 +103,7 @@ class TuneOnMnli(TuningJob):
     """Fine-tunes an encoder on MNLI and keeps it, without its head, as RoBERTa's authors do."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        from mapnet_cli.training.checkpoint import SEGMENT, save_checkpoint
+        from mapnet_cli.training import SEGMENT, save_checkpoint
 
         start, tuned = self.tune(artifacts, progress)
         if tuned.failure:

@@ -4,23 +4,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.errors import AbsentError, InputError, UsageError
-from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun, Imported, TaskFacts, TunedEncoder
-from mapnet_cli.core.tables import Cell, Table
+from mapnet_cli.core import (
+    AbsentError,
+    Cell,
+    Checkpoint,
+    CorpusManifest,
+    FinetuneRun,
+    Imported,
+    InputError,
+    Table,
+    TaskFacts,
+    TunedEncoder,
+    UsageError,
+)
 from mapnet_cli.finetune_glue.prepare import MakeProbes, PrepareTask, ScoreBaselines, TextSettings
 from mapnet_cli.finetune_glue.run import EncoderSource, FineTune, TuneOnMnli, run_requirements
-from mapnet_cli.glue.grid import (
+from mapnet_cli.glue import (
     UNTRAINED,
     GridRun,
+    data_key,
     fine_tuned,
-    grid,
+    grid_runs,
     metrics_by_task,
     starts_from_mnli,
+    task_location,
     used_tasks,
 )
-from mapnet_cli.glue.tasks import data_key, task_location
-from mapnet_cli.jobs.job import Phase, StageProgress, is_done
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.jobs import Phase, StageProgress, is_done
+from mapnet_cli.lineage import Lineage
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class FinetuneGlue:
         if starts_from_mnli(config):
             starts = [_mnli_job(lineage, *place) for place in fine_tuned(config)]
             phases.append(Phase("starts from MNLI", starts, "training", **requirements))
-        phases.append(Phase("finetune", [_run_job(lineage, run) for run in grid(config)], "run", **requirements))
+        phases.append(Phase("finetune", [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
         return phases
 
     def forecast(self, workers: int) -> list[str]:
@@ -82,7 +93,7 @@ class FinetuneGlue:
         from mapnet_cli.finetune_glue.forecast import forecast
 
         lineage, config, artifacts = self.lineage, self.lineage.config, self.lineage.artifacts
-        todo = [run for run in grid(config) if not is_done(_run_job(lineage, run), artifacts)]
+        todo = [run for run in grid_runs(config) if not is_done(_run_job(lineage, run), artifacts)]
         if starts_from_mnli(config):
             places = [place for place in fine_tuned(config) if artifacts.marker(lineage.mnli_start(*place).key) is None]
             todo += [_mnli_run(config, place) for place in places]
@@ -91,7 +102,7 @@ class FinetuneGlue:
     def progress(self) -> StageProgress:
         """Returns the grid as a matrix of counts: one row per encoder, one column per task."""
         rows: dict[tuple[str, int, int], dict[str, dict[str, int]]] = {}
-        for run in grid(self.lineage.config):
+        for run in grid_runs(self.lineage.config):
             row = rows.setdefault((run.method, run.pretrain_seed, run.step), {})
             cell = row.setdefault(run.task, {"done": 0, "failed": 0, "total": 0})
             artifact = self.lineage.finetuning(run)

@@ -10,21 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, publishing
-from mapnet_cli.core.console import Console
-from mapnet_cli.core.errors import AbsentError, UsageError
-from mapnet_cli.core.records import Baselines, FinetuneRun
+from mapnet_cli.core import AbsentError, Artifacts, Baselines, Console, FinetuneRun, UsageError, publishing
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
 from mapnet_cli.finetune_glue.prepare import TextSettings, verified_tokenizer
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
 from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings
-from mapnet_cli.glue.grid import GridRun, metrics_by_task, other_rows, runs_of
-from mapnet_cli.glue.scoring import baseline_scores, best_setting, columns_of, run_grids
-from mapnet_cli.glue.tasks import LARGEST_SCORE, TASKS, GlueTask, task_location
-from mapnet_cli.jobs.job import Output, Phase, Progress, ProgressCallback
-from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.lineage.milestones import find_milestone
+from mapnet_cli.glue import (
+    LARGEST_SCORE,
+    TASKS,
+    GlueTask,
+    GridRun,
+    baseline_scores,
+    best_setting,
+    columns_of,
+    metrics_by_task,
+    other_rows,
+    run_grids,
+    runs_of,
+    task_location,
+)
+from mapnet_cli.jobs import LocalEngine, Output, Phase, Progress, ProgressCallback
+from mapnet_cli.lineage import Lineage, find_milestone
 
 FILES = {
     "CoLA": ("CoLA", "test"), "SST-2": ("SST-2", "test"), "MRPC": ("MRPC", "test"), "STS-B": ("STS-B", "test"),

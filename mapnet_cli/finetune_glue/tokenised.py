@@ -8,12 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from mapnet_cli.core.artifacts import publishing
-from mapnet_cli.core.errors import DamagedError
+from mapnet_cli.core import DamagedError, publishing
 from mapnet_cli.finetune_glue.examples import Examples
-from mapnet_cli.text.bpe import encode_lines, load_tokenizer
-from mapnet_cli.text.normalise import prepare_line
-from mapnet_cli.text.words import CLS, PAD, SEP
+from mapnet_cli.text import CLS, PAD, SEP, encode_lines, load_tokenizer, prepare_line
 
 ARRAYS = ("tokens", "offsets", "labels", "second")
 

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.errors import UsageError, did_you_mean
+from mapnet_cli.core import UsageError, did_you_mean
+from mapnet_cli.glue.tasks import TASKS
 
-TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
 TEST_ONLY = ("WNLI", "AX")
 """Sets that are predicted for GLUE's server but not trained on."""
+TRAINED = tuple(name for name in TASKS if name not in TEST_ONLY)
 GLUE_COLUMNS = 9
 METRICS = {"STS-B": ("pearson", "spearman"), "MNLI": ("accuracy",)}
 """What fine-tuning records of a task; BINARY_METRICS where it isn't named."""
@@ -31,7 +32,7 @@ class GridRun:
     seed: int
 
 
-def grid(config: Config) -> Iterator[GridRun]:
+def grid_runs(config: Config) -> Iterator[GridRun]:
     """Yields every run of the config: encoders x tasks x settings x seeds (Table 2).
 
     A checkpoint's runs stand together, so that workers load it once.
@@ -48,7 +49,7 @@ def grid(config: Config) -> Iterator[GridRun]:
 def runs_of(config: Config, method: str, pretrain_seed: int, step: int, task: str) -> list[GridRun]:
     """Returns the runs of one encoder on one task."""
     wanted = method, pretrain_seed, step, task
-    return [run for run in grid(config) if (run.method, run.pretrain_seed, run.step, run.task) == wanted]
+    return [run for run in grid_runs(config) if (run.method, run.pretrain_seed, run.step, run.task) == wanted]
 
 
 def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
@@ -90,11 +91,11 @@ def metrics_by_task(config: Config) -> dict[str, str]:
 def check_names(config: Config) -> None:
     """Raises UsageError, naming the key and the nearest right name, for a task that doesn't exist."""
     for key, known in {
-        "tasks": TASKS,
-        "metrics": TASKS,
-        "from_mnli": TASKS,
-        "subsets": (*TASKS, *TEST_ONLY),
-        "task_data": (*TASKS, *TEST_ONLY),
+        "tasks": TRAINED,
+        "metrics": TRAINED,
+        "from_mnli": TRAINED,
+        "subsets": TASKS,
+        "task_data": TASKS,
     }.items():
         for task in (tasks := getattr(config.finetune, key)):
             if task not in known:

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.records import Baseline, EpochScores, FinetuneRun, TaskFacts
-from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core import Baseline, EpochScores, FinetuneRun, TaskFacts, derive_seed
 from mapnet_cli.glue.grid import unknown_metric
 from mapnet_cli.glue.tasks import GlueTask
 
@@ -27,7 +26,7 @@ Seeds = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Column:
+class ScoreColumn:
     """One column of the per-task table. `chooser` names the column whose scores pick epoch and setting."""
 
     name: str
@@ -78,17 +77,17 @@ def rows_used(config: Config, facts: Iterable[TaskFacts]) -> str:
     return "; ".join(parts)
 
 
-def columns_of(metrics: Mapping[str, str]) -> tuple[Column, ...]:
+def columns_of(metrics: Mapping[str, str]) -> tuple[ScoreColumn, ...]:
     columns = []
     for task, metric in metrics.items():
         name = "MNLI-m" if task == "MNLI" else task
-        columns.append(Column(name, task, metric, metric, name))
+        columns.append(ScoreColumn(name, task, metric, metric, name))
         if task == "MNLI":
-            columns.append(Column("MNLI-mm", task, f"{metric}-mm", metric, name))
+            columns.append(ScoreColumn("MNLI-mm", task, f"{metric}-mm", metric, name))
     return tuple(columns)
 
 
-def baseline_scores(baselines: Iterable[Baseline], columns: tuple[Column, ...]) -> dict[tuple[str, str], float]:
+def baseline_scores(baselines: Iterable[Baseline], columns: tuple[ScoreColumn, ...]) -> dict[tuple[str, str], float]:
     """Returns scores by (predictor, column)."""
     return {
         (row.name, column.name): 100 * row.metrics[column.metric]
@@ -101,7 +100,7 @@ def baseline_scores(baselines: Iterable[Baseline], columns: tuple[Column, ...]) 
 def run_grids(
     runs: Iterable[FinetuneRun],
     config: Config,
-    columns: tuple[Column, ...],
+    columns: tuple[ScoreColumn, ...],
     baselines: Mapping[tuple[str, str], float],
 ) -> dict[Place, dict[Setting, dict[int, RunScore]]]:
     """Returns every run's score by (method, pretraining seed, step, column), setting and seed."""
@@ -115,7 +114,7 @@ def run_grids(
     return grids
 
 
-def _run_score(run: FinetuneRun, column: Column, config: Config, fallback: float) -> RunScore:
+def _run_score(run: FinetuneRun, column: ScoreColumn, config: Config, fallback: float) -> RunScore:
     if not run.epochs:
         return RunScore(fallback, fallback, fallback, True, 0)
     last = _metric(run.epochs[-1], column.task, column.metric)

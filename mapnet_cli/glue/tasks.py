@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.errors import AbsentError, InputError
-from mapnet_cli.core.hub import is_hub
+from mapnet_cli.core import AbsentError, InputError, is_hub
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,13 @@ from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from torch import Tensor
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import publishing, write_json, write_text
-from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import Checkpoint, CorpusManifest
+from mapnet_cli.core import Checkpoint, CorpusManifest, UsageError, publishing, write_json, write_text
 from mapnet_cli.huggingface.model_card import model_card
 from mapnet_cli.huggingface.weights import TIED, to_hugging_face
-from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.lineage.milestones import find_milestone
-from mapnet_cli.model.bert import LAYER_NORM_EPS
-from mapnet_cli.model.factory import build_model
-from mapnet_cli.text.bpe import load_tokenizer
-from mapnet_cli.text.words import CLS, MASK, PAD, SEP, SPECIALS, UNK
-from mapnet_cli.training.checkpoint import load_checkpoint
+from mapnet_cli.lineage import Lineage, find_milestone
+from mapnet_cli.model import LAYER_NORM_EPS, build_model
+from mapnet_cli.text import CLS, MASK, PAD, SEP, SPECIALS, UNK, load_tokenizer
+from mapnet_cli.training import load_checkpoint
 
 
 def export_checkpoint(

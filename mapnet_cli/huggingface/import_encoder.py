@@ -10,16 +10,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, Marker, publishing, sha256
-from mapnet_cli.core.errors import InputError, UsageError
-from mapnet_cli.core.records import Imported
+from mapnet_cli.core import TEMPORARY, Artifacts, Imported, InputError, Marker, UsageError, publishing, sha256
 from mapnet_cli.huggingface.tokenizer_files import read_object, read_tokenizer
 from mapnet_cli.huggingface.weights import TIED, Weights, from_hugging_face, standard_names, to_hugging_face
-from mapnet_cli.jobs.job import library_versions
-from mapnet_cli.lineage.graph import import_id
-from mapnet_cli.model.bert import LAYER_NORM_EPS
-from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.training import checkpoint
+from mapnet_cli.jobs import library_versions
+from mapnet_cli.lineage import import_id
+from mapnet_cli.model import LAYER_NORM_EPS, PretrainingModel
+from mapnet_cli.training import SEGMENT, save_checkpoint
 
 _WANTED: dict[str, Any] = {
     "hidden_act": "gelu",
@@ -134,7 +131,7 @@ def _second_segment(found: Weights) -> Weights:
     """Returns what the second segment embedding adds beyond the first, for fine-tuning on pairs; {} if nothing."""
     segments = found["bert.embeddings.token_type_embeddings.weight"]
     added = segments[1] - segments[0] if len(segments) > 1 else segments[0] * 0
-    return {checkpoint.SEGMENT: added} if bool(added.any()) else {}
+    return {SEGMENT: added} if bool(added.any()) else {}
 
 
 def _write(
@@ -148,7 +145,7 @@ def _write(
     """Publishes folder, tokenizer and, last, the marker."""
     facts: dict[str, Any] = {"encoder": sizes, "vocab_size": model.encoder.vocab_size}
     staging = artifacts.path(f"import/{TEMPORARY}staging")  # its content names the folder
-    weights = checkpoint.save_checkpoint(staging, model.state_dict() | segment, facts)
+    weights = save_checkpoint(staging, model.state_dict() | segment, facts)
     with publishing(staging / "tokenizer.json") as temporary:
         temporary.write_text(tokenizer, encoding="utf-8", newline="\n")
     digest = sha256(staging / "tokenizer.json")

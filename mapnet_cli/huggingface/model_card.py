@@ -3,10 +3,18 @@
 import statistics
 from collections.abc import Iterator
 
-from mapnet_cli.core.records import Baseline, Baselines, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
-from mapnet_cli.glue.grid import metrics_by_task, runs_of, used_tasks
-from mapnet_cli.glue.scoring import baseline_scores, best_setting, columns_of, rows_used, run_grids
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.core import Baseline, Baselines, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
+from mapnet_cli.glue import (
+    baseline_scores,
+    best_setting,
+    columns_of,
+    metrics_by_task,
+    rows_used,
+    run_grids,
+    runs_of,
+    used_tasks,
+)
+from mapnet_cli.lineage import Lineage
 
 _USE = """\
 ```python

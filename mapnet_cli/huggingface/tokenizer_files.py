@@ -6,8 +6,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from mapnet_cli.core.errors import InputError
-from mapnet_cli.text.words import CLS, SEP, SPECIALS, UNK
+from mapnet_cli.core import InputError
+from mapnet_cli.text import CLS, SEP, SPECIALS, UNK
 
 _MODELS = ("WordPiece", "BPE", "WordLevel")
 

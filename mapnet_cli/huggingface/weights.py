@@ -7,9 +7,7 @@ the first segment's vector is added to the positions, which gives the same sums.
 import torch
 from torch import Tensor
 
-from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.factory import AnyPretrainingModel
-from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.model import AnyPretrainingModel, Electra, PretrainingModel
 
 Weights = dict[str, Tensor]
 _LAYER = {

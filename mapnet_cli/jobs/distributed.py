@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from mapnet_cli.core.errors import UsageError
+from mapnet_cli.core import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor

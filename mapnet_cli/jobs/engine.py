@@ -6,9 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.console import Console
-from mapnet_cli.core.errors import Interrupted, MapnetError, ProcessError, UsageError
+from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, ProcessError, UsageError
 from mapnet_cli.jobs.distributed import DistContext, restarted
 from mapnet_cli.jobs.job import (
     Job,

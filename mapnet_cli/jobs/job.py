@@ -13,10 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.artifacts import ArtifactId, Artifacts, Marker
-from mapnet_cli.core.console import Console
-from mapnet_cli.core.records import Row
-from mapnet_cli.core.tables import Table
+from mapnet_cli.core import ArtifactId, Artifacts, Console, Marker, Row, Table
 
 VERSIONED = (
     "mapnet",

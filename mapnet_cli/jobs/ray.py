@@ -16,9 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.console import Console
-from mapnet_cli.core.errors import Interrupted, MapnetError, UsageError
+from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, UsageError
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, show
 from mapnet_cli.jobs.resources import gpu_listing, least_memory, sharing

@@ -19,8 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.errors import MapnetError
+from mapnet_cli.core import Artifacts, MapnetError
 from mapnet_cli.jobs import distributed
 from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, ignore_progress
 

@@ -1,0 +1,16 @@
+"""What each artifact depends on, and therefore what it is called."""
+
+from mapnet_cli.lineage.digests import fingerprint, input_files
+from mapnet_cli.lineage.graph import RUN_SETTINGS, Lineage, import_id, manifest_key, variance_id
+from mapnet_cli.lineage.milestones import find_milestone
+
+__all__ = [
+    "RUN_SETTINGS",
+    "Lineage",
+    "find_milestone",
+    "fingerprint",
+    "import_id",
+    "input_files",
+    "manifest_key",
+    "variance_id",
+]  # fmt: skip

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Source
-from mapnet_cli.core.artifacts import Artifacts, read_json, sha256, write_json
-from mapnet_cli.core.errors import InputError
+from mapnet_cli.core import Artifacts, InputError, read_json, sha256, write_json
 
 
 def fingerprint(*parts: Any) -> str:

@@ -12,21 +12,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import ArtifactId, Artifacts
-from mapnet_cli.core.errors import AbsentError, UsageError
-from mapnet_cli.core.hub import is_hub
-from mapnet_cli.core.records import Checkpoint, Imported
-from mapnet_cli.glue.grid import UNTRAINED, GridRun
-from mapnet_cli.glue.tasks import data_key, is_test_file, names_task, task_location
+from mapnet_cli.config import Config, Electra
+from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, UsageError, is_hub
+from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
-from mapnet_cli.lineage.settings import ELECTRA_SETTINGS, RUN_SETTINGS, method_settings
 
 # Raised when a stage's output changes for the same settings.
 FORMATS = {
     "text": 2, "corpus": 2, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
     "variance": 1, "predictions": 1,
 }  # fmt: skip
+
+RUN_SETTINGS = (
+    "adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout", "batching", "precision",
+)  # fmt: skip
+"""Keys of [finetune] that a run depends on, beside those that the grid goes through."""
 
 
 class Lineage:
@@ -101,11 +101,11 @@ class Lineage:
         config = self.config.of(method)
         settings = config.pretrain.results_view()
         del settings["seeds"]
-        how = method_settings(config.method[method])
+        how = config.method[method].results_view()
         start = how.pop("start")
         del how["steps"], how["seeds"]  # the training's own stand beside them
         if not config.method[method].electra:  # nothing depends on a generator that isn't there
-            how = {key: value for key, value in how.items() if key not in ELECTRA_SETTINGS}
+            how = {key: value for key, value in how.items() if key not in ("task", *Electra.model_fields)}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
         weights = [source.weight for source in config.corpus.sources]
         if set(weights) - {1.0}:

@@ -1,7 +1,6 @@
 """Finding a finished checkpoint by what a user calls it."""
 
-from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import Checkpoint
+from mapnet_cli.core import Checkpoint, UsageError
 from mapnet_cli.lineage.graph import Lineage
 
 

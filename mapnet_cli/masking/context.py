@@ -12,11 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.records import CorpusManifest
-from mapnet_cli.text.bpe import load_tokenizer, word_part
-from mapnet_cli.text.shards import Sequences, open_shards
-from mapnet_cli.text.words import FIRST_ORDINARY
+from mapnet_cli.core import Artifacts, CorpusManifest
+from mapnet_cli.text import FIRST_ORDINARY, Sequences, load_tokenizer, open_shards, word_part
 
 COUNTED_SEQUENCES = 1 << 16
 """Statistics are those of at most this many sequences, spread evenly over the training split."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.masking.context import CorpusFacts, MaskContext
-from mapnet_cli.text.words import FIRST_ORDINARY
+from mapnet_cli.text import FIRST_ORDINARY
 
 LONGEST = 5
 """Tokens of an n-gram, as in the paper."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mapnet_cli.text.words import FIRST_ORDINARY, MASK
+from mapnet_cli.text import FIRST_ORDINARY, MASK
 
 BELOW_ONE = 1 - 2.0**-24
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from mapnet_cli.config import Method
-from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core import derive_seed
 
 
 class ProposalWork(Enum):

@@ -6,7 +6,7 @@ What the config's types rule out (a proposal's keys without a proposal) is not c
 from collections.abc import Iterable
 
 from mapnet_cli.config import Method
-from mapnet_cli.core.errors import UsageError, did_you_mean
+from mapnet_cli.core import UsageError, did_you_mean
 from mapnet_cli.masking.importance import ESTIMATORS
 from mapnet_cli.masking.objectives import OBJECTIVES
 from mapnet_cli.masking.strategies import STRATEGIES

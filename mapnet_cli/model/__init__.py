@@ -1,0 +1,37 @@
+"""The networks: BERT's encoder, its heads, MAP-Net, ELECTRA; and which of them a method trains."""
+
+from typing import Literal
+
+from mapnet_cli.config import Config, MapNetSizes
+from mapnet_cli.model.bert import (
+    LAYER_NORM_EPS,
+    Attention,
+    Encoder,
+    Packing,
+    attention_mask,
+    initialise,
+    padded_vocabulary,
+)
+from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel, logit_gradient_norm
+from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
+
+__all__ = [
+    "LAYER_NORM_EPS", "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder", "Packing",
+    "PretrainingModel", "TokenTable", "attention_mask", "build_model", "initialise", "logit_gradient_norm",
+    "masked_log_softmax", "padded_vocabulary",
+]  # fmt: skip
+
+AnyPretrainingModel = PretrainingModel | Electra
+"""Both have an `encoder`, which is what is fine-tuned, a `proposal`, which may be None, and `init_weights`."""
+
+
+def build_model(config: Config, name: str, vocab_size: int) -> AnyPretrainingModel:
+    """Returns the untrained model of a method, without initial weights drawn."""
+    method, generator = config.method[name], config.generator(name)
+    if generator is not None:
+        return Electra(config.encoder, vocab_size, generator)
+    if method.mapnet:
+        return PretrainingModel(config.encoder, vocab_size, config.proposal, method.mapnet.embeddings)
+    proposal: MapNetSizes | Literal["table"] | None = "table" if method.proposal else None
+    return PretrainingModel(config.encoder, vocab_size, proposal)

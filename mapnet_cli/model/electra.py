@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import Encoder, Stack, initialise
 from mapnet_cli.model.masked_lm import DetectionHead, MaskedLMHead, at_slots
 

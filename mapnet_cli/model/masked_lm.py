@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import MapNetSizes, Transformer
-from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import LAYER_NORM_EPS, Encoder, initialise, padded_vocabulary
 from mapnet_cli.model.proposal import MapNet, TokenTable
 

@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.core.artifacts import Artifacts, write_text
-from mapnet_cli.core.plotting import COLOURS, images, panels
-from mapnet_cli.core.records import CorpusManifest, SourceCounts
-from mapnet_cli.core.tables import Cell, Column, Table, build_table, each, number_cell, render, to_markdown
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
-from mapnet_cli.text.bpe import load_tokenizer
-from mapnet_cli.text.shards import shard_files
-from mapnet_cli.text.words import CLS, SEP, SPECIALS
+from mapnet_cli.core import (
+    COLOURS,
+    Artifacts,
+    Cell,
+    Column,
+    CorpusManifest,
+    SourceCounts,
+    Table,
+    build_table,
+    each,
+    images,
+    number_cell,
+    panels,
+    render,
+    to_markdown,
+    write_text,
+)
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
+from mapnet_cli.text import CLS, SEP, SPECIALS, load_tokenizer, shard_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

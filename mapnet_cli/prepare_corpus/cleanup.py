@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mapnet_cli.config import Cleanup
-from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG
-from mapnet_cli.prepare_corpus.sources.reading import Lines
-from mapnet_cli.text.normalise import normalise
+from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines
+from mapnet_cli.text import normalise_text
 
 _RUNS_ON = frozenset(string.ascii_letters + string.digits + ",")
 _LETTERS = string.ascii_letters.encode()
@@ -77,9 +76,9 @@ def broken_rule(paragraph: str, settings: Cleanup) -> str:
 def _normalised(lines: Iterable[str | None], dropped: Dropped) -> Lines:
     for line in lines:
         if line and len(line) > OVERLONG:  # not worth minutes of regular expressions
-            dropped.add("max_chars", normalise(line[:EXAMPLE_CHARS]))
+            dropped.add("max_chars", normalise_text(line[:EXAMPLE_CHARS]))
             line = ""
-        yield line and normalise(line)
+        yield line and normalise_text(line)
 
 
 def _joined(lines: Lines, join: bool) -> Iterator[str | None]:

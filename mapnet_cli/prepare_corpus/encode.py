@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.core import Artifacts
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.outputs import (
     CorpusKeys,
     EncodedSlice,
@@ -15,9 +15,7 @@ from mapnet_cli.prepare_corpus.outputs import (
     TrainedVocabulary,
     read_sentences,
 )
-from mapnet_cli.text.bpe import WordEncoder, load_tokenizer
-from mapnet_cli.text.shards import shard_files, writing_shard
-from mapnet_cli.text.words import CLS, SEP, UNK
+from mapnet_cli.text import CLS, SEP, UNK, WordEncoder, load_tokenizer, shard_files, writing_shard
 
 BATCH = 4_096
 """Sentences that go to the tokenizer together, unless they have this many characters before:"""

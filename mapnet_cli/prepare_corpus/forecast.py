@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.errors import MapnetError
-from mapnet_cli.core.formatting import format_count, format_duration, format_size
+from mapnet_cli.core import Artifacts, MapnetError, format_count, format_duration, format_size
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
 from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.reading import Reading
-from mapnet_cli.text.bpe import TOKENS_PER_WORD
+from mapnet_cli.text import TOKENS_PER_WORD
 
 SAMPLE_BYTES = 400_000
 """Of clean text that is read of a source, from the beginnings of slices all over it."""
@@ -127,7 +125,7 @@ def _beginning(part: Slice, enough: float, config: Config) -> tuple[list[str], f
 def segmenting(paragraphs: list[str], config: Config) -> float:
     """Returns the seconds that sentences and words take for a byte of paragraphs."""
     from mapnet_cli.prepare_corpus.sentences import Segmenter
-    from mapnet_cli.text.normalise import word_tokeniser
+    from mapnet_cli.text import word_tokeniser
 
     split, tokenise = Segmenter(config.corpus.spacy_pipeline), word_tokeniser(config.corpus.preparation)
     chosen = list(_some(paragraphs))

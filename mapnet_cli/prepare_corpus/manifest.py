@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.records import CorpusManifest, SourceCounts
-from mapnet_cli.jobs.job import Job, Output, ProgressCallback
+from mapnet_cli.core import Artifacts, CorpusManifest, SourceCounts
+from mapnet_cli.jobs import Job, Output, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
 from mapnet_cli.prepare_corpus.outputs import (
     CleanedSlice,
@@ -25,7 +24,7 @@ from mapnet_cli.prepare_corpus.outputs import (
 )
 from mapnet_cli.prepare_corpus.sources.reading import Problems
 from mapnet_cli.prepare_corpus.train_bpe import dropped as dropped_by_rule
-from mapnet_cli.text.shards import shard_files
+from mapnet_cli.text import shard_files
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapnet_cli.core.artifacts import ArtifactId, Artifacts
-from mapnet_cli.core.records import Row
-from mapnet_cli.lineage.graph import manifest_key
+from mapnet_cli.core import ArtifactId, Artifacts, Row
+from mapnet_cli.lineage import manifest_key
 
 
 class CleanedSlice(Row):

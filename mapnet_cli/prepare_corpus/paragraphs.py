@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.config import Cleanup
-from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, publishing
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.core import TEMPORARY, Artifacts, publishing
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, Deduplication
 from mapnet_cli.prepare_corpus.slices import Slice

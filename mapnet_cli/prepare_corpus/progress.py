@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mapnet_cli.core.artifacts import Artifacts, Marker
-from mapnet_cli.core.formatting import format_duration
-from mapnet_cli.jobs.job import Phase
+from mapnet_cli.core import Artifacts, Marker, format_duration
+from mapnet_cli.jobs import Phase
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice, EncodedSlice, SegmentedSlice
 
 RECENT = 32

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mapnet_cli.core.artifacts import Artifacts, publishing
-from mapnet_cli.core.errors import UsageError
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.core import Artifacts, UsageError, publishing
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.outputs import CorpusKeys, SegmentedSlice, read_paragraphs
 from mapnet_cli.prepare_corpus.sentencizer import sentencizer
-from mapnet_cli.text.normalise import word_tokeniser
+from mapnet_cli.text import word_tokeniser
 
 ZONE_CHARS = 4_000_000
 """Characters after which spaCy's string store is emptied; it would grow without bound."""

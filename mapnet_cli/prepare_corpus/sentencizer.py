@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from mapnet_cli.text.cache import BoundedCache
+from mapnet_cli.text import BoundedCache
 
 _BEYOND_16_BITS = "\U00010000-\U0010ffff"
 _Found = tuple[tuple[int, ...], bool]

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapnet_cli.config import Config, Source
-from mapnet_cli.core.artifacts import read_json
-from mapnet_cli.core.errors import InputError
-from mapnet_cli.lineage.digests import input_files
-from mapnet_cli.prepare_corpus.sources.pieces import STREAMS, Piece, packing
-from mapnet_cli.prepare_corpus.sources.reading import printable
+from mapnet_cli.core import InputError, read_json
+from mapnet_cli.lineage import input_files
+from mapnet_cli.prepare_corpus.sources.reading import STREAMS, Piece, packing, printable
 
 CPYTHON_PARTS = 4
 HUB_PARTS = 32

@@ -6,13 +6,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import hub
-from mapnet_cli.core.artifacts import ArtifactId
-from mapnet_cli.core.errors import InputError, UsageError
-from mapnet_cli.core.records import CorpusManifest
-from mapnet_cli.jobs.job import Phase, StageProgress, is_done
-from mapnet_cli.lineage.digests import fingerprint
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.core import ArtifactId, CorpusManifest, InputError, UsageError, load_hub_split
+from mapnet_cli.jobs import Phase, StageProgress, is_done
+from mapnet_cli.lineage import Lineage, fingerprint
 from mapnet_cli.prepare_corpus import forecast as estimates
 from mapnet_cli.prepare_corpus.card import WriteCard
 from mapnet_cli.prepare_corpus.encode import EncodeSlice
@@ -62,7 +58,7 @@ class PrepareCorpus:
         for job in unread:
             source = job.part.source
             if source.of_hub and job.part.part == 0:
-                hub.load(source.path, source.name or None, source.split, streaming=True)
+                load_hub_split(source.path, source.name or None, source.split, streaming=True)
         rates, _ = estimates.samples([job.part for job in unread], config)
         expected = estimates.expect([job.part for job in clean], rates, self._done, config.corpus.vocab_size)
         estimates.require_disk(expected, artifacts)

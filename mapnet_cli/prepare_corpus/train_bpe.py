@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core.artifacts import Artifacts, publishing
-from mapnet_cli.core.errors import InputError
-from mapnet_cli.core.records import Imported
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback
+from mapnet_cli.core import Artifacts, Imported, InputError, derive_seed, publishing
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.outputs import (
     CleanedSlice,
     CorpusKeys,
@@ -21,7 +18,7 @@ from mapnet_cli.prepare_corpus.outputs import (
     read_sentences,
 )
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
-from mapnet_cli.text.bpe import load_tokenizer, train_tokenizer
+from mapnet_cli.text import load_tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

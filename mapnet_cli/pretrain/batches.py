@@ -14,16 +14,22 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Method, Pretrain
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.distributed import ALONE, DistContext
-from mapnet_cli.masking import sampling
-from mapnet_cli.masking.context import NO_CONTEXT, MaskContext
-from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.masking.strategies import STRATEGIES, visits_in_turn
-from mapnet_cli.model.bert import attention_mask
+from mapnet_cli.core import derive_seed
+from mapnet_cli.jobs import ALONE, DistContext
+from mapnet_cli.masking import (
+    NO_CONTEXT,
+    STRATEGIES,
+    MaskContext,
+    MaskNoise,
+    mask_counts,
+    maskable_positions,
+    max_mask_count,
+    valid_slots,
+    visits_in_turn,
+)
+from mapnet_cli.model import attention_mask
 from mapnet_cli.pretrain.sampler import ResumableSampler
-from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.words import CLS, FIRST_ORDINARY, PAD
+from mapnet_cli.text import CLS, FIRST_ORDINARY, PAD, Sequences
 
 AHEAD = 2
 """Batches that are ready before they are needed."""
@@ -157,16 +163,16 @@ def split_batch(
 
     With `every_slot` all B x K places are computed, masked or not. K leaves room for `highest_rate`.
     """
-    maskable_BL = sampling.maskable_positions(tokens_BL)
-    counts_B = sampling.mask_counts(maskable_BL, mask_rate, noise.rounding_B)
+    maskable_BL = maskable_positions(tokens_BL)
+    counts_B = mask_counts(maskable_BL, mask_rate, noise.rounding_B)
     size, length = tokens_BL.shape
-    share, max_masks = size // dist.size, sampling.max_mask_count(length, max(mask_rate, highest_rate))
+    share, max_masks = size // dist.size, max_mask_count(length, max(mask_rate, highest_rate))
     begin, all_masked = dist.rank * share, max(int(counts_B.sum()), 1)
     all_tokens = int((tokens_BL != PAD).sum())
     parts = []
     for first in range(begin, begin + share, micro):
         rows = slice(first, min(first + micro, begin + share))
-        slots_N = None if every_slot else sampling.valid_slots(counts_B[rows], max_masks)
+        slots_N = None if every_slot else valid_slots(counts_B[rows], max_masks)
         parts.append(
             MicroBatch(
                 first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],

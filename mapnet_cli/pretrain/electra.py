@@ -12,21 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.distributed import DistContext
-from mapnet_cli.masking import sampling
-from mapnet_cli.masking.sampling import Masks
-from mapnet_cli.masking.schedule import StepPlan
-from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.model.bert import attention_mask
-from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.factory import AnyPretrainingModel
+from mapnet_cli.core import derive_seed
+from mapnet_cli.jobs import DistContext
+from mapnet_cli.masking import STRATEGIES, Masks, StepPlan, corrupt
+from mapnet_cli.model import AnyPretrainingModel, Electra, attention_mask
 from mapnet_cli.pretrain.batches import MicroBatch
 from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, add_up, mask_request
 from mapnet_cli.pretrain.validation import BATCH, fixed_masks
-from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.words import PAD
-from mapnet_cli.training.device import autocast
+from mapnet_cli.text import PAD, Sequences
+from mapnet_cli.training import autocast
 
 
 class ElectraLosses(Losses):
@@ -48,7 +42,7 @@ class ElectraLosses(Losses):
         assert electra is not None
         strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
         masks = strategy.draw(mask_request(part, method))
-        corrupted_BL = sampling.corrupt(
+        corrupted_BL = corrupt(
             part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
         )
         targets_BK = part.tokens_BL.gather(1, masks.positions_BK)

@@ -8,16 +8,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.formatting import format_size
-from mapnet_cli.masking.sampling import max_mask_count
-from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
-from mapnet_cli.model.bert import Attention, padded_vocabulary
-from mapnet_cli.model.factory import AnyPretrainingModel, build_model
+from mapnet_cli.core import format_size
+from mapnet_cli.masking import ProposalWork, StepPlan, max_mask_count, plan_step
+from mapnet_cli.model import AnyPretrainingModel, Attention, build_model, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.step import Algorithm1, Losses, work_of
-from mapnet_cli.training import flops as accounting
-from mapnet_cli.training.device import choose_device, device_name, precision_advice, resolve_precision
+from mapnet_cli.training import Work, choose_device, device_name, method_flops, precision_advice, resolve_precision
 
 PROBES = 2_000
 """Steps, spread over the training, whose plans stand for all."""
@@ -100,7 +97,7 @@ def training_flops(config: Config, name: str, vocab_size: int) -> float:
     probes = range(0, steps, max(1, steps // PROBES))
     work = [work_of(plan_step(config.method[name], 1, step, config.pretrain.steps)) for step in probes]
     batch_size, length = config.pretrain.batch_size, config.corpus.block_length
-    total = sum(accounting.method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
+    total = sum(method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
     return total / len(work) * steps
 
 
@@ -119,9 +116,9 @@ def _measure(
             if not measured:
                 raise
             return rate, measured
-        work = accounting.method_flops(
+        work = method_flops(
             config, name, model.encoder.vocab_size, batch, config.corpus.block_length,
-            accounting.Work(losses.method.highest_rate),
+            Work(losses.method.highest_rate),
         )  # fmt: skip
         rate, measured = max(rate, work / seconds), batch
         if seconds > ENOUGH or batch >= share:

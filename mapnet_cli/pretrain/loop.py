@@ -7,16 +7,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.config import FrequencyProposal
-from mapnet_cli.jobs.job import Progress, ProgressCallback
-from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
-from mapnet_cli.model.proposal import TokenTable
+from mapnet_cli.jobs import Progress, ProgressCallback
+from mapnet_cli.masking import ProposalWork, StepPlan, plan_step
+from mapnet_cli.model import TokenTable
 from mapnet_cli.pretrain.batches import BatchMaker, prefetching, sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.monitor import TrainingMonitor
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.pretrain.state import TrainState
 from mapnet_cli.pretrain.step import Algorithm1, Losses, update_table
-from mapnet_cli.training.optim import gradient_norm, learning_rate, set_learning_rate
+from mapnet_cli.training import gradient_norm, learning_rate, set_learning_rate
 
 
 def train(state: TrainState, progress: ProgressCallback) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapnet_cli.core.artifacts import lines_up_to, write_text
-from mapnet_cli.jobs.distributed import DistContext
+from mapnet_cli.core import lines_up_to, write_text
+from mapnet_cli.jobs import DistContext
 from mapnet_cli.pretrain.electra import detection_figures
 from mapnet_cli.pretrain.step import GREATEST, add_up
 

@@ -10,24 +10,19 @@ from typing import Any
 
 from torch import Tensor
 
-from mapnet_cli.core.errors import DivergedError, Interrupted
-from mapnet_cli.core.formatting import format_duration
-from mapnet_cli.jobs.job import Progress, ProgressCallback
-from mapnet_cli.masking.diagnostics import FIGURES, proposal_warnings
-from mapnet_cli.masking.schedule import StepPlan, exploration_probability
-from mapnet_cli.model.electra import Electra
+from mapnet_cli.core import FIGURES, DivergedError, Interrupted, format_duration, proposal_warnings
+from mapnet_cli.jobs import Progress, ProgressCallback
+from mapnet_cli.masking import StepPlan, exploration_probability
+from mapnet_cli.model import Electra
 from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.electra import validate_detection
-from mapnet_cli.pretrain.figure2 import figure2_masks
+from mapnet_cli.pretrain.held_out_words import TokenBuckets, figure2_masks, token_buckets
 from mapnet_cli.pretrain.metrics import StepMetrics
 from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point
 from mapnet_cli.pretrain.step import work_of
-from mapnet_cli.pretrain.token_buckets import TokenBuckets, token_buckets
 from mapnet_cli.pretrain.validation import validate
-from mapnet_cli.text.shards import open_shards
-from mapnet_cli.training import flops as accounting
-from mapnet_cli.training.checkpoint import BackgroundWriter
-from mapnet_cli.training.device import peak_flops
+from mapnet_cli.text import open_shards
+from mapnet_cli.training import BackgroundWriter, forget_peak_memory, method_flops, peak_flops, peak_memory_mb
 
 
 class TrainingMonitor:
@@ -46,7 +41,7 @@ class TrainingMonitor:
 
     def __enter__(self) -> "TrainingMonitor":
         state = self.state
-        accounting.forget_peak_memory(state.device)
+        forget_peak_memory(state.device)
         with ExitStack() as contexts:
             self._telemetry = StepMetrics(state.folder, state.step, state.dist, self._peak())
             contexts.callback(self._telemetry.close)
@@ -68,7 +63,7 @@ class TrainingMonitor:
         everything saved, after SIGTERM or Ctrl-C.
         """
         state, pretrain = self.state, self.state.config.pretrain
-        flops = accounting.method_flops(
+        flops = method_flops(
             state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.length, work_of(plan)
         )
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
@@ -101,14 +96,14 @@ class TrainingMonitor:
         totals = self._telemetry.collect()
         seconds = time.monotonic() - self._started
         state.seconds += seconds
-        facts = {"lr": lr, "peak_memory_mb": round(accounting.peak_memory_mb(state.device)), "flops": state.flops}
+        facts = {"lr": lr, "peak_memory_mb": round(peak_memory_mb(state.device)), "flops": state.flops}
         if state.method.proposal or any(state.method.exploration):
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
         row = self._telemetry.line(totals, state.step, seconds, facts)
         if self._telemetry.bad_step is not None:
             raise DivergedError(_diverged(state, self._telemetry.bad_step))
         self._health = {name: row[name] for name in FIGURES if name in row}
-        for kind, text in proposal_warnings(row, state.method_name, state.method).items():
+        for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
             if kind not in self._said and state.dist.rank == 0:
                 self.progress(Progress(state.step, self.last, warning=text))
             self._said.add(kind)

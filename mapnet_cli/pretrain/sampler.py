@@ -11,7 +11,7 @@ from math import floor, gcd
 import torch
 from torch import Tensor
 
-from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core import derive_seed
 
 BLOCK = 1 << 10
 """Sequences that lie side by side on disk and are shuffled as one, in a corpus of more than GROUP."""

@@ -4,14 +4,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, last_line
-from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import CorpusManifest, PretrainingTotals
-from mapnet_cli.jobs.distributed import ALONE, cores, current, launched
-from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, StageProgress
-from mapnet_cli.jobs.resources import local_processes, visible_gpus
+from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, last_line
+from mapnet_cli.jobs import (
+    ALONE,
+    Job,
+    Output,
+    Phase,
+    Progress,
+    ProgressCallback,
+    StageProgress,
+    cores,
+    current,
+    launched,
+    local_processes,
+    visible_gpus,
+)
 from mapnet_cli.jobs.torchrun import OnProcesses
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.lineage import Lineage
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +35,7 @@ class Pretrain:
 
     def validate(self) -> None:
         """Raises UsageError if a method is inconsistent, or a batch can't be divided among the processes."""
-        from mapnet_cli.masking.validate import validate_method
+        from mapnet_cli.masking import validate_method
 
         config, pretrain = self.lineage.config, self.lineage.config.pretrain
         for name in config.methods:
@@ -152,14 +161,11 @@ class TrainModel(Job):
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         import torch
 
-        from mapnet_cli.masking.context import CorpusFacts
-        from mapnet_cli.masking.strategies import STRATEGIES
-        from mapnet_cli.model.factory import build_model
-        from mapnet_cli.model.proposal import TokenTable
+        from mapnet_cli.masking import STRATEGIES, CorpusFacts
+        from mapnet_cli.model import TokenTable, build_model
         from mapnet_cli.pretrain.loop import train
         from mapnet_cli.pretrain.state import TrainState, init_from, resume
-        from mapnet_cli.training.device import choose_device
-        from mapnet_cli.training.optim import build_adamw
+        from mapnet_cli.training import build_adamw, choose_device
 
         config, method = self.config, self.config.method[self.method]
         torch.set_num_threads(self.threads)
@@ -195,7 +201,7 @@ class TrainModel(Job):
 
 def _advice(config: Config, device: "torch.device") -> list[str]:
     """Returns which settings cost time on this device."""
-    from mapnet_cli.training.device import precision_advice
+    from mapnet_cli.training import precision_advice
 
     advice = []
     if device.type == "cpu" and config.pretrain.compile:

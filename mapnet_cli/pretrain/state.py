@@ -9,17 +9,33 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Config, Method
-from mapnet_cli.core.artifacts import ArtifactId, Artifacts, Marker, write_json
-from mapnet_cli.core.errors import DamagedError
-from mapnet_cli.core.records import Checkpoint, CorpusManifest, ProposedMasks
-from mapnet_cli.jobs.distributed import DistContext
-from mapnet_cli.jobs.job import library_versions
-from mapnet_cli.lineage.digests import fingerprint
-from mapnet_cli.masking.context import CorpusFacts, MaskContext
-from mapnet_cli.model.factory import AnyPretrainingModel
-from mapnet_cli.training import checkpoint
-from mapnet_cli.training.device import device_name
-from mapnet_cli.training.optim import optimizer_state, restore_optimizer
+from mapnet_cli.core import (
+    ArtifactId,
+    Artifacts,
+    Checkpoint,
+    CorpusManifest,
+    DamagedError,
+    Marker,
+    ProposedMasks,
+    write_json,
+)
+from mapnet_cli.jobs import DistContext, library_versions
+from mapnet_cli.lineage import fingerprint
+from mapnet_cli.masking import CorpusFacts, MaskContext
+from mapnet_cli.model import AnyPretrainingModel
+from mapnet_cli.training import (
+    FACTS,
+    TENSORS,
+    device_name,
+    load_checkpoint,
+    newest_checkpoint,
+    optimizer_state,
+    prune_checkpoints,
+    restore_optimizer,
+    rolling_name,
+    save_checkpoint,
+    snapshot,
+)
 
 Write = Callable[[], None]
 """Writes what was copied when it was made; training may go on meanwhile."""
@@ -75,15 +91,15 @@ def milestone(state: TrainState, validation: dict[str, float], masks: ProposedMa
         tokens=state.tokens, flops=state.flops, seconds=round(state.seconds, 3), device=_devices(state),
         validation_loss=validation.get("validation_loss"), validation=validation, health=health,
     )  # fmt: skip
-    return partial(_write_milestone, state, row, masks, checkpoint.snapshot(state.model.state_dict()))
+    return partial(_write_milestone, state, row, masks, snapshot(state.model.state_dict()))
 
 
 def _write_milestone(state: TrainState, row: Checkpoint, masks: ProposedMasks, tensors: dict[str, Tensor]) -> None:
     folder = state.artifacts.path(row.path)
     facts = {"step": row.step, "method": row.method, "vocab_size": state.manifest.vocab_size}
-    row = row.model_copy(update={"fingerprint": checkpoint.save_checkpoint(folder, tensors, facts)})
+    row = row.model_copy(update={"fingerprint": save_checkpoint(folder, tensors, facts)})
     write_json(folder / "figure2.json", masks.to_json())
-    files = state.artifacts.checksums([folder / checkpoint.TENSORS, folder / checkpoint.FACTS, folder / "figure2.json"])
+    files = state.artifacts.checksums([folder / TENSORS, folder / FACTS, folder / "figure2.json"])
     stamp = fingerprint(state.artifact.fingerprint, row.step)
     state.artifacts.publish(Marker(row.path, stamp, row.to_json(), files, row.seconds, library_versions()))
 
@@ -97,12 +113,12 @@ def resume_point(state: TrainState) -> Write:
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= optimizer_state(state.model, state.optimizer)
     facts = {"step": state.step, "tokens": state.tokens, "flops": state.flops, "seconds": state.seconds}
-    return partial(_write_resume_point, state, facts, checkpoint.snapshot(tensors))
+    return partial(_write_resume_point, state, facts, snapshot(tensors))
 
 
 def _write_resume_point(state: TrainState, facts: dict[str, float], tensors: dict[str, Tensor]) -> None:
-    checkpoint.save_checkpoint(state.rolling / checkpoint.rolling_name(int(facts["step"])), tensors, facts)
-    checkpoint.prune_checkpoints(state.rolling, state.config.pretrain.keep_checkpoints)
+    save_checkpoint(state.rolling / rolling_name(int(facts["step"])), tensors, facts)
+    prune_checkpoints(state.rolling, state.config.pretrain.keep_checkpoints)
 
 
 def resume(state: TrainState) -> list[str]:
@@ -110,12 +126,12 @@ def resume(state: TrainState) -> list[str]:
 
     The first process chooses it, so that all begin with the same step. Returns warnings of damaged ones.
     """
-    found, warnings = checkpoint.newest_checkpoint(state.rolling) if state.dist.rank == 0 else (None, [])
+    found, warnings = newest_checkpoint(state.rolling) if state.dist.rank == 0 else (None, [])
     step = state.dist.broadcast(None if found is None else found[1]["step"])
     if step is None:
         return warnings
     if found is None:
-        found = checkpoint.load_checkpoint(state.rolling / checkpoint.rolling_name(step))
+        found = load_checkpoint(state.rolling / rolling_name(step))
     tensors, facts = found
     state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     state.step, state.tokens, state.flops, state.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
@@ -126,7 +142,7 @@ def resume(state: TrainState) -> list[str]:
 def init_from(artifacts: Artifacts, imported: str, model: AnyPretrainingModel) -> None:
     """Puts an import's encoder and, where there is one, head into the model; the rest stays. Raises DamagedError."""
     try:
-        tensors, _ = checkpoint.load_checkpoint(artifacts.path(imported))
+        tensors, _ = load_checkpoint(artifacts.path(imported))
     except DamagedError as error:
         raise DamagedError(f"{error}: run `mapnet import-hf` again") from None
     state = model.state_dict()

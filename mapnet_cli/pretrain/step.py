@@ -15,19 +15,22 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mapnet_cli.config import Method, TableProposal
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.distributed import DistContext
-from mapnet_cli.masking import objectives, sampling
-from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Weights
-from mapnet_cli.masking.objectives import OBJECTIVES
-from mapnet_cli.masking.schedule import StepPlan
-from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
-from mapnet_cli.model.factory import AnyPretrainingModel
-from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.proposal import TokenTable
+from mapnet_cli.core import derive_seed
+from mapnet_cli.jobs import DistContext
+from mapnet_cli.masking import (
+    ESTIMATORS,
+    OBJECTIVES,
+    STRATEGIES,
+    Drawn,
+    MaskRequest,
+    StepPlan,
+    Weights,
+    objectives,
+    sampling,
+)
+from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
-from mapnet_cli.training.device import autocast
-from mapnet_cli.training.flops import Work
+from mapnet_cli.training import Work, autocast
 
 GREATEST = ("largest_q", "gradient_norm_max", "bad")
 """Of these the log has the largest; everything else is summed."""

@@ -15,19 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.jobs.distributed import DistContext
-from mapnet_cli.masking import sampling
-from mapnet_cli.masking.context import NO_CONTEXT
-from mapnet_cli.masking.sampling import MaskNoise, Masks
-from mapnet_cli.masking.strategies import draw_masks
-from mapnet_cli.model.bert import Encoder, attention_mask
-from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.core import derive_seed
+from mapnet_cli.jobs import DistContext
+from mapnet_cli.masking import NO_CONTEXT, MaskNoise, Masks, corrupt, draw_masks, valid_slots
+from mapnet_cli.model import Encoder, PretrainingModel, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.pretrain.token_buckets import DECILES, TokenBuckets, word_kinds
-from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.words import PAD
-from mapnet_cli.training.device import autocast
+from mapnet_cli.pretrain.held_out_words import DECILES, TokenBuckets, word_kinds
+from mapnet_cli.text import PAD, Sequences
+from mapnet_cli.training import autocast
 
 MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
 """Of the fixed masks: the paper's, for every method, so that losses compare."""
@@ -109,8 +104,8 @@ def fixed_masks(
     # cut to these sequences and their length: the draws don't depend on who else is measured beside them
     noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
     masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise, NO_CONTEXT)
-    slots_N = sampling.valid_slots(masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1])
-    corrupted_BL = sampling.corrupt(tokens_BL, masks, noise, encoder.vocab_size, replace_mask, replace_random)
+    slots_N = valid_slots(masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1])
+    corrupted_BL = corrupt(tokens_BL, masks, noise, encoder.vocab_size, replace_mask, replace_random)
     return FixedMasks(tokens_BL, corrupted_BL, masks, slots_N, noise)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.tables import Cell, Scalar, plain
-from mapnet_cli.glue.scoring import Column, Grid, Seeds, Setting
+from mapnet_cli.core import Cell, Scalar, plain
+from mapnet_cli.glue import Grid, ScoreColumn, Seeds, Setting
 from mapnet_cli.report.notes import label, of_columns
 from mapnet_cli.report.scores import Scores, mean, spread
 
@@ -92,7 +92,7 @@ def interval(values: list[float]) -> tuple[float | None, float | None]:
 
 
 def paired(
-    config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[Column]
+    config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[ScoreColumn]
 ) -> Comparison | None:
     """Returns the comparison of two methods over some columns, None where there are no paired runs."""
     by_column: list[dict[Seeds, float]] = []

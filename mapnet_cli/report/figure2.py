@@ -5,12 +5,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from mapnet_cli.core.records import MaskedWord, ProposedMasks
-from mapnet_cli.core.tables import render
+from mapnet_cli.core import MaskedWord, ProposedMasks, render
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import PROBE, is_probe, label
 from mapnet_cli.report.scores import Scores
-from mapnet_cli.text.words import FUNCTION_WORDS, stem
+from mapnet_cli.text import FUNCTION_WORDS, stem
 
 STRONGEST = 8.0
 """Times a token's uniform probability at which the colour is full."""

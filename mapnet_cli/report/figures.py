@@ -4,8 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mapnet_cli.core.formatting import short_steps
-from mapnet_cli.core.plotting import FAINT, frame, images, panels, style
+from mapnet_cli.core import FAINT, frame, images, panels, short_steps, style
 from mapnet_cli.report.load import Results, missing, signature
 from mapnet_cli.report.notes import label, on_what
 from mapnet_cli.report.scores import Average, Scores, TaskScore

@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.core.tables import Cell, Column, Table, build_table, each, plain
-from mapnet_cli.masking.diagnostics import proposal_warnings
+from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, each, plain, proposal_warnings
 from mapnet_cli.report.compare import interval
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.notes import label, model_cell, steps_note
@@ -86,7 +84,7 @@ def _health(results: Results, rows: Sequence[_Row], signed: str) -> Table:
     for row in proposing:
         for c in row.trained:
             method = results.config.method[row.method]
-            said += proposal_warnings({"step": c.step, **c.health}, row.method, method).values()
+            said += proposal_warnings({"step": c.step, **c.health}, row.method, method.objective).values()
     columns = [MODEL]
     columns += each(HEALTH, lambda row, name: spread_cell((c.health.get(name) for c in row.trained), "{:.3f}"))
     notes = ("Between the last two lines of the training log. Entropies in nats.", *dict.fromkeys(said))

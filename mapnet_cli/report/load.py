@@ -8,22 +8,22 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, read_json
-from mapnet_cli.core.errors import DamagedError
-from mapnet_cli.core.records import (
+from mapnet_cli.core import (
+    Artifacts,
     Baseline,
     Baselines,
     Checkpoint,
     CorpusManifest,
+    DamagedError,
     FinetuneRun,
     Imported,
     ProposedMasks,
     Row,
     TaskFacts,
+    read_json,
 )
-from mapnet_cli.glue.grid import fine_tuned, grid, used_tasks
-from mapnet_cli.lineage.digests import fingerprint
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.glue import fine_tuned, grid_runs, used_tasks
+from mapnet_cli.lineage import Lineage, fingerprint
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
 
@@ -97,7 +97,7 @@ def load_results(lineage: Lineage) -> Results:
     tasks = {task: read(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)}
     scored = config.finetune.tasks if config.finetune.baselines else ()
     baselines = [read(lineage.baseline(task).key, Baselines) for task in scored]
-    runs = [read(lineage.finetuning(run).key, FinetuneRun) for run in grid(config)]
+    runs = [read(lineage.finetuning(run).key, FinetuneRun) for run in grid_runs(config)]
     return Results(
         config=config,
         fingerprint=_fingerprint(lineage),

@@ -1,9 +1,8 @@
 """Names, scores as they are written, and the notes that say what a table's scores are of."""
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.tables import NOTHING, Cell, Scalar, plain
-from mapnet_cli.glue.grid import GLUE_COLUMNS, UNTRAINED
-from mapnet_cli.glue.scoring import rows_used, subsets
+from mapnet_cli.core import NOTHING, Cell, Scalar, plain
+from mapnet_cli.glue import GLUE_COLUMNS, UNTRAINED, rows_used, subsets
 from mapnet_cli.report.load import Results, missing
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 

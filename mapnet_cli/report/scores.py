@@ -22,17 +22,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mapnet_cli.config import Config
-from mapnet_cli.glue.grid import fine_tuned, metrics_by_task
-from mapnet_cli.glue.scoring import (
-    Column,
+from mapnet_cli.glue import (
     Grid,
     Place,
     RunScore,
+    ScoreColumn,
     Seeds,
     Setting,
     baseline_scores,
     best_setting,
     columns_of,
+    fine_tuned,
+    metrics_by_task,
     run_grids,
 )
 from mapnet_cli.report.load import Results, runs_of_a_task
@@ -91,7 +92,7 @@ class Scores:
     An import is keyed as a method at step 0.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[ScoreColumn, ...]
     metrics: Mapping[str, str]
     grids: Mapping[Place, Grid]
     cells: Mapping[tuple[str, int, str], TaskScore]
@@ -139,7 +140,7 @@ def spread(values: Iterable[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: int, column: Column) -> TaskScore:
+def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: int, column: ScoreColumn) -> TaskScore:
     chosen: dict[Seeds, RunScore] = {}
     settings, means = [], []
     everything: list[RunScore] = []
@@ -171,7 +172,7 @@ def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: 
     )
 
 
-def _average(results: Results, cells: Mapping[Column, TaskScore], method: str, step: int) -> Average:
+def _average(results: Results, cells: Mapping[ScoreColumn, TaskScore], method: str, step: int) -> Average:
     trainings = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's two are one
     scored = [cell for cell in cells.values() if cell.by_seed]
     shared = set.intersection(*(set(cell.by_seed or {}) for cell in scored)) if scored else set()

@@ -13,10 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.records import FinetuneRun
-from mapnet_cli.core.tables import Cell, Column, Table, build_table, each, number_cell
-from mapnet_cli.glue.grid import other_rows
-from mapnet_cli.glue.scoring import Place, Setting
+from mapnet_cli.core import Cell, Column, FinetuneRun, Table, build_table, each, number_cell
+from mapnet_cli.glue import Place, Setting, other_rows
 from mapnet_cli.report.compare import CONFIDENCE, Comparison, difference_cell, interval, paired
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import label, marks, model_cell, of_columns, on_what, score_notes

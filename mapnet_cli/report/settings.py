@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config, Method
-from mapnet_cli.core.tables import Column, Table, build_table
+from mapnet_cli.core import Column, Table, build_table
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import PROBE, is_probe, label, model_cell
 from mapnet_cli.report.scores import Scores

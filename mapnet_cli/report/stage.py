@@ -11,11 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.artifacts import publishing, write_text
-from mapnet_cli.core.records import CorpusManifest
-from mapnet_cli.core.tables import Table, to_csv, to_json, to_markdown
-from mapnet_cli.glue.grid import GLUE_COLUMNS
-from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.core import CorpusManifest, Table, publishing, to_csv, to_json, to_markdown, write_text
+from mapnet_cli.glue import GLUE_COLUMNS
+from mapnet_cli.lineage import Lineage
 from mapnet_cli.report.compare import compare
 from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figures import curves, figure3

@@ -4,10 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mapnet_cli.core.formatting import short_steps
-from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.core.tables import Cell, Column, Table, build_table, each, number_cell, plain
-from mapnet_cli.glue.grid import other_rows
+from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, each, number_cell, plain, short_steps
+from mapnet_cli.glue import other_rows
 from mapnet_cli.report.compare import DEFINITION, Comparison, difference_cell, pairs_note
 from mapnet_cli.report.heldout import held_out, loss_difference, spread_cell
 from mapnet_cli.report.load import Results, signature

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.core.tables import Cell, Column, Table, build_table, number_cell
+from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, number_cell
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import MID_SCHEDULE, hours_notes, label, model_cell, on_what, partial_note
 from mapnet_cli.report.scores import Scores, mean, spread

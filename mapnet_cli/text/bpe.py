@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mapnet_cli.core.errors import DamagedError
+from mapnet_cli.core import DamagedError
 from mapnet_cli.text.cache import BoundedCache
 from mapnet_cli.text.words import SPECIALS, UNK
 

@@ -21,7 +21,7 @@ _METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
 _ESCAPED = re.compile(r"\\(\W)")
 
 
-def normalise(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Returns the text in NFC, with Moses' punctuation, printing characters only and single spaces.
 
     Line breaks count as spaces: pass a line or a paragraph.
@@ -63,7 +63,7 @@ class WordTokeniser:
 
 def prepare_line(text: str, lowercase: str) -> str:
     """Returns a GLUE field as the corpus has its sentences: normalised, tokenised, lower-cased; "none": as it is."""
-    return text if lowercase == "none" else word_tokeniser(lowercase)(normalise(text))
+    return text if lowercase == "none" else word_tokeniser(lowercase)(normalise_text(text))
 
 
 class _Moses:

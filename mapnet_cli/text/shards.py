@@ -14,8 +14,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.core.artifacts import Artifacts, publishing
-from mapnet_cli.core.errors import DamagedError, UsageError
+from mapnet_cli.core import Artifacts, DamagedError, UsageError, publishing
 
 OTHER_FILES = 512
 """Files that a process may want to open beside its shards."""

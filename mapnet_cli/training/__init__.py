@@ -1,0 +1,60 @@
+"""Where and how networks are trained: devices, precision, optimiser, checkpoints, FLOPs."""
+
+from mapnet_cli.training.checkpoint import (
+    FACTS,
+    SEGMENT,
+    TENSORS,
+    BackgroundWriter,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    rolling_name,
+    save_checkpoint,
+    snapshot,
+)
+from mapnet_cli.training.device import (
+    autocast,
+    choose_device,
+    device_name,
+    peak_flops,
+    precision_advice,
+    resolve_precision,
+)
+from mapnet_cli.training.flops import Work, forget_peak_memory, method_flops, peak_memory_mb
+from mapnet_cli.training.optim import (
+    build_adamw,
+    gradient_norm,
+    learning_rate,
+    optimizer_state,
+    restore_optimizer,
+    set_learning_rate,
+)
+
+__all__ = [
+    "FACTS",
+    "SEGMENT",
+    "TENSORS",
+    "BackgroundWriter",
+    "Work",
+    "autocast",
+    "build_adamw",
+    "choose_device",
+    "device_name",
+    "forget_peak_memory",
+    "gradient_norm",
+    "learning_rate",
+    "load_checkpoint",
+    "method_flops",
+    "newest_checkpoint",
+    "optimizer_state",
+    "peak_flops",
+    "peak_memory_mb",
+    "precision_advice",
+    "prune_checkpoints",
+    "resolve_precision",
+    "restore_optimizer",
+    "rolling_name",
+    "save_checkpoint",
+    "set_learning_rate",
+    "snapshot",
+]  # fmt: skip

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mapnet_cli.core.artifacts import publishing, read_json, record_checksum, sha256, write_json
-from mapnet_cli.core.errors import DamagedError
+from mapnet_cli.core import DamagedError, publishing, read_json, record_checksum, sha256, write_json
 
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
 SEGMENT = "segment"

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from mapnet_cli.core.errors import ProcessError, UsageError
-from mapnet_cli.jobs.distributed import cores
+from mapnet_cli.core import ProcessError, UsageError
+from mapnet_cli.jobs import cores
 
 PEAK_BF16 = {
     "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "H800": 989e12, "GH200": 989e12,

@@ -11,22 +11,25 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Config, FrequencyProposal, Method
-from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.core.errors import UsageError, did_you_mean
-from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.lineage.milestones import find_milestone
-from mapnet_cli.masking import sampling
-from mapnet_cli.masking.context import NO_CONTEXT, CorpusFacts, MaskContext
-from mapnet_cli.masking.importance import ESTIMATORS, Drawn, log_sequence_ratio
-from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.masking.strategies import STRATEGIES, draw_masks, visits_in_turn
-from mapnet_cli.masking.validate import validate_method
-from mapnet_cli.model.factory import build_model
-from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.proposal import masked_log_softmax
-from mapnet_cli.training.checkpoint import load_checkpoint
+from mapnet_cli.core import Artifacts, Checkpoint, UsageError, derive_seed, did_you_mean
+from mapnet_cli.lineage import Lineage, find_milestone
+from mapnet_cli.masking import (
+    ESTIMATORS,
+    NO_CONTEXT,
+    STRATEGIES,
+    CorpusFacts,
+    Drawn,
+    MaskContext,
+    MaskNoise,
+    corrupt,
+    draw_masks,
+    log_sequence_ratio,
+    maskable_positions,
+    validate_method,
+    visits_in_turn,
+)
+from mapnet_cli.model import PretrainingModel, build_model, masked_log_softmax
+from mapnet_cli.training import load_checkpoint
 
 REFERENCE = "uniform"
 ORACLES = {"oracle-loss": "loss", "oracle-gradient": "gradient norm"}
@@ -130,7 +133,7 @@ def proposals(
     plan: Plan, config: Config, corpus: CorpusFacts, sentences: Sequence[Tensor], device: torch.device
 ) -> tuple[Tensor, ...]:
     """Returns log q [L] of each sentence, on the CPU; nothing where there is no proposal."""
-    rows = [(sentence[None], sampling.maskable_positions(sentence[None])) for sentence in sentences]
+    rows = [(sentence[None], maskable_positions(sentence[None])) for sentence in sentences]
     if plan.source is not None:
         model = load_model(config, corpus.artifacts, plan.source, corpus.vocab_size, device)
         return tuple(
@@ -171,7 +174,7 @@ class SentenceMasks:
 
 def mean_count(sentences: Sequence[Tensor], rate: float) -> float:
     """Returns the masked positions of a sentence on average: over it, a sentence's losses weigh as in a batch."""
-    counts = [max(1.0, rate * float(sampling.maskable_positions(tokens_L).sum())) for tokens_L in sentences]
+    counts = [max(1.0, rate * float(maskable_positions(tokens_L).sum())) for tokens_L in sentences]
     return sum(counts) / len(counts)
 
 
@@ -202,10 +205,10 @@ def sentence_masks(
         log_q_ML = candidate.log_q[number].expand(masks, -1)
     drawn_masks = draw_masks(method, tokens_ML, noise, context, log_q_ML, visit_M)
     positions_MK, valid_MK = drawn_masks.positions_BK, drawn_masks.valid_BK
-    drawn = Drawn.of(drawn_masks, sampling.maskable_positions(tokens_ML).sum(dim=1))
+    drawn = Drawn.of(drawn_masks, maskable_positions(tokens_ML).sum(dim=1))
     weight_MK = ESTIMATORS[method.drawing.estimator](drawn, method.drawing.ratio_clip).weight_BK
     return SentenceMasks(
-        sampling.corrupt(tokens_ML, drawn_masks, noise, vocab_size, method.replace_mask, method.replace_random),
+        corrupt(tokens_ML, drawn_masks, noise, vocab_size, method.replace_mask, method.replace_random),
         positions_MK,
         tokens_ML.gather(1, positions_MK),
         torch.where(valid_MK, weight_MK / mean_count, 0.0),

@@ -15,9 +15,9 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mapnet_cli.config import Method, Optimiser
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.training.checkpoint import load_checkpoint, rolling_name
+from mapnet_cli.core import derive_seed
+from mapnet_cli.model import PretrainingModel
+from mapnet_cli.training import load_checkpoint, rolling_name
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}

@@ -1,4 +1,4 @@
-"""Theorem 1 on a checkpoint: gradients under many masks of each sentence, strategy beside strategy.
+"""Theorem 1 on a checkpoint: gradients under many masks of each sentence, one strategy beside another.
 
 Shapes: S sentences, M masks of one sentence, C masks at a time, P parameters, D dimensions of what is
 kept of a mean gradient.

@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
-from mapnet_cli.masking.strategies import visits_in_turn
-from mapnet_cli.model.masked_lm import PretrainingModel, logit_gradient_norm
-from mapnet_cli.model.proposal import masked_log_softmax
+from mapnet_cli.masking import visits_in_turn
+from mapnet_cli.model import PretrainingModel, logit_gradient_norm, masked_log_softmax
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.gradients import SentenceGradients
 from mapnet_cli.variance.results import NORMS, Correlation, Estimate, LossBin

@@ -1,6 +1,6 @@
-"""What `mapnet variance` finds, as rows that stand in its marker and in variance.json."""
+"""What `mapnet variance` finds, as rows of its marker and of variance.json."""
 
-from mapnet_cli.core.records import Row
+from mapnet_cli.core import Row
 
 NORMS = {"raw": "raw", "adam": "preconditioned by Adam", "adam-layers": "preconditioned, layers only"}
 """In which geometry gradients are measured: as they are; divided by the root of Adam's second moments; the

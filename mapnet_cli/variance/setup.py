@@ -12,16 +12,12 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Config, Method
-from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import Checkpoint, CorpusManifest
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.masking import sampling
-from mapnet_cli.masking.context import CorpusFacts
-from mapnet_cli.masking.strategies import STRATEGIES
-from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.text.shards import Sequences, open_shards
-from mapnet_cli.training.device import choose_device
+from mapnet_cli.core import Checkpoint, CorpusManifest, UsageError, derive_seed
+from mapnet_cli.lineage import Lineage
+from mapnet_cli.masking import STRATEGIES, CorpusFacts, maskable_positions
+from mapnet_cli.model import PretrainingModel
+from mapnet_cli.text import Sequences, open_shards
+from mapnet_cli.training import choose_device
 from mapnet_cli.variance.candidates import SEED, Candidate, Plan, load_model, mean_count, proposals, sentence_masks
 from mapnet_cli.variance.gradients import Projection, SentenceGradients, adam_scale, batch_mean_squares
 from mapnet_cli.variance.measure import Samples, sample
@@ -61,7 +57,7 @@ class Setup:
     def candidate(self, plan: Plan, facts: list[PositionFacts]) -> Candidate:
         """Returns the strategy with its proposal; an oracle's is made from `facts`."""
         if plan.oracle:
-            maskable = [sampling.maskable_positions(tokens_L) for tokens_L in self.sentences]
+            maskable = [maskable_positions(tokens_L) for tokens_L in self.sentences]
             log_q = tuple(
                 oracle_log_q(fact, plan.oracle, maskable_L) for fact, maskable_L in zip(facts, maskable, strict=True)
             )
@@ -118,7 +114,7 @@ class _Sentences:
 def _held_out(sequences: Sequences, count: int) -> tuple[Tensor, ...]:
     """Returns `count` validation sequences that have something to mask, spread evenly."""
     tokens = (torch.from_numpy(sequences[n].astype(np.int64)) for n in range(len(sequences)))
-    usable = [n for n, tokens_L in enumerate(tokens) if bool(sampling.maskable_positions(tokens_L).any())]
+    usable = [n for n, tokens_L in enumerate(tokens) if bool(maskable_positions(tokens_L).any())]
     if count > len(usable):
         raise UsageError(f"--sentences: {count}, but the validation set has {len(usable)}")
     chosen = [usable[place] for place in np.linspace(0, len(usable) - 1, count).astype(np.int64)]

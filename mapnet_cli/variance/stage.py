@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Config
-from mapnet_cli.core.artifacts import Artifacts, publishing, write_json, write_text
-from mapnet_cli.core.console import Console
-from mapnet_cli.core.errors import UsageError
-from mapnet_cli.core.records import Checkpoint
-from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
-from mapnet_cli.lineage.graph import Lineage, variance_id
-from mapnet_cli.lineage.settings import method_settings
+from mapnet_cli.core import Artifacts, Checkpoint, Console, UsageError, publishing, write_json, write_text
+from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
+from mapnet_cli.lineage import Lineage, variance_id
 from mapnet_cli.variance.candidates import Plan, plan_candidates
 from mapnet_cli.variance.gradients import saved_at
 from mapnet_cli.variance.measure import Samples, compare
@@ -81,7 +77,7 @@ def measure_variance(
 
 def _identity(artifacts: Artifacts, plan: Plan) -> list[Any]:
     """Returns what a strategy's draws depend on, as plain JSON values."""
-    how = method_settings(plan.method)
+    how = plan.method.results_view()
     del how["steps"], how["seeds"]  # of the training, not of what is measured
     return [plan.name, how, artifacts.require(plan.source.path).fingerprint if plan.source else ""]
 

@@ -4,8 +4,20 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels
-from mapnet_cli.core.tables import NOTHING, Cell, Column, Table, build_table, number_cell, to_markdown
+from mapnet_cli.core import (
+    COLOURS,
+    FAINT,
+    NOTHING,
+    Cell,
+    Column,
+    Table,
+    build_table,
+    frame,
+    images,
+    number_cell,
+    panels,
+    to_markdown,
+)
 from mapnet_cli.variance.results import NORMS, Clipping, Correlation, Estimate, LossBin, Measured, VarianceReport
 
 if TYPE_CHECKING:

@@ -64,8 +64,7 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
     from mapnet_cli.config import Cleanup, Corpus, Source
     from mapnet_cli.prepare_corpus import cleanup
     from mapnet_cli.prepare_corpus.sources.documents import read_piece
-    from mapnet_cli.prepare_corpus.sources.pieces import Piece
-    from mapnet_cli.prepare_corpus.sources.reading import Reading
+    from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
     from mapnet_cli.text.bpe import train_tokenizer
     from tests.text import plain
 

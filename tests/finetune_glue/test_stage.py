@@ -14,7 +14,7 @@ from mapnet_cli.core.records import Checkpoint, FinetuneRun, TunedEncoder
 from mapnet_cli.finetune_glue import prepare
 from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
 from mapnet_cli.finetune_glue.stage import FinetuneGlue
-from mapnet_cli.glue.grid import GridRun, grid
+from mapnet_cli.glue.grid import GridRun, grid_runs
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report.stage import build
 from mapnet_cli.training import device
@@ -39,7 +39,7 @@ def test_more_seeds_tasks_and_rows_run_only_what_is_new(user: User) -> None:
     lineage = user.run("finetune-glue", *more)
     after = {p: p.stat().st_mtime_ns for p in user.artifacts.path("finetune-glue").rglob("batch*.json")}
     assert first and {p: after[p] for p in first} == first
-    runs = list(grid(lineage.config))
+    runs = list(grid_runs(lineage.config))
     assert len(runs) == 2 * 2 * 2
     assert all(user.artifacts.marker(lineage.finetuning(run).key) for run in runs)
 

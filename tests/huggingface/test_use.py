@@ -26,8 +26,8 @@ from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.bert import Packing
 from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.pretrain.held_out_words import token_buckets
 from mapnet_cli.pretrain.stage import Pretrain
-from mapnet_cli.pretrain.token_buckets import token_buckets
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.report.stage import build
 from mapnet_cli.text.bpe import load_tokenizer

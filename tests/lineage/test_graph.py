@@ -15,7 +15,6 @@ from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage.digests import Digests, input_files
 from mapnet_cli.lineage.graph import Lineage, import_id
-from mapnet_cli.lineage.settings import method_settings
 from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
 
@@ -138,7 +137,7 @@ def test_every_key_of_a_method_changes_its_pretraining(method: str, artifacts: A
 
 
 def test_every_strategy_is_another_method() -> None:
-    settings = [method_settings(Method(strategy=name)) for name in STRATEGIES]
+    settings = [Method(strategy=name).results_view() for name in STRATEGIES]
     assert all(a != b for a, b in combinations(settings, 2))
 
 

@@ -9,7 +9,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.masking.context import CorpusFacts, rarity, words
-from mapnet_cli.model.factory import build_model
+from mapnet_cli.model import build_model
 from mapnet_cli.model.proposal import TokenTable
 from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from tests.conftest import small_config

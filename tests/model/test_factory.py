@@ -2,8 +2,8 @@
 
 import pytest
 
+from mapnet_cli.model import build_model
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.factory import build_model
 from mapnet_cli.model.proposal import MapNet, TokenTable
 from tests.conftest import small_config
 

@@ -12,8 +12,7 @@ from mapnet_cli.jobs.job import Phase
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
-from mapnet_cli.prepare_corpus.sources.pieces import Piece
-from mapnet_cli.prepare_corpus.sources.reading import Reading
+from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
 from mapnet_cli.prepare_corpus.stage import PrepareCorpus
 
 SYLLABLES = (

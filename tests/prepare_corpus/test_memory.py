@@ -24,7 +24,7 @@ from pathlib import Path
 from mapnet_cli.config import Cleanup, Source
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
-from mapnet_cli.prepare_corpus.sources.pieces import Piece
+from mapnet_cli.prepare_corpus.sources.reading import Piece
 from mapnet_cli.prepare_corpus.sources.reading import Reading
 
 def peak(path):

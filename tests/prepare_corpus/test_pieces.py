@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from mapnet_cli.config import Source
 from mapnet_cli.core.errors import InputError
-from mapnet_cli.prepare_corpus.sources import compressed, pieces
+from mapnet_cli.prepare_corpus.sources import compressed, reading
+from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
-from mapnet_cli.prepare_corpus.sources.pieces import Piece, raw_lines
-from mapnet_cli.prepare_corpus.sources.reading import DamagedInput, Reading
+from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading, raw_lines
 from tests.prepare_corpus.corpora import prose, read_shares
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -146,7 +146,7 @@ def test_little_is_unpacked_at_a_time(suffix: str, tmp_path: Path) -> None:
     text = b"x" * 29 + b" " * 9_999_970 + b"\n"
     file = tmp_path / f"f{suffix}"
     file.write_bytes(PACK[suffix](text) * 3)
-    chunks = [chunk for _, chunk in pieces._chunks(Piece(file))]
+    chunks = [chunk for _, chunk in reading._chunks(Piece(file))]
     assert b"".join(chunks) == text * 3
     assert max(map(len, chunks)) <= 1 << 20
 
@@ -222,8 +222,8 @@ def test_a_broken_block_costs_what_follows_in_its_share_only(jsonl: bytes, tmp_p
 def test_an_endless_line_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
-    monkeypatch.setattr(pieces, "READ", 100_000)
-    monkeypatch.setattr(pieces, "CHUNK", 10_000)
+    monkeypatch.setattr(reading, "READ", 100_000)
+    monkeypatch.setattr(reading, "CHUNK", 10_000)
     file = tmp_path / "f"
     with file.open("wb") as handle:
         for _ in range(500):
@@ -241,7 +241,7 @@ def test_an_endless_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.Monk
     """Not with each chunk: that would be 50 GB here."""
     import time
 
-    monkeypatch.setattr(pieces, "CHUNK", 1 << 12)
+    monkeypatch.setattr(reading, "CHUNK", 1 << 12)
     file = tmp_path / "f"
     file.write_bytes(b"x" * 30_000_000 + b"\nend")
     start = time.process_time()

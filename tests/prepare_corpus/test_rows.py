@@ -12,14 +12,13 @@ import pytest
 from pyarrow import parquet
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import hub
 from mapnet_cli.core.errors import InputError
+from mapnet_cli.core.hub import hub_rows
 from mapnet_cli.prepare_corpus.paragraphs import read_slice
 from mapnet_cli.prepare_corpus.slices import input_slices
 from mapnet_cli.prepare_corpus.sources import rows
 from mapnet_cli.prepare_corpus.sources.documents import read_hub, read_piece
-from mapnet_cli.prepare_corpus.sources.pieces import Piece
-from mapnet_cli.prepare_corpus.sources.reading import Reading
+from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
 from tests.prepare_corpus.corpora import corpus_config, read, read_shares
 
 
@@ -286,9 +285,9 @@ def test_rows_of_the_hub_stream_in_parts(offline: None, tmp_path: Path, monkeypa
         parquet_file(folder / f"train-{number:05}.parquet", [f"{number} {row}" for row in range(4)], 2)
     everything = [f"{number} {row}" for number in range(3) for row in range(4)]
     for parts in (1, 2, 3, 8):
-        found = [hub.rows("hub:somebody/prose", None, "train", "text", part, parts) for part in range(parts)]
+        found = [hub_rows("hub:somebody/prose", None, "train", "text", part, parts) for part in range(parts)]
         assert [text for rows in found for _, text in rows] == everything
     source = Source(kind="dataset", path="hub:somebody/prose", limit=2)
     assert list(read_hub(source, 0, 1, "f", Reading())) == ["0 0", None, "0 1", None]
     with pytest.raises(InputError, match="no column 'body', only id, text"):
-        list(hub.rows("hub:somebody/prose", None, "train", "body", 0, 1))
+        list(hub_rows("hub:somebody/prose", None, "train", "body", 0, 1))

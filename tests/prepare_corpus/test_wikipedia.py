@@ -13,8 +13,7 @@ from mapnet_cli.config import Cleanup, Source
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.sources import wikipedia, wikitext
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
-from mapnet_cli.prepare_corpus.sources.pieces import Piece
-from mapnet_cli.prepare_corpus.sources.reading import Reading
+from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
 from mapnet_cli.prepare_corpus.sources.wikipedia import without_markup
 from mapnet_cli.prepare_corpus.sources.wikitext import prose
 from tests.prepare_corpus.corpora import read, read_shares

@@ -10,8 +10,8 @@ from mapnet_cli.config import Config
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan
+from mapnet_cli.model import build_model
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.factory import build_model
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast, training_flops

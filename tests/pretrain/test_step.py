@@ -11,7 +11,7 @@ from mapnet_cli.config import Method
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
-from mapnet_cli.model.factory import build_model
+from mapnet_cli.model import build_model
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.proposal import MapNet
 from mapnet_cli.pretrain.batches import split_batch

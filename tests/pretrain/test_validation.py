@@ -12,7 +12,7 @@ from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.pretrain.token_buckets import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
+from mapnet_cli.pretrain.held_out_words import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from mapnet_cli.text.shards import Sequences, writing_shard

@@ -22,7 +22,7 @@ from mapnet_cli.config import Config, Method, Report
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.plotting import images, style
 from mapnet_cli.core.tables import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
-from mapnet_cli.glue.grid import TASKS
+from mapnet_cli.glue.grid import TRAINED
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report import figure2
 from mapnet_cli.report.compare import compare
@@ -311,7 +311,7 @@ def test_a_figures_methods_differ_in_their_looks() -> None:
 
 
 @pytest.mark.parametrize("name", ["curves", "figure3"])
-@pytest.mark.parametrize(("count", "tasks"), [(1, ("RTE",)), (9, ("RTE", "SST-2")), (16, tuple(TASKS))])
+@pytest.mark.parametrize(("count", "tasks"), [(1, ("RTE",)), (9, ("RTE", "SST-2")), (16, TRAINED)])
 @pytest.mark.parametrize("length", [4, 25, 150])
 def test_a_figures_words_fit(name: str, count: int, tasks: tuple[str, ...], length: int, tmp_path: Path) -> None:
     """Up to 16 methods, each with a long name and steps of its own in the signature; neither out nor over another."""

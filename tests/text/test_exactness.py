@@ -14,7 +14,6 @@ from mapnet_cli.prepare_corpus.sentencizer import Sentencizer
 from mapnet_cli.text import bpe, normalise
 from mapnet_cli.text import cache as remembered
 from mapnet_cli.text.bpe import WordEncoder, encode_lines, load_tokenizer, train_tokenizer
-from mapnet_cli.text.normalise import word_tokeniser
 from tests.text import plain
 from tests.text.texts import PIECES, lines, real_lines
 
@@ -34,7 +33,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bpe.Tokenizer:
 @given(lines)
 @example("nº\u00a0«\u00a0x’ y‘s ''z'' ``q`` 5\u00a0% 1\u00a0000 ( a ) . “x”, ,, \r 。")
 def test_normalise(line: str) -> None:
-    assert normalise.normalise(line) == plain.normalise(line)
+    assert normalise.normalise_text(line) == plain.normalise(line)
 
 
 @MANY
@@ -43,7 +42,7 @@ def test_normalise(line: str) -> None:
 @example("No. 5 No. x Mr. x. end. lower. Upper 3.", "never", True)
 def test_words(line: str, lowercase: str, normalised: bool) -> None:
     sentence = plain.normalise(line) if normalised else line
-    assert word_tokeniser(lowercase)(sentence) == plain.words(sentence, lowercase)
+    assert normalise.word_tokeniser(lowercase)(sentence) == plain.words(sentence, lowercase)
 
 
 @MANY
@@ -118,12 +117,12 @@ def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
     raw = real_lines(shared_data, 2)
     assert len(raw) > 5_000
     normal = [plain.normalise(line) for line in raw]
-    assert [normalise.normalise(line) for line in raw] == normal
+    assert [normalise.normalise_text(line) for line in raw] == normal
     paragraphs = list(PLAIN(normal))
     assert list(Segmenter("")(normal)) == paragraphs
     sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
     words = [plain.words(sentence) for sentence in sentences]
-    tokenise = word_tokeniser("after-moses")
+    tokenise = normalise.word_tokeniser("after-moses")
     assert [tokenise(sentence) for sentence in sentences] == words
     assert list(WordEncoder(tokenizer)(words)) == list(encode_lines(tokenizer, words))
 

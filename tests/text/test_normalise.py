@@ -1,6 +1,6 @@
 import pytest
 
-from mapnet_cli.text.normalise import WordTokeniser, normalise, prepare_line
+from mapnet_cli.text.normalise import WordTokeniser, normalise_text, prepare_line
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from mapnet_cli.text.normalise import WordTokeniser, normalise, prepare_line
     ],
 )
 def test_normalise(text: str, expected: str) -> None:
-    assert normalise(text) == expected
-    assert normalise(expected) == expected or "house" in text
+    assert normalise_text(text) == expected
+    assert normalise_text(expected) == expected or "house" in text
 
 
 def test_moses_then_lower_case_by_default() -> None:

@@ -14,8 +14,6 @@ import bz2
 from collections.abc import Iterator
 from typing import IO
 
-from mapnet_cli.prepare_corpus.sources.reading import DamagedInput
-
 BLOCK = 0x314159265359
 STREAM_END = 0x177245385090
 MARK_BITS = 48
@@ -24,6 +22,10 @@ WINDOW = 1 << 20
 CHECKSUM_BITS = 32
 CHUNK = 1 << 20
 """Bytes of text that are unpacked at a time, at most: runs of a byte can make a block 46 MB long."""
+
+
+class DamagedInput(Exception):
+    """A file ends too early or is broken; what was read before is good."""
 
 
 def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:

@@ -7,11 +7,20 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import hub
-from mapnet_cli.core.errors import InputError
+from mapnet_cli.core import InputError, hub_rows
 from mapnet_cli.prepare_corpus.sources import rows, wikipedia
-from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ, Line, Piece, raw_lines
-from mapnet_cli.prepare_corpus.sources.reading import DamagedInput, Lines, Problems, Reading, repaired
+from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
+from mapnet_cli.prepare_corpus.sources.reading import (
+    OVERLONG,
+    READ,
+    Line,
+    Lines,
+    Piece,
+    Problems,
+    Reading,
+    raw_lines,
+    repaired,
+)
 from mapnet_cli.text import python_docs as cpython_prose
 
 BLANKS = b" \t\r\f\v"
@@ -63,7 +72,7 @@ def _text(lines: Iterator[str], source: Source) -> Lines:
 
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
     """Yields the rows of one of `parts` parts of a data set of the hub as documents, over the network."""
-    found = hub.rows(source.path, source.name or None, source.split, source.column, part, parts)
+    found = hub_rows(source.path, source.name or None, source.split, source.column, part, parts)
     yield from rows.documents(islice(found, source.limit or None), name, reading)
 
 

@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from mapnet_cli.core.errors import InputError
-from mapnet_cli.prepare_corpus.sources.pieces import READ, Piece
-from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable, repaired
+from mapnet_cli.core import InputError
+from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable, repaired
 
 BATCH = 16
 """Rows of a Parquet file that are unpacked together; one may hold a book."""

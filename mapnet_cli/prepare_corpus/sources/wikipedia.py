@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from mapnet_cli.prepare_corpus.sources.pieces import OVERLONG, READ
-from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading
+from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, READ, Lines, Reading
 
 LONGEST_PAGE = 1 << 21
 """Characters; MediaWiki itself takes no more bytes, and a syntax tree is a hundred times as large."""

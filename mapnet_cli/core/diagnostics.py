@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mapnet_cli.config import Method
-
 COLLAPSED = 0.5
 """A proposal has collapsed when its entropy is below this share of the uniform one's."""
 SATURATED = 0.9
@@ -15,14 +13,17 @@ FIGURES = ("proposal_entropy", "kl_to_uniform", "largest_q", "clip_fraction", "e
 """Of a log line: entropies in nats."""
 
 
-def proposal_warnings(row: Mapping[str, Any], name: str, method: Method) -> dict[str, str]:
-    """Returns what is wrong with a method's proposal by a log line, kind by kind, each with the keys that cure it."""
+def proposal_warnings(row: Mapping[str, Any], name: str, objective: str = "") -> dict[str, str]:
+    """Returns what a log line shows to be wrong with a method's proposal: {kind: text with the keys that cure it}.
+
+    `objective` is MAP-Net's, "" without MAP-Net.
+    """
     found = {}
     if "proposal_entropy" in row:
         entropy, uniform = row["proposal_entropy"], row["proposal_entropy"] + row["kl_to_uniform"]
         if entropy < COLLAPSED * uniform:
             cures = [f"raise method.{name}.explore_end or method.{name}.proposal.uniform_mix"]
-            if method.mapnet and method.mapnet.objective == "pairwise":
+            if objective == "pairwise":
                 key = f"method.{name}.proposal.objective"
                 cures.insert(0, f'set {key} = "loss-matching", which has a fixed point (Eq. 10 has none)')
             found["collapse"] = (

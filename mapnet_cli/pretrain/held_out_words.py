@@ -1,27 +1,31 @@
-"""Sample masks of a checkpoint for Figure 2. Shapes: B sequences, L positions, K masked positions of a sequence."""
+"""Words of held-out text: their kinds, for accuracy by kind, and sample masks of a checkpoint (Figure 2).
 
+Shapes: B sequences, L positions, K masked positions of a sequence, V vocabulary.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
-from mapnet_cli.core.records import MaskedWord, ProposedMasks
-from mapnet_cli.core.seeds import derive_seed
-from mapnet_cli.masking import sampling
-from mapnet_cli.masking.context import MaskContext
-from mapnet_cli.masking.diagnostics import COLLAPSED
-from mapnet_cli.masking.sampling import MaskNoise
-from mapnet_cli.masking.strategies import draw_masks
-from mapnet_cli.model.bert import attention_mask
-from mapnet_cli.model.factory import AnyPretrainingModel
-from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.core import COLLAPSED, MaskedWord, ProposedMasks, derive_seed
+from mapnet_cli.masking import (
+    CorpusFacts,
+    MaskContext,
+    MaskNoise,
+    draw_masks,
+    maskable_positions,
+    mixed_with_uniform,
+    uniform_log_q,
+)
+from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.text.bpe import load_tokenizer, word_part
-from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.words import CLS, PAD, SEP
+from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, PAD, SEP, Sequences, load_tokenizer, word_part
 
 SEED = 0
 FIGURE_TOKENS = 64
@@ -39,15 +43,15 @@ def figure2_masks(
     # spread over the validation set, so that the sentences come from different documents
     chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
     tokens_BL = load_batch(sequences, chosen)[:, :FIGURE_TOKENS]
-    maskable_BL = sampling.maskable_positions(tokens_BL)
+    maskable_BL = maskable_positions(tokens_BL)
     if method.proposal:
         assert isinstance(model, PretrainingModel)
         attention_mask_BL = attention_mask(tokens_BL, PAD)
         attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
         own_BL = model.propose(tokens_BL.to(device), attention_mask_BL, maskable_BL.to(device)).cpu()
-        log_q_BL = sampling.mixed_with_uniform(own_BL, maskable_BL, method.proposal.uniform_mix)
+        log_q_BL = mixed_with_uniform(own_BL, maskable_BL, method.proposal.uniform_mix)
     else:
-        own_BL = log_q_BL = sampling.uniform_log_q(maskable_BL)
+        own_BL = log_q_BL = uniform_log_q(maskable_BL)
     noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
     masks = draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
@@ -78,3 +82,43 @@ def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> l
         else:
             words.append(MaskedWord(text=text, probability=q, masked=masked))
     return words
+
+
+DECILES = 10
+FUNCTION, CONTENT, OTHER = range(3)
+
+
+@dataclass(frozen=True)
+class TokenBuckets:
+    """What kind each token of the vocabulary is of, [V]."""
+
+    decile_V: Tensor
+    """0 for the most frequent tokens that together are a tenth of the text, ..., 9 for the rarest tenth."""
+    begins_V: Tensor
+    """True for tokens that begin a word."""
+    kind_V: Tensor
+    """FUNCTION or CONTENT, if the token is a whole word; OTHER if it has other characters than letters."""
+
+
+def token_buckets(corpus: CorpusFacts) -> TokenBuckets:
+    """Returns the kinds of the vocabulary's tokens, frequencies being those of the training text."""
+    vocab_size, counts_V = corpus.vocab_size, corpus.token_counts.clone()
+    counts_V[:FIRST_ORDINARY] = 0
+    order_V = counts_V.argsort(descending=True, stable=True)
+    sorted_V = counts_V[order_V]
+    # a token belongs where its middle lies: a very frequent one may be more than a tenth itself
+    middle_V = (sorted_V.cumsum(0) - sorted_V / 2) / sorted_V.sum().clamp(min=1)
+    decile_V = torch.empty(vocab_size, dtype=torch.long)
+    decile_V[order_V] = (DECILES * middle_V).long().clamp(max=DECILES - 1)
+    pieces = load_tokenizer(corpus.artifacts.path(corpus.manifest.tokenizer))
+    texts = [word_part(pieces, token)[0].lower() for token in range(vocab_size)]
+    kinds = [FUNCTION if text in FUNCTION_WORDS else CONTENT if text.isalpha() else OTHER for text in texts]
+    return TokenBuckets(decile_V, corpus.word_starts, torch.tensor(kinds))
+
+
+def word_kinds(groups: TokenBuckets, tokens_BL: Tensor) -> Tensor:
+    """Returns the kind of each position [B, L]: parts of longer words, punctuation and specials are OTHER."""
+    ordinary_BL = tokens_BL >= FIRST_ORDINARY
+    begins_BL = groups.begins_V[tokens_BL]
+    goes_on_BL = F.pad((ordinary_BL & ~begins_BL)[:, 1:], (0, 1))
+    return torch.where(ordinary_BL & begins_BL & ~goes_on_BL, groups.kind_V[tokens_BL], OTHER)
