@@ -10,7 +10,7 @@ import pytest
 from mapnet_cli.config import Config
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
-from mapnet_cli.glue.grid import TASKS as TRAINABLE
+from mapnet_cli.glue.grid import TRAINED
 from mapnet_cli.glue.tasks import TASKS, is_test_file, task_location
 from tests.conftest import small_config
 from tests.finetune_glue.glue_files import write, write_glue
@@ -26,7 +26,7 @@ def at(folder: Path, *more: str) -> Config:
     return small_config(f"finetune.data={folder}", *more)
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_task_reads_its_layout(name: str, tmp_path: Path) -> None:
     task = TASKS[name]
     folder = write_glue(tmp_path) / name
@@ -37,7 +37,7 @@ def test_every_task_reads_its_layout(name: str, tmp_path: Path) -> None:
         assert set(examples.labels) == ({1.0, 0.1} if task.regression else set(map(float, range(len(task.labels)))))
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize("name", TRAINED)
 def test_zip_jsonl_and_saved_data_sets_give_the_rows_of_the_official_folder(name: str, tmp_path: Path) -> None:
     import datasets
 

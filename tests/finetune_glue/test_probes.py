@@ -16,7 +16,7 @@ from mapnet_cli.finetune_glue import probes
 from mapnet_cli.finetune_glue.examples import Examples, read_examples
 from mapnet_cli.finetune_glue.probe_sentences import held_out_sentences, split_documents
 from mapnet_cli.finetune_glue.probes import DEV_ROWS, TRAIN_ROWS, make_probes
-from mapnet_cli.glue.grid import TASKS as TRAINABLE
+from mapnet_cli.glue.grid import TRAINED
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.text.python_docs import Docstring, Document, harvest, paragraphs
 
@@ -28,7 +28,7 @@ def dev_files(name: str) -> list[str]:
     return ["dev_matched.tsv", "dev_mismatched.tsv"] if name == "MNLI" else ["dev.tsv"]
 
 
-FILES = [(name, file) for name in TRAINABLE for file in ("train.tsv", *dev_files(name))]
+FILES = [(name, file) for name in TRAINED for file in ("train.tsv", *dev_files(name))]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_rows_columns_and_balance(made: tuple[Path, dict[str, dict[str, int]]], 
 def test_the_folder_says_that_it_is_not_glue(made: tuple[Path, dict[str, dict[str, int]]]) -> None:
     text = (made[0] / "README.txt").read_text(encoding="utf-8")
     assert text.startswith("Probe tasks, not GLUE")
-    assert re.findall(r"^([\w-]+):", text, re.MULTILINE) == list(TRAINABLE)
+    assert re.findall(r"^([\w-]+):", text, re.MULTILINE) == list(TRAINED)
 
 
 def test_no_sentence_is_in_the_corpus(documents: list[Document], originals: dict[str, str]) -> None:

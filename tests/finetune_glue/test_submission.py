@@ -13,15 +13,14 @@ from mapnet_cli.core.errors import InputError, UsageError
 from mapnet_cli.core.records import FinetuneRun
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.submission import FILES, choose_run, find_row, write_submission
-from mapnet_cli.glue.grid import TASKS as TRAINABLE
-from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.glue.grid import TRAINED, GridRun
 from mapnet_cli.glue.scoring import score
 from mapnet_cli.glue.tasks import TASKS
 from tests.finetune_glue.conftest import User
 
 PLACE = ("bert", 1, 10)
 EVERYTHING = (
-    f"finetune.tasks={list(TRAINABLE)}".replace("'", '"'), "finetune.seeds=[1,2]", "finetune.epochs=6",
+    f"finetune.tasks={list(TRAINED)}".replace("'", '"'), "finetune.seeds=[1,2]", "finetune.epochs=6",
     "finetune.learning_rates=[1e-2]",
     'finetune.subsets=["CoLA","SST-2","MRPC","STS-B","QQP","MNLI","QNLI","RTE","AX"]',
 )  # fmt: skip

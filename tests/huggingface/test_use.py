@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mapnet_cli.pretrain.init_from import init_from
 
 from mapnet_cli.config import Transformer
 from mapnet_cli.config.loading import resolve
@@ -28,6 +27,7 @@ from mapnet_cli.model.bert import Packing
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.held_out_words import token_buckets
 from mapnet_cli.pretrain.stage import Pretrain
+from mapnet_cli.pretrain.state import init_from
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.report.stage import build
 from mapnet_cli.text.bpe import load_tokenizer

@@ -128,7 +128,7 @@ def test_every_key_of_a_method_changes_its_pretraining(method: str, artifacts: A
     else:
         free |= {"proposal"}  # refused
     before = _pretraining(artifacts, method)
-    for key, value in flatten(settings.results_view()).items():
+    for key, value in flatten(settings.model_dump(mode="json")).items():
         if key in free:
             continue
         other = _another(f"method.{key}", value)
