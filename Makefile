@@ -1,4 +1,4 @@
-# make demo: from raw text to Table 3 in minutes. make test: everything that must hold. make quick: under two minutes.
+# make demo: raw text to Table 3 in minutes. make test: linters and all tests. make quick: linters and the fast tests.
 PYTHON ?= python3
 VENV ?= .venv
 ARTIFACTS ?= artifacts
@@ -30,11 +30,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check mapnet_cli tests
 	$(BIN)/mypy
 
-# kill -9 at twenty random moments of a whole run, of corpora, trainings and a grid; a thin slice of it is in `make test`
+# Fault tests with twenty SIGKILLs each: whole run, corpora, pretraining, grid. `make test` runs them with fewer kills.
 faults: $(INSTALLED)
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults tests/jobs/test_ray_corpus.py -k kill
 
-# side by side with what a user would run instead; each prints a JSON object as its last line
+# Comparisons with standard implementations; each prints a JSON object as its last line.
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.pretrain
 	$(BIN)/python -m tests.benchmarks.pretrain --size base --steps 4 --warm 1

@@ -1,4 +1,4 @@
-"""`python -m mapnet_cli` is the same program as the `mapnet` script."""
+"""Runs `mapnet` as `python -m mapnet_cli`."""
 
 from mapnet_cli.cli.commands import app
 

@@ -1,9 +1,9 @@
-"""What all tests share: small configs, a small corpus made without spaCy, and real data where it is at hand."""
+"""Shared fixtures: small configs, a small corpus made without spaCy, and real data where available."""
 
 import os
 import shutil
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: many tests run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run in parallel
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,11 +48,11 @@ SMALL = (
 
 
 METHODS = Path(__file__).with_name("methods.toml")
-"""Methods beside those that are shipped, so that every strategy has one."""
+"""Additional methods, so that every strategy is covered."""
 
 
 def small_config(*overrides: str) -> Config:
-    """Returns the demo recipe shrunk until a test can run it in a second; every strategy has a method."""
+    """Returns a demo config small enough to run in a second, with a method for every strategy."""
     return resolve("demo", METHODS, [*SMALL, *overrides], {}).config
 
 
@@ -63,7 +63,7 @@ def artifacts(tmp_path: Path) -> Artifacts:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The unpacked-on-demand real data beside the checkout; tests that want it skip where it is absent."""
+    """Folder with archives of real data next to the checkout; skips the test if it doesn't exist."""
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not folder.exists():
         pytest.skip(f"no real data at {folder}")
@@ -72,7 +72,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def compiler() -> None:
-    """For tests of torch.compile on the CPU."""
+    """Skips the test if torch.compile can't work on the CPU."""
     if not any(map(shutil.which, ("g++", "clang++"))):
         pytest.skip("torch.compile needs a C++ compiler")
 
@@ -84,7 +84,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
-    """Returns a function that puts a small finished corpus for a config into the artifact directory."""
+    """Returns a function that writes a small finished corpus for a config to the artifact directory."""
 
     def make(config: Config) -> CorpusManifest:
         rng = np.random.default_rng(0)
@@ -113,7 +113,7 @@ def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
         )  # fmt: skip
         files = [file for name in counts for file in shard_files(artifacts.path(f"{key}/{name}"))]
         files.append(artifacts.path(manifest.tokenizer))
-        artifacts.publish(Marker(f"{key}/manifest", "made by a test", manifest.to_json(), artifacts.checksums(files)))
+        artifacts.publish(Marker(f"{key}/manifest", "test", manifest.to_json(), artifacts.checksums(files)))
         return manifest
 
     return make

@@ -1,4 +1,4 @@
-"""The import law of pyproject.toml holds, and its linter notices every way of breaking it."""
+"""The import contracts in pyproject.toml are kept, and import-linter detects violations."""
 
 import shutil
 import subprocess
@@ -12,11 +12,11 @@ LINTER = Path(sys.executable).with_name("lint-imports")
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Lints the package in a folder with the contracts of that folder's pyproject.toml."""
+    """Runs import-linter on the package in a folder, with the contracts in that folder's pyproject.toml."""
     return subprocess.run([LINTER, "--no-cache"], cwd=folder, capture_output=True, text=True)
 
 
-def test_the_package_keeps_the_law() -> None:
+def test_the_package_keeps_its_contracts() -> None:
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout
 
@@ -24,15 +24,15 @@ def test_the_package_keeps_the_law() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("core/errors.py", "import mapnet_cli.jobs.job", "Imports go down"),
-        ("core/errors.py", "from mapnet_cli.jobs import job", "Imports go down"),
-        ("core/errors.py", "from mapnet_cli.jobs.job import Job", "Imports go down"),
-        ("pretrain/metrics.py", "def late():\n    from mapnet_cli.report import load", "Imports go down"),
-        ("report/scores.py", "import torch", "No torch where nothing is trained"),
-        ("report/scores.py", "from mapnet_cli.masking import sampling", "No torch where nothing is trained"),
+        ("core/errors.py", "import mapnet_cli.jobs.job", "Layered architecture"),
+        ("core/errors.py", "from mapnet_cli.jobs import job", "Layered architecture"),
+        ("core/errors.py", "from mapnet_cli.jobs.job import Job", "Layered architecture"),
+        ("pretrain/metrics.py", "def lazy():\n    from mapnet_cli.report import load", "Layered architecture"),
+        ("report/scores.py", "import torch", "No heavy imports in light packages"),
+        ("report/scores.py", "from mapnet_cli.masking import sampling", "No heavy imports in light packages"),
     ],
 )
-def test_breaking_it_fails(file: str, line: str, contract: str, tmp_path: Path) -> None:
+def test_violations_are_detected(file: str, line: str, contract: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "mapnet_cli", tmp_path / "mapnet_cli", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     path = tmp_path / "mapnet_cli" / file
@@ -42,7 +42,7 @@ def test_breaking_it_fails(file: str, line: str, contract: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config", "show"], ["status"]])
-def test_light_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+def test_light_commands_import_no_heavy_modules(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys\nfrom mapnet_cli.cli.commands import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit:\n    pass\n"

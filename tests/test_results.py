@@ -1,6 +1,6 @@
-"""What docs/results and the README show is what the records beside it say, worked out anew from them.
+"""The numbers in docs/results and the README match those computed from the committed records.
 
-Not worked out: the confidence intervals.
+Confidence intervals are not checked.
 """
 
 import gzip
@@ -21,6 +21,7 @@ SMALL = ROOT / "docs" / "results" / "small"
 CONFIG = resolve(None, SMALL.with_suffix(".toml"), (), {}).config
 METHODS = (*CONFIG.methods, *other_rows(CONFIG))
 METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
+SUMMARY = "| Model | Pretraining runs | Score |"
 LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
 
 
@@ -35,22 +36,21 @@ def of_kind(kind: str, method: str) -> list[dict[str, Any]]:
 
 
 @cache
-def table(page: Path, heading: str) -> dict[str, tuple[str, ...]]:
-    """Returns the rows of the first table below a heading that begins so, by their first cell."""
-    _, found, rest = page.read_text(encoding="utf-8").partition(f"\n## {heading}")
-    assert found, f"{page} has no heading {heading!r}"
-    before_it = dropwhile(lambda line: not line.startswith("| "), rest.splitlines())
-    lines = list(takewhile(lambda line: line.startswith("| "), before_it))
-    rows = [tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in lines[2:]]
+def table(page: Path, header: str) -> dict[str, tuple[str, ...]]:
+    """Returns header and rows of the first table whose header line starts with `header`, by their first cell."""
+    from_table = dropwhile(lambda line: not line.startswith(header), page.read_text(encoding="utf-8").splitlines())
+    lines = list(takewhile(lambda line: line.startswith("| "), from_table))
+    assert lines, f"{page} has no table {header!r}"
+    rows = [tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in (lines[0], *lines[2:])]
     return {row[0]: row[1:] for row in rows}
 
 
 def summary() -> dict[str, tuple[str, ...]]:
-    return table(SMALL / "report.md", "Gain and cost at the last")
+    return table(SMALL / "report.md", SUMMARY)
 
 
 def scores(method: str) -> dict[tuple[int, int], float]:
-    """Returns the average over tasks of each run's best epoch, by pretraining and fine-tuning seed."""
+    """Returns the average over tasks at each run's best epoch, by (pretraining seed, fine-tuning seed)."""
     by_seeds: dict[tuple[int, int], list[float]] = {}
     for run in of_kind("FinetuneRun", method):
         metric = METRICS.get(run["task"], "accuracy")
@@ -67,7 +67,7 @@ def last_checkpoints(method: str) -> dict[int, dict[str, Any]]:
 
 
 def losses(method: str) -> dict[int, float]:
-    """Returns the held-out losses, refitted, by pretraining seed."""
+    """Returns the held-out losses with refitted output bias, by pretraining seed."""
     return {seed: row["validation"]["validation_loss_refit"] for seed, row in last_checkpoints(method).items()}
 
 
@@ -77,7 +77,7 @@ def plus_minus(values: list[float], digits: int) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_summarys_scores_are_the_records(method: str) -> None:
+def test_summary_scores_match_the_records(method: str) -> None:
     _, score, difference, *_ = summary()[LABELS.get(method, method)]
     ours, bert = scores(method), scores("bert")
     assert {fine for _, fine in ours} == set(CONFIG.finetune.seeds)
@@ -89,11 +89,11 @@ def test_the_summarys_scores_are_the_records(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", CONFIG.methods)
-def test_the_summarys_losses_and_costs_are_the_records(method: str) -> None:
-    pretrainings, _, _, loss, difference, *costs = summary()[LABELS.get(method, method)]
+def test_summary_losses_and_costs_match_the_records(method: str) -> None:
+    pretraining_runs, _, _, loss, difference, *costs = summary()[LABELS.get(method, method)]
     ours, bert = last_checkpoints(method), last_checkpoints("bert")
     assert tuple(ours) == CONFIG.seeds_of(method)
-    assert pretrainings == str(len(ours))
+    assert pretraining_runs == str(len(ours))
     for shown, cost in zip(costs, ("flops", "seconds"), strict=True):
         ratio = statistics.fmean(r[cost] for r in ours.values()) / statistics.fmean(r[cost] for r in bert.values())
         assert shown == f"{ratio:.2f}"
@@ -106,20 +106,20 @@ def test_the_summarys_losses_and_costs_are_the_records(method: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results/README.md"])
-def test_the_pages_show_the_summary(page: str) -> None:
-    assert table(ROOT / page, "What came out") == summary()
+def test_pages_show_the_summary(page: str) -> None:
+    assert table(ROOT / page, SUMMARY) == summary()
 
 
-def test_the_records_are_of_the_config_beside_them() -> None:
+def test_records_match_the_committed_config() -> None:
     signature = records()[0]["signature"]
     assert signature in (SMALL / "report.md").read_text(encoding="utf-8")
     parts = dict(part.split(":", 1) for part in signature.split("|"))
     assert parts["recipe"] == "small"
     assert parts["finetune-seeds"] == "+".join(map(str, CONFIG.finetune.seeds))
     assert parts["train-rows"] == f"first-{CONFIG.finetune.max_train_examples}"
-    assert set(summary()) == {LABELS.get(method, method) for method in METHODS}
+    assert set(summary()) == {"Model", *(LABELS.get(method, method) for method in METHODS)}
 
 
-def test_no_text_is_passed_on() -> None:
+def test_records_contain_no_corpus_text() -> None:
     manifest = next(row for row in records() if row["record"] == "CorpusManifest")
     assert manifest["examples"] == {}

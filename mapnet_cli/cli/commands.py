@@ -1,4 +1,4 @@
-"""The command line: a few lines a command. Stages are imported inside commands, so that --help is quick."""
+"""The commands of `mapnet`. They import their stages when called, which keeps --help fast."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ app = typer.Typer(
     "\n\n"
     "All commands share one config and one artifact directory. Start with: mapnet run --recipe demo",
 )
-config_app = typer.Typer(no_args_is_help=True, help="Look at the config.")
+config_app = typer.Typer(no_args_is_help=True, help="Show the config and its keys.")
 app.add_typer(config_app, name="config")
 
 
@@ -39,28 +39,26 @@ def _main(
 
 
 def _run(names: Sequence[str], invocation: Invocation) -> None:
-    """Runs stages, or says what would run."""
+    """Runs the stages, or prints what would run if --dry-run is given."""
     from mapnet_cli.cli import stages
 
-    at = invocation
-    if not at.dry_run:
-        stages.run_stages(names, at.lineage, at.console, at.workers, at.force, at.ray_address)
-        if at.console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's
-            at.console.json([row for row, _ in stages.status(at.lineage)])
+    lineage, console, workers = invocation.lineage, invocation.console, invocation.workers
+    if not invocation.dry_run:
+        stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address)
+        if console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's JSON instead
+            console.json([row for row, _ in stages.status(lineage)])
         return
-    if not at.first:
+    if not invocation.first:
         return
-    rows = stages.dry_run(names, at.lineage, at.workers or 1)
-    if at.console.as_json:
-        at.console.json(rows)
+    rows = stages.dry_run(names, lineage, workers or 1)
+    if console.as_json:
+        console.json(rows)
         return
     for row in rows:
-        kept = f", {row['done']} done already" if row["done"] else ""
-        at.console.data(
-            f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{kept}"
-        )
+        done = f", {row['done']} already done" if row["done"] else ""
+        console.data(f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{done}")
         for line in row.get("estimate", []):
-            at.console.data(f"{'':<15} {'':<14} {line}")
+            console.data(f"{'':<15} {'':<14} {line}")
 
 
 @command(app, "prepare-corpus", RUNNING)
@@ -71,19 +69,19 @@ def prepare_corpus(invocation: Invocation) -> None:
 
 @command(app, "pretrain", TRAINING)
 def pretrain(invocation: Invocation) -> None:
-    """Train an encoder by each method that the config names, from the prepared corpus."""
+    """Pretrain an encoder with each method in the config on the prepared corpus."""
     _run(["pretrain"], invocation)
 
 
 @command(app, "finetune-glue", RUNNING)
 def finetune_glue(invocation: Invocation) -> None:
-    """Fine-tune every checkpoint on the GLUE tasks: settings x seeds, one record a run."""
+    """Fine-tune every checkpoint on the GLUE tasks, with every setting and seed."""
     _run(["finetune-glue"], invocation)
 
 
 @command(app, "report", LOOKING)
 def report(invocation: Invocation) -> None:
-    """Make Table 3, its per-task companion and the figures of what is finished."""
+    """Generate Table 3, the per-task table and the figures from all finished runs."""
     from mapnet_cli.core import to_rich
     from mapnet_cli.report.stage import build
 
@@ -101,7 +99,7 @@ def report(invocation: Invocation) -> None:
 
 @command(app, "run", TRAINING)
 def run(invocation: Invocation) -> None:
-    """Do all four in order: prepare-corpus, pretrain, finetune-glue, report. Finished work is skipped."""
+    """Run prepare-corpus, pretrain, finetune-glue and report in order, skipping finished work."""
     from mapnet_cli.cli.stages import STAGES
 
     _run(tuple(STAGES), invocation)
@@ -134,12 +132,12 @@ def status(invocation: Invocation) -> None:
 @command(app, "export", LOOKING)
 def export(
     invocation: Invocation,
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    method: Annotated[str | None, typer.Option(help="Whose checkpoint; needed where the config has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
-    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Output folder, new or empty.")],
+    method: Annotated[str | None, typer.Option(help="Method to export; required if the config has several.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
+    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
+    """Export a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
     from mapnet_cli.huggingface.export import export_checkpoint
 
     row = export_checkpoint(invocation.lineage, folder, method, seed, step)
@@ -152,34 +150,34 @@ def export(
 @command(app, "predict-glue", RUNNING_HERE)
 def predict_glue(
     invocation: Invocation,
-    file: Annotated[Path, typer.Argument(help="The zip file to write.")],
+    file: Annotated[Path, typer.Argument(help="Output zip file.")],
     method: Annotated[
-        str | None, typer.Option(help='A method, an import or "untrained"; needed where the config has several.')
+        str | None, typer.Option(help='A method, an import or "untrained"; required if the config has several.')
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
-    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is fine-tuned.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
+    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last fine-tuned one.")] = None,
 ) -> None:
-    """Write an encoder's predictions of GLUE's test sets as the server takes them: eleven files in a zip."""
+    """Write an encoder's GLUE test-set predictions in the format of the GLUE server: eleven files in a zip."""
     from mapnet_cli.finetune_glue.submission import find_row, write_submission
 
-    at = invocation
-    place = find_row(at.lineage, method, seed, step)
-    about = write_submission(at.lineage, at.console, at.workers or 0, at.force, place, file)
-    if at.console.as_json:
-        at.console.json(about)
+    lineage, console = invocation.lineage, invocation.console
+    place = find_row(lineage, method, seed, step)
+    sources = write_submission(lineage, console, invocation.workers or 0, invocation.force, place, file)
+    if console.as_json:
+        console.json(sources)
         return
-    for name, source in about.items():
-        at.console.data(f"{name + '.tsv':<12} {source}")
-    at.console.data(f"Submission: {file}")
+    for name, source in sources.items():
+        console.data(f"{name + '.tsv':<12} {source}")
+    console.data(f"Submission: {file}")
 
 
 @command(app, "import-hf", IMPORTING)
 def import_hf(
     invocation: Invocation,
-    folder: Annotated[Path, typer.Argument(help="A BERT that save_pretrained wrote, with its tokenizer.")],
-    name: Annotated[str | None, typer.Option(help="What configs call it. Default: the folder's name.")] = None,
+    folder: Annotated[Path, typer.Argument(help="BERT folder written by save_pretrained, with its tokenizer.")],
+    name: Annotated[str | None, typer.Option(help="Name to use in configs. Default: the folder's name.")] = None,
 ) -> None:
-    """Read a Hugging Face BERT folder: an encoder to fine-tune, or to go on pretraining from."""
+    """Import a Hugging Face BERT folder, to fine-tune it or to continue pretraining from it."""
     from mapnet_cli.huggingface.import_encoder import import_folder
 
     row, warnings = import_folder(invocation.artifacts, folder, name)
@@ -195,36 +193,35 @@ def import_hf(
 def variance(
     invocation: Invocation,
     checkpoint: Annotated[
-        str | None, typer.Option(help="The method whose checkpoint is measured; needed where the config has several.")
+        str | None, typer.Option(help="Method whose checkpoint is measured; required if the config has several.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first.")] = None,
-    step: Annotated[int | None, typer.Option(help="A milestone. Default: the last that is finished.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
+    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
     strategies: Annotated[
         str,
-        typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss, oracle-gradient."),
+        typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss or oracle-gradient."),
     ] = "uniform,spaced,disjoint",
-    sentences: Annotated[int, typer.Option(help="Held-out sentences.")] = 64,
-    masks: Annotated[int, typer.Option(help="Masks a sentence and strategy; a multiple of --visits.")] = 24,
-    visits: Annotated[int, typer.Option(help="Successive visits of a sentence whose mean is looked at.")] = 6,
+    sentences: Annotated[int, typer.Option(help="Number of held-out sentences.")] = 64,
+    masks: Annotated[int, typer.Option(help="Masks per sentence and strategy; a multiple of --visits.")] = 24,
+    visits: Annotated[int, typer.Option(help="Successive visits of a sentence to average over.")] = 6,
 ) -> None:
-    """Measure the gradient's sentence and mask variance (Theorem 1) at a checkpoint, strategy beside strategy."""
+    """Compare the sentence and mask variance of the gradient (Theorem 1) across strategies, at a checkpoint."""
     from mapnet_cli.core import to_rich
     from mapnet_cli.lineage import find_milestone
     from mapnet_cli.variance.stage import Settings, measure_variance
     from mapnet_cli.variance.table import variance_tables
 
-    at, names = invocation, [name.strip() for name in strategies.split(",")]
-    milestone = find_milestone(at.lineage, checkpoint, seed, step, "--checkpoint")
-    with at.artifacts.lock("variance"):
-        found, folder = measure_variance(
-            at.lineage, at.console, names, milestone, Settings(sentences, masks, visits), at.force
-        )
-    if at.console.as_json:
-        at.console.json(found.to_json())
+    lineage, console = invocation.lineage, invocation.console
+    names, settings = [name.strip() for name in strategies.split(",")], Settings(sentences, masks, visits)
+    milestone = find_milestone(lineage, checkpoint, seed, step, "--checkpoint")
+    with invocation.artifacts.lock("variance"):
+        result, folder = measure_variance(lineage, console, names, milestone, settings, invocation.force)
+    if console.as_json:
+        console.json(result.to_json())
         return
-    for table in variance_tables(found):
-        at.console.data(to_rich(table, notes=False))
-    at.console.data(f"Measurement: {folder / 'variance.md'}")
+    for table in variance_tables(result):
+        console.data(to_rich(table, notes=False))
+    console.data(f"Measurement: {folder / 'variance.md'}")
 
 
 @command(config_app, "show", LOOKING)
@@ -242,7 +239,7 @@ def config_show(invocation: Invocation) -> None:
 
 @config_app.command("keys")
 def config_keys() -> None:
-    """Print every key with its default and what it means, as Markdown (docs/config.md)."""
+    """Print every key with its default and meaning, as Markdown (docs/config.md)."""
     from mapnet_cli.config import Config
     from mapnet_cli.config.reference import reference
     from mapnet_cli.masking import CHOICES
@@ -252,7 +249,7 @@ def config_keys() -> None:
 
 @command(app, "doctor", LOOKING)
 def doctor(invocation: Invocation) -> None:
-    """Show versions, memory, disk, threads and GPU: what to send along with a question."""
+    """Show versions, memory, disk, threads and GPUs, for bug reports."""
     from mapnet_cli.cli.doctor import facts
 
     rows = facts(invocation.artifacts.root)

@@ -1,4 +1,4 @@
-"""What this machine and installation are: the facts that explain most failures."""
+"""Facts about the machine and the installation that explain most failures."""
 
 import platform
 import shutil
@@ -9,7 +9,7 @@ from mapnet_cli.jobs import cores, library_versions, visible_gpus
 
 
 def facts(artifacts: Path) -> dict[str, str]:
-    """Returns names and values in the order to show them."""
+    """Returns names and values, in display order."""
     free = shutil.disk_usage(_existing(artifacts)).free
     rows = {
         "platform": platform.platform(),

@@ -1,4 +1,4 @@
-"""The options that commands share, and what turns a function into a command with them."""
+"""Options shared by the commands, and the decorator that registers a function as a command."""
 
 import functools
 import inspect
@@ -26,54 +26,54 @@ from mapnet_cli.core import (
 from mapnet_cli.jobs import ALONE, cores, launched
 from mapnet_cli.lineage import Lineage
 
-CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "What to do", "How to run it", "What to show"
-_what = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
-_how = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
-_shown = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
+CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "Configuration", "Execution", "Output"
+_config = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
+_run = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
+_output = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
 RecipeOption = Annotated[
-    str | None, _what("--recipe", help="demo, small or paper. Default: the file's; demo without a file.")
+    str | None, _config("--recipe", help="demo, small or paper. Default: the config file's; without one, demo.")
 ]
-FileOption = Annotated[Path | None, _what("--config", help="A TOML file with your settings.")]
+FileOption = Annotated[Path | None, _config("--config", help="A TOML file with your settings.")]
 SetOption = Annotated[
-    list[str] | None, _what("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
+    list[str] | None, _config("--set", metavar="SECTION.KEY=VALUE", help="Set a config key; repeatable.")
 ]
-ArtifactsOption = Annotated[Path, _what("--artifacts", help="The artifact directory.")]
+ArtifactsOption = Annotated[Path, _config("--artifacts", help="The artifact directory.")]
 WorkersOption = Annotated[
-    int | None, _how("--workers", min=0, help="Jobs side by side; 0: all in this process. Default: as many as fit.")
+    int | None, _run("--workers", min=0, help="Number of parallel jobs; 0: in this process. Default: as many as fit.")
 ]
 ProcessesOption = Annotated[
-    int | None, _how("--processes", min=1, help="Processes that train one model together (torchrun), one a GPU.")
+    int | None, _run("--processes", min=1, help="Processes that train one model together (torchrun), one per GPU.")
 ]
 EngineOption = Annotated[
-    Literal["local", "ray"], _how("--engine", help="Where jobs run: on this machine, or on a Ray cluster.")
+    Literal["local", "ray"], _run("--engine", help="Where jobs run: this machine or a Ray cluster.")
 ]
 RayAddressOption = Annotated[
-    str, _how("--ray-address", metavar="HOST:PORT", help="The cluster of --engine ray; auto: the one `ray start` made.")
+    str, _run("--ray-address", metavar="HOST:PORT", help="The Ray cluster; auto: the one started by `ray start`.")
 ]
-DryRunOption = Annotated[bool, _how("--dry-run", help="Say what would run, and run nothing.")]
-ForceOption = Annotated[bool, _how("--force", help="Run it again even where it is done.")]
-QuietOption = Annotated[bool, _shown("--quiet", "-q", help="Only warnings and errors.")]
-JsonOption = Annotated[bool, _shown("--json", help="One JSON value on stdout.")]
+DryRunOption = Annotated[bool, _run("--dry-run", help="Print what would run, without running it.")]
+ForceOption = Annotated[bool, _run("--force", help="Rerun work that is already done.")]
+QuietOption = Annotated[bool, _output("--quiet", "-q", help="Show only warnings and errors.")]
+JsonOption = Annotated[bool, _output("--json", help="Print one JSON value to stdout.")]
 
 UNIVERSAL = (UsageError, LockedError, DivergedError, Interrupted)
-"""Errors that all of several launched processes raise alike, but for a ProcessError: the first one says them."""
+"""Errors that every launched process raises, except for ProcessError; only the first process reports them."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """What the shared options say."""
+    """The parsed shared options."""
 
     resolved: Resolved
     artifacts: Artifacts
     workers: int | None
-    """Jobs side by side; None: as many as a Ray cluster has room for."""
+    """Number of parallel jobs; None: as many as the Ray cluster has room for."""
     ray_address: str | None
-    """None: jobs run on this machine."""
+    """Address of the Ray cluster; None: jobs run on this machine."""
     dry_run: bool
     force: bool
     console: Console
     first: bool
-    """Not one of several launched processes, or the one that speaks for them."""
+    """Whether this process prints: the first of several launched processes, or the only one."""
 
     @property
     def config(self) -> Config:
@@ -103,9 +103,9 @@ def shared_options(
     settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]
     resolved = resolve(recipe, config, settings)
     if engine == "ray" and workers == 0:
-        raise UsageError("--workers 0 runs everything in this process: leave it out, or --engine ray")
+        raise UsageError("--workers 0 runs everything in this process: omit it, or omit --engine ray")
     if engine == "local" and ray_address != "auto":
-        raise UsageError("--ray-address goes with --engine ray")
+        raise UsageError("--ray-address requires --engine ray")
     if engine == "local" and workers is None:
         workers = cores()
     address = ray_address if engine == "ray" else None
@@ -113,9 +113,9 @@ def shared_options(
 
 
 Command = Callable[..., None]
-_HOW = ("engine", "ray_address", "dry_run", "force", "quiet", "json_")
-RUNNING = ("recipe", "config", "set_", "artifacts", "workers", *_HOW)
-TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", *_HOW)
+_EXECUTION = ("engine", "ray_address", "dry_run", "force", "quiet", "json_")
+RUNNING = ("recipe", "config", "set_", "artifacts", "workers", *_EXECUTION)
+TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", *_EXECUTION)
 RUNNING_HERE = ("recipe", "config", "set_", "artifacts", "workers", "force", "quiet", "json_")
 LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
 MEASURING = ("recipe", "config", "set_", "artifacts", "force", "quiet", "json_")
@@ -123,9 +123,9 @@ IMPORTING = ("artifacts", "json_")
 
 
 def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable[[Command], Command]:
-    """Registers a function as a command with these shared options and mapnet's exit codes.
+    """Registers a function as a command with the given shared options and mapnet's exit codes.
 
-    Its first parameter is the Invocation; those after it are the command's own arguments and options.
+    Its first parameter is the Invocation; the others are the command's own arguments and options.
     """
 
     def register(function: Command) -> Command:
@@ -142,14 +142,14 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
             except MapnetError as error:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
-                _fail("interrupted; the same command goes on where it stopped", Interrupted.exit_code)
+                _fail("interrupted; run the same command again to resume", Interrupted.exit_code)
             except OSError as error:  # full disk, read-only folder
                 _fail(str(error), MapnetError.exit_code)
 
-        every = inspect.signature(shared_options).parameters
+        available = inspect.signature(shared_options).parameters
         _, *own = inspect.signature(function).parameters.values()
-        parameters = [*own, *(every[option] for option in options)]
-        # typer builds the options from the signature, which inspect reads here (PEP 362)
+        parameters = [*own, *(available[option] for option in options)]
+        # typer builds the options from the signature, which inspect reads from this attribute (PEP 362)
         run.__dict__["__signature__"] = inspect.Signature(parameters)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         group.command(name)(run)

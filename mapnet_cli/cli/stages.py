@@ -1,4 +1,4 @@
-"""The stages in their order, and what is done with all of them: run, dry run, status."""
+"""The stages in order, and the operations on all of them: run, dry run and status."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,29 +24,29 @@ HAS_FINGERPRINT = re.compile("-[0-9a-f]{8}$")
 
 
 class Stage(Protocol):
-    """One of the commands whose work is jobs, for one config and artifact directory."""
+    """A command whose work consists of jobs, for one config and artifact directory."""
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """Modules that the engine's workers should have imported before they start."""
+        """Modules for the engine's workers to import before they start."""
 
     def validate(self) -> None:
-        """Raises UsageError or InputError for a config that the stage can't work with."""
+        """Raises UsageError or InputError if the config is invalid for the stage."""
 
     def preflight(self) -> None:
-        """Raises MapnetError where this machine can't do the work, just before it starts."""
+        """Raises MapnetError if this machine can't do the work; called just before it starts."""
 
     def plan(self, workers: int) -> list[Phase]:
-        """Returns the jobs, done or not; phases run one after the other."""
+        """Returns all jobs, done or not; phases run one after another."""
 
     def forecast(self, workers: int) -> list[str]:
-        """Returns what `--dry-run` says of the open jobs: time, memory, disk."""
+        """Returns lines for `--dry-run` about the remaining jobs: time, memory, disk."""
 
     def progress(self) -> StageProgress:
-        """Returns what `status` says beyond the number of jobs."""
+        """Returns what `status` shows in addition to job counts."""
 
     def summary(self) -> list[str]:
-        """Returns what a person should know when the stage is done."""
+        """Returns lines to print when the stage is done."""
 
 
 def _prepare_corpus(lineage: Lineage) -> Stage:
@@ -72,7 +72,7 @@ STAGES: dict[str, Callable[[Lineage], Stage]] = {
     "pretrain": _pretrain,
     "finetune-glue": _finetune_glue,
 }
-"""In the order in which they run. Each is imported when it is asked for, so that --help is quick."""
+"""Stages in execution order. Each is imported on first use, which keeps --help fast."""
 
 
 def run_stages(
@@ -83,22 +83,22 @@ def run_stages(
     force: bool,
     ray_address: str | None = None,
 ) -> None:
-    """Runs the stages one after the other, on the Ray cluster at an address if one is given; skips finished work.
+    """Runs the stages one after another, skipping finished work; on a Ray cluster if `ray_address` is given.
 
-    `workers` is how many jobs run side by side; None: as many as the cluster has room for.
+    `workers` is the number of parallel jobs; None: as many as the cluster has room for.
     """
     if (dist := launched()) is not None:
         if ray_address is not None:
-            raise UsageError("torchrun and srun start mapnet's processes themselves: leave out --engine ray")
+            raise UsageError("--engine ray does not work under torchrun or srun: omit it")
         _run_launched(names, lineage, console, dist, force)
         return
     artifacts = lineage.artifacts
     planned = [STAGES[name](lineage) for name in names]
-    todo = [stage for stage in planned if force or _open_jobs(stage, artifacts, workers or 1)]
+    todo = [stage for stage in planned if force or _has_pending_jobs(stage, artifacts, workers or 1)]
     with _engine(todo, artifacts, console, workers, force, ray_address) as engine:
         for name in names:
             with artifacts.lock(name):
-                # inputs are hashed when their stage begins, not when the command did
+                # hash the inputs when their stage starts, not when the command starts
                 stage = STAGES[name](Lineage(lineage.config, artifacts))
                 stage.validate()
                 stage.preflight()
@@ -111,7 +111,7 @@ def run_stages(
 def _engine(
     todo: list[Stage], artifacts: Artifacts, console: Console, workers: int | None, force: bool, ray_address: str | None
 ) -> Iterator[Engine]:
-    """Yields the engine, with the imports or the cluster that these stages need at hand."""
+    """Yields the engine, with the modules or the cluster for the given stages ready."""
     if ray_address is None:
         preload = sorted({module for stage in todo for module in stage.preload})
         yield LocalEngine(artifacts, console, workers or 0, force, preload)
@@ -122,18 +122,18 @@ def _engine(
 
 
 def _run_launched(names: Sequence[str], lineage: Lineage, console: Console, dist: DistContext, force: bool) -> None:
-    """Runs pretraining in all the processes that torchrun or srun has started; the first one holds the lock."""
+    """Runs pretraining in all processes launched by torchrun or srun; rank 0 holds the lock."""
     if tuple(names) != ("pretrain",):
-        raise UsageError("only `mapnet pretrain` runs in several launched processes; start the others without torchrun")
+        raise UsageError("only `mapnet pretrain` runs under torchrun or srun; run other commands without them")
     if lineage.config.pretrain.processes > 1:
-        raise UsageError("these processes were launched already: leave out --processes (pretrain.processes)")
+        raise UsageError("the processes are already launched: omit --processes (pretrain.processes)")
     stage, artifacts = STAGES["pretrain"](lineage), lineage.artifacts
     stage.validate()
-    with joined(), ExitStack() as held:
+    with joined(), ExitStack() as stack:
         locked = None
         if dist.rank == 0:
             try:
-                held.enter_context(artifacts.lock("pretrain"))
+                stack.enter_context(artifacts.lock("pretrain"))
             except LockedError as error:
                 locked = error
         if (locked := dist.broadcast(locked)) is not None:
@@ -142,7 +142,7 @@ def _run_launched(names: Sequence[str], lineage: Lineage, console: Console, dist
 
 
 def dry_run(names: Iterable[str], lineage: Lineage, workers: int) -> list[dict[str, Any]]:
-    """Returns what `--dry-run` prints: one row per phase, with jobs done and to do, and the stage's own forecast."""
+    """Returns the rows of `--dry-run`: one per phase, with job counts and, in a stage's last row, its forecast."""
     rows = []
     for name in names:
         stage = STAGES[name](lineage)
@@ -157,14 +157,14 @@ def dry_run(names: Iterable[str], lineage: Lineage, workers: int) -> list[dict[s
 
 
 def status(lineage: Lineage) -> list[tuple[dict[str, Any], StageProgress]]:
-    """Returns one row per phase: jobs done and in total, whether a process works on it, and how far the stage is."""
+    """Returns one row per phase, with job counts and whether it is running, and the progress of the stage."""
     rows: list[tuple[dict[str, Any], StageProgress]] = []
     artifacts = lineage.artifacts
     for name, make in STAGES.items():
         stage, running = make(lineage), artifacts.locked(name)
         try:
             phases = stage.plan(1)
-        except InputError as error:  # the other stages can still be told
+        except InputError as error:  # the other stages can still be shown
             row = {"stage": name, "phase": "input", "running": running, "done": 0, "total": 1, "error": str(error)}
             rows.append((row, StageProgress()))
             continue
@@ -177,14 +177,14 @@ def status(lineage: Lineage) -> list[tuple[dict[str, Any], StageProgress]]:
         if phases:
             row, progress = rows[-1][0], stage.progress()
             row |= progress.facts
-            if not artifacts.locked(name):  # a process at work moves files
+            if not artifacts.locked(name):  # a running process moves files
                 row["unused_mb"] = _unused(name, phases, artifacts)
             rows[-1] = row, progress
     return rows
 
 
 def _unused(name: str, phases: Sequence[Phase], artifacts: Artifacts) -> dict[str, float]:
-    """Returns {folder: megabytes} of the stage's results that this config doesn't use: those of other settings."""
+    """Returns {folder: megabytes} of the stage's results from other settings, which this config doesn't use."""
     used = {"/".join(job.key.split("/")[:2]) for phase in phases for job in phase.jobs}
     folders = (path for path in sorted((artifacts.root / name).glob("*")) if path.is_dir())
     return {
@@ -194,7 +194,7 @@ def _unused(name: str, phases: Sequence[Phase], artifacts: Artifacts) -> dict[st
     }
 
 
-def _open_jobs(stage: Stage, artifacts: Artifacts, workers: int) -> bool:
+def _has_pending_jobs(stage: Stage, artifacts: Artifacts, workers: int) -> bool:
     return any(not is_done(job, artifacts) for phase in stage.plan(workers) for job in phase.jobs)
 
 

@@ -1,6 +1,6 @@
-"""The shared config: typed sections, whose defaults are the paper's values (Tables 1 and 2).
+"""The config: typed sections whose defaults are the paper's values (Tables 1 and 2).
 
-`loading.py` resolves one from recipe, file, environment and command line.
+`loading.py` resolves a config from recipe, file, environment and command line.
 """
 
 from typing import Annotated
@@ -29,20 +29,21 @@ __all__ = [
 
 
 class Report(Section):
-    """Nothing here changes a result, only how it is shown."""
+    """Settings that affect how results are shown, not the results themselves."""
 
     figure2_sentences: Count = operational(6)
+    """Number of held-out sentences in Figure 2."""
     name: Annotated[str, Field(pattern=r"^[\w-]*$", json_schema_extra={"operational": True})] = ""
-    """Its folder below `report`; empty: the recipe's name."""
+    """Name of the report's folder below `report/`; empty: the recipe's name."""
 
 
 class Config(Section):
     recipe: str = ""
-    """demo, small or paper: the values to start from."""
+    """Recipe to start from: demo, small or paper; empty: the defaults."""
     methods: Strings = ("bert", "mapnet")
-    """The methods to train and compare, each a `[method.NAME]` table."""
+    """Methods to pretrain and compare, each defined in a `[method.NAME]` table."""
     imports: Strings = ()
-    """Imported encoders that are fine-tuned beside them, each with its own tokenizer."""
+    """Imported encoders (`mapnet import-hf`) to fine-tune alongside the methods, each with its own tokenizer."""
     corpus: Corpus = Corpus()
     encoder: Transformer = Transformer()
     proposal: MapNetSizes = MapNetSizes()
@@ -56,11 +57,11 @@ class Config(Section):
         for name in self.methods:
             if name not in self.method:
                 hint = did_you_mean(name, self.method)
-                raise ValueError(f"methods names {name!r}, but there is no [method.{name}]{hint}")
+                raise ValueError(f"methods lists {name!r}, but there is no [method.{name}]{hint}")
             self._check_generator(name)
         self._check_steps()
         if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
-            raise ValueError("methods and imports: at least one, all different")
+            raise ValueError("methods and imports need at least one entry and no duplicates")
         if absent := set(self.finetune.milestones) - set(self.pretrain.milestones):
             raise ValueError(f"finetune.milestones: {min(absent)} is not one of pretrain.milestones")
         if taken := set(self.imports) & set(self.method):
@@ -73,21 +74,21 @@ class Config(Section):
         return self
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
-        """Returns the seeds that a method is pretrained with."""
+        """Returns the pretraining seeds of a method."""
         return self.method[method].seeds or self.pretrain.seeds
 
     def trainings(self) -> list[tuple[str, int]]:
-        """Returns (method, seed) of every pretraining."""
+        """Returns (method, seed) of every pretraining run."""
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
 
     def of(self, method: str) -> "Config":
-        """Returns the config as a method's training sees it: with its own number of steps, where it has one."""
+        """Returns the config for training a method: with the method's own number of steps, if it has one."""
         steps = self.method[method].steps if method in self.methods else 0
         pretrain = self.pretrain.model_copy(update={"steps": steps})
         return self.model_copy(update={"pretrain": pretrain}) if steps else self
 
     def last_step(self, method: str) -> int:
-        """Returns the step of a method's last milestone, with which its training ends."""
+        """Returns the step of a method's last milestone, where its training ends."""
         return max(self.milestone_steps(method))
 
     def milestone_steps(self, method: str) -> tuple[int, ...]:
@@ -95,19 +96,19 @@ class Config(Section):
         return self.of(method).pretrain.milestone_steps()
 
     def fine_tuned_steps(self, method: str = "") -> tuple[int, ...]:
-        """Returns the steps of the milestones that are fine-tuned, a method's or those of pretrain.steps."""
+        """Returns the steps of the milestones to fine-tune; without a method, those for pretrain.steps."""
         return self.of(method).pretrain.milestone_steps(self.finetune.milestones)
 
     def step_beside(self, method: str, step: int, other: str) -> int:
-        """Returns another method's step at the same share of its training."""
+        """Returns another method's step at the same fraction of its training."""
         return self.fine_tuned_steps(other)[self.fine_tuned_steps(method).index(step)]
 
     def _check_steps(self) -> None:
-        """Where methods differ in their steps, their milestones are compared one by one: all must have them all."""
+        """Methods with different steps are compared milestone by milestone, so no two milestones may coincide."""
         for name in self.methods if any(self.method[name].steps for name in self.methods) else ():
             if len(self.milestone_steps(name)) < len(self.pretrain.milestones):
                 key = f"method.{name}.steps" if self.method[name].steps else "pretrain.steps"
-                raise ValueError(f"{key} ({self.of(name).pretrain.steps}): two milestones fall on one step")
+                raise ValueError(f"{key} ({self.of(name).pretrain.steps}): two milestones fall on the same step")
 
     def _check_generator(self, method: str) -> None:
         try:
@@ -116,6 +117,6 @@ class Config(Section):
             raise ValueError(f"method.{method}.electra.generator_fraction: {error}; raise it") from None
 
     def generator(self, method: str) -> Transformer | None:
-        """Returns the sizes of a method's generator, None if it has none: only ELECTRA's has."""
+        """Returns the sizes of a method's generator, or None; only ELECTRA has a generator."""
         electra = self.method[method].electra
         return self.encoder.narrowed(electra.generator_fraction) if electra else None

@@ -1,40 +1,38 @@
-"""[corpus]: the text, its clean-up, vocabulary and blocks."""
+"""[corpus]: text sources, clean-up, vocabulary and blocks."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mapnet_cli.config.base import Count, NonNegative, Section, Share, operational
-
-HUB = "hub:"
-"""What a path of the hub begins with; hub.py, on the same floor, knows it too."""
+from mapnet_cli.core import is_hub
 
 
 class Source(Section):
     kind: Literal["cpython", "text", "jsonl", "parquet", "wikiextractor", "mediawiki", "dataset"] = "text"
-    """cpython: the docstrings of the running Python; text: a file or folder; jsonl: an object a line; parquet: a
-    document a row; wikiextractor: <doc> blocks; mediawiki: a pages-articles.xml dump; dataset: what `datasets` saved
-    to disk, or a data set of the hub. All but parquet and dataset are read through .gz, .bz2, .xz and .zst."""
+    """cpython: the docstrings of the running Python; text: plain text; jsonl: one JSON object per line; parquet: one
+    document per row; wikiextractor: <doc> blocks; mediawiki: a pages-articles.xml dump; dataset: saved by `datasets`
+    or on the Hugging Face Hub. Files of all kinds but parquet and dataset may be .gz, .bz2, .xz or .zst compressed."""
     path: str = ""
     """File or folder (searched recursively, in sorted order), or hub:OWNER/NAME[@REVISION]; unused for cpython."""
     column: str = "text"
-    """jsonl, parquet and dataset only: the key or column that holds the text."""
+    """For jsonl, parquet and dataset: key or column that contains the text."""
     name: str = ""
-    """hub: only: the data set's configuration."""
+    """For Hub datasets: configuration name."""
     split: str = "train"
-    """dataset only: of the hub, and of a saved DatasetDict; a data set that was saved by itself has none."""
+    """For Hub datasets and saved DatasetDicts: split to use. Ignored for a saved Dataset, which has no splits."""
     documents: Literal["file", "blank-lines"] = "file"
-    """text only: one document a file, or documents separated by blank lines."""
+    """For text: one document per file, or documents separated by blank lines."""
     paragraphs: Literal["line", "blank-lines"] = "line"
-    """text only: every line is a paragraph, or hard-wrapped lines run on to the next blank line."""
+    """For text: one paragraph per line, or hard-wrapped paragraphs separated by blank lines."""
     limit: NonNegative = 0
-    """Take only the first so many files in sorted order, of cpython and the hub so many documents (0: all)."""
+    """Use only the first N files in sorted order; for cpython and Hub datasets, the first N documents. 0: all."""
     limit_mb: Annotated[float, Field(ge=0)] = 0.0
-    """Take only about the first so many megabytes of the files as they lie on disk (0: all)."""
+    """Use only about the first N megabytes of the files, by size on disk. 0: all."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """How often pretraining sees its sequences in an epoch: 2 twice, 0.5 every other epoch. Nothing is rewritten."""
+    """Uses of each sequence per pretraining epoch: 2 is twice, 0.5 every other epoch. Changing it keeps the shards."""
     licence: str = operational("")
-    """Shown on the corpus card."""
+    """Licence of the text, shown on the corpus card."""
 
     @model_validator(mode="after")
     def _check(self) -> "Source":
@@ -42,31 +40,33 @@ class Source(Section):
             raise ValueError(f"a source of kind {self.kind!r} needs a path")
         if self.documents == "blank-lines" and self.paragraphs == "blank-lines":
             raise ValueError("documents and paragraphs can't both be separated by blank lines")
-        if self.path.startswith(HUB) and self.kind != "dataset":
-            raise ValueError(f'{self.path} is of the hub: kind = "dataset"')
+        if is_hub(self.path) and self.kind != "dataset":
+            raise ValueError(f'{self.path} is a Hub dataset: set kind = "dataset"')
         if self.limit_mb and (self.kind == "cpython" or self.of_hub):
-            raise ValueError("limit_mb is of files: use limit, a number of documents")
+            raise ValueError("limit_mb applies only to files: use limit, a number of documents")
         return self
 
     @property
     def of_hub(self) -> bool:
-        """Whether it comes over the network."""
-        return self.kind == "dataset" and self.path.startswith(HUB)
+        """Whether the source is a Hub dataset, which is read over the network."""
+        return self.kind == "dataset" and is_hub(self.path)
 
 
 class Cleanup(Section):
     join_lines: bool = True
-    """Join a line to the next where it ends in a letter, digit or comma and the next starts lower-case."""
+    """Join a line to the next if it ends in a letter, digit or comma and the next starts with a lower-case letter."""
     min_chars: NonNegative = 50
+    """Drop shorter paragraphs."""
     max_chars: Count = 1_000_000
-    """At most spaCy's own limit of 1,000,000 characters."""
+    """Drop longer paragraphs; at most 1,000,000, the limit of spaCy."""
     min_letters: NonNegative = 50
-    """ASCII letters."""
+    """Drop paragraphs with fewer ASCII letters."""
     min_letter_share: Share = 0.7
+    """Drop paragraphs with a smaller fraction of ASCII letters."""
     max_symbol_share: Share = 0.05
-    r"""For each of / \ |."""
+    r"""Drop paragraphs with a larger fraction of any one of the characters / \ |."""
     deduplicate: bool = True
-    """Drop every paragraph that stood before, anywhere in the corpus."""
+    """Drop repeated paragraphs; the first occurrence in the corpus is kept."""
 
     @model_validator(mode="after")
     def _check(self) -> "Cleanup":
@@ -78,31 +78,33 @@ class Cleanup(Section):
 class Corpus(Section):
     sources: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     on_bad_utf8: Literal["repair", "skip", "fail"] = "repair"
-    """repair: replace the bad bytes by U+FFFD; skip: leave the file out, of a large one the share that a job reads;
-    both are counted and named."""
+    """What to do about invalid UTF-8. repair: replace the bytes by U+FFFD; skip: leave out the file (of a large file,
+    the affected part); fail: stop with an error. Repaired and skipped files are counted and reported."""
     cleanup: Cleanup = Cleanup()
     spacy_pipeline: str = ""
-    """An installed spaCy pipeline that sets sentence starts; empty: blank("en") with the sentencizer."""
+    """Installed spaCy pipeline for sentence splitting; empty: blank("en") with the sentencizer."""
     lowercase: Literal["after-moses", "before-moses", "never"] = "after-moses"
+    """When to lower-case text, relative to Moses tokenisation."""
     tokenizer: str = ""
-    """An import's name: its tokenizer, which prepares text its own way (no Moses, no `lowercase`)."""
+    """Name of an import whose tokenizer to use. It does its own pre-processing: Moses and `lowercase` are skipped."""
     vocab_size: Annotated[int, Field(ge=300)] = 32_678
     bpe_sample_words: Count = 20_000_000
-    """BPE is trained on at most about so many words, a seeded sample of paragraphs."""
+    """Approximate maximum number of words to train BPE on, sampled from the corpus."""
     blocks: Literal["complete", "full", "sentence"] = "complete"
-    """complete: whole sentences up to block_length; full: filled to the last token, which GPUs' fastest attention
-    kernels ask for (with cross_documents, or each document ends in a padded block); sentence: one sentence a block."""
+    """complete: whole sentences, up to block_length; full: every token filled, as the fastest GPU attention kernels
+    require (set cross_documents, or each document ends in a padded block); sentence: one sentence per block."""
     block_length: Annotated[int, Field(ge=8)] = 512
-    """Tokens, [CLS] and [SEP] counted."""
+    """Maximum tokens per block, including [CLS] and [SEP]."""
     cross_documents: bool = False
-    """complete and full blocks may run on into the next document."""
+    """Allow complete and full blocks to continue into the next document."""
     validation_every: Annotated[int, Field(ge=2)] = 200
-    """Every so-many-th document is held out for validation."""
+    """Hold out every N-th document for validation."""
     slice_mb: Annotated[float, Field(gt=0)] = 8.0
-    """Input is cut into jobs of about so many megabytes, large files between documents where their format allows."""
+    """Approximate input size of a job in megabytes. Large files are split between documents if the format allows."""
     seed: int = 1
+    """Seed for sampling the BPE training text."""
 
     @property
     def preparation(self) -> str:
-        """What is done to a sentence before the tokenizer: Moses and `lowercase`; "none" for an import's."""
+        """Pre-processing before the tokenizer: Moses with this `lowercase`, or "none" for an import's tokenizer."""
         return "none" if self.tokenizer else self.lowercase

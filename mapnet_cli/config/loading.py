@@ -1,4 +1,4 @@
-"""Where settings come from: layers of values over each other, each with the origin of its keys.
+"""Loads the config by merging layers of values, and records the origin of each key.
 
 Precedence, lowest first: defaults, shipped methods, recipe, config file, environment
 (`MAPNET_PRETRAIN__STEPS=100`), command line (`--set pretrain.steps=100`).
@@ -26,14 +26,14 @@ ENV_PREFIX = "MAPNET_"
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of values: a nested table, and for each dotted key where it stands."""
+    """One source of values: a nested table, and the line number of each dotted key."""
 
     values: dict[str, Any]
     name: str
     lines: Mapping[str, int]
 
     def origin(self, key: str) -> str:
-        """Returns "NAME:LINE" of the key or of the nearest table around it."""
+        """Returns "NAME:LINE" of the key or of the innermost table around it."""
         while key and key not in self.lines:
             key = key.rpartition(".")[0]
         return f"{self.name}:{self.lines[key]}" if key else self.name
@@ -53,9 +53,9 @@ def resolve(
     overrides: Iterable[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Resolved:
-    """Returns the config of all layers together.
+    """Returns the config merged from all layers.
 
-    Raises UsageError naming the key, its place and the nearest right key where a value is wrong.
+    Raises UsageError if a value is invalid, naming the key, its origin and the closest valid key.
     """
     layers = [_recipe_layer("methods")]
     file_layer = _file_layer(file) if file else None
@@ -70,7 +70,7 @@ def resolve(
     origins: dict[str, str] = {"recipe": "command line" if recipe else (str(file) if file else "default")}
     for layer in layers:
         if "recipe" in layer.values:
-            raise UsageError(f"recipe ({layer.name}): name a recipe with --recipe or in the config file")
+            raise UsageError(f"recipe ({layer.name}): set the recipe with --recipe or in the config file")
         _merge(values, layer.values, "", layer, origins)
     try:
         config = Config.model_validate(values)
@@ -106,7 +106,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Lay
 def _recipe_layer(name: str) -> Layer:
     if name != "methods" and name not in RECIPES:
         hint = did_you_mean(name, RECIPES)
-        raise UsageError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}{hint}")
+        raise UsageError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}{hint}")
     text = resources.files("mapnet_cli").joinpath(f"recipes/{name}.toml").read_text(encoding="utf-8")
     return Layer(tomllib.loads(text), f"recipe {name}" if name != "methods" else "shipped method", _key_lines(text))
 
@@ -155,7 +155,7 @@ def _set_dotted(values: dict[str, Any], dotted: str, text: str, where: str) -> N
 
 
 def _key_lines(text: str) -> dict[str, int]:
-    """Returns the line of every `[table]` and `key =` of a TOML text (tomllib keeps none)."""
+    """Returns the line number of every `[table]` and `key =` in a TOML text (tomllib doesn't provide them)."""
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -177,28 +177,28 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 
 def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str, str]) -> str:
-    """Returns one line per problem: key, place, what is wrong, the nearest right key."""
+    """Returns one line per problem: key, origin, what is wrong, closest valid key."""
     problems = []
     for item in error.errors():
         path = _without_tags([str(part) for part in item["loc"]])
         key = ".".join(path)
-        place = _origin(key, origins) or next((o for k, o in origins.items() if key and k.startswith(f"{key}.")), "")
+        origin = _origin(key, origins) or next((o for k, o in origins.items() if key and k.startswith(f"{key}.")), "")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = _moved(path) or "unknown key" + did_you_mean(path[-1], _known_keys(path[:-1], values))
         elif item["type"] not in ("value_error", "union_tag_invalid"):
-            message += f", but it is {item['input']!r}"
-        problems.append(f"{key or 'config'}{f' ({place})' if place else ''}: {message}")
+            message += f", but got {item['input']!r}"
+        problems.append(f"{key or 'config'}{f' ({origin})' if origin else ''}: {message}")
     return "\n".join(problems)
 
 
 def _without_tags(path: list[str]) -> list[str]:
-    """Returns a problem's path without the kind that pydantic puts behind "proposal"."""
+    """Returns a problem's path without the discriminator that pydantic inserts after "proposal"."""
     return [part for n, part in enumerate(path) if not (n == 3 and path[2] == "proposal" and part in PROPOSALS)]
 
 
 def _moved(path: list[str]) -> str:
-    """Returns where a key of an old config is now, "" for a key that never was."""
+    """Returns a message with the new name of a key from an old config, "" for any other key."""
     if len(path) == 3 and path[0] == "method" and path[2] in MOVED:
         return f"this key is now method.{path[1]}.{MOVED[path[2]]}"
     return ""

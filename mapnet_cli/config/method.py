@@ -1,4 +1,4 @@
-"""[method.NAME]: where masks come from, and what is learned from them."""
+"""[method.NAME]: masking and training objective."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -10,21 +10,21 @@ from mapnet_cli.core import did_you_mean
 
 
 class Proposal(Section):
-    """How masks are drawn from a distribution over the positions of a sentence, and weighted for it."""
+    """How masks are drawn from a distribution over a sentence's positions, and how their losses are weighted."""
 
     sampler: Literal["gumbel", "systematic"] = "gumbel"
-    """How positions are drawn: one after the other from the multinomial, as in the paper, or with known inclusion
-    probabilities."""
+    """How positions are drawn from the proposal. gumbel: one after another from the multinomial, as in the paper;
+    systematic: systematic sampling, with known inclusion probabilities."""
     uniform_mix: Share = 0.0
-    """Share of uniform masks mixed into what is drawn; bounds the weights by 1/uniform_mix."""
+    """Fraction of uniform masking mixed into the proposal, which bounds importance weights by 1/uniform_mix."""
     estimator: str = "none"
-    """Importance weight of a masked position's loss."""
+    """How the importance weight of a masked position's loss is computed; none: weight 1."""
     ratio_clip: Annotated[float, Field(gt=0)] = 0.2
-    """epsilon of CLIP(r, 1 - eps, 1 + eps)."""
+    """Importance weights are clipped to [1 - ratio_clip, 1 + ratio_clip]; only for estimators that clip."""
 
 
 class FrequencyProposal(Proposal):
-    """Strategy "frequency": fixed weights, rarer tokens are likelier."""
+    """Strategy "frequency": fixed weights; rarer tokens are masked more often."""
 
     kind: Literal["frequency"] = "frequency"
     """The method's strategy."""
@@ -32,45 +32,45 @@ class FrequencyProposal(Proposal):
 
 class LearnedProposal(Proposal):
     signal: Literal["loss", "one-minus-p", "logit-gradient"] = "loss"
-    """What the proposal learns of a masked position: its loss, 1 - p of the token, or ||W^T (p - y)||."""
+    """Quantity that the proposal learns per masked position: loss, 1 - p(token) or gradient norm ||W^T (p - y)||."""
     learn_on_uniform_steps: bool = True
-    """Also learn from the losses of uniform steps."""
+    """Also train the proposal in exploration steps, whose masks are uniform."""
 
 
 class TableProposal(LearnedProposal):
-    """Strategy "table": the running mean of the signal by token, without a network."""
+    """Strategy "table": a running mean of the signal per token, without a network."""
 
     kind: Literal["table"] = "table"
     """The method's strategy."""
     memory: Count = 1_000
-    """Steps after which what was seen of a token counts 1/e."""
+    """Time constant of the running mean: the weight of an observation falls to 1/e after this many steps."""
 
 
 class MapNetProposal(LearnedProposal):
-    """Strategy "mapnet": MAP-Net, a network that is trained along with the encoder."""
+    """Strategy "mapnet": MAP-Net, a network trained together with the encoder."""
 
     kind: Literal["mapnet"] = "mapnet"
     """The method's strategy."""
     estimator: str = "sequence-ratio"
-    """Importance weight of a masked position's loss."""
+    """How the importance weight of a masked position's loss is computed; none: weight 1."""
     objective: str = "pairwise"
-    """What MAP-Net is trained on."""
+    """Training objective of MAP-Net. pairwise: Eq. 10; loss-matching: match the distribution of the signal."""
     embeddings: Literal["shared", "detached", "own"] = "shared"
-    """MAP-Net reads the encoder's token embeddings and trains them too, or only reads them, or has its own."""
+    """Token embeddings of MAP-Net. shared: the encoder's, trained by both; detached: the encoder's, read-only."""
     peak_lr: Annotated[float, Field(ge=0)] = 0.0
-    """MAP-Net's own peak learning rate; 0: pretrain.peak_lr."""
+    """Peak learning rate of MAP-Net; 0: pretrain.peak_lr."""
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
-    """Largest norm of MAP-Net's gradient by itself; 0: pretrain.clip_norm holds for both together."""
+    """Maximum norm of MAP-Net's gradient; 0: pretrain.clip_norm limits the joint norm with the encoder's."""
     loss_weight: Annotated[float, Field(gt=0)] = 0.01
-    """The paper's lambda."""
+    """The paper's lambda, which multiplies the loss named by loss_weight_on."""
     loss_weight_on: Literal["mapnet", "encoder"] = "mapnet"
-    """Which of the two losses lambda multiplies; the paper says both."""
+    """The loss that loss_weight multiplies: MAP-Net's, as in the paper's text, or the encoder's, as in its formula."""
     learn_every: Count = 1
-    """Train MAP-Net only in every N-th step; in the others it proposes without learning."""
+    """Train MAP-Net only in every N-th step; in the other steps it only proposes masks."""
     propose_every: Count = 1
-    """Run MAP-Net only on every N-th batch and reuse its proposal; pretrain.visits must be a multiple."""
+    """Run MAP-Net only in every N-th step and reuse its proposal in between; pretrain.visits must be a multiple."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of steps in which MAP-Net only proposes; auto: as everything else."""
+    """Precision of MAP-Net in steps where it only proposes masks; auto: pretrain.precision."""
 
 
 PROPOSALS: dict[str, type[Proposal]] = {
@@ -78,17 +78,17 @@ PROPOSALS: dict[str, type[Proposal]] = {
     "table": TableProposal,
     "frequency": FrequencyProposal,
 }
-"""The strategies that draw from a proposal, and their keys under [method.NAME.proposal]."""
+"""Strategies that draw from a proposal, with their [method.NAME.proposal] sections."""
 AnyProposal = Annotated[MapNetProposal | TableProposal | FrequencyProposal, Field(discriminator="kind")]
 
 
 class Electra(Section):
-    """Replaced-token detection: a small generator fills the masks, the encoder detects what it replaced."""
+    """Replaced-token detection: a small generator fills the masks, the encoder detects replaced tokens."""
 
     generator_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Of the encoder's hidden size, heads and feed-forward: the size of the generator."""
+    """Size of the generator, as a fraction of the encoder's hidden size, heads and feed-forward size."""
     detection_weight: Annotated[float, Field(gt=0)] = 50.0
-    """Factor of the detection loss beside the generator's loss."""
+    """Weight of the detection loss relative to the generator's loss."""
 
 
 MOVED = {
@@ -105,7 +105,7 @@ MOVED = {
         )
     },
 }  # fmt: skip
-"""Keys of [method.NAME] in configs of version 0.1, and where they are now."""
+"""Keys of [method.NAME] in version 0.1, with their current names."""
 _OLD_NAMES = {new: old for old, new in MOVED.items()}
 _OLD_DEFAULTS = {
     "generator_fraction": 0.25, "detection_weight": 50.0, "sampler": "gumbel", "uniform_mix": 0.0, "estimator": "none",
@@ -118,37 +118,38 @@ _OLD_DEFAULTS = {
 
 
 class Method(Section):
-    """What is compared: masking and objective. Any number of `[method.NAME]` tables."""
+    """A method to compare: masking and training objective. Each `[method.NAME]` table defines one."""
 
     seeds: Ints = ()
     """Pretraining seeds of this method; empty: pretrain.seeds."""
     steps: NonNegative = 0
-    """Steps of this method, for a comparison at equal FLOPs (`mapnet pretrain --dry-run` says how many); 0:
-    pretrain.steps."""
+    """Pretraining steps of this method, to compare at equal FLOPs (`mapnet pretrain --dry-run` prints the number);
+    0: pretrain.steps."""
     init_from: str = ""
-    """An import's name: training starts from its encoder and head in place of random weights."""
+    """Name of an import whose encoder and head pretraining starts from; empty: random weights."""
     strategy: str = "uniform"
-    """Where masks come from when the step is not an exploration step."""
+    """How positions to mask are chosen, except in exploration steps, which mask uniformly."""
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Fraction of positions to mask."""
     mask_rate_end: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Mask rate at the last step, linear between; 0: mask_rate throughout."""
+    """Mask rate at the last step, with linear interpolation from mask_rate; 0: constant mask_rate."""
     replace_mask: Share = 0.8
-    """Share of the chosen positions that become [MASK]."""
+    """Fraction of masked positions whose token is replaced by [MASK]."""
     replace_random: Share = 0.1
-    """Share that becomes a random ordinary token; the rest stays as it is."""
+    """Fraction of masked positions whose token is replaced by a random one; the rest keep their token."""
     explore_start: Share | None = None
-    """Probability of a uniform step at the first step; default: 1 with a proposal, else 0."""
+    """Probability of an exploration step (uniform masks) at the first step; default: 1 with a proposal, else 0."""
     explore_end: Share | None = None
-    """The same at the last step, linear between; default: 1/3 with a proposal, else 0."""
+    """The same at the last step, with linear interpolation; default: 1/3 with a proposal, else 0."""
     proposal: AnyProposal | None = None
-    """How masks are drawn, with a strategy that has a proposal."""
+    """How masks are drawn, for strategies with a proposal."""
     electra: Electra | None = None
-    """Given: the encoder learns to detect replaced tokens in place of restoring masked ones."""
+    """If set, the encoder learns to detect replaced tokens instead of predicting masked ones."""
 
     @model_validator(mode="before")
     @classmethod
     def _proposal_of_strategy(cls, data: Any) -> Any:
-        """The strategy says which keys [method.NAME.proposal] has."""
+        """Sets the proposal's kind, which is implied by the strategy."""
         if not isinstance(data, Mapping):
             return data
         strategy, given = data.get("strategy", "uniform"), data.get("proposal")
@@ -156,13 +157,13 @@ class Method(Section):
             return data
         if strategy not in PROPOSALS and given is not None:
             raise ValueError(
-                f"proposal: strategy {strategy!r} draws from no proposal; the strategies {', '.join(PROPOSALS)} do"
+                f"proposal: strategy {strategy!r} has no proposal; the strategies {', '.join(PROPOSALS)} have one"
                 + did_you_mean(strategy, PROPOSALS)
             )
         if strategy in PROPOSALS and (given is None or isinstance(given, Mapping)):
             given = given or {}
             if given.get("kind", strategy) != strategy:
-                raise ValueError(f"proposal.kind: leave it out; strategy {strategy!r} says which proposal it is")
+                raise ValueError(f"proposal.kind: omit it; strategy {strategy!r} implies the kind")
             return {**data, "proposal": {"kind": strategy, **given}}
         return data
 
@@ -171,7 +172,7 @@ class Method(Section):
         if self.replace_mask + self.replace_random > 1 + 1e-9:
             raise ValueError("replace_mask + replace_random can't exceed 1")
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: all different")
+            raise ValueError("seeds must not contain duplicates")
         if self.proposal is not None and self.proposal.kind != self.strategy:
             raise ValueError(f"proposal: strategy {self.strategy!r} has no proposal of kind {self.proposal.kind!r}")
         if self.proposal is not None and self.electra is not None:
@@ -182,44 +183,44 @@ class Method(Section):
         return self
 
     def results_view(self) -> dict[str, Any]:
-        """Returns the settings that results depend on, with the names of version 0.1, so fingerprints stay valid."""
+        """Returns the settings that affect results, under their names in version 0.1, so fingerprints stay valid."""
         found = super().results_view()
         proposal, electra = found.pop("proposal") or {}, found.pop("electra") or {}
         found["start"], found["task"] = found.pop("init_from"), "replaced-token" if electra else "masked-lm"
         settings = {_OLD_NAMES.get(f"proposal.{key}", key): value for key, value in proposal.items() if key != "kind"}
         given = {key: value for key, value in (found | settings | electra).items() if value is not None}
-        if self.proposal is None and any(self.exploration):  # which version 0.1 didn't have
+        if self.proposal is None and any(self.exploration):  # not available in version 0.1
             given["exploration"] = self.exploration
         return _OLD_DEFAULTS | given
 
     @property
     def drawing(self) -> Proposal:
-        """How masks are drawn and weighted; the defaults without a proposal."""
+        """Settings for drawing and weighting masks; the defaults if there is no proposal."""
         return self.proposal or Proposal()
 
     @property
     def learned(self) -> MapNetProposal | TableProposal | None:
-        """The proposal if it learns."""
+        """The proposal if it is learned, else None."""
         return self.proposal if isinstance(self.proposal, LearnedProposal) else None
 
     @property
     def mapnet(self) -> MapNetProposal | None:
-        """The proposal if it is MAP-Net."""
+        """The proposal if it is MAP-Net, else None."""
         return self.proposal if isinstance(self.proposal, MapNetProposal) else None
 
     @property
     def objective(self) -> str:
-        """What MAP-Net is trained on, "" without MAP-Net."""
+        """MAP-Net's training objective, "" without MAP-Net."""
         return self.mapnet.objective if self.mapnet else ""
 
     @property
     def propose_every(self) -> int:
-        """Steps that share a proposal."""
+        """Number of consecutive steps that share a proposal."""
         return self.mapnet.propose_every if self.mapnet else 1
 
     @property
     def exploration(self) -> tuple[float, float]:
-        """Probability of a uniform step at the first and the last step."""
+        """Probability of an exploration step at the first and the last step."""
         first, last = (1.0, 1 / 3) if self.proposal else (0.0, 0.0)
         return (
             first if self.explore_start is None else self.explore_start,
@@ -231,6 +232,6 @@ class Method(Section):
         return max(self.mask_rate, self.mask_rate_end)
 
     def rate_at(self, step: int, steps: int) -> float:
-        """Returns the mask rate of step number `step` of `steps`."""
+        """Returns the mask rate at step `step` of `steps`."""
         end = self.mask_rate_end or self.mask_rate
         return self.mask_rate + (end - self.mask_rate) * step / steps

@@ -1,6 +1,6 @@
-"""The kernel that all other packages use: artifacts, records, errors, seeds, tables, the console.
+"""Code that all other packages use: artifacts, records, errors, seeds, tables and the console.
 
-It knows nothing of models, tasks or the config.
+It does not depend on models, tasks or the config.
 """
 
 from mapnet_cli.core.artifacts import (

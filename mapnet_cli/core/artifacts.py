@@ -1,8 +1,8 @@
 """The artifact directory: the only place that builds paths, publishes files and takes locks.
 
-A file appears under its final name only when it is complete: it is written under a temporary name
-in the same folder, flushed to disk, and renamed. A finished job leaves a marker, `KEY.json`, with
-its fingerprint, its result and the checksums of its files; the marker is written last.
+Files are written under a temporary name in the same folder, flushed to disk and renamed, so a file
+under its final name is always complete. A finished job has a marker, `KEY.json`, with its
+fingerprint, its result and the checksums of its files; the marker is written last.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True)
 class ArtifactId:
-    """`key` is the artifact's path below the artifact directory; it ends in the short fingerprint."""
+    """Identifies an artifact. `key` is its path below the artifact directory and ends in the short fingerprint."""
 
     key: str
     fingerprint: str
@@ -36,7 +36,7 @@ class ArtifactId:
 
 @dataclass(frozen=True)
 class Marker:
-    """What a finished job leaves behind. `files` maps paths below the artifact directory to checksums."""
+    """The record of a finished job. `files` maps paths below the artifact directory to SHA-256 checksums."""
 
     key: str
     fingerprint: str
@@ -46,20 +46,20 @@ class Marker:
     versions: dict[str, str] = field(default_factory=dict)
 
     def row(self, kind: type[R]) -> R:
-        """Returns the result as a typed row; raises DamagedError if it is of another kind."""
+        """Returns the result as a typed row; raises DamagedError if it does not validate as `kind`."""
         try:
             return kind.model_validate(self.result)
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
             raise DamagedError(
-                f"{self.key}.json is not a {kind.__name__} of this version of mapnet ({where}: {problem['msg']}): "
-                "run its command again with --force"
+                f"{self.key}.json is not a valid {kind.__name__} in this version of mapnet "
+                f"({where}: {problem['msg']}): rerun its command with --force"
             ) from None
 
 
 class Artifacts:
-    """One artifact directory. Keys are paths below it, with '/' between their parts."""
+    """An artifact directory. Keys are paths below it, with '/' as separator."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -68,31 +68,31 @@ class Artifacts:
         return self.root / key
 
     def marker(self, key: str) -> Marker | None:
-        """Returns the marker of a finished job, None if there is none; raises DamagedError."""
+        """Returns the marker of a finished job, or None; raises DamagedError if its checksum does not match."""
         path = self.path(key + ".json")
         if not path.exists():
             return None
         record = read_json(path)
-        stated = record.pop("checksum", None)
-        if stated != record_checksum(record):
+        stored = record.pop("checksum", None)
+        if stored != record_checksum(record):
             raise DamagedError(f"{path} is damaged (its checksum does not match): delete it and run again")
         return Marker(**record)
 
     def find(self, key: str, kind: type[R]) -> R | None:
-        """Returns the result of a finished job as a typed row, None if there is none; raises DamagedError."""
+        """Returns the result of a finished job as a typed row, or None; raises DamagedError."""
         marker = self.marker(key)
         return None if marker is None else marker.row(kind)
 
     def read(self, key: str, kind: type[R]) -> R:
-        """Returns the result of a finished job as a typed row; raises NotMadeError and DamagedError."""
+        """Returns the result of a finished job as a typed row; raises NotMadeError or DamagedError."""
         return self.require(key).row(kind)
 
     def require(self, key: str) -> Marker:
-        """Returns the marker of a finished job; raises NotMadeError, naming the command that makes it."""
+        """Returns the marker of a finished job; raises NotMadeError, which names the command to run."""
         marker = self.marker(key)
         if marker is None:
             command = key.partition("/")[0].replace("import", "import-hf")
-            raise NotMadeError(f"{self.path(key)} is not made yet: run `mapnet {command}` with the same options")
+            raise NotMadeError(f"{self.path(key)} does not exist yet: run `mapnet {command}` with the same options")
         return marker
 
     def publish(self, marker: Marker) -> None:
@@ -100,7 +100,7 @@ class Artifacts:
         write_json(self.path(marker.key + ".json"), record | {"checksum": record_checksum(record)})
 
     def discard(self, key: str) -> None:
-        """Removes a job's marker, then its folder if it has one."""
+        """Removes a job's marker, then its folder, if any."""
         self.path(key + ".json").unlink(missing_ok=True)
         if self.path(key).is_dir():
             shutil.rmtree(self.path(key))
@@ -110,18 +110,18 @@ class Artifacts:
         return {path.relative_to(self.root).as_posix(): sha256(path) for path in paths}
 
     def verify(self, key: str, only: str = "") -> None:
-        """Raises DamagedError if a file of a finished job, or `only` that one, is missing or altered."""
+        """Raises DamagedError if a file of a finished job is missing or altered; `only` restricts this to one file."""
         marker = self.require(key)
         for name, checksum in [(only, marker.files.get(only))] if only else marker.files.items():
             path = self.root / name
             if not path.exists():
-                raise DamagedError(f"{path} is missing: run its command again with --force")
+                raise DamagedError(f"{path} is missing: rerun its command with --force")
             if sha256(path) != checksum:
                 raise DamagedError(f"{path} is damaged (its checksum does not match): run again with --force")
 
     @contextmanager
     def lock(self, stage: str) -> Iterator[None]:
-        """Holds the stage for this process; raises LockedError if another process has it."""
+        """Holds the stage's lock; raises LockedError if another process holds it."""
         path = self.root / f".lock-{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -129,16 +129,16 @@ class Artifacts:
             lock.acquire(timeout=0)
         except Timeout:
             raise LockedError(
-                f"another process is running {stage} in {self.root}; wait for it, or name another --artifacts folder"
+                f"another process is running {stage} in {self.root}; wait for it, or use another --artifacts folder"
             ) from None
         try:
-            self._sweep(stage)
+            self._remove_temporaries(stage)
             yield
         finally:
             lock.release()
 
     def locked(self, stage: str) -> bool:
-        """Returns whether a process holds the stage now."""
+        """Returns whether a process currently holds the stage's lock."""
         path = self.root / f".lock-{stage}"
         if not path.exists():
             return False
@@ -148,18 +148,18 @@ class Artifacts:
         except Timeout:
             return True
 
-    def _sweep(self, stage: str) -> None:
-        """Removes what a killed process left half-written; its stage's lock is held."""
+    def _remove_temporaries(self, stage: str) -> None:
+        """Removes incomplete files of killed processes; the caller must hold the stage's lock."""
         for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
 def publishing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what is there at the end appears under `path`.
+    """Yields a temporary path next to `path` and renames it to `path` when the block ends.
 
-    The temporary may become a file or a folder. An existing file is replaced in one step; an
-    existing folder is moved aside first. Nothing appears if the block raises.
+    The caller creates a file or a folder there. An existing file is replaced atomically; an
+    existing folder is moved aside first. If the block raises, nothing is published.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
@@ -168,7 +168,7 @@ def publishing(path: Path) -> Iterator[Path]:
         for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
             _flush(file)
         if path.is_dir() and not temporary.is_dir():
-            raise IsADirectoryError(f"{path} is a folder, and stays one: name a file")
+            raise IsADirectoryError(f"{path} is a folder, not a file")
         aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
         if path.is_dir():
             path.replace(aside)
@@ -192,7 +192,7 @@ def _flush(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     with publishing(path) as temporary:
-        # a file name may hold bytes that are no text: in JSON what replaces them is read as the same again
+        # file names may contain undecodable bytes (lone surrogates), whose escapes JSON reads back unchanged
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
@@ -220,12 +220,12 @@ def record_checksum(record: dict[str, Any]) -> str:
 
 
 def lines_up_to(path: Path, step: int) -> list[str]:
-    """Returns the log's lines up to a step; what a kill or a power cut left half-written is left out."""
+    """Returns the log's lines up to and including a step; skips lines that a crash left incomplete."""
     return [text for text, row in _rows(path) if row["step"] <= step]
 
 
 def last_line(path: Path) -> dict[str, Any] | None:
-    """Returns the newest line about training itself, None if there is none yet."""
+    """Returns the newest log line with a training loss, or None."""
     rows = [row for _, row in _rows(path) if "loss" in row]
     return rows[-1] if rows else None
 

@@ -1,6 +1,6 @@
-"""What a person sees while work goes on: live bars on a terminal, plain lines elsewhere, on stderr.
+"""Messages and progress on stderr: live bars on a terminal, plain lines elsewhere.
 
-Data goes to stdout through `Console.data` and nowhere else.
+Data goes to stdout, through `Console.data` and `Console.json`.
 """
 
 import json
@@ -12,13 +12,13 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 FILE_WIDTH = 200
-"""Characters a line on stdout where it isn't a terminal."""
+"""Line width on stdout, in characters, when it is not a terminal."""
 PLAIN_INTERVAL = 10.0
-"""Seconds between two plain progress lines of one job."""
+"""Minimum number of seconds between two plain progress lines of one job."""
 
 
 class Console:
-    """Messages and progress. `quiet` leaves only warnings and errors; `as_json` keeps stdout for one JSON value."""
+    """Messages and progress. `quiet` shows only warnings and errors; `as_json` reserves stdout for one JSON value."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
@@ -28,7 +28,7 @@ class Console:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._phase: tuple[str, str, int, int, float] = ("", "", 0, 0, 0.0)
-        self._said: dict[str, float] = {}
+        self._last_shown: dict[str, float] = {}
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -41,14 +41,14 @@ class Console:
         self.err.print(f"error: {text}", style="red", markup=False)
 
     def data(self, renderable: Any) -> None:
-        """Prints a rich renderable or a text to stdout."""
+        """Prints a rich renderable or a string to stdout."""
         self.out.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
     def json(self, value: Any) -> None:
         sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
     def begin(self, phase: str, unit: str, total: int, done: int) -> None:
-        """A phase of `total` jobs starts, `done` of them finished earlier."""
+        """Starts a phase of `total` jobs, `done` of which have finished earlier."""
         self._phase = (phase, unit, total, done, time.monotonic())
         if self.quiet:
             return
@@ -58,11 +58,11 @@ class Console:
             self._bars.start()
             self._tasks[""] = self._bars.add_task(phase, total=total, completed=done, note=f"{unit}s")
         else:
-            kept = f", {done} done earlier" if done else ""
-            self.note(f"{phase}: {total} {unit}{'s' if total != 1 else ''}{kept}")
+            earlier = f", {done} already done" if done else ""
+            self.note(f"{phase}: {total} {unit}{'s' if total != 1 else ''}{earlier}")
 
     def advance(self, job: str) -> None:
-        """A job of the phase is done."""
+        """Counts a finished job of the phase."""
         phase, unit, total, done, start = self._phase
         self._phase = (phase, unit, total, done + 1, start)
         if self._bars:
@@ -73,7 +73,7 @@ class Console:
             self.note(f"{phase}: {done + 1}/{total} {unit}s")
 
     def progress(self, job: str, done: float, total: float, note: str) -> None:
-        """A job got further; `note` holds its rate and losses."""
+        """Updates the progress of a job; `note` contains its rate and losses."""
         if self._bars:
             if job not in self._tasks:
                 self._tasks[job] = self._bars.add_task(job, total=total, note=note)
@@ -82,7 +82,7 @@ class Console:
             self.note(f"  {job}: {done / total:4.0%} {note}")
 
     def end(self) -> None:
-        """The phase is over, well or not."""
+        """Ends the phase, whether it succeeded or failed."""
         if self._bars:
             self._bars.stop()
         self._bars = None
@@ -90,7 +90,7 @@ class Console:
 
     def _due(self, key: str) -> bool:
         now = time.monotonic()
-        if now - self._said.get(key, -PLAIN_INTERVAL) < PLAIN_INTERVAL:
+        if now - self._last_shown.get(key, -PLAIN_INTERVAL) < PLAIN_INTERVAL:
             return False
-        self._said[key] = now
+        self._last_shown[key] = now
         return True

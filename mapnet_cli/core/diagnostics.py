@@ -1,45 +1,45 @@
-"""Diagnostics of a proposal: what the log shows of it, and the warnings that follow from that."""
+"""Diagnostics of a proposal: the logged quantities and the warnings derived from them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 COLLAPSED = 0.5
-"""A proposal has collapsed when its entropy is below this share of the uniform one's."""
+"""A proposal has collapsed if its entropy is below this fraction of the uniform distribution's."""
 SATURATED = 0.9
-"""Weights are called saturated when more than this share of them are at the clip's ends."""
+"""Importance weights are saturated if more than this fraction of them is at the clip bounds."""
 FEW = 0.2
-"""An effective sample size below this share of the masked positions is called small."""
+"""An effective sample size below this fraction of the masked positions is too small."""
 FIGURES = ("proposal_entropy", "kl_to_uniform", "largest_q", "clip_fraction", "effective_sample_share")
-"""Of a log line: entropies in nats."""
+"""Names of the diagnostics in a log line. Entropies are in nats."""
 
 
 def proposal_warnings(row: Mapping[str, Any], name: str, objective: str = "") -> dict[str, str]:
-    """Returns what a log line shows to be wrong with a method's proposal: {kind: text with the keys that cure it}.
+    """Returns warnings about a method's proposal from a log line: {kind: text that names the keys to change}.
 
-    `objective` is MAP-Net's, "" without MAP-Net.
+    `objective` is MAP-Net's training objective, "" without MAP-Net.
     """
-    found = {}
+    warnings = {}
     if "proposal_entropy" in row:
         entropy, uniform = row["proposal_entropy"], row["proposal_entropy"] + row["kl_to_uniform"]
         if entropy < COLLAPSED * uniform:
-            cures = [f"raise method.{name}.explore_end or method.{name}.proposal.uniform_mix"]
+            remedies = [f"raise method.{name}.explore_end or method.{name}.proposal.uniform_mix"]
             if objective == "pairwise":
                 key = f"method.{name}.proposal.objective"
-                cures.insert(0, f'set {key} = "loss-matching", which has a fixed point (Eq. 10 has none)')
-            found["collapse"] = (
-                f"the proposal of {name} has collapsed by step {row['step']}: its entropy is {entropy:.2f} nats where "
-                f"uniform masks have {uniform:.2f}, so nearly the same positions are masked each time; "
-                + ", or ".join(cures)
+                remedies.insert(0, f'set {key} = "loss-matching", which has a fixed point (Eq. 10 has none)')
+            warnings["collapse"] = (
+                f"the proposal of {name} has collapsed by step {row['step']}: its entropy is {entropy:.2f} nats "
+                f"(uniform: {uniform:.2f}), so nearly the same positions are masked every time; "
+                + ", or ".join(remedies)
             )
     if row.get("clip_fraction", 0.0) > SATURATED:
-        found["saturation"] = (
-            f"{row['clip_fraction']:.0%} of the importance weights of {name} are at the ends of their clip by step "
-            f'{row["step"]}, so they correct next to nothing; set method.{name}.proposal.sampler = "systematic" with '
+        warnings["saturation"] = (
+            f"{row['clip_fraction']:.0%} of the importance weights of {name} are saturated at the clip bounds by step "
+            f'{row["step"]}, so they correct almost nothing; set method.{name}.proposal.sampler = "systematic" with '
             f'method.{name}.proposal.estimator = "horvitz-thompson", or raise method.{name}.proposal.ratio_clip'
         )
     if row.get("effective_sample_share", 1.0) < FEW:
-        found["few"] = (
-            f"the importance weights of {name} leave an effective sample of {row['effective_sample_share']:.0%} of the "
-            f"masked positions by step {row['step']}; raise method.{name}.proposal.uniform_mix"
+        warnings["few"] = (
+            f"the importance weights of {name} have an effective sample size of {row['effective_sample_share']:.0%} of "
+            f"the masked positions by step {row['step']}; raise method.{name}.proposal.uniform_mix"
         )
-    return found
+    return warnings

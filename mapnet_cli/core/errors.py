@@ -1,4 +1,4 @@
-"""Errors raised on purpose, each with the exit code that it ends the program with, and "did you mean".
+"""Exceptions raised on purpose, each with an exit code, and "did you mean" hints.
 
 A message says what is wrong, where, and what to do. Any other exception is a bug.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class MapnetError(Exception):
-    """A failure with a clear message; exit code 1 unless a subclass says otherwise."""
+    """Base class of expected failures; exit code 1 unless a subclass overrides it."""
 
     exit_code = 1
 
@@ -20,11 +20,11 @@ class UsageError(MapnetError):
 
 
 class ProcessError(UsageError):
-    """A usage error that only one of several processes notices: that one says it."""
+    """A usage error that only one of several launched processes detects and therefore reports itself."""
 
 
 class NotMadeError(UsageError):
-    """A result of an earlier command is needed and is not there yet."""
+    """A required result of an earlier command does not exist yet."""
 
 
 class InputError(MapnetError):
@@ -34,11 +34,11 @@ class InputError(MapnetError):
 
 
 class AbsentError(InputError):
-    """Input data is not where it was looked for."""
+    """Input data does not exist at the expected location."""
 
 
 class DamagedError(MapnetError):
-    """A file that mapnet itself wrote is truncated or altered."""
+    """A file written by mapnet is truncated or altered."""
 
     exit_code = 4
 
@@ -50,7 +50,7 @@ class LockedError(MapnetError):
 
 
 class DivergedError(MapnetError):
-    """Training produced a loss or a gradient that is not finite."""
+    """Training produced a non-finite loss or gradient."""
 
     exit_code = 6
 
@@ -62,7 +62,7 @@ class Interrupted(MapnetError):
 
 
 def did_you_mean(name: str, known: Iterable[str], list_all: bool = False) -> str:
-    """Returns a hint to append to a message: the nearest known name, or all of them with `list_all`; "" if none."""
+    """Returns a hint to append to a message: the closest known name, else all names if `list_all`, else ""."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 1, 0.5) or [n for n in names if n.lower() == name.lower()]
     choices = f"; choose one of {', '.join(names)}" if list_all and names else ""

@@ -1,8 +1,8 @@
-"""How sizes, counts, durations and steps are written, in every message, table and figure."""
+"""Formatting of sizes, counts, durations and steps in messages, tables and figures."""
 
 
 def format_size(count: float) -> str:
-    """Returns bytes as "1.2 GB", "3.4 MB" or "5.6 kB"."""
+    """Returns a number of bytes as "1.2 GB", "3.4 MB" or "5.6 kB"."""
     unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
     return f"{count / unit:,.1f} {name}"
 
@@ -14,12 +14,12 @@ def format_count(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Returns "1.5 h", "3.2 min" or "12 s"."""
+    """Returns a duration as "1.5 h", "3.2 min" or "12 s"."""
     if seconds >= 3600:
         return f"{seconds / 3600:,.1f} h"
     return f"{seconds / 60:,.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def short_steps(step: int) -> str:
-    """Returns 400000 as "400k", as the paper writes it."""
+    """Returns a step in the paper's notation: 400000 as "400k"."""
     return f"{step // 1000}k" if step >= 1000 and step % 1000 == 0 else str(step)

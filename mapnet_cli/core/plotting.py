@@ -1,4 +1,4 @@
-"""What all figures share: their looks, and bytes that are the same for the same data."""
+"""Shared style and rendering of all figures. The same data gives the same bytes."""
 
 import io
 import itertools
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.container import Container
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers and dashes for print.
+# Okabe and Ito's palette is colour-blind safe; markers and dashes distinguish lines in black-and-white print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
 MARKERS = "osD^vP*"
 INK = "#222222"
 FAINT = "#767676"
 PAD = 0.1
-"""Inches between the parts of a figure."""
+"""Padding between the parts of a figure, in inches."""
 SETTINGS: Any = {
     "svg.hashsalt": "mapnet",
     "svg.fonttype": "path",
@@ -36,29 +36,29 @@ UNDATED: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Da
 
 
 def style(number: int) -> dict[str, Any]:
-    """Returns the looks of a figure's line of that number: a colour and a marker, hollow and dashed the second time."""
+    """Returns the plot style of a line by its number: colour and marker, hollow and dashed once colours repeat."""
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    again = number >= len(COLOURS)
-    fill = {"linestyle": "--", "markerfacecolor": "white"} if again else {"linestyle": "-"}
+    repeated = number >= len(COLOURS)
+    fill = {"linestyle": "--", "markerfacecolor": "white"} if repeated else {"linestyle": "-"}
     return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6} | fill
 
 
 def panels(
     figure: "Figure", rows: int, columns: int, inches: tuple[float, float], **options: Any
 ) -> "list[list[Axes]]":
-    """Gives a figure rows of panels, each of so many inches with its labels."""
+    """Returns the rows of panels added to a figure; `inches` is the size of one panel with its labels."""
     figure.set_size_inches(columns * inches[0], rows * inches[1])
     figure.set_layout_engine("constrained", w_pad=PAD, h_pad=PAD)
-    found: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False, **options).tolist()
-    for ax in itertools.chain.from_iterable(found):
+    axes: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False, **options).tolist()
+    for ax in itertools.chain.from_iterable(axes):
         ax.spines[["top", "right"]].set_visible(False)
-    return found
+    return axes
 
 
 def frame(
     figure: "Figure", title: str, handles: "Sequence[Artist | Container]", caption: str, signature: str = ""
 ) -> None:
-    """Makes a figure larger by title and legend above its panels, and by caption and signature below them."""
+    """Adds title and legend above the panels, caption and signature below them, and enlarges the figure to fit."""
     width, height = figure.get_size_inches()
 
     def inches(artist: "Artist") -> tuple[float, float]:
@@ -85,19 +85,19 @@ def frame(
 
 
 def images(draw: "Callable[[Figure], None]", title: str, description: str, kinds: tuple[str, ...]) -> dict[str, bytes]:
-    """Returns what `draw` puts on a figure, as "png" and "svg" files; title and description go into their metadata."""
+    """Returns {kind: image bytes} of the figure that `draw` draws; title and description are stored as metadata."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's own matplotlibrc must not change the bytes
+        matplotlib.rcdefaults()  # a user's matplotlibrc must not change the bytes
         matplotlib.rcParams.update(SETTINGS)
         figure = Figure(dpi=150, facecolor="white")
         draw(figure)
-        found = {}
+        files = {}
         for kind in kinds:
             buffer = io.BytesIO()
             metadata = {"Title": title, "Description": description, **UNDATED[kind]}
             figure.savefig(buffer, format=kind, metadata=metadata)
-            found[kind] = buffer.getvalue()
-    return found
+            files[kind] = buffer.getvalue()
+    return files

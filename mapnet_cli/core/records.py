@@ -1,4 +1,4 @@
-"""The rows that stages leave on disk for each other. A stage writes them, another reads them back."""
+"""Rows that stages write to disk and later stages read."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class Row(BaseModel):
 
 
 class SourceCounts(Row):
-    """What became of one source. Counts are after de-duplication, validation included."""
+    """Counts for one source, after de-duplication and including validation."""
 
     kind: str
     documents: int
@@ -26,13 +26,13 @@ class SourceCounts(Row):
     dropped: dict[str, int]
     """Paragraphs dropped, by clean-up rule."""
     left_out: dict[str, int]
-    """Pages of a dump that are no articles, by reason."""
+    """Pages of a dump that are not articles, by reason."""
     markup: dict[str, int]
-    """Leftovers of wiki markup that were taken out of lines, by rule."""
+    """Leftovers of wiki markup removed from lines, by rule."""
 
 
 class CorpusManifest(Row):
-    """What prepare-corpus made. Counts are of the whole corpus, validation included."""
+    """Result of prepare-corpus. Counts are for the whole corpus, including validation."""
 
     documents: int
     paragraphs: int
@@ -46,7 +46,7 @@ class CorpusManifest(Row):
     """Paragraphs dropped, by clean-up rule."""
     problem_count: int
     problems: list[str]
-    """Inputs that were repaired or skipped, one line each; a long list is cut, the count is exact."""
+    """Inputs that were repaired or skipped, one line each; a long list is truncated, `problem_count` is exact."""
     vocab_size: int
     block_length: int
     train: list[str]
@@ -54,11 +54,11 @@ class CorpusManifest(Row):
     validation: list[str]
     tokenizer: str
     sources: list[SourceCounts] = Field(default_factory=list)
-    """In the order of corpus.sources, which is the order of the shards."""
+    """In the order of corpus.sources, which is also the order of the shards."""
     sentence_lengths: list[int] = Field(default_factory=list)
-    """Sentences of 0, 1, 2, ... words; the last number is of all that are as long or longer."""
+    """Number of sentences with 0, 1, 2, ... words; the last entry includes all longer sentences."""
     examples: dict[str, list[str]] = Field(default_factory=dict)
-    """How the first paragraphs that each clean-up rule dropped begin."""
+    """Beginnings of the first paragraphs that each clean-up rule dropped."""
 
 
 class Checkpoint(Row):
@@ -72,18 +72,18 @@ class Checkpoint(Row):
     fingerprint: str
     """SHA-256 of the weights."""
     tokens: int
-    """Tokens seen, padding not counted."""
+    """Tokens processed so far, excluding padding."""
     flops: float
     seconds: float
-    """Training time up to here, resumed parts added up."""
+    """Training time so far, summed over resumed runs."""
     device: str
     validation_loss: float | None
-    """Nats a token under the fixed uniform masks; None without an MLM head on the encoder (ELECTRA)."""
+    """Nats per token under the fixed uniform masks; None if the encoder has no MLM head (ELECTRA)."""
     validation: dict[str, float]
-    """All held-out figures by name: losses under uniform and spaced masks, raw and with a refitted output bias, and
-    shares of right guesses; or ELECTRA's own."""
+    """All held-out metrics by name: losses under uniform and spaced masks, raw and with a refitted output bias, and
+    accuracies; for ELECTRA its own metrics."""
     health: dict[str, float] = Field(default_factory=dict)
-    """Of the proposal, since the log line before: empty where nothing proposes."""
+    """Diagnostics of the proposal since the previous log line; empty without a proposal."""
 
 
 class MaskedWord(Row):
@@ -91,12 +91,12 @@ class MaskedWord(Row):
 
     text: str
     probability: float
-    """MAP-Net's probability of its tokens, summed."""
+    """MAP-Net's masking probability, summed over the word's tokens."""
     masked: bool
 
 
 class ProposedMasks(Row):
-    """Figure 2 of one checkpoint: sentences with the masks that its proposal drew. Entropies in nats."""
+    """Figure 2 of one checkpoint: sentences with masks drawn from its proposal. Entropies are in nats."""
 
     sentences: list[list[MaskedWord]]
     collapsed: bool
@@ -105,13 +105,13 @@ class ProposedMasks(Row):
 
 
 class TaskFacts(Row):
-    """What fine-tuning knows about one task's data."""
+    """Facts about the data of one fine-tuning task."""
 
     task: str
     train_examples: int
     dev_examples: int
     official: bool
-    """The row counts are GLUE's own."""
+    """Whether the row counts are those of official GLUE."""
     probe: bool
     notes: list[str]
 
@@ -120,9 +120,9 @@ class EpochScores(Row):
     epoch: int
     train_loss: float
     metrics: dict[str, float]
-    """By name; for MNLI the mismatched set's carry the suffix "-mm"."""
+    """By name; for MNLI, metrics on the mismatched set have the suffix "-mm"."""
     halves: list[tuple[dict[str, float], dict[str, float]]] = Field(default_factory=list)
-    """The same on the two halves of the dev set, for each of several splits, which all runs of a task share."""
+    """The same metrics on both halves of the dev set, for each of several splits shared by all runs of a task."""
 
 
 class FinetuneRun(Row):
@@ -132,38 +132,38 @@ class FinetuneRun(Row):
     pretrain_seed: int
     step: int
     checkpoint: str
-    """SHA-256 of the pretrained weights; "" for random ones."""
+    """SHA-256 of the pretrained weights; "" for random weights."""
     task: str
     batch_size: int
     lr: float
     seed: int
     settings: dict[str, Any]
-    """The other keys of [finetune] that it depends on; "mnli_start" is the SHA-256 of the encoder after MNLI, if it
-    started from there."""
+    """Other keys of [finetune] that affect the run; "mnli_start" is the SHA-256 of the MNLI-tuned encoder that it
+    started from, if any."""
     train_examples: int
     dev_examples: int
     epochs: list[EpochScores]
     failure: str
-    """Empty, or why the run ended early; a failed run is shown and counted, never dropped."""
+    """Why the run ended early, or empty. Failed runs are shown and counted, never dropped."""
     device: str
 
 
 class TunedEncoder(Row):
-    """An encoder after it was fine-tuned on MNLI, for other tasks to start from."""
+    """An encoder fine-tuned on MNLI, from which other tasks start."""
 
     path: str
     """Folder below the artifact directory."""
     fingerprint: str
     """SHA-256 of the weights."""
     checkpoint: str
-    """SHA-256 of the weights that its own training started from; "" for random ones."""
+    """SHA-256 of the weights before MNLI fine-tuning; "" for random weights."""
     encoder: dict[str, Any]
     """Its [encoder] section."""
     epochs: list[EpochScores]
 
 
 class Baseline(Row):
-    """What a predictor without an encoder scores on a task's dev set."""
+    """Dev-set scores of a predictor without an encoder on one task."""
 
     task: str
     name: str
@@ -188,13 +188,13 @@ class PretrainingTotals(Row):
 
 
 class Imported(Row):
-    """An encoder that came from Hugging Face, with its head and tokenizer, under mapnet's names and ids."""
+    """An encoder imported from Hugging Face, with head and tokenizer, in mapnet's parameter names and token ids."""
 
     name: str
     path: str
     """Folder below the artifact directory."""
     encoder: dict[str, int | float]
-    """Sizes and dropouts, by the config's names of them."""
+    """Sizes and dropout rates, by config key."""
     vocab_size: int
     fingerprint: str
     """SHA-256 of the weights."""
@@ -205,5 +205,5 @@ class Imported(Row):
 
     @property
     def max_length(self) -> int:
-        """The longest input, in tokens."""
+        """Maximum input length, in tokens."""
         return int(self.encoder["max_length"])

@@ -1,4 +1,4 @@
-"""Tables, with one small renderer per format, and HTML pages from Jinja2 templates."""
+"""Tables, with one renderer per format, and HTML pages from Jinja2 templates."""
 
 import csv
 import io
@@ -16,19 +16,19 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is what a person reads; `data` is the unrounded value, or several by name."""
+    """A table cell. `text` is displayed; `data` is the unrounded value, or several values by name."""
 
     text: str
     data: Scalar | Mapping[str, Scalar] = None
 
 
 def plain(value: Scalar) -> Cell:
-    """Returns a cell that shows its value as it is."""
+    """Returns a cell that shows its value unformatted, None as "-"."""
     return Cell(NOTHING if value is None else str(value), value)
 
 
 def number_cell(value: float | None, form: str) -> Cell:
-    """Returns a cell that shows a number in a format as "{:.2f}", None as nothing."""
+    """Returns a cell that shows a number in a format such as "{:.2f}", None as "-"."""
     return plain(None) if value is None else Cell(form.format(value), value)
 
 
@@ -50,14 +50,14 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column: its heading, and the cell of a row. A plain value is shown as it is, None as nothing."""
+    """A column: its title, and the function that returns a row's cell or plain value."""
 
     title: str
     cell: Callable[[T], Cell | Scalar]
 
 
 def each(titles: Mapping[K, str], cell: Callable[[T, K], Cell | Scalar]) -> list[Column[T]]:
-    """Returns a column for each key, whose cells are of a row and that key."""
+    """Returns one column per key of `titles`; `cell` maps a row and the key to the cell."""
 
     def column(key: K, title: str) -> Column[T]:
         return Column(title, lambda row: cell(row, key))
@@ -68,18 +68,18 @@ def each(titles: Mapping[K, str], cell: Callable[[T, K], Cell | Scalar]) -> list
 def build_table(
     name: str, title: str, columns: Sequence[Column[T]], rows: Iterable[T], notes: Iterable[str], signature: str
 ) -> Table:
-    """Returns the table whose cells the columns make of each row."""
+    """Returns a table of the rows, with cells computed by the columns."""
 
     def cell(column: Column[T], row: T) -> Cell:
-        found = column.cell(row)
-        return found if isinstance(found, Cell) else plain(found)
+        value = column.cell(row)
+        return value if isinstance(value, Cell) else plain(value)
 
     cells = tuple(tuple(cell(column, row) for column in columns) for row in rows)
     return Table(name, title, tuple(column.title for column in columns), cells, tuple(notes), signature)
 
 
 def to_rich(table: Table, notes: bool = True) -> Group:
-    """Returns the table for a terminal, with or without what stands below it."""
+    """Returns the table for a terminal, with or without its notes and signature below it."""
     shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold")
     for number, column in enumerate(table.columns):
         longest = max(map(len, column.split()), default=1)
@@ -92,7 +92,7 @@ def to_rich(table: Table, notes: bool = True) -> Group:
 
 
 def to_markdown(table: Table, level: int = 1) -> str:
-    """Returns the table under a heading of the given level, its notes and signature below it."""
+    """Returns the table as Markdown: a heading of the given level, the table, its notes and its signature."""
     lines = [f"{'#' * level} {_escape(table.title)}", "", _markdown_row(table.columns)]
     lines.append("|" + "|".join(" --- " if n == 0 else " ---: " for n in range(len(table.columns))) + "|")
     lines += [_markdown_row([cell.text for cell in row]) for row in table.rows]
@@ -102,7 +102,7 @@ def to_markdown(table: Table, level: int = 1) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Returns unrounded values, several of one cell as columns "NAME VALUE", and title and signature in every row."""
+    """Returns the table as CSV: unrounded values (several per cell as columns "TITLE NAME"), title and signature."""
     parts = [_parts([row[n] for row in table.rows]) for n in range(len(table.columns))]
     header = [f"{column} {part}".strip() for column, names in zip(table.columns, parts, strict=True) for part in names]
     out = io.StringIO()
@@ -115,7 +115,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_json(table: Table) -> dict[str, Any]:
-    """Returns plain JSON values; a row maps column names to values."""
+    """Returns the table as JSON values; each row maps column titles to values."""
     rows = [
         {
             column: dict(cell.data) if isinstance(cell.data, Mapping) else cell.data
@@ -134,7 +134,7 @@ def to_json(table: Table) -> dict[str, Any]:
 
 
 def _parts(cells: list[Cell]) -> list[str]:
-    """Returns the names of a column's values, [""] for a single one."""
+    """Returns the names of a column's values, [""] for a single unnamed value."""
     named = [name for cell in cells if isinstance(cell.data, Mapping) for name in cell.data]
     bare = any(not isinstance(cell.data, Mapping) and cell.data is not None for cell in cells)
     return ([""] if bare or not named else []) + list(dict.fromkeys(named))
@@ -157,7 +157,7 @@ def _escape(text: str) -> str:
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """Returns a page; values are escaped, and a name that the template doesn't get is an error."""
+    """Returns the rendered template; values are HTML-escaped, and an undefined variable raises an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""From rows to examples, strictly: a row that doesn't fit is an error that names its place, never dropped."""
+"""Strict conversion of rows to examples: an invalid row raises an error with its location and is never dropped."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from mapnet_cli.glue import LARGEST_SCORE, TASKS, GlueTask
 
 @dataclass(frozen=True)
 class Examples:
-    """One set's rows: the texts of each row, and its label (class id, or score / 5; 0 where none was asked for)."""
+    """The texts and labels of one split. A label is a class id or score / 5, or 0 for splits read without labels."""
 
     texts: list[tuple[str, ...]]
     labels: list[float]
@@ -27,44 +27,44 @@ class Examples:
 
 
 def read_examples(location: str | Path, task: GlueTask, split: str, labelled: bool = True) -> Examples:
-    """Returns a set of a task. Raises InputError naming file and line; `labelled` is off for test sets."""
+    """Returns one split of a task. Raises InputError with file and line. `labelled` is False for test sets."""
     found = open_split(location, task, split)
     texts, labels = [], []
     chosen = None if found.columns is None else _columns(task, found.columns, f"{found.where}:1", labelled)
     for where, row in found.rows:
         chosen = chosen or _columns(task, row, where, labelled)
-        of_texts, of_label = chosen
-        texts.append(tuple(_text(row, name, where) for name in of_texts))
-        labels.append(_label(task, row, of_label, where) if labelled else 0.0)
+        text_columns, label_column = chosen
+        texts.append(tuple(_text(row, name, where) for name in text_columns))
+        labels.append(_label(task, row, label_column, where) if labelled else 0.0)
     if not texts:
         raise InputError(f"{found.where} has no rows")
     return Examples(texts, labels, found.where, found.broken)
 
 
 def check_count(task: GlueTask, split: str, examples: Examples, subset: bool) -> bool:
-    """Returns whether a set has the official number of rows; raises InputError if it must and doesn't.
+    """Returns whether a split has the official number of rows. Raises InputError if it must and doesn't.
 
-    A subset may have any number but that of another set of the task: those files are swapped.
+    A subset may have any number of rows except that of another split of the task, which means swapped files.
     """
     official, rows = task.splits[split], len(examples)
     if rows in (official.rows, official.older or official.rows):
         return True
-    own = [name for name, other in task.splits.items() if other.rows == rows and not name.startswith("test")]
-    if subset and not own:
+    same_task = [name for name, other in task.splits.items() if other.rows == rows and not name.startswith("test")]
+    if subset and not same_task:
         return False
     others = [f"{t.name}'s {name}" for t in TASKS.values() for name, s in t.splits.items() if s.rows == rows]
-    guess = "it has more" if rows > official.rows else "is the file cut short?"
+    guess = "too many" if rows > official.rows else "is the file truncated?"
     if others:
-        guess = f"that is the number of {' or '.join(others)} set: are files swapped?"
-    allow = f'if it is meant to be so, add "{task.name}" to finetune.subsets, and every table will say so'
+        guess = f"this is the size of {' or '.join(others)} set: are files swapped?"
+    allow = f'if this is intended, add "{task.name}" to finetune.subsets; every table will then mention it'
     raise InputError(
-        f"{examples.where}: {rows:,} rows where GLUE's {task.name} has {official.rows:,} in its {split} set ({guess})"
+        f"{examples.where}: {rows:,} rows, but GLUE's {task.name} has {official.rows:,} in its {split} set ({guess})"
         + ("" if subset else f"; {allow}")
     )
 
 
 def _columns(task: GlueTask, row: Collection[str], where: str, labelled: bool) -> tuple[tuple[str, ...], str]:
-    """Returns the names of texts and label among the columns: the official files', or the hub's."""
+    """Returns the names of the text and label columns, as in the official files or on the Hub."""
     choices: Sequence[tuple[tuple[str, ...], str]] = ((task.texts, task.label), (task.hub_texts, "label"))
     for texts, label in [*choices, (task.texts, "label"), (task.hub_texts, task.label)]:
         if all(name in row for name in texts) and (not labelled or label in row):
@@ -73,21 +73,21 @@ def _columns(task: GlueTask, row: Collection[str], where: str, labelled: bool) -
     others = [t for t in TASKS.values() if t is not task and all(name in row for name in (*t.texts, t.label))]
     longest = max((len(t.texts) for t in others), default=0)
     names = " or ".join(t.name for t in others if len(t.texts) == longest)
-    whose = f"those of {names}" if others else "is it another task's file"
+    hint = f"is this a file of {names}?" if others else "is this another task's file?"
     raise InputError(
-        f"{where}: {task.name} needs the columns {', '.join(wanted)}, but there are: "
-        f"{', '.join(filter(None, row)) or 'none'} ({whose}?)"
+        f"{where}: {task.name} needs the columns {', '.join(wanted)}, but found: "
+        f"{', '.join(filter(None, row)) or 'none'} ({hint})"
     )
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value := row.get(name), str):
-        raise InputError(f"{where}: {name!r} must be a text, not {value!r}")
+        raise InputError(f"{where}: {name!r} must be a string, not {value!r}")
     return value
 
 
 def _label(task: GlueTask, row: Mapping[str, Any], name: str, where: str) -> float:
-    """Returns a class id or score / 5. Classes are names, the official files' or the hub's, or the hub's numbers."""
+    """Returns a class id or score / 5. Accepts official class names, the Hub's class names, and the Hub's class ids."""
     value = row.get(LABEL_NAME, row.get(name))
     if task.regression:
         try:

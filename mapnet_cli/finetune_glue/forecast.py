@@ -1,4 +1,4 @@
-"""What a grid will cost, said before it starts: runs, sequences, and hours at a rate measured now."""
+"""Cost estimate for a grid: runs, sequences, and hours at a rate measured on this machine."""
 
 import time
 from collections.abc import Iterable
@@ -21,16 +21,16 @@ from mapnet_cli.text import CLS, TOKENS_PER_WORD
 from mapnet_cli.training import build_adamw, choose_device, device_name, precision_advice, resolve_precision
 
 FORWARD_SHARE = 1 / 3
-"""Of a training step's time: a forward pass, where the backward pass takes twice as long."""
-TRIES, ENOUGH = 3, 1.0
-"""Each step is measured so often, but not again after so many seconds."""
+"""The forward pass's share of a training step's time; the backward pass takes about twice as long."""
+MAX_TIMINGS, SLOW_STEP = 3, 1.0
+"""Maximum number of timings per step, and the duration in seconds from which a step is not timed again."""
 SHORT, LONG = 4, 64
-"""Tokens a sequence in the two measured steps."""
+"""Tokens per sequence in the two timed steps."""
 
 
 @dataclass(frozen=True)
 class TaskSize:
-    """Sequences and tokens of a task's training set and of its dev sets together."""
+    """Number of sequences and tokens in a task's training set, and in all its dev sets combined."""
 
     train: int
     train_tokens: float
@@ -40,25 +40,25 @@ class TaskSize:
 
 @dataclass(frozen=True)
 class Rate:
-    """A training step takes `fixed` seconds (the optimiser), and `token` seconds for each token of its batch."""
+    """Duration of a training step: `fixed` seconds (the optimiser) plus `token` seconds per token of the batch."""
 
     fixed: float
     token: float
 
     def seconds(self, size: TaskSize, batch_size: int, epochs: int) -> float:
-        """Returns what a run takes."""
+        """Returns the duration of a run in seconds."""
         steps = -(-size.train // batch_size)
         training = steps * self.fixed + size.train_tokens * self.token
         return epochs * (training + size.dev_tokens * self.token * FORWARD_SHARE)
 
 
 def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[GridRun], workers: int) -> list[str]:
-    """Returns the lines that `--dry-run` prints for the runs still to do. Raises InputError for missing data."""
+    """Returns the lines that `--dry-run` prints about the remaining runs. Raises InputError for missing data."""
     if not todo:
         return []
     found = {task: _size(config, artifacts, lineage, task) for task in dict.fromkeys(run.task for run in todo)}
     if unknown := [task for task, size in found.items() if size is None]:
-        return [f"sequences and hours can be said once these tasks are made: {', '.join(unknown)}"]
+        return [f"sequences and hours can be estimated once these tasks are prepared: {', '.join(unknown)}"]
     known = {task: size for task, size in found.items() if size is not None}
     finetune = config.finetune
     device = choose_device(finetune.device)
@@ -75,22 +75,22 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
             seconds += rates[encoder].seconds(size, run.batch_size, finetune.epochs)
         total += seconds
         lines.append(
-            f"{task}: {len(runs):,} runs of {finetune.epochs} epochs of {size.train:,} training and {size.dev:,} dev "
-            f"sequences, about {size.train_tokens / size.train:.0f} tokens each: {seconds / len(runs):,.0f} s a run"
+            f"{task}: {len(runs):,} runs of {finetune.epochs} epochs, {size.train:,} training and {size.dev:,} dev "
+            f"sequences, about {size.train_tokens / size.train:.0f} tokens each: {seconds / len(runs):,.0f} s per run"
         )
     sequences = sum(finetune.epochs * (known[run.task].train + known[run.task].dev) for run in todo)
-    beside = max(1, min(workers, cores() // finetune.threads))
+    parallel = max(1, min(workers, cores() // finetune.threads))
     return [
         *lines,
         *precision_advice(device, finetune.precision, "finetune"),
-        f"{len(todo):,} runs, {sequences:,} sequences: about {format_duration(total)} of one run after the other, "
-        f"{format_duration(total / beside)} with {beside} side by side on this machine if they don't slow each "
+        f"{len(todo):,} runs, {sequences:,} sequences: about {format_duration(total)} one at a time, "
+        f"{format_duration(total / parallel)} with {parallel} in parallel on this machine if they don't slow each "
         f"other down (rate measured now on {device_name(device)}, in {resolve_precision(device, finetune.precision)})",
     ]
 
 
 def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:
-    """Returns a task's size: exact where it is tokenised, else by its words; None for a probe not made yet."""
+    """Returns a task's size: exact if tokenised, else from its word count; None for a probe task not made yet."""
     key = lineage.main_task(task).key
     if artifacts.marker(key) is not None:
         train, dev = load_task(artifacts, task, key)
@@ -114,7 +114,7 @@ def _sums(pairs: Iterable[tuple[int, float]]) -> tuple[int, float]:
 
 
 def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch.device) -> Rate:
-    """Returns the rate of steps at the grid's largest batch, from a step of short and one of long sequences."""
+    """Returns the rate at the grid's largest batch size, from one step on short and one on long sequences."""
     batch = max(config.finetune.batch_sizes)
     finetune = config.finetune
     model = Classifier(encoder, vocab_size, 2, finetune.dropout, finetune.precision).to(device).train()
@@ -125,7 +125,7 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
         second = np.full(batch, length)
         data = Tokenised(ids, np.arange(batch + 1) * length, np.zeros(batch, dtype=np.float32), second)
         took: list[float] = []
-        while len(took) < TRIES and (not took or took[-1] < ENOUGH):  # the first warms up, unless it is long
+        while len(took) < MAX_TIMINGS and (not took or took[-1] < SLOW_STEP):  # the first is a warm-up, unless slow
             start = time.perf_counter()
             training_step(model, optimizer, TASKS["RTE"], data, np.arange(batch), finetune.clip_norm, device).item()
             took.append(time.perf_counter() - start)

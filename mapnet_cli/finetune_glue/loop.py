@@ -1,6 +1,6 @@
 """One fine-tuning run: section 4.1.2 and Table 2 of the paper.
 
-Shapes: B examples, L positions, T tokens of a batch without its padding, C outputs (classes, or 1 for regression).
+Shapes: B examples, L positions, T tokens of a batch without padding, C outputs (classes, or 1 for regression).
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of Table 2's grid, and the run's seed."""
+    """One point of Table 2's grid and the run's seed."""
 
     batch_size: int
     lr: float
@@ -43,7 +43,7 @@ class Setting:
 
 
 class Classifier(nn.Module):
-    """The pretrained encoder with a fresh classification head."""
+    """The pretrained encoder with a newly initialised classification head."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class Classifier(nn.Module):
         self.encoder = Encoder(encoder, vocab_size)
         self.head = ClassificationHead(encoder.hidden, outputs, dropout)
         self.segment = None if segment_H is None else nn.Parameter(segment_H.clone())
-        """What an imported BERT adds to the vectors of a second text."""
+        """Vector that an imported BERT adds to the embeddings of the second text."""
 
     def forward(self, tokens_T: Tensor, packing: Packing, second_T: Tensor | None) -> Tensor:
-        """Returns [B, C]. `second_T` is True in second texts; None without a segment."""
+        """Returns outputs [B, C]. `second_T` is True for tokens of the second text, None without `segment`."""
         added_TH = None if self.segment is None or second_T is None else second_T[:, None] * self.segment
         out_BC: Tensor = self.head(self.encoder.encode_cls(tokens_T, packing, added_TH))
         return out_BC
@@ -70,24 +70,24 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """Where a run starts: an encoder's state, None for random weights, which then differ between runs' seeds."""
+    """Initial weights of a run's encoder. If `state` is None, they are random and depend on the run's seed."""
 
     state: dict[str, Tensor] | None
     vocab_size: int
     segment_H: Tensor | None = None
-    """The difference that a second text makes, where an import has segment embeddings."""
+    """Second minus first segment embedding, for an import that has segment embeddings."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned model, its dev metrics after each epoch, and why the run failed ("" if it didn't)."""
+    """A fine-tuned model, its dev metrics after each epoch, and the reason of a failure ("" if there was none)."""
 
     model: Classifier
     epochs: list[EpochScores]
     failure: str
 
     def predict(self, task: GlueTask, data: Tokenised) -> Floats:
-        """Returns class ids or scores / 5 of a set. Raises DivergedError where an output is not finite."""
+        """Returns class ids or scores / 5 for a split. Raises DivergedError if an output is not finite."""
         predicted = predict(self.model, task, data, next(self.model.parameters()).device)
         if predicted is None:
             raise DivergedError(f"{task.name}: the outputs are not finite")
@@ -96,7 +96,7 @@ class Tuned:
 
 @lru_cache(maxsize=2)
 def encoder_weights(folder: Path) -> EncoderWeights:
-    """Returns the encoder of a checkpoint, kept for this process's next run."""
+    """Returns the encoder weights of a checkpoint, cached for the next run in this process."""
     try:
         tensors, facts = load_checkpoint(folder)
     except DamagedError as error:
@@ -118,7 +118,7 @@ def fine_tune(
     on_epoch: Callable[[Tuned], None] = lambda tuned: None,
     until: int | None = None,
 ) -> Tuned:
-    """Returns the model after the last epoch, or after epoch `until`; `on_epoch` sees it after each."""
+    """Returns the model after the last epoch, or after epoch `until`; `on_epoch` is called after each epoch."""
     tuned = Tuned(_build(task, start, encoder, config, setting).to(device), [], "")
     optimizer = build_adamw(tuned.model, config)
     total = -(-len(train) // setting.batch_size) * config.epochs
@@ -147,7 +147,7 @@ def fine_tune(
 def epoch_batches(
     data: Tokenised, batch_size: int, batching: str, generator: torch.Generator
 ) -> list[npt.NDArray[np.int64]]:
-    """Returns every example once, in batches: at random, or "by-length", sorted and then the batches shuffled."""
+    """Returns batches with every example once: shuffled, or for "by-length" sorted by length with shuffled batches."""
     order = torch.randperm(len(data), generator=generator).numpy()
     if batching == "by-length":
         order = order[np.argsort(data.lengths[order], kind="stable")]
@@ -166,7 +166,7 @@ def training_step(
     clip_norm: float,
     device: torch.device,
 ) -> Tensor:
-    """Takes one step on the examples `indices` and returns their mean loss, still on the device."""
+    """Takes one step on the examples `indices` and returns their mean loss as a tensor on the device."""
     optimizer.zero_grad(set_to_none=True)
     out_BC = _forward(model, data, indices, device)
     loss = _loss(task, out_BC, torch.from_numpy(data.labels[indices]).to(device))
@@ -194,7 +194,7 @@ def _build(
 def _evaluate(
     model: Classifier, task: GlueTask, dev: dict[str, Tokenised], device: torch.device
 ) -> tuple[dict[str, float], Halves] | None:
-    """Returns the metrics of all dev sets, whole and by halves, None where an output is not finite."""
+    """Returns the metrics of all dev sets, in full and by halves, or None if an output is not finite."""
     metrics: dict[str, float] = {}
     halves: Halves = [({}, {}) for _ in range(SPLITS)]
     for suffix, data in dev.items():
@@ -222,15 +222,15 @@ def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64],
 
 
 def _loss(task: GlueTask, out_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Cross-entropy, or squared error on score / 5."""
+    """Returns the cross-entropy, or the mean squared error on score / 5 for regression."""
     return F.mse_loss(out_BC[:, 0], labels_B) if task.regression else F.cross_entropy(out_BC, labels_B.long())
 
 
 @torch.no_grad()
 def predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
-    """Returns class ids or scores / 5, in the data's order, None if any is not finite.
+    """Returns class ids or scores / 5 in the order of the data, or None if an output is not finite.
 
-    Batches hold examples of like length.
+    Batches group examples of similar length.
     """
     model.eval()
     order = np.argsort(data.lengths, kind="stable")

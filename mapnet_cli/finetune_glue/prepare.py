@@ -1,4 +1,4 @@
-"""The jobs before the grid: probe tasks, a task as token ids, and what it gives away without an encoder."""
+"""Jobs that run before the grid: probe tasks, tokenised tasks, and baselines without an encoder."""
 
 import warnings
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 
 
 class ProbeSizes(Row):
-    """Result of `MakeProbes`: rows by task and split."""
+    """Result of `MakeProbes`: number of rows by task and file."""
 
     rows: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MakeProbes(Job):
-    """Makes the probe tasks in GLUE's file layout."""
+    """Generates the probe tasks in GLUE's file layout."""
 
     seed: int
 
@@ -39,22 +39,22 @@ class MakeProbes(Job):
 
 @dataclass(frozen=True)
 class TextSettings:
-    """How the texts of a row of Table 3 become token ids."""
+    """How texts are tokenised for a row of Table 3."""
 
     tokenizer: str
-    """Key of the corpus manifest or of the import that the tokenizer is from."""
+    """Key of the corpus manifest or import that provides the tokenizer."""
     lowercase: str
-    """As corpus.lowercase; "none" for an import, whose tokenizer takes plain text."""
+    """As corpus.lowercase; "none" for an import, whose tokenizer takes unprocessed text."""
     max_length: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareTask(Job):
-    """Reads a task's rows, checks them, and writes them as token ids."""
+    """Reads and checks a task's rows, and writes them as token ids."""
 
     task: str
     location: str | Path
-    """Folder or zip file, or an id on the Hugging Face Hub."""
+    """Folder, zip file, or id on the Hugging Face Hub."""
     probe: bool
     subset: bool
     text: TextSettings
@@ -71,11 +71,11 @@ class PrepareTask(Job):
         for split in splits:
             examples = read_examples(self.location, spec, split)
             if examples.broken:
-                notes.append(f"{split}: {examples.broken} broken lines left out")
+                notes.append(f"{split}: {examples.broken} malformed lines skipped")
             if not check_count(spec, split, examples, self.subset or self.probe):
                 official = False
                 if not self.probe:
-                    notes.append(f"{split}: {len(examples):,} rows, officially {spec.splits[split].rows:,}")
+                    notes.append(f"{split}: {len(examples):,} rows (official: {spec.splits[split].rows:,})")
             if split == "train" and 0 < self.max_train_examples < len(examples):
                 notes.append(f"{split}: only the first {self.max_train_examples:,} of {len(examples):,} rows used")
                 examples = examples.first(self.max_train_examples)
@@ -97,7 +97,7 @@ class PrepareTask(Job):
 
 
 def verified_tokenizer(artifacts: Artifacts, key: str) -> Path:
-    """Returns the tokenizer of a corpus manifest or an import; raises DamagedError if the file is not what it was."""
+    """Returns the tokenizer of a corpus manifest or an import. Raises DamagedError if the file has changed."""
     kind: type[Imported] | type[CorpusManifest] = Imported if key.startswith("import/") else CorpusManifest
     name = artifacts.read(key, kind).tokenizer
     artifacts.verify(key, only=name)
@@ -105,20 +105,20 @@ def verified_tokenizer(artifacts: Artifacts, key: str) -> Path:
 
 
 def load_task(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:
-    """Returns a task's training set, and its dev sets by their metrics' suffix; raises DamagedError."""
+    """Returns a task's training set, and its dev sets by metric suffix. Raises DamagedError if a file has changed."""
     _verify(artifacts.root, key)
     dev = {suffix: tokenised.load(artifacts.path(f"{key}/{split}")) for suffix, split in TASKS[task].dev.items()}
     return tokenised.load(artifacts.path(f"{key}/train")), dev
 
 
-@cache  # once per process and task: its runs are many
+@cache  # a task has many runs: verify it once per process
 def _verify(root: Path, key: str) -> None:
     Artifacts(root).verify(key)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreBaselines(Job):
-    """Scores the majority class and a bag of words on one task."""
+    """Scores the majority-class and bag-of-words baselines on one task."""
 
     task: str
     data: str
@@ -129,12 +129,12 @@ class ScoreBaselines(Job):
 
 
 def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> list[Baseline]:
-    """Returns the two baselines' metrics. For regression "majority" is the mean, "bag of words" ridge regression."""
+    """Returns the metrics of both baselines. For regression, they are the mean and ridge regression."""
     majority: dict[str, float] = {}
     bag: dict[str, float] = {}
     constant = float(train.labels.mean()) if task.regression else float(np.bincount(train.labels.astype(int)).argmax())
-    alone = len(np.unique(train.labels)) == 1  # nothing to tell apart: the words can't help
-    predictor = (lambda data: np.full(len(data), constant, dtype=np.float32)) if alone else _fit(task, train)
+    one_label = len(np.unique(train.labels)) == 1  # a classifier can't be fitted to one class
+    predictor = (lambda data: np.full(len(data), constant, dtype=np.float32)) if one_label else _fit(task, train)
     for suffix, data in dev.items():
         guesses = {"majority": np.full(len(data), constant, dtype=np.float32), "bag": predictor(data)}
         majority |= {name + suffix: v for name, v in score(task, guesses["majority"], data.labels).items()}
@@ -146,13 +146,13 @@ def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> li
 
 
 def _fit(task: GlueTask, train: Tokenised) -> Any:
-    """Returns a predictor: logistic (ridge) regression on token counts, each text's counted apart."""
+    """Returns a predictor: logistic (ridge) regression on token counts, counted separately for each text."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     width = int(train.tokens.max()) + 1
     model = Ridge(alpha=10.0) if task.regression else LogisticRegression(max_iter=1000)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # not converged in 1000 iterations: the fit stands as it is
+        warnings.simplefilter("ignore")  # the fit is used even if it hasn't converged
         model.fit(_counts(train, width), train.labels)
 
     def predict(data: Tokenised) -> Floats:
@@ -162,7 +162,7 @@ def _fit(task: GlueTask, train: Tokenised) -> Any:
 
 
 def _counts(data: Tokenised, width: int) -> Any:
-    """Returns a sparse matrix [examples, 2 * width]: counts of the first text's tokens, then of the second's."""
+    """Returns a sparse matrix [examples, 2 * width]: token counts of the first text, then of the second."""
     from scipy.sparse import csr_array
 
     rows = np.repeat(np.arange(len(data)), data.lengths)

@@ -1,4 +1,4 @@
-"""Sentences for the probe tasks: held out, absent from the demo's corpus; and the edits that make rows of them."""
+"""Held-out sentences for the probe tasks, absent from the demo's corpus, and the edits that turn them into rows."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from mapnet_cli.text import Document, paragraphs
 MIN_WORDS, MAX_WORDS = 5, 22
 DEV_SHARE = 0.35
 LARGEST_DEV_SHARE = 0.1
-"""A document with more than this share of the sentences is for training, so that no one module is the dev set."""
+"""A document with more than this share of all sentences is used for training, so that it can't dominate the dev set."""
 PLAIN_WORD = re.compile(r"['\"(]?[A-Za-z][a-z]*(-[a-z]+)?['\")]?[.,;:]?")
 PLAIN_SHARE = 0.75
 
@@ -37,19 +37,19 @@ NEVER_DROPPED = AUXILIARIES | _words("all always any if never no not only or unl
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence of a held-out document, by the document's name."""
+    """One sentence of a held-out document, with the document's name."""
 
     text: str
     document: str
 
     @property
     def words(self) -> list[str]:
-        """The words between blanks, without the final full stop; commas stay with their word."""
+        """The words separated by spaces, without the final full stop; commas stay attached to their word."""
         return self.text.removesuffix(".").split()
 
 
 def held_out_sentences(documents: Iterable[Document]) -> dict[str, list[Sentence]]:
-    """Returns {document name: its sentences, in order}, each sentence once, none that the corpus has anywhere."""
+    """Returns {document name: sentences in order}, without duplicates and sentences from the corpus."""
     corpus: list[str] = []
     candidates: dict[str, list[str]] = {}
     for document in documents:
@@ -71,7 +71,7 @@ def held_out_sentences(documents: Iterable[Document]) -> dict[str, list[Sentence
 
 
 def split_documents(found: dict[str, list[Sentence]], rng: Random) -> tuple[list[str], list[str]]:
-    """Returns the names of the documents for training and for the dev sets, about 35 % of the sentences."""
+    """Returns the names of the training and the dev documents. Dev documents have at most 35 % of the sentences."""
     names = sorted(found)
     rng.shuffle(names)
     total = sum(map(len, found.values()))
@@ -86,7 +86,7 @@ def split_documents(found: dict[str, list[Sentence]], rng: Random) -> tuple[list
 
 
 def fold(text: str) -> str:
-    """Returns what two spellings of a text have in common: its letters and digits in lower case."""
+    """Returns a normalised form for comparisons: lower-cased runs of letters and digits."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
@@ -95,7 +95,7 @@ def _split(paragraph: str) -> list[str]:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether it is one English sentence of fitting length: mostly plain words, ASCII, with a full stop."""
+    """Returns whether `text` is one English sentence of suitable length: ASCII, mostly plain words, a full stop."""
     words = text.split()
     if not MIN_WORDS <= len(words) <= MAX_WORDS or not re.fullmatch(r"[A-Z][ -~]*[a-z)'\"]\.", text):
         return False
@@ -103,33 +103,33 @@ def _is_prose(text: str) -> bool:
 
 
 def text(words: Sequence[str], end: str = ".") -> str:
-    """Returns the words in lower case, so that a capital never tells where a sentence began."""
+    """Returns the words as lower-cased text, so that a capital doesn't reveal where the sentence began."""
     return " ".join(words).rstrip(",;:").lower() + end
 
 
 def halves_exchanged(words: Sequence[str]) -> list[str] | None:
-    """Returns the second half and then the first. The cut comes after a bare word: a comma at the end would tell."""
+    """Returns the second half, then the first. No punctuation may precede the split: at the end it would be a clue."""
     cut = next((i for i in range(len(words) // 2, len(words) - 1) if words[i - 1][-1].isalnum()), None)
     return None if cut is None else [*words[cut:], *words[:cut]]
 
 
 def shortened(words: Sequence[str], less: int, rng: Random) -> list[str]:
-    """Returns the words less so many, never those on which the truth of a sentence hangs; at least four stay."""
+    """Returns the words without `less` random ones. Keeps words that affect the meaning, and at least four in total."""
     droppable = [i for i, word in enumerate(words) if word.lower() not in NEVER_DROPPED]
     dropped = set(rng.sample(droppable, min(less, len(droppable), max(0, len(words) - 4))))
     return [word for i, word in enumerate(words) if i not in dropped]
 
 
 def negated(words: Sequence[str]) -> list[str] | None:
-    """Returns the words with a "not" taken out, or put in after the first auxiliary; None if there is neither."""
+    """Returns the words with a "not" removed, or added after the first auxiliary; None if there is neither."""
     words = list(words)
     if "not" in words:
         words.remove("not")
         return words
-    place = next((i for i, word in enumerate(words) if word in AUXILIARIES), None)
-    return None if place is None else [*words[: place + 1], "not", *words[place + 1 :]]
+    index = next((i for i, word in enumerate(words) if word in AUXILIARIES), None)
+    return None if index is None else [*words[: index + 1], "not", *words[index + 1 :]]
 
 
 def content(words: Sequence[str]) -> set[str]:
-    """Returns the words that are not function words, bare and in lower case."""
+    """Returns the content words (those that are not function words), lower-cased and without punctuation."""
     return {bare for word in words if (bare := word.strip(".,;:()'\"").lower()) and bare not in FUNCTION_WORDS}

@@ -1,7 +1,7 @@
 """The demo's probe tasks: eight small tasks in GLUE's layout, whose labels are known by construction.
 
-They are not GLUE. Their sentences come from the held-out documents of the running Python, so the
-encoder has never seen them; docs/probes.md says what each task asks and what it scores.
+They are not GLUE. Their sentences come from held-out docstrings of the running Python, so the
+encoder was not trained on them. docs/probes.md describes each task and lists typical scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,19 +26,19 @@ from mapnet_cli.finetune_glue.probe_sentences import (
 from mapnet_cli.text import harvest
 
 TRAIN_ROWS, DEV_ROWS = 1000, 300
-"""At most."""
+"""Maximum number of rows per file."""
 TRAIN_ROUNDS = 3
-"""A training sentence is used up to so many times, edited anew; a dev sentence once."""
+"""Maximum number of rows made from one training sentence, each with a new edit; a dev sentence is used once."""
 FEWEST_ROWS = 40
 TRIES = 5
-"""Attempts at a row whose other sentence does not fit."""
+"""Maximum number of attempts at a row whose other sentence does not fit."""
 
 Texts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a row is made from: a sentence, and a source of other sentences and of chance."""
+    """Inputs of a row: a sentence, a pool of other sentences, and a random generator."""
 
     sentence: Sentence
     pool: Sequence[Sentence]
@@ -49,7 +49,7 @@ class Draw:
         return self.sentence.words
 
     def other_words(self, at_least: int = 0) -> list[str]:
-        """Returns the words of a sentence of another document, or of several until there are enough."""
+        """Returns the words of one or more sentences of other documents, at least `at_least` words."""
         words: list[str] = []
         while not words or len(words) < at_least:
             other = self.rng.choice(self.pool)
@@ -124,16 +124,16 @@ def rte(draw: Draw, label: str) -> Texts | None:
 
 @dataclass(frozen=True)
 class Probe:
-    """One task: how a row is made, its labels, and how it is written."""
+    """One task: how its rows are generated and written, and its labels."""
 
     make: Callable[[Draw, str], Texts | None]
     labels: tuple[str, ...]
     header: str
-    """Column names between blanks or tabs; empty: the file has none."""
+    """Column names separated by spaces or tabs; empty for a file without header."""
     row: Callable[[int, str, Texts, str], list[str]]
     """The fields of a row, from (index, document, texts, label)."""
     longest: int = 14
-    """Words of a sentence: pairs are to fit into the demo's short blocks."""
+    """Maximum number of words per sentence, so that pairs fit into the demo's short blocks."""
 
 
 def _numbered(index: int, document: str, texts: Texts, label: str) -> list[str]:
@@ -175,8 +175,8 @@ PROBES = {
 def make_probes(folder: Path, seed: int) -> dict[str, dict[str, int]]:
     """Writes the eight tasks below `folder` and returns {task: {file: rows}}.
 
-    The bytes depend on the seed and on the running Python's own sources alone. Raises InputError
-    if this Python carries too few docstrings.
+    The bytes depend only on the seed and the running Python's own sources. Raises InputError if this
+    Python has too few docstrings.
     """
     found = held_out_sentences(harvest())
     training, testing = split_documents(found, Random(derive_seed(seed, "probe documents")))
@@ -198,8 +198,8 @@ def make_probes(folder: Path, seed: int) -> dict[str, dict[str, int]]:
             rows = _balanced_rows(probe, sentences, rounds, limit, rng)
             if len(rows) < FEWEST_ROWS:
                 raise InputError(
-                    f"this Python's own docstrings make only {len(rows)} rows for the probe task {task} ({file}): "
-                    "set finetune.data to a folder with GLUE, or use a Python with its standard library's sources"
+                    f"this Python's docstrings give only {len(rows)} rows for the probe task {task} ({file}): set "
+                    "finetune.data to a folder with GLUE, or use a Python that includes the standard library's sources"
                 )
             _write(folder / task / file, probe, rows)
             counts[task][file] = len(rows)
@@ -216,12 +216,12 @@ Row = tuple[str, Texts, str]
 
 
 def _balanced_rows(probe: Probe, sentences: Sequence[Sentence], rounds: int, limit: int, rng: Random) -> list[Row]:
-    """Returns at most `limit` different rows, as many of each label, any prefix balanced too where labels allow it."""
+    """Returns at most `limit` distinct rows with balanced labels; labels alternate, so prefixes are balanced too."""
     rows: dict[str, dict[Texts, Row]] = {label: {} for label in probe.labels}
     for _ in range(rounds):
         for sentence in rng.sample(sentences, len(sentences)):
             draw = Draw(sentence, sentences, rng)
-            for label in sorted(probe.labels, key=lambda label: len(rows[label])):  # the rarest so far first
+            for label in sorted(probe.labels, key=lambda label: len(rows[label])):  # the rarest label first
                 texts = next(filter(None, (probe.make(draw, label) for _ in range(TRIES))), None)
                 if texts and not any(texts in made for made in rows.values()):
                     rows[label][texts] = (sentence.document, texts, label)

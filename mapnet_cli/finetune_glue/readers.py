@@ -1,6 +1,6 @@
-"""A task's rows, wherever they are: official TSV files, JSONL, folders, zip files, `datasets`, the hub.
+"""Readers of a task's rows: TSV, JSONL and Parquet files in folders or zip files, `datasets`, and the Hub.
 
-Only names and formats are dealt with here; examples.py checks what the rows hold.
+Only file names and formats are handled here; examples.py validates the contents.
 """
 
 import json
@@ -16,21 +16,21 @@ from mapnet_cli.core import AbsentError, InputError, load_hub_split
 from mapnet_cli.glue import GlueTask, short_name
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where it stands, for error messages, and its columns."""
+"""Location for error messages, and values by column."""
 MRPC_RAW = {"train": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
-"""Of Microsoft's corpus, from whose training file GLUE takes its dev set by the pairs in DEV_IDS."""
+"""Files of Microsoft's original corpus. GLUE's dev set consists of the pairs of its training file in DEV_IDS."""
 DEV_IDS = "dev_ids.tsv"
 LABEL_NAME = "the label's name"
-"""The column that has it where a data set names its classes."""
+"""Extra column with the class name, for data sets that name their classes."""
 PART = re.compile(r"-\d{5}-of-\d{5}$")
-"""Of the name of a Parquet file: the hub cuts large sets into several."""
+"""End of a Parquet file's stem: the Hub splits large sets into several files."""
 
 
 @dataclass
 class Rows:
-    """The rows of one set, and their columns where a header names them.
+    """The rows of one split, and their columns if the file has a header.
 
-    `broken` counts the lines left out, once all rows have been read.
+    `broken` is the number of malformed lines skipped, valid once all rows have been read.
     """
 
     where: str
@@ -40,20 +40,20 @@ class Rows:
 
 
 def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
-    """Returns a set's rows. Raises AbsentError where it isn't there, InputError where it can't be read."""
+    """Returns the rows of a split. Raises AbsentError if it doesn't exist, InputError if it can't be read."""
     if isinstance(location, str):
         return _from_datasets(
             load_hub_split(location, task.hub, task.splits[split].hub), f"{location} {task.hub} {split}"
         )
     if (location / "dataset_dict.json").exists():
-        return _saved(location, task.splits[split].hub)
+        return _load_saved(location, task.splits[split].hub)
     files: Files = ZipFiles(location) if location.is_file() else Folder(location)
     names = _find(files, task, split)
     if not names and task.name == "MRPC" and split in {"dev", *MRPC_RAW}:
         return _mrpc(files, task, split)
     if not names:
         wanted = " or ".join(f"{n}.tsv" for n in task.splits[split].names)
-        raise AbsentError(f"{location} has no {wanted} (or .jsonl, .parquet) of {task.name}")
+        raise AbsentError(f"{location} has no {wanted} (or .jsonl, .parquet) for {task.name}")
     if names[0].endswith(".parquet"):
         return Rows(files.where(names[0]), _parquet_rows(files, names))
     if names[0].endswith(".jsonl"):
@@ -62,13 +62,13 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
 
 
 class Files(Protocol):
-    """Files by their names, in a folder or in a zip."""
+    """Files by name, in a folder or a zip file."""
 
-    place: Path
+    path: Path
     names: list[str]
 
     def where(self, name: str) -> str:
-        """Returns what an error message calls a file."""
+        """Returns a file's path for error messages."""
 
     def read(self, name: str) -> bytes: ...
 
@@ -76,46 +76,46 @@ class Files(Protocol):
 class Folder:
     """The files of a folder."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.names = sorted(p.name for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names = sorted(p.name for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
 
     def where(self, name: str) -> str:
-        return str(self.place / name)
+        return str(self.path / name)
 
     def read(self, name: str) -> bytes:
-        return (self.place / name).read_bytes()
+        return (self.path / name).read_bytes()
 
 
 class ZipFiles:
-    """The files of a task's zip, read where they lie; GLUE's zips keep what they were made from in original/."""
+    """The files of a task's zip file. original/, where GLUE's zips store the raw data, is ignored."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, path: Path) -> None:
+        self.path = path
         try:
-            with zipfile.ZipFile(place) as archive:
+            with zipfile.ZipFile(path) as archive:
                 members = [Path(name) for name in archive.namelist() if not name.endswith("/")]
         except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{place} is not a readable zip file: {error}") from None
+            raise InputError(f"{path} is not a readable zip file: {error}") from None
         kept = [p for p in members if not {"original", "__MACOSX"} & set(p.parts) and not p.name.startswith(".")]
         self.names = sorted({p.name for p in kept})
         self._members = {p.name: p.as_posix() for p in kept}
         if len(kept) > len(self.names):
-            raise InputError(f"{place} holds several tasks: unpack it, or name a zip file for each task")
+            raise InputError(f"{path} contains several tasks: unpack it, or use one zip file per task")
 
     def where(self, name: str) -> str:
-        return f"{self.place}:{self._members[name]}"
+        return f"{self.path}:{self._members[name]}"
 
     def read(self, name: str) -> bytes:
         try:
-            with zipfile.ZipFile(self.place) as archive:
+            with zipfile.ZipFile(self.path) as archive:
                 return archive.read(self._members[name])
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise InputError(f"{self.where(name)} can't be read: {error}") from None
 
 
 def _find(files: Files, task: GlueTask, split: str) -> list[str]:
-    """Returns the file of a split: train.tsv, qqp.train.jsonl, validation.jsonl, or the parts of one in Parquet."""
+    """Returns the file of a split, such as train.tsv or qqp.train.jsonl, or all parts of a Parquet file."""
     wanted, found = task.splits[split].names, []
     for name in files.names:
         stem, _, suffix = name.rpartition(".")
@@ -125,12 +125,12 @@ def _find(files: Files, task: GlueTask, split: str) -> list[str]:
         if suffix in ("tsv", "jsonl", "parquet") and (stem in wanted or named):
             found.append(name)
     if len({PART.sub("", name.removesuffix(".parquet")) for name in found}) > 1:
-        raise InputError(f"{files.place} has {' and '.join(found)} for {task.name}'s {split} set: keep one of them")
+        raise InputError(f"{files.path} has {' and '.join(found)} for {task.name}'s {split} set: keep one of them")
     return found
 
 
 def _tsv(files: Files, name: str, task: GlueTask) -> Rows:
-    """Quotes are text, only a line feed ends a row. A file without a header has the task's own columns."""
+    """Reads a TSV file. Quotes are literal, only line feeds end rows. A file without header has the task's columns."""
     where = files.where(name)
     lines = _lines(files.read(name), where)
     columns, first = tuple(lines[0].split("\t")) if lines else (), 2
@@ -149,9 +149,7 @@ def _tsv_rows(rows: Rows, lines: list[str], columns: tuple[str, ...], first: int
         elif task.skips_broken:
             rows.broken += 1
         else:
-            raise InputError(
-                f"{rows.where}:{number}: {len(fields)} fields where the {len(columns)} of {task.name} are expected"
-            )
+            raise InputError(f"{rows.where}:{number}: {len(fields)} fields, but {task.name} needs {len(columns)}")
 
 
 def _lines(data: bytes, where: str) -> list[str]:
@@ -160,7 +158,7 @@ def _lines(data: bytes, where: str) -> list[str]:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(f"{where}:{line}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
-    # only \n ends a row: str.splitlines would also cut at form feeds and Unicode separators inside a text
+    # not str.splitlines, which would also split at form feeds and Unicode line separators inside a field
     lines = text.split("\n")
     if lines and not lines[-1]:
         lines.pop()
@@ -192,10 +190,10 @@ def _parquet_rows(files: Files, names: list[str]) -> Iterator[Row]:
 
 
 def _mrpc(files: Files, task: GlueTask, split: str) -> Rows:
-    """Returns GLUE's sets of Microsoft's files: the dev set is the training file's pairs in DEV_IDS (or dev.tsv)."""
+    """Returns a split from Microsoft's files. The dev set is the training file's pairs in DEV_IDS (or dev.tsv)."""
     raw = MRPC_RAW["test" if split == "test" else "train"]
     if raw not in files.names:
-        raise AbsentError(f"{files.place} has neither {split}.tsv of MRPC nor {raw}")
+        raise AbsentError(f"{files.path} has neither {split}.tsv of MRPC nor {raw}")
     rows = _tsv(files, raw, task)
     if split == "test":
         return rows
@@ -203,11 +201,10 @@ def _mrpc(files: Files, task: GlueTask, split: str) -> Rows:
         pairs: set[Any] = {tuple(line.split("\t")[:2]) for line in _lines(files.read(DEV_IDS), files.where(DEV_IDS))}
     elif split == "train" and (dev := _find(files, task, "dev")):
         pairs = {(row.get("#1 ID"), row.get("#2 ID")) for _, row in _tsv(files, dev[0], task).rows}
-        rows.where += f" without {dev[0]}'s pairs"
+        rows.where += f" without the pairs of {dev[0]}"
     else:
         raise InputError(
-            f"{files.place} has {raw}, but nothing that says which of its pairs are GLUE's dev set: {DEV_IDS} "
-            "(or dev.tsv) belongs beside it"
+            f"{files.path} has {raw}, but no list of its pairs that are in GLUE's dev set: add {DEV_IDS} (or dev.tsv)"
         )
     rows.rows = filter(partial(_in_set, pairs=pairs, wanted=split == "dev"), rows.rows)
     return rows
@@ -217,7 +214,7 @@ def _in_set(row: Row, pairs: set[Any], wanted: bool) -> bool:
     return ((row[1].get("#1 ID"), row[1].get("#2 ID")) in pairs) == wanted
 
 
-def _saved(folder: Path, split: str) -> Rows:
+def _load_saved(folder: Path, split: str) -> Rows:
     import datasets
 
     try:
@@ -230,15 +227,15 @@ def _saved(folder: Path, split: str) -> Rows:
 
 
 def _from_datasets(dataset: Any, where: str) -> Rows:
-    """Returns the rows, with their classes' names where the data set has names."""
+    """Returns the rows, with class names if the data set names its classes."""
     label = dataset.features.get("label")
     names = getattr(label, "names", None)
 
     def rows() -> Iterator[Row]:
         for number, row in enumerate(dataset, 1):
-            number_of, named = row.get("label"), {}
-            if names and isinstance(number_of, int) and 0 <= number_of < len(names):
-                named = {LABEL_NAME: names[number_of]}
+            class_id, named = row.get("label"), {}
+            if names and isinstance(class_id, int) and 0 <= class_id < len(names):
+                named = {LABEL_NAME: names[class_id]}
             yield f"{where} row {number}", row | named
 
     return Rows(where, rows())

@@ -1,4 +1,4 @@
-"""The jobs of the grid: one fine-tuning run, the run on MNLI that others start from, and what a run needs."""
+"""Jobs of the grid: a fine-tuning run, and a run on MNLI that other tasks start from; their resource requirements."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -28,7 +28,7 @@ EncoderRow = Checkpoint | Imported | TunedEncoder | CorpusManifest
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where a run's encoder is from; the corpus's manifest stands for random weights."""
+    """Source of a run's encoder. The corpus manifest means random weights."""
 
     key: str
     kind: type[EncoderRow]
@@ -36,19 +36,19 @@ class EncoderSource:
 
 @dataclass(frozen=True)
 class Start:
-    """What a run fine-tunes."""
+    """Initial state of a run."""
 
     encoder: Transformer
     weights: "EncoderWeights"
     checkpoint: str
     """SHA-256 of the pretrained weights; "" for random ones."""
     after_mnli: str
-    """SHA-256 of the weights after MNLI; "" if the run doesn't start from there."""
+    """SHA-256 of the weights after MNLI; "" if the run doesn't start from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningJob(Job):
-    """What all fine-tuning jobs have in common."""
+    """Base class of fine-tuning jobs."""
 
     grid_run: GridRun
     start: EncoderSource
@@ -57,9 +57,9 @@ class TuningJob(Job):
     config: Config
 
     def tune(self, artifacts: Artifacts, progress: ProgressCallback, until: int | None = None) -> "tuple[Start, Tuned]":
-        """Returns what the run started from, and the tuned model with its scores.
+        """Returns the run's initial state, and the tuned model with its scores.
 
-        `until` stops after that epoch; the learning rate's schedule is that of the whole run.
+        `until` stops after that epoch; the learning rate schedule still covers the whole run.
         """
         import torch
 
@@ -80,7 +80,7 @@ class TuningJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(TuningJob):
-    """Fine-tunes one checkpoint on one task with one setting and seed; the result is its record."""
+    """Fine-tunes one checkpoint on one task with one setting and seed, and records the scores."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.training import choose_device, device_name
@@ -100,7 +100,7 @@ class FineTune(TuningJob):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOnMnli(TuningJob):
-    """Fine-tunes an encoder on MNLI and keeps it, without its head, as RoBERTa's authors do."""
+    """Fine-tunes an encoder on MNLI and saves it without its head, as RoBERTa's authors do."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.training import SEGMENT, save_checkpoint
@@ -122,7 +122,7 @@ class TuneOnMnli(TuningJob):
 
 
 def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> Start:
-    """Returns the encoder that a run fine-tunes; raises DamagedError if it isn't the one that its record names."""
+    """Returns the initial state of a run. Raises DamagedError if the encoder doesn't match its record."""
     from mapnet_cli.finetune_glue.loop import EncoderWeights, encoder_weights
 
     row = artifacts.read(source.key, source.kind)
@@ -130,7 +130,7 @@ def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> S
         return Start(config.encoder, EncoderWeights(None, row.vocab_size), "", "")
     path = artifacts.path(row.path)
     if read_json(path / "facts.json")["sha256"] != row.fingerprint:
-        raise DamagedError(f"{row.path} is not what its record names: make it again (`mapnet pretrain --force`)")
+        raise DamagedError(f"{row.path} doesn't match its record: run `mapnet pretrain --force`")
     if isinstance(row, Checkpoint):
         return Start(config.encoder, encoder_weights(path), row.fingerprint, "")
     encoder = Transformer.model_validate(row.encoder)
@@ -140,14 +140,14 @@ def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> S
 
 
 CONTEXT = 2**30
-"""Bytes that CUDA and its libraries take of a GPU for each process."""
+"""Bytes of GPU memory that CUDA and its libraries take per process."""
 STATE = 16
-"""Bytes a weight: float32 weight, gradient, and Adam's two moments."""
+"""Bytes per weight: float32 weight, gradient, and Adam's two moments."""
 FLOAT = 4
 
 
 class Requirements(TypedDict):
-    """Fields of a Phase."""
+    """Resource fields of a Phase."""
 
     threads: int
     gpu_bytes: int
@@ -155,7 +155,7 @@ class Requirements(TypedDict):
 
 
 def run_requirements(config: Config, lineage: Lineage) -> Requirements:
-    """Returns the demands of the grid's largest run; raises UsageError for an import that isn't there."""
+    """Returns the resource requirements of the grid's largest run. Raises UsageError for a missing import."""
     finetune = config.finetune
     starts = [finetune.mnli_batch_size] if starts_from_mnli(config) else []
     largest_batch = max([*finetune.batch_sizes, *starts])
@@ -169,7 +169,7 @@ def run_requirements(config: Config, lineage: Lineage) -> Requirements:
 
 
 def sizes(config: Config, lineage: Lineage, method: str) -> tuple[Transformer, int]:
-    """Returns the encoder's sizes and the largest vocabulary that a row of Table 3 may have."""
+    """Returns the encoder config and the maximum vocabulary size of a row of Table 3."""
     if imported := lineage.tokenizer_of(method):
         row = lineage.imported(imported)
         return Transformer.model_validate(row.encoder), row.vocab_size
@@ -177,13 +177,13 @@ def sizes(config: Config, lineage: Lineage, method: str) -> tuple[Transformer, i
 
 
 def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:
-    """Returns a rough upper estimate of a run's bytes of GPU memory, its batches full of the longest examples.
+    """Returns a rough upper bound on a run's GPU memory in bytes, for batches of examples of maximum length.
 
-    With H the hidden and F the feed-forward size, a layer keeps for each token's backward pass two sums and
-    two norms (4 H), query, key and value without padding and with it (6 H), attention's output before and
-    after its matrix and without padding (3 H), what dropout kept (under 2 H), and the feed-forward's two inner
-    vectors (2 F). All count as float32, though autocast keeps most of them in half of that; attention keeps
-    no scores, it is fused.
+    With hidden size H and feed-forward size F, each layer stores per token for the backward pass: two sums and
+    two norms (4 H), query, key and value with and without padding (6 H), the attention output before and after
+    its projection and without padding (3 H), dropout masks (under 2 H), and the two inner vectors of the
+    feed-forward block (2 F). All are counted as float32, although autocast stores most of them in half of that.
+    Fused attention stores no scores.
     """
     hidden, ffn = encoder.hidden, encoder.ffn
     layer_weights = 4 * hidden * (hidden + 1) + 2 * hidden * ffn + ffn + 5 * hidden

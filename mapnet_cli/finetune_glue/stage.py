@@ -1,4 +1,4 @@
-"""`mapnet finetune-glue`: the tasks' data, the baselines, and one job per fine-tuning run."""
+"""`mapnet finetune-glue`: task data, baselines, and one job per fine-tuning run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,44 +36,44 @@ from mapnet_cli.lineage import Lineage
 
 @dataclass(frozen=True)
 class FinetuneGlue:
-    """The stage, see `cli.stages.Stage`."""
+    """The finetune-glue stage, see `cli.stages.Stage`."""
 
     lineage: Lineage
     preload = ("torch", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
 
     def validate(self) -> None:
-        """Raises UsageError for a task or a metric that doesn't exist, InputError for a subset that isn't allowed."""
+        """Raises UsageError for invalid settings, InputError for a subset that isn't allowed."""
         lineage, config = self.lineage, self.lineage.config
         metrics_by_task(config)
         if "MNLI" in config.finetune.from_mnli:
             raise UsageError("finetune.from_mnli: MNLI itself can't start from MNLI")
         if config.finetune.untrained and not config.methods:
             raise UsageError(
-                "finetune.untrained is [encoder] with random weights and the corpus's vocabulary: name methods"
+                "finetune.untrained needs [encoder] and the corpus vocabulary: list at least one method in methods"
             )
         if UNTRAINED in (*config.methods, *config.imports):
-            raise UsageError(f"{UNTRAINED!r} is the name of the encoder without pretraining: rename the method")
+            raise UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
         if lineage.uses_probe and config.finetune.task_data:
-            raise UsageError('finetune.task_data names places of GLUE\'s tasks, but finetune.data is "probe"')
+            raise UsageError('finetune.task_data sets locations of GLUE tasks, but finetune.data is "probe"')
         for name in () if lineage.uses_probe else used_tasks(config):
             facts = lineage.artifacts.find(lineage.main_task(name).key, TaskFacts)
             if facts and not facts.official and name not in config.finetune.subsets:
                 raise InputError(
-                    f'{name} was prepared from a subset of GLUE: add "{name}" to finetune.subsets, or name all of it'
+                    f'{name} was prepared from a subset of GLUE: add "{name}" to finetune.subsets, or use the full data'
                 )
 
     def preflight(self) -> None:
-        """Nothing is asked of the machine before the first job."""
+        """Does nothing: the stage has no checks to run before its first job."""
 
     def plan(self, workers: int) -> list[Phase]:
-        """Returns the phases: probe tasks where the config asks for them, tokenised tasks, baselines, the grid."""
+        """Returns the phases: probe tasks if the config uses them, tokenised tasks, baselines, runs on MNLI, grid."""
         lineage, config = self.lineage, self.lineage.config
         phases = []
         if lineage.uses_probe:
             phases.append(Phase("probe tasks", [MakeProbes(artifact=lineage.probe, seed=config.finetune.seed)]))
         tokenizers = dict.fromkeys(lineage.tokenizer_of(method) for method, _, _ in fine_tuned(config))
         tasks = [_task_job(lineage, name, imported) for imported in tokenizers for name in used_tasks(config)]
-        # imports may share a tokenizer, and then its tasks
+        # imports with the same tokenizer share tokenised tasks
         phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
         if config.finetune.baselines:
             baselines = []
@@ -83,20 +83,21 @@ class FinetuneGlue:
             phases.append(Phase("baselines", baselines, "task"))
         requirements = run_requirements(config, lineage)
         if starts_from_mnli(config):
-            starts = [_mnli_job(lineage, *place) for place in fine_tuned(config)]
-            phases.append(Phase("starts from MNLI", starts, "training", **requirements))
+            starts = [_mnli_job(lineage, *encoder) for encoder in fine_tuned(config)]
+            phases.append(Phase("finetune on MNLI", starts, "run", **requirements))
         phases.append(Phase("finetune", [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
         return phases
 
     def forecast(self, workers: int) -> list[str]:
-        """Returns what `--dry-run` prints of the open runs: their number, sequences and hours."""
+        """Returns what `--dry-run` prints about the remaining runs: number, sequences and hours."""
         from mapnet_cli.finetune_glue.forecast import forecast
 
         lineage, config, artifacts = self.lineage, self.lineage.config, self.lineage.artifacts
         todo = [run for run in grid_runs(config) if not is_done(_run_job(lineage, run), artifacts)]
         if starts_from_mnli(config):
-            places = [place for place in fine_tuned(config) if artifacts.marker(lineage.mnli_start(*place).key) is None]
-            todo += [_mnli_run(config, place) for place in places]
+            for encoder in fine_tuned(config):
+                if artifacts.marker(lineage.mnli_start(*encoder).key) is None:
+                    todo.append(_mnli_run(config, encoder))
         return forecast(config, artifacts, lineage, todo, workers)
 
     def progress(self) -> StageProgress:
@@ -114,16 +115,16 @@ class FinetuneGlue:
         matrix = [
             {"method": method, "seed": seed, "step": step, "tasks": row} for (method, seed, step), row in rows.items()
         ]
-        begun = any(cell["done"] for row in rows.values() for cell in row.values())
-        return StageProgress({"matrix": matrix}, table=_matrix_table(rows) if begun else None)
+        started = any(cell["done"] for row in rows.values() for cell in row.values())
+        return StageProgress({"matrix": matrix}, table=_matrix_table(rows) if started else None)
 
     def summary(self) -> list[str]:
-        """Nothing is printed at the end: the report shows the scores."""
+        """Returns no lines: the report shows the scores."""
         return []
 
 
 def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> Table:
-    """Returns the matrix for a terminal: finished runs of each encoder and task."""
+    """Returns the matrix as a table for the terminal: finished runs per encoder and task."""
 
     def cell(counts: dict[str, int]) -> Cell:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
@@ -138,7 +139,7 @@ def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -
 
 
 def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
-    """`imported` names the import whose tokenizer is used; "": the corpus's."""
+    """Returns the job that tokenises a task, with the tokenizer of an import or of the corpus ("")."""
     config, text = lineage.config, text_settings(lineage, imported)
     probe = lineage.artifacts.path(lineage.probe.key) / name if lineage.uses_probe else None
     return PrepareTask(
@@ -150,7 +151,7 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
 
 
 def _location(config: Config, name: str) -> str | Path:
-    """Returns where a task's data is; where it was, if it is gone since it was prepared."""
+    """Returns the location of a task's data, or its former location if it was deleted after it was prepared."""
     try:
         return task_location(config, name)
     except AbsentError:
@@ -176,13 +177,13 @@ def _mnli_job(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> T
     )  # fmt: skip
 
 
-def _mnli_run(config: Config, place: tuple[str, int, int]) -> GridRun:
+def _mnli_run(config: Config, encoder: tuple[str, int, int]) -> GridRun:
     finetune = config.finetune
-    return GridRun(*place, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
+    return GridRun(*encoder, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
 
 
 def text_settings(lineage: Lineage, imported: str) -> TextSettings:
-    """Returns how texts are tokenised with the tokenizer of an import, or with the corpus's ("")."""
+    """Returns the settings for the tokenizer of an import, or of the corpus ("")."""
     if imported:
         row = lineage.imported(imported)
         return TextSettings(row.path, "none", row.max_length)
@@ -190,15 +191,15 @@ def text_settings(lineage: Lineage, imported: str) -> TextSettings:
 
 
 def encoder_source(lineage: Lineage, run: GridRun) -> EncoderSource:
-    """Returns what a run starts from."""
-    place = run.method, run.pretrain_seed, run.step
+    """Returns the source of a run's initial encoder."""
+    encoder = run.method, run.pretrain_seed, run.step
     if run.task in lineage.config.finetune.from_mnli:
-        return EncoderSource(lineage.mnli_start(*place).key, TunedEncoder)
-    return pretrained_source(lineage, *place)
+        return EncoderSource(lineage.mnli_start(*encoder).key, TunedEncoder)
+    return pretrained_source(lineage, *encoder)
 
 
 def pretrained_source(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> EncoderSource:
-    """Returns the encoder that a row of Table 3 fine-tunes."""
+    """Returns the source of the pretrained encoder in a row of Table 3."""
     if method == UNTRAINED:
         return EncoderSource(lineage.manifest, CorpusManifest)
     if lineage.tokenizer_of(method):

@@ -17,13 +17,13 @@ ARRAYS = ("tokens", "offsets", "labels", "second")
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A set's examples as token ids one after the other, and their labels."""
+    """The examples of one split as concatenated token ids, and their labels."""
 
     tokens: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
     labels: npt.NDArray[np.float32]
     second: npt.NDArray[np.int64]
-    """Where in each example the second text begins; its length where there is none."""
+    """Start of the second text in each example; the example's length if there is none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,7 +36,7 @@ class Tokenised:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
     def batch(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Returns the examples' ids [B, L], padded to the longest of them."""
+        """Returns the examples' token ids [B, L], padded to the longest example."""
         lengths = self.lengths[indices]
         out = np.full((len(indices), int(lengths.max())), PAD, dtype=np.int64)
         for row, (start, length) in enumerate(zip(self.offsets[indices], lengths, strict=True)):
@@ -45,14 +45,14 @@ class Tokenised:
 
 
 def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: int) -> tuple[Tokenised, int]:
-    """Returns the examples as ids, and how many were cut to `max_length` (from their longer text's end).
+    """Returns the examples as token ids, and how many were truncated to `max_length` (at the longer text's end).
 
-    In fairseq's layout, `[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]`; an import's texts, lowercase
-    "none", are as its own tokenizer makes them.
+    The layout is fairseq's: `[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]`. With lowercase "none" (an
+    import), it is the tokenizer's own layout if it defines one.
     """
     pieces = load_tokenizer(tokenizer)
     if lowercase == "none" and pieces.post_processor is not None:
-        return _by_itself(examples, pieces, max_length)
+        return _encode_with_template(examples, pieces, max_length)
     fields = [
         encode_lines(pieces, [prepare_line(row[i], lowercase) for row in examples.texts])
         for i in range(len(examples.texts[0]))
@@ -69,19 +69,19 @@ def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: in
         for text in texts[1:]:
             sequence += [SEP, *text, SEP]
         sequences.append(sequence)
-    return _together(sequences, examples, second), cut
+    return _concatenate(sequences, examples, second), cut
 
 
-def _by_itself(examples: Examples, pieces: Tokenizer, max_length: int) -> tuple[Tokenised, int]:
-    """Returns what the tokenizer makes of texts or pairs, with its specials and segments: as `transformers` does."""
+def _encode_with_template(examples: Examples, pieces: Tokenizer, max_length: int) -> tuple[Tokenised, int]:
+    """Tokenises with the tokenizer's own special tokens and segments, as `transformers` does."""
     inputs = [row[0] if len(row) == 1 else row for row in examples.texts]
     pieces.enable_truncation(max_length, strategy="longest_first")
     encoded = pieces.encode_batch(inputs)
     second = [len(encoding.ids) - sum(encoding.type_ids) for encoding in encoded]
-    return _together([e.ids for e in encoded], examples, second), sum(bool(e.overflowing) for e in encoded)
+    return _concatenate([e.ids for e in encoded], examples, second), sum(bool(e.overflowing) for e in encoded)
 
 
-def _together(sequences: list[list[int]], examples: Examples, second: list[int]) -> Tokenised:
+def _concatenate(sequences: list[list[int]], examples: Examples, second: list[int]) -> Tokenised:
     offsets = np.cumsum([0, *map(len, sequences)], dtype=np.int64)
     tokens = np.array([token for sequence in sequences for token in sequence], dtype=np.uint32)
     return Tokenised(tokens, offsets, np.array(examples.labels, dtype=np.float32), np.array(second, dtype=np.int64))
@@ -98,7 +98,7 @@ def save(folder: Path, data: Tokenised) -> list[Path]:
 
 @lru_cache(maxsize=32)
 def load(folder: Path) -> Tokenised:
-    """Returns a set's examples as memory maps: all runs of a machine share the pages."""
+    """Returns a split's examples as memory maps, whose pages all runs on a machine share."""
     try:
         return Tokenised(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS))
     except (OSError, ValueError) as error:

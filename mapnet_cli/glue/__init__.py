@@ -1,4 +1,4 @@
-"""Every fact about GLUE: tasks, the fine-tuning grid, where data is, scores."""
+"""GLUE: tasks, data locations, the fine-tuning grid, and scores."""
 
 from mapnet_cli.glue.grid import (
     GLUE_COLUMNS,

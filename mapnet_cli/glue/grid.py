@@ -1,4 +1,4 @@
-"""GLUE's tasks and metrics by name, and the grid: what lineage, fine-tuning and report share."""
+"""Task and metric names and the fine-tuning grid, shared by lineage, fine-tuning and report."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ TEST_ONLY = ("WNLI", "AX")
 TRAINED = tuple(name for name in TASKS if name not in TEST_ONLY)
 GLUE_COLUMNS = 9
 METRICS = {"STS-B": ("pearson", "spearman"), "MNLI": ("accuracy",)}
-"""What fine-tuning records of a task; BINARY_METRICS where it isn't named."""
+"""Metrics that fine-tuning records for a task; BINARY_METRICS for tasks not listed."""
 BINARY_METRICS = ("accuracy", "f1", "mcc")
 DEFAULT_METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
 UNTRAINED = "untrained"
-"""The row of the encoder that was never pretrained."""
+"""Name of the encoder without pretraining, a row of Table 3."""
 
 
 @dataclass(frozen=True)
 class GridRun:
-    """One fine-tuning run. An import and the untrained encoder are methods of pretraining seed 0 and step 0."""
+    """One fine-tuning run. Imports and the untrained encoder are methods with pretraining seed 0 and step 0."""
 
     method: str
     pretrain_seed: int
@@ -35,7 +35,7 @@ class GridRun:
 def grid_runs(config: Config) -> Iterator[GridRun]:
     """Yields every run of the config: encoders x tasks x settings x seeds (Table 2).
 
-    A checkpoint's runs stand together, so that workers load it once.
+    The runs of a checkpoint are consecutive, so that workers load it once.
     """
     finetune = config.finetune
     for method, pretrain_seed, step in fine_tuned(config):
@@ -53,9 +53,9 @@ def runs_of(config: Config, method: str, pretrain_seed: int, step: int, task: st
 
 
 def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
-    """Returns (method, pretraining seed, step) of every encoder of the grid.
+    """Returns (method, pretraining seed, step) of every encoder in the grid.
 
-    An import's are (its name, 0, 0), the untrained encoder's (UNTRAINED, 0, 0).
+    It is (name, 0, 0) for an import, and (UNTRAINED, 0, 0) for the untrained encoder.
     """
     milestones = [
         (method, seed, step) for method, seed in config.trainings() for step in config.fine_tuned_steps(method)
@@ -64,12 +64,12 @@ def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
 
 
 def other_rows(config: Config) -> tuple[str, ...]:
-    """Returns the rows of Table 3 that no method of the config pretrains: imports, and the untrained encoder."""
+    """Returns the rows of Table 3 that the config doesn't pretrain: imports and the untrained encoder."""
     return (*config.imports, *([UNTRAINED] if config.finetune.untrained else []))
 
 
 def used_tasks(config: Config) -> tuple[str, ...]:
-    """Returns the tasks that are read: those that are scored, and MNLI where one of them starts from it."""
+    """Returns the tasks whose data is needed: the scored tasks, and MNLI if one of them starts from it."""
     return tuple(dict.fromkeys([*config.finetune.tasks, *(["MNLI"] if starts_from_mnli(config) else [])]))
 
 
@@ -78,7 +78,7 @@ def starts_from_mnli(config: Config) -> bool:
 
 
 def metrics_by_task(config: Config) -> dict[str, str]:
-    """Returns the metric that scores each task of the config; raises UsageError for names that don't exist."""
+    """Returns the metric that scores each task of the config. Raises UsageError for unknown names."""
     check_names(config)
     chosen = config.finetune.metrics
     for task, metric in chosen.items():
@@ -89,7 +89,7 @@ def metrics_by_task(config: Config) -> dict[str, str]:
 
 
 def check_names(config: Config) -> None:
-    """Raises UsageError, naming the key and the nearest right name, for a task that doesn't exist."""
+    """Raises UsageError for an unknown task, with the config key and the closest known name."""
     for key, known in {
         "tasks": TRAINED,
         "metrics": TRAINED,

@@ -1,7 +1,7 @@
-"""Metrics of predictions, and one run's score in one column: which metric, which epoch, what a failed run counts as.
+"""Metrics of predictions, and a run's score in a column: choice of metric and epoch, and the score of a failed run.
 
-The rules of a score are in the docstring of report/scores.py; the report and an export's model card both follow them.
-Where a metric is undefined (a constant prediction has no correlation) it is 0.
+The rules are in the docstring of report/scores.py; the report and the model card of an export both follow them.
+Undefined metrics (such as the correlation of a constant prediction) are 0.
 """
 
 import math
@@ -27,7 +27,7 @@ Seeds = tuple[int, int]
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """One column of the per-task table. `chooser` names the column whose scores pick epoch and setting."""
+    """One column of the per-task table. `chooser` is the column whose scores select epoch and setting."""
 
     name: str
     task: str
@@ -38,7 +38,7 @@ class ScoreColumn:
 
 @dataclass(frozen=True)
 class RunScore:
-    """One run in one column, 0 to 100. `counted` is the score that enters the mean, of `epoch` (0: of none)."""
+    """Scores of one run in one column, 0 to 100. `counted` enters the mean and is from `epoch` (0: from none)."""
 
     best: float
     last: float
@@ -54,7 +54,7 @@ Place = tuple[str, int, int, str]
 
 
 def best_setting(grid: Grid) -> Setting | None:
-    """Returns the best of the settings with the most finished seeds, None if there is none; ties go to the first."""
+    """Returns the best of the settings with the most finished seeds, or None. Ties go to the first setting."""
     fullest = max((len(seeds) for seeds in grid.values()), default=0)
     rivals = {setting: seeds for setting, seeds in grid.items() if fullest and len(seeds) == fullest}
 
@@ -65,12 +65,12 @@ def best_setting(grid: Grid) -> Setting | None:
 
 
 def subsets(facts: Iterable[TaskFacts]) -> list[str]:
-    """Returns the tasks that aren't GLUE's official sets; the probe tasks don't claim to be."""
+    """Returns the tasks whose data differs from GLUE's official data; probe tasks are not included."""
     return [task.task for task in facts if not task.official and not task.probe]
 
 
 def rows_used(config: Config, facts: Iterable[TaskFacts]) -> str:
-    """Returns what scores have to say where they aren't of all of GLUE's rows: "subset: RTE; first 9 training rows"."""
+    """Returns a description of partial data, such as "subset: RTE; first 9 training rows"; "" for all of GLUE."""
     parts = [f"subset: {', '.join(names)}"] if (names := subsets(facts)) else []
     if count := config.finetune.max_train_examples:
         parts.append(f"first {count:,} training rows")
@@ -88,7 +88,7 @@ def columns_of(metrics: Mapping[str, str]) -> tuple[ScoreColumn, ...]:
 
 
 def baseline_scores(baselines: Iterable[Baseline], columns: tuple[ScoreColumn, ...]) -> dict[tuple[str, str], float]:
-    """Returns scores by (predictor, column)."""
+    """Returns the baselines' scores by (baseline name, column)."""
     return {
         (row.name, column.name): 100 * row.metrics[column.metric]
         for row in baselines
@@ -136,15 +136,15 @@ def _metric(epoch: EpochScores, task: str, metric: str) -> float:
 Floats = npt.NDArray[np.float32]
 Halves = list[tuple[dict[str, float], dict[str, float]]]
 SPLITS = 5
-"""Ways in which a dev set is halved; the same for all runs of a task."""
+"""Number of random splits of a dev set into halves, the same for all runs of a task."""
 DIGITS = 6
-"""Of a half's metrics on disk."""
+"""Decimal places of the stored metrics of a half."""
 
 
 def score(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:
-    """Returns every metric of the task: class ids are compared, or for regression scores / 5."""
+    """Returns every metric of the task. Predictions and labels are class ids, or scores / 5 for regression."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a constant has no correlation, one class no matrix: 0, as said above
+        warnings.simplefilter("ignore")  # undefined metrics are 0
         return _regression(predicted, labels) if task.regression else _classes(task, predicted, labels)
 
 
@@ -168,7 +168,7 @@ def _classes(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, flo
 
 
 def score_halves(task: GlueTask, predicted: Floats, labels: Floats) -> Halves:
-    """Returns every metric on both halves of the set, for each of SPLITS random splits."""
+    """Returns every metric on both halves of a dev set, for each of SPLITS random splits."""
     found: Halves = []
     for split in range(SPLITS):
         order = np.random.default_rng(derive_seed(split, "dev halves", task.name)).permutation(len(labels))
@@ -179,7 +179,7 @@ def score_halves(task: GlueTask, predicted: Floats, labels: Floats) -> Halves:
 
 def _rounded(task: GlueTask, predicted: Floats, labels: Floats, rows: npt.NDArray[np.int64]) -> dict[str, float]:
     guesses, truth = predicted[rows], labels[rows]
-    if not len(rows):  # half of a set of one row
+    if not len(rows):  # half of a one-row set
         values = dict.fromkeys(score(task, predicted, labels), 0.0)
     elif len(task.labels) == 2:
         values = from_counts(*(int(((guesses == g) & (truth == t)).sum()) for g in (1, 0) for t in (1, 0)))
@@ -191,7 +191,7 @@ def _rounded(task: GlueTask, predicted: Floats, labels: Floats, rows: npt.NDArra
 def from_counts(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
     """Returns the binary metrics from true and false positives and negatives.
 
-    Ten halves an epoch would take scikit-learn longer than a small model's epoch; a test holds this to it.
+    scikit-learn would need longer for ten halves per epoch than a small model for the epoch.
     """
     spread = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     return {

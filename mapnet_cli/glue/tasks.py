@@ -1,4 +1,4 @@
-"""The GLUE tasks: their columns, labels, files and official row counts, and where their data is."""
+"""The GLUE tasks: columns, labels, files, official row counts, and data locations."""
 
 import re
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from mapnet_cli.core import AbsentError, InputError, is_hub
 
 @dataclass(frozen=True)
 class Split:
-    """One of a task's sets. `names` are the names that its file goes by, without suffix; `hub` is the hub's."""
+    """One split of a task. `names` are possible file names without suffix, `hub` is its name on the Hub."""
 
     names: tuple[str, ...]
     rows: int
-    """The official number."""
+    """Official number of rows."""
     hub: str
     older: int = 0
-    """The number in an older official file."""
+    """Number of rows in an older official file, 0 if there is none."""
 
 
 TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
@@ -25,25 +25,25 @@ TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One training and its sets: "train", and "dev" and "test" with a metric's suffix ("-mm": MNLI's mismatched)."""
+    """One task and its splits: "train", and "dev" and "test" with a metric suffix ("-mm" for MNLI mismatched)."""
 
     name: str
     texts: tuple[str, ...]
-    """Columns of the official files."""
+    """Text columns of the official files."""
     label: str
     labels: tuple[str, ...]
-    """The classes in order of their ids, which is the hub's order; empty for regression."""
+    """Class names in the order of their ids, which is the Hub's order; empty for regression."""
     splits: dict[str, Split]
     hub: str
-    """The hub's name of it."""
+    """Name on the Hub."""
     hub_texts: tuple[str, ...]
-    """The columns where they are named as on the hub; the label is "label" there."""
+    """Text columns on the Hub, where the label column is "label"."""
     hub_labels: tuple[str, ...] = ()
-    """The classes' names on the hub, where the official files have other ones."""
+    """Class names on the Hub, if the official files have different ones."""
     columns: tuple[str, ...] = ()
-    """Of a file without a header line."""
+    """Columns of official files without a header line."""
     skips_broken: bool = False
-    """QQP's files hold lines with a wrong number of fields, which everybody leaves out; they are counted."""
+    """Whether lines with a wrong number of fields are skipped and counted, as is usual for QQP's files."""
 
     @property
     def regression(self) -> bool:
@@ -51,7 +51,7 @@ class GlueTask:
 
     @property
     def dev(self) -> dict[str, str]:
-        """Returns the dev splits by their metrics' suffix."""
+        """Returns the dev splits by metric suffix."""
         return {split.removeprefix("dev"): split for split in self.splits if split.startswith("dev")}
 
 
@@ -59,7 +59,7 @@ BINARY = ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")
 MNLI_LABELS = ("entailment", "neutral", "contradiction")
 LARGEST_SCORE = 5.0
-"""STS-B's scores go from 0 to this."""
+"""Maximum STS-B score; the minimum is 0."""
 PAIR = ("sentence1", "sentence2")
 
 
@@ -124,36 +124,36 @@ TASKS = {
 
 
 def task_location(config: Config, task: str) -> str | Path:
-    """Returns the folder or zip file that holds a task, or the hub's id as it stands in the config.
+    """Returns the folder or zip file of a task, or the Hub id from the config.
 
-    In a folder of tasks a task is found by its name in any case, with or without "-" and the suffixes
-    of GLUE's own zip files ("SST-2", "sst2", "QNLIv2.zip"). Raises AbsentError where it isn't there.
+    In a folder of tasks, names match in any case, with or without "-" and the suffixes of GLUE's own zip files
+    ("SST-2", "sst2", "QNLIv2.zip"). Raises AbsentError if the task isn't found.
     """
     key, data = data_key(config, task)
     if is_hub(data):
         return data
     root = Path(data)
     if not root.exists():
-        raise AbsentError(f"{key}: {root} does not exist; name the folder with GLUE's tasks")
+        raise AbsentError(f"{key}: {root} does not exist; set it to a folder with GLUE data")
     if root.is_file():
         return root
     children = sorted(p for p in root.iterdir() if not p.name.startswith("."))
     found = [p for p in children if p.is_dir() and short_name(p.name) == short_name(task)]
     found = found or [p for p in children if p.suffix == ".zip" and short_name(p.stem) == short_name(task)]
     if len(found) > 1:
-        raise InputError(f"{key}: {root} has {task} twice, {' and '.join(p.name for p in found)}: which one?")
+        raise InputError(f"{key}: {root} has {task} twice, {' and '.join(p.name for p in found)}: keep one of them")
     if found:
         return found[0]
     if task in config.finetune.task_data or any(names_task(p.name, task) for p in children):
-        return root  # the task's own folder, or files that carry its name
+        return root  # the task's own folder, or files with its name
     raise AbsentError(
-        f"{key}: {root} has no {task}, neither a folder nor a zip file; take it out of finetune.tasks, name its place "
-        f'with finetune.task_data.{task}, or set finetune.data = "probe"'
+        f"{key}: {root} has no folder or zip file for {task}; remove it from finetune.tasks, set its location with "
+        f'finetune.task_data.{task}, or set finetune.data = "probe"'
     )
 
 
 def data_key(config: Config, task: str) -> tuple[str, str]:
-    """Returns the config key that says where a task is, and its value."""
+    """Returns the config key that sets a task's location, and its value."""
     finetune = config.finetune
     if task in finetune.task_data:
         return f"finetune.task_data.{task}", finetune.task_data[task]
@@ -161,17 +161,17 @@ def data_key(config: Config, task: str) -> tuple[str, str]:
 
 
 def short_name(name: str) -> str:
-    """Returns what all spellings of a task's name have in common."""
+    """Returns the normalised form of a task's name, the same for all spellings."""
     short = re.sub(r"(v2|clean)$", "", name.lower().replace("-", "").replace("_", ""))
     return "ax" if short == "diagnostic" else short
 
 
 def names_task(file: str, task: str) -> bool:
-    """Returns whether a file among those of other tasks carries this one's name, as qqp.train.jsonl does."""
+    """Returns whether a file in a folder shared by several tasks belongs to this one, as qqp.train.jsonl to QQP."""
     first = re.split(r"[._]", file, maxsplit=1)[0]
     return Path(file).suffix in (".tsv", ".jsonl", ".parquet") and short_name(first) == short_name(task)
 
 
 def is_test_file(name: str) -> bool:
-    """Returns whether a file holds a test set, which no score depends on."""
+    """Returns whether a file contains a test set, on which no score depends."""
     return bool(re.search(r"(^|[._-])(test|diagnostic|AX)", name))

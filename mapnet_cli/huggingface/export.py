@@ -1,4 +1,4 @@
-"""`mapnet export`: a milestone as a Hugging Face folder that `transformers` loads without mapnet."""
+"""`mapnet export`: saves a milestone as a Hugging Face model folder for `transformers`."""
 
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,17 @@ from mapnet_cli.training import load_checkpoint
 def export_checkpoint(
     lineage: Lineage, folder: Path, method: str | None, seed: int | None, step: int | None
 ) -> Checkpoint:
-    """Writes the folder in one step and returns the checkpoint's record.
+    """Writes the folder atomically and returns the checkpoint's record.
 
-    None stands for the config's only method, its first seed, the last finished milestone. Raises
-    UsageError where that doesn't say which, nothing is finished or the folder isn't empty;
-    DamagedError if a file isn't what its marker says.
+    None selects the config's only method, its first seed or the last finished milestone. Raises
+    UsageError if the checkpoint is ambiguous, none is finished or the folder isn't empty;
+    DamagedError if a file doesn't match its checksum.
     """
     folder = folder.resolve()
     if folder == Path.cwd():
-        raise UsageError("the current folder can't be replaced in one step: name a new folder")
+        raise UsageError("can't export into the current folder: choose a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty: name a new folder")
+        raise UsageError(f"{folder} is not empty: choose a new folder")
     config, artifacts = lineage.config, lineage.artifacts
     row = find_milestone(lineage, method, seed, step)
     manifest = artifacts.read(lineage.manifest, CorpusManifest)
@@ -49,11 +49,11 @@ def export_checkpoint(
 
 
 def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]:
-    """Returns config.json of a BertForMaskedLM or ElectraForPreTraining; the vocabulary without its padding."""
+    """Returns config.json for a BertForMaskedLM or ElectraForPreTraining; `vocab_size` excludes padding rows."""
     encoder = config.encoder
     kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
     if config.method[method].electra:
-        # transformers projects the embeddings only where the sizes differ
+        # transformers adds an embedding projection if the sizes differ
         kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
     return {
         **kind,
@@ -89,15 +89,15 @@ def tokenizer_config(config: Config) -> dict[str, Any]:
 
 
 def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights without the second names of tied ones, as `transformers` saves them."""
+    """Returns the weights without duplicates of tied ones, as `transformers` saves them."""
     return {name: tensor for name, tensor in state.items() if name not in TIED}
 
 
 def _tokenizer(path: Path, config: Config) -> Tokenizer:
-    """Returns our tokenizer with what mapnet does around it: lower case, [CLS], [SEP], and a [MASK] in a text."""
+    """Returns our tokenizer with lower-casing, [CLS], [SEP] and support for [MASK] in the text."""
     tokenizer = load_tokenizer(path)
     tokenizer.encode_special_tokens = False
-    # or the space before a [MASK] would become a token of its own
+    # without lstrip the space before a [MASK] becomes a separate token
     tokenizer.add_special_tokens([AddedToken(SPECIALS[MASK], lstrip=True, special=True)])
     if config.corpus.preparation not in ("never", "none"):
         tokenizer.normalizer = normalizers.Lowercase()

@@ -1,4 +1,4 @@
-"""`mapnet import-hf`: a Hugging Face BERT folder as an encoder, head and tokenizer of mapnet's."""
+"""`mapnet import-hf`: converts a Hugging Face BERT folder to an encoder, head and tokenizer for mapnet."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from mapnet_cli.lineage import import_id
 from mapnet_cli.model import LAYER_NORM_EPS, PretrainingModel
 from mapnet_cli.training import SEGMENT, save_checkpoint
 
-_WANTED: dict[str, Any] = {
+_REQUIRED: dict[str, Any] = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
     "layer_norm_eps": LAYER_NORM_EPS,
@@ -26,7 +26,7 @@ _WANTED: dict[str, Any] = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
-"""Values of config.json that mapnet's encoder has; transformers' defaults are the same."""
+"""Required values in config.json; they are also the defaults of transformers."""
 _SIZES = {
     "layers": "num_hidden_layers",
     "hidden": "hidden_size",
@@ -39,14 +39,14 @@ _FRESH_HEAD_SEED = 1
 
 
 def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple[Imported, list[str]]:
-    """Writes import/NAME-DIGITS and its marker; returns the record and what a user should know.
+    """Writes import/NAME-DIGITS and its marker; returns the record and warnings for the user.
 
-    Raises UsageError for a name that can't be one, InputError for a folder that isn't a BERT that
-    mapnet can hold, saying which value isn't supported and what would be.
+    Raises UsageError for an invalid name, InputError if the folder isn't a supported BERT; the
+    message has the unsupported value and the supported ones.
     """
     name = name or folder.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise UsageError(f"{name!r} can't be an import's name: give one of letters, digits, . _ - with --name")
+        raise UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
     encoder, rows = _read_config(folder / "config.json")
     tokenizer, old_ids = read_tokenizer(folder)
     if len(old_ids) > rows:
@@ -56,26 +56,26 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     model = PretrainingModel(encoder, len(old_ids), None)
     model.init_weights(_FRESH_HEAD_SEED)
     found = standard_names(_read_weights(folder))
-    fresh_head = _take(model, found, rows, old_ids, folder)
+    fresh_head = _copy_weights(model, found, rows, old_ids, folder)
     sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS)}
     with artifacts.lock("import"):
         row = _write(artifacts, name, model, _second_segment(found), tokenizer.to_str(pretty=True), sizes)
     warnings = []
     if fresh_head:
-        warnings.append(f"{folder} has no masked-language-model head: the import has a fresh, untrained one")
+        warnings.append(f"{folder} has no masked-language-model head: the import gets a randomly initialised one")
     if rows > len(old_ids):
-        warnings.append(f"{rows - len(old_ids):,} rows of the vocabulary belong to no token and were left out")
+        warnings.append(f"{rows - len(old_ids):,} embedding rows belong to no token and were dropped")
     return row, warnings
 
 
 def _read_config(file: Path) -> tuple[Transformer, int]:
-    """Returns the encoder's sizes and vocab_size; raises InputError for a value that isn't supported."""
+    """Returns the encoder config and vocab_size; raises InputError for an unsupported value."""
     found = read_object(file)
-    for key, wanted in {"model_type": "bert", **_WANTED}.items():
-        if (value := found.get(key, None if key == "model_type" else wanted)) != wanted:
-            raise InputError(f"{file}: {key} {value!r} is not supported; {wanted!r} would be")
+    for key, required in {"model_type": "bert", **_REQUIRED}.items():
+        if (value := found.get(key, None if key == "model_type" else required)) != required:
+            raise InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
     if absent := [key for key in (*_SIZES.values(), "vocab_size") if type(found.get(key)) is not int]:
-        raise InputError(f"{file}: {', '.join(absent)} must be there, each a whole number")
+        raise InputError(f"{file}: {', '.join(absent)} must be given as integers")
     sizes = {ours: found[theirs] for ours, theirs in _SIZES.items()}
     sizes |= {ours: found.get(theirs, 0.1) for ours, theirs in _DROPOUTS.items()}
     try:
@@ -87,48 +87,50 @@ def _read_config(file: Path) -> tuple[Transformer, int]:
 def _read_weights(folder: Path) -> Weights:
     file = folder / "model.safetensors"
     if not file.exists():
-        raise InputError(f"{file} does not exist: only weights in one safetensors file are supported")
+        raise InputError(f"{file} does not exist: only weights in a single safetensors file are supported")
     try:
         return {name: tensor.float() for name, tensor in load_file(file).items()}
     except SafetensorError as error:
         raise InputError(f"{file} is not a readable safetensors file: {error}") from None
 
 
-def _take(model: PretrainingModel, found: Weights, rows: int, old_ids: list[int], folder: Path) -> bool:
-    """Copies the weights into the model, the vocabulary's rows in their new order.
+def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: list[int], folder: Path) -> bool:
+    """Copies the weights into the model, with the vocabulary rows in their new order.
 
-    Returns whether the head was missing, and stays as the model has it.
+    Returns whether the head is missing, in which case the model's own head is kept.
     """
     wanted = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
     head = {name for name in wanted if name.startswith("cls.")}
     fresh_head = not head & found.keys()
-    taken = {}
+    copied = {}
     for name, ours in wanted.items():
         if fresh_head and name in head:
-            taken[name] = ours
+            copied[name] = ours
             continue
         if name not in found:
-            raise InputError(f"{folder / 'model.safetensors'} has no weight {name}: is config.json this model's?")
-        taken[name] = _fitting(name, found[name], ours, rows, old_ids, folder)
-    from_hugging_face(taken, model)
+            raise InputError(
+                f"{folder / 'model.safetensors'} has no weight {name}: does config.json belong to this model?"
+            )
+        copied[name] = _reordered(name, found[name], ours, rows, old_ids, folder)
+    from_hugging_face(copied, model)
     return fresh_head
 
 
-def _fitting(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int], folder: Path) -> Tensor:
-    """Returns the weight with its rows in the new order; raises InputError if config.json says another shape."""
+def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int], folder: Path) -> Tensor:
+    """Returns the weight with its rows in the new order; raises InputError if its shape doesn't match config.json."""
     vocabulary = len(ours) == len(old_ids) and ("word_embeddings" in name or name == "cls.predictions.bias")
     segments = "token_type_embeddings" in name  # only the first is used
     expected = (rows if vocabulary else len(tensor) if segments else len(ours), *ours.shape[1:])
     if tuple(tensor.shape) != expected or not len(tensor):
         raise InputError(
-            f"{folder / 'model.safetensors'}: {name} has the shape {tuple(tensor.shape)}, "
-            f"but by config.json it would be {expected}"
+            f"{folder / 'model.safetensors'}: {name} has shape {tuple(tensor.shape)}, "
+            f"but config.json implies {expected}"
         )
     return tensor[old_ids] if vocabulary else tensor
 
 
 def _second_segment(found: Weights) -> Weights:
-    """Returns what the second segment embedding adds beyond the first, for fine-tuning on pairs; {} if nothing."""
+    """Returns the second segment embedding minus the first, for fine-tuning on pairs; {} if they are equal."""
     segments = found["bert.embeddings.token_type_embeddings.weight"]
     added = segments[1] - segments[0] if len(segments) > 1 else segments[0] * 0
     return {SEGMENT: added} if bool(added.any()) else {}
@@ -142,9 +144,9 @@ def _write(
     tokenizer: str,
     sizes: dict[str, int | float],
 ) -> Imported:
-    """Publishes folder, tokenizer and, last, the marker."""
+    """Publishes the folder with weights and tokenizer, then the marker."""
     facts: dict[str, Any] = {"encoder": sizes, "vocab_size": model.encoder.vocab_size}
-    staging = artifacts.path(f"import/{TEMPORARY}staging")  # its content names the folder
+    staging = artifacts.path(f"import/{TEMPORARY}staging")  # the folder name depends on the content
     weights = save_checkpoint(staging, model.state_dict() | segment, facts)
     with publishing(staging / "tokenizer.json") as temporary:
         temporary.write_text(tokenizer, encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""The model card of an exported checkpoint: what it is, what it scores, and how text must be prepared for it."""
+"""Model card of an exported checkpoint: facts, usage, text preparation and scores."""
 
 import statistics
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ replaced = model(**batch).logits > 0
 ```
 """
 _PREPARE = """\
-The model was trained on sentences in this form; pass each sentence through `prepare` before the tokenizer
+The model was trained on sentences preprocessed as follows. Apply `prepare` to each sentence before the tokenizer
 (`pip install sacremoses`):
 
 ```python
@@ -57,18 +57,18 @@ def prepare(sentence):
 ```
 """
 _FILL_MASK = "pipeline_tag: fill-mask\n"
-_BERT = "A BERT encoder with its masked-language-model head"
-_ELECTRA = "ELECTRA's discriminator, an encoder with its head for replaced tokens"
+_BERT = "A BERT encoder with a masked-language-model head"
+_ELECTRA = "An ELECTRA discriminator, an encoder with a replaced-token-detection head"
 _PREPARED = {
     "after-moses": _PREPARE.format(before="", after=".lower()"),
     "before-moses": _PREPARE.format(before=".lower()", after=""),
     "never": _PREPARE.format(before="", after=""),
-    "none": "The tokenizer takes plain text; nothing has to be prepared.\n",
+    "none": "The tokenizer takes plain text; no preparation is needed.\n",
 }
 
 
 def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> str:
-    """Returns README.md of the exported folder."""
+    """Returns the README.md of the exported folder."""
     config, versions = lineage.config, lineage.artifacts.require(row.path).versions
     encoder, start = config.encoder, config.method[row.method].init_from
     electra = config.method[row.method].electra is not None
@@ -76,7 +76,7 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
         "Method": f"{row.method}, pretraining seed {row.pretrain_seed}{f', started from {start}' if start else ''}",
         "Recipe": config.recipe or "custom config",
         "Encoder": f"{encoder.layers} layers, hidden {encoder.hidden}, {encoder.heads} heads, ffn {encoder.ffn}, "
-        f"at most {encoder.max_length} tokens",
+        f"max length {encoder.max_length}",
         "Vocabulary": f"{manifest.vocab_size:,}",
         "Steps": f"{row.step:,}",
         "Tokens seen": f"{row.tokens:,}",
@@ -95,9 +95,9 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
         f"# {row.method} at step {row.step:,}\n",
         f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of "
         "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
-        "| What | Value |\n| --- | --- |", *lines,
+        "| Property | Value |\n| --- | --- |", *lines,
         f"\n## Use\n\n{_DETECT if electra else _USE}",
-        "Every token type id is 0; a pair is `[CLS] a [SEP] [SEP] b [SEP]`, and the tokenizer makes it so.\n",
+        "All token type ids are 0; the tokenizer encodes pairs as `[CLS] a [SEP] [SEP] b [SEP]`.\n",
         f"## Preparing text\n\n{_PREPARED[config.corpus.preparation]}",
         f"## Scores\n\n{_scores(lineage, row)}",
     ))  # fmt: skip
@@ -105,14 +105,14 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
 
 def _validation_loss(row: Checkpoint) -> str:
     if row.validation_loss is not None:
-        return f"{row.validation_loss:.4f} nats a token, 15 % uniform masks"
+        return f"{row.validation_loss:.4f} nats per masked token (15% uniform masks)"
     detection, generator = (row.validation[f"{name}_loss"] for name in ("detection", "generator"))
-    held_out = f"detection {detection:.4f} nats a token, generator {generator:.4f} nats a masked token"
+    held_out = f"detection {detection:.4f} nats per token, generator {generator:.4f} nats per masked token"
     return f"- (no masked-language-model head); {held_out}"
 
 
 def _scores(lineage: Lineage, row: Checkpoint) -> str:
-    """Returns a table of the tasks whose whole grid is finished, scored as the report scores them."""
+    """Returns a table of the tasks whose grid is complete, with the same scores as in the report."""
     config, artifacts = lineage.config, lineage.artifacts
     columns = columns_of(metrics_by_task(config))
     baselines = baseline_scores(_baselines(lineage), columns)
@@ -129,12 +129,12 @@ def _scores(lineage: Lineage, row: Checkpoint) -> str:
     if not lines:
         return "Not fine-tuned yet.\n"
     facts = [artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)]
-    less = rows_used(config, filter(None, facts))
-    data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({less})' if less else ''}"
+    limits = rows_used(config, filter(None, facts))
+    data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({limits})' if limits else ''}"
     seeds = len(config.finetune.seeds)
     return (
-        f"On {data}: metric times 100, mean over {seeds} fine-tuning seeds of the best setting, which is chosen on the "
-        "same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(lines) + "\n"
+        f"Evaluated on {data}: metric × 100, mean over {seeds} fine-tuning seeds of the best setting. The setting is "
+        "chosen on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(lines) + "\n"
     )
 
 

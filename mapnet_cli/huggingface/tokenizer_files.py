@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face BERT folder, its vocabulary renumbered so that mapnet's specials come first."""
+"""Loading of a Hugging Face BERT tokenizer, renumbered so that mapnet's special tokens come first."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ _MODELS = ("WordPiece", "BPE", "WordLevel")
 
 
 def read_tokenizer(folder: Path) -> tuple[Tokenizer, list[int]]:
-    """Returns the renumbered tokenizer, and for each of its ids the id that the folder's had.
+    """Returns the renumbered tokenizer, and the old id of each new id.
 
-    Raises InputError if there is none, or it is of a kind that isn't supported.
+    Raises InputError if the folder has no tokenizer or its type isn't supported.
     """
     file = folder / "tokenizer.json"
     if file.exists():
@@ -24,25 +24,25 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, list[int]]:
         file = folder / "vocab.txt"
         state = json.loads(_from_vocabulary(folder).to_str())
     else:
-        raise InputError(f"{folder} has neither tokenizer.json nor vocab.txt: save the tokenizer into it as well")
+        raise InputError(f"{folder} has neither tokenizer.json nor vocab.txt: save the tokenizer there as well")
     try:
-        Tokenizer.from_str(json.dumps(state))  # from here on its parts are what they should be
+        Tokenizer.from_str(json.dumps(state))  # validates the structure
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{file} is not a readable tokenizer: {error}") from None
     old_ids = _renumber(state, file)
-    state["truncation"] = state["padding"] = None  # mapnet cuts and pads itself
+    state["truncation"] = state["padding"] = None  # mapnet truncates and pads itself
     tokenizer = Tokenizer.from_str(json.dumps(state))
     if tokenizer.get_vocab_size() != len(old_ids):
-        raise InputError(f"{file}: {len(old_ids):,} tokens have ids, but {tokenizer.get_vocab_size():,} can be read")
+        raise InputError(f"{file}: {len(old_ids):,} tokens have ids, but {tokenizer.get_vocab_size():,} were loaded")
     return tokenizer, old_ids
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Returns a JSON object; raises InputError naming the file if it isn't one."""
+    """Returns the JSON object in a file; raises InputError if there is none."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{file} does not exist: name a folder that save_pretrained wrote") from None
+        raise InputError(f"{file} does not exist: pass a folder written by save_pretrained") from None
     except ValueError as error:
         raise InputError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
@@ -51,7 +51,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def _from_vocabulary(folder: Path) -> Tokenizer:
-    """Returns BERT's own pipeline over vocab.txt, one token a line, with the switches of tokenizer_config.json."""
+    """Returns the standard BERT tokenizer for vocab.txt, with the options from tokenizer_config.json."""
     settings = read_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     try:
         tokens = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
@@ -75,7 +75,7 @@ def _from_vocabulary(folder: Path) -> Tokenizer:
 
 
 def _renumber(state: dict[str, Any], file: Path) -> list[int]:
-    """Gives the tokens of a tokenizer.json new ids, in place: the specials first, the rest in their old order.
+    """Renumbers the tokens of a tokenizer.json in place: special tokens first, the rest in their old order.
 
     Returns the old ids in the new order.
     """
@@ -83,17 +83,17 @@ def _renumber(state: dict[str, Any], file: Path) -> list[int]:
     vocab, added = model.get("vocab"), state.get("added_tokens") or []
     if model.get("type", "WordPiece") not in _MODELS or not isinstance(vocab, dict):
         raise InputError(
-            f"{file}: a vocabulary of type {model.get('type')!r} is not supported; {' or '.join(_MODELS)} would be"
+            f"{file}: a vocabulary of type {model.get('type')!r} is not supported, only {' or '.join(_MODELS)}"
         )
     if model.get("unk_token") not in (None, SPECIALS[UNK]):
-        raise InputError(f"{file}: unk_token {model['unk_token']!r} is not supported; {SPECIALS[UNK]!r} would be")
+        raise InputError(f"{file}: unk_token {model['unk_token']!r} is not supported, only {SPECIALS[UNK]!r}")
     every = vocab | {token["content"]: token["id"] for token in added}
     old_ids = sorted(every.values())
     _check(old_ids, every, file)
     first = [every[special] for special in SPECIALS]
     order = first + [number for number in old_ids if number not in set(first)]
     new = {old: number for number, old in enumerate(order)}
-    # a special that was only added stands in the vocabulary now: its new id is lower than the vocabulary's size
+    # special tokens from added_tokens move into the vocabulary: their new ids are below its size
     model["vocab"] = {token: new[old] for token, old in every.items() if token in vocab or token in SPECIALS}
     model["vocab"] = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
     for token in added:
@@ -104,11 +104,11 @@ def _renumber(state: dict[str, Any], file: Path) -> list[int]:
 
 
 def _check(ids: list[int], vocab: dict[str, int], file: Path) -> None:
-    """Raises InputError unless the ids go from 0 up without gaps and all specials are there."""
+    """Raises InputError unless the ids are 0 to N - 1 without gaps and all special tokens exist."""
     if absent := [special for special in SPECIALS if special not in vocab]:
         raise InputError(f"{file} has no {' '.join(absent)}: only a vocabulary with {' '.join(SPECIALS)} is supported")
     if ids != list(range(len(ids))):
-        raise InputError(f"{file}: the ids of the {len(ids):,} tokens are not 0 to {len(ids) - 1:,}, each once")
+        raise InputError(f"{file}: the ids of the {len(ids):,} tokens are not exactly 0 to {len(ids) - 1:,}")
 
 
 def _renumber_processor(processor: dict[str, Any] | None, new: dict[int, int], file: Path) -> None:
@@ -126,4 +126,4 @@ def _renumber_processor(processor: dict[str, Any] | None, new: dict[int, int], f
             token, old = processor[name]
             processor[name] = [token, new[old]]
     else:
-        raise InputError(f"{file}: a post_processor of type {kind!r} is not supported; TemplateProcessing would be")
+        raise InputError(f"{file}: a post_processor of type {kind!r} is not supported, only TemplateProcessing")

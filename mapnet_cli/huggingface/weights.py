@@ -1,7 +1,7 @@
-"""Weights under the names of Hugging Face's `BertForMaskedLM`, both ways, and of `ElectraForPreTraining`.
+"""Conversion of weights to and from `BertForMaskedLM`, and to `ElectraForPreTraining`.
 
-Those models add a segment embedding to every token. Ours has none: outgoing it is zero, incoming
-the first segment's vector is added to the positions, which gives the same sums.
+Those models add a segment embedding to every token, ours doesn't. Exported segment embeddings are
+zero; on import the first segment's vector is added to the position embeddings, which is equivalent.
 """
 
 import torch
@@ -20,13 +20,13 @@ _LAYER = {
 _EMBEDDINGS = "bert.embeddings"
 _HEAD = "cls.predictions"
 TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias")
-"""Second names: the decoder is the word embeddings, its bias the head's."""
+"""Aliases of other weights: the word embeddings and the head's bias."""
 
 
 def to_hugging_face(model: AnyPretrainingModel) -> Weights:
-    """Returns the encoder and its head as a state dict; the vocabulary's padding is cut.
+    """Returns encoder and head as a state dict for `BertForMaskedLM` or `ElectraForPreTraining`.
 
-    It is `BertForMaskedLM`'s, or `ElectraForPreTraining`'s, which has no generator.
+    Padding rows of the vocabulary and ELECTRA's generator are removed.
     """
     return _electra(model) if isinstance(model, Electra) else _bert(model)
 
@@ -58,7 +58,7 @@ def _copies(weights: Weights) -> Weights:
 
 
 def _encoder(model: AnyPretrainingModel, prefix: str) -> Weights:
-    """Returns the encoder's weights as BERT's and ELECTRA's are called below their prefixes."""
+    """Returns the encoder's weights under Hugging Face names with the given prefix."""
     state = model.state_dict()
     words = state["encoder.tokens.weight"][: model.encoder.vocab_size]
     embeddings = f"{prefix}.embeddings"
@@ -83,8 +83,8 @@ def _encoder(model: AnyPretrainingModel, prefix: str) -> Weights:
 def standard_names(state: Weights) -> Weights:
     """Returns the weights of any BERT checkpoint under `BertForMaskedLM`'s names.
 
-    Bare `BertModel`s have no prefix, old files call LayerNorm's weights gamma and beta, and some
-    have the head's bias under its tied name only.
+    `BertModel` checkpoints have no prefix, old files name LayerNorm parameters gamma and beta, and
+    some files have the head's bias only under its tied name.
     """
     out = {}
     for name, tensor in state.items():

@@ -1,4 +1,4 @@
-"""Units of work and where they run: worker processes, a Ray cluster, torchrun."""
+"""Jobs (units of work) and the engines that run them: worker processes, a Ray cluster, torchrun."""
 
 from mapnet_cli.jobs.distributed import ALONE, DistContext, cores, current, joined, launched
 from mapnet_cli.jobs.engine import Engine, LaunchedEngine

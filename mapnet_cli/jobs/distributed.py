@@ -1,8 +1,7 @@
-"""The processes that train one model together: which one this is, what it may use, and what they tell each other.
+"""Rank, world size and collectives of the processes that train one model together.
 
-torchrun, or srun under Slurm, starts the processes and numbers them through the environment. A
-process that nobody launched is a world of one, and everything here is then free. torch is imported
-by what needs it.
+torchrun, or srun under Slurm, starts the processes and sets their ranks in the environment. Without a launcher the
+world size is 1 and the collectives do nothing. torch is imported only by the functions that need it.
 """
 
 import os
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others; longer than any validation or checkpoint."""
+"""Timeout of collectives; longer than any validation or checkpoint."""
 
 
 def cores() -> int:
@@ -30,14 +29,14 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class DistContext:
-    """This process's number among `size`, and its number on its own machine."""
+    """Rank of this process, number of processes, and rank on its own machine."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
 
     def all_reduce_sum_(self, tensor: "Tensor") -> "Tensor":
-        """Adds up a tensor over all processes, in place."""
+        """Sums a tensor over all processes, in place."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -45,7 +44,7 @@ class DistContext:
         return tensor
 
     def all_reduce_max_(self, tensor: "Tensor") -> "Tensor":
-        """Takes each element's largest value over all processes, in place."""
+        """Takes the elementwise maximum of a tensor over all processes, in place."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -53,7 +52,7 @@ class DistContext:
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Returns whether any process says so. A few bytes between the hosts: no GPU waits for it."""
+        """Returns whether `flag` is true in any process. Runs on the CPU, so it doesn't synchronise the GPUs."""
         if self.size == 1:
             return flag
         import torch
@@ -61,7 +60,7 @@ class DistContext:
         return bool(self.all_reduce_max_(torch.tensor(int(flag))))
 
     def broadcast(self, value: T) -> T:
-        """Returns what the first process passed; the others' values don't matter."""
+        """Returns rank 0's value; the values of other ranks are ignored."""
         if self.size == 1:
             return value
         import torch
@@ -76,9 +75,9 @@ ALONE = DistContext()
 
 
 def launched(environ: Mapping[str, str] = os.environ) -> DistContext | None:
-    """Returns this process's place if torchrun or srun started it as one of several, else None.
+    """Returns this process's context if torchrun or srun started it as one of several, else None.
 
-    Inside a Slurm batch script nothing is launched yet: only srun numbers the tasks of a step.
+    Slurm's batch script itself doesn't count as launched: only srun sets the ranks of a step's tasks.
     """
     if environ.get("WORLD_SIZE", "1") not in ("", "1") and "RANK" in environ:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -90,48 +89,48 @@ def launched(environ: Mapping[str, str] = os.environ) -> DistContext | None:
         return DistContext(*(int(environ[name]) for name in names))
     except (KeyError, ValueError) as error:
         raise UsageError(
-            f"this looks like one of several processes, but {', '.join(names)} are not all set to numbers ({error}); "
-            f"start them with torchrun or srun, or one process with --processes"
+            f"this looks like one of several launched processes, but {', '.join(names)} are not all set to integers "
+            f"({error}); start the processes with torchrun or srun, or start a single one with --processes N"
         ) from None
 
 
 def restarted(environ: Mapping[str, str] = os.environ) -> bool:
-    """Returns whether the launcher itself started this command again."""
+    """Returns whether the launcher (torchrun or Slurm) has restarted this command."""
     return any(environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def current() -> DistContext:
-    """Returns this process's place in the group that it has joined, or a world of one."""
+    """Returns this process's context if it has joined a process group, else ALONE."""
     import torch.distributed as dist
 
-    place = launched()
-    return place if place is not None and dist.is_available() and dist.is_initialized() else ALONE
+    context = launched()
+    return context if context is not None and dist.is_available() and dist.is_initialized() else ALONE
 
 
 @contextmanager
 def joined() -> Iterator[DistContext]:
-    """Joins the launched processes for as long as the block runs: NCCL between GPUs, gloo between CPUs."""
+    """Context manager that joins the process group of the launched processes: NCCL for GPUs, gloo for CPUs."""
     import torch
     import torch.distributed as dist
 
-    place = launched()
-    if place is None:
+    context = launched()
+    if context is None:
         yield ALONE
         return
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         init_method=f"tcp://{rendezvous(os.environ)}",
-        rank=place.rank,
-        world_size=place.size,
+        rank=context.rank,
+        world_size=context.size,
         timeout=TIMEOUT,
     )
-    yield place
-    # Not after an error: what another process's death has left unfinished would be waited for.
+    yield context
+    # Skipped after an error: it would wait for collectives that a dead process left unfinished.
     dist.destroy_process_group()
 
 
 def rendezvous(environ: Mapping[str, str]) -> str:
-    """Returns host:port where the processes meet: MASTER_ADDR and MASTER_PORT, or from Slurm's node list."""
+    """Returns the rendezvous address host:port from MASTER_ADDR and MASTER_PORT, or else from Slurm's variables."""
     host = environ.get("MASTER_ADDR") or first_host(environ.get("SLURM_STEP_NODELIST", "localhost"))
     port = environ.get("MASTER_PORT") or 20_000 + int(environ.get("SLURM_JOB_ID", "0")) % 20_000
     return f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""What engines have in common: which jobs of a phase run, one try of a job, how a phase with failures ends."""
+"""Code shared by the engines: selecting the jobs to run, a single attempt at a job, and failure handling."""
 
 import time
 import traceback
@@ -21,19 +21,19 @@ from mapnet_cli.jobs.job import (
 )
 
 ATTEMPTS = 3
-"""Tries of a job whose worker dies."""
+"""Maximum number of attempts at a job whose worker dies."""
 REPORT_INTERVAL = 0.5
-"""Seconds between two reports of a job's progress."""
+"""Minimum number of seconds between two progress reports of a job."""
 GRACE = 60.0
 """Seconds that workers get to save their state when they are stopped."""
-STOPPING = "stopping: workers save what they have"
-STOPPED = "interrupted; the same command (without --force) goes on where it stopped"
+STOPPING = "stopping: waiting for workers to save their state"
+STOPPED = "interrupted; run the same command (without --force) to resume"
 
 
 class Engine(ABC):
-    """Runs phases one after the other; an engine of its own kind says where a phase's jobs run.
+    """Base class of engines. Runs phases one after the other; subclasses implement how a phase's jobs run.
 
-    A failed job doesn't stop its phase's other jobs; the first failure is raised when the phase is over.
+    A failed job doesn't stop the other jobs of its phase; the first failure is raised at the end of the phase.
     """
 
     def __init__(self, artifacts: Artifacts, console: Console, force: bool = False) -> None:
@@ -42,14 +42,14 @@ class Engine(ABC):
         self.force = force
 
     def run(self, phases: Sequence[Phase]) -> None:
-        """Runs the jobs that aren't done, all of them if `force`; raises the first failure, and Interrupted."""
+        """Runs the jobs that aren't done, or all jobs if `force`. Raises the first failure, or Interrupted."""
         for phase in phases:
             jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
             self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(jobs))
             try:
                 jobs = self._ready(phase, jobs)
                 for job in jobs if self.force else ():
-                    self.artifacts.discard(job.key)  # here and once: a retry or a resume keeps what it has
+                    self.artifacts.discard(job.key)  # only here, so that retries and resumes keep their checkpoints
                 failures = self._run_jobs(jobs, phase) if jobs else []
             finally:
                 self.console.end()
@@ -58,7 +58,7 @@ class Engine(ABC):
                 raise type(failures[0])(f"{failures[0]}{more}")
 
     def _ready(self, phase: Phase, jobs: list[Job]) -> list[Job]:
-        """Returns the jobs whose inputs stand; says which don't, and raises UsageError if that is all of them."""
+        """Returns the jobs whose inputs exist. Warns about missing inputs; raises UsageError if no job is ready."""
         needed = {key for job in jobs for key in job.needs}
         absent = {key for key in needed if self.artifacts.marker(key) is None}
         ready = [job for job in jobs if not absent.intersection(job.needs)]
@@ -66,19 +66,19 @@ class Engine(ABC):
             inputs = sorted(absent)
             shown = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
             waiting = len(jobs) - len(ready)
-            message = f"{phase.name}: {waiting} of {len(jobs)} {phase.unit}s wait for inputs not made yet: {shown}"
+            message = f"{phase.name}: {waiting} of {len(jobs)} {phase.unit}s have missing inputs: {shown}"
             if not ready:
-                raise UsageError(f"{message}. Run the command that makes them with the same options, or `mapnet run`")
+                raise UsageError(f"{message}. Run the command that creates them with the same options, or `mapnet run`")
             self.console.warn(message)
         return ready
 
     @abstractmethod
     def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[MapnetError]:
-        """Runs the jobs, at least one, and returns their failures; raises Interrupted."""
+        """Runs the jobs (a non-empty list) and returns their failures. Raises Interrupted."""
 
 
 def attempt(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> MapnetError | None:
-    """Returns why a try of the job failed, None if its marker stands; raises Interrupted."""
+    """Runs the job once; returns the failure, or None if it succeeded. Raises Interrupted."""
     try:
         run_job(job, artifacts, progress)
     except Interrupted:
@@ -87,40 +87,40 @@ def attempt(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Mapne
         return error
     except OSError as error:
         return MapnetError(f"{job.key}: {error}")
-    except Exception:  # a bug or a library's error: reported with its traceback, the other jobs go on
+    except Exception:  # a bug or a library's error: reported with its traceback; the other jobs continue
         return MapnetError(f"{job.key} failed:\n{traceback.format_exc()}")
     return None
 
 
 def throttled(progress: ProgressCallback) -> ProgressCallback:
-    """Returns a report that passes on every warning, and else one line in REPORT_INTERVAL."""
+    """Returns a callback that forwards every warning, and other updates at most once per REPORT_INTERVAL."""
     last = 0.0
 
-    def say(update: Progress) -> None:
+    def report(update: Progress) -> None:
         nonlocal last
         if update.warning or time.monotonic() - last >= REPORT_INTERVAL:
             last = time.monotonic()
             progress(update)
 
-    return say
+    return report
 
 
 class LaunchedEngine:
-    """Runs phases in all processes of a world. The first one decides what is open, reports and publishes.
+    """Runs phases in all launched processes together. Rank 0 selects the jobs, reports progress and writes markers.
 
-    The artifact directory must be the same for all of them.
+    All processes must share one artifact directory.
     """
 
-    def __init__(self, artifacts: Artifacts, console: Console, world: DistContext, force: bool = False) -> None:
+    def __init__(self, artifacts: Artifacts, console: Console, dist: DistContext, force: bool = False) -> None:
         self.artifacts = artifacts
         self.console = console
-        self.world = world
+        self.dist = dist
         self.force = force
 
     def run(self, phases: Sequence[Phase]) -> None:
         for phase in phases:
             open_jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
-            keys = set(self.world.broadcast([job.key for job in open_jobs]))
+            keys = set(self.dist.broadcast([job.key for job in open_jobs]))
             self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(keys))
             try:
                 for job in (job for job in phase.jobs if job.key in keys):
@@ -131,11 +131,11 @@ class LaunchedEngine:
     def _run(self, job: Job) -> None:
         if missing := missing_needs(job, self.artifacts):
             raise ProcessError(
-                f"{job.key} needs {', '.join(missing)}, which process {self.world.rank} doesn't find in "
-                f"{self.artifacts.root}; make it first, in a folder that all machines share"
+                f"{job.key} needs {', '.join(missing)}, which process {self.dist.rank} can't find in "
+                f"{self.artifacts.root}; create it first, in a folder that all machines share"
             )
-        if self.world.rank == 0:
-            if self.force and not restarted():  # a launcher's own restart keeps what there is
+        if self.dist.rank == 0:
+            if self.force and not restarted():  # after a restart by the launcher the job resumes from its checkpoints
                 self.artifacts.discard(job.key)
             run_job(job, self.artifacts, partial(show, self.console, job.key))
         else:

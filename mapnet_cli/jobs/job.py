@@ -1,6 +1,6 @@
-"""A job: one unit of work with one output, skipped when its fingerprint says that it is done.
+"""A job: one unit of work with one output, skipped if a marker with its fingerprint exists.
 
-Every engine calls the same `run_job` and decides only where it runs.
+Every engine calls the same `run_job`; engines differ only in where it runs.
 """
 
 import platform
@@ -30,7 +30,7 @@ VERSIONED = (
 
 @dataclass(frozen=True)
 class Output:
-    """What a job returns: the files that it published, and a small typed result."""
+    """Return value of a job: the files that it published, and a small typed result."""
 
     files: list[Path] = field(default_factory=list)
     result: Row | None = None
@@ -38,7 +38,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: `done` of `total` in the job's own unit, and a short note; warnings are never dropped."""
+    """Progress of a job: `done` of `total` in the job's own unit, and a short note. Warnings are never dropped."""
 
     done: float
     total: float
@@ -50,15 +50,15 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(progress: Progress) -> None:
-    """For processes whose progress another one reports."""
+    """Does nothing; used by ranks other than 0, since only rank 0 reports progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(ABC):
-    """One unit of work. Subclasses add their inputs as fields; jobs are pickled on their way to workers.
+    """One unit of work. Subclasses add their inputs as fields; they must be picklable, to be sent to workers.
 
-    `artifact` says where the output goes: its key ends in the fingerprint's first digits (lineage/), so a
-    job with other settings has another key. `needs` are the keys of earlier jobs whose results it reads.
+    `artifact` identifies the output: its key ends in the fingerprint's first digits (see lineage/), so a job
+    with other settings has another key. `needs` are the keys of earlier jobs whose results it reads.
     """
 
     artifact: ArtifactId
@@ -74,31 +74,31 @@ class Job(ABC):
 
     @abstractmethod
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        """Does the work and returns what it published; `run_job` writes the marker."""
+        """Does the work and returns its output; `run_job` writes the marker."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Jobs that may run in any order and side by side. `unit` names one of them ("run", "slice")."""
+    """Jobs that may run in any order and in parallel. `unit` is the noun for one of them ("run", "slice")."""
 
     name: str
     jobs: Sequence[Job]
     unit: str = "job"
-    side_by_side: int | None = None
-    """At most so many at a time on one machine (one training a GPU); None: as many as there are workers."""
+    max_parallel: int | None = None
+    """Maximum number of jobs at a time on one machine; None: the number of workers."""
     threads: int = 1
-    """CPU cores that a job keeps busy."""
+    """CPU threads per job."""
     gpus: int = 0
-    """GPUs that a job has to itself, where there are any."""
+    """GPUs that a job uses exclusively, on machines that have GPUs."""
     gpu_bytes: int = 0
-    """Memory that a job takes at most, roughly, of a GPU that it shares with others; 0: it shares none."""
+    """Estimated peak memory of a job on a GPU that it shares with other jobs; 0: it doesn't share a GPU."""
     jobs_per_gpu: int = 0
-    """How many share a GPU; 0: as many as its memory holds."""
+    """Jobs that share a GPU; 0: as many as fit into its memory."""
 
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far a stage is, for `mapnet status`: facts as JSON values, and the same for a person."""
+    """Progress of a stage for `mapnet status`: facts as JSON values, and the same as text lines and a table."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class StageProgress:
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:
-    """Returns whether the job's output stands, made from the same settings and inputs, with all its files."""
+    """Returns whether the job has a marker with the same fingerprint and all its files exist."""
     marker = artifacts.marker(job.key)
     if marker is None or marker.fingerprint != job.fingerprint:
         return False
@@ -114,12 +114,12 @@ def is_done(job: Job, artifacts: Artifacts) -> bool:
 
 
 def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:
-    """Returns the keys of the job's inputs that don't stand yet."""
+    """Returns the keys of the job's inputs that don't exist yet."""
     return [key for key in job.needs if artifacts.marker(key) is None]
 
 
 def run_job(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Marker:
-    """Runs the job unless it is done, publishes its marker last, and returns it."""
+    """Runs the job unless it is done, publishes its marker last, and returns the marker."""
     if is_done(job, artifacts):
         return artifacts.require(job.key)
     start = time.monotonic()
@@ -137,20 +137,20 @@ def run_job(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Marke
 
 
 def show(console: Console, key: str, progress: Progress) -> None:
-    """Shows a person how far a job is."""
+    """Shows a job's progress or warning on the console."""
     if progress.warning:
         console.warn(f"{key}: {progress.warning}")
     else:
         console.progress(key, progress.done, progress.total, progress.note)
 
 
-@cache  # finding a version reads files: more time than many a job's own work
+@cache  # looking up versions reads files, which can take longer than a small job
 def library_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the libraries that results may depend on; of those that are there."""
+    """Returns the versions of Python and of the installed libraries that results may depend on."""
     versions = {"python": platform.python_version()}
     for name in VERSIONED:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            continue  # a machine that only trains needs no spaCy
+            continue  # not every machine has all of them: spaCy isn't needed for training
     return versions

@@ -1,8 +1,8 @@
-"""The local engine: jobs on worker processes of this machine.
+"""The local engine: runs jobs in worker processes on this machine.
 
-A worker that dies (killed, out of memory) costs the job in its hands, which is tried again in a
-fresh one; its neighbours don't notice. Workers fork from a server that has the heavy imports
-loaded, so that starting one costs milliseconds, and end with their driver, however it ends.
+If a worker dies (killed, out of memory), its job is retried in a new worker; other workers aren't
+affected. Workers fork from a server that has the heavy imports loaded, so starting one takes
+milliseconds. They exit when their driver exits, even if it is killed.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError
 from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
-from mapnet_cli.jobs.resources import gpu_listing, gpu_slots, least_free, visible_devices
+from mapnet_cli.jobs.resources import gpu_slots, min_free_memory, query_gpus, visible_devices
 
 
 @dataclass
@@ -32,14 +32,14 @@ class _Worker:
     process: BaseProcess
     pipe: "Connection[Any, Any]"
     gpu: str
-    """The GPU that it sees, by its name in CUDA_VISIBLE_DEVICES; "": what its driver sees."""
+    """Value of CUDA_VISIBLE_DEVICES in the worker; "": the same as in its driver."""
     job: Job | None = None
 
 
 class LocalEngine(Engine):
-    """Runs the jobs of a phase on up to `workers` processes; each keeps to one GPU where they share GPUs.
+    """Runs the jobs of a phase in up to `workers` processes. Workers that share GPUs see one GPU each.
 
-    workers = 0 runs everything in this process and stops at the first failure, for debugging.
+    workers = 0 runs all jobs in this process and stops at the first failure, for debugging.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LocalEngine(Engine):
                     if worker.job is None and queue:
                         worker.job = queue.popleft()
                         attempts[worker.job.key] += 1
-                        with suppress(OSError):  # a worker that died meanwhile shows below, at recv
+                        with suppress(OSError):  # if the worker has died, recv below fails
                             worker.pipe.send(worker.job)
                 for pipe in wait([worker.pipe for worker in workers if worker.job]):
                     worker = next(w for w in workers if w.pipe is pipe)
@@ -74,10 +74,10 @@ class LocalEngine(Engine):
                         code = worker.process.exitcode
                         workers[workers.index(worker)] = self._start(worker.gpu)
                         if attempts[job.key] < ATTEMPTS:
-                            self.console.warn(f"a worker died (exit {code}) at {job.key}; trying it again")
+                            self.console.warn(f"a worker died (exit code {code}) while running {job.key}; retrying")
                             queue.append(job)
                         else:
-                            failures.append(MapnetError(f"{job.key}: its worker died {ATTEMPTS} times (exit {code})"))
+                            failures.append(MapnetError(f"{job.key}: worker died {ATTEMPTS} times (exit code {code})"))
                         continue
                     if isinstance(content, Progress):
                         show(self.console, job.key, content)
@@ -96,16 +96,16 @@ class LocalEngine(Engine):
         return []
 
     def _slots(self, phase: Phase) -> list[str]:
-        """Returns a slot a worker: the GPU that it keeps to, "" where no GPU is shared."""
-        here = cores() // phase.threads if phase.threads > 1 else self.workers
-        count = max(1, min(self.workers, phase.side_by_side or here))
+        """Returns one slot per worker: the GPU that it uses, or "" if the phase doesn't share GPUs."""
+        limit = cores() // phase.threads if phase.threads > 1 else self.workers
+        count = max(1, min(self.workers, phase.max_parallel or limit))
         devices = visible_devices() if phase.gpu_bytes else []
         if not devices:
             return [""] * count
-        free = least_free(devices, gpu_listing())
+        free = min_free_memory(devices, query_gpus())
         slots = gpu_slots(phase, devices, free)[:count]
         if not free and not phase.jobs_per_gpu:
-            self.console.warn("nvidia-smi doesn't say how much GPU memory is free: one job a GPU at a time")
+            self.console.warn("nvidia-smi doesn't report free GPU memory; running one job per GPU at a time")
         return slots
 
     def _start(self, gpu: str) -> _Worker:
@@ -134,9 +134,9 @@ class LocalEngine(Engine):
 
 
 def _work(pipe: "Connection[Any, Any]", root: Path, gpu: str) -> None:
-    """A worker's life: take a job, run it, tell; end when the driver hangs up or dies."""
+    """Main loop of a worker: receives jobs and sends their outcomes, until the driver closes the pipe or dies."""
     if gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # in time: the fork server has torch, but has not touched CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # still effective: the fork server hasn't initialised CUDA
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which sends SIGTERM
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_driver, daemon=True).start()

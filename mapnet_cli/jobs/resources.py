@@ -1,4 +1,4 @@
-"""What this machine has to run jobs on, found out without importing torch."""
+"""GPUs and GPU memory of this machine, detected without importing torch."""
 
 import os
 import subprocess
@@ -7,29 +7,29 @@ from pathlib import Path
 from mapnet_cli.jobs.job import Phase
 
 MIB = 2**20
-USED = 0.9
-"""Share of a GPU's memory that jobs get: the allocator leaves holes."""
+USABLE_SHARE = 0.9
+"""Fraction of a GPU's memory available to jobs; the rest allows for fragmentation."""
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits")
 
 
 def local_processes() -> int:
-    """Returns how many processes a launcher has started on this machine to work together."""
+    """Returns the number of processes that torchrun has started on this machine, at least 1."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
 def visible_gpus() -> int:
-    """Returns the number of NVIDIA GPUs, without importing torch or touching them."""
+    """Returns the number of visible NVIDIA GPUs, without importing torch or initialising CUDA."""
     return len(visible_devices())
 
 
 def visible_devices() -> list[str]:
-    """Returns the NVIDIA GPUs, named as in CUDA_VISIBLE_DEVICES: numbers, or UUIDs where the variable has them."""
+    """Returns the visible NVIDIA GPUs: indices, or UUIDs if CUDA_VISIBLE_DEVICES lists those."""
     present = sum(1 for _ in Path("/dev").glob("nvidia[0-9]*"))
-    return chosen_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), present)
+    return parse_visible_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), present)
 
 
-def chosen_devices(listed: str | None, present: int) -> list[str]:
-    """Returns what CUDA makes of CUDA_VISIBLE_DEVICES: the first name of no GPU ends the list; None chooses all."""
+def parse_visible_devices(listed: str | None, present: int) -> list[str]:
+    """Parses CUDA_VISIBLE_DEVICES as CUDA does: the first invalid entry ends the list; None means all GPUs."""
     if listed is None:
         return [str(number) for number in range(present)]
     names = []
@@ -41,37 +41,37 @@ def chosen_devices(listed: str | None, present: int) -> list[str]:
     return names
 
 
-def gpu_listing() -> str:
-    """Returns a line a GPU, "number, UUID, free MiB, all MiB", as nvidia-smi has them; "" where it can't be asked."""
+def query_gpus() -> str:
+    """Returns nvidia-smi's output, one line "index, UUID, free MiB, total MiB" per GPU, or "" if it can't be run."""
     try:
         return subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
-def least_free(devices: list[str], listing: str) -> int:
-    """Returns the free bytes of the fullest of these GPUs, from what `gpu_listing` returns; 0: not known."""
+def min_free_memory(devices: list[str], listing: str) -> int:
+    """Returns the smallest free memory of these GPUs in bytes, given `query_gpus` output; 0 if unknown."""
     rows = _rows(listing)
     free = [row[2] for name in devices for row in rows if row[0] == name or row[1].startswith(name)]
     return min(map(int, free)) * MIB if len(free) == len(devices) > 0 else 0
 
 
-def least_memory(listing: str) -> int:
-    """Returns the bytes of memory of the smallest GPU, from what `gpu_listing` returns; 0: not known."""
+def min_total_memory(listing: str) -> int:
+    """Returns the total memory of the smallest GPU in bytes, given `query_gpus` output; 0 if unknown."""
     return min((int(row[3]) for row in _rows(listing)), default=0) * MIB
 
 
 def _rows(listing: str) -> list[list[str]]:
-    """Returns (number, UUID, free MiB, all MiB) of the GPUs that say how much memory they have."""
+    """Returns [index, UUID, free MiB, total MiB] of the GPUs that report their memory."""
     rows = [[field.strip() for field in line.split(",")] for line in listing.splitlines()]
     return [row for row in rows if len(row) == 4 and row[2].isdigit() and row[3].isdigit()]
 
 
-def sharing(phase: Phase, memory: int) -> int:
-    """Returns how many of the phase's jobs share a GPU with so many bytes of memory, at least one."""
-    return phase.jobs_per_gpu or max(1, int(USED * memory) // phase.gpu_bytes)
+def jobs_per_gpu(phase: Phase, memory: int) -> int:
+    """Returns the number of the phase's jobs that share a GPU with `memory` bytes, at least 1."""
+    return phase.jobs_per_gpu or max(1, int(USABLE_SHARE * memory) // phase.gpu_bytes)
 
 
 def gpu_slots(phase: Phase, devices: list[str], memory: int) -> list[str]:
-    """Returns the GPU of each slot: a round of all GPUs, then the next, so that few jobs spread over all."""
-    return devices * sharing(phase, memory)
+    """Returns the GPU of each slot, in round-robin order, so that a few jobs are spread over all GPUs."""
+    return devices * jobs_per_gpu(phase, memory)

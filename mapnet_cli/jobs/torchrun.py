@@ -1,6 +1,6 @@
-"""One job on several processes of this machine, started by torchrun.
+"""Runs one job in several processes on this machine, started by torchrun.
 
-This module is also what torchrun starts: `python -m mapnet_cli.jobs.torchrun FOLDER` is one of the processes.
+torchrun starts each process as `python -m mapnet_cli.jobs.torchrun FOLDER`, see `run_rank`.
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, ignore_
 
 ATTEMPTS = 3
 GRACE = 45.0
-"""Seconds after SIGTERM; torchrun itself gives its processes 30."""
+"""Seconds from SIGTERM to SIGKILL; torchrun itself gives its processes 30."""
 TASK, OUTCOME, ERRORS = "task.pickle", "outcome-", "errors.txt"
-SHOWN = 2_000
-"""Characters of a failed launch's error output in the message."""
+STDERR_CHARS = 2_000
+"""Number of characters of a failed launch's stderr shown in the error message."""
 REPORT_INTERVAL = 0.5
-"""Seconds between two progress lines of the first process."""
+"""Minimum number of seconds between two progress lines of rank 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnProcesses(Job):
-    """Runs a job in several processes that form one group, see `distributed.joined`.
+    """Runs a job in several processes that form one process group, see `distributed.joined`.
 
-    The first one's output and progress count. If one dies, all end and are started again, at most
-    three times; the job then resumes from its own checkpoints.
+    Returns rank 0's output and forwards its progress. If a process dies, all are stopped and restarted, for at
+    most three attempts in total; the job then resumes from its own checkpoints.
     """
 
     inner: Job
@@ -55,36 +55,34 @@ class OnProcesses(Job):
                 outcomes = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob(f"{OUTCOME}*"))]
                 errors = (folder / ERRORS).read_text(encoding="utf-8", errors="replace")
             failures = [outcome for outcome in outcomes if isinstance(outcome, MapnetError)]
-            if failures:  # one that mapnet raises on purpose rather than the traceback of a bug
+            if failures:  # prefer a specific error over a plain MapnetError, which may wrap a bug's traceback
                 raise max(failures, key=lambda failure: type(failure) is not MapnetError)
             if outcomes and code == 0:
                 return cast(Output, outcomes[0])
             if attempt < ATTEMPTS:
-                warning = f"one of {self.processes} processes died (exit {code}); starting all again"
+                warning = f"one of {self.processes} processes died (exit code {code}); restarting all of them"
                 progress(Progress(0, 1, warning=warning))
-        raise MapnetError(
-            f"{self.processes} processes under torchrun died {ATTEMPTS} times (exit {code}):\n{errors[-SHOWN:]}"
-        )
+        tail = errors[-STDERR_CHARS:]
+        raise MapnetError(f"{self.processes} torchrun processes died {ATTEMPTS} times (exit code {code}):\n{tail}")
 
 
 def _launch(folder: Path, progress: ProgressCallback, processes: int, threads: int) -> int:
-    """Starts torchrun and passes on what its first process reports, until all have ended; returns the exit code."""
+    """Starts torchrun, forwards rank 0's progress until all processes have ended, and returns the exit code."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with (folder / ERRORS).open("wb") as errors:
         torchrun = subprocess.Popen(
             [*command, "-m", "mapnet_cli.jobs.torchrun", str(folder)],
-            # The processes inherit the standard input. It ends when this one does, however it ends: they then follow.
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # inherited by the ranks: it closes when this process dies, and they then exit
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environ,
-            start_new_session=True,  # Ctrl-C reaches this process, which passes it on as SIGTERM
+            start_new_session=True,  # so that Ctrl-C reaches only this process, which sends SIGTERM to torchrun
         )
     assert torchrun.stdout is not None
     try:
         for line in torchrun.stdout:
-            with suppress(json.JSONDecodeError, TypeError):  # a library's own message
+            with suppress(json.JSONDecodeError, TypeError):  # lines printed by libraries
                 progress(Progress(**json.loads(line)))
         return torchrun.wait()
     except BaseException:
@@ -101,11 +99,11 @@ def _launch(folder: Path, progress: ProgressCallback, processes: int, threads: i
 
 
 def run_rank(folder: Path) -> int:
-    """Runs the job with the other processes and leaves this one's outcome in the folder; returns the exit code.
+    """Runs the job as one rank of the group, writes its outcome to the folder, and returns the exit code.
 
-    An error that only follows from another process's death is no outcome.
+    No outcome is written for an error that is only a consequence of another process's death.
     """
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    threading.Thread(target=_exit_with_launcher, daemon=True).start()
     root, job = pickle.loads((folder / TASK).read_bytes())
     rank = (distributed.launched() or distributed.ALONE).rank
     progress = _Reporter() if rank == 0 else ignore_progress
@@ -116,7 +114,7 @@ def run_rank(folder: Path) -> int:
         outcome = error
     except Exception as error:  # a bug or a library's error: reported with its traceback
         if _another_died(error):
-            traceback.print_exc()  # shown if it happens again and again
+            traceback.print_exc()  # shown to the user if all attempts fail
             return 1
         outcome = MapnetError(f"process {rank} failed:\n{traceback.format_exc()}")
     temporary = folder / f".{rank}"
@@ -126,14 +124,14 @@ def run_rank(folder: Path) -> int:
 
 
 def _another_died(error: Exception) -> bool:
-    """Returns whether an error is what a collective operation raises when another process is gone."""
+    """Returns whether a collective operation raised this error because another process has died."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or bool(re.search(r"gloo|nccl|by peer|TCPStore", str(error), re.I))
 
 
 class _Reporter:
-    """Writes progress to the standard output, one JSON object per line."""
+    """Progress callback that writes JSON lines to stdout."""
 
     def __init__(self) -> None:
         self._last = 0.0
@@ -144,8 +142,8 @@ class _Reporter:
             print(json.dumps(dataclasses.asdict(progress)), flush=True)
 
 
-def _end_with_launcher() -> None:
-    """The standard input ends when the process that started torchrun does."""
+def _exit_with_launcher() -> None:
+    """Exits when stdin closes, that is, when the process that started torchrun ends."""
     while os.read(0, 1024):
         pass
     os._exit(1)
@@ -155,4 +153,4 @@ if __name__ == "__main__":
     code = run_rank(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # at once: after an error, torch would wait for operations that nobody will finish
+    os._exit(code)  # a normal exit after an error would wait for collectives that never finish

@@ -1,4 +1,4 @@
-"""What each artifact depends on, and therefore what it is called."""
+"""Dependencies of each artifact, and the name derived from them."""
 
 from mapnet_cli.lineage.digests import fingerprint, input_files
 from mapnet_cli.lineage.graph import RUN_SETTINGS, Lineage, import_id, manifest_key, variance_id

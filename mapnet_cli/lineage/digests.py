@@ -1,4 +1,4 @@
-"""Content hashes of input files, by which an artifact that depends on them is named."""
+"""Content hashes of input files, which are part of the fingerprints of the artifacts that depend on them."""
 
 import hashlib
 import json
@@ -19,16 +19,15 @@ def fingerprint(*parts: Any) -> str:
 
 
 def this_python() -> str:
-    """Returns what the text harvested from this interpreter depends on."""
+    """Returns the implementation and version of this interpreter, which determine the text harvested from it."""
     return f"{platform.python_implementation()} {sys.version}"
 
 
 class Digests:
-    """Content hashes of input files, remembered by size and times beside the artifacts.
+    """Content hashes of input files, cached by file size, mtime and ctime in the artifact directory.
 
-    The time of change is one of them: rsync and tar set a file's modification time to what it was elsewhere.
-
-    Where an input is gone (the artifacts were copied to another machine), the remembered hash stands.
+    ctime is included because rsync and tar preserve mtime. If an input no longer exists (for example because the
+    artifacts were copied to another machine), the cached hash is used.
     """
 
     def __init__(self, artifacts: Artifacts) -> None:
@@ -36,19 +35,19 @@ class Digests:
         self._seen: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
 
     def source(self, source: Source) -> str:
-        """Returns a hash of the source's file names and contents, or its id on the hub; raises InputError."""
+        """Returns a hash of the source's file names and contents, or its Hub id. Raises InputError if it is missing."""
         if source.kind == "cpython":
             return this_python()
         return source.path if source.of_hub else self.folder(Path(source.path))
 
     def remembered(self, known_as: str) -> str:
-        """Returns the hash of an input as it was when it was last seen, "" if it never was."""
+        """Returns the cached hash of an input, or "" if it was never hashed."""
         return str(self._seen.get(known_as, {}).get("digest", ""))
 
     def folder(self, path: Path, known_as: str = "", without: Callable[[str], bool] | None = None) -> str:
         """Returns a hash of a file, or of the names and contents of all files below a folder.
 
-        It is remembered as `known_as` (the path); files whose name `without` says yes to are left out.
+        It is cached as `known_as` (default: the path). Files for whose name `without` is true are excluded.
         """
         known_as = known_as or str(path)
         if not path.exists():
@@ -73,9 +72,9 @@ class Digests:
 
 
 def input_files(path: Path) -> list[Path]:
-    """Returns the files at or below `path` in sorted order of their names, hidden ones left out.
+    """Returns the files at or below `path`, sorted by name, without hidden files.
 
-    Links to folders are followed, but for those that lead back to where they are.
+    Links to folders are followed, except links to one of their own parent folders.
     """
     if path.is_file():
         return [path]

@@ -1,9 +1,9 @@
-"""What each artifact depends on, and therefore what it is called.
+"""Dependencies of each artifact, and the name derived from them.
 
-An artifact's fingerprint hashes the config sections that its making reads, the fingerprints of its
+An artifact's fingerprint hashes the config sections that it depends on, the fingerprints of its
 inputs, and a format version. The first eight digits are part of its path, so results of different
-settings live side by side: changing a value reruns just what depends on it, changing it back finds
-the old results, and nothing stale can be taken for fresh.
+settings coexist: changing a value reruns only what depends on it, changing it back finds the old
+results, and stale results are never reused.
 """
 
 import re
@@ -17,7 +17,7 @@ from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Impo
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 
-# Raised when a stage's output changes for the same settings.
+# Increased when a stage's output changes for the same settings.
 FORMATS = {
     "text": 2, "corpus": 2, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
     "variance": 1, "predictions": 1,
@@ -26,16 +26,16 @@ FORMATS = {
 RUN_SETTINGS = (
     "adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout", "batching", "precision",
 )  # fmt: skip
-"""Keys of [finetune] that a run depends on, beside those that the grid goes through."""
+"""Keys of [finetune] that a run depends on, in addition to those that define the grid."""
 
 
 class Lineage:
-    """The artifacts of one config. Reads input files (to hash them), writes only their remembered hashes."""
+    """The artifacts of one config. Reads input files to hash them, and writes only the cached hashes."""
 
     def __init__(self, config: Config, artifacts: Artifacts) -> None:
         self.config = config
         self.artifacts = artifacts
-        # a grid of 10,240 runs asks for these again and again
+        # a grid of 10,240 runs requests these repeatedly
         self.pretraining = cache(self._pretraining)
         self.task = cache(self._task)
         self.mnli_start = cache(self._mnli_start)
@@ -80,31 +80,31 @@ class Lineage:
 
     @property
     def vocab_size(self) -> int:
-        """The corpus's vocabulary, at most; an import's own."""
+        """Maximum vocabulary size of the corpus, or the exact size if the tokenizer is from an import."""
         own = self.config.corpus.tokenizer
         return self.imported(own).vocab_size if own else self.config.corpus.vocab_size
 
     def _imported(self, name: str) -> Imported:
-        """An imported encoder by its name, with or without its digits; raises UsageError unless there is just one."""
+        """Imported encoder by name, with or without its hash suffix. Raises UsageError unless exactly one matches."""
         folder = self.artifacts.path("import")
         known = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
         found = [key for key in known if key == name or re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", key)]
         if not found:
-            there = f"; there are {', '.join(known)}" if known else ""
-            raise UsageError(f"there is no import {name!r} in {folder}: make it with `mapnet import-hf`{there}")
+            existing = f"; existing imports: {', '.join(known)}" if known else ""
+            raise UsageError(f"there is no import {name!r} in {folder}: create it with `mapnet import-hf`{existing}")
         if len(found) > 1:
             raise UsageError(f"several imports are called {name!r}: choose one of {', '.join(found)}")
         return self.artifacts.read(f"import/{found[0]}", Imported)
 
     def _pretraining(self, method: str, seed: int) -> ArtifactId:
-        """One model trained by one method from one seed, all milestones."""
+        """One pretraining run: one method and seed, all milestones."""
         config = self.config.of(method)
         settings = config.pretrain.results_view()
         del settings["seeds"]
         how = config.method[method].results_view()
         start = how.pop("start")
-        del how["steps"], how["seeds"]  # the training's own stand beside them
-        if not config.method[method].electra:  # nothing depends on a generator that isn't there
+        del how["steps"], how["seeds"]  # the run's steps and seed are hashed separately
+        if not config.method[method].electra:  # settings of an unused generator don't matter
             how = {key: value for key, value in how.items() if key not in ("task", *Electra.model_fields)}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
         weights = [source.weight for source in config.corpus.sources]
@@ -122,7 +122,7 @@ class Lineage:
         return _artifact_id("finetune-glue/probe-", "probe", self.config.finetune.seed, this_python())
 
     def _task(self, name: str, imported: str = "") -> ArtifactId:
-        """One GLUE task, tokenised with the corpus's vocabulary, or with an import's."""
+        """One GLUE task, tokenised with the corpus's vocabulary or an import's."""
         finetune = self.config.finetune
         if imported:
             row = self.imported(imported)
@@ -135,24 +135,24 @@ class Lineage:
         )
 
     def _task_data(self, name: str) -> str:
-        """Returns a hash of the files that a task's scores depend on, or the hub's id."""
+        """Returns a hash of the files that a task's scores depend on, or the Hub id."""
         data = data_key(self.config, name)[1]
         if is_hub(data):
             return data
         known_as = f"{data}: {name}"
         try:
-            place = Path(task_location(self.config, name))
-        except AbsentError:  # gone since: what is remembered of it stands
+            location = Path(task_location(self.config, name))
+        except AbsentError:  # deleted since: use the cached hash
             if remembered := self._digests.remembered(known_as):
                 return remembered
             raise
-        beside_others = place == Path(data) and any(names_task(p.name, name) for p in _listed(place))
+        shared = location == Path(data) and any(names_task(p.name, name) for p in _listed(location))
         return self._digests.folder(
-            place, known_as, lambda file: is_test_file(file) or (beside_others and not names_task(file, name))
+            location, known_as, lambda file: is_test_file(file) or (shared and not names_task(file, name))
         )
 
     def main_task(self, name: str) -> ArtifactId:
-        """The task as the methods see it; where there are none, as the first import does."""
+        """The task tokenised for the methods, or for the first import if there are no methods."""
         return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
     def finetuning(self, run: GridRun) -> ArtifactId:
@@ -161,20 +161,20 @@ class Lineage:
         parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]
         if run.task in self.config.finetune.from_mnli:
             parts.append({"start": self.mnli_start(run.method, run.pretrain_seed, run.step).fingerprint})
-        place = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}"
+        folder = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}"
         return _artifact_id(
-            f"{place}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
+            f"{folder}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
             "finetuning", *parts, run.batch_size, run.lr, run.seed, self.run_settings,
         )  # fmt: skip
 
     def predictions(self, run: GridRun, epoch: int) -> ArtifactId:
-        """What a fine-tuned model says of its task's test set after an epoch."""
-        places = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
+        """A fine-tuned model's predictions for its task's test sets after an epoch."""
+        data = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
         prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
-        return _artifact_id(prefix, "predictions", self.finetuning(run).fingerprint, places, epoch)
+        return _artifact_id(prefix, "predictions", self.finetuning(run).fingerprint, data, epoch)
 
     def _test_data(self, name: str) -> str:
-        """Returns a hash of all of a task's files, "" where there are none: AX may be absent."""
+        """Returns a hash of all files of a task, or "" if there are none, since AX is optional."""
         data = data_key(self.config, name)[1]
         try:
             return data if is_hub(data) else self._digests.folder(Path(task_location(self.config, name)))
@@ -182,7 +182,7 @@ class Lineage:
             return ""
 
     def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> ArtifactId:
-        """An encoder after it was fine-tuned on MNLI, from which other tasks start."""
+        """An encoder fine-tuned on MNLI, from which other tasks start."""
         finetune = self.config.finetune
         return _artifact_id(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/mnli-start-",
@@ -198,11 +198,11 @@ class Lineage:
         return {name: settings[name] for name in RUN_SETTINGS}
 
     def tokenizer_of(self, method: str) -> str:
-        """Returns the import whose tokenizer a row of Table 3 has; "": the corpus's."""
+        """Returns the import whose tokenizer a row of Table 3 uses, or "" for the corpus's tokenizer."""
         return method if method in self.config.imports else ""
 
     def _start(self, method: str, pretrain_seed: int) -> str:
-        """Returns the fingerprint of what a run's encoder comes from."""
+        """Returns the fingerprint of a run's initial encoder."""
         if method == UNTRAINED:
             return fingerprint(UNTRAINED, self.config.encoder.results_view())
         if self.tokenizer_of(method):
@@ -210,11 +210,11 @@ class Lineage:
         return self.pretraining(method, pretrain_seed).fingerprint
 
     def import_fingerprint(self, name: str) -> str:
-        """Returns the fingerprint of an imported encoder, weights, sizes and tokenizer together."""
+        """Returns the fingerprint of an imported encoder: weights, sizes and tokenizer."""
         return self.artifacts.require(self.imported(name).path).fingerprint
 
     def baseline(self, task: str) -> ArtifactId:
-        """Majority class and bag of words on one task."""
+        """Majority-class and bag-of-words baselines on one task."""
         return _artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
     @property
@@ -232,13 +232,13 @@ def manifest_key(corpus: ArtifactId) -> str:
 
 
 def variance_id(checkpoint: Checkpoint, settings: dict[str, Any]) -> ArtifactId:
-    """The gradient variances of a checkpoint, by its weights and all that decides the measurement."""
+    """Gradient variances of a checkpoint, identified by its weights and the measurement settings."""
     prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
     return _artifact_id(prefix, "variance", checkpoint.fingerprint, settings)
 
 
 def import_id(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> ArtifactId:
-    """An imported encoder, by its content: sizes, and the SHA-256 of its weights and of its tokenizer."""
+    """An imported encoder, identified by its sizes and the SHA-256 of its weights and of its tokenizer."""
     return _artifact_id(f"import/{name}-", "import", sizes, weights, tokenizer)
 
 
@@ -252,8 +252,8 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _version(pipeline: str) -> str:
-    """Returns the version of an installed spaCy pipeline: another one may cut sentences elsewhere."""
+    """Returns the version of an installed spaCy pipeline, since versions may segment sentences differently."""
     try:
         return version(pipeline) if pipeline else ""
-    except PackageNotFoundError:  # absent: prepare-corpus says so
+    except PackageNotFoundError:  # prepare-corpus reports a missing pipeline
         return ""

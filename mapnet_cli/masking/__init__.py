@@ -1,4 +1,4 @@
-"""Where masks go, and what their losses weigh: strategies, sampling, importance weights, objectives."""
+"""Masking strategies, mask sampling, importance weights and objectives."""
 
 from mapnet_cli.masking.context import NO_CONTEXT, CorpusFacts, MaskContext
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Weights, log_sequence_ratio

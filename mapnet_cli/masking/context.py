@@ -1,4 +1,4 @@
-"""What a masking strategy may know of the corpus, and masks outside of training.
+"""Corpus statistics for masking strategies, and the contexts that strategies compute from them.
 
 Shapes: B sequences, L positions, V vocabulary.
 """
@@ -16,19 +16,19 @@ from mapnet_cli.core import Artifacts, CorpusManifest
 from mapnet_cli.text import FIRST_ORDINARY, Sequences, load_tokenizer, open_shards, word_part
 
 COUNTED_SEQUENCES = 1 << 16
-"""Statistics are those of at most this many sequences, spread evenly over the training split."""
+"""Maximum number of sequences that statistics are computed from, spread evenly over the training split."""
 PART = 1_024
-"""Sequences that are read together."""
+"""Sequences read at a time."""
 
 
 @dataclass(frozen=True)
 class MaskContext:
-    """What a strategy has worked out from the corpus before the first step. It is read on the host."""
+    """What a strategy computes from the corpus before the first step. Used on the CPU."""
 
     unit_starts: Callable[[Tensor], Tensor] | None = None
-    """Tokens [B, L] to [B, L]: True where a unit begins whose tokens are masked together."""
+    """Maps tokens [B, L] to booleans [B, L]: True at the first token of each unit that is masked as a whole."""
     log_weight_V: Tensor | None = None
-    """Fixed log-weights of the tokens, for a proposal that learns nothing."""
+    """Fixed log-weights of the tokens [V], for a proposal that is not learned."""
 
 
 NO_CONTEXT = MaskContext()
@@ -36,7 +36,7 @@ NO_CONTEXT = MaskContext()
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """A finished corpus as `Strategy.prepare` sees it. Each fact is computed when it is first asked for."""
+    """A finished corpus, passed to `Strategy.prepare`. Statistics are computed on first access."""
 
     artifacts: Artifacts
     manifest: CorpusManifest
@@ -52,23 +52,23 @@ class CorpusFacts:
 
     @cached_property
     def word_starts(self) -> Tensor:
-        """True for tokens with which a word begins, [V]."""
+        """True for tokens that start a word, [V]."""
         pieces = load_tokenizer(self.artifacts.path(self.manifest.tokenizer))
         ordinary = range(FIRST_ORDINARY, self.vocab_size)
         return torch.tensor([False] * FIRST_ORDINARY + [word_part(pieces, token)[1] for token in ordinary])
 
     @cached_property
     def token_counts(self) -> Tensor:
-        """How often each token occurs in the training split or an even sample of it, [V] in float64."""
+        """Count of each token in the training split or an even sample of it, [V] in float64."""
         counts_V = np.zeros(self.vocab_size, dtype=np.int64)
         for tokens in self.sampled_tokens():
             counts_V += np.bincount(tokens, minlength=self.vocab_size)
         return torch.from_numpy(counts_V).double()
 
     def sampled_tokens(self, most: int | None = None) -> Iterator[npt.NDArray[np.int64]]:
-        """Yields the tokens of an even sample of the training split, some sequences at a time, end to end.
+        """Yields the concatenated tokens of an even sample of the training split, up to PART sequences at a time.
 
-        The sample has about `most` tokens, if that is less.
+        `most` limits the sample to about that many tokens.
         """
         count = min(len(self.train), COUNTED_SEQUENCES)
         if most is not None:
@@ -79,16 +79,16 @@ class CorpusFacts:
 
 
 def no_context(corpus: CorpusFacts) -> MaskContext:
-    """For strategies that look at nothing but the batch."""
+    """Returns an empty context, for strategies that only need the batch."""
     return NO_CONTEXT
 
 
 def words(corpus: CorpusFacts) -> MaskContext:
-    """Units are words."""
+    """Returns a context whose units are words."""
     starts_V = corpus.word_starts
     return MaskContext(unit_starts=lambda tokens_BL: starts_V[tokens_BL])
 
 
 def rarity(corpus: CorpusFacts) -> MaskContext:
-    """Tokens weigh 1 over the square root of their count: rarer is likelier."""
+    """Returns a context that weights tokens by 1 / sqrt(count), so that rare tokens are more likely."""
     return MaskContext(log_weight_V=-0.5 * torch.log(corpus.token_counts.clamp(min=1)))

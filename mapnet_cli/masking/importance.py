@@ -1,6 +1,6 @@
-"""Importance weights: what a masked position's loss is multiplied with because its mask was not uniform.
+"""Importance weights: factors on the losses of masked positions that correct for non-uniform masks.
 
-Shapes: B sequences, K masked positions of a sequence (`valid_BK` says which count).
+Shapes: B sequences, K masked positions per sequence (`valid_BK` marks the valid ones).
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from mapnet_cli.masking.sampling import Masks
 
 @dataclass(frozen=True)
 class Drawn:
-    """The draws of a batch in their order, and the number n of maskable positions of each sentence."""
+    """Masked positions of a batch in drawing order, and the number n of maskable positions of each sentence."""
 
     log_q_BK: Tensor
     valid_BK: Tensor
     n_B: Tensor
     log_pi_BK: Tensor | None = None
-    """Log inclusion probabilities in float64, from a sampler that knows them."""
+    """Log inclusion probabilities in float64, if the sampler knows them."""
     log_rest_B: Tensor | None = None
-    """Log-probability of all that wasn't drawn."""
+    """Log of the total probability of the positions that were not drawn."""
 
     @staticmethod
     def of(masks: Masks, n_B: Tensor) -> "Drawn":
-        """Masks from no proposal are uniform."""
+        """Returns the draws of `masks`. Masks without a proposal are treated as uniform."""
         log_q_BK, log_rest_B = masks.log_q_BK, masks.log_rest_B
         if log_q_BK is None:
             log_q_BK = -torch.log(n_B.clamp(min=1).float())[:, None].expand_as(masks.positions_BK)
@@ -36,7 +36,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weight of each masked position's loss, and where it was clipped."""
+    """Weight of each masked position's loss, and whether it was clipped."""
 
     weight_BK: Tensor
     clipped_BK: Tensor
@@ -46,39 +46,39 @@ Estimator = Callable[[Drawn, float], Weights]
 
 
 def none(drawn: Drawn, clip: float) -> Weights:
-    """Weight 1: the loss of the masks as they fell, whatever their proposal."""
+    """Returns weight 1 for every position, whatever the proposal."""
     return Weights(torch.ones(drawn.valid_BK.shape, device=drawn.n_B.device), torch.zeros_like(drawn.valid_BK))
 
 
 def sequence_ratio(drawn: Drawn, clip: float) -> Weights:
-    """The paper's r = (1/n)^K / prod_k q(pos_k), one a sentence, clipped to [1 - clip, 1 + clip] (section 3.3)."""
+    """Returns the paper's r = (1/n)^K / prod_k q(pos_k) per sentence, clipped to [1 - clip, 1 + clip] (section 3.3)."""
     return _clipped(log_sequence_ratio(drawn)[:, None], clip, drawn)
 
 
 def ordered_ratio(drawn: Drawn, clip: float) -> Weights:
-    """The ratio of the two probabilities of drawing these positions in this order without replacement, clipped.
+    """Returns the clipped ratio of the probabilities of this ordered draw without replacement: uniform / proposal.
 
-    Its mean is 1, which the paper's product misses.
+    Before clipping, its mean is 1, unlike that of the paper's product.
     """
     return _clipped(log_ordered_ratio(drawn)[:, None], clip, drawn)
 
 
 def position_ratio(drawn: Drawn, clip: float) -> Weights:
-    """1 / (n q_k) for each position by itself, clipped. Inclusion probabilities over K stand for q where known."""
+    """Returns 1 / (n q_k) for each position, clipped, with pi_k / K for q_k if inclusion probabilities are known."""
     return _clipped(_log_position_ratio(drawn), clip, drawn)
 
 
 def horvitz_thompson(drawn: Drawn, clip: float) -> Weights:
-    """K / (n pi_k), not clipped: the mean weighted loss is unbiased for the mean over all positions.
+    """Returns K / (n pi_k), unclipped: the mean weighted loss is unbiased for the mean over all positions.
 
-    Horvitz and Thompson 1952. That a position's loss depends on what else is masked is another matter.
+    Horvitz and Thompson 1952. Ignores that a position's loss depends on which other positions are masked.
     """
     assert drawn.log_pi_BK is not None
     return Weights(torch.exp(_log_position_ratio(drawn)).float(), torch.zeros_like(drawn.valid_BK))
 
 
 def self_normalised(drawn: Drawn, clip: float) -> Weights:
-    """The position ratios, not clipped, divided by their mean over the sentence (Hajek's estimator)."""
+    """Returns the unclipped position ratios divided by their mean over the sentence (Hajek's estimator)."""
     log_w_BK = _log_position_ratio(drawn).masked_fill(~drawn.valid_BK, -torch.inf)
     counts_B1 = drawn.valid_BK.sum(dim=1, keepdim=True)
     share_BK = torch.softmax(log_w_BK.masked_fill(counts_B1 == 0, 0.0), dim=1)
@@ -92,7 +92,7 @@ def log_sequence_ratio(drawn: Drawn) -> Tensor:
 
 
 def log_ordered_ratio(drawn: Drawn) -> Tensor:
-    """Returns the log of prod_k [1 / (n - k + 1)] / [q_k / (q_k + ... + q_K + the rest)], [B]."""
+    """Returns the log of prod_k [1 / (n - k + 1)] / [q_k / (q_k + ... + q_K + rest)], [B]."""
     assert drawn.log_rest_B is not None
     log_q_BK = drawn.log_q_BK.double().masked_fill(~drawn.valid_BK, -torch.inf)
     # what is left before each draw: itself, the later ones, and what is never drawn

@@ -1,6 +1,6 @@
-"""The two losses of Algorithm 1: the encoder's (Eq. 5) and MAP-Net's (Eq. 10, and one that has a fixed point).
+"""The two losses of Algorithm 1: the encoder's (Eq. 5) and MAP-Net's (Eq. 10, or an alternative with a fixed point).
 
-Shapes: B sequences, K masked positions of a sequence (`valid_BK` says which count).
+Shapes: B sequences, K masked positions per sequence (`valid_BK` marks the valid ones).
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from torch import Tensor
 def encoder_loss(loss_BK: Tensor, valid_BK: Tensor, weight_BK: Tensor, total_masked: Tensor | int) -> Tensor:
     """Returns Eq. 5: sum_b sum_k r_bk l_bk / (number of masked positions), a scalar.
 
-    The weight carries no gradient. `total_masked` counts the whole batch's positions, so that
-    micro-batches add up to the batch.
+    The weight carries no gradient. `total_masked` is the number of masked positions in the whole batch,
+    so the losses of micro-batches add up to that of the batch.
     """
     return (weight_BK.detach() * torch.where(valid_BK, loss_BK, 0.0)).sum() / total_masked
 
 
 def pairwise(log_q_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> Tensor:
-    """Returns Eq. 10 for each sequence [B]: sum_k -log q(pos_k) (l_k - mean_k l), l the signal (the paper's: the loss).
+    """Returns Eq. 10 for each sequence [B]: sum_k -log q(pos_k) (l_k - mean_k l).
 
-    The signal carries no gradient. The coefficients of a sequence sum to zero, so that no q but the
-    one that is all at one position minimises it.
+    The signal l (the loss in the paper) carries no gradient. The coefficients of a sequence sum to zero,
+    so only a q with all of its mass at one position minimises the objective.
     """
     signal_BK = torch.where(valid_BK, signal_BK.detach(), 0.0)
     mean_B1 = signal_BK.sum(dim=1, keepdim=True) / valid_BK.sum(dim=1, keepdim=True).clamp(min=1)
@@ -32,10 +32,10 @@ def pairwise(log_q_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> Tensor:
 
 
 def loss_matching(log_q_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> Tensor:
-    """Returns the cross-entropy [B] of q, restricted to the masked positions, against the signal's shares there.
+    """Returns the cross-entropy [B] between the normalised signal and q, both restricted to the masked positions.
 
-    The signal carries no gradient. q proportional to the signal is its fixed point, whatever the masks
-    (a listwise ranking loss: Cao et al. 2007).
+    The signal carries no gradient. The fixed point is q proportional to the signal, for any distribution
+    of masks (a listwise ranking loss; Cao et al. 2007).
     """
     signal_BK = torch.where(valid_BK, signal_BK.detach(), 0.0)
     share_BK = signal_BK / signal_BK.sum(dim=1, keepdim=True).clamp(min=torch.finfo(signal_BK.dtype).tiny)

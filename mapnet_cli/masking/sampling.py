@@ -1,9 +1,9 @@
-"""Drawing positions without replacement, and what is written at them.
+"""Sampling of positions without replacement, and corruption of the tokens at them.
 
-All functions are pure: randomness comes in as `MaskNoise`, drawn once for a whole batch, so that the
-masks depend on neither device, micro-batches nor processes.
+All functions are pure: randomness is passed in as `MaskNoise`, drawn once for a whole batch, so masks
+don't depend on the device, micro-batches or number of processes.
 
-Shapes: B sequences, L positions, K masked positions of a sequence (at most; `valid_BK` says which count).
+Shapes: B sequences, L positions, K masked positions per sequence (at most; `valid_BK` marks the valid ones).
 """
 
 import math
@@ -20,7 +20,7 @@ BELOW_ONE = 1 - 2.0**-24
 
 @dataclass(frozen=True)
 class MaskNoise:
-    """Uniform draws in [0, 1) for one batch."""
+    """Uniform random numbers in [0, 1) for one batch."""
 
     rounding_B: Tensor
     order_BL: Tensor
@@ -36,38 +36,38 @@ class MaskNoise:
         return MaskNoise(uniform(batch), *(uniform(batch, length) for _ in range(3)))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MaskNoise":
-        """Returns the draws with a function applied to each: some rows of them, or their copies on a GPU."""
+        """Returns the noise with `function` applied to each tensor, e.g. to select rows or copy them to a GPU."""
         return MaskNoise(*map(function, (self.rounding_B, self.order_BL, self.action_BL, self.token_BL)))
 
 
 @dataclass(frozen=True)
 class Masks:
-    """The chosen positions in the order of their drawing; entries where `valid_BK` is False don't count."""
+    """Masked positions in drawing order; entries where `valid_BK` is False are ignored."""
 
     positions_BK: Tensor
     valid_BK: Tensor
     log_q_BK: Tensor | None = None
-    """Log-probability of each in the distribution that it was drawn from, where there is one."""
+    """Log-probability of each position under the distribution that it was drawn from, if there is one."""
     log_pi_BK: Tensor | None = None
-    """Log-probability that a mask of this sentence contains it, in float64, where the sampler knows it."""
+    """Log inclusion probability of each position in float64, if the sampler knows it."""
     log_rest_B: Tensor | None = None
-    """Log-probability of what wasn't drawn, for draws one after the other from a distribution."""
+    """Log of the total probability of the positions that were not drawn, for sequential draws."""
 
 
 def maskable_positions(tokens_BL: Tensor) -> Tensor:
-    """Returns True where a token may be masked: not a special token, not padding."""
+    """Returns True where a token may be masked: neither a special token nor padding."""
     return tokens_BL >= FIRST_ORDINARY
 
 
 def max_mask_count(length: int, rate: float) -> int:
-    """Returns an upper bound on the masks of a sequence of `length` positions."""
+    """Returns an upper bound on the number of masked positions in a sequence of `length` positions."""
     return max(1, min(length, math.floor(rate * length) + 1))
 
 
 def mask_counts(maskable_BL: Tensor, rate: float, rounding_B: Tensor) -> Tensor:
-    """Returns K [B]: `rate` of the maskable positions, rounded up or down at random so that the mean is exact.
+    """Returns K [B]: `rate` times the number of maskable positions, randomly rounded so that the mean is exact.
 
-    At least 1 where anything can be masked (fairseq rounds the same way).
+    At least 1 in rows with maskable positions (fairseq rounds the same way).
     """
     n_B = maskable_BL.sum(dim=1)
     k_B = (rate * n_B + rounding_B).long()
@@ -75,7 +75,7 @@ def mask_counts(maskable_BL: Tensor, rate: float, rounding_B: Tensor) -> Tensor:
 
 
 def valid_slots(counts_B: Tensor, max_masks: int) -> Tensor:
-    """Returns the places [N] of the masked positions among B x `max_masks`, row by row; N is the counts' sum."""
+    """Returns the flat indices [N] of the valid slots in [B, `max_masks`]; N is the sum of the counts."""
     valid_BK = torch.arange(max_masks) < counts_B[:, None]
     return valid_BK.flatten().nonzero().squeeze(1)
 
@@ -96,10 +96,10 @@ def mixed_with_uniform(log_q_BL: Tensor, maskable_BL: Tensor, share: float) -> T
 
 
 def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: Tensor) -> Masks:
-    """Returns `counts_B` positions a row, drawn one after the other from q without replacement.
+    """Returns `counts_B` positions per row, drawn sequentially from q without replacement.
 
-    Adding Gumbel noise to log q and taking the largest is exactly that (Kool et al. 2019): the k-th
-    largest is the k-th draw from q restricted to what is left.
+    Taking the largest values of log q plus Gumbel noise is equivalent (Kool et al. 2019): the k-th
+    largest is the k-th draw from q restricted to the remaining positions.
     """
     tiny = torch.finfo(noise_BL.dtype).tiny
     gumbel_BL = -torch.log((-torch.log(noise_BL.clamp(min=tiny))).clamp(min=tiny))
@@ -109,18 +109,18 @@ def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: T
 
 
 def log_undrawn(log_q_BL: Tensor, masks: Masks) -> Tensor:
-    """Returns the log of what q leaves to the positions that weren't drawn [B]; -inf if all were.
+    """Returns the log of the total q of the positions that were not drawn [B]; -inf if all were.
 
-    Not as 1 minus the others' sum, which cancels where q is nearly all at one position.
+    Summed directly, since 1 minus the sum of the others cancels if q is nearly all at one position.
     """
     drawn_BL = torch.zeros_like(log_q_BL).scatter_add(1, masks.positions_BK, masks.valid_BK.to(log_q_BL.dtype)) > 0
     return torch.logsumexp(log_q_BL.masked_fill(drawn_BL, -torch.inf).double(), dim=1)
 
 
 def inclusion_probabilities(log_q_BL: Tensor, maskable_BL: Tensor, counts_B: Tensor, uniform_mix: float) -> Tensor:
-    """Returns pi [B, L] in float64: alpha K/n + (1 - alpha) min(1, c q), with c so that a row sums to K.
+    """Returns pi [B, L] in float64: alpha K/n + (1 - alpha) min(1, c q), with c such that each row sums to K.
 
-    alpha is `uniform_mix`: pi is at least alpha K/n, so the weight K/(n pi) is at most 1/alpha.
+    alpha is `uniform_mix`. pi is at least alpha K/n, so the weight K/(n pi) is at most 1/alpha.
     """
     counts_B1 = counts_B[:, None].double()
     uniform_BL = maskable_BL * counts_B1 / maskable_BL.sum(dim=1, keepdim=True).clamp(min=1)
@@ -139,10 +139,10 @@ def inclusion_probabilities(log_q_BL: Tensor, maskable_BL: Tensor, counts_B: Ten
 
 
 def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: Tensor) -> Masks:
-    """Returns `counts_B` positions a row whose inclusion probabilities are exactly pi, which sums to them.
+    """Returns `counts_B` positions per row with inclusion probabilities exactly pi. Rows of pi sum to `counts_B`.
 
-    Madow's systematic sample: in a random order the probabilities stand end to end on a line, and of
-    marks at distance 1 from a random start each hits one of them.
+    Madow's systematic sampling: the probabilities are laid end to end on a line in random order, and
+    each of the marks spaced 1 apart from a random start selects the position that it falls on.
     """
     order_BL = noise_BL.argsort(dim=1)
     ends_BL = pi_BL.gather(1, order_BL).cumsum(dim=1)
@@ -161,7 +161,7 @@ def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, max_masks: int
 def corrupt(
     tokens_BL: Tensor, masks: Masks, noise: MaskNoise, vocab_size: int, replace_mask: float, replace_random: float
 ) -> Tensor:
-    """Returns the tokens with the chosen positions replaced: [MASK], a random ordinary token, or as before."""
+    """Returns the tokens with each chosen position set to [MASK] or a random ordinary token, or left unchanged."""
     chosen_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
     # Invalid entries of a row name positions too: they must not set theirs, so add instead of assign.
     chosen_BL = chosen_BL.int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0

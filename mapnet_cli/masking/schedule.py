@@ -1,4 +1,4 @@
-"""What each step does: exploration against exploitation (section 4.1.1), and the proposal's work."""
+"""Schedule of the training steps: exploration or exploitation (section 4.1.1), and the proposal's work."""
 
 import random
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from mapnet_cli.core import derive_seed
 
 
 class ProposalWork(Enum):
-    """What MAP-Net, or a table in its place, does in one step."""
+    """What the proposal (MAP-Net or a table) does in one step."""
 
     LEARN = auto()
     """Reads the sentences, proposes and learns."""
     PROPOSE = auto()
-    """Reads the sentences and proposes, for this step or those that reuse it."""
+    """Reads the sentences and proposes, for this step or for steps that reuse the proposal."""
     REUSE = auto()
-    """The proposal of an earlier step still holds: the sentences are the same."""
+    """Reuses the proposal of an earlier step with the same sentences."""
     REST = auto()
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step does: a function of (method, seed, step), the same in every process."""
+    """What one step does: a function of (method, seed, step), the same in all processes."""
 
     seed: int
     step: int
     explore: bool
-    """Masks are uniform in this step."""
+    """Whether masks are uniform in this step."""
     proposal: ProposalWork
     mask_rate: float
 
@@ -37,7 +37,7 @@ class StepPlan:
 
     @property
     def proposes(self) -> bool:
-        """A proposal is computed without learning."""
+        """Whether a proposal is computed without learning."""
         return self.proposal is ProposalWork.PROPOSE
 
     @property
@@ -46,7 +46,7 @@ class StepPlan:
 
 
 def plan_step(method: Method, seed: int, step: int, steps: int) -> StepPlan:
-    """Returns what step number `step` of `steps` does."""
+    """Returns the plan for step `step` of `steps`."""
     explore = method.strategy == "uniform" or is_exploration_step(method, seed, step, steps)
     work = _proposal_work(method, explore, seed, step, steps) if method.proposal else ProposalWork.REST
     return StepPlan(seed, step, explore, work, method.rate_at(step, steps))
@@ -65,12 +65,12 @@ def _proposal_work(method: Method, explore: bool, seed: int, step: int, steps: i
 
 
 def exploration_probability(method: Method, step: int, steps: int) -> float:
-    """Returns p after `step` of `steps` steps: linear from explore_start to explore_end."""
+    """Returns the exploration probability after `step` of `steps` steps: linear from explore_start to explore_end."""
     start, end = method.exploration
     return start + (end - start) * step / steps
 
 
 def is_exploration_step(method: Method, seed: int, step: int, steps: int) -> bool:
-    """Returns the coin of this step: one for the whole batch, the same in every process."""
+    """Returns whether this step explores: one coin flip for the whole batch, the same in all processes."""
     coin = random.Random(derive_seed(seed, "exploration", step)).random()
     return coin < exploration_probability(method, step, steps)

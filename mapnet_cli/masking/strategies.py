@@ -1,6 +1,6 @@
-"""Masking strategies: where the masks of a batch go. One function each, one line in the table.
+"""Masking strategies, which choose the masked positions of a batch. Each is one function and one table entry.
 
-To add one, see docs/extend.md. Shapes: B sequences, L positions, K masked positions of a sequence.
+To add one, see docs/extend.md. Shapes: B sequences, L positions, K masked positions per sequence.
 """
 
 import math
@@ -18,12 +18,12 @@ from mapnet_cli.masking.pmi import collocations
 from mapnet_cli.masking.sampling import MaskNoise, Masks, gumbel_top_k, uniform_log_q
 
 SPAN_END, LONGEST_SPAN = 0.2, 10
-"""SpanBERT's: a span ends after each token with this probability, and has at most so many tokens."""
+"""Probability that a span ends after each token, and maximum span length in tokens, as in SpanBERT."""
 
 
 @dataclass(frozen=True)
 class MaskRequest:
-    """What a strategy may look at."""
+    """Inputs of a strategy."""
 
     tokens_BL: Tensor
     maskable_BL: Tensor
@@ -31,14 +31,14 @@ class MaskRequest:
     max_masks: int
     noise_BL: Tensor
     log_q_BL: Tensor | None = None
-    """The proposal, without gradient, for strategies that have one."""
+    """Log-probabilities of the proposal, without gradient, for strategies that have one."""
     sampler: Literal["gumbel", "systematic"] = "gumbel"
     uniform_mix: float = 0.0
-    """Share of uniform masks in what the sampler draws from the proposal."""
+    """Share of uniform masks mixed into the draws from the proposal."""
     visit_B: Tensor | None = None
-    """For `successive` strategies: which visit of the sentence under the same noise this is, from 0."""
+    """For `successive` strategies: index of this visit of the sentence under the same noise, from 0."""
     unit_starts_BL: Tensor | None = None
-    """For strategies whose context finds units: True where one begins."""
+    """For strategies whose context defines units: True where a unit begins."""
 
 
 def uniform(request: MaskRequest) -> Masks:
@@ -47,7 +47,7 @@ def uniform(request: MaskRequest) -> Masks:
 
 
 def proposed(request: MaskRequest) -> Masks:
-    """K positions drawn without replacement from a proposal, for MAP-Net the multinomial of section 3.3."""
+    """K positions drawn without replacement from a proposal; for MAP-Net, the multinomial of section 3.3."""
     assert request.log_q_BL is not None
     log_q_BL, counts_B, mix = request.log_q_BL, request.counts_B, request.uniform_mix
     if request.sampler == "gumbel":
@@ -59,60 +59,60 @@ def proposed(request: MaskRequest) -> Masks:
 
 
 def spaced(request: MaskRequest) -> Masks:
-    """A systematic sample: every n/K-th maskable position from a random offset on.
+    """Systematic sample: every n/K-th maskable position, starting at a random offset.
 
-    Every position has inclusion probability K/n as under `uniform`, but masks keep their distance.
+    Every position has inclusion probability K/n as with `uniform`, but masks are evenly spaced.
     """
     counts_B1, n_B1 = request.counts_B[:, None], request.maskable_BL.sum(dim=1, keepdim=True)
     draw_K = torch.arange(request.max_masks, device=counts_B1.device)
-    place_BK = (draw_K + request.noise_BL[:, :1].double()) * n_B1 / counts_B1.clamp(min=1)
-    place_BK = torch.minimum(place_BK.long(), (n_B1 - 1).clamp(min=0))
+    index_BK = (draw_K + request.noise_BL[:, :1].double()) * n_B1 / counts_B1.clamp(min=1)
+    index_BK = torch.minimum(index_BK.long(), (n_B1 - 1).clamp(min=0))
     maskable_first_BL = (~request.maskable_BL).int().argsort(dim=1, stable=True)
-    return Masks(maskable_first_BL.gather(1, place_BK), draw_K < counts_B1)
+    return Masks(maskable_first_BL.gather(1, index_BK), draw_K < counts_B1)
 
 
 def disjoint(request: MaskRequest) -> Masks:
     """Successive visits of a sentence mask successive parts of one random order of its positions.
 
-    Each mask is uniform by itself; together they leave no position out and repeat none, but for
-    what rounding K leaves over (fully-explored masking).
+    Each mask alone is uniform. Together the masks cover every position exactly once, up to the
+    rounding of K (fully-explored masking).
     """
     assert request.visit_B is not None
     shuffled_BL = torch.where(request.maskable_BL, request.noise_BL, torch.inf).argsort(dim=1)
     counts_B1, n_B1 = request.counts_B[:, None], request.maskable_BL.sum(dim=1, keepdim=True)
     draw_K = torch.arange(request.max_masks, device=counts_B1.device)
-    place_BK = (request.visit_B[:, None] * counts_B1 + draw_K) % n_B1.clamp(min=1)
-    return Masks(shuffled_BL.gather(1, place_BK), draw_K < counts_B1)
+    index_BK = (request.visit_B[:, None] * counts_B1 + draw_K) % n_B1.clamp(min=1)
+    return Masks(shuffled_BL.gather(1, index_BK), draw_K < counts_B1)
 
 
 def whole_units(request: MaskRequest) -> Masks:
-    """Whole units (words, collocations) in random order until K positions are masked; the last may be cut."""
+    """Whole units (words, collocations) in random order until K positions are masked; the last may be truncated."""
     assert request.unit_starts_BL is not None
-    return _in_turn(request.unit_starts_BL, request.noise_BL, request)
+    return _mask_units(request.unit_starts_BL, request.noise_BL, request)
 
 
 def span(request: MaskRequest) -> Masks:
-    """The sentence is cut into spans of random length, and spans are masked like words (after SpanBERT).
+    """Spans of random length, masked like words (after SpanBERT).
 
-    The first few positions are somewhat likelier than others: a span begins there, and ends are what is cut.
+    The first few positions are somewhat more likely: a span always begins there, and truncation removes span ends.
     """
     starts_BL = request.noise_BL < SPAN_END
-    # whether a span starts and how its turn falls are independent: what is left of a draw is uniform again
-    left_BL = torch.where(starts_BL, request.noise_BL / SPAN_END, (request.noise_BL - SPAN_END) / (1 - SPAN_END))
-    place_BL = request.maskable_BL.cumsum(dim=1)
-    begun_BL = torch.where(starts_BL & request.maskable_BL, place_BL, 1).cummax(dim=1).values
-    starts_BL = starts_BL | ((place_BL - begun_BL) % LONGEST_SPAN == 0)
-    return _in_turn(starts_BL, left_BL, request)
+    # rescaled, the noise is again uniform and independent of whether a span starts, so it can order the spans
+    rescaled_BL = torch.where(starts_BL, request.noise_BL / SPAN_END, (request.noise_BL - SPAN_END) / (1 - SPAN_END))
+    index_BL = request.maskable_BL.cumsum(dim=1)
+    span_start_BL = torch.where(starts_BL & request.maskable_BL, index_BL, 1).cummax(dim=1).values
+    starts_BL = starts_BL | ((index_BL - span_start_BL) % LONGEST_SPAN == 0)
+    return _mask_units(starts_BL, rescaled_BL, request)
 
 
-def _in_turn(starts_BL: Tensor, turn_BL: Tensor, request: MaskRequest) -> Masks:
-    """Masks the K positions of the units whose first position has the lowest turn; a unit runs to the next start."""
+def _mask_units(starts_BL: Tensor, order_BL: Tensor, request: MaskRequest) -> Masks:
+    """Masks K positions, unit by unit in the order of `order_BL` at their starts; a unit extends to the next start."""
     maskable_BL = request.maskable_BL
     first_BL = starts_BL & maskable_BL | (maskable_BL & (maskable_BL.cumsum(dim=1) == 1))
-    place_L = torch.arange(maskable_BL.shape[1], device=maskable_BL.device)
-    unit_BL = torch.where(first_BL, place_L, 0).cummax(dim=1).values
-    turn_BL = torch.where(maskable_BL, turn_BL.gather(1, unit_BL), torch.inf)
-    positions_BK = turn_BL.argsort(dim=1, stable=True)[:, : request.max_masks]
+    index_L = torch.arange(maskable_BL.shape[1], device=maskable_BL.device)
+    unit_BL = torch.where(first_BL, index_L, 0).cummax(dim=1).values
+    order_BL = torch.where(maskable_BL, order_BL.gather(1, unit_BL), torch.inf)
+    positions_BK = order_BL.argsort(dim=1, stable=True)[:, : request.max_masks]
     valid_BK = torch.arange(request.max_masks, device=maskable_BL.device) < request.counts_B[:, None]
     return Masks(positions_BK, valid_BK)
 
@@ -121,9 +121,9 @@ def _in_turn(starts_BL: Tensor, turn_BL: Tensor, request: MaskRequest) -> Masks:
 class Strategy:
     draw: Callable[[MaskRequest], Masks]
     prepare: Callable[[CorpusFacts], MaskContext] = no_context
-    """Called once, before the first step: what the strategy wants to know of the corpus."""
+    """Computes the strategy's context from the corpus, once, before the first step."""
     successive: bool = False
-    """Several visits of a sentence share their noise and are counted."""
+    """Whether the visits of a sentence share their noise and are numbered."""
 
 
 STRATEGIES = {
@@ -137,7 +137,7 @@ STRATEGIES = {
     "table": Strategy(proposed),
     "frequency": Strategy(proposed, prepare=rarity),
 }
-"""Those of `config.PROPOSALS` draw from a proposal, which `MaskRequest.log_q_BL` is."""
+"""Strategies in `config.PROPOSALS` draw from a proposal, passed as `MaskRequest.log_q_BL`."""
 
 
 def draw_masks(
@@ -148,7 +148,7 @@ def draw_masks(
     log_q_BL: Tensor | None = None,
     visit_B: Tensor | None = None,
 ) -> Masks:
-    """Returns masks as a method draws them when it doesn't explore, outside of training: on the host."""
+    """Returns masks as the method draws them in steps without exploration. For use outside training, on the CPU."""
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)
     return STRATEGIES[method.strategy].draw(
@@ -162,5 +162,5 @@ def draw_masks(
 
 
 def visits_in_turn(rate: float) -> int:
-    """Returns how many successive visits of a sentence it takes to mask all of it, at this rate."""
+    """Returns the number of successive visits that mask every position of a sentence at this rate."""
     return math.ceil(1 / rate - 1e-9)

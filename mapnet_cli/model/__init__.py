@@ -1,4 +1,4 @@
-"""The networks: BERT's encoder, its heads, MAP-Net, ELECTRA; and which of them a method trains."""
+"""The networks: BERT encoder and heads, MAP-Net and ELECTRA; and a factory for a method's model."""
 
 from typing import Literal
 
@@ -23,11 +23,11 @@ __all__ = [
 ]  # fmt: skip
 
 AnyPretrainingModel = PretrainingModel | Electra
-"""Both have an `encoder`, which is what is fine-tuned, a `proposal`, which may be None, and `init_weights`."""
+"""Both have an `encoder`, which is what gets fine-tuned, a `proposal`, which may be None, and `init_weights`."""
 
 
 def build_model(config: Config, name: str, vocab_size: int) -> AnyPretrainingModel:
-    """Returns the untrained model of a method, without initial weights drawn."""
+    """Returns a method's model. Its weights are not initialised: call `init_weights` or load a checkpoint."""
     method, generator = config.method[name], config.generator(name)
     if generator is not None:
         return Electra(config.encoder, vocab_size, generator)

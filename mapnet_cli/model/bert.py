@@ -1,6 +1,6 @@
-"""The transformer that the encoder and MAP-Net are both built of: BERT's, post-LN.
+"""The transformer underlying the encoder and MAP-Net: BERT's, post-LN.
 
-Shapes: B sequences, L positions, Q of them asked for, H hidden size, A heads, V vocabulary (padded inside);
+Shapes: B sequences, L positions, Q requested positions, H hidden size, A heads, V vocabulary (padded internally);
 T tokens of a batch without its padding.
 """
 
@@ -17,26 +17,26 @@ LAYER_NORM_EPS = 1e-12
 EMBEDDING_STD = 0.02
 SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
-"""Embedding rows are padded to a multiple of this: matrix units like it, nobody outside sees it."""
+"""Embedding rows are padded to a multiple of this for fast matrix products. Callers never see the padding."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of a padded batch are, so that all but attention is done for them alone."""
+    """Locations of the tokens in a padded batch, so that everything except attention skips the padding."""
 
     batch: int
     length: int
     place_T: Tensor
-    """Their places among B x L."""
+    """Flat indices of the tokens in [B, L]."""
     first_B: Tensor
-    """Each sequence's first token among the T."""
+    """Index of each sequence's first token among the T."""
     position_T: Tensor
     attention_mask_B11L: Tensor | None
-    """False at padding; None if there is none, so that the fastest kernels apply."""
+    """False at padding; None without padding, which allows the fastest kernels."""
 
     @staticmethod
     def of(attention_mask_BL: Tensor) -> "Packing":
-        """Reads the mask, False at padding, on the host: call it before anything moves to a GPU."""
+        """Returns the packing for a mask that is False at padding. Call it before moving the mask to a GPU."""
         batch, length = attention_mask_BL.shape
         place_T = attention_mask_BL.flatten().nonzero().squeeze(1)
         ends_B = attention_mask_BL.sum(dim=1).cumsum(0)
@@ -51,13 +51,13 @@ class Packing:
         return Packing(self.batch, self.length, place_T, first_B, position_T, attention_mask_B11L)
 
     def pad(self, x_TH: Tensor) -> Tensor:
-        """Returns [B, L, H], 0 at padding."""
+        """Returns the vectors as [B, L, H], 0 at padding."""
         padded = x_TH.new_zeros(self.batch * self.length, x_TH.shape[1]).index_copy(0, self.place_T, x_TH)
         return padded.view(self.batch, self.length, -1)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one matrix for query, key and value."""
+    """Multi-head self-attention with a single projection for query, key and value."""
 
     def __init__(self, config: Transformer) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         """torch's CPU kernel is slower in bfloat16 than in float32 (docs/measurements.md)."""
 
     def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, query_BQH: Tensor | None = None) -> Tensor:
-        """Returns [B, Q, H] for the asking vectors, or for all of x, [B, L, H]."""
+        """Returns [B, Q, H] for the query vectors, or [B, L, H] for all of x if there are none."""
         batch, length, hidden = x_BLH.shape
         size = hidden // self.heads
         if query_BQH is None:
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         return out
 
     def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
-        """Returns [T, H] of tokens without padding; of each sequence's first alone, [B, H], if `first_only`."""
+        """Returns [T, H] for the tokens without padding, or [B, H] for each sequence's first token if `first_only`."""
         hidden = x_TH.shape[1]
         shape = (packing.batch, packing.length, -1, self.heads, hidden // self.heads)
         if first_only:
@@ -102,7 +102,7 @@ class Attention(nn.Module):
         return out
 
     def _sdpa(self, query: Tensor, key: Tensor, value: Tensor, attention_mask_B11L: Tensor | None) -> Tensor:
-        """Returns what each query attends to, [B, A, Q, H/A]."""
+        """Returns the attention output for each query, [B, A, Q, H/A]."""
         dropout = self.dropout if self.training else 0.0
         if self.float32_on_cpu and query.device.type == "cpu" and query.dtype is torch.bfloat16:
             with torch.autocast("cpu", enabled=False):
@@ -126,14 +126,14 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
-        """Returns [B, L, H], or [B, Q, H] where only some positions are asked for."""
-        asking = None if positions_BQ is None else _at(x_BLH, positions_BQ)
-        return self._after(x_BLH if asking is None else asking, self.attention(x_BLH, attention_mask_B11L, asking))
+        """Returns [B, L, H], or [B, Q, H] for the positions in `positions_BQ`."""
+        query = None if positions_BQ is None else _at(x_BLH, positions_BQ)
+        return self._after(x_BLH if query is None else query, self.attention(x_BLH, attention_mask_B11L, query))
 
     def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
-        """Returns [T, H], or [B, H] of each sequence's first token alone."""
-        asking = x_TH[packing.first_B] if first_only else x_TH
-        return self._after(asking, self.attention.packed(x_TH, packing, first_only))
+        """Returns [T, H], or [B, H] for each sequence's first token if `first_only`."""
+        query = x_TH[packing.first_B] if first_only else x_TH
+        return self._after(query, self.attention.packed(x_TH, packing, first_only))
 
     def _after(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.attention_norm(x + self.dropout(attended))
@@ -142,7 +142,7 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Learned positions, LayerNorm, dropout and the layers, on token vectors of the hidden size."""
+    """Learned position embeddings, LayerNorm, dropout and the layers, applied to token vectors of the hidden size."""
 
     def __init__(self, config: Transformer) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ class Stack(nn.Module):
     ) -> Tensor:
         """Returns [B, L, H]. `attention_mask_BL` is False at padding; None if there is none.
 
-        With `positions_BQ` returns [B, Q, H]: those positions' vectors, and the last layer does the
-        work of those only. Nobody reads the others, so the result is the same.
+        With `positions_BQ`, returns only the vectors at those positions, [B, Q, H], and the last layer
+        computes no others. The result is the same.
         """
         length = vectors_BLH.shape[1]
         x_BLH: Tensor = self.dropout(self.norm(vectors_BLH + self.positions.weight[:length]))
@@ -169,9 +169,9 @@ class Stack(nn.Module):
         return out
 
     def encode_cls(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
-        """Returns [B, H] of each sequence's first token; no work but attention's is done on padding."""
+        """Returns each sequence's first vector, [B, H]. Only attention computes on padding."""
         x_TH: Tensor = self.dropout(self.norm(vectors_TH + self.positions(packing.position_T)))
-        *layers, last = cast(list[Layer], list(self.layers))  # a ModuleList only knows modules
+        *layers, last = cast(list[Layer], list(self.layers))  # a ModuleList is typed as holding Modules
         for layer in layers:
             x_TH = layer.packed(x_TH, packing, first_only=False)
         out: Tensor = last.packed(x_TH, packing, first_only=True)
@@ -181,7 +181,7 @@ class Stack(nn.Module):
 class Encoder(nn.Module):
     """BERT's encoder without segment embeddings.
 
-    `tokens` is the embedding matrix that the MLM head and MAP-Net share.
+    `tokens` is the token embedding, shared with the MLM head and MAP-Net.
     """
 
     def __init__(self, config: Transformer, vocab_size: int) -> None:
@@ -194,14 +194,14 @@ class Encoder(nn.Module):
     def forward(
         self, tokens_BL: Tensor, attention_mask_BL: Tensor | None = None, positions_BQ: Tensor | None = None
     ) -> Tensor:
-        """Returns the hidden states [B, L, H], or [B, Q, H] of some positions alone."""
+        """Returns the hidden states [B, L, H], or [B, Q, H] at the positions in `positions_BQ`."""
         hidden: Tensor = self.stack(self.tokens(tokens_BL), attention_mask_BL, positions_BQ)
         return hidden
 
     def encode_cls(self, tokens_T: Tensor, packing: Packing, added_TH: Tensor | None = None) -> Tensor:
-        """Returns [B, H]: the hidden state at the first token of each sequence of a batch without its padding.
+        """Returns the hidden state at each sequence's first token, [B, H], for a batch without its padding.
 
-        `added_TH` is added to the tokens' vectors.
+        `added_TH` is added to the token embeddings.
         """
         vectors_TH = self.tokens(tokens_T)
         hidden_BH: Tensor = self.stack.encode_cls(vectors_TH if added_TH is None else vectors_TH + added_TH, packing)
@@ -209,7 +209,7 @@ class Encoder(nn.Module):
 
 
 def _at(x_BLH: Tensor, positions_BQ: Tensor) -> Tensor:
-    """Returns the vectors at some positions of each row, [B, Q, H]."""
+    """Returns the vectors at the given positions of each row, [B, Q, H]."""
     return x_BLH.gather(1, positions_BQ[:, :, None].expand(-1, -1, x_BLH.shape[2]))
 
 
@@ -218,7 +218,7 @@ def padded_vocabulary(vocab_size: int) -> int:
 
 
 def initialise(module: nn.Module, config: Transformer, generator: torch.Generator) -> None:
-    """Sets weights as BERT does: embeddings N(0, 0.02), matrices N(0, init_std), biases 0, LayerNorm 1 and 0."""
+    """Initialises weights as BERT does: embeddings N(0, 0.02), matrices N(0, init_std), biases 0, LayerNorm 1 and 0."""
     for part in module.modules():
         if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=EMBEDDING_STD, generator=generator)
@@ -231,7 +231,7 @@ def initialise(module: nn.Module, config: Transformer, generator: torch.Generato
 
 
 def sinusoids(length: int, hidden: int) -> Tensor:
-    """Returns [L, H]: sines in the even columns, cosines in the odd ones, of geometrically falling frequencies."""
+    """Returns [L, H]: sines in even columns and cosines in odd ones, with geometrically decreasing frequencies."""
     frequency_H = SINUSOID_BASE ** (-torch.arange(0, hidden, 2) / hidden)
     angle_LH = torch.arange(length)[:, None] * frequency_H
     both_LH = torch.stack([angle_LH.sin(), angle_LH.cos()], dim=2).reshape(length, -1)[:, :hidden]
@@ -239,9 +239,9 @@ def sinusoids(length: int, hidden: int) -> Tensor:
 
 
 def attention_mask(tokens_BL: Tensor, pad: int) -> Tensor | None:
-    """Returns False at padding, or None where there is none, so that the fastest kernels apply.
+    """Returns a mask [B, L] that is False at padding, or None without padding, which allows the fastest kernels.
 
-    Reads the tokens on the host: call it before they move to a GPU.
+    Reads the tokens on the CPU: call it before moving them to a GPU.
     """
     attention_mask_BL = tokens_BL != pad
     return None if bool(attention_mask_BL.all()) else attention_mask_BL

@@ -1,7 +1,7 @@
-"""ELECTRA (Clark et al. 2020): a small generator fills masks, the encoder detects which tokens it replaced.
+"""ELECTRA (Clark et al. 2020): a small generator fills in masks, and the encoder detects replaced tokens.
 
-Shapes: B sequences, L positions, K masked positions of a sequence at most, N of all that are
-computed, H the generator's hidden size, E the encoder's, V vocabulary (padded inside).
+Shapes: B sequences, L positions, K masked positions per sequence (at most), N computed slots of the
+batch, H the generator's hidden size, E the encoder's, V vocabulary (padded internally).
 """
 
 import torch
@@ -15,7 +15,7 @@ from mapnet_cli.model.masked_lm import DetectionHead, MaskedLMHead, at_slots
 
 
 class Generator(nn.Module):
-    """A masked language model that reads and decodes with the encoder's token embeddings."""
+    """A masked language model that shares the encoder's token embeddings for input and output."""
 
     def __init__(self, config: Transformer, embedding: int, vocab_size: int) -> None:
         super().__init__()
@@ -25,15 +25,15 @@ class Generator(nn.Module):
         self.head = MaskedLMHead(config.hidden, vocab_size, embedding)
 
     def forward(self, vectors_BLE: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor) -> Tensor:
-        """Returns the vectors [B, K, H] at some positions. `vectors_BLE` are the token embeddings."""
+        """Returns the hidden states at the given positions, [B, K, H]. `vectors_BLE` are the token embeddings."""
         hidden_BKH: Tensor = self.stack(self.project(vectors_BLE), attention_mask_BL, positions_BK)
         return hidden_BKH
 
 
 class Electra(nn.Module):
-    """Encoder with detection head, and the generator. Only the encoder outlives pretraining."""
+    """Encoder with detection head, and generator. Only the encoder is used after pretraining."""
 
-    proposal: None = None  # masks are uniform: the generator is trained on them
+    proposal: None = None  # losses at masks are the generator's, so a proposal can't learn from them
 
     def __init__(self, encoder: Transformer, vocab_size: int, generator: Transformer) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Electra(nn.Module):
         self.generator = Generator(generator, encoder.hidden, vocab_size)
 
     def init_weights(self, seed: int) -> None:
-        """Draws initial weights. The encoder's are those of every other method."""
+        """Initialises the weights. The encoder's are the same as for every other method."""
         parts: list[tuple[str, nn.Module, Transformer]]
         parts = [("encoder", self.encoder, self.encoder.config), ("detector", self.detector, self.encoder.config)]
         for name, part, config in [*parts, ("generator", self.generator, self.generator.config)]:
@@ -57,33 +57,33 @@ class Electra(nn.Module):
         noise_BK: Tensor,
         slots_N: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the generator's -log p of each target, float32, and a token drawn from its distribution.
+        """Returns the generator's -log p of each target (float32) and a token sampled from its distribution.
 
-        Both are [B, K], and 0 at slots that aren't computed; all are if `slots_N` is None. The noise
-        is uniform in [0, 1). No gradient goes through the drawing.
+        Both are [B, K] and 0 at slots that aren't computed. `slots_N` is None to compute all slots.
+        The noise is uniform in [0, 1). Sampling carries no gradient.
         """
         hidden_BKH = self.generator(self.encoder.tokens(corrupted_BL), attention_mask_BL, positions_BK)
         hidden_NH, targets_N, noise_N = hidden_BKH.flatten(0, 1), targets_BK.flatten(), noise_BK.flatten()
         if slots_N is not None:
-            hidden_NH, targets_N, noise_N = (all_.index_select(0, slots_N) for all_ in (hidden_NH, targets_N, noise_N))
+            hidden_NH, targets_N, noise_N = (x.index_select(0, slots_N) for x in (hidden_NH, targets_N, noise_N))
         logits_NV = self.generator.head(hidden_NH, self.encoder.tokens.weight).float()
         loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
         drawn_N = draw_tokens(logits_NV, noise_N, self.encoder.vocab_size)
         return at_slots(loss_N, slots_N, targets_BK), at_slots(drawn_N, slots_N, targets_BK)
 
     def detect(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None) -> Tensor:
-        """Returns the logits [B, L], float32, that a token was replaced."""
+        """Returns the logit of each token having been replaced, [B, L] in float32."""
         logits_BL: Tensor = self.detector(self.encoder(tokens_BL, attention_mask_BL))
         return logits_BL.float()
 
 
 @torch.no_grad()
 def draw_tokens(logits_NV: Tensor, noise_N: Tensor, vocab_size: int) -> Tensor:
-    """Returns tokens [N] that follow softmax(logits), by the inverse of its distribution function.
+    """Returns tokens [N] sampled from softmax(logits) by inverting its cumulative distribution function.
 
-    One uniform number a token: what is drawn depends on neither device, micro-batches nor processes.
+    Uses one uniform number per token, so samples don't depend on device, micro-batches or number of processes.
     """
-    reached_NV = logits_NV.softmax(dim=1).cumsum_(dim=1)
-    wanted_N = noise_N * reached_NV[:, -1]  # the sum is 1 within rounding only
-    tokens_N1 = torch.searchsorted(reached_NV, wanted_N[:, None], right=True)
+    cumulative_NV = logits_NV.softmax(dim=1).cumsum_(dim=1)
+    threshold_N = noise_N * cumulative_NV[:, -1]  # the total is 1 only up to rounding
+    tokens_N1 = torch.searchsorted(cumulative_NV, threshold_N[:, None], right=True)
     return tokens_N1.squeeze(1).clamp(max=vocab_size - 1)

@@ -1,7 +1,7 @@
-"""The model that masked-language-model pretraining trains, and the heads on an encoder.
+"""The model for masked-language-model pretraining, and the heads on top of an encoder.
 
-Shapes: B sequences, L positions, K masked positions of a sequence at most, N of all that are
-computed, H hidden size, E that of the token embeddings, V vocabulary (padded inside).
+Shapes: B sequences, L positions, K masked positions per sequence (at most), N computed slots of the
+batch, H hidden size, E token embedding size, V vocabulary (padded internally).
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from mapnet_cli.model.proposal import MapNet, TokenTable
 
 
 class PretrainingModel(nn.Module):
-    """`proposal` is None for methods whose masks nothing proposes. The three parts may be called one by one."""
+    """Encoder, MLM head and proposal, which may be called separately. `proposal` is None for methods without one."""
 
     def __init__(
         self, encoder: Transformer, vocab_size: int, proposal: MapNetSizes | Literal["table"] | None = None,
@@ -34,7 +34,7 @@ class PretrainingModel(nn.Module):
         self.embeddings = embeddings
 
     def init_weights(self, seed: int) -> None:
-        """Draws initial weights. The encoder's are the same with and without MAP-Net."""
+        """Initialises the weights. The encoder's are the same with and without MAP-Net."""
         parts: list[tuple[str, nn.Module, Transformer]]
         parts = [("encoder", self.encoder, self.encoder.config), ("head", self.head, self.encoder.config)]
         if isinstance(self.proposal, MapNet):
@@ -45,14 +45,14 @@ class PretrainingModel(nn.Module):
     def hidden_at(
         self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None
     ) -> Tensor:
-        """Returns the encoder's vectors [N, H] at some slots of B x K positions; at all of them if None."""
+        """Returns the encoder's hidden states [N, H] at the given slots of [B, K] positions; at all of them if None."""
         hidden_NH: Tensor = self.encoder(tokens_BL, attention_mask_BL, positions_BK).flatten(0, 1)
         return hidden_NH if slots_N is None else hidden_NH.index_select(0, slots_N)
 
     def token_logits(
         self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None = None
     ) -> Tensor:
-        """Returns MLM logits [N, V] at some slots of B x K positions only; at all of them if None."""
+        """Returns MLM logits [N, V] at the given slots of [B, K] positions; at all of them if None."""
         hidden_NH = self.hidden_at(tokens_BL, attention_mask_BL, positions_BK, slots_N)
         logits_NV: Tensor = self.head(hidden_NH, self.encoder.tokens.weight)
         return logits_NV
@@ -66,7 +66,7 @@ class PretrainingModel(nn.Module):
         slots_N: Tensor | None,
         signal: str = "loss",
     ) -> tuple[Tensor, Tensor]:
-        """Returns -log p of each target and the signal that a proposal learns, [B, K], float32.
+        """Returns -log p of each target and the signal that a proposal learns from, both [B, K] in float32.
 
         Both are 0 at slots that aren't computed; the signal carries no gradient.
         """
@@ -98,21 +98,21 @@ class PretrainingModel(nn.Module):
 
 
 def logit_gradient_norm(logits_NV: Tensor, targets_N: Tensor, embeddings_VH: Tensor) -> Tensor:
-    """Returns ||W^T (p - y)|| of each position [N]: the norm of its loss's gradient at the decoder's input."""
+    """Returns ||W^T (p - y)|| [N]: the norm of the gradient of each position's loss at the decoder's input."""
     p_NV = logits_NV.softmax(dim=1)
     gradient_NH = p_NV.to(embeddings_VH.dtype) @ embeddings_VH - embeddings_VH[targets_N]
     norm_N: Tensor = torch.linalg.vector_norm(gradient_NH.float(), dim=1)
     return norm_N
 
 
-NO_TOKEN = -1e4
-"""Logit of the padding rows of the vocabulary: their probability is exactly 0 in float32."""
+PADDING_LOGIT = -1e4
+"""Logit of the vocabulary's padding rows, whose probability is then exactly 0 in float32."""
 
 
 class MaskedLMHead(nn.Module):
-    """BERT's: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
+    """BERT's MLM head: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
 
-    `embedding` is the embeddings' size where it isn't the hidden size: a small generator decodes with the encoder's.
+    `embedding` is the embedding size if it differs from the hidden size, as for ELECTRA's generator.
     """
 
     def __init__(self, hidden: int, vocab_size: int, embedding: int | None = None) -> None:
@@ -125,12 +125,12 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden_NH: Tensor, embeddings_VE: Tensor) -> Tensor:
         """Returns logits [N, V], V padded."""
-        bias_V = F.pad(self.bias, (0, self.padding), value=NO_TOKEN)
+        bias_V = F.pad(self.bias, (0, self.padding), value=PADDING_LOGIT)
         return F.linear(self.norm(F.gelu(self.dense(hidden_NH))), embeddings_VE, bias_V)
 
 
 class DetectionHead(nn.Module):
-    """ELECTRA's: dense, GELU, and one logit at every position."""
+    """ELECTRA's detection head: dense, GELU, and one logit per position."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -138,13 +138,13 @@ class DetectionHead(nn.Module):
         self.out = nn.Linear(hidden, 1)
 
     def forward(self, hidden_BLH: Tensor) -> Tensor:
-        """Returns [B, L]: the logit that the token was replaced."""
+        """Returns the logit of each token having been replaced, [B, L]."""
         logits_BL1: Tensor = self.out(F.gelu(self.dense(hidden_BLH)))
         return logits_BL1.squeeze(-1)
 
 
 class ClassificationHead(nn.Module):
-    """fairseq's sentence head on [CLS]: dropout, dense, tanh, dropout, out."""
+    """fairseq's classification head on [CLS]: dropout, dense, tanh, dropout, output projection."""
 
     def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -153,14 +153,14 @@ class ClassificationHead(nn.Module):
         self.out = nn.Linear(hidden, outputs)
 
     def forward(self, hidden_BH: Tensor) -> Tensor:
-        """Returns [B, outputs] of the vectors at [CLS]: logits, or for regression one value."""
+        """Returns [B, outputs] for the vectors at [CLS]: logits, or a single value for regression."""
         x_BH = torch.tanh(self.dense(self.dropout(hidden_BH)))
         logits: Tensor = self.out(self.dropout(x_BH))
         return logits
 
 
 def at_slots(values_N: Tensor, slots_N: Tensor | None, like_BK: Tensor) -> Tensor:
-    """Returns [B, K], K slots a sequence, with the values at their slots and 0 elsewhere; at all slots if None."""
+    """Returns [B, K] with the values at their slots and 0 elsewhere; `slots_N` is None if values cover all slots."""
     if slots_N is None:
         return values_N.view_as(like_BK)
     zeros = torch.zeros(like_BK.numel(), dtype=values_N.dtype, device=values_N.device)

@@ -1,6 +1,6 @@
-"""Proposals: a distribution over the positions of the unmasked sentence, from MAP-Net or from a table of tokens.
+"""Proposals: distributions over the positions of an unmasked sentence, from MAP-Net or from a table of tokens.
 
-Shapes: B sequences, L positions, K masked positions of a sequence, E the encoder's hidden size, H MAP-Net's,
+Shapes: B sequences, L positions, K masked positions per sequence, E the encoder's hidden size, H MAP-Net's,
 V vocabulary.
 """
 
@@ -12,9 +12,9 @@ from mapnet_cli.model.bert import Stack, padded_vocabulary
 
 
 class MapNet(nn.Module):
-    """Section 3.3 and 4.1: token embeddings of the encoder, projected, then its own transformer.
+    """MAP-Net (sections 3.3 and 4.1): the encoder's token embeddings, a projection, and a separate transformer.
 
-    With a `vocab_size` it has token embeddings of its own, `tokens`, of the encoder's width.
+    With `vocab_size`, it has its own token embeddings, `tokens`, of the encoder's hidden size.
     """
 
     def __init__(self, config: MapNetSizes, encoder_hidden: int, vocab_size: int | None = None) -> None:
@@ -26,9 +26,9 @@ class MapNet(nn.Module):
         self.score = nn.Linear(config.hidden, 1)
 
     def forward(self, vectors_BLE: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
-        """Returns log q [B, L], float32: the log-probability of each position, -inf where not maskable.
+        """Returns log q [B, L] in float32: the log-probability of each position, -inf where not maskable.
 
-        `vectors_BLE` are the token embeddings; gradients of MAP-Net's loss reach them.
+        `vectors_BLE` are the token embeddings; MAP-Net's loss backpropagates into them.
         """
         scores_BL = self.score(self.stack(self.project(vectors_BLE), attention_mask_BL)).squeeze(-1)
         return masked_log_softmax(scores_BL.float(), maskable_BL)
@@ -37,7 +37,7 @@ class MapNet(nn.Module):
 def masked_log_softmax(scores_BL: Tensor, maskable_BL: Tensor) -> Tensor:
     """Returns log-probabilities over the maskable positions of each row, -inf elsewhere.
 
-    A row with no maskable position is -inf throughout, without NaN in value or gradient.
+    A row without maskable positions is -inf throughout, with no NaN in values or gradients.
     """
     none_B1 = ~maskable_BL.any(dim=1, keepdim=True)
     open_BL = maskable_BL | none_B1
@@ -46,15 +46,15 @@ def masked_log_softmax(scores_BL: Tensor, maskable_BL: Tensor) -> Tensor:
 
 
 UNIT = 2.0**-20
-"""Signals are added up as whole numbers of this: their sum is the same in any order and number of processes."""
+"""Signals are summed as integer multiples of this, so sums don't depend on order or number of processes."""
 PRIOR = 5.0
-"""So many observations of the mean signal stand beside each token's own."""
+"""Weight of the overall mean signal in each token's mean, as a number of observations."""
 
 
 class TokenTable(nn.Module):
     """q of a position is proportional to its token's weight: the running mean of a signal, or a fixed number.
 
-    All that lasts is in buffers: it is saved with the model and no optimiser sees it.
+    All persistent state is in buffers, so it is saved with the model and ignored by optimisers.
     """
 
     log_weight_V: Tensor
@@ -66,7 +66,7 @@ class TokenTable(nn.Module):
         self.register_buffer("log_weight_V", torch.zeros(vocab_size))
         self.register_buffer("signal_V", torch.zeros(vocab_size, dtype=torch.float64))
         self.register_buffer("count_V", torch.zeros(vocab_size, dtype=torch.float64))
-        # no buffer: each process has its own, and DDP would make buffers the first one's
+        # not a buffer: it differs between processes, and DDP would overwrite it with rank 0's
         self.fresh_2V = torch.zeros(2, vocab_size, dtype=torch.int64)
 
     def log_q(self, tokens_BL: Tensor, maskable_BL: Tensor) -> Tensor:
@@ -74,14 +74,14 @@ class TokenTable(nn.Module):
         return masked_log_softmax(self.log_weight_V[tokens_BL], maskable_BL)
 
     def observe(self, tokens_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> None:
-        """Notes the signal at masked positions; `learn` makes something of it."""
+        """Accumulates the signal at masked positions in `fresh_2V`, for the next `learn`."""
         self.fresh_2V = self.fresh_2V.to(tokens_BK.device)
         whole_BK = torch.where(valid_BK, (signal_BK.double() / UNIT).round().long(), 0)
         self.fresh_2V[0].index_add_(0, tokens_BK.flatten(), whole_BK.flatten())
         self.fresh_2V[1].index_add_(0, tokens_BK.flatten(), valid_BK.flatten().long())
 
     def learn(self, fresh_2V: Tensor, memory: int) -> None:
-        """Takes up a step's sums of signals (in UNITs) and counts; what was seen `memory` steps ago counts 1/e."""
+        """Adds a step's sums of signals (in UNITs) and counts; observations `memory` steps old have weight 1/e."""
         keep = torch.exp(torch.tensor(-1.0 / memory, dtype=torch.float64))
         self.signal_V.mul_(keep).add_(fresh_2V[0].double() * UNIT)
         self.count_V.mul_(keep).add_(fresh_2V[1].double())

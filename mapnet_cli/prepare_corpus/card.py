@@ -1,4 +1,4 @@
-"""The last phase: the corpus card, what the corpus is and what became of its sources, in Markdown and HTML."""
+"""Phase 7: the corpus card, a summary of the corpus and its sources in Markdown and HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ SHOWN_TOKENS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class WriteCard(Job):
-    """Writes CARD.md, CARD.html and CARD.svg (KEY with these suffixes)."""
+    """Writes the card: KEY.md, KEY.html and KEY.svg."""
 
     manifest: str
     """Key of the manifest."""
     names: tuple[str, ...]
-    """Of the sources, as the card shows them."""
+    """Names of the sources, as shown on the card."""
     licences: tuple[str, ...]
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
@@ -54,18 +54,18 @@ class WriteCard(Job):
         tokenizer = load_tokenizer(artifacts.path(made.tokenizer))
         shards = [artifacts.path(name) for name in (*made.train, *made.validation)]
         counts_V = token_counts(shards, made.vocab_size, progress)
-        said = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
-        svg = images(lambda figure: _draw(figure, made, counts_V), "Corpus", said, ("svg",))["svg"].decode()
+        signature = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
+        svg = images(lambda figure: _draw(figure, made, counts_V), "Corpus", signature, ("svg",))["svg"].decode()
         files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
         names = self.names
         tables = [
-            _sources(made, names, self.licences, said),
-            _totals(made, counts_V, said),
-            _by_source("dropped", "Paragraphs dropped, by rule", "dropped", made.sources, names, said),
-            _by_source("left_out", "Pages left out, by reason", "left_out", made.sources, names, said),
-            _by_source("markup", "Leftovers of wiki markup taken out, by rule", "markup", made.sources, names, said),
-            _examples(made, said),
-            _tokens(tokenizer, counts_V, said),
+            _sources(made, names, self.licences, signature),
+            _totals(made, counts_V, signature),
+            _by_source("dropped", "Paragraphs dropped, by rule", "dropped", made.sources, names, signature),
+            _by_source("left_out", "Pages skipped, by reason", "left_out", made.sources, names, signature),
+            _by_source("markup", "Leftover wiki markup removed, by rule", "markup", made.sources, names, signature),
+            _examples(made, signature),
+            _tokens(tokenizer, counts_V, signature),
         ]
         shown = [table for table in tables if table.rows]
         write_text(files[0], _markdown(made, shown, files[2].name))
@@ -75,7 +75,7 @@ class WriteCard(Job):
 
 
 def token_counts(shards: Sequence[Path], vocab_size: int, progress: ProgressCallback) -> Counts:
-    """Returns how often each token stands in the shards, [V]; [CLS] and [SEP] are of blocks, and not counted."""
+    """Returns how often each token occurs in the shards, [V]; [CLS] and [SEP] are not counted."""
     counts_V = np.zeros(vocab_size, np.int64)
     for number, shard in enumerate(shards):
         progress(Progress(number, len(shards), "counting tokens"))
@@ -88,7 +88,7 @@ def token_counts(shards: Sequence[Path], vocab_size: int, progress: ProgressCall
 
 @dataclass(frozen=True)
 class _Source:
-    """A source's counts, or those of all sources together, which have neither kind nor licence."""
+    """Counts of one source, or of all sources together (without kind and licence)."""
 
     name: str
     counts: SourceCounts | CorpusManifest
@@ -110,25 +110,25 @@ _SOURCES: list[Column[_Source]] = [
 ]
 
 
-def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str], said: str) -> Table:
+def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str], signature: str) -> Table:
     found = zip(names, made.sources, licences, strict=True)
     rows = [_Source(name, source, source.kind, licence) for name, source, licence in found]
-    return build_table("sources", "Sources", _SOURCES, [*rows, _Source("all", made)], (), said)
+    return build_table("sources", "Sources", _SOURCES, [*rows, _Source("all", made)], (), signature)
 
 
-def _totals(made: CorpusManifest, counts_V: Counts, said: str) -> Table:
+def _totals(made: CorpusManifest, counts_V: Counts, signature: str) -> Table:
     unknown = made.unknown_tokens / max(made.tokens, 1)
     unused = int((counts_V[len(SPECIALS) :] == 0).sum())
-    middle, most = (_quantile(made.sentence_lengths, share) for share in (0.5, 0.95))
+    median, p95 = (_quantile(made.sentence_lengths, share) for share in (0.5, 0.95))
     values = {
         "Vocabulary": f"{made.vocab_size:,}",
-        "Entries that the text doesn't use": f"{unused:,}",
-        "Fertility (tokens a word)": f"{made.tokens / max(made.words, 1):.3f}",
+        "Unused vocabulary entries": f"{unused:,}",
+        "Fertility (tokens per word)": f"{made.tokens / max(made.words, 1):.3f}",
         "Unknown tokens": f"{made.unknown_tokens:,} ({unknown:.4%})",
-        "Words a sentence: mean, median, 95 %": f"{made.words / max(made.sentences, 1):.1f}, {middle}, {most}",
-        "Tokens of a block, at most": f"{made.block_length:,}",
+        "Words per sentence: mean, median, p95": f"{made.words / max(made.sentences, 1):.1f}, {median}, {p95}",
+        "Maximum tokens per block": f"{made.block_length:,}",
     }
-    return build_table("totals", "The whole", _pair("What", "Value"), values.items(), (), said)
+    return build_table("totals", "Totals", _pair("Quantity", "Value"), values.items(), (), signature)
 
 
 def _pair(first: str, second: str) -> list[Column[tuple[str, str]]]:
@@ -136,27 +136,27 @@ def _pair(first: str, second: str) -> list[Column[tuple[str, str]]]:
 
 
 def _quantile(lengths: list[int], share: float) -> str:
-    """Returns the length below or at which a share of the sentences are; the last length stands for longer ones."""
+    """Returns the length that a share of the sentences does not exceed; the last length includes all longer ones."""
     place = int(np.searchsorted(np.cumsum(lengths), share * sum(lengths)))
     return f"{place}{' or more' if place >= len(lengths) - 1 else ''}"
 
 
 def _by_source(
-    name: str, title: str, field: str, sources: list[SourceCounts], names: Sequence[str], said: str
+    name: str, title: str, field: str, sources: list[SourceCounts], names: Sequence[str], signature: str
 ) -> Table:
     counts: list[dict[str, int]] = [getattr(source, field) for source in sources]
     columns: list[Column[str]] = [Column("Rule", lambda rule: rule)]
     columns += each(dict(enumerate(names)), lambda rule, source: number_cell(counts[source].get(rule, 0), "{:,}"))
-    return build_table(name, title, columns, sorted({rule for count in counts for rule in count}), (), said)
+    return build_table(name, title, columns, sorted({rule for count in counts for rule in count}), (), signature)
 
 
-def _examples(made: CorpusManifest, said: str) -> Table:
+def _examples(made: CorpusManifest, signature: str) -> Table:
     rows = [(rule, begin) for rule, begins in made.examples.items() for begin in begins]
-    return build_table("examples", "How dropped paragraphs begin", _pair("Rule", "Paragraph"), rows, (), said)
+    return build_table("examples", "Examples of dropped paragraphs", _pair("Rule", "Beginning"), rows, (), signature)
 
 
-def _tokens(tokenizer: "Tokenizer", counts_V: Counts, said: str) -> Table:
-    """An excerpt of the vocabulary: the most frequent entries, some from the middle, and the rarest that are used."""
+def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
+    """Returns an excerpt of the vocabulary: the most frequent, middle-ranked and rarest entries that are used."""
     order = [int(token) for token in np.argsort(-counts_V, kind="stable") if counts_V[token]]
     half = len(order) // 2
     parts = {
@@ -169,17 +169,17 @@ def _tokens(tokenizer: "Tokenizer", counts_V: Counts, said: str) -> Table:
         Column("Counts", lambda part: Cell(f"{counts_V[parts[part]].max():,} to {counts_V[parts[part]].min():,}")),
         Column("Entries", lambda part: " ".join(str(tokenizer.id_to_token(token)) for token in parts[part])),
     ]
-    return build_table("vocabulary", "Vocabulary", columns, parts if order else (), (), said)
+    return build_table("vocabulary", "Vocabulary", columns, parts if order else (), (), signature)
 
 
 def _draw(figure: "Figure", made: CorpusManifest, counts_V: Counts) -> None:
     [[lengths, ranks]] = panels(figure, 1, 2, (4.2, 3.0))
     most = max((n for n, count in enumerate(made.sentence_lengths) if count), default=1)
     lengths.bar(range(most + 1), made.sentence_lengths[: most + 1], 1.0, color=COLOURS[0])
-    lengths.set(xlabel="Words a sentence (the last bar: that or more)", ylabel="Sentences")
+    lengths.set(xlabel="Words per sentence (last bar: that many or more)", ylabel="Sentences")
     ordered = np.sort(counts_V[counts_V > 0])[::-1]
     ranks.loglog(np.arange(1, len(ordered) + 1), ordered, color=COLOURS[1])
-    ranks.set(xlabel="Rank of the token", ylabel="Times in the corpus")
+    ranks.set(xlabel="Rank of the token", ylabel="Occurrences")
     for ax, title in ((lengths, "Sentence lengths"), (ranks, "Token frequencies")):
         ax.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
 

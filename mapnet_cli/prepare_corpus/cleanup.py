@@ -1,7 +1,7 @@
-"""The clean-up rules of the paper's code family (MC-BERT's and TUPE's preprocessing).
+"""Clean-up rules from the code that the paper builds on (the preprocessing of MC-BERT and TUPE).
 
-Lines that were broken in mid-sentence are joined, and paragraphs that are too short, too long or
-hardly prose (tables, links, formulas) are dropped. Each rule is a config key of its own name.
+Lines that were broken in mid-sentence are joined. Paragraphs that are too short, too long or mostly
+not prose (tables, links, formulas) are dropped. Each rule is named after its config key.
 """
 
 import string
@@ -13,19 +13,19 @@ from mapnet_cli.config import Cleanup
 from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines
 from mapnet_cli.text import normalise_text
 
-_RUNS_ON = frozenset(string.ascii_letters + string.digits + ",")
+_CONTINUES = frozenset(string.ascii_letters + string.digits + ",")
 _LETTERS = string.ascii_letters.encode()
 _SYMBOLS = "/\\|"
 
 
 EXAMPLES = 3
-"""Paragraphs that are kept to show, of each rule."""
+"""Number of dropped paragraphs kept as examples per rule."""
 EXAMPLE_CHARS = 200
 
 
 @dataclass
 class Dropped:
-    """What the rules dropped: counts, and how the first ones begin."""
+    """Dropped paragraphs by rule: counts, and the beginnings of the first few."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -38,9 +38,9 @@ class Dropped:
 
 
 def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> Lines:
-    """Yields the normalised paragraphs that pass the rules, and None at the end of each document that has any.
+    """Yields the normalised paragraphs that pass the rules, and None at the end of each non-empty document.
 
-    Notes in `dropped` what doesn't pass.
+    Records the other paragraphs in `dropped`.
     """
     kept = False
     for paragraph in _joined(_normalised(lines, dropped), settings.join_lines):
@@ -56,7 +56,7 @@ def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> L
 
 
 def broken_rule(paragraph: str, settings: Cleanup) -> str:
-    """Returns the config key of the first rule that drops the paragraph, "" if it stays."""
+    """Returns the config key of the first rule that drops the paragraph, or "" if none does."""
     length = len(paragraph)
     if length < settings.min_chars:
         return "min_chars"
@@ -75,7 +75,7 @@ def broken_rule(paragraph: str, settings: Cleanup) -> str:
 
 def _normalised(lines: Iterable[str | None], dropped: Dropped) -> Lines:
     for line in lines:
-        if line and len(line) > OVERLONG:  # not worth minutes of regular expressions
+        if line and len(line) > OVERLONG:  # the regular expressions would take minutes
             dropped.add("max_chars", normalise_text(line[:EXAMPLE_CHARS]))
             line = ""
         yield line and normalise_text(line)
@@ -84,13 +84,13 @@ def _normalised(lines: Iterable[str | None], dropped: Dropped) -> Lines:
 def _joined(lines: Lines, join: bool) -> Iterator[str | None]:
     """Yields paragraphs, and None at the end of a document.
 
-    A line runs on into the next if it ends in an ASCII letter, a digit or a comma and the next
-    starts with a lower-case ASCII letter.
+    With `join`, a line that ends in an ASCII letter, a digit or a comma is joined to the next one if
+    that starts with a lower-case ASCII letter.
     """
     paragraph = ""
     for line in lines:
-        runs_on = join and line and line[0] in string.ascii_lowercase and paragraph and paragraph[-1] in _RUNS_ON
-        if runs_on and len(paragraph) <= OVERLONG:
+        continued = join and line and line[0] in string.ascii_lowercase and paragraph and paragraph[-1] in _CONTINUES
+        if continued and len(paragraph) <= OVERLONG:
             paragraph += f" {line}"
             continue
         if paragraph:

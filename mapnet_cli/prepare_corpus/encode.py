@@ -1,4 +1,4 @@
-"""The fifth phase: sentences to token ids, packed into blocks, split into training and validation."""
+"""Phase 5: encodes sentences, packs the token ids into blocks and splits them into training and validation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from mapnet_cli.prepare_corpus.outputs import (
 from mapnet_cli.text import CLS, SEP, UNK, WordEncoder, load_tokenizer, shard_files, writing_shard
 
 BATCH = 4_096
-"""Sentences that go to the tokenizer together, unless they have this many characters before:"""
+"""Maximum number of lines encoded together."""
 BATCH_CHARS = 4_000_000
 
 
 class Packer:
-    """Fills blocks of at most `length` tokens, [CLS] ... [SEP], and hands each full one to `emit`.
+    """Packs sentences into blocks of at most `length` tokens, [CLS] ... [SEP], and calls `emit` with each block.
 
-    blocks "complete": whole sentences one after another, as many as fit; a sentence that is longer
-    than a block is cut. "full": every block is filled to the last place, sentences run on into the
-    next. "sentence": each sentence a block (or several). A block ends where its document does,
-    unless `cross_documents`.
+    blocks "complete": as many whole sentences as fit; a sentence that is longer than a block is
+    split. "full": every block is filled completely, and sentences continue in the next block.
+    "sentence": one sentence per block (or several blocks for a long one). A block ends at the end of
+    its document, unless `cross_documents`.
     """
 
     def __init__(self, blocks: str, length: int, cross_documents: bool, emit: Callable[[list[int]], None]) -> None:
@@ -56,7 +56,7 @@ class Packer:
             self.flush()
 
     def flush(self) -> None:
-        """Hands over what there is; call it at the end."""
+        """Emits the current block, if it isn't empty; call it at the end."""
         if self._block:
             self._emit([CLS, *self._block, SEP])
         self._block = []
@@ -66,8 +66,8 @@ class Packer:
 class EncodeSlice(Job):
     """Writes the training and validation shards of one slice.
 
-    Every validation_every-th document of the whole corpus is held out, so the vocabulary's result
-    says how many documents are in earlier slices.
+    Every validation_every-th document of the whole corpus is held out; the number of documents in
+    earlier slices comes from the result of `TrainVocabulary`.
     """
 
     keys: CorpusKeys
@@ -115,16 +115,16 @@ class EncodeSlice(Job):
 
 @lru_cache(maxsize=1)
 def _encoder(tokenizer: Path, checksum: str) -> tuple[WordEncoder, int]:
-    """Returns the encoder, which later jobs of this process find warm, and the size of its vocabulary.
+    """Returns the encoder, which later jobs of this process reuse, and its vocabulary size.
 
-    `checksum` is the file's: another tokenizer may come to stand at the same place.
+    `checksum` is part of the cache key, since the file may be replaced by another tokenizer.
     """
     loaded = load_tokenizer(tokenizer)
     return WordEncoder(loaded), loaded.get_vocab_size()
 
 
 def _encoded(encoder: WordEncoder, file: Path) -> Iterator[list[int] | None]:
-    """Yields the ids of each sentence, and None where a document ends."""
+    """Yields the ids of each sentence, and None at the end of each document."""
     batch: list[str | None] = []
     chars = 0
     for paragraph in read_sentences(file):

@@ -1,4 +1,4 @@
-"""What a corpus will take, said before it starts: words, disk and hours, from a sample of each source read now."""
+"""Estimates words, disk space and time of a corpus before it is prepared, from a sample of each source."""
 
 import shutil
 import time
@@ -15,60 +15,60 @@ from mapnet_cli.prepare_corpus.sources.reading import Reading
 from mapnet_cli.text import TOKENS_PER_WORD
 
 SAMPLE_BYTES = 400_000
-"""Of clean text that is read of a source, from the beginnings of slices all over it."""
+"""Bytes of clean text sampled per source, from the beginnings of slices spread over it."""
 LEAST_SLICES, MOST_SLICES = 3, 16
-"""That are sampled, where a source has so many; more than the least if they hold little text."""
+"""Minimum and maximum number of slices sampled per source; more than the minimum if they contain little text."""
 SAMPLE_INPUT = 32e6
-"""Bytes of input after which a sample is enough, whatever text was in them."""
+"""Bytes of input after which sampling a source stops, even if they contained little text."""
 GOLDEN = 0.618034
-"""Steps of this share of a list, round and round, are spread evenly over it, however many they are."""
+"""Step between sampled slices as a fraction of the list, modulo 1: any number of such steps is evenly spread."""
 SAMPLED_PROBLEMS = 3
-"""Of a source's sample."""
+"""Maximum number of problems reported per source."""
 SEGMENTED_BYTES = 200_000
-"""Of it, what is cut into sentences and words to see how long that takes."""
+"""Approximate bytes of sampled text that are segmented to time the sentence phase."""
 SPACES = 1.03
-"""A sentence file's size in that of the paragraphs: Moses puts spaces before full stops."""
+"""Size of a sentence file relative to its paragraph file: Moses puts spaces before full stops."""
 HASHES = 1.08
-"""A paragraph file's with its hashes."""
+"""Size of a paragraph file with its hashes relative to the paragraph file alone."""
 SHORTAGE = 0.8
-"""The disk is clearly too small if it has no more than this share of what is expected to be written."""
+"""The disk counts as too small if its free space is below this fraction of the expected output."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Of a source, from a sample: what a byte of its input becomes, or a slice where input isn't counted in bytes."""
+    """Output and time of a source per byte of input (per slice if it isn't measured in bytes), from a sample."""
 
     text: float
     """Bytes of clean paragraphs."""
     words: float
     seconds: float
-    """That reading and cleaning take."""
+    """Seconds to read and clean the input."""
     problems: tuple[str, ...] = ()
-    """The first ones in the sample."""
+    """First problems found in the sample."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Of the whole corpus."""
+    """Estimates for the whole corpus."""
 
     text: float
     words: float
     seconds: float
-    """Of one worker, still to come."""
+    """Remaining seconds with one worker."""
     working: float
-    """Bytes of paragraphs and sentences still to be written, which later runs go on from."""
-    passing: float
+    """Bytes of paragraph and sentence files still to be written, which later runs reuse."""
+    temporary: float
     """Bytes of temporary files."""
     final: float
     """Bytes of token shards still to be written."""
     problems: tuple[str, ...] = ()
-    """The first ones in the samples."""
+    """First problems found in the samples."""
 
 
 def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[str]]:
-    """Returns the rate of each source, and clean paragraphs of all; the hub isn't asked.
+    """Returns the rate of each source by its index, and clean paragraphs of all; sources from the Hub are skipped.
 
-    Raises InputError where what is read can't be, for instance without its column.
+    Raises InputError if a sample can't be read, for instance because its column is missing.
     """
     rates: dict[int, Rate] = {}
     paragraphs: list[str] = []
@@ -79,7 +79,7 @@ def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[
 
 
 def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
-    """Returns a source's rate and clean paragraphs, from some of its slices."""
+    """Returns the rate and clean paragraphs of a source, from some of its slices."""
     places = (int(len(slices) * ((0.5 + number * GOLDEN) % 1)) for number in range(MOST_SLICES))
     chosen = [slices[place] for place in dict.fromkeys(places)]
     least = min(LEAST_SLICES, len(chosen)) if chosen[0].pieces else 1
@@ -102,20 +102,20 @@ def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
 
 
 def _beginning(part: Slice, enough: float, config: Config) -> tuple[list[str], float, Reading]:
-    """Returns a slice's first clean paragraphs, `enough` bytes if there are so many, and what it took to read them.
+    """Returns a slice's first clean paragraphs (at least `enough` bytes, if available), the input read, and its record.
 
-    That is bytes of input, or 1 for a slice that isn't counted in bytes.
+    The input read is in bytes, or 1 for a slice that isn't measured in bytes.
     """
     reading, size = Reading(), 0
     paragraphs: list[str] = []
     lines = read_slice(part, "repair", reading, lambda progress: None)
-    place = before = (0, 0.0)
+    position = previous = (0, 0.0)
     for paragraph in clean(lines, config.corpus.cleanup, Dropped()):
-        place, before = (reading.pieces, reading.share), place
-        if size >= enough and place > before:  # of a compressed file whole blocks have been read
-            here = part.pieces[reading.pieces]
+        position, previous = (reading.pieces, reading.share), position
+        if size >= enough and position > previous:  # compressed files advance by whole blocks
+            current = part.pieces[reading.pieces]
             read = sum(piece.end - piece.begin for piece in part.pieces[: reading.pieces])
-            return paragraphs, read + reading.share * (here.end - here.begin), reading
+            return paragraphs, read + reading.share * (current.end - current.begin), reading
         if paragraph:
             paragraphs.append(paragraph)
             size += len(paragraph.encode()) + 1
@@ -123,7 +123,7 @@ def _beginning(part: Slice, enough: float, config: Config) -> tuple[list[str], f
 
 
 def segmenting(paragraphs: list[str], config: Config) -> float:
-    """Returns the seconds that sentences and words take for a byte of paragraphs."""
+    """Returns the seconds that the sentence phase takes per byte of paragraphs."""
     from mapnet_cli.prepare_corpus.sentences import Segmenter
     from mapnet_cli.text import word_tokeniser
 
@@ -137,17 +137,17 @@ def segmenting(paragraphs: list[str], config: Config) -> float:
 
 
 def _some(paragraphs: list[str]) -> Iterator[str]:
-    """Yields paragraphs from all over the list."""
+    """Yields paragraphs spread evenly over the list."""
     every = max(1, sum(map(len, paragraphs)) // SEGMENTED_BYTES)
     yield from paragraphs[::every]
 
 
 Done = Callable[[int], tuple[float | None, bool, bool]]
-"""Of a slice by its number: bytes of its paragraph file if it is there, whether its sentences are, its shards."""
+"""Returns for a slice number the size of its paragraph file (None if missing), and if sentences and shards exist."""
 
 
 def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: int, segment: float = 0.0) -> Expected:
-    """Returns what is still to come; `segment` is what `segmenting` returned."""
+    """Returns the estimates; `segment` is the result of `segmenting`."""
     text = words = seconds = working = final = 0.0
     for number, part in enumerate(slices):
         rate = rates.get(part.number)
@@ -167,45 +167,45 @@ def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: 
         if not encoded:
             final += own_words * TOKENS_PER_WORD * (2 if vocab_size <= 1 << 16 else 4)
     hashes = text * (HASHES - 1)  # 16 bytes each
-    passing = hashes * ROW.itemsize / 16 if hashes > 16 * SORTED else 0.0
+    temporary = hashes * ROW.itemsize / 16 if hashes > 16 * SORTED else 0.0
     problems = tuple(problem for rate in rates.values() for problem in rate.problems)
-    return Expected(text, words, seconds, working, passing, final, problems)
+    return Expected(text, words, seconds, working, temporary, final, problems)
 
 
 def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> list[str]:
-    """Returns what `--dry-run` prints."""
+    """Returns the lines that `--dry-run` prints."""
     read = sum(part.bytes for part in slices)
     hubs = sorted({part.source.path for part in slices if part.source.of_hub})
-    unknown = [f"{path}: not counted, its size is not known before it is read" for path in hubs]
+    unknown = [f"{path}: not included, its size is unknown until it is read" for path in hubs]
     if all(part.source.of_hub for part in slices):
         return unknown
-    needed = expected.working + expected.passing + expected.final
+    needed = expected.working + expected.temporary + expected.final
     return [
-        f"{format_size(read)} of input in {len(slices):,} slices; by a sample of each source read now about "
+        f"{format_size(read)} of input in {len(slices):,} slices; estimated from a sample of each source: about "
         f"{format_count(expected.words)} words, {format_count(expected.words * TOKENS_PER_WORD)} tokens",
-        f"disk: about {format_size(expected.working)} of working files (paragraphs and sentences, which other "
-        f"vocabularies reuse), {format_size(expected.passing)} of temporary files, {format_size(expected.final)} of "
-        f"shards; {format_size(free)} free" + (": too little" if SHORTAGE * needed > free else ""),
+        f"disk: about {format_size(expected.working)} of working files (paragraphs and sentences, reused by "
+        f"other vocabularies), {format_size(expected.temporary)} of temporary files, {format_size(expected.final)} of "
+        f"shards; {format_size(free)} free" + (" (not enough)" if SHORTAGE * needed > free else ""),
         f"time: at most about {format_duration(expected.seconds / max(workers, 1))} on this machine with {workers} "
-        "workers, vocabulary and shards not counted",
+        "workers, without training the vocabulary and writing the shards",
         *unknown,
         *(f"problem in the sample: {problem}" for problem in expected.problems),
     ]
 
 
 def require_disk(expected: Expected, artifacts: Artifacts) -> None:
-    """Raises MapnetError if what is expected to be written clearly doesn't fit on the disk."""
-    needed, free = expected.working + expected.passing + expected.final, free_disk(artifacts)
+    """Raises MapnetError if the expected output clearly doesn't fit on the disk."""
+    needed, free = expected.working + expected.temporary + expected.final, free_disk(artifacts)
     if SHORTAGE * needed > free:
         raise MapnetError(
-            f"the corpus needs about {format_size(needed)} of disk, and {artifacts.root} has {format_size(free)} free: "
-            "make room, name another --artifacts folder, or take less of a source (limit_mb)"
+            f"the corpus needs about {format_size(needed)} of disk space, but {artifacts.root} has only "
+            f"{format_size(free)} free: make room, choose another --artifacts folder, or set limit_mb of a source"
         )
 
 
 def free_disk(artifacts: Artifacts) -> int:
-    """Returns the bytes that are free where the artifacts are or will be."""
-    place: Path = artifacts.root.resolve()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    """Returns the number of free bytes on the disk of the artifacts folder, which need not exist yet."""
+    folder: Path = artifacts.root.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

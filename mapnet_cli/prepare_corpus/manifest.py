@@ -1,4 +1,4 @@
-"""The last phase but one: one row that says what the corpus is and where it stands."""
+"""Phase 6: the corpus manifest, with counts, problems and the keys of the corpus files."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -33,17 +33,17 @@ class _SliceCounts:
     segmented: SegmentedSlice
     encoded: EncodedSlice
     repeated: int
-    """Paragraphs that were dropped as repetitions."""
+    """Number of paragraphs dropped as duplicates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteManifest(Job):
-    """Its result is the CorpusManifest."""
+    """Collects the counts of all slices; the result is a CorpusManifest."""
 
     keys: CorpusKeys
     corpus: Corpus
     source_of: tuple[int, ...]
-    """The source that each slice is from, by its number in the config."""
+    """Index in corpus.sources of the source of each slice."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         keys = self.keys
@@ -90,12 +90,11 @@ class WriteManifest(Job):
         problems = Problems()
         if not self.corpus.tokenizer and vocab_size < self.corpus.vocab_size:
             problems.add(
-                f"corpus.vocab_size is {self.corpus.vocab_size:,}, but the text yields a vocabulary of {vocab_size:,} "
-                "only"
+                f"corpus.vocab_size is {self.corpus.vocab_size:,}, but the text yields only {vocab_size:,} entries"
             )
         keys = [*self.keys.clean, *self.keys.sentences, *self.keys.encode]
         for name, versions in mixed_versions(artifacts, keys).items():
-            problems.add(f"slices were prepared with {name} {' and '.join(versions)}: --force prepares them alike")
+            problems.add(f"slices were prepared with {name} {' and '.join(versions)}: use --force to redo them")
         for counts in slices:
             problems.merge(counts.cleaned.problems, counts.cleaned.problem_count)
         return problems
@@ -136,21 +135,21 @@ def _examples(slices: list[_SliceCounts]) -> dict[str, list[str]]:
 
 
 def _repeated(artifacts: Artifacts, keys: CorpusKeys, repeated: list[int]) -> dict[str, list[str]]:
-    """Returns the first paragraphs that were dropped as repetitions."""
+    """Returns the beginnings of the first paragraphs dropped as duplicates."""
     shown: list[str] = []
     for number, (key, count) in enumerate(zip(keys.clean, repeated, strict=True)):
         if count and len(shown) < EXAMPLES:
             keep = np.load(artifacts.path(keys.keep(number)), mmap_mode="r", allow_pickle=False)
-            shown += _dropped_here(artifacts.path(f"{key}.txt"), keep, EXAMPLES - len(shown))
+            shown += _first_dropped(artifacts.path(f"{key}.txt"), keep, EXAMPLES - len(shown))
     return {"deduplicate": shown} if shown else {}
 
 
-def _dropped_here(file: Path, keep: Any, most: int) -> list[str]:
+def _first_dropped(file: Path, keep: Any, limit: int) -> list[str]:
     found: list[str] = []
     paragraphs = (paragraph for paragraph in read_paragraphs(file) if paragraph is not None)
     for paragraph, kept in zip(paragraphs, keep, strict=False):
         if not kept:
             found.append(paragraph[:EXAMPLE_CHARS])
-            if len(found) == most:
+            if len(found) == limit:
                 break
     return found

@@ -1,7 +1,7 @@
-"""What the corpus's phases leave for each other: keys, typed results and two text formats.
+"""Outputs of the corpus phases: artifact keys, typed results and two text formats.
 
-Paragraph files hold one paragraph per line, sentence files one sentence per line with an empty line
-after each paragraph. In both, one more empty line ends a document.
+Paragraph files contain one paragraph per line. Sentence files contain one sentence per line, with an
+empty line after each paragraph. In both formats, one more empty line ends a document.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class CleanedSlice(Row):
     words: int
     bytes: int
     dropped: dict[str, int]
-    """Paragraphs dropped, by clean-up rule."""
+    """Number of paragraphs dropped by each clean-up rule."""
     examples: dict[str, list[str]]
     left_out: dict[str, int]
     markup: dict[str, int]
@@ -28,14 +28,14 @@ class CleanedSlice(Row):
 
 
 class Deduplication(Row):
-    """Result of `Deduplicate`: paragraphs dropped, in all and by slice."""
+    """Result of `Deduplicate`: number of paragraphs dropped, in total and per slice."""
 
     dropped: int
     dropped_by_slice: list[int]
 
 
 class SegmentedSlice(Row):
-    """Result of `SegmentSlice`. `lengths[n]` counts sentences of n words; the last entry is of that or more."""
+    """Result of `SegmentSlice`. `lengths[n]` counts the sentences of n words; the last entry includes longer ones."""
 
     documents: int
     paragraphs: int
@@ -45,7 +45,7 @@ class SegmentedSlice(Row):
 
 
 class TrainedVocabulary(Row):
-    """Result of `TrainVocabulary`. `first_documents[n]` is the number of slice n's first document in the corpus."""
+    """Result of `TrainVocabulary`. `first_documents[n]` is the corpus-wide index of slice n's first document."""
 
     vocab_size: int
     sample_words: int
@@ -63,7 +63,7 @@ class EncodedSlice(Row):
 
 @dataclass(frozen=True)
 class CorpusKeys:
-    """Keys of everything that preparing a corpus makes; lists have one key per slice."""
+    """Keys of all artifacts of a corpus; lists have one key per slice."""
 
     text: ArtifactId
     corpus: ArtifactId
@@ -81,7 +81,7 @@ class CorpusKeys:
         return f"{self.text.key}/deduplicate"
 
     def keep(self, number: int) -> str:
-        """Returns the file that says which paragraphs of a slice are kept."""
+        """Returns the key of the file that marks which paragraphs of a slice are kept."""
         return f"{self.deduplicate}-{number:05}.npy"
 
     @property
@@ -118,23 +118,23 @@ class CorpusKeys:
 
 
 def mixed_versions(artifacts: Artifacts, keys: list[str]) -> dict[str, list[str]]:
-    """Returns the versions that these jobs ran with, of each library where they differ."""
+    """Returns the versions of each library whose version differs between these jobs."""
     versions: dict[str, set[str]] = {}
     for key in keys:
         for name, version in artifacts.require(key).versions.items():
             versions.setdefault(name, set()).add(version)
-    return {name: sorted(several) for name, several in sorted(versions.items()) if len(several) > 1}
+    return {name: sorted(found) for name, found in sorted(versions.items()) if len(found) > 1}
 
 
 def read_paragraphs(path: Path) -> Iterator[str | None]:
-    """Yields the paragraphs of a paragraph file, and None where a document ends."""
+    """Yields the paragraphs of a paragraph file, and None at the end of each document."""
     with path.open(encoding="utf-8", newline="\n") as handle:
         for line in handle:
             yield line.rstrip("\n") or None
 
 
 def read_sentences(path: Path) -> Iterator[list[str] | None]:
-    """Yields the paragraphs of a sentence file as lists of sentences, and None where a document ends."""
+    """Yields the paragraphs of a sentence file as lists of sentences, and None at the end of each document."""
     sentences: list[str] = []
     with path.open(encoding="utf-8", newline="\n") as handle:
         for line in handle:

@@ -1,4 +1,4 @@
-"""The first two phases: each slice's clean paragraphs, and which of them stood nowhere before."""
+"""Phases 1 and 2: the clean paragraphs of each slice, and exact de-duplication over the whole corpus."""
 
 import hashlib
 import tempfile
@@ -21,11 +21,11 @@ from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
 from mapnet_cli.prepare_corpus.sources.rows import require_key
 
 HASH_BYTES = 16
-"""Of n different paragraphs two share their hash, and one is lost, with probability n^2 / 2^129: 10^-21 for 10^9."""
+"""Two of n distinct paragraphs collide (and one is lost) with probability n^2 / 2^129: 10^-21 for n = 10^9."""
 SORTED = 2_000_000
-"""Hashes that are compared at a time, in some 400 MB. If there are more, they go to files on disk first, by value."""
+"""Number of hashes compared at a time, in about 400 MB. More are first partitioned by value into files on disk."""
 REPORTED = 2_000
-"""Paragraphs between two reports."""
+"""Paragraphs between two progress reports."""
 
 # Array shapes: n paragraphs of a slice, of a bucket or of the corpus.
 Hashes = npt.NDArray[np.uint64]
@@ -33,7 +33,7 @@ Hashes = npt.NDArray[np.uint64]
 ROW = np.dtype([("hash", "<u8", 2), ("number", "<i8")])
 """A paragraph's hash and its number in the corpus."""
 HashRows = Iterator[npt.NDArray[np.void]]
-"""Of ROW, in corpus order, at most SORTED at a time."""
+"""Arrays of dtype ROW in corpus order, each of at most SORTED rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +73,23 @@ class CleanSlice(Job):
 
 
 def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, progress: ProgressCallback) -> Lines:
-    """Yields the slice's lines; what is wrong with its input goes to `reading`. Raises InputError as `read_piece`."""
+    """Yields the lines of a slice and records problems in `reading`. Raises InputError like `read_piece`."""
     if part.source.kind == "cpython":
         yield from read_cpython(part.part, part.parts, part.source.limit)
     elif part.source.of_hub:
-        yield from read_hub(part.source, part.part, part.parts, part.place, reading)
+        yield from read_hub(part.source, part.part, part.parts, part.config_key, reading)
     for note in part.notes:
         reading.problems.add(note)
     for done, piece in enumerate(part.pieces):
         progress(Progress(done, len(part.pieces), printable(piece.path.name)))
         reading.pieces = done
         yield from read_piece(piece, part.name(piece), part.source, on_bad_utf8, reading)
-    require_key(part.source.column, part.place, reading)
+    require_key(part.source.column, part.config_key, reading)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deduplicate(Job):
-    """Writes for each slice which paragraphs are kept (KEY-N.npy, [n] bool): the first of equal ones, in order."""
+    """Writes which paragraphs of each slice are kept (KEY-N.npy, [n] bool): the first one of each set of equal ones."""
 
     keys: CorpusKeys
     enabled: bool
@@ -118,27 +118,27 @@ class Deduplicate(Job):
 
 def _rows(hash_files: list[Path]) -> HashRows:
     parts: list[Hashes] = []
-    number = waiting = 0
+    number = pending = 0
 
-    def together() -> npt.NDArray[np.void]:
-        rows = np.empty(waiting, ROW)
-        rows["hash"], rows["number"] = np.concatenate(parts), np.arange(number, number + waiting)
+    def join() -> npt.NDArray[np.void]:
+        rows = np.empty(pending, ROW)
+        rows["hash"], rows["number"] = np.concatenate(parts), np.arange(number, number + pending)
         return rows
 
     for file in hash_files:
         with file.open("rb") as handle:
-            while len(hashes := np.fromfile(handle, "<u8", 2 * (SORTED - waiting)).reshape(-1, 2)):
+            while len(hashes := np.fromfile(handle, "<u8", 2 * (SORTED - pending)).reshape(-1, 2)):
                 parts.append(hashes)
-                waiting += len(hashes)
-                if waiting == SORTED:
-                    yield together()
-                    number, waiting, parts = number + waiting, 0, []
-    if waiting:
-        yield together()
+                pending += len(hashes)
+                if pending == SORTED:
+                    yield join()
+                    number, pending, parts = number + pending, 0, []
+    if pending:
+        yield join()
 
 
 def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[HashRows]:
-    """Yields the rows of the corpus, those of equal hashes in one bucket; through files if they are too many."""
+    """Yields all rows in buckets, with equal hashes in the same bucket; more than SORTED rows go through files."""
     buckets = -(-count // SORTED)
     if buckets <= 1:
         yield _rows(hash_files)
@@ -147,9 +147,9 @@ def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[HashR
     with ExitStack() as stack:
         handles = [stack.enter_context(file.open("wb")) for file in files]
         for rows in _rows(hash_files):
-            place = ((rows["hash"][:, 0] >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)
-            order = np.argsort(place, kind="stable")
-            ends = np.searchsorted(place[order], np.arange(buckets + 1))
+            bucket = ((rows["hash"][:, 0] >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)
+            order = np.argsort(bucket, kind="stable")
+            ends = np.searchsorted(bucket[order], np.arange(buckets + 1))
             for handle, begin, end in zip(handles, ends[:-1], ends[1:], strict=True):
                 rows[order[begin:end]].tofile(handle)
     for file in files:
@@ -164,7 +164,7 @@ def _read_rows(file: Path) -> HashRows:
 
 
 def _firsts(bucket: HashRows) -> npt.NDArray[np.int64]:
-    """Returns the numbers of the bucket's rows whose hash no earlier row has."""
+    """Returns the numbers of the bucket's rows whose hash doesn't occur in an earlier row."""
     seen: Hashes = np.empty((0, 2), np.uint64)
     numbers = [np.empty(0, np.int64)]
     for rows in bucket:

@@ -1,4 +1,4 @@
-"""The third phase: sentences by spaCy on cased text, words by Moses, lower case last."""
+"""Phase 3: splits cased text into sentences (spaCy) and words (Moses), and lower-cases it."""
 
 import re
 from collections import Counter
@@ -15,17 +15,17 @@ from mapnet_cli.prepare_corpus.sentencizer import sentencizer
 from mapnet_cli.text import word_tokeniser
 
 ZONE_CHARS = 4_000_000
-"""Characters after which spaCy's string store is emptied; it would grow without bound."""
+"""Characters after which spaCy's string store is emptied, since it grows without bound."""
 LONGEST = 200
-"""Words; sentences from there on are counted together."""
-_UNNEEDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
+"""Words; sentences of this length and longer are counted together."""
+_EXCLUDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
 _MARKS = "\"'(["
 _OPENING_MARKS = re.compile(rf"(?<=\s)[{re.escape(_MARKS)}]+$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSlice(Job):
-    """Writes the sentences of a slice's kept paragraphs (KEY.txt)."""
+    """Writes the sentences of the paragraphs kept from a slice (KEY.txt)."""
 
     keys: CorpusKeys
     number: int
@@ -43,17 +43,17 @@ class SegmentSlice(Job):
         lengths: Counter[int] = Counter()
         file = artifacts.path(f"{self.key}.txt")
         with publishing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
-            filled = False
+            nonempty = False
             for found in split(_kept(read_paragraphs(artifacts.path(f"{clean}.txt")), kept)):
                 if found is None:
-                    handle.write("\n" if filled else "")
-                    documents += filled
-                    filled = False
+                    handle.write("\n" if nonempty else "")
+                    documents += nonempty
+                    nonempty = False
                     continue
                 lines = [line for line in map(tokenise, found) if line]
                 if lines:
                     handle.write("\n".join(lines) + "\n\n")
-                    filled = True
+                    nonempty = True
                     paragraphs += 1
                     sentences += len(lines)
                     counts = [line.count(" ") + 1 for line in lines]
@@ -76,7 +76,7 @@ def _kept(paragraphs: Iterable[str | None], keep: Any) -> Iterator[str | None]:
 
 
 class Segmenter:
-    """Cuts paragraphs into sentences with an installed spaCy pipeline, or "" for spaCy's English sentencizer.
+    """Splits paragraphs into sentences with an installed spaCy pipeline, or with spaCy's English sentencizer for "".
 
     Raises UsageError if the pipeline sets no sentence starts.
     """
@@ -87,7 +87,7 @@ class Segmenter:
         self._nlp = self._sentencizer.nlp if self._sentencizer else _pipeline(pipeline)
 
     def __call__(self, paragraphs: Iterable[str | None]) -> Iterator[list[str] | None]:
-        """Yields each paragraph's sentences, and passes None (the end of a document) on."""
+        """Yields the sentences of each paragraph; None (the end of a document) is passed through."""
         batch: list[str | None] = []
         size = 0
         for paragraph in paragraphs:
@@ -103,7 +103,7 @@ class Segmenter:
         with self._nlp.memory_zone():
             starts = map(self._sentencizer, texts) if self._sentencizer else map(self._starts, self._nlp.pipe(texts))
             for text in batch:
-                yield None if text is None else _cut(text, next(starts))
+                yield None if text is None else _split(text, next(starts))
 
     def _starts(self, document: Any) -> list[int]:
         if not document.has_annotation("SENT_START"):
@@ -111,7 +111,7 @@ class Segmenter:
         return [sentence.start_char for sentence in document.sents]
 
 
-def _cut(text: str, starts: list[int]) -> list[str]:
+def _split(text: str, starts: list[int]) -> list[str]:
     starts = _with_opening_marks(text, starts)
     sentences = (text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True))
     return [sentence for sentence in sentences if sentence]
@@ -120,8 +120,8 @@ def _cut(text: str, starts: list[int]) -> list[str]:
 def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
     """Returns the sentence starts, moved before opening quotation marks and brackets.
 
-    The sentencizer ends a sentence after all punctuation that follows a full stop, the next
-    sentence's opening marks included: 'He came. " / Go!"'.
+    The sentencizer ends a sentence after all punctuation that follows a full stop, including the
+    opening marks of the next sentence: 'He came. " / Go!"'.
     """
     moved = [0]
     for start in starts[1:]:
@@ -135,4 +135,4 @@ def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
 def _pipeline(name: str) -> Any:
     import spacy
 
-    return spacy.load(name, exclude=_UNNEEDED)
+    return spacy.load(name, exclude=_EXCLUDED)

@@ -1,9 +1,9 @@
-"""spaCy's rule-based sentencizer, its answers remembered for each chunk of text between two spaces.
+"""spaCy's rule-based sentencizer, with results cached per chunk (the text between two spaces).
 
-A sentence starts at the first word after sentence punctuation. What the sentencizer makes of a chunk
-thus depends on the chunk alone, and on whether sentence punctuation came last before it, so only
-chunks with such punctuation and the ones after them are looked at. tests/text/plain.py is what this
-is held to.
+A sentence starts at the first word after sentence punctuation. The result for a chunk thus depends
+only on the chunk and on whether sentence punctuation precedes it, so only chunks with such
+punctuation and the chunks after them are processed. The output equals that of the reference
+implementation, tests/text/plain.py.
 """
 
 import re
@@ -16,13 +16,13 @@ from mapnet_cli.text import BoundedCache
 
 _BEYOND_16_BITS = "\U00010000-\U0010ffff"
 _Found = tuple[tuple[int, ...], bool]
-"""Where sentences start in a chunk, and whether sentence punctuation is the last but for closing marks."""
+"""Sentence starts in a chunk, and whether it ends in sentence punctuation, ignoring closing marks."""
 
 
 class Sentencizer:
-    """Call it with a paragraph to get spaCy's sentence starts.
+    """Callable that returns the offsets at which spaCy starts sentences in a paragraph.
 
-    `nlp` is a blank pipeline, and its own from then on. Where memory matters, call it inside a memory zone of that.
+    `nlp` must be a blank pipeline; it is modified. To bound memory, call the sentencizer within `nlp.memory_zone()`.
     """
 
     def __init__(self, nlp: Any) -> None:
@@ -31,15 +31,15 @@ class Sentencizer:
         self.nlp = nlp
         self._marks = nlp.add_pipe("sentencizer").punct_chars
         vocabulary = nlp.vocab
-        vocabulary.lex_attr_getters = {IS_PUNCT: vocabulary.lex_attr_getters[IS_PUNCT]}  # all that is asked of a word
-        # Of larger characters all, as Python searches a class that lists some of them ten times as slowly.
+        vocabulary.lex_attr_getters = {IS_PUNCT: vocabulary.lex_attr_getters[IS_PUNCT]}  # the only attribute used
+        # Includes all characters beyond 16 bits: a class that lists only some of them is ten times slower to search.
         listed = "".join(sorted(mark for mark in self._marks if mark <= "\uffff"))
         self._any_mark = re.compile(f"[{re.escape(listed)}{_BEYOND_16_BITS}]")
         self._neighbours, self._specials = _special_cases(nlp.tokenizer)
-        self._chunks = BoundedCache(self._ask)
+        self._chunks = BoundedCache(self._compute)
 
     def __call__(self, text: str) -> list[int]:
-        """Returns where the sentences start, the first at 0, as document.sents has them."""
+        """Returns the sentence starts (character offsets) as in document.sents; the first is 0."""
         if "  " in f" {text} " or not text.isprintable():
             return self._whole(text)
         starts, begin, ended = [0], 0, False
@@ -60,8 +60,8 @@ class Sentencizer:
             begin = end + 1
         return starts
 
-    def _ask(self, chunk: str) -> tuple[_Found, _Found]:
-        """Returns what the chunk is after a word, and after the end of a sentence."""
+    def _compute(self, chunk: str) -> tuple[_Found, _Found]:
+        """Returns the chunk's result when it follows a word, and when it follows the end of a sentence."""
         tokens = self._tokens(chunk)
         return _found(tokens, False), _found(tokens, True)
 
@@ -69,14 +69,14 @@ class Sentencizer:
         return [0, *_found(self._tokens(text), False)[0]]
 
     def _tokens(self, text: str) -> list[tuple[int, bool, bool]]:
-        """Returns where each of spaCy's tokens starts, whether it is a mark, and whether it is punctuation."""
+        """Returns (start, whether it is a sentence mark, whether it is punctuation) of each spaCy token."""
         return [(token.idx, token.text in self._marks, token.is_punct) for token in self.nlp.tokenizer(text)]
 
     def _special_across(self, text: str, space: int) -> bool:
-        """Returns whether the tokens around a space may differ from those of its two chunks.
+        """Returns whether the tokens around a space may differ from those of the two chunks on their own.
 
-        spaCy looks for a special case (":-)", "a.m.") on both sides of the space as well. It finds none
-        there, but one that it looks for hides the true ones that it overlaps.
+        spaCy also matches special cases (":-)", "a.m.") across a space. It then rejects such a match, but
+        not before it has suppressed the valid matches that overlap with it.
         """
         for left, right in self._neighbours.get(text[space - 1 : space + 2 : 2], ()):
             if text.endswith(left, 0, space) and text.startswith(right, space + 1):
@@ -86,7 +86,7 @@ class Sentencizer:
 
 
 def _found(tokens: list[tuple[int, bool, bool]], ended: bool) -> _Found:
-    """Returns what the sentencizer's rule makes of tokens that follow a word, or the end of a sentence."""
+    """Applies the sentencizer's rule to tokens; `ended` says whether a sentence ended just before them."""
     starts = []
     for start, is_mark, is_punctuation in tokens:
         if is_mark:
@@ -99,16 +99,16 @@ def _found(tokens: list[tuple[int, bool, bool]], ended: bool) -> _Found:
 
 @lru_cache(maxsize=1)
 def sentencizer() -> Sentencizer:
-    """Returns this process's sentencizer, which later jobs find warm."""
+    """Returns the sentencizer of this process; later jobs reuse it and its cache."""
     import spacy
 
     return Sentencizer(spacy.blank("en"))
 
 
 def _special_cases(tokenizer: Any) -> tuple[dict[str, set[tuple[str, str]]], re.Pattern[str]]:
-    """Returns the neighbouring tokens of special cases, by the two characters where they meet, and what finds one.
+    """Returns the adjacent token pairs of special cases, keyed by the two characters where they meet, and a pattern.
 
-    It finds those that are cut in another way than without a rule, where a token can begin: not within a word.
+    The pattern matches the special cases whose rule changes the tokens, where a token can begin: not within a word.
     """
     from spacy.attrs import ORTH
     from spacy.tokenizer import Tokenizer

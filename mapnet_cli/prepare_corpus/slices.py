@@ -1,4 +1,4 @@
-"""Slices of the input: the units of the jobs that read it."""
+"""Slices of the input: each is read by one job."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,51 +16,51 @@ SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson", ".json"),
     "mediawiki": (".xml",),
 }
-"""The files of a folder that are read, packed or not and in any case, where not all are."""
+"""Suffixes of the files that are read from a folder, compressed or not, in any case; other kinds read all files."""
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".lz4", ".lzma", ".z", ".br")
-"""What text may be packed in and isn't read through."""
-NAMED = 5
-"""Files left out that are named."""
-PACKED = 4
-"""Text is so many times as large as its bz2, xz, gz, zst or Parquet file, roughly: a job reads less of these."""
+"""Suffixes of archives and compressed files that are not supported."""
+SHOWN_FILES = 5
+"""Maximum number of skipped files listed in a message."""
+EXPANSION = 4
+"""Approximate size of text relative to its bz2, xz, gz, zst or Parquet file, whose pieces are smaller accordingly."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Consecutive files of one source, or a share of a large one: the unit of a job."""
+    """Consecutive files of one source, or a share of a large file: the input of one job."""
 
     number: int
-    """The source's place in the config."""
+    """Index of the source in corpus.sources."""
     source: Source
     pieces: tuple[Piece, ...] = ()
     part: int = 0
-    """Of `parts`: of cpython and the hub."""
+    """Index of the part, out of `parts`; for cpython and the Hub only."""
     parts: int = 1
     notes: tuple[str, ...] = ()
-    """Problems that were seen when the source was cut into slices."""
+    """Problems found when the source was cut into slices."""
 
     @property
-    def place(self) -> str:
+    def config_key(self) -> str:
         return f"corpus.sources.{self.number}"
 
     @property
     def bytes(self) -> int:
-        """Of input, as it lies on disk."""
+        """Size of the input on disk."""
         return sum(piece.end - piece.begin for piece in self.pieces)
 
     def name(self, piece: Piece) -> str:
-        """Returns what a problem calls the piece: the same wherever the corpus stands."""
+        """Returns the name of a piece in messages; it doesn't depend on the location of the corpus."""
         root = Path(self.source.path)
         file = piece.path.name if piece.path == root else piece.path.relative_to(root).as_posix()
-        return printable(f"{self.place}: {file}") + (
+        return printable(f"{self.config_key}: {file}") + (
             f" (part {piece.part + 1} of {piece.parts})" if piece.parts > 1 else ""
         )
 
 
 def input_slices(config: Config) -> list[Slice]:
-    """Returns the corpus's slices in corpus order; depends on nothing but the input and the config.
+    """Returns the slices in corpus order; they depend only on the input and the config.
 
-    Raises InputError if a source is missing or has no files, or if they can't be read.
+    Raises InputError if a source is missing, has no files or can't be read.
     """
     slices: list[Slice] = []
     for number, source in enumerate(config.corpus.sources):
@@ -71,39 +71,39 @@ def input_slices(config: Config) -> list[Slice]:
             files, notes = _files(source, f"corpus.sources.{number}")
             size = min(config.corpus.slice_mb, source.limit_mb or config.corpus.slice_mb) * 1e6
             groups = _grouped(_pieces(files, source, size), size)
-            slices += [Slice(number, source, group, notes=() if place else notes) for place, group in enumerate(groups)]
+            slices += [Slice(number, source, group, notes=() if index else notes) for index, group in enumerate(groups)]
     return slices
 
 
 def missing_source(config: Config) -> bool:
-    """Returns whether an input is gone (its artifacts may still stand)."""
+    """Returns whether the path of a source is missing (its artifacts may still exist)."""
     return any(s.path and not s.of_hub and not Path(s.path).exists() for s in config.corpus.sources)
 
 
-def _files(source: Source, place: str) -> tuple[list[Path], tuple[str, ...]]:
-    """Returns the files that are read, in order, and what to say of those that are left out."""
+def _files(source: Source, config_key: str) -> tuple[list[Path], tuple[str, ...]]:
+    """Returns the files to read, in order, and notes about the skipped ones."""
     root = Path(source.path)
     if not root.exists():
-        raise InputError(f"{place}.path: {root} does not exist")
-    there = files = _saved_files(root, source.split, place) if source.kind == "dataset" else input_files(root)
+        raise InputError(f"{config_key}.path: {root} does not exist")
+    found = files = _saved_files(root, source.split, config_key) if source.kind == "dataset" else input_files(root)
     if root.is_dir() and source.kind in SUFFIXES:
-        files = [file for file in there if _suffix(file) in SUFFIXES[source.kind]]
+        files = [file for file in found if _suffix(file) in SUFFIXES[source.kind]]
     elif archive := next((file for file in files if _suffix(file) in ARCHIVES), None):
         raise InputError(
-            f"{place}.path: {printable(str(archive))} is an archive, which is not read through: unpack it, or move it "
+            f"{config_key}.path: {printable(str(archive))} is an archive, which can't be read: unpack it or move it "
             "elsewhere"
         )
     if not files:
-        wanted = {"dataset": "Arrow files: make it with Dataset.save_to_disk"} | {
+        wanted = {"dataset": "Arrow files: create it with Dataset.save_to_disk"} | {
             kind: f"{_wanted(kind)} files" for kind in SUFFIXES
         }
-        raise InputError(f"{place}.path: {root} has no {wanted.get(source.kind, 'files')}")
+        raise InputError(f"{config_key}.path: {root} has no {wanted.get(source.kind, 'files')}")
     taken = set(files)
-    left_out = [file.relative_to(root).as_posix() for file in there if file not in taken]
+    skipped = [file.relative_to(root).as_posix() for file in found if file not in taken]
     notes: list[str] = []
-    if left_out:
-        named = ", ".join(left_out[:NAMED]) + (" ..." if len(left_out) > NAMED else "")
-        notes = [f"{place}: left out {len(left_out):,} files that are not {_wanted(source.kind)}: {named}"]
+    if skipped:
+        shown = ", ".join(skipped[:SHOWN_FILES]) + (" ..." if len(skipped) > SHOWN_FILES else "")
+        notes = [f"{config_key}: skipped {len(skipped):,} files that are not {_wanted(source.kind)}: {shown}"]
     return files[: source.limit or None], tuple(notes)
 
 
@@ -112,30 +112,30 @@ def _wanted(kind: str) -> str:
 
 
 def _suffix(file: Path) -> str:
-    """Returns what the file is, in lower case: its last suffix, or that before a compression's."""
+    """Returns the file's suffix in lower case, ignoring a compression suffix."""
     return (Path(file.stem) if packing(file) else file).suffix.lower()
 
 
-def _saved_files(root: Path, split: str, place: str) -> list[Path]:
-    """Returns the Arrow files that `datasets` would load from the folder, in its order; of a bare folder, all.
+def _saved_files(root: Path, split: str, config_key: str) -> list[Path]:
+    """Returns the Arrow files that `datasets` would load from the folder, in its order; all files of a bare folder.
 
-    What it doesn't name stays unread: `map` and `filter` leave their caches beside the data.
+    Files that state.json doesn't list are ignored: `map` and `filter` store their caches next to the data.
     """
     if root.is_file():
         return [root]
     splits, state = root / "dataset_dict.json", root / "state.json"
     if splits.exists() and (names := read_json(splits).get("splits")):
         if split not in names:
-            raise InputError(f"{place}.split: {root} has no split {split!r}, only {', '.join(names)}")
-        return _saved_files(root / split, split, place)
-    if state.exists() and (named := read_json(state).get("_data_files")):
-        files = [root / entry["filename"] for entry in named]
+            raise InputError(f"{config_key}.split: {root} has no split {split!r}, only {', '.join(names)}")
+        return _saved_files(root / split, split, config_key)
+    if state.exists() and (listed := read_json(state).get("_data_files")):
+        files = [root / entry["filename"] for entry in listed]
         if missing := [file for file in files if not file.exists()]:
-            raise InputError(f"{place}.path: {missing[0]} is missing, which {state} names")
+            raise InputError(f"{config_key}.path: {missing[0]} is missing, but is listed in {state}")
         return files
     inside = sorted(root.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
     found = (
-        _saved_files(path, split, place)
+        _saved_files(path, split, config_key)
         for path in inside
         if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() == ".arrow")
     )
@@ -143,13 +143,13 @@ def _saved_files(root: Path, split: str, place: str) -> list[Path]:
 
 
 def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
-    """Yields the files, large ones in shares of at most about `size` bytes of text, up to the source's limit_mb."""
+    """Yields the files, large ones in pieces of at most about `size` bytes of text, up to the source's limit_mb."""
     left = source.limit_mb * 1e6 or float("inf")
     for file in files:
         parts = 1
         if _divisible(file, source):
-            packed = PACKED if packing(file) or file.suffix.lower() == ".parquet" else 1
-            parts = max(1, -int(-file.stat().st_size * packed // size))
+            expansion = EXPANSION if packing(file) or file.suffix.lower() == ".parquet" else 1
+            parts = max(1, -int(-file.stat().st_size * expansion // size))
         for part in range(parts):
             if left <= 0:
                 return
@@ -159,7 +159,7 @@ def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
 
 
 def _divisible(file: Path, source: Source) -> bool:
-    """Returns whether the file can be read from somewhere in its middle, and has documents that begin there."""
+    """Returns whether the file can be read from the middle and may contain several documents."""
     return packing(file) not in STREAMS and not (source.kind == "text" and source.documents == "file")
 
 

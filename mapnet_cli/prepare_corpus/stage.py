@@ -1,4 +1,4 @@
-"""`mapnet prepare-corpus`: from text to a vocabulary, token shards and a manifest, as jobs over slices of the input."""
+"""`mapnet prepare-corpus`: turns text into a vocabulary, token shards and a manifest, in jobs over input slices."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ from mapnet_cli.prepare_corpus.encode import EncodeSlice
 from mapnet_cli.prepare_corpus.manifest import WriteManifest
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys
 from mapnet_cli.prepare_corpus.paragraphs import CleanSlice, Deduplicate
-from mapnet_cli.prepare_corpus.progress import in_words, slices_done
+from mapnet_cli.prepare_corpus.progress import format_row, slices_done
 from mapnet_cli.prepare_corpus.sentences import SegmentSlice
 from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS
@@ -24,17 +24,17 @@ from mapnet_cli.prepare_corpus.train_bpe import TrainVocabulary
 
 @dataclass(frozen=True)
 class PrepareCorpus:
-    """The stage, see `cli.stages.Stage`."""
+    """The prepare-corpus stage; see `cli.stages.Stage`."""
 
     lineage: Lineage
     preload = ("spacy", "sacremoses", "tokenizers")
 
     def validate(self) -> None:
-        """Raises UsageError if there is no source, or the spaCy pipeline is not installed (nothing is imported)."""
+        """Raises UsageError if there is no source or the spaCy pipeline is not installed; does not import spaCy."""
         corpus = self.lineage.config.corpus
         if not corpus.sources:
             raise UsageError(
-                "corpus.sources is empty: name at least one, for instance\n"
+                "corpus.sources is empty: add at least one source, for example\n"
                 '[[corpus.sources]]\nkind = "text"\npath = "my-corpus"'
             )
         name = corpus.spacy_pipeline
@@ -44,7 +44,7 @@ class PrepareCorpus:
         except PackageNotFoundError:
             raise UsageError(
                 f"corpus.spacy_pipeline: {name!r} is not installed; try python -m spacy download {name}, "
-                "or leave it empty"
+                "or leave the key empty"
             ) from None
 
     def preflight(self) -> None:
@@ -64,10 +64,10 @@ class PrepareCorpus:
         estimates.require_disk(expected, artifacts)
 
     def plan(self, workers: int) -> list[Phase]:
-        """Returns the phases that make the config's corpus; none if it is made and its input or its text is gone.
+        """Returns the phases that make the corpus, or none if it exists and its input or working files are gone.
 
         Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
-        if a source is missing or has no files, and what `validate` raises.
+        if a source is missing or has no files, and UsageError like `validate`.
         """
         self.validate()
         lineage = self.lineage
@@ -75,7 +75,7 @@ class PrepareCorpus:
         return [] if gone and self._is_made else corpus_phases(lineage.config, lineage)
 
     def forecast(self, workers: int) -> list[str]:
-        """Returns what `--dry-run` says: words, disk and time, estimated from a sample that is read now."""
+        """Returns the lines that `--dry-run` prints: words, disk and time, estimated from a sample of the input."""
         config = self.lineage.config
         phases = self._unfinished
         if not phases:
@@ -87,13 +87,13 @@ class PrepareCorpus:
         return estimates.lines(expected, slices, estimates.free_disk(self.lineage.artifacts), workers)
 
     def progress(self) -> StageProgress:
-        """Returns how far each phase of slices is."""
+        """Returns the progress of each per-slice phase."""
         artifacts = self.lineage.artifacts
         rows = slices_done(self.plan(1), artifacts, artifacts.locked("prepare-corpus"))
-        return StageProgress({"slices": rows}, tuple(in_words(row) for row in rows if row["done"] < row["total"]))
+        return StageProgress({"slices": rows}, tuple(format_row(row) for row in rows if row["done"] < row["total"]))
 
     def summary(self) -> list[str]:
-        """Returns what the finished corpus is, in words: counts, what the rules dropped, the first problems."""
+        """Returns a summary of the finished corpus: counts, paragraphs dropped by each rule, and the first problems."""
         lineage, artifacts = self.lineage, self.lineage.artifacts
         made, card = artifacts.find(lineage.manifest, CorpusManifest), f"{lineage.corpus.key}/card"
         if made is None:
@@ -109,7 +109,7 @@ class PrepareCorpus:
             lines.append(f"corpus: card: {artifacts.path(card)}.md and .html")
         if made.problem_count:
             shown = made.problems[:SHOWN_PROBLEMS]
-            rest = f"; {artifacts.path(lineage.manifest)}.json names more" if made.problem_count > len(shown) else ""
+            rest = f"; see {artifacts.path(lineage.manifest)}.json for more" if made.problem_count > len(shown) else ""
             lines += [f"corpus: problem: {problem}" for problem in shown]
             lines.append(f"corpus: {made.problem_count:,} problems{rest}")
         return lines
@@ -118,12 +118,12 @@ class PrepareCorpus:
     def _is_made(self) -> bool:
         try:
             return self.lineage.artifacts.marker(self.lineage.manifest) is not None
-        except InputError:  # an input that was never seen
+        except InputError:  # the input was never hashed, so its fingerprint is unknown
             return False
 
     @property
     def _unfinished(self) -> list[Phase]:
-        """Returns the plan; no phase if the manifest is made, with or without the card."""
+        """Returns the plan, or no phases if the manifest exists, with or without the card."""
         phases = self.plan(1)
         made = [is_done(job, self.lineage.artifacts) for p in phases if p.name == "manifest" for job in p.jobs]
         return [] if all(made) else phases
@@ -154,7 +154,7 @@ def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
 
 
 def _part(artifact: ArtifactId, key: str) -> ArtifactId:
-    """Returns the identity of a part of an artifact; its fingerprint is the whole's and its place in it."""
+    """Returns the id of a part of an artifact; its fingerprint combines the artifact's and the part's name."""
     return ArtifactId(key, fingerprint(artifact.fingerprint, key.rpartition("/")[2]))
 
 

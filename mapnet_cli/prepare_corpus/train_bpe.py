@@ -1,4 +1,4 @@
-"""The fourth phase: the subword vocabulary, from a seeded sample of the paragraphs."""
+"""Phase 4: trains the subword vocabulary on a seeded sample of the paragraphs."""
 
 import random
 from collections import Counter
@@ -23,15 +23,15 @@ from mapnet_cli.text import load_tokenizer, train_tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVocabulary(Job):
-    """Trains BPE on a seeded sample of sentences, or copies an import's tokenizer; writes tokenizer.json.
+    """Trains BPE on a seeded sample of paragraphs, or copies an import's tokenizer; writes tokenizer.json.
 
-    Raises InputError if the text is too short for a training and a validation part.
+    Raises InputError if there are too few documents for a training and a validation split.
     """
 
     keys: CorpusKeys
     corpus: Corpus
     imported: str
-    """Key of the import whose tokenizer is used; "" if BPE is trained."""
+    """Key of the import whose tokenizer is used, or "" to train BPE."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         counts = [artifacts.read(key, SegmentedSlice) for key in self.keys.sentences]
@@ -59,7 +59,7 @@ class TrainVocabulary(Job):
 
 
 def dropped(artifacts: Artifacts, keys: CorpusKeys) -> dict[str, int]:
-    """Returns how many paragraphs each clean-up rule dropped."""
+    """Returns the number of paragraphs that each clean-up rule dropped, in the whole corpus."""
     counts: Counter[str] = Counter()
     for key in keys.clean:
         counts.update(artifacts.read(key, CleanedSlice).dropped)
@@ -70,9 +70,9 @@ def dropped(artifacts: Artifacts, keys: CorpusKeys) -> dict[str, int]:
 def _sample(
     artifacts: Artifacts, progress: ProgressCallback, sentences: list[str], share: float, seed: int
 ) -> Iterator[str]:
-    """Yields the sentences of each paragraph with probability `share`, the draw made by (seed, slice, paragraph)."""
+    """Yields the sentences of each paragraph with probability `share`; the random stream is seeded per slice."""
     for number, key in enumerate(sentences):
-        progress(Progress(number, len(sentences), "reading the sample"))
+        progress(Progress(number, len(sentences), "sampling text"))
         artifacts.verify(key)
         draws = random.Random(derive_seed(seed, "vocabulary sample", number))
         for paragraph in read_sentences(artifacts.path(f"{key}.txt")):
@@ -82,24 +82,24 @@ def _sample(
 
 
 def _first_problems(artifacts: Artifacts, keys: CorpusKeys) -> str:
-    """Returns the first problems with the input, which may be why so little text is left."""
+    """Returns the first problems with the input, which may explain why too little text is left."""
     problems = Problems()
     for key in keys.clean:
         cleaned = artifacts.read(key, CleanedSlice)
         problems.merge(cleaned.problems, cleaned.problem_count)
     shown = "".join(f"\n  {line}" for line in problems.lines[:SHOWN_PROBLEMS])
-    return f"\n{problems.count:,} problems, the first of them:{shown}" if problems.count else ""
+    return f"\n{problems.count:,} problems, starting with:{shown}" if problems.count else ""
 
 
 def _too_little(documents: int, validation_every: int, drops: dict[str, int]) -> str:
     rules = ", ".join(f"cleanup.{rule} {count:,}" for rule, count in drops.items()) or "none"
     if not documents:
         return (
-            f"no text is left of corpus.sources. Paragraphs dropped, by rule: {rules}. "
-            "Loosen the rule under [corpus.cleanup], or see whether the sources' kind and paragraphs are right"
+            f"corpus.sources: no text is left after clean-up. Paragraphs dropped by rule: {rules}. "
+            "Relax the rule under [corpus.cleanup], or check the kind and paragraphs settings of the sources"
         )
     return (
-        f"the corpus has {documents:,} documents with text, but only one in {validation_every:,} is held out, so "
-        "there would be none to validate on: lower corpus.validation_every, add text, or cut the files into "
-        f'documents (documents = "blank-lines"). Paragraphs dropped, by rule: {rules}'
+        f"the corpus has {documents:,} non-empty documents, but only one in {validation_every:,} is held out, so the "
+        "validation set would be empty: lower corpus.validation_every, add text, or split the files into "
+        f'documents (documents = "blank-lines"). Paragraphs dropped by rule: {rules}'
     )

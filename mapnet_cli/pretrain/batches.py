@@ -1,4 +1,4 @@
-"""What a step trains on: a function of (seed, step), the same for every method and number of processes.
+"""Training batches: a function of (seed, step), the same for every method and number of processes.
 
 Shapes: B sequences, L positions, N masked positions of a micro-batch.
 """
@@ -31,37 +31,37 @@ from mapnet_cli.model import attention_mask
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text import CLS, FIRST_ORDINARY, PAD, Sequences
 
-AHEAD = 2
-"""Batches that are ready before they are needed."""
+PREFETCHED = 2
+"""Number of batches that are prepared ahead of time."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences of one forward pass. Everything that only the host can count is counted here.
+    """Sequences of one forward pass, with all counts made on the host, to avoid synchronising with the device.
 
-    `slots_N` are the places of the masked positions among B x K, so that no device has to be asked
-    how many there are; None where all B x K are computed, which keeps shapes fixed for torch.compile.
+    `slots_N` are the flat indices of the masked positions among the B x K slots; None if all slots are computed,
+    which keeps shapes fixed for torch.compile.
     """
 
     first: int
-    """Number of its first sequence in the whole batch."""
+    """Index of its first sequence in the whole batch."""
     tokens_BL: Tensor
     attention_mask_BL: Tensor | None
     maskable_BL: Tensor
     counts_B: Tensor
     slots_N: Tensor | None
     max_masks: int
-    """K, the most masked positions that a sequence can have."""
+    """K, the maximum number of masked positions per sequence."""
     noise: MaskNoise
     visit_B: Tensor | None
-    """Which visit this is of those that share their noise; None but for strategies that go on from visit to visit."""
+    """Index of this visit among those that share their noise; None unless the strategy is successive."""
     unit_starts_BL: Tensor | None
-    """True where a unit begins that is masked as a whole; None unless the strategy has units."""
+    """True where a unit that is masked as a whole begins; None unless the strategy has units."""
     all_sequences: int
-    """Of the whole batch, in all processes: what losses are averaged over."""
+    """Total of the batch over all processes, as are the next two: the denominators of mean losses."""
     all_masked: int
     all_tokens: int
-    """Padding not counted."""
+    """Excluding padding."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MicroBatch":
         def optional(tensor: Tensor | None) -> Tensor | None:
@@ -85,19 +85,19 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data: what holds for the whole batch, and this process's share of it."""
+    """One step's data: totals of the whole batch, and this process's share of it."""
 
     step: int
     size: int
     length: int
     tokens: int
-    """Of all processes, padding not counted."""
+    """Over all processes, excluding padding."""
     parts: list[MicroBatch]
 
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes the batch of a step. Every process draws the whole batch's noise and keeps its own rows."""
+    """Builds the batch of a step. Every process draws the noise of the whole batch and keeps its own rows."""
 
     sequences: Sequences
     order: ResumableSampler
@@ -106,27 +106,27 @@ class BatchMaker:
     seed: int
     dist: DistContext
     pin: bool
-    """In memory that a GPU copies from without waiting."""
+    """Whether batches are in pinned memory, for asynchronous copies to a GPU."""
     block_length: int
     fixed: bool = False
     """Pad every batch to the block length and compute every slot: one shape for torch.compile."""
     context: MaskContext = NO_CONTEXT
-    """What the strategy knows of the corpus."""
+    """What the strategy derived from the corpus."""
 
     @property
     def micro(self) -> int:
-        """Sequences of a forward pass."""
+        """Number of sequences per forward pass."""
         return self.pretrain.micro_batch_size or self.pretrain.batch_size // self.dist.size
 
     def __call__(self, step: int) -> Batch:
-        turn = step // self.pretrain.visits
-        indices_B = self.order.indices(turn)
+        data_step = step // self.pretrain.visits
+        indices_B = self.order.indices(data_step)
         tokens_BL = load_batch(self.sequences, indices_B, self.block_length * self.fixed)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "masks", step))
-        # drawn for a whole block and cut: masks don't depend on how far a batch is padded
+        # drawn for a whole block, then truncated, so that masks don't depend on padding
         noise, visit_B = MaskNoise.draw(generator, len(tokens_BL), self.block_length), None
         if STRATEGIES[self.method.strategy].successive:
-            visit_B = self.order.epochs(turn) * self.pretrain.visits + step % self.pretrain.visits
+            visit_B = self.order.epochs(data_step) * self.pretrain.visits + step % self.pretrain.visits
             noise, visit_B = self._shared_noise(noise, indices_B, visit_B)
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
         batch = split_batch(
@@ -137,14 +137,14 @@ class BatchMaker:
         return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
 
     def _shared_noise(self, noise: MaskNoise, indices_B: Tensor, visits_B: Tensor) -> tuple[MaskNoise, Tensor]:
-        """Returns noise that places a sequence's masks alike until all of it had its turn, and the visit of each."""
-        turns = visits_in_turn(self.method.highest_rate)
+        """Returns noise shared within a cycle of visits (which masks a sequence once), and the index in the cycle."""
+        cycle = visits_in_turn(self.method.highest_rate)
         order_BL, rounding_B = torch.empty_like(noise.order_BL), torch.empty_like(noise.rounding_B)
         for row, (sequence, visit) in enumerate(zip(indices_B.tolist(), visits_B.tolist(), strict=True)):
-            seed = derive_seed(self.seed, "visits", sequence, visit // turns)
-            own = MaskNoise.draw(torch.Generator().manual_seed(seed), 1, self.block_length)
-            order_BL[row], rounding_B[row] = own.order_BL[0], own.rounding_B[0]
-        return replace(noise, order_BL=order_BL, rounding_B=rounding_B), visits_B % turns
+            seed = derive_seed(self.seed, "visits", sequence, visit // cycle)
+            shared = MaskNoise.draw(torch.Generator().manual_seed(seed), 1, self.block_length)
+            order_BL[row], rounding_B[row] = shared.order_BL[0], shared.rounding_B[0]
+        return replace(noise, order_BL=order_BL, rounding_B=rounding_B), visits_B % cycle
 
 
 def split_batch(
@@ -159,9 +159,9 @@ def split_batch(
     visit_B: Tensor | None = None,
     unit_starts_BL: Tensor | None = None,
 ) -> Batch:
-    """Returns this process's share of a batch of tokens [B, L], cut into micro-batches of `micro` sequences.
+    """Returns this process's share of a batch of tokens [B, L], split into micro-batches of `micro` sequences.
 
-    With `every_slot` all B x K places are computed, masked or not. K leaves room for `highest_rate`.
+    With `every_slot`, all B x K slots are computed, masked or not. K is large enough for `highest_rate`.
     """
     maskable_BL = maskable_positions(tokens_BL)
     counts_B = mask_counts(maskable_BL, mask_rate, noise.rounding_B)
@@ -184,7 +184,7 @@ def split_batch(
 
 
 def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = False, padded: bool = False) -> Batch:
-    """Returns one micro-batch of a single word, to compile or to measure with, whatever the strategy."""
+    """Returns one micro-batch of a repeated token, for compiling and benchmarking with any strategy."""
     tokens_BL = torch.full((size, length), FIRST_ORDINARY)
     tokens_BL[:, 0] = CLS
     if padded:
@@ -194,33 +194,33 @@ def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = Fa
 
 
 def load_batch(sequences: Sequences, indices: Tensor, length: int = 0) -> Tensor:
-    """Returns the sequences' tokens [B, L], padded to `length`, or to the longest of them if it is 0."""
+    """Returns the sequences' tokens [B, L], padded to `length`, or to the longest sequence if it is 0."""
     chosen = indices.numpy()
     return torch.from_numpy(sequences.batch(chosen, length or int(sequences.lengths[chosen].max()), PAD))
 
 
 @contextmanager
 def prefetching(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Callable[[], Batch]]:
-    """Yields a function that returns the batches of steps first, first + 1, ..., last - 1, one a call.
+    """Yields a function that returns the batches of steps first, first + 1, ..., last - 1, one per call.
 
-    A thread makes them ahead; what it raises is raised by the call.
+    A background thread builds them ahead of time. Its exceptions are raised by the call.
     """
     steps = iter(range(first, last))
     with ThreadPoolExecutor(1, "batches") as thread:
         ready: deque[Future[Batch]] = deque()
 
-        def ask() -> None:
+        def submit_next() -> None:
             step = next(steps, None)
             if step is not None:
                 ready.append(thread.submit(make, step))
 
         def take() -> Batch:
             batch = ready.popleft().result()
-            ask()
+            submit_next()
             return batch
 
-        for _ in range(AHEAD):
-            ask()
+        for _ in range(PREFETCHED):
+            submit_next()
         try:
             yield take
         finally:

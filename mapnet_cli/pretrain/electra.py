@@ -1,8 +1,8 @@
-"""ELECTRA's two losses (Clark et al. 2020, section 2) as one more method of the same loop, and its validation.
+"""ELECTRA's two losses (Clark et al. 2020, section 2), for the same loop as the other methods, and its validation.
 
-Its encoder has no MLM head, so there is no `validation_loss` that would compare with other methods'.
+Its encoder has no MLM head, so there is no `validation_loss` to compare with other methods.
 
-Shapes: B sequences, L positions, K masked positions of a sequence.
+Shapes: B sequences, L positions, K masked positions per sequence.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from mapnet_cli.training import autocast
 
 
 class ElectraLosses(Losses):
-    """The generator's and the detector's."""
+    """The losses of the generator and the detector."""
 
     model: Electra
     generate: Callable[..., tuple[Tensor, Tensor]]
@@ -37,7 +37,7 @@ class ElectraLosses(Losses):
     def forward(
         self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor], None]:
-        """Returns the loss to differentiate, the sums to log, and None: there is no proposal to keep."""
+        """Returns the loss to differentiate, the sums to log, and None (there is no proposal to keep)."""
         method, electra = self.method, self.method.electra
         assert electra is not None
         strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
@@ -55,7 +55,7 @@ class ElectraLosses(Losses):
             )
         loss = torch.where(masks.valid_BK, loss_BK, 0.0).sum()
 
-        # A drawn token that happens to be the right one counts as original.
+        # A sampled token that happens to be the correct one counts as original.
         replaced_BL = replace_tokens(part.tokens_BL, masks, drawn_BK)
         torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, part.first))
         with autocast(self.device, self.precision):
@@ -64,37 +64,37 @@ class ElectraLosses(Losses):
 
         both = loss / part.all_masked + electra.detection_weight * detection["detection"] / part.all_tokens
         logged = {"loss": loss, "masked": part.counts_B.sum(), "objective": both, **detection}
-        # DDP averages the processes' gradients; each has its share of one sum
+        # DDP averages gradients over processes, but each loss is only its process's share of a sum
         return both * self.processes, {name: value.detach() for name, value in logged.items()}, None
 
 
 def replace_tokens(tokens_BL: Tensor, masks: Masks, drawn_BK: Tensor) -> Tensor:
-    """Returns the tokens with those at the masked positions replaced by the drawn ones."""
+    """Returns the tokens [B, L], with those at the masked positions replaced by the sampled ones."""
     change_BK = drawn_BK - tokens_BL.gather(1, masks.positions_BK)
-    # Invalid entries of a row name positions too: they must not set theirs, so add instead of assign.
+    # Invalid slots also contain positions, which must not change: add 0 there instead of assigning.
     return tokens_BL.scatter_add(1, masks.positions_BK, torch.where(masks.valid_BK, change_BK, 0))
 
 
 def detection_sums(logits_BL: Tensor, tokens_BL: Tensor, replaced_BL: Tensor) -> dict[str, Tensor]:
-    """Returns sums over the tokens, padding left out: the binary cross-entropy, with gradient, and counts.
+    """Returns sums over all tokens except padding: the binary cross-entropy, with gradient, and counts.
 
-    `replaced` counts the tokens that differ, `original` the others, `found` and `kept` those of each that
-    the detector took for what they are.
+    `replaced` counts the tokens that differ from the original text, `original` the others; `found` and `kept`
+    count those of each that the detector classifies correctly.
     """
     token_BL, differs_BL = tokens_BL != PAD, tokens_BL != replaced_BL
     loss_BL = F.binary_cross_entropy_with_logits(logits_BL, differs_BL.to(logits_BL.dtype), reduction="none")
-    said_BL = logits_BL > 0
+    predicted_BL = logits_BL > 0
     return {
         "detection": torch.where(token_BL, loss_BL, 0.0).sum(),
         "replaced": differs_BL.sum(),
         "original": (token_BL & ~differs_BL).sum(),
-        "found": (differs_BL & said_BL).sum(),
-        "kept": (token_BL & ~differs_BL & ~said_BL).sum(),
+        "found": (differs_BL & predicted_BL).sum(),
+        "kept": (token_BL & ~differs_BL & ~predicted_BL).sum(),
     }
 
 
-def detection_figures(sums: dict[str, float]) -> dict[str, float]:
-    """Returns what the log and a milestone say of `detection_sums`; the loss is in nats a token."""
+def detection_metrics(sums: dict[str, float]) -> dict[str, float]:
+    """Returns the metrics of `detection_sums` for the log and milestones; the loss is in nats per token."""
     replaced, original = sums["replaced"], sums["original"]
     return {
         "detection_loss": sums["detection"] / max(replaced + original, 1),
@@ -114,28 +114,28 @@ def build_losses(
 
 
 PASS = 16
-"""Sequences of a forward pass: the generator's distributions over the vocabulary stand in memory at a time."""
+"""Sequences per forward pass, to limit the memory for the generator's distributions over the vocabulary."""
 
 
 @torch.no_grad()
 def validate_detection(
     model: Electra, sequences: Sequences, count: int, device: torch.device, precision: str, dist: DistContext
 ) -> dict[str, float]:
-    """Returns detection_loss (nats a token), the accuracies, and generator_loss (nats a masked token).
+    """Returns detection_loss (nats per token), the accuracies, and generator_loss (nats per masked token).
 
-    Every process takes its share of the sequences; all get the same figures.
+    Each process evaluates its share of the sequences; all return the same values.
     """
     model.eval()
     names = ("generator", "masked", "detection", "replaced", "original", "found", "kept")
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
     for start in range(0, min(count, len(sequences)), BATCH):
         numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
-        for some in torch.split(numbers, PASS) if len(numbers) else ():
-            add_up(sums, _sums(model, start, some, sequences, device, precision))
+        for chunk in torch.split(numbers, PASS) if len(numbers) else ():
+            add_up(sums, _sums(model, start, chunk, sequences, device, precision))
     totals = dist.all_reduce_sum_(torch.stack([sums[name] for name in names])).tolist()
     found = dict(zip(names, totals, strict=True))
     model.train()
-    return {**detection_figures(found), "generator_loss": found["generator"] / max(found["masked"], 1)}
+    return {**detection_metrics(found), "generator_loss": found["generator"] / max(found["masked"], 1)}
 
 
 def _sums(

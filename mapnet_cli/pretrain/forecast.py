@@ -1,4 +1,4 @@
-"""What a pretraining will cost, said before it starts: FLOPs, hours at a rate measured now, memory, disk."""
+"""Cost estimates for `mapnet pretrain --dry-run`: FLOPs, hours at a rate measured now, memory, disk."""
 
 import math
 import time
@@ -16,40 +16,40 @@ from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.step import Algorithm1, Losses, work_of
 from mapnet_cli.training import Work, choose_device, device_name, method_flops, precision_advice, resolve_precision
 
-PROBES = 2_000
-"""Steps, spread over the training, whose plans stand for all."""
-ENOUGH = 1.0
-"""Seconds of a measured step after which no larger one is tried."""
+SAMPLED_STEPS = 2_000
+"""Number of steps, spread over the run, from whose plans the total FLOPs are estimated."""
+ENOUGH_SECONDS = 1.0
+"""Once a measured step takes this long, no larger batch is tried."""
 OPTIMISER_BYTES = 16
-"""A float32 weight, its gradient and Adam's two moments."""
+"""Bytes per parameter: a float32 weight, its gradient and Adam's two moments."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one method's training with one seed."""
+    """Cost of pretraining with one method and one seed."""
 
     flops: float
     parameters: int
     flops_per_second: float
-    """Of one process, measured now."""
+    """Per process, measured now."""
     measured_batch: int
-    """Sequences of the measured step."""
+    """Number of sequences in the measured step."""
     activations: dict[str, tuple[float, float]]
-    """By precision: bytes kept for the backward pass whatever the batch, and a sequence."""
+    """By precision: bytes kept for the backward pass (independent of the batch, per sequence)."""
 
 
 def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int, threads: int) -> list[str]:
-    """Returns the lines that `--dry-run` prints, for trainings of `processes` processes with `threads` CPU threads."""
+    """Returns the lines that `--dry-run` prints, for runs of `processes` processes with `threads` CPU threads each."""
     pretrain, length = config.pretrain, config.corpus.block_length
     device = choose_device(pretrain.device)
     torch.set_num_threads(threads)
     steps, share = max(pretrain.milestone_steps()), pretrain.micro_batch_size or pretrain.batch_size // processes
-    beside = f"; {side_by_side} trainings run side by side" if side_by_side > 1 else ""
-    own = ", unless a method has steps of its own" if any(config.method[m].steps for m in config.methods) else ""
+    parallel = f"; {side_by_side} runs in parallel" if side_by_side > 1 else ""
+    own = ", unless a method sets its own steps" if any(config.method[m].steps for m in config.methods) else ""
     lines = [
         f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
-        f"tokens a training{own}; rates measured now on {device_name(device)}, in "
-        f"{resolve_precision(device, pretrain.precision)}{beside}",
+        f"tokens per run{own}; rates measured now on {device_name(device)}, in "
+        f"{resolve_precision(device, pretrain.precision)}{parallel}",
         *precision_advice(device, pretrain.precision, "pretrain"),
     ]
     total, longest, first = 0.0, 0.0, 0.0
@@ -58,31 +58,31 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         hours = cost.flops / cost.flops_per_second / processes / 3600
         fixed = OPTIMISER_BYTES * cost.parameters
         memory = ", ".join(
-            f"{format_size(fixed + once + share * each)} in {precision} ({format_size(each)} a sequence)"
+            f"{format_size(fixed + once + share * each)} in {precision} ({format_size(each)} per sequence)"
             for precision, (once, each) in cost.activations.items()
         )
         own = f" in {config.method[name].steps:,} steps" if config.method[name].steps else ""
         lines += [
             f"{name}: {cost.flops:.3g} FLOPs{own}, about {hours:,.3g} hours with {processes} process"
             f"{'es' if processes > 1 else ''} at {cost.flops_per_second:.3g} FLOP/s (measured with "
-            f"{cost.measured_batch} sequences a pass)",
-            f"{name}: memory at {share} sequences a pass about {memory}; {format_size(fixed)} of it are "
-            f"{cost.parameters:,} weights, their gradients and Adam",
-            f"{name}: disk {format_size(_disk(config, cost))} a training, for milestones and resume checkpoints",
+            f"a batch size of {cost.measured_batch})",
+            f"{name}: memory with {share} sequences per pass: about {memory}; {format_size(fixed)} of it is for "
+            f"{cost.parameters:,} weights, their gradients and Adam's moments",
+            f"{name}: disk: {format_size(_disk(config, cost))} per run, for milestones and resume checkpoints",
         ]
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
         first = first or cost.flops
         if not math.isclose(cost.flops, first, rel_tol=0.01):
             equal = round(config.of(name).pretrain.steps * first / cost.flops)
-            lines.append(f"{name}: at {config.methods[0]}'s FLOPs with method.{name}.steps={equal}")
+            lines.append(f"{name}: to match {config.methods[0]}'s FLOPs, set method.{name}.steps={equal}")
     if len(config.trainings()) > 1:
         together = max(total / side_by_side, longest)
-        lines.append(f"all {len(config.trainings())} trainings, finished ones included: about {together:,.3g} hours")
+        lines.append(f"all {len(config.trainings())} runs, including finished ones: about {together:,.3g} hours")
     return lines
 
 
 def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, share: int) -> Cost:
-    """Returns what a training costs; runs steps of up to `share` sequences to find the rate."""
+    """Returns the cost of a run. Runs steps of up to `share` sequences to measure the rate."""
     model = build_model(config, name, vocab_size)
     rate, batch = _measure(config, name, model.to(device), device, share)
     return Cost(
@@ -92,10 +92,10 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
 
 
 def training_flops(config: Config, name: str, vocab_size: int) -> float:
-    """Returns a training's FLOPs on full blocks."""
+    """Returns the total FLOPs of a run, assuming full blocks."""
     steps = max(config.pretrain.milestone_steps())
-    probes = range(0, steps, max(1, steps // PROBES))
-    work = [work_of(plan_step(config.method[name], 1, step, config.pretrain.steps)) for step in probes]
+    sampled = range(0, steps, max(1, steps // SAMPLED_STEPS))
+    work = [work_of(plan_step(config.method[name], 1, step, config.pretrain.steps)) for step in sampled]
     batch_size, length = config.pretrain.batch_size, config.corpus.block_length
     total = sum(method_flops(config, name, vocab_size, batch_size, length, w) for w in work)
     return total / len(work) * steps
@@ -104,13 +104,13 @@ def training_flops(config: Config, name: str, vocab_size: int) -> float:
 def _measure(
     config: Config, name: str, model: AnyPretrainingModel, device: torch.device, share: int
 ) -> tuple[float, int]:
-    """Returns FLOP/s of steps as large as they may be, as fit, or as take a second, and their sequences."""
+    """Returns (FLOP/s, sequences); doubles the batch up to `share` while it fits in memory and takes under a second."""
     losses = build_losses(model.train(), config.method[name], device, config.pretrain.precision)
     batch, rate, measured = 1, 0.0, 0
     while True:
         try:
             seconds = _step(config, losses, batch)
-            if seconds < ENOUGH:  # the first of a size also warms up
+            if seconds < ENOUGH_SECONDS:  # the first step of each size includes warm-up
                 seconds = min(seconds, _step(config, losses, batch))
         except torch.OutOfMemoryError:
             if not measured:
@@ -121,13 +121,13 @@ def _measure(
             Work(losses.method.highest_rate),
         )  # fmt: skip
         rate, measured = max(rate, work / seconds), batch
-        if seconds > ENOUGH or batch >= share:
+        if seconds > ENOUGH_SECONDS or batch >= share:
             return rate, measured
         batch = min(2 * batch, share)
 
 
 def _step(config: Config, losses: Losses, size: int) -> float:
-    """Returns the seconds of one step's gradients."""
+    """Returns the seconds that the gradients of one step take."""
     batch = sample_batch(size, config.corpus.block_length, losses.method.highest_rate)
     losses.zero_grad(set_to_none=True)
     start = time.perf_counter()
@@ -137,16 +137,16 @@ def _step(config: Config, losses: Losses, size: int) -> float:
 
 
 def _plan(losses: Losses) -> StepPlan:
-    """Returns the plan of a step with all there is to do."""
+    """Returns the plan of the most expensive kind of step."""
     work = ProposalWork.REST if losses.model.proposal is None else ProposalWork.LEARN
     return StepPlan(0, 0, True, work, losses.method.highest_rate)
 
 
 def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
-    """Returns the bytes that a forward pass keeps for the backward pass: (whatever the batch, a sequence).
+    """Returns the bytes that a forward pass keeps for the backward pass: (independent of the batch, per sequence).
 
-    The former are the weights' copies in bfloat16. The logits' gradient, the largest thing that only the backward
-    pass makes, is counted too. bfloat16 is as on a GPU; on a CPU attention keeps float32, so there it is more.
+    The former are the bfloat16 copies of the weights. The gradient of the logits, the largest tensor created in the
+    backward pass, is counted too. bfloat16 is estimated for a GPU; a CPU needs more, as attention keeps float32.
     """
     two, four = (_kept_bytes(config, name, vocab_size, precision, batch) for batch in (2, 4))
     slots = max_mask_count(config.corpus.block_length, config.method[name].highest_rate)
@@ -155,16 +155,16 @@ def activation_bytes(config: Config, name: str, vocab_size: int, precision: str)
 
 
 def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batch: int) -> int:
-    """Counts on a graph without data. Attention is as in the flash kernels, which keep no L x L probabilities."""
+    """Returns the bytes kept, counted on fake tensors. Attention is as in flash kernels: no L x L probabilities."""
     method = config.method[name]
-    without = {"attention_dropout": 0.0}  # with dropout, the CPU's kernel would keep the probabilities
+    without = {"attention_dropout": 0.0}  # with dropout, the CPU kernel would keep the probabilities
     parts = {part: getattr(config, part).model_copy(update=without) for part in ("encoder", "proposal")}
     part = sample_batch(batch, config.corpus.block_length, method.highest_rate).parts[0]
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()  # its address would be 0: there is no data
+        kept[storage._cdata] = storage.nbytes()  # the data pointer of a fake tensor is 0
         return tensor
 
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -181,6 +181,6 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
 
 
 def _disk(config: Config, cost: Cost) -> float:
-    """Returns bytes: milestones hold the weights, resume checkpoints Adam's moments too; one is being written."""
+    """Returns bytes: milestones store weights, resume checkpoints also Adam's moments; one more is being written."""
     pretrain = config.pretrain
     return cost.parameters * (4 * len(pretrain.milestone_steps()) + 12 * (pretrain.keep_checkpoints + 1))

@@ -1,6 +1,6 @@
-"""Words of held-out text: their kinds, for accuracy by kind, and sample masks of a checkpoint (Figure 2).
+"""Words of held-out text: word kinds, for accuracy by kind, and sample masks of a checkpoint (Figure 2).
 
-Shapes: B sequences, L positions, K masked positions of a sequence, V vocabulary.
+Shapes: B sequences, L positions, K masked positions per sequence, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, PAD, SEP, Seque
 
 SEED = 0
 FIGURE_TOKENS = 64
-"""The first so many tokens of a sequence are shown."""
+"""Number of tokens shown per sequence."""
 
 
 @torch.no_grad()
 def figure2_masks(
     model: AnyPretrainingModel, method: Method, sequences: Sequences, context: MaskContext, tokenizer: Path, count: int
 ) -> ProposedMasks:
-    """Returns at most `count` sentences with the masks that the method draws and each word's probability (Figure 2)."""
+    """Returns up to `count` sentences with masks drawn by the method and each word's probability (Figure 2)."""
     model.eval()
     device = model.encoder.tokens.weight.device
     count = min(count, len(sequences))
-    # spread over the validation set, so that the sentences come from different documents
+    # spread over the validation set, so that sentences come from different documents
     chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
     tokens_BL = load_batch(sequences, chosen)[:, :FIGURE_TOKENS]
     maskable_BL = maskable_positions(tokens_BL)
@@ -68,7 +68,7 @@ def figure2_masks(
 
 
 def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> list[MaskedWord]:
-    """Returns the sequence's words: tokens joined where a piece continues its word."""
+    """Returns the sequence's words, each joined from its tokens."""
     words: list[MaskedWord] = []
     for token, q, masked in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), strict=True):
         if token in (PAD, CLS, SEP):
@@ -90,23 +90,23 @@ FUNCTION, CONTENT, OTHER = range(3)
 
 @dataclass(frozen=True)
 class TokenBuckets:
-    """What kind each token of the vocabulary is of, [V]."""
+    """Frequency decile and kind of each token of the vocabulary, [V]."""
 
     decile_V: Tensor
-    """0 for the most frequent tokens that together are a tenth of the text, ..., 9 for the rarest tenth."""
+    """0 for the most frequent tokens, which make up a tenth of the text, ..., 9 for the rarest tenth."""
     begins_V: Tensor
     """True for tokens that begin a word."""
     kind_V: Tensor
-    """FUNCTION or CONTENT, if the token is a whole word; OTHER if it has other characters than letters."""
+    """FUNCTION or CONTENT, assuming that the token is a whole word; OTHER if it contains non-letters."""
 
 
 def token_buckets(corpus: CorpusFacts) -> TokenBuckets:
-    """Returns the kinds of the vocabulary's tokens, frequencies being those of the training text."""
+    """Returns the buckets of the vocabulary's tokens, with frequencies from the training text."""
     vocab_size, counts_V = corpus.vocab_size, corpus.token_counts.clone()
     counts_V[:FIRST_ORDINARY] = 0
     order_V = counts_V.argsort(descending=True, stable=True)
     sorted_V = counts_V[order_V]
-    # a token belongs where its middle lies: a very frequent one may be more than a tenth itself
+    # a token's midpoint determines its decile: a very frequent token may exceed a tenth on its own
     middle_V = (sorted_V.cumsum(0) - sorted_V / 2) / sorted_V.sum().clamp(min=1)
     decile_V = torch.empty(vocab_size, dtype=torch.long)
     decile_V[order_V] = (DECILES * middle_V).long().clamp(max=DECILES - 1)
@@ -116,9 +116,9 @@ def token_buckets(corpus: CorpusFacts) -> TokenBuckets:
     return TokenBuckets(decile_V, corpus.word_starts, torch.tensor(kinds))
 
 
-def word_kinds(groups: TokenBuckets, tokens_BL: Tensor) -> Tensor:
-    """Returns the kind of each position [B, L]: parts of longer words, punctuation and specials are OTHER."""
+def word_kinds(buckets: TokenBuckets, tokens_BL: Tensor) -> Tensor:
+    """Returns the kind of each position [B, L]: parts of longer words, punctuation and special tokens are OTHER."""
     ordinary_BL = tokens_BL >= FIRST_ORDINARY
-    begins_BL = groups.begins_V[tokens_BL]
-    goes_on_BL = F.pad((ordinary_BL & ~begins_BL)[:, 1:], (0, 1))
-    return torch.where(ordinary_BL & begins_BL & ~goes_on_BL, groups.kind_V[tokens_BL], OTHER)
+    begins_BL = buckets.begins_V[tokens_BL]
+    continues_BL = F.pad((ordinary_BL & ~begins_BL)[:, 1:], (0, 1))
+    return torch.where(ordinary_BL & begins_BL & ~continues_BL, buckets.kind_V[tokens_BL], OTHER)

@@ -1,4 +1,4 @@
-"""The pretraining loop: one for every method and any number of processes. Algorithm 1 is in `step.py`."""
+"""The pretraining loop for every method and any number of processes. Algorithm 1 is in `step.py`."""
 
 import time
 from dataclasses import replace
@@ -20,7 +20,7 @@ from mapnet_cli.training import gradient_norm, learning_rate, set_learning_rate
 
 
 def train(state: TrainState, progress: ProgressCallback) -> None:
-    """Trains from where `state` is to the last step, leaving milestones, a log and resume checkpoints.
+    """Trains from `state.step` to the last step, writing milestones, a log and resume checkpoints.
 
     Raises DivergedError and Interrupted, see `TrainingMonitor.after_step`.
     """
@@ -37,9 +37,9 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
 
     with prefetching(make, state.step, last) as next_batch, TrainingMonitor(state, progress, last) as monitor:
         while state.step < last:
-            asked = time.monotonic()
+            start = time.monotonic()
             batch = next_batch()
-            waited = time.monotonic() - asked
+            waited = time.monotonic() - start
             plan = plan_step(method, state.seed, state.step, pretrain.steps)
 
             state.optimizer.zero_grad(set_to_none=True)
@@ -56,7 +56,7 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
 
 
 def batch_maker(state: TrainState) -> BatchMaker:
-    """Returns what makes this process's batches, of one shape if they go to compiled networks."""
+    """Returns the maker of this process's batches; all have the same shape if the networks are compiled."""
     pretrain, manifest = state.config.pretrain, state.manifest
     weights = [source.weight for source in state.config.corpus.sources]
     counts = [source.train_sequences for source in manifest.sources]
@@ -68,10 +68,10 @@ def batch_maker(state: TrainState) -> BatchMaker:
 
 
 def distributed(losses: nn.Module, state: TrainState) -> nn.Module:
-    """Returns the losses, wrapped so that their gradients are all-reduced where there are several processes."""
+    """Returns the losses, wrapped in DDP if there are several processes."""
     if state.dist.size == 1:
         return losses
-    # Where MAP-Net rests in some steps, DDP has to ask in each which parameters took part: a wait on a GPU.
+    # If MAP-Net doesn't run in every step, DDP must look for unused parameters, which makes the host wait for the GPU.
     mapnet = state.method.mapnet
     always = mapnet and mapnet.learn_on_uniform_steps and mapnet.learn_every == mapnet.propose_every == 1
     return DistributedDataParallel(
@@ -83,10 +83,10 @@ def distributed(losses: nn.Module, state: TrainState) -> nn.Module:
 
 
 def compile_ahead(losses: Losses, size: int, length: int) -> None:
-    """Compiles every variant that training can meet: full and padded batches, MAP-Net learning, proposing, resting.
+    """Compiles every variant that training can need: full and padded batches; MAP-Net learning, proposing, resting.
 
-    Call it before DDP wraps the losses: its hooks would count these gradients. Nothing random is left
-    behind, since every step seeds its own dropout.
+    Call it before DDP wraps the losses, since DDP's hooks would count these gradients. The random state doesn't
+    matter, since every step seeds its own dropout.
     """
     method = losses.method
     mapnet, learned = method.mapnet, method.learned

@@ -1,4 +1,4 @@
-"""The training log: sums kept on the device between two log lines, one host-device synchronisation a line."""
+"""The training log: sums are kept on the device between log lines, with one host-device synchronisation per line."""
 
 import json
 from importlib.util import find_spec
@@ -10,25 +10,25 @@ from torch import Tensor
 
 from mapnet_cli.core import lines_up_to, write_text
 from mapnet_cli.jobs import DistContext
-from mapnet_cli.pretrain.electra import detection_figures
-from mapnet_cli.pretrain.step import GREATEST, add_up
+from mapnet_cli.pretrain.electra import detection_metrics
+from mapnet_cli.pretrain.step import MAXIMA, add_up
 
 NEVER = -(1 << 40)
 
 
 class StepMetrics:
-    """Appends to a JSONL file, and for TensorBoard where it is installed; only the first process writes.
+    """Writes a JSONL log, and TensorBoard events if TensorBoard is installed; only the first process writes.
 
-    Lines after the step that a resumed run starts from are cut.
+    When a run resumes, log lines after its starting step are removed.
     """
 
     def __init__(self, folder: Path, step: int, dist: DistContext, peak_flops: float) -> None:
         self.path = folder / "log.jsonl"
         self.dist = dist
         self.peak_flops = peak_flops
-        """Of all processes' devices together, at best."""
+        """Peak FLOP/s of all processes' devices together."""
         self.bad_step: int | None = None
-        """The first step whose loss or gradient was not finite, counted from 0."""
+        """First step, counted from 0, whose loss or gradient was not finite."""
         self._board = None
         if dist.rank == 0:
             write_text(self.path, "".join(lines_up_to(self.path, step)))
@@ -44,9 +44,9 @@ class StepMetrics:
     def add(
         self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float], waited: float = 0.0
     ) -> None:
-        """Adds the sums of step number `step` and what the host counts of it, without waiting for the device.
+        """Adds the sums of step `step` and the counts made on the host, without waiting for the device.
 
-        `host` is the same in all processes; `waited` are the seconds that this one waited for data.
+        `host` is the same in all processes; `waited` is how many seconds this one waited for data.
         """
         for name, count in host.items():
             self._host[name] = self._host.get(name, 0.0) + count
@@ -58,13 +58,13 @@ class StepMetrics:
         add_up(self._kept, {name: value.double() for name, value in values.items()})
 
     def collect(self) -> dict[str, float]:
-        """Waits for the device, once, and returns what all processes have added up since the last line."""
-        added = sorted(self._kept.keys() - set(GREATEST))
-        greatest = [name for name in GREATEST if name in self._kept]
+        """Synchronises with the device and returns the totals of all processes since the last line."""
+        added = sorted(self._kept.keys() - set(MAXIMA))
+        maxima = [name for name in MAXIMA if name in self._kept]
         sums = self.dist.all_reduce_sum_(torch.stack([self._kept[name] for name in added]))
         waited = torch.tensor(self._waited, dtype=torch.float64, device=sums.device)
-        largest = self.dist.all_reduce_max_(torch.stack([*(self._kept[name] for name in greatest), waited]))
-        names = [*added, *greatest, "data_wait"]
+        largest = self.dist.all_reduce_max_(torch.stack([*(self._kept[name] for name in maxima), waited]))
+        names = [*added, *maxima, "data_wait"]
         values = dict(zip(names, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
         bad = values.pop("bad")
         if bad > NEVER and self.bad_step is None:
@@ -73,7 +73,7 @@ class StepMetrics:
         return values
 
     def line(self, sums: dict[str, float], step: int, seconds: float, facts: dict[str, float]) -> dict[str, Any]:
-        """Writes and returns the line of the steps since the last one, which took so many seconds."""
+        """Writes and returns the log line of the steps since the previous one, which took `seconds`."""
         steps, seconds = step - self._start, max(seconds, 1e-9)
         row: dict[str, Any] = {
             "step": step,
@@ -92,7 +92,7 @@ class StepMetrics:
         if "mapnet_loss" in sums:
             row["mapnet_loss"] = sums["mapnet_loss"] / sums["learned"]
         if "detection" in sums:
-            row |= detection_figures(sums)
+            row |= detection_metrics(sums)
         if sums.get("proposals"):
             row["proposal_entropy"] = sums["entropy"] / sums["proposals"]
             row["kl_to_uniform"] = sums["kl_to_uniform"] / sums["proposals"]
@@ -120,7 +120,7 @@ class StepMetrics:
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """Returns a writer whose events after `step` replace those of the run that was stopped; None if not installed."""
+    """Returns a writer that purges events after `step` from an interrupted run; None if TensorBoard isn't installed."""
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter

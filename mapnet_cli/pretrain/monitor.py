@@ -1,4 +1,4 @@
-"""What happens between two steps: the log, held-out losses, milestones, checkpoints, and leaving in good order."""
+"""Work done between training steps: logging, validation, milestones, checkpoints and clean shutdown."""
 
 import signal
 import time
@@ -22,11 +22,11 @@ from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point
 from mapnet_cli.pretrain.step import work_of
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.text import open_shards
-from mapnet_cli.training import BackgroundWriter, forget_peak_memory, method_flops, peak_flops, peak_memory_mb
+from mapnet_cli.training import BackgroundWriter, method_flops, peak_flops, peak_memory_mb, reset_peak_memory
 
 
 class TrainingMonitor:
-    """Keeps a run's books; a context that ends when everything is on disk."""
+    """Logs, validates and saves a run. A context manager that exits once everything is on disk."""
 
     def __init__(self, state: TrainState, progress: ProgressCallback, last: int) -> None:
         self.state = state
@@ -36,15 +36,15 @@ class TrainingMonitor:
         self.milestones = set(state.config.pretrain.milestone_steps())
         self._save_due = False
         self._note = ""
-        self._said: set[str] = set()
-        self._health: dict[str, float] = {}
+        self._warned: set[str] = set()
+        self._diagnostics: dict[str, float] = {}
 
     def __enter__(self) -> "TrainingMonitor":
         state = self.state
-        forget_peak_memory(state.device)
+        reset_peak_memory(state.device)
         with ExitStack() as contexts:
-            self._telemetry = StepMetrics(state.folder, state.step, state.dist, self._peak())
-            contexts.callback(self._telemetry.close)
+            self._metrics = StepMetrics(state.folder, state.step, state.dist, self._peak())
+            contexts.callback(self._metrics.close)
             self._writer = contexts.enter_context(BackgroundWriter())
             self._stopped = contexts.enter_context(stop_requested())
             self._contexts = contexts.pop_all()
@@ -57,10 +57,10 @@ class TrainingMonitor:
     def after_step(
         self, batch: Batch, plan: StepPlan, sums: dict[str, Tensor], norm: Tensor, lr: float, waited: float
     ) -> None:
-        """Counts a step; logs, validates and saves where that is due.
+        """Counts a step; logs, validates and saves when due.
 
-        Raises DivergedError if a loss or a gradient since the last line was not finite, and Interrupted,
-        everything saved, after SIGTERM or Ctrl-C.
+        Raises DivergedError if a loss or gradient since the last log line was not finite. After SIGTERM or Ctrl-C,
+        saves everything and raises Interrupted.
         """
         state, pretrain = self.state, self.state.config.pretrain
         flops = method_flops(
@@ -68,45 +68,43 @@ class TrainingMonitor:
         )
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
         host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": plan.explore, "learned": plan.learns}
-        self._telemetry.add(plan.step, sums, norm, host, waited)
+        self._metrics.add(plan.step, sums, norm, host, waited)
 
         stop = state.dist.any(self._stopped())
         at_milestone = state.step in self.milestones
         self._save_due |= at_milestone or stop or _is_due(state.step, pretrain.checkpoint_every)
-        # a proposal that the next step reuses does not stand in checkpoints
+        # checkpoints don't contain the proposal, so never save before a step that reuses it
         save = self._save_due and state.step % state.method.propose_every == 0
         check = at_milestone or _is_due(state.step, pretrain.validate_every)
         if save or check or _is_due(state.step, pretrain.log_every):
             self._log(lr)
-            found = self._validate() if check else {}
+            validation = self._validate() if check else {}
             if save or at_milestone:
-                self._save(found if at_milestone else None, save)
+                self._save(validation if at_milestone else None, save)
             self._started = time.monotonic()
         self.progress(Progress(state.step, self.last, self._note))
         if stop and save:
             self._writer.wait()
-            state.dist.any(False)  # nobody leaves, and makes a launcher end the others, before the first has written
-            raise Interrupted(
-                f"{state.artifact.key}: stopped at step {state.step}; the same command goes on from there"
-            )
+            state.dist.any(False)  # barrier: the launcher kills rank 0 if another process exits first
+            raise Interrupted(f"{state.artifact.key}: stopped at step {state.step}; run the same command to resume")
 
     def _log(self, lr: float) -> None:
-        """Waits for the device, which no step does, and writes what came of the steps since the last line."""
+        """Synchronises with the device, which steps never do, and logs the steps since the last line."""
         state = self.state
-        totals = self._telemetry.collect()
+        totals = self._metrics.collect()
         seconds = time.monotonic() - self._started
         state.seconds += seconds
         facts = {"lr": lr, "peak_memory_mb": round(peak_memory_mb(state.device)), "flops": state.flops}
         if state.method.proposal or any(state.method.exploration):
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
-        row = self._telemetry.line(totals, state.step, seconds, facts)
-        if self._telemetry.bad_step is not None:
-            raise DivergedError(_diverged(state, self._telemetry.bad_step))
-        self._health = {name: row[name] for name in FIGURES if name in row}
+        row = self._metrics.line(totals, state.step, seconds, facts)
+        if self._metrics.bad_step is not None:
+            raise DivergedError(_diverged(state, self._metrics.bad_step))
+        self._diagnostics = {name: row[name] for name in FIGURES if name in row}
         for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
-            if kind not in self._said and state.dist.rank == 0:
+            if kind not in self._warned and state.dist.rank == 0:
                 self.progress(Progress(state.step, self.last, warning=text))
-            self._said.add(kind)
+            self._warned.add(kind)
         left = row["step_seconds"] * (self.last - state.step)
         rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
         self._note = f"loss {row['loss']:.3f}, {rate}, {format_duration(left)} left"
@@ -122,26 +120,26 @@ class TrainingMonitor:
             found = validate_detection(state.model, *how)
         else:
             found = validate(state.model, *how, self._buckets)
-        self._telemetry.write({"step": state.step, **found})
-        # others may have been at work at the last measurement; the best that was seen is the nearest to the truth
-        self._telemetry.peak_flops = max(self._telemetry.peak_flops, self._peak())
+        self._metrics.write({"step": state.step, **found})
+        # other load may have slowed down the last measurement, so the highest one is the most accurate
+        self._metrics.peak_flops = max(self._metrics.peak_flops, self._peak())
         return found
 
     def _peak(self) -> float:
-        """Returns the FLOP/s of all processes' devices together at best."""
+        """Returns the peak FLOP/s of all processes' devices together."""
         return peak_flops(self.state.device, self.state.config.pretrain.precision)[0] * self.state.dist.size
 
-    def _save(self, found: dict[str, float] | None, save: bool) -> None:
-        """Copies what is to be saved and has it written beside the training; `found` belongs to a milestone."""
+    def _save(self, validation: dict[str, float] | None, save: bool) -> None:
+        """Copies the state and writes it in the background: as a milestone given `validation`, to resume if `save`."""
         state, writes = self.state, list[Write]()
         self._writer.wait()  # one set of copies at a time
-        if state.dist.rank == 0 and found is not None:
+        if state.dist.rank == 0 and validation is not None:
             tokenizer = state.artifacts.path(state.manifest.tokenizer)
             masks = figure2_masks(
                 state.model, state.method, self.held_out, state.context, tokenizer,
                 state.config.report.figure2_sentences,
             )  # fmt: skip
-            writes.append(milestone(state, found, masks, self._health))
+            writes.append(milestone(state, validation, masks, self._diagnostics))
         if state.dist.rank == 0 and save:
             writes.append(resume_point(state))
         if writes:
@@ -157,17 +155,17 @@ def _diverged(state: TrainState, step: int) -> str:
     pretrain = state.config.pretrain
     first = step // pretrain.visits * pretrain.batch_size
     return (
-        f"{state.artifact.key}: loss or gradient is not finite at step {step} (its batch: places {first:,} to "
+        f"{state.artifact.key}: loss or gradient is not finite at step {step} (batch: positions {first:,} to "
         f"{first + pretrain.batch_size - 1:,} in the data order of seed {state.seed}); "
-        f"the last good checkpoint is kept in {state.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
+        f"the last good checkpoint is in {state.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
     )
 
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGTERM or Ctrl-C has come; the loop then saves and leaves.
+    """Yields a function that returns whether SIGTERM or Ctrl-C was received, so that the loop can save and stop.
 
-    A second Ctrl-C leaves at once. Where Ctrl-C is ignored (workers, whose driver hears it) it stays so.
+    A second Ctrl-C raises KeyboardInterrupt. If Ctrl-C is ignored (in workers, whose driver handles it), it stays so.
     """
     flag = False
 
@@ -177,8 +175,8 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         flag = True
 
-    watched = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
-    before = [(s, signal.signal(s, request)) for s in watched]
+    handled = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = [(s, signal.signal(s, request)) for s in handled]
     try:
         yield lambda: flag
     finally:

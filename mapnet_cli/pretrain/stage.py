@@ -1,4 +1,4 @@
-"""`mapnet pretrain`: one job per method and seed."""
+"""The `mapnet pretrain` stage: one job per method and seed."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """The stage, see `cli.stages.Stage`."""
+    """The pretraining stage, see `cli.stages.Stage`."""
 
     lineage: Lineage
     preload = ("torch", "mapnet_cli.pretrain.loop")
 
     def validate(self) -> None:
-        """Raises UsageError if a method is inconsistent, or a batch can't be divided among the processes."""
+        """Raises UsageError if a method is inconsistent, or if the processes don't fit the batch size or the GPUs."""
         from mapnet_cli.masking import validate_method
 
         config, pretrain = self.lineage.config, self.lineage.config.pretrain
@@ -59,18 +59,18 @@ class Pretrain:
             )
 
     def preflight(self) -> None:
-        """Nothing is asked of the machine before the first job."""
+        """Does nothing: pretraining has no requirements to check in advance."""
 
     def plan(self, workers: int) -> list[Phase]:
-        """Returns the trainings of all methods and seeds: one after the other on GPUs, else they share the cores."""
+        """Returns one job per method and seed: sequential on GPUs, in parallel on the cores of a CPU."""
         lineage, config = self.lineage, self.lineage.config
         processes = config.pretrain.processes
-        # every method's first seed before anyone's second: a whole table is there early
-        trainings = sorted(config.trainings(), key=lambda training: config.seeds_of(training[0]).index(training[1]))
-        side_by_side, threads = _shares(config, len(trainings), workers)
+        # the first seed of every method comes first, so that a complete table is available early
+        runs = sorted(config.trainings(), key=lambda run: config.seeds_of(run[0]).index(run[1]))
+        side_by_side, threads = _shares(config, len(runs), workers)
         imports = {name: import_key(lineage, name) for name in config.methods}
         jobs: list[Job] = []
-        for method, seed in trainings:
+        for method, seed in runs:
             artifact, needs = lineage.pretraining(method, seed), (lineage.manifest,)
             job = TrainModel(
                 artifact=artifact, needs=needs, config=config.of(method), method=method, seed=seed,
@@ -83,10 +83,10 @@ class Pretrain:
             else:
                 jobs.append(job)
         gpus = processes if config.pretrain.device != "cpu" else 0
-        return [Phase("pretrain", jobs, "training", side_by_side, threads * processes, gpus)]
+        return [Phase("pretrain", jobs, "run", side_by_side, threads * processes, gpus)]
 
     def forecast(self, workers: int) -> list[str]:
-        """Returns what `--dry-run` says: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
+        """Returns the lines of `--dry-run`: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
         from mapnet_cli.pretrain.forecast import forecast
 
         config = self.lineage.config
@@ -95,7 +95,7 @@ class Pretrain:
         return forecast(config, self.lineage.vocab_size, processes, side_by_side, threads)
 
     def progress(self) -> StageProgress:
-        """Returns the newest line of each training's log with its method and seed."""
+        """Returns the latest log line of each run, with its method and seed."""
         lineage, rows, lines = self.lineage, [], []
         for method, seed in lineage.config.trainings():
             log = lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
@@ -110,21 +110,21 @@ class Pretrain:
         return StageProgress({"trainings": rows}, tuple(lines))
 
     def summary(self) -> list[str]:
-        """Nothing is printed at the end: the report shows what came out."""
+        """Returns no lines: `mapnet report` shows the results."""
         return []
 
 
 def import_key(lineage: Lineage, method: str) -> str:
-    """Returns the key of the import that a method starts from, "" if it starts from random weights.
+    """Returns the key of the imported checkpoint that a method starts from, or "" for random weights.
 
-    Raises UsageError, naming each key and the value it must have, if the config's encoder is another one.
+    Raises UsageError, with each key and its required value, if the config doesn't match the imported encoder.
     """
     config = lineage.config
     name = config.method[method].init_from
     if not name:
         return ""
     row = lineage.imported(name)
-    # dropout has no weights: it may differ
+    # dropout has no weights, so it may differ
     sizes = {key: value for key, value in row.encoder.items() if "dropout" not in key}
     wrong = [f"encoder.{key} = {value}" for key, value in sizes.items() if getattr(config.encoder, key) != value]
     own = lineage.imported(config.corpus.tokenizer).tokenizer_fingerprint if config.corpus.tokenizer else ""
@@ -135,28 +135,28 @@ def import_key(lineage: Lineage, method: str) -> str:
     return row.path
 
 
-def _shares(config: Config, trainings: int, workers: int) -> tuple[int, int]:
-    """Returns how many trainings run side by side, and the CPU threads of each of their processes."""
+def _shares(config: Config, runs: int, workers: int) -> tuple[int, int]:
+    """Returns (number of runs in parallel, CPU threads per process)."""
     processes = config.pretrain.processes
     gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
-    side_by_side = 1 if gpus else max(1, min(workers // processes, trainings))
-    here = side_by_side * processes * local_processes()
-    return side_by_side, config.pretrain.threads or max(1, cores() // here)
+    side_by_side = 1 if gpus else max(1, min(workers // processes, runs))
+    local = side_by_side * processes * local_processes()
+    return side_by_side, config.pretrain.threads or max(1, cores() // local)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainModel(Job):
-    """Trains one model by one method from one seed to its last milestone, resuming from its newest checkpoint."""
+    """Trains a model with one method and seed up to its last milestone, resuming from its newest checkpoint."""
 
     config: Config
-    """As the method sees it, see `Config.of`."""
+    """The method's own config, see `Config.of`."""
     method: str
     seed: int
     manifest: str
     """Key of the corpus manifest."""
     threads: int
     init_from: str
-    """Key of the import that training starts from; "" for random weights."""
+    """Key of the imported checkpoint to start from; "" for random weights."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         import torch
@@ -200,12 +200,12 @@ class TrainModel(Job):
 
 
 def _advice(config: Config, device: "torch.device") -> list[str]:
-    """Returns which settings cost time on this device."""
+    """Returns warnings about settings that are slow on this device."""
     from mapnet_cli.training import precision_advice
 
     advice = []
     if device.type == "cpu" and config.pretrain.compile:
-        advice.append("pretrain.compile on a CPU costs minutes and gains nothing: it is for GPUs")
+        advice.append("pretrain.compile takes minutes and gains nothing on a CPU; it is meant for GPUs")
     if config.pretrain.precision == "bfloat16":
         advice += precision_advice(device, config.pretrain.precision, "pretrain")
     return advice

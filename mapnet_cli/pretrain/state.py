@@ -1,4 +1,4 @@
-"""One pretraining as it stands: its settings, its model, how far it is, and what it leaves on disk."""
+"""State of one pretraining run: settings, model and progress, and the checkpoints written from it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,21 +38,21 @@ from mapnet_cli.training import (
 )
 
 Write = Callable[[], None]
-"""Writes what was copied when it was made; training may go on meanwhile."""
+"""Writes a snapshot taken when the function was created, so training may continue in the meantime."""
 
 
 @dataclass
 class TrainState:
-    """One training. The same in every process, but for `dist` and `device`."""
+    """State of one run. The same in every process, except for `dist` and `device`."""
 
     config: Config
-    """As the method sees it, see `Config.of`."""
+    """The method's own config, see `Config.of`."""
     method_name: str
     seed: int
     artifact: ArtifactId
     corpus: CorpusFacts
     context: MaskContext
-    """What the masking strategy knows of the corpus."""
+    """What the masking strategy derived from the corpus."""
     dist: DistContext
     device: torch.device
     model: AnyPretrainingModel
@@ -83,13 +83,15 @@ class TrainState:
         return self.folder / "resume"
 
 
-def milestone(state: TrainState, validation: dict[str, float], masks: ProposedMasks, health: dict[str, float]) -> Write:
-    """Returns the write of a milestone: weights, Figure 2's sentences, and a marker that finetune-glue reads."""
+def milestone(
+    state: TrainState, validation: dict[str, float], masks: ProposedMasks, diagnostics: dict[str, float]
+) -> Write:
+    """Returns a function that writes a milestone: weights, sentences of Figure 2, and a marker for finetune-glue."""
     name = f"{state.artifact.key}/step{state.step}"
     row = Checkpoint(
         method=state.method_name, pretrain_seed=state.seed, step=state.step, path=name, fingerprint="",
         tokens=state.tokens, flops=state.flops, seconds=round(state.seconds, 3), device=_devices(state),
-        validation_loss=validation.get("validation_loss"), validation=validation, health=health,
+        validation_loss=validation.get("validation_loss"), validation=validation, health=diagnostics,
     )  # fmt: skip
     return partial(_write_milestone, state, row, masks, snapshot(state.model.state_dict()))
 
@@ -109,7 +111,7 @@ def _devices(state: TrainState) -> str:
 
 
 def resume_point(state: TrainState) -> Write:
-    """Returns the write of a rolling checkpoint, which also prunes the older ones."""
+    """Returns a function that writes a rolling checkpoint and prunes older ones."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= optimizer_state(state.model, state.optimizer)
     facts = {"step": state.step, "tokens": state.tokens, "flops": state.flops, "seconds": state.seconds}
@@ -122,9 +124,9 @@ def _write_resume_point(state: TrainState, facts: dict[str, float], tensors: dic
 
 
 def resume(state: TrainState) -> list[str]:
-    """Puts `state` where its newest undamaged checkpoint stands; leaves it at step 0 if there is none.
+    """Restores `state` from its newest undamaged checkpoint; leaves it at step 0 if there is none.
 
-    The first process chooses it, so that all begin with the same step. Returns warnings of damaged ones.
+    The first process chooses the checkpoint, so that all start at the same step. Returns warnings about damaged ones.
     """
     found, warnings = newest_checkpoint(state.rolling) if state.dist.rank == 0 else (None, [])
     step = state.dist.broadcast(None if found is None else found[1]["step"])
@@ -140,7 +142,7 @@ def resume(state: TrainState) -> list[str]:
 
 
 def init_from(artifacts: Artifacts, imported: str, model: AnyPretrainingModel) -> None:
-    """Puts an import's encoder and, where there is one, head into the model; the rest stays. Raises DamagedError."""
+    """Loads an import's encoder and, if present, head into the model. Raises DamagedError if the import is damaged."""
     try:
         tensors, _ = load_checkpoint(artifacts.path(imported))
     except DamagedError as error:

@@ -1,6 +1,6 @@
 """Algorithm 1 of the paper: one step of joint training.
 
-Shapes: B sequences, L positions, K masked positions of a sequence, N masked positions of a
+Shapes: B sequences, L positions, K masked positions per sequence, N masked positions per
 micro-batch, V vocabulary.
 """
 
@@ -32,31 +32,31 @@ from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
 from mapnet_cli.training import Work, autocast
 
-GREATEST = ("largest_q", "gradient_norm_max", "bad")
-"""Of these the log has the largest; everything else is summed."""
+MAXIMA = ("largest_q", "gradient_norm_max", "bad")
+"""Values that are aggregated by their maximum; all others are summed."""
 
 Prepare = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""What is done to a network before its use: nothing, or torch.compile."""
+"""Prepares a network before it is used: the identity, or torch.compile."""
 
 
 class Algorithm1:
-    """Algorithm 1 of the paper, lines 3 to 6: one call adds the gradients of one step.
+    """Algorithm 1 of the paper, lines 3 to 6: one call accumulates the gradients of one step.
 
-    `losses` are `Losses`, wrapped in DDP or not. Proposals are kept from one step to the next where
-    MAP-Net doesn't read every batch (`propose_every`).
+    `losses` is a `Losses` module, possibly wrapped in DDP. Proposals are kept between steps if MAP-Net
+    doesn't read every batch (`propose_every`).
     """
 
     def __init__(self, losses: nn.Module, device: torch.device) -> None:
         self._losses = losses
         self._device = device
         self._proposals: dict[int, Tensor] = {}
-        """log q [B, L] of each micro-batch, by its first sequence."""
+        """log q [B, L] of each micro-batch, by the index of its first sequence."""
 
     def __call__(self, batch: Batch, plan: StepPlan) -> dict[str, Tensor]:
-        """Adds gradients to the parameters and returns what to log, as sums over the batch.
+        """Accumulates gradients in the parameters and returns the values to log, as sums over the batch.
 
-        `batch` is the minibatch of line 3; lines 4 to 6 follow, on micro-batches whose gradients add up,
-        and which several processes share. The optimiser's step is the caller's.
+        `batch` is the minibatch of line 3. Lines 4 to 6 run on its micro-batches, whose gradients add up and
+        which may be shared among processes. The caller runs the optimiser step.
         """
         sums: dict[str, Tensor] = {}
         if not plan.reuses:
@@ -72,34 +72,34 @@ class Algorithm1:
 
 
 def work_of(plan: StepPlan) -> Work:
-    """Returns what the cost of a step depends on. MAP-Net's backward pass costs two forward passes."""
+    """Returns the work that a step's plan implies. MAP-Net's backward pass costs two forward passes."""
     return Work(plan.mask_rate, 3 if plan.learns else 1 if plan.proposes else 0, plan.learns)
 
 
 def update_table(model: AnyPretrainingModel, method: Method, dist: DistContext) -> None:
-    """Updates a token table from what all processes have seen in this step; does nothing for other methods."""
+    """Updates a token table with all processes' observations of this step; does nothing for other methods."""
     if isinstance(model.proposal, TokenTable) and isinstance(method.proposal, TableProposal):
         model.proposal.learn(dist.all_reduce_sum_(model.proposal.fresh_2V), method.proposal.memory)
 
 
 def add_up(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
-    """Adds values to sums by name, in place; of GREATEST it keeps the larger."""
+    """Adds values to `sums` by name, in place; takes the maximum for names in MAXIMA."""
     for name, value in more.items():
         if name not in sums:
             sums[name] = value
         else:
-            sums[name] = torch.maximum(sums[name], value) if name in GREATEST else sums[name] + value
+            sums[name] = torch.maximum(sums[name], value) if name in MAXIMA else sums[name] + value
 
 
 def _synchronised(losses: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Gradients are all-reduced once per step, with the last micro-batch."""
+    """Returns a context in which DDP all-reduces gradients only with the last micro-batch of a step."""
     if isinstance(losses, DistributedDataParallel) and not last:
         return losses.no_sync()
     return nullcontext()
 
 
 class Losses(nn.Module, ABC):
-    """What a step differentiates, for one micro-batch. A module, so that DDP can wrap it."""
+    """The losses of one micro-batch. A module, so that DDP can wrap it."""
 
     model: AnyPretrainingModel
 
@@ -116,15 +116,15 @@ class Losses(nn.Module, ABC):
 
     @abstractmethod
     def use_networks(self, prepare: Prepare) -> None:
-        """Takes the model's two networks, each prepared, into use."""
+        """Applies `prepare` to the model's two networks and keeps the results for `forward`."""
 
     def compile_networks(self) -> None:
-        """Compiles the two networks; what happens between them stays as it is."""
+        """Compiles the two networks, but not the operations between them."""
         self.use_networks(partial(torch.compile, dynamic=False, fullgraph=True))
 
 
 class JointLosses(Losses):
-    """Lines 4 to 6 of Algorithm 1."""
+    """The losses of lines 4 to 6 of Algorithm 1."""
 
     model: PretrainingModel
     propose: Callable[..., Tensor]
@@ -140,7 +140,7 @@ class JointLosses(Losses):
         """Returns the loss to differentiate, the sums to log, and log q [B, L] without gradient (None: no proposal)."""
         method, drawing, mapnet = self.method, self.method.drawing, self.method.mapnet
 
-        # Line 4: MAP-Net reads the whole sentence and proposes; the masks are drawn.
+        # Line 4: MAP-Net reads the unmasked sentence and proposes masks, which are then sampled.
         log_q_BL = self._propose(part, plan) if plan.learns or plan.proposes else kept_BL
         proposed_BL = None if log_q_BL is None else log_q_BL.detach()
         strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
@@ -149,7 +149,7 @@ class JointLosses(Losses):
             part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
         )
 
-        # Line 5: the encoder restores the masked tokens; their losses carry importance weights (Eq. 5).
+        # Line 5: the encoder predicts the masked tokens, with importance-weighted losses (Eq. 5).
         targets_BK = part.tokens_BL.gather(1, masks.positions_BK)
         signal = method.learned.signal if plan.learns and method.learned else "loss"
         torch.manual_seed(derive_seed(plan.seed, "encoder dropout", plan.step, part.first))
@@ -163,7 +163,7 @@ class JointLosses(Losses):
         encoder_loss = objectives.encoder_loss(loss_BK, masks.valid_BK, weights.weight_BK, part.all_masked)
         logged = {"loss": loss_BK.detach().sum(), "masked": part.counts_B.sum(), "objective": encoder_loss.detach()}
 
-        # Line 6: MAP-Net learns which positions were hard (Eq. 10); lambda joins the two losses.
+        # Line 6: MAP-Net learns which positions are hard (Eq. 10); lambda weights the two losses.
         loss = encoder_loss
         if plan.learns and mapnet:
             assert log_q_BL is not None
@@ -182,7 +182,7 @@ class JointLosses(Losses):
             logged |= _proposal_health(drawn_from_BL, part.maskable_BL)
         if not plan.explore and drawing.estimator != "none":
             logged |= _weight_health(weights, masks.valid_BK)
-        # DDP averages the processes' gradients; each has its share of one sum
+        # DDP averages gradients over processes, but each loss is only its process's share of a sum
         return loss * self.processes, logged, proposed_BL
 
     def _propose(self, part: MicroBatch, plan: StepPlan) -> Tensor:
@@ -201,7 +201,7 @@ class JointLosses(Losses):
 
 
 def mask_request(part: MicroBatch, method: Method, log_q_BL: Tensor | None = None) -> MaskRequest:
-    """Returns what a strategy may look at in a micro-batch."""
+    """Returns the inputs of a strategy for a micro-batch."""
     return MaskRequest(
         part.tokens_BL, part.maskable_BL, part.counts_B, part.max_masks, part.noise.order_BL, log_q_BL,
         method.drawing.sampler, method.drawing.uniform_mix, part.visit_B, part.unit_starts_BL,
@@ -209,7 +209,7 @@ def mask_request(part: MicroBatch, method: Method, log_q_BL: Tensor | None = Non
 
 
 def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]:
-    """Returns entropy, KL to uniform (nats, summed over sequences) and the largest probability."""
+    """Returns entropy and KL to uniform (nats, summed over sequences), and the largest probability."""
     q_BL = log_q_BL.exp()
     entropy_B = -(q_BL * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     log_n_B = torch.log(maskable_BL.sum(dim=1).clamp(min=1).float())

@@ -1,10 +1,10 @@
-"""Held-out losses under fixed masks, the same sets for every method, seed, step and number of processes.
+"""Held-out losses under fixed masks, the same for every method, seed, step and number of processes.
 
-Raw, and after refitting the output bias alone: training on hard masks shifts the prior over tokens,
-which the raw loss can't tell from learning less. Under the uniform masks also the accuracy by kind of token.
+Each loss is computed as is and after refitting only the output bias: training on hard masks shifts the prior
+over tokens, which the raw loss can't tell from learning less. Uniform masks also give accuracies by kind of token.
 
-Shapes: B sequences, L positions, K masked positions of a sequence, N of a fold, H hidden size,
-V vocabulary (padded inside).
+Shapes: B sequences, L positions, K masked positions per sequence, N masked positions per fold, H hidden size,
+V vocabulary (padded).
 """
 
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ from mapnet_cli.text import PAD, Sequences
 from mapnet_cli.training import autocast
 
 MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
-"""Of the fixed masks: the paper's, for every method, so that losses compare."""
+"""Rates of the fixed masks: the paper's, for every method, so that losses are comparable."""
 NAMES = {"uniform": "validation_loss", "spaced": "validation_loss_spaced"}
 SEED = 0
 BATCH = 64
 ROWS = 2048
-"""Positions whose logits stand in memory at a time."""
+"""Number of positions whose logits are in memory at a time."""
 ROUNDS = 3
-"""Of iterative scaling. The bias is all but fitted after one: it starts from a trained one."""
+"""Rounds of iterative scaling. One round almost converges, since the bias is already trained."""
 
 
 @torch.no_grad()
@@ -43,13 +43,13 @@ def validate(
     device: torch.device,
     precision: str,
     dist: DistContext,
-    groups: TokenBuckets,
+    buckets: TokenBuckets,
 ) -> dict[str, float]:
-    """Returns nats a masked token: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`.
+    """Returns held-out losses in nats per masked token, and top-1 accuracies on masked tokens.
 
-    And shares of masked tokens whose most probable guess is right: accuracy, accuracy_function and
-    accuracy_content (words of one token), accuracy_decile_1 (the most frequent tokens) to _10, kinds
-    without a masked token left out. Every process takes its share of the sequences; all get the same figures.
+    Losses: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`. Accuracies: accuracy,
+    accuracy_function and accuracy_content (single-token words), accuracy_decile_1 (the most frequent tokens) to _10,
+    without empty kinds. Each process evaluates its share of the sequences; all return the same values.
     """
     model.eval()
     found: dict[str, float] = {}
@@ -59,7 +59,7 @@ def validate(
             numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
             if len(numbers):
                 fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences)
-                found_N, number_N = _targets(model, fixed, numbers, groups, device, precision)
+                found_N, number_N = _targets(model, fixed, numbers, buckets, device, precision)
                 for fold in (0, 1):
                     folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
         with autocast(device, precision):
@@ -71,7 +71,7 @@ def validate(
                 raw, masked = raw + loss, masked + n
                 refitted += measure.loss(here, measure.refit(other))[0]
             if strategy == "uniform":
-                found |= measure.accuracies(folds[0] + folds[1], groups)
+                found |= measure.accuracies(folds[0] + folds[1], buckets)
         found[name], found[f"{name}_refit"] = raw / max(masked, 1), refitted / max(masked, 1)
     model.train()
     return found
@@ -79,7 +79,7 @@ def validate(
 
 @dataclass(frozen=True)
 class FixedMasks:
-    """Some held-out sequences and their masks; `slots_N` are the places of the masks among B x K."""
+    """Held-out sequences and their masks; `slots_N` are the flat indices of the masked positions among B x K."""
 
     tokens_BL: Tensor
     corrupted_BL: Tensor
@@ -97,11 +97,11 @@ def fixed_masks(
     replace_mask: float = REPLACE_MASK,
     replace_random: float = REPLACE_RANDOM,
 ) -> FixedMasks:
-    """Returns the masks of the sequences of these numbers, from `start` on; the same whoever else is measured."""
+    """Returns the masks of these sequences of the batch that begins at `start`, the same for any subset of it."""
     tokens_BL = load_batch(sequences, numbers)
     generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", start))
     noise = MaskNoise.draw(generator, BATCH, encoder.config.max_length)
-    # cut to these sequences and their length: the draws don't depend on who else is measured beside them
+    # truncated to these sequences and their length: a draw doesn't depend on the other sequences
     noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
     masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise, NO_CONTEXT)
     slots_N = valid_slots(masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1])
@@ -111,25 +111,25 @@ def fixed_masks(
 
 @dataclass(frozen=True)
 class Targets:
-    """Masked positions of held-out sequences: the encoder's vectors, the tokens there, the kinds of word."""
+    """Masked positions of held-out sequences: encoder outputs, target tokens and word kinds."""
 
     hidden_NH: Tensor
     token_N: Tensor
     kind_N: Tensor
 
-    def at(self, places: Tensor) -> "Targets":
-        return Targets(self.hidden_NH[places], self.token_N[places], self.kind_N[places])
+    def at(self, indices: Tensor) -> "Targets":
+        return Targets(self.hidden_NH[indices], self.token_N[indices], self.kind_N[indices])
 
 
 def _targets(
     model: PretrainingModel,
     fixed: FixedMasks,
     numbers: Tensor,
-    groups: TokenBuckets,
+    buckets: TokenBuckets,
     device: torch.device,
     precision: str,
 ) -> tuple[Targets, Tensor]:
-    """Returns what stands at the fixed masks of sequences of these numbers, and whose each is, [N]."""
+    """Returns the targets at the fixed masks, and the number of the sequence that each belongs to, [N]."""
     attention_mask_BL = attention_mask(fixed.tokens_BL, PAD)
     positions_BK, slots_N = fixed.masks.positions_BK, fixed.slots_N
     with autocast(device, precision):
@@ -141,13 +141,13 @@ def _targets(
         )
     token_N, kind_N = (
         of_BL.gather(1, positions_BK).flatten()[slots_N].to(device)
-        for of_BL in (fixed.tokens_BL, word_kinds(groups, fixed.tokens_BL))
+        for of_BL in (fixed.tokens_BL, word_kinds(buckets, fixed.tokens_BL))
     )
     return Targets(hidden_NH, token_N, kind_N), numbers[slots_N // positions_BK.shape[1]]
 
 
 class _Measure:
-    """Losses of held-out positions with a bias of choice; sums are over all processes."""
+    """Metrics on held-out positions, with an offset to the output bias; sums are over all processes."""
 
     def __init__(self, model: PretrainingModel, dist: DistContext, device: torch.device) -> None:
         self.model = model
@@ -155,7 +155,7 @@ class _Measure:
         self.device = device
 
     def loss(self, fold: list[Targets], bias_V: Tensor) -> tuple[float, float]:
-        """Returns (the sum of the positions' losses, their number)."""
+        """Returns (sum of the losses, number of positions)."""
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for logits_NV, targets in self._logits(fold, bias_V):
             sums[0] += F.cross_entropy(logits_NV, targets.token_N, reduction="sum")
@@ -163,9 +163,9 @@ class _Measure:
         loss, count = self.dist.all_reduce_sum_(sums).tolist()
         return loss, count
 
-    def accuracies(self, fold: list[Targets], groups: TokenBuckets) -> dict[str, float]:
-        """Returns the share of right guesses among all targets and among those of each kind."""
-        decile_V = groups.decile_V.to(self.device)
+    def accuracies(self, fold: list[Targets], buckets: TokenBuckets) -> dict[str, float]:
+        """Returns the accuracy on all targets and on those of each kind."""
+        decile_V = buckets.decile_V.to(self.device)
         kinds = DECILES + 3  # the deciles, then FUNCTION, CONTENT and OTHER
         sums_2G = torch.zeros(2, kinds, dtype=torch.float64, device=self.device)
         zero_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
@@ -180,25 +180,25 @@ class _Measure:
         return found | {name: r / c for name, r, c in zip(names, right, count, strict=False) if c}
 
     def refit(self, fold: list[Targets]) -> Tensor:
-        """Returns the change of the output bias [V] that fits a fold best, by iterative scaling.
+        """Returns the offset to the output bias [V] that fits a fold best, by iterative scaling.
 
-        At the optimum every token's mean probability is its share of the targets. One is added to
-        both counts, so that a token that is missing from the fold keeps its bias nearly as it is.
+        At the optimum, every token's mean probability equals its share of the targets. Both counts are incremented
+        by one, so that the bias of tokens that are missing from the fold hardly changes.
         """
         bias_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
-        seen_V = torch.zeros_like(bias_V)
+        count_V = torch.zeros_like(bias_V)
         for targets in fold:
-            seen_V += torch.bincount(targets.token_N, minlength=len(bias_V))
-        self.dist.all_reduce_sum_(seen_V)
+            count_V += torch.bincount(targets.token_N, minlength=len(bias_V))
+        self.dist.all_reduce_sum_(count_V)
         for _ in range(ROUNDS):
             predicted_V = torch.zeros_like(bias_V)
             for logits_NV, _ in self._logits(fold, bias_V):
                 predicted_V += logits_NV.softmax(dim=1).sum(dim=0)
-            bias_V = bias_V + torch.log((seen_V + 1) / (self.dist.all_reduce_sum_(predicted_V) + 1))
+            bias_V = bias_V + torch.log((count_V + 1) / (self.dist.all_reduce_sum_(predicted_V) + 1))
         return bias_V
 
     def _logits(self, fold: list[Targets], bias_V: Tensor) -> Iterator[tuple[Tensor, Targets]]:
         for targets in fold:
-            for places in torch.split(torch.arange(len(targets.token_N), device=self.device), ROWS):
-                rows = targets.at(places)
+            for indices in torch.split(torch.arange(len(targets.token_N), device=self.device), ROWS):
+                rows = targets.at(indices)
                 yield self.model.head(rows.hidden_NH, self.model.encoder.tokens.weight).float() + bias_V, rows

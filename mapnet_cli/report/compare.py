@@ -1,4 +1,4 @@
-"""Methods against the first method of the config: paired differences."""
+"""Paired differences between each method and the first method of the config."""
 
 import math
 from collections import defaultdict
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from mapnet_cli.config import Config
 from mapnet_cli.core import Cell, Scalar, plain
 from mapnet_cli.glue import Grid, ScoreColumn, Seeds, Setting
-from mapnet_cli.report.notes import label, of_columns
+from mapnet_cli.report.notes import columns_suffix, label
 from mapnet_cli.report.scores import Scores, mean, spread
 
 CONFIDENCE = 0.95
 
 DEFINITION = (
-    "Paired difference: in each column both methods take the one setting with the best mean over the two (so that"
-    " neither has its own pick), runs of the same seeds are subtracted, and the columns are averaged for each seed."
-    " The 95 % interval is Student's t over the pretraining seeds where there are several, else over the fine-tuning"
-    " seeds of the one pretraining; the latter says nothing about how another pretraining would come out."
+    "Paired difference: in each column, both methods use the same fine-tuning setting (the one with the best mean over"
+    " the two methods), scores with equal seeds are subtracted, and the columns are averaged for each seed. Brackets:"
+    " 95% confidence interval (Student's t), over pretraining seeds if the methods share several, otherwise over the"
+    " fine-tuning seeds of one pretraining run; the latter ignores the variance between pretraining runs."
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`method` minus `reference`, in points, at a step of the method and the same share of the reference's training.
+    """`method` minus `reference`, in points, at a step and the same fraction of the reference's training.
 
-    The interval is None where there is one unit only.
+    The interval is None if there is only one unit.
     """
 
     method: str
@@ -35,38 +35,38 @@ class Comparison:
     low: float | None
     high: float | None
     n: int
-    """Paired units behind the interval."""
+    """Number of paired units."""
     unit: str
-    """What a unit is: "pretraining seed" or "fine-tuning seed"."""
+    """Kind of unit: "pretraining seed" or "fine-tuning seed"."""
     columns: int
 
 
 def compare(config: Config, scores: Scores) -> dict[tuple[str, int], Comparison]:
-    """Returns the comparison of every other method with the first by (method, step), where paired runs exist."""
+    """Returns the comparison of each other method with the first by (method, step), where paired runs exist."""
     compared = {
         (method, step): paired(config, scores, method, config.methods[0], step, scores.columns)
         for method in config.methods[1:]
         for step in config.fine_tuned_steps(method)
     }
-    return {place: comparison for place, comparison in compared.items() if comparison is not None}
+    return {key: comparison for key, comparison in compared.items() if comparison is not None}
 
 
 def pairs_note(config: Config, comparisons: Mapping[tuple[str, int], Comparison]) -> list[str]:
-    """Returns what the paired differences' intervals are over, where that isn't the same for all methods."""
+    """Returns notes on the units of the paired differences; [] if all methods have the same pretraining seeds."""
     if not any(config.method[method].seeds for method in config.methods):
         return []
-    first, over = config.methods[0], defaultdict(list)
+    first, by_unit = config.methods[0], defaultdict(list)
     for method in config.methods[1:]:
         found = comparisons.get((method, config.fine_tuned_steps(method)[-1]))
         if found is not None:
-            over[f"{found.n} {found.unit}{'s' * (found.n > 1)}"].append(label(method))
+            by_unit[f"Paired over {found.n} {found.unit}{'s' * (found.n > 1)}"].append(label(method))
         elif not {*config.seeds_of(method)} & {*config.seeds_of(first)}:
-            over[f"nothing: no pretraining seed in common with {label(first)}"].append(label(method))
-    return [f"Paired over {units}: {', '.join(names)}." for units, names in over.items()]
+            by_unit[f"Not paired, no pretraining seed in common with {label(first)}"].append(label(method))
+    return [f"{units}: {', '.join(names)}." for units, names in by_unit.items()]
 
 
 def difference_cell(comparison: Comparison | None, columns: int = 1) -> Cell:
-    """Returns a paired difference with its interval; it says so where it is over fewer than so many columns."""
+    """Returns a paired difference with its interval, and its number of columns if that is less than `columns`."""
     if comparison is None:
         return plain(None)
     data: dict[str, Scalar] = {
@@ -76,11 +76,11 @@ def difference_cell(comparison: Comparison | None, columns: int = 1) -> Cell:
     text = f"{comparison.difference:+.2f}"
     if comparison.low is not None and comparison.high is not None:
         text += f" [{comparison.low:+.2f}, {comparison.high:+.2f}]"
-    return Cell(text + of_columns(comparison.columns, columns), data)
+    return Cell(text + columns_suffix(comparison.columns, columns), data)
 
 
 def interval(values: list[float]) -> tuple[float | None, float | None]:
-    """Returns Student's t confidence interval of the mean, (None, None) of fewer than two values."""
+    """Returns Student's t confidence interval of the mean, (None, None) for fewer than two values."""
     deviation = spread(values)
     if deviation is None:
         return None, None
@@ -94,16 +94,16 @@ def interval(values: list[float]) -> tuple[float | None, float | None]:
 def paired(
     config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[ScoreColumn]
 ) -> Comparison | None:
-    """Returns the comparison of two methods over some columns, None where there are no paired runs."""
+    """Returns the comparison of two methods over some columns, None if there are no paired runs."""
     by_column: list[dict[Seeds, float]] = []
-    beside = config.step_beside(method, step, reference)
+    reference_step = config.step_beside(method, step, reference)
     for column in columns:
         differences: dict[Seeds, float] = {}
         for seed in sorted({*config.seeds_of(method)} & {*config.seeds_of(reference)}):
             ours, theirs, chooser_ours, chooser_theirs = (
                 scores.grids.get((name, seed, at, column_name), {})
                 for column_name in (column.name, column.chooser)
-                for name, at in ((method, step), (reference, beside))
+                for name, at in ((method, step), (reference, reference_step))
             )
             if (setting := _common_setting(chooser_ours, chooser_theirs)) is not None:
                 for fine, run in ours[setting].items():
@@ -116,16 +116,16 @@ def paired(
         return None
     units = {seeds: mean(column[seeds] for column in by_column) for seeds in shared}
     unit, values = "fine-tuning seed", list(units.values())
-    pretrainings = sorted({seed for seed, _ in shared})
-    if len(pretrainings) > 1:
+    pretrain_seeds = sorted({seed for seed, _ in shared})
+    if len(pretrain_seeds) > 1:
         unit = "pretraining seed"
-        values = [mean(v for (p, _), v in units.items() if p == seed) for seed in pretrainings]
+        values = [mean(v for (p, _), v in units.items() if p == seed) for seed in pretrain_seeds]
     low, high = interval(values)
     return Comparison(method, reference, step, mean(values), low, high, len(values), unit, len(by_column))
 
 
 def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
-    """Returns the setting with the best mean over both methods, of those with the most paired seeds."""
+    """Returns the setting with the best mean over both methods, among those with the most paired seeds."""
     paired = {setting: sorted(ours[setting].keys() & theirs[setting].keys()) for setting in ours if setting in theirs}
     fullest = max(map(len, paired.values()), default=0)
     rivals = [setting for setting, seeds in paired.items() if fullest and len(seeds) == fullest]

@@ -1,4 +1,4 @@
-"""Figure 2: the sentences of held-out text with the masks that each method draws, as one HTML page."""
+"""Figure 2: held-out sentences with the masks that each method draws, as one HTML page."""
 
 import math
 from collections import Counter
@@ -12,10 +12,10 @@ from mapnet_cli.report.scores import Scores
 from mapnet_cli.text import FUNCTION_WORDS, stem
 
 STRONGEST = 8.0
-"""Times a token's uniform probability at which the colour is full."""
-BOXES = 6
+"""Ratio to a token's uniform probability at which the colour saturates."""
+BOX_COLOURS = 6
 SPECIALS = {"[CLS]", "[SEP]", "[PAD]"}
-"""Never masked, and no words."""
+"""Tokens that are never masked and not shown."""
 
 
 @dataclass(frozen=True)
@@ -25,27 +25,27 @@ class _Word:
     masked: bool
     colour: str
     box: str
-    """Number of the box's colour; empty for words that share no stem with another masked one."""
+    """Index of the box colour; empty for words that share no stem with another masked word."""
 
 
 def figure2(results: Results, scores: Scores) -> str:
-    """Returns a self-contained page: each method's masks at its last checkpoint that has any."""
-    shown = _last_of_each(results)
-    marks = ((1 / STRONGEST, "at most 1/8"), (1.0, "as uniform"), (2.0, "twice"), (STRONGEST, "8 times or more"))
+    """Returns a self-contained page with each method's masks at its last checkpoint with recorded masks."""
+    shown = _last_checkpoints(results)
+    marks = ((1 / STRONGEST, "≤ 1/8"), (1.0, "1 (uniform)"), (2.0, "2"), (STRONGEST, "≥ 8"))
     return render(
         "mapnet_cli.report",
         "figure2.html",
         title="Figure 2: which words are masked",
         scale=[(_colour(ratio), text) for ratio, text in marks],
         sections=[_section(method, seed, step, masks) for (method, seed, step), masks in shown],
-        absent=", ".join(name for name in results.config.methods if name not in {place[0] for place, _ in shown}),
+        absent=", ".join(name for name in results.config.methods if name not in {key[0] for key, _ in shown}),
         probe=PROBE if is_probe(results.config) else "",
         signature=signature(results, scores.metrics),
     )
 
 
 def same_stem(words: list[MaskedWord]) -> dict[int, int]:
-    """Returns {position: group} of the masked words whose stem another masked word of the sentence shares."""
+    """Returns {position: group} for masked words that share their stem with another masked word of the sentence."""
     found = ((position, stem(word.text)) for position, word in enumerate(words) if word.masked)
     stems = {position: word_stem for position, word_stem in found if word_stem}
     counts = Counter(stems.values())
@@ -54,18 +54,18 @@ def same_stem(words: list[MaskedWord]) -> dict[int, int]:
     return {position: groups[s] for position, s in stems.items() if s in groups}
 
 
-def _last_of_each(results: Results) -> list[tuple[tuple[str, int, int], ProposedMasks]]:
-    """Returns one checkpoint of each method: the last step, of the first pretraining seed that has it."""
+def _last_checkpoints(results: Results) -> list[tuple[tuple[str, int, int], ProposedMasks]]:
+    """Returns one checkpoint per method: the last step, for the first pretraining seed that has it."""
     last: dict[str, tuple[str, int, int]] = {}
-    for place in results.expected_checkpoints:
-        method, _, step = place
-        if place in results.masks and (method not in last or step > last[method][2]):
-            last[method] = place
-    return [(place, results.masks[place]) for place in last.values()]
+    for key in results.expected_checkpoints:
+        method, _, step = key
+        if key in results.masks and (method not in last or step > last[method][2]):
+            last[method] = key
+    return [(key, results.masks[key]) for key in last.values()]
 
 
 def _section(method: str, seed: int, step: int, masks: ProposedMasks) -> dict[str, Any]:
-    """Returns what the template shows of one checkpoint."""
+    """Returns the template's values for one checkpoint."""
     sentences = [[word for word in words if word.text not in SPECIALS] for words in masks.sentences]
     alphanumeric = [word for words in sentences for word in words if any(map(str.isalnum, word.text))]
     effective = f"{math.exp(masks.proposal_entropy):.0f} of {math.exp(masks.uniform_entropy):.0f}"
@@ -87,19 +87,19 @@ def _rate(words: list[MaskedWord]) -> str:
 
 
 def _words(words: list[MaskedWord], positions: float) -> list[_Word]:
-    """Returns the words of a sentence with as many maskable positions."""
+    """Returns the words of a sentence; `positions` is the number of maskable positions."""
     groups = same_stem(words)
     found = []
     for number, word in enumerate(words):
         ratio = word.probability * positions
-        hint = f"probability {word.probability:.2g}, {ratio:.2g} times uniform"
-        box = str(groups[number] % BOXES) if number in groups else ""
+        hint = f"probability {word.probability:.2g}, {ratio:.2g} × uniform"
+        box = str(groups[number] % BOX_COLOURS) if number in groups else ""
         found.append(_Word(word.text, hint, word.masked, _colour(ratio), box))
     return found
 
 
 def _colour(times_uniform: float) -> str:
-    """Returns a background from nearly white to orange, linear in the logarithm from 1/8 to 8 times uniform."""
+    """Returns a background from nearly white to orange, linear in the log of the ratio from 1/8 to 8."""
     least = 1 / STRONGEST
     ratio = min(max(times_uniform, least), STRONGEST)
     share = math.log(ratio / least) / math.log(STRONGEST / least)

@@ -1,4 +1,4 @@
-"""The figures of lines: Figure 3's learning curves, and what a method gains beside what it costs."""
+"""Line plots: the learning curves of Figure 3, and score and held-out loss vs. pretraining cost."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from mapnet_cli.core import FAINT, frame, images, panels, short_steps, style
 from mapnet_cli.report.load import Results, missing, signature
-from mapnet_cli.report.notes import label, on_what
+from mapnet_cli.report.notes import data_suffix, label
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 from mapnet_cli.report.trajectories import (
     REFITTED,
-    Place,
+    CurvePoint,
     loss_trajectory,
     score_trajectory,
     scored_seeds,
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-BASELINE_LOOKS: Mapping[str, Any] = {
+BASELINE_STYLES: Mapping[str, Any] = {
     "majority": {"color": FAINT, "linewidth": 1, "linestyle": (0, (1, 1.5))},
     "bag of words": {"color": FAINT, "linewidth": 1, "linestyle": (0, (5, 2))},
 }
-COSTS = {"steps": "Pretraining steps", "flops": "Pretraining FLOPs", "hours": "Hours of pretraining"}
+COSTS = {"steps": "Pretraining steps", "flops": "Pretraining FLOPs", "hours": "Pretraining hours"}
 CURVES_CAPTION = (
-    "Checkpoints; bars: ± one standard deviation over seeds. Refitted: the output bias alone is fitted anew, which"
-    " takes out what a method's masks do to the prior."
+    "Points: checkpoints; error bars: ± one standard deviation over seeds. Bias refitted: only the output bias is"
+    " refitted, which removes the effect of a method's masking on the token prior."
 )
 
 
 def figure3(results: Results, scores: Scores) -> dict[str, bytes]:
-    """Returns Figure 3 as {"png": ..., "svg": ...}; both have the same bytes for the same records."""
-    title, signed = f"Score by pretraining steps{on_what(results)}", signature(results, scores.metrics)
+    """Returns Figure 3 as {"png": ..., "svg": ...}; the bytes are the same for the same records."""
+    title, signed = f"Score vs. pretraining steps{data_suffix(results)}", signature(results, scores.metrics)
     return images(lambda figure: draw_figure3(figure, title, results, scores), title, signed, ("png", "svg"))
 
 
 def draw_figure3(figure: "Figure", title: str, results: Results, scores: Scores) -> None:
-    """Draws a panel for the average, where there are several columns, and for each column."""
+    """Draws one panel per column and, if there are several columns, one for their average."""
     names = [column.name for column in scores.columns]
     names = ["Average", *names] if len(names) > 1 else names
     across = min(len(names), 5 if len(names) > 8 else 4 if len(names) > 6 else 3)
@@ -55,7 +55,7 @@ def draw_figure3(figure: "Figure", title: str, results: Results, scores: Scores)
     for ax in axes[len(names) :]:
         ax.set_axis_off()
     drawn = {str(line.get_label()) for ax in axes for line in ax.get_lines()}
-    shown = {name: looks for name, looks in BASELINE_LOOKS.items() if name in drawn}
+    shown = {name: options for name, options in BASELINE_STYLES.items() if name in drawn}
     absent = f" Partial: missing {'; '.join(missing(results))}." if missing(results) else ""
     caption = f"Bands: ± one standard deviation over seeds.{absent}"
     frame(figure, title, _handles(results.config.methods, shown), caption, signature(results, scores.metrics))
@@ -92,63 +92,65 @@ def _score_panel(ax: "Axes", results: Results, scores: Scores, name: str) -> Non
 
 
 def _baselines(ax: "Axes", scores: Scores, name: str, low: float, high: float) -> None:
-    """Draws the baselines near the curves and names the others, which would flatten the curves."""
+    """Draws the baselines that are near the curves and lists the others, which would compress the scale, as text."""
     span = max(high - low, 2.0)
     near, far = [low, high], []
-    for baseline, looks in BASELINE_LOOKS.items():
+    for baseline, options in BASELINE_STYLES.items():
         value = scores.baseline_average(baseline) if name == "Average" else scores.baselines.get((baseline, name))
         if value is None:
             continue
         if low - span <= value <= high + span:
-            ax.axhline(value, label=baseline, zorder=2, **looks)
+            ax.axhline(value, label=baseline, zorder=2, **options)
             near.append(value)
         else:
             far.append(f"{baseline} {value:.1f}")
     room = 0.1 * (max(near) - min(near)) or 1.0
     ax.set_ylim(min(near) - room * (2.2 if far else 1), max(near) + room)
     if far:
-        text = f"off the scale: {', '.join(far)}"
+        text = f"off scale: {', '.join(far)}"
         ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=6.5, color=FAINT)
 
 
-def _handles(methods: tuple[str, ...], more: Mapping[str, Any]) -> "list[Line2D]":
-    """Returns a legend's entries: the methods, and further lines of the given looks."""
+def _handles(methods: tuple[str, ...], extra: Mapping[str, Any]) -> "list[Line2D]":
+    """Returns the legend entries: the methods, and extra lines with the given styles."""
     from matplotlib.lines import Line2D
 
-    looks = [(label(name), style(number)) for number, name in enumerate(methods)]
-    return [Line2D([], [], label=name, **look) for name, look in [*looks, *more.items()]]
+    styles = [(label(name), style(number)) for number, name in enumerate(methods)]
+    return [Line2D([], [], label=name, **options) for name, options in [*styles, *extra.items()]]
 
 
 def curves(results: Results, scores: Scores) -> dict[str, bytes]:
-    """Returns score and held-out loss by steps, FLOPs and hours as {"png": ..., "svg": ...}."""
+    """Returns score and held-out loss vs. steps, FLOPs and hours as {"png": ..., "svg": ...}."""
     methods = results.config.methods
     rows = {
         "Average score": [score_trajectory(results, scores, m, scored_seeds(results, scores, m)) for m in methods],
-        "Held-out loss, refitted (nats)": [
+        "Held-out loss, bias refitted (nats)": [
             loss_trajectory(results, REFITTED, m, seeds_with(results, REFITTED, m)) for m in methods
         ],
     }
-    title, signed = f"Score and held-out loss by cost{on_what(results)}", signature(results, scores.metrics)
+    title, signed = f"Score and held-out loss vs. cost{data_suffix(results)}", signature(results, scores.metrics)
     return images(lambda figure: draw_curves(figure, title, methods, rows), title, signed, ("png", "svg"))
 
 
-def draw_curves(figure: "Figure", title: str, methods: tuple[str, ...], rows: dict[str, list[list[Place]]]) -> None:
-    """Draws a row of panels for each value: `rows` has, by name, each method's places."""
+def draw_curves(
+    figure: "Figure", title: str, methods: tuple[str, ...], rows: dict[str, list[list[CurvePoint]]]
+) -> None:
+    """Draws one row of panels per value; `rows` maps the name of the value to one list of points per method."""
     grid = panels(figure, len(rows), len(COSTS), (3.05, 2.3), sharey="row", sharex="col")
-    for axes, (value, lines) in zip(grid, rows.items(), strict=True):
+    for axes, (value, curves_by_method) in zip(grid, rows.items(), strict=True):
         axes[0].set_ylabel(value)
         for ax, cost in zip(axes, COSTS, strict=True):
-            _cost_panel(ax, lines, cost)
+            _cost_panel(ax, curves_by_method, cost)
     for ax, name in zip(grid[-1], COSTS.values(), strict=True):
         ax.set_xlabel(name)
     frame(figure, title, _handles(methods, {}), CURVES_CAPTION)
 
 
-def _cost_panel(ax: "Axes", lines: list[list[Place]], cost: str) -> None:
-    for number, places in enumerate(lines):
-        if places:
-            costs = [getattr(place, cost) for place in places]
-            values, bars = [place.value for place in places], [place.sd for place in places]
+def _cost_panel(ax: "Axes", curves_by_method: list[list[CurvePoint]], cost: str) -> None:
+    for number, points in enumerate(curves_by_method):
+        if points:
+            costs = [getattr(point, cost) for point in points]
+            values, bars = [point.value for point in points], [point.sd for point in points]
             ax.errorbar(costs, values, bars, elinewidth=0.9, zorder=3 + number, **style(number))
     ax.grid(axis="y", color="#E6E6E6", linewidth=0.8, zorder=0)
     ax.margins(x=0.06)

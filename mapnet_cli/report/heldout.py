@@ -1,4 +1,4 @@
-"""What held-out text says of each method, and how its proposal is: figures of the last milestone."""
+"""Held-out losses and accuracies, and proposal diagnostics, of each method at its last milestone."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,94 +10,95 @@ from mapnet_cli.report.notes import label, model_cell, steps_note
 from mapnet_cli.report.scores import mean, spread
 
 LOSSES = {
-    "validation_loss": "Loss, uniform masks",
-    "validation_loss_refit": "refitted",
-    "validation_loss_spaced": "Loss, spaced masks",
-    "validation_loss_spaced_refit": "spaced, refitted",
+    "validation_loss": "uniform masks",
+    "validation_loss_refit": "uniform masks, bias refitted",
+    "validation_loss_spaced": "spaced masks",
+    "validation_loss_spaced_refit": "spaced masks, bias refitted",
 }
 ACCURACIES = {
     "accuracy": "Accuracy",
-    "accuracy_function": "function words",
-    "accuracy_content": "content words",
-    **{f"accuracy_decile_{i}": f"decile {i}" for i in range(1, 11)},
+    "accuracy_function": "Accuracy (function words)",
+    "accuracy_content": "Accuracy (content words)",
+    **{f"accuracy_decile_{i}": f"Accuracy (decile {i})" for i in range(1, 11)},
 }
-HEALTH = {
-    "proposal_entropy": "Entropy",
-    "kl_to_uniform": "KL to uniform",
+DIAGNOSTICS = {
+    "proposal_entropy": "Entropy (nats)",
+    "kl_to_uniform": "KL to uniform (nats)",
     "largest_q": "Largest probability",
-    "clip_fraction": "Clipped weights",
-    "effective_sample_share": "Effective sample share",
+    "clip_fraction": "Fraction of clipped weights",
+    "effective_sample_share": "Relative effective sample size",
 }
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A method's checkpoints of the last milestone, one a pretraining seed."""
+    """A method's checkpoints at its last milestone, one per pretraining seed."""
 
     method: str
-    trained: Sequence[Checkpoint]
-    beside: Sequence[Checkpoint]
-    """The first method's, for every other method."""
+    checkpoints: Sequence[Checkpoint]
+    reference: Sequence[Checkpoint]
+    """Checkpoints of the first method; empty for the first method itself."""
 
 
 MODEL: Column[_Row] = Column("Model", lambda row: model_cell(row.method))
 
 
 def held_out_tables(results: Results, signed: str) -> tuple[Table, Table]:
-    """Returns the table of held-out losses and accuracies, and that of the proposals' health."""
+    """Returns the table of held-out losses and accuracies, and the table of proposal diagnostics."""
     config = results.config
-    last = {method: results.trained(method, config.last_step(method)) for method in config.methods}
+    last = {method: results.checkpoints_at(method, config.last_step(method)) for method in config.methods}
     first = next(iter(last.values()), [])
-    rows = [_Row(method, trained, first if trained is not first else ()) for method, trained in last.items()]
-    return _losses(results, rows, signed), _health(results, rows, signed)
+    rows = [_Row(method, found, first if found is not first else ()) for method, found in last.items()]
+    return _losses(results, rows, signed), _diagnostics(results, rows, signed)
 
 
 def _losses(results: Results, rows: Sequence[_Row], signed: str) -> Table:
     reference = label(rows[0].method) if rows else "first method"
     columns = [MODEL]
-    for name, title in LOSSES.items():
-        columns += _loss_columns(name, title, reference)
-    columns += each(ACCURACIES, lambda row, name: spread_cell(held_out(row.trained, name), "{:.1%}"))
+    for name, condition in LOSSES.items():
+        columns += _loss_columns(name, condition, reference)
+    columns += each(ACCURACIES, lambda row, name: spread_cell(held_out(row.checkpoints, name), "{:.1%}"))
     notes = (
-        "The same held-out sentences under the same two sets of 15 % masks for every method. Loss: nats a masked "
-        "token; refitted: after fitting the output bias alone to the other half of the sentences, which takes out what "
-        "a method's masks do to the prior over tokens.",
-        "Accuracy: share of masked tokens (uniform masks) whose most probable guess is right. Decile 1: the most "
-        "frequent tokens, which together are a tenth of the text; decile 10: the rarest.",
-        f"± is the standard deviation over pretraining seeds. Minus {reference}: the mean difference between trainings "
-        "of the same seed, with Student's 95 % interval where there are several; below 0 is better.",
+        "All methods are evaluated on the same held-out sentences with the same two sets of 15% masks. Loss: nats per "
+        "masked token. Bias refitted: after fitting only the output bias to the other half of the sentences, which "
+        "removes the effect of a method's masking on the token prior.",
+        "Accuracy: fraction of masked tokens (uniform masks) whose most probable prediction is correct. Decile 1: the "
+        "most frequent tokens, which make up a tenth of the text; decile 10: the rarest tokens.",
+        f"± is the standard deviation over pretraining seeds. Loss difference to {reference}: mean over runs with the "
+        "same pretraining seed, with Student's 95% confidence interval if there are several; negative is better.",
         *steps_note(results.config),
     )
     return build_table("heldout", "Held-out text", columns, rows, notes, signed)
 
 
-def _loss_columns(name: str, title: str, reference: str) -> list[Column[_Row]]:
+def _loss_columns(name: str, condition: str, reference: str) -> list[Column[_Row]]:
+    difference = f"Loss difference to {reference} ({condition})"
     return [
-        Column(title, lambda row: spread_cell(held_out(row.trained, name), "{:.3f}")),
-        Column(f"{title} minus {reference}", lambda row: loss_difference(name, row.trained, row.beside)),
+        Column(f"Loss ({condition})", lambda row: spread_cell(held_out(row.checkpoints, name), "{:.3f}")),
+        Column(difference, lambda row: loss_difference(name, row.checkpoints, row.reference)),
     ]
 
 
-def _health(results: Results, rows: Sequence[_Row], signed: str) -> Table:
-    said: list[str] = []
-    proposing = [row for row in rows if any(c.health for c in row.trained)]
+def _diagnostics(results: Results, rows: Sequence[_Row], signed: str) -> Table:
+    warnings: list[str] = []
+    proposing = [row for row in rows if any(c.health for c in row.checkpoints)]
     for row in proposing:
-        for c in row.trained:
+        for c in row.checkpoints:
             method = results.config.method[row.method]
-            said += proposal_warnings({"step": c.step, **c.health}, row.method, method.objective).values()
+            warnings += proposal_warnings({"step": c.step, **c.health}, row.method, method.objective).values()
     columns = [MODEL]
-    columns += each(HEALTH, lambda row, name: spread_cell((c.health.get(name) for c in row.trained), "{:.3f}"))
-    notes = ("Between the last two lines of the training log. Entropies in nats.", *dict.fromkeys(said))
-    return build_table("health", "Health of the proposals", columns, proposing, notes, signed)
+    columns += each(DIAGNOSTICS, lambda row, name: spread_cell((c.health.get(name) for c in row.checkpoints), "{:.3f}"))
+    notes = ("Measured over the last logging interval of pretraining.", *dict.fromkeys(warnings))
+    return build_table("health", "Proposal diagnostics", columns, proposing, notes, signed)
 
 
-def held_out(trained: Iterable[Checkpoint], name: str) -> list[float | None]:
-    """Returns a held-out figure of each checkpoint."""
-    return [c.validation.get(name) for c in trained]
+def held_out(checkpoints: Iterable[Checkpoint], name: str) -> list[float | None]:
+    """Returns a held-out metric of each checkpoint."""
+    return [c.validation.get(name) for c in checkpoints]
 
 
 def loss_difference(name: str, ours: Sequence[Checkpoint], theirs: Sequence[Checkpoint]) -> Cell:
-    """Returns our held-out loss of that name minus theirs, paired by pretraining seed."""
+    """Returns the mean of a held-out loss of `ours` minus that of `theirs`, paired by pretraining seed."""
     reference = {c.pretrain_seed: c.validation.get(name) for c in theirs}
     pairs = [(c.validation.get(name), reference.get(c.pretrain_seed)) for c in ours]
     values = [a - b for a, b in pairs if a is not None and b is not None]
@@ -109,9 +110,9 @@ def loss_difference(name: str, ours: Sequence[Checkpoint], theirs: Sequence[Chec
 
 
 def spread_cell(values: Iterable[float | None], form: str) -> Cell:
-    """Returns the mean over seeds, with the standard deviation where there are several."""
-    there = [value for value in values if value is not None]
-    if not there:
+    """Returns the mean over seeds, with the standard deviation if there are several."""
+    known = [value for value in values if value is not None]
+    if not known:
         return plain(None)
-    centre, deviation = mean(there), spread(there)
+    centre, deviation = mean(known), spread(known)
     return Cell(form.format(centre) + ("" if deviation is None else f" ± {form.format(deviation)}"), centre)

@@ -1,4 +1,4 @@
-"""What the other stages left on disk, read back as typed rows; what isn't there yet, counted."""
+"""Loading of the other stages' records as typed rows, and counts of missing ones."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -32,11 +32,11 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that the report is made from. Checkpoints are keyed by (method, pretraining seed, step)."""
+    """All inputs of the report. Checkpoints are keyed by (method, pretraining seed, step)."""
 
     config: Config
     fingerprint: str
-    """Of all inputs and settings together; it names no file path of this machine."""
+    """Fingerprint of all inputs and settings; independent of local file paths."""
     manifest: CorpusManifest | None = None
     checkpoints: Mapping[tuple[str, int, int], Checkpoint] = field(default_factory=dict)
     imports: tuple[Imported, ...] = ()
@@ -45,15 +45,15 @@ class Results:
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of each library, every version that a record carries."""
+    """Library name -> all versions found in the records."""
 
     @property
     def expected_checkpoints(self) -> list[tuple[str, int, int]]:
         config = self.config
         return [(method, seed, at) for method, seed in config.trainings() for at in config.milestone_steps(method)]
 
-    def trained(self, method: str, step: int) -> list[Checkpoint]:
-        """Returns the checkpoints of a method at a step, one a pretraining seed."""
+    def checkpoints_at(self, method: str, step: int) -> list[Checkpoint]:
+        """Returns the checkpoints of a method at a step, one per pretraining seed."""
         return [row for (name, _, at), row in self.checkpoints.items() if (name, at) == (method, step)]
 
     @property
@@ -61,22 +61,22 @@ class Results:
         return len(fine_tuned(self.config)) * len(self.config.finetune.tasks) * runs_of_a_task(self.config)
 
     @property
-    def foreign_runs(self) -> int:
-        """Runs that started from other weights than the checkpoint that now stands under the same name."""
-        stands = {place: checkpoint.fingerprint for place, checkpoint in self.checkpoints.items()}
-        stands |= {(name, 0, 0): row.fingerprint for name, row in zip(self.config.imports, self.imports, strict=True)}
-        places = ((stands.get((r.method, r.pretrain_seed, r.step)), r.checkpoint) for r in self.runs)
-        return sum(here is not None and here != there for here, there in places)
+    def stale_runs(self) -> int:
+        """Number of fine-tuning runs that started from weights other than those of the current checkpoint."""
+        current = {key: checkpoint.fingerprint for key, checkpoint in self.checkpoints.items()}
+        current |= {(name, 0, 0): row.fingerprint for name, row in zip(self.config.imports, self.imports, strict=True)}
+        pairs = ((current.get((r.method, r.pretrain_seed, r.step)), r.checkpoint) for r in self.runs)
+        return sum(expected is not None and expected != used for expected, used in pairs)
 
 
 def runs_of_a_task(config: Config) -> int:
-    """Returns how many runs Table 2's grid has for one checkpoint and task."""
+    """Returns the number of runs in the grid of Table 2 for one checkpoint and task."""
     grid = config.finetune
     return len(grid.batch_sizes) * len(grid.learning_rates) * len(grid.seeds)
 
 
 def load_results(lineage: Lineage) -> Results:
-    """Reads all records of the config. Missing ones are left out; a damaged one raises DamagedError."""
+    """Reads all records of the config. Missing records are left out; a damaged one raises DamagedError."""
     config, artifacts = lineage.config, lineage.artifacts
     versions: dict[str, set[str]] = defaultdict(set)
 
@@ -89,11 +89,11 @@ def load_results(lineage: Lineage) -> Results:
     manifest = read(lineage.manifest, CorpusManifest)
     checkpoints: dict[tuple[str, int, int], Checkpoint] = {}
     masks: dict[tuple[str, int, int], ProposedMasks] = {}
-    for place, key in _checkpoint_keys(lineage):
+    for index, key in _checkpoint_keys(lineage):
         if row := read(key, Checkpoint):
-            checkpoints[place] = row
+            checkpoints[index] = row
             if (drawn := _masks(artifacts, key)) is not None:
-                masks[place] = drawn
+                masks[index] = drawn
     tasks = {task: read(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)}
     scored = config.finetune.tasks if config.finetune.baselines else ()
     baselines = [read(lineage.baseline(task).key, Baselines) for task in scored]
@@ -113,7 +113,7 @@ def load_results(lineage: Lineage) -> Results:
 
 
 def signature(results: Results, metrics: Mapping[str, str]) -> str:
-    """Returns what a number needs to be compared with another one, in the manner of sacrebleu's signatures."""
+    """Returns the settings that scores depend on, in the style of sacrebleu's signatures."""
     config = results.config
     parts = {
         "recipe": config.recipe or "custom",
@@ -134,28 +134,28 @@ def signature(results: Results, metrics: Mapping[str, str]) -> str:
 
 
 def missing(results: Results) -> list[str]:
-    """Returns one line for each kind of record that is not there yet, with counts."""
+    """Returns one line per kind of record that is missing, with counts."""
     config = results.config
     lines = []
     if results.manifest is None and config.methods:
         lines.append("the corpus manifest")
-    if absent := [place for place in results.expected_checkpoints if place not in results.checkpoints]:
-        by_method = ", ".join(f"{name} {sum(p[0] == name for p in absent)}" for name in config.methods)
+    if absent := [key for key in results.expected_checkpoints if key not in results.checkpoints]:
+        by_method = ", ".join(f"{name} {sum(key[0] == name for key in absent)}" for name in config.methods)
         lines.append(f"{len(absent)} of {len(results.expected_checkpoints)} checkpoints ({by_method})")
     if len(results.runs) < results.expected_runs:
         lines.append(f"{results.expected_runs - len(results.runs):,} of {results.expected_runs:,} fine-tuning runs")
     if config.finetune.baselines:
         scored = {row.task for row in results.baselines}
         if bare := [task for task in config.finetune.tasks if task not in scored]:
-            lines.append(f"baselines of {len(bare)} of {len(config.finetune.tasks)} tasks ({', '.join(bare)})")
+            lines.append(f"baselines for {len(bare)} of {len(config.finetune.tasks)} tasks ({', '.join(bare)})")
     return lines
 
 
 def next_command(results: Results) -> str:
-    """Returns the command that makes what is missing first, "" if nothing is."""
+    """Returns the command that creates the first missing records, "" if none are missing."""
     if results.manifest is None and results.config.methods:
         return "mapnet prepare-corpus"
-    if any(place not in results.checkpoints for place in results.expected_checkpoints):
+    if any(key not in results.checkpoints for key in results.expected_checkpoints):
         return "mapnet pretrain"
     return "mapnet finetune-glue" if missing(results) else ""
 
@@ -170,7 +170,7 @@ def _steps(config: Config) -> str:
 
 
 def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]]) -> str:
-    """Returns the numbers of the methods that have none of their own, and after a comma each those of the others."""
+    """Returns the common numbers (if any method uses them), then "NAME:NUMBERS" of each method that has its own."""
     named = [f"{name}:{'+'.join(map(str, numbers))}" for name, numbers in own.items() if numbers]
     shared = ["+".join(map(str, common))] if len(named) < len(own) or not own else []
     return ",".join([*shared, *named])
@@ -194,13 +194,13 @@ def _masks(artifacts: Artifacts, checkpoint: str) -> ProposedMasks | None:
         return ProposedMasks.model_validate(read_json(path))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole record"
-        raise DamagedError(f"{path} holds no sample masks (see {where}): run mapnet pretrain with --force") from None
+        raise DamagedError(f"{path} has no valid masks (see {where}): run mapnet pretrain with --force") from None
 
 
 def _fingerprint(lineage: Lineage) -> str:
     config = lineage.config
     finetune = config.finetune.results_view() | {"data": "probe" if lineage.uses_probe else "glue"}
-    del finetune["task_data"]  # the data's content counts, not its place
+    del finetune["task_data"]  # the content of the data matters, not its path
     encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.trainings()]
     encoders += [lineage.import_fingerprint(name) for name in config.imports]
     return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune)

@@ -1,4 +1,4 @@
-"""Names, scores as they are written, and the notes that say what a table's scores are of."""
+"""Labels, formatted scores, and the notes below the tables."""
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import NOTHING, Cell, Scalar, plain
@@ -11,8 +11,8 @@ LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
 MISSING_MARK = "*"
 FAILED_MARK = "†"
 MID_SCHEDULE = (
-    "Checkpoints before the last come out of the middle of a learning-rate schedule: a training planned for so few"
-    " steps may end above or below them."
+    "Checkpoints before the last one come from the middle of the learning-rate schedule; a run scheduled for that"
+    " number of steps may end above or below them."
 )
 
 
@@ -29,16 +29,16 @@ def marks(score: Average | TaskScore) -> str:
 
 
 def average_cell(average: Average | None, columns: int) -> Cell:
-    """Returns an average; it says so where it is over fewer than so many columns."""
+    """Returns an average, and its number of columns if that is less than `columns`."""
     if average is None:
         return plain(None)
     names = ("mean", "sd", "best", "last", "columns", "runs", "failed", "missing")
-    more = of_columns(average.columns, columns) if average.columns else ""
-    return Cell(_score_text(average) + more, {name: getattr(average, name) for name in names})
+    suffix = columns_suffix(average.columns, columns) if average.columns else ""
+    return Cell(_score_text(average) + suffix, {name: getattr(average, name) for name in names})
 
 
-def of_columns(there: int, columns: int) -> str:
-    return f" ({there} of {columns} columns)" if there < columns else ""
+def columns_suffix(known: int, columns: int) -> str:
+    return f" ({known} of {columns} columns)" if known < columns else ""
 
 
 def task_cell(score: TaskScore) -> Cell:
@@ -60,41 +60,41 @@ def is_probe(config: Config) -> bool:
     return config.finetune.data == "probe"
 
 
-def on_what(results: Results) -> str:
-    """Returns what a title has to add where scores aren't of all of GLUE's rows: " (probe tasks, not GLUE)"."""
+def data_suffix(results: Results) -> str:
+    """Returns a suffix for titles if scores aren't on all rows of GLUE: " (probe tasks, not GLUE)"."""
     if is_probe(results.config):
         return f" ({PROBE})"
-    less = rows_used(results.config, results.tasks.values())
-    return f" ({less})" if less else ""
+    limits = rows_used(results.config, results.tasks.values())
+    return f" ({limits})" if limits else ""
 
 
 def average_name(results: Results, scores: Scores) -> str:
-    """Returns what the average is over, with the probe tasks called by their name."""
+    """Returns the name of the average score, with its number of columns and the data."""
     number = len(scores.columns)
     if is_probe(results.config):
-        name = f"average score of {number} column{'s' if number > 1 else ''}"
+        name = f"average score over {number} column{'s' if number > 1 else ''}"
     elif number < GLUE_COLUMNS:
-        name = f"average of {number} of {GLUE_COLUMNS} columns on GLUE"
+        name = f"average score over {number} of {GLUE_COLUMNS} GLUE columns"
     else:
-        name = f"average score on GLUE (all {GLUE_COLUMNS} columns)"
-    return name + on_what(results)
+        name = f"average score over all {GLUE_COLUMNS} GLUE columns"
+    return name + data_suffix(results)
 
 
 def data_notes(results: Results) -> list[str]:
-    """Returns which data the scores are of, where it isn't all of GLUE."""
+    """Returns notes on the data of the scores, if it isn't all of GLUE."""
     config = results.config
     notes = []
     if is_probe(config):
-        notes.append(f"Scores are of {PROBE}: compare them with each other only.")
+        notes.append(f"Scores are on {PROBE}: compare them only with each other.")
     if config.finetune.max_train_examples:
-        notes.append(f"Fine-tuned on the first {config.finetune.max_train_examples:,} training rows of each task only.")
+        notes.append(f"Fine-tuned on only the first {config.finetune.max_train_examples:,} training rows of each task.")
     if names := subsets(results.tasks.values()):
-        notes.append(f"Subsets, not GLUE's official sets: {', '.join(names)}.")
+        notes.append(f"Subsets of the official GLUE data: {', '.join(names)}.")
     return notes
 
 
 def task_notes(results: Results) -> list[str]:
-    """Returns each task's own remarks, with its row counts where they aren't GLUE's."""
+    """Returns one note per task with remarks, including its row counts if they aren't GLUE's."""
     notes = []
     for task, facts in results.tasks.items():
         remarks = list(facts.notes)
@@ -105,76 +105,78 @@ def task_notes(results: Results) -> list[str]:
 
 
 def import_notes(results: Results) -> list[str]:
-    """Returns what came from elsewhere: rows of imports, and methods that start from one."""
+    """Returns notes on imports, the untrained encoder, and methods that start from an import."""
     config = results.config
     names = ", ".join(config.imports)
-    own = "imported, fine-tuned with its own tokenizer, its pretraining unknown here"
-    notes = [f"{names}: {own}; the score stands in the last column of scores."] if names else []
+    imported = "imported, fine-tuned with its original tokenizer, pretraining cost unknown; see the last score column"
+    notes = [f"{names}: {imported}."] if names else []
     if config.finetune.untrained:
-        notes.append(f"{UNTRAINED}: the same encoder with random weights, other ones for each run's seed, tuned alike.")
+        notes.append(
+            f"{UNTRAINED}: the same encoder with random weights (re-initialised per seed), fine-tuned in the same way."
+        )
     starts = {method: config.method[method].init_from for method in config.methods}
-    cost = "whose own pretraining is not in the cost"
+    cost = "whose own pretraining is not included in the cost"
     return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]
 
 
 def steps_note(config: Config) -> list[str]:
-    """Returns which methods have steps of their own, and where they are compared."""
+    """Returns a note on methods with their own number of steps, [] if there are none."""
     steps = [f"{label(name)} {config.method[name].steps:,}" for name in config.methods if config.method[name].steps]
     if not steps:
         return []
     if len(steps) < len(config.methods):
-        steps.append(f"the others {config.pretrain.steps:,}")
-    return [f"Steps: {', '.join(steps)}; methods are compared at the same share of their steps."]
+        steps.append(f"all others {config.pretrain.steps:,}")
+    return [f"Steps: {', '.join(steps)}. Methods are compared at the same fraction of their steps."]
 
 
 def hours_notes(results: Results) -> list[str]:
-    """Returns what stands beside hours: what they are, and the devices where there are several."""
+    """Returns notes on hours, including the devices if there are several."""
     devices = sorted({row.device for row in results.checkpoints.values()})
-    compared = [f"Hours on different devices can't be compared: {', '.join(devices)}."] if len(devices) > 1 else []
-    return ["Hours are by the clock: what else ran on the machine is in them.", *compared]
+    compared = [f"Hours on different devices are not comparable: {', '.join(devices)}."] if len(devices) > 1 else []
+    return ["Hours are wall-clock time, affected by other processes on the machine.", *compared]
 
 
 def partial_note(results: Results) -> list[str]:
-    """Returns which records aren't there yet."""
-    absent = missing(results)
-    return [f"Partial: missing {'; '.join(absent)}. {MISSING_MARK} marks scores with missing runs."] if absent else []
+    """Returns a note on missing records, [] if there are none."""
+    absent = "; ".join(missing(results))
+    return [f"Partial report, missing: {absent}. {MISSING_MARK} marks scores with missing runs."] if absent else []
 
 
 def score_notes(results: Results, scores: Scores) -> list[str]:
-    """Returns what every table of scores has to say: the data, the aggregation, what failed and what is missing."""
+    """Returns the notes of every table of scores: data, aggregation, failed and missing runs."""
     finetune = results.config.finetune
-    epoch = "the best epoch on the dev set that it is scored on" if finetune.epoch == "best" else "the last epoch"
+    epoch = "best epoch (chosen on the dev set that is reported)" if finetune.epoch == "best" else "last epoch"
     notes = data_notes(results)
     settings, seeds = len(finetune.batch_sizes) * len(finetune.learning_rates), len(finetune.seeds)
-    of_setting = f"of the best of {settings} settings " if settings > 1 else ""
+    setting = f" of the best of {settings} settings" if settings > 1 else ""
     several = len(results.config.trainings()) > len(results.config.methods)
-    over = "pretraining and fine-tuning seeds together" if several else "seeds"
+    over = "pretraining and fine-tuning seeds" if several else "seeds"
     notes.append(
-        f"Mean {of_setting}over {seeds} fine-tuning seed{'s' if seeds > 1 else ''}, each run at {epoch}"
+        f"Mean over {seeds} fine-tuning seed{'s' if seeds > 1 else ''}{setting}, each run at its {epoch}"
         + (f"; ± is the standard deviation over {over}." if seeds > 1 or several else ".")
     )
     if several:
         counts = ", ".join(f"{label(name)} {len(results.config.seeds_of(name))}" for name in results.config.methods)
-        notes.append(f"Pretraining seeds: {counts}.")
+        notes.append(f"Number of pretraining seeds: {counts}.")
     notes += steps_note(results.config)
     if any(average.failed_counted for average in scores.averages.values()):
         notes.append(
-            f"{FAILED_MARK} includes failed runs, counted with their last finished epoch, without one as the majority"
-            " baseline (0 where that isn't recorded)."
+            f"{FAILED_MARK} includes failed runs, which count with their last finished epoch or, if they finished none,"
+            " as the majority baseline (0 if that isn't recorded)."
         )
     if started := [task for task in finetune.tasks if task in finetune.from_mnli]:
         notes.append(
-            f"{', '.join(started)}: started from each encoder after one fine-tuning on MNLI (batch "
+            f"{', '.join(started)}: started from each encoder after one fine-tuning run on MNLI (batch "
             f"{finetune.mnli_batch_size}, lr {finetune.mnli_learning_rate:g}, seed {finetune.seeds[0]})."
         )
     if len(devices := sorted({run.device for run in results.runs})) > 1:
-        notes.append(f"Fine-tuned on different devices, whose scores may differ a little: {', '.join(devices)}.")
+        notes.append(f"Fine-tuned on different devices, whose scores may differ slightly: {', '.join(devices)}.")
     failed = sum(average.failed for average in scores.averages.values())
     notes += [f"{failed:,} of {len(results.runs):,} fine-tuning runs failed."] if failed else []
     notes += partial_note(results)
-    if results.foreign_runs:
+    if results.stale_runs:
         notes.append(
-            f"{results.foreign_runs:,} runs started from other weights than the checkpoints that stand now:"
+            f"{results.stale_runs:,} fine-tuning runs started from weights other than those of the current checkpoints:"
             " run mapnet finetune-glue with --force."
         )
     return notes

@@ -1,20 +1,20 @@
-"""From fine-tuning runs to the numbers of Table 3, as section 4.1.2 of the paper aggregates them.
+"""Aggregation of fine-tuning runs into the numbers of Table 3 (section 4.1.2 of the paper).
 
-1. A run scores its task's metric times 100 at its best epoch (or its last, `finetune.epoch`).
-2. A setting (batch size, learning rate) scores the mean over its fine-tuning seeds.
-3. A column scores its best setting; of equal ones the first of the grid. Several pretraining seeds are averaged.
-4. The average is over the columns: GLUE's nine, or those of the config's tasks.
+1. The score of a run is its task's metric times 100 at its best epoch (or its last, `finetune.epoch`).
+2. The score of a setting (batch size, learning rate) is the mean over its fine-tuning seeds.
+3. The score of a column is that of its best setting (ties: the first in the grid), averaged over pretraining seeds.
+4. The average is over the columns: the nine of GLUE, or those of the config's tasks.
 
-Where the paper is silent:
+The paper doesn't specify the following:
 
-- MNLI's two columns are one model: the matched dev set chooses epoch and setting for both.
-- A failed run counts with its last finished epoch, whatever `finetune.epoch` says. If it finished
-  none it counts as the majority baseline, or as 0 where that isn't recorded. It is always flagged:
-  leaving it out would reward a setting for diverging.
-- While runs are missing, only the settings with the most finished seeds compete, so that one lucky
-  early run can't stand for a whole setting.
-- A column's spread is the sample standard deviation over the runs behind its mean; an average's
-  is that of the per-seed averages over the columns.
+- The two MNLI columns are scores of one model: epoch and setting are chosen on the matched dev set for both.
+- A failed run counts with its last finished epoch, regardless of `finetune.epoch`. If it finished
+  none, it counts as the majority baseline, or as 0 if that isn't recorded. It is always flagged.
+  Excluding it would reward settings that diverge.
+- While runs are missing, only the settings with the most finished seeds are considered, so that one
+  lucky early run can't represent a whole setting.
+- The standard deviation of a column is the sample standard deviation over the runs behind its mean;
+  that of an average is over the per-seed averages over the columns.
 """
 
 import statistics
@@ -41,7 +41,7 @@ from mapnet_cli.report.load import Results, runs_of_a_task
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One column's score at (method, step); None where no run is finished."""
+    """Score of one column at (method, step); None if no run is finished."""
 
     mean: float | None = None
     sd: float | None = None
@@ -50,13 +50,13 @@ class TaskScore:
     last: float | None = None
     """Mean of the same runs at their last epochs."""
     by_seed: Mapping[Seeds, float] | None = None
-    """The scores behind the mean."""
+    """Scores behind the mean, by (pretraining seed, fine-tuning seed)."""
     settings: tuple[tuple[int, Setting], ...] = ()
-    """The chosen setting of each pretraining seed."""
+    """(pretraining seed, chosen setting) pairs."""
     failed_counted: int = 0
-    """Failed runs behind the mean."""
+    """Number of failed runs behind the mean."""
     runs: int = 0
-    """Finished runs of the whole grid, failed ones included."""
+    """Number of finished runs in the whole grid, including failed ones."""
     failed: int = 0
     missing: int = 0
 
@@ -67,14 +67,14 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Average:
-    """The average over columns at (method, step), and what the checkpoint cost, averaged over pretraining seeds."""
+    """Average over columns at (method, step), and the pretraining cost averaged over pretraining seeds."""
 
     mean: float | None
     sd: float | None
     best: float | None
     last: float | None
     columns: int
-    """Columns with a score; an average over fewer than all says so."""
+    """Number of columns with a score."""
     runs: int
     failed: int
     failed_counted: int
@@ -89,7 +89,7 @@ class Average:
 class Scores:
     """All scores of a config. Cells are keyed by (method, step, column), averages by (method, step).
 
-    An import is keyed as a method at step 0.
+    Imports and the untrained encoder are keyed as methods at step 0.
     """
 
     columns: tuple[ScoreColumn, ...]
@@ -98,19 +98,19 @@ class Scores:
     cells: Mapping[tuple[str, int, str], TaskScore]
     averages: Mapping[tuple[str, int], Average]
     baselines: Mapping[tuple[str, str], float]
-    """By (baseline, column)."""
+    """Keyed by (baseline, column)."""
 
     def baseline_average(self, name: str) -> float | None:
-        """Returns a baseline's average over the columns, None unless it is known for all of them."""
+        """Returns a baseline's average over the columns, None if any of them is unknown."""
         values = [self.baselines.get((name, column.name)) for column in self.columns]
         return None if None in values else _mean_or_none(values)
 
 
 def score(results: Results) -> Scores:
-    """Returns every score that the records allow.
+    """Returns all scores that can be computed from the records.
 
-    Raises UsageError, naming the key and the nearest right name, if `finetune.metrics` or
-    `finetune.tasks` names what doesn't exist.
+    Raises UsageError, with the key and the closest valid name, if `finetune.metrics` or
+    `finetune.tasks` has an unknown name.
     """
     config = results.config
     metrics = metrics_by_task(config)
@@ -135,7 +135,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def spread(values: Iterable[float]) -> float | None:
-    """Returns the sample standard deviation, None of fewer than two values."""
+    """Returns the sample standard deviation, None for fewer than two values."""
     values = list(values)
     return statistics.stdev(values) if len(values) > 1 else None
 
@@ -143,20 +143,20 @@ def spread(values: Iterable[float]) -> float | None:
 def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: int, column: ScoreColumn) -> TaskScore:
     chosen: dict[Seeds, RunScore] = {}
     settings, means = [], []
-    everything: list[RunScore] = []
+    all_runs: list[RunScore] = []
     pretrain_seeds = [seed for name, seed, at in fine_tuned(config) if (name, at) == (method, step)]
     for pretrain_seed in pretrain_seeds:
         grid = grids.get((method, pretrain_seed, step, column.name), {})
-        everything += [s for seeds in grid.values() for s in seeds.values()]
+        all_runs += [s for seeds in grid.values() for s in seeds.values()]
         setting = best_setting(grids.get((method, pretrain_seed, step, column.chooser), {}))
         if setting is not None:
             settings.append((pretrain_seed, setting))
             means.append(list(grid[setting].values()))
             chosen |= {(pretrain_seed, seed): s for seed, s in grid[setting].items()}
     counts = TaskScore(
-        runs=len(everything),
-        failed=sum(s.failed for s in everything),
-        missing=runs_of_a_task(config) * len(pretrain_seeds) - len(everything),
+        runs=len(all_runs),
+        failed=sum(s.failed for s in all_runs),
+        missing=runs_of_a_task(config) * len(pretrain_seeds) - len(all_runs),
     )
     if not chosen:
         return counts
@@ -173,20 +173,20 @@ def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: 
 
 
 def _average(results: Results, cells: Mapping[ScoreColumn, TaskScore], method: str, step: int) -> Average:
-    trainings = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's two are one
+    distinct = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's columns share runs
     scored = [cell for cell in cells.values() if cell.by_seed]
     shared = set.intersection(*(set(cell.by_seed or {}) for cell in scored)) if scored else set()
-    costs = results.trained(method, step)
+    costs = results.checkpoints_at(method, step)
     return Average(
         mean=_mean_or_none(cell.mean for cell in scored),
         sd=spread(mean((cell.by_seed or {})[seeds] for cell in scored) for seeds in sorted(shared)),
         best=_mean_or_none(cell.best for cell in scored),
         last=_mean_or_none(cell.last for cell in scored),
         columns=len(scored),
-        runs=sum(cell.runs for cell in trainings),
-        failed=sum(cell.failed for cell in trainings),
-        failed_counted=sum(cell.failed_counted for cell in trainings),
-        missing=sum(cell.missing for cell in trainings),
+        runs=sum(cell.runs for cell in distinct),
+        failed=sum(cell.failed for cell in distinct),
+        failed_counted=sum(cell.failed_counted for cell in distinct),
+        missing=sum(cell.missing for cell in distinct),
         tokens=_mean_or_none(c.tokens for c in costs),
         flops=_mean_or_none(c.flops for c in costs),
         hours=_mean_or_none(c.seconds / 3600 for c in costs),

@@ -1,10 +1,10 @@
-"""What the paper leaves out beside its means: how scores spread over seeds, and what choosing adds to them.
+"""Spread of scores over seeds, and the bias of selecting settings on the dev set that is reported.
 
-The paper picks the best of 16 settings on the dev set that it reports (section 4.1.2); so it is done here, and each
-run's best epoch with it. The best of many noisy scores is too high. Here both are chosen again on a random
-half of the dev set; what the choice then scores on the other half has nothing added, and the
-difference between the halves is the bias of choosing on a half. It is 0 on average where nothing is
-chosen, since each half takes both parts.
+The paper selects the best of 16 settings on the dev set that it reports (section 4.1.2). The other tables do the
+same, including each run's best epoch, so their scores are biased upwards. The selection table repeats both choices
+on a random half of the dev set: the score on the other half is unbiased, and the difference between the two
+halves is the bias of selecting on half of the dev set. If nothing is selected it is 0 on average, since
+each half is used in both roles.
 """
 
 import statistics
@@ -17,19 +17,19 @@ from mapnet_cli.core import Cell, Column, FinetuneRun, Table, build_table, each,
 from mapnet_cli.glue import Place, Setting, other_rows
 from mapnet_cli.report.compare import CONFIDENCE, Comparison, difference_cell, interval, paired
 from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import label, marks, model_cell, of_columns, on_what, score_notes
+from mapnet_cli.report.notes import columns_suffix, data_suffix, label, marks, model_cell, score_notes
 from mapnet_cli.report.scores import Scores, TaskScore, mean
 
 
 @dataclass(frozen=True)
-class _Spread:
+class _SpreadRow:
     """A model's score in one column."""
 
     method: str
     task: str
     score: TaskScore
     difference: Comparison | None
-    """To the first method; None for that one and for what no method pretrains."""
+    """Difference to the first method; None for that method itself, imports and the untrained encoder."""
 
     @property
     def values(self) -> list[float]:
@@ -37,7 +37,7 @@ class _Spread:
 
 
 def spread_table(results: Results, scores: Scores) -> Table:
-    """A row a model and task: mean, spread, interval, median, best, both epochs, paired difference."""
+    """Returns the table of score statistics over seeds, one row per model and task."""
     config = results.config
     first = config.methods[0] if config.methods else ""
     rows = []
@@ -45,30 +45,30 @@ def spread_table(results: Results, scores: Scores) -> Table:
         for column in scores.columns:
             score, other = scores.cells[method, step, column.name], method in config.methods[1:]
             difference = paired(config, scores, method, first, step, (column,)) if other else None
-            rows += [_Spread(method, column.name, score, difference)] if score.by_seed else []
-    columns: list[Column[_Spread]] = [
+            rows += [_SpreadRow(method, column.name, score, difference)] if score.by_seed else []
+    columns: list[Column[_SpreadRow]] = [
         Column("Model", lambda row: model_cell(row.method)),
         Column("Task", lambda row: row.task),
-        Column("Seeds", lambda row: row.score.n),
+        Column("Runs", lambda row: row.score.n),
         Column("Mean", lambda row: Cell(f"{row.score.mean:.2f}{marks(row.score)}", row.score.mean)),
         Column("Standard deviation", lambda row: number_cell(row.score.sd, "{:.2f}")),
-        Column(f"{CONFIDENCE:.0%} interval", lambda row: _interval_cell(row.score.by_seed or {})),
+        Column(f"{CONFIDENCE:.0%} confidence interval", lambda row: _interval_cell(row.score.by_seed or {})),
         Column("Median", lambda row: number_cell(statistics.median(row.values), "{:.2f}")),
         Column("Worst", lambda row: number_cell(min(row.values), "{:.2f}")),
         Column("Best", lambda row: number_cell(max(row.values), "{:.2f}")),
-        Column("At best epochs", lambda row: number_cell(row.score.best, "{:.2f}")),
-        Column("At last epochs", lambda row: number_cell(row.score.last, "{:.2f}")),
-        Column(f"minus {label(first) or 'first method'}, paired", lambda row: difference_cell(row.difference)),
+        Column("Mean at best epochs", lambda row: number_cell(row.score.best, "{:.2f}")),
+        Column("Mean at last epochs", lambda row: number_cell(row.score.last, "{:.2f}")),
+        Column(f"Difference to {label(first) or 'first method'} (paired)", lambda row: difference_cell(row.difference)),
     ]
     notes = [
         *score_notes(results, scores),
-        "Of each task's best setting at the last checkpoint. The interval of the mean is Student's t over pretraining "
-        "seeds where there are several, else over fine-tuning seeds; the latter says nothing about another "
-        "pretraining.",
-        "Paired: both models take the one setting with the best mean over the two, runs of the same seeds are "
-        "subtracted.",
+        "Scores are those of each task's best setting at the last checkpoint. The confidence interval of the mean is "
+        "Student's t over pretraining seeds if there are several, otherwise over the fine-tuning seeds of one "
+        "pretraining run; the latter ignores the variance between pretraining runs.",
+        "Paired difference: both models use the same setting (the one with the best mean over the two), and scores "
+        "with equal seeds are subtracted.",
     ]
-    title = f"Spread over seeds{on_what(results)}"
+    title = f"Spread over seeds{data_suffix(results)}"
     return build_table("seeds", title, columns, rows, notes, signature(results, scores.metrics))
 
 
@@ -79,16 +79,16 @@ def _last_rows(config: Config) -> list[tuple[str, int]]:
 
 def _interval_cell(by_seed: Mapping[tuple[int, int], float]) -> Cell | None:
     units = list(by_seed.values())
-    pretrainings = sorted({seed for seed, _ in by_seed})
-    if len(pretrainings) > 1:
-        units = [mean(v for (seed, _), v in by_seed.items() if seed == one) for one in pretrainings]
+    pretrain_seeds = sorted({seed for seed, _ in by_seed})
+    if len(pretrain_seeds) > 1:
+        units = [mean(v for (seed, _), v in by_seed.items() if seed == one) for one in pretrain_seeds]
     low, high = interval(units)
     return None if low is None or high is None else Cell(f"{low:.2f} to {high:.2f}", {"low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A score times 100 on the half of the dev set where the choice was made, and on the other half."""
+    """A score times 100 on the half of the dev set used for selection (`own`), and on the other half."""
 
     own: float
     other: float
@@ -99,62 +99,63 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """A model's choices by column."""
+class _SelectionRow:
+    """A model's choices, by column."""
 
     method: str
     choices: Mapping[str, Choice]
 
 
 def selection_table(results: Results, scores: Scores) -> Table:
-    """A row a model: the score on the half of the dev set that had no part in choosing, and what choosing added."""
+    """Returns the table of scores on the half not used for selection, and the selection bias, one row per model."""
     config = results.config
     found = choices(results.runs, config, scores)
     names = [column.name for column in scores.columns if column.chooser == column.name]
     rows = [
-        _Chosen(method, {name: found[method, step, name] for name in names if (method, step, name) in found})
+        _SelectionRow(method, {name: found[method, step, name] for name in names if (method, step, name) in found})
         for method, step in _last_rows(config)
     ]
-    columns: list[Column[_Chosen]] = [Column("Model", lambda row: model_cell(row.method))]
+    columns: list[Column[_SelectionRow]] = [Column("Model", lambda row: model_cell(row.method))]
     columns += each({name: name for name in names}, lambda row, name: _choice_cell(row.choices.get(name)))
     columns += [Column("Average", lambda row: _average_cell([*row.choices.values()], len(names)))]
     settings = len(config.finetune.batch_sizes) * len(config.finetune.learning_rates)
-    what = f"The best of {settings} settings" if settings > 1 else "The one setting"
+    selected = f"The best of {settings} settings" if settings > 1 else "The only setting"
     epochs = "each run's best epoch" if config.finetune.epoch == "best" else "each run's last epoch"
     notes = (
         *score_notes(results, scores),
-        f"{what} and {epochs} by one half of the dev set, scored on the other half; in brackets what the choosing half "
-        "scores above that: what choosing on the scored set adds. Mean over both halves of five random splits, at "
-        "the last checkpoint. Half a dev set is noisier than all of it, so the tables above gain somewhat less.",
-        *(["MNLI-mm is left out: nothing is chosen on it."] if "MNLI" in config.finetune.tasks else []),
+        f"{selected} at {epochs}, selected on one half of the dev set and scored on the other half. In brackets: how "
+        "much higher the score on the selection half is, i.e. the bias of selecting and scoring on the same data. Mean "
+        "over both halves of five random splits, at the last checkpoint. Half a dev set is noisier than all of it, so "
+        "the bias of the tables above is somewhat smaller.",
+        *(["MNLI-mm is omitted: nothing is selected on it."] if "MNLI" in config.finetune.tasks else []),
     )
-    title = f"Chosen on one half of the dev set, scored on the other{on_what(results)}"
+    title = f"Selection on one half of the dev set, scores on the other{data_suffix(results)}"
     return build_table("selection", title, columns, rows, notes, signature(results, scores.metrics))
 
 
-def _choice_cell(choice: Choice | None, more: str = "") -> Cell | None:
+def _choice_cell(choice: Choice | None, suffix: str = "") -> Cell | None:
     if choice is None:
         return None
-    return Cell(f"{choice.other:.2f} ({choice.bias:+.2f}){more}", {"other": choice.other, "own": choice.own})
+    return Cell(f"{choice.other:.2f} ({choice.bias:+.2f}){suffix}", {"other": choice.other, "own": choice.own})
 
 
-def _average_cell(there: Sequence[Choice], columns: int) -> Cell | None:
-    return _choice_cell(_mean(there), of_columns(len(there), columns)) if there else None
+def _average_cell(found: Sequence[Choice], columns: int) -> Cell | None:
+    return _choice_cell(_mean(found), columns_suffix(len(found), columns)) if found else None
 
 
 def choices(runs: Iterable[FinetuneRun], config: Config, scores: Scores) -> dict[tuple[str, int, str], Choice]:
     """Returns the choice by (method, step, column), averaged over pretraining seeds.
 
-    MNLI-mm is left out: its settings are chosen on the matched set anyway. So is an encoder with
-    runs that recorded no halves.
+    MNLI-mm is omitted, since its settings are chosen on the matched set. So are encoders with runs
+    that recorded no scores on halves.
     """
     columns = {column.task: column for column in scores.columns if column.chooser == column.name}
-    by_place: dict[Place, list[FinetuneRun]] = defaultdict(list)
+    by_encoder: dict[Place, list[FinetuneRun]] = defaultdict(list)
     for run in runs:
         if run.task in columns:
-            by_place[run.method, run.pretrain_seed, run.step, run.task].append(run)
+            by_encoder[run.method, run.pretrain_seed, run.step, run.task].append(run)
     by_row: dict[tuple[str, int, str], list[Choice]] = defaultdict(list)
-    for (method, _, step, task), group in by_place.items():
+    for (method, _, step, task), group in by_encoder.items():
         column = columns[task]
         splits = {len(epoch.halves) for run in group for epoch in run.epochs}
         if len(splits) == 1 and splits != {0}:
@@ -166,7 +167,7 @@ def choices(runs: Iterable[FinetuneRun], config: Config, scores: Scores) -> dict
 
 
 def _chosen(runs: Sequence[FinetuneRun], metric: str, epoch: str, fallback: float, split: int, half: int) -> Choice:
-    """Returns the mean over seeds of the setting that is best by this half."""
+    """Returns the mean over seeds of the setting that is best on this half."""
     by_setting: dict[Setting, list[Choice]] = defaultdict(list)
     for run in runs:
         by_setting[run.batch_size, run.lr].append(_of_run(run, metric, epoch, fallback, split, half))
@@ -176,7 +177,7 @@ def _chosen(runs: Sequence[FinetuneRun], metric: str, epoch: str, fallback: floa
 
 
 def _of_run(run: FinetuneRun, metric: str, epoch: str, fallback: float, split: int, half: int) -> Choice:
-    """Returns a run's score on both halves at the epoch that this half chooses; a failed run's at its last."""
+    """Returns a run's scores on both halves at the best epoch on this half, or at the last one if the run failed."""
     if not run.epochs:
         return Choice(fallback, fallback)
     both = [(e.halves[split][half][metric], e.halves[split][1 - half][metric]) for e in run.epochs]

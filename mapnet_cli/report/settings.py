@@ -1,4 +1,4 @@
-"""The tables of settings, from the resolved config: Table 1, Table 2, and what each method is."""
+"""Tables of settings from the resolved config: Table 1, Table 2 and the methods."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,39 +12,39 @@ from mapnet_cli.report.scores import Scores
 
 @dataclass(frozen=True)
 class _Setting:
-    """A hyperparameter."""
+    """A hyperparameter with this config's value and the paper's."""
 
     name: str
     ours: str
     paper: str
 
 
-BESIDE_PAPER: list[Column[_Setting]] = [
+SETTING_COLUMNS: list[Column[_Setting]] = [
     Column("Hyperparameter", lambda row: row.name),
     Column("This config", lambda row: row.ours),
-    Column("The paper", lambda row: row.paper),
+    Column("Paper", lambda row: row.paper),
 ]
 
 
 def settings_tables(results: Results, scores: Scores) -> tuple[Table, Table, Table]:
-    """Returns Table 1, Table 2 and the methods."""
+    """Returns Table 1, Table 2 and the table of methods."""
     config, signed = results.config, signature(results, scores.metrics)
     notes = (f"The config fine-tunes on {PROBE}.",) if is_probe(config) else ()
-    pretraining, tuning = "Table 1: hyperparameters of pretraining", "Table 2: search space of fine-tuning"
+    pretraining, tuning = "Table 1: pretraining hyperparameters", "Table 2: fine-tuning search space"
     return (
-        build_table("table1", pretraining, BESIDE_PAPER, _table1(config), notes, signed),
-        build_table("table2", tuning, BESIDE_PAPER, _table2(config), notes, signed),
-        build_table("methods", "What is compared", _method_columns(config), config.methods, notes, signed),
+        build_table("table1", pretraining, SETTING_COLUMNS, _table1(config), notes, signed),
+        build_table("table2", tuning, SETTING_COLUMNS, _table2(config), notes, signed),
+        build_table("methods", "Methods", _method_columns(config), config.methods, notes, signed),
     )
 
 
 def _table1(config: Config) -> list[_Setting]:
-    """Returns the hyperparameters in the paper's order, and the encoder's sizes."""
+    """Returns the hyperparameters in the paper's order, and the encoder and vocabulary sizes."""
     pretrain, encoder = config.pretrain, config.encoder
     own = [f"{label(name)} {steps:,}" for name in config.methods if (steps := config.method[name].steps)]
     sizes = f"{encoder.layers} layers, H {encoder.hidden}, A {encoder.heads}, FFN {encoder.ffn}"
     imported = config.corpus.tokenizer
-    vocabulary = f"{imported}'s, imported" if imported else f"{config.corpus.vocab_size:,}"
+    vocabulary = f"of the import {imported}" if imported else f"{config.corpus.vocab_size:,}"
     return [
         _Setting("Batch size", f"{pretrain.batch_size:,}", "256"),
         _Setting("Sequence length", f"{config.corpus.block_length:,}", "512"),
@@ -70,7 +70,7 @@ def _table2(config: Config) -> list[_Setting]:
         _Setting("Learning rate", _set(map(number, finetune.learning_rates)), "{1e-5, ..., 8e-5}"),
         _Setting("Warm-up ratio", number(finetune.warmup_ratio), "0.06"),
         _Setting("Weight decay", number(finetune.weight_decay), "0.1"),
-        _Setting("Seeds of a setting (section 4.1.2)", str(len(finetune.seeds)), "10"),
+        _Setting("Seeds per setting (section 4.1.2)", str(len(finetune.seeds)), "10"),
     ]
 
 
@@ -78,15 +78,15 @@ def _method_columns(config: Config) -> list[Column[str]]:
     method = config.method
     return [
         Column("Model", model_cell),
-        Column("Task", lambda name: _task(method[name])),
-        Column("Masks", lambda name: _masks(method[name])),
-        Column("Mask rate", lambda name: _mask_rate(method[name])),
-        Column("Importance weight", lambda name: method[name].drawing.estimator),
+        Column("Pretraining task", lambda name: _task(method[name])),
+        Column("Masking strategy", lambda name: _masks(method[name])),
+        Column("Masking rate", lambda name: _mask_rate(method[name])),
+        Column("Importance weights", lambda name: method[name].drawing.estimator),
         Column("MAP-Net objective", lambda name: m.objective if (m := method[name].mapnet) else "none"),
-        Column("Lambda", lambda name: _weight(method[name])),
-        Column("Uniform steps", lambda name: _exploration(method[name])),
+        Column("Loss weight (lambda)", lambda name: _weight(method[name])),
+        Column("Steps with uniform masks", lambda name: _exploration(method[name])),
         Column("Steps", lambda name: f"{config.of(name).pretrain.steps:,}"),
-        Column("Seeds", lambda name: "+".join(map(str, config.seeds_of(name)))),
+        Column("Pretraining seeds", lambda name: "+".join(map(str, config.seeds_of(name)))),
     ]
 
 
@@ -116,7 +116,7 @@ def _exploration(method: Method) -> str | None:
 
 
 def number(value: float) -> str:
-    """Returns 1e-05 as "1e-5", as the paper writes it, from 0.01 upwards as a decimal."""
+    """Returns a number in the paper's format: 1e-05 as "1e-5", values from 0.001 as decimals."""
     if value == 0 or value >= 0.001:
         return f"{value:g}"
     digits, _, exponent = f"{value:e}".partition("e")

@@ -1,8 +1,8 @@
 """`mapnet report`: all tables and figures of a config, from the records on disk.
 
-Reads records only; loads neither torch nor spaCy. Several configs may share an artifact directory,
-so the files stand below `report/RECIPE` (or `report.name`); the path stays the same when a setting changes,
-and each file carries its signature.
+Only reads records, without importing torch or spaCy. Several configs may share an artifact directory, so
+files are written to `report/RECIPE` (or `report/NAME` with `report.name`). The path doesn't depend on other
+settings; each file includes the signature of its scores.
 """
 
 import json
@@ -19,7 +19,7 @@ from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figures import curves, figure3
 from mapnet_cli.report.heldout import held_out_tables
 from mapnet_cli.report.load import Results, load_results, missing, next_command, signature
-from mapnet_cli.report.notes import PROBE, is_probe, on_what
+from mapnet_cli.report.notes import PROBE, data_suffix, is_probe
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.seeds import selection_table, spread_table
 from mapnet_cli.report.settings import settings_tables
@@ -27,36 +27,36 @@ from mapnet_cli.report.tables import cost_table, summary_table, table3, task_tab
 from mapnet_cli.report.trajectories import target_table
 
 HOW_TO_READ = """\
-- Compare methods down a column: same data, same order, and the same number of steps unless a note says otherwise.
-  The row of paired differences says by how much, with a 95 % interval; an interval that holds 0 shows no difference.
-- Steps aren't the only cost: a method with a proposal network spends more on each. The table of cost has the
-  tokens, FLOPs and hours, and the first method's score at equal FLOPs and equal hours.
-- The best setting is chosen on the dev set that it is scored on, as in the paper, so scores are a little high, the
-  more so the larger the grid. By how much, the table "Chosen on one half of the dev set" shows.
-- A score is comparable with another one where their signatures agree."""
+- Compare methods within a column: they use the same data in the same order and, unless a note says otherwise, the
+  same number of steps. Paired differences have a 95% confidence interval; if it contains 0, no difference is shown.
+- Steps are not the only cost: a method with a proposal network needs more compute per step. The table "Score and
+  cost" lists tokens, FLOPs and hours, and the first method's score at equal FLOPs and equal hours.
+- As in the paper, the best setting is chosen on the dev set that is reported, so scores are slightly too high, more so
+  for larger grids. The table "Selection on one half of the dev set, scores on the other" estimates this bias.
+- Scores from different reports are comparable if their signatures are equal."""
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What was written, and the tables for a terminal. `next_command` is "" where nothing is missing."""
+    """The written files and their tables. `next_command` is "" if nothing is missing."""
 
     folder: Path
     summary: Table
-    """A row a method."""
+    """One row per method."""
     table3: Table
     cost: Table
     target: Table
-    """What each method needs to reach the first one's last value."""
+    """Cost at which each method reaches the first method's final value."""
     tasks: Table
     spread: tuple[Table, ...]
-    """Over seeds, and of choosing on half of the dev set."""
+    """Spread over seeds, and selection on half of the dev set."""
     held_out: tuple[Table, ...]
     settings: tuple[Table, ...]
     signature: str
     missing: tuple[str, ...]
     next_command: str
     files: Mapping[str, Path] = field(default_factory=dict)
-    """By file name."""
+    """Keyed by file name."""
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -64,7 +64,7 @@ class ReportResult:
         return (*scored, *self.spread, *self.held_out, *self.settings)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all tables, what is missing, and the files' paths below the report's folder."""
+        """Returns all tables, the missing records, and the file paths relative to the report's folder."""
         return {
             "signature": self.signature,
             "missing": list(self.missing),
@@ -75,10 +75,10 @@ class ReportResult:
 
 
 def build(lineage: Lineage) -> ReportResult:
-    """Writes the report of whatever is there, each file atomically, and returns it.
+    """Writes the report of all finished records, each file atomically, and returns it.
 
     Raises UsageError for an unknown task or metric, DamagedError for a damaged record, InputError
-    where the config's input data is gone and was never hashed.
+    if the config's input data is missing and was never hashed.
     """
     config = lineage.config
     results = load_results(lineage)
@@ -122,15 +122,15 @@ def build(lineage: Lineage) -> ReportResult:
 def record_lines(results: Results, signed: str) -> str:
     """Returns records.jsonl: the signature, then the corpus, imports, checkpoints, tasks, baselines and runs.
 
-    Each line is an object whose "record" says of which class of records.py it is.
+    Each line is a JSON object; "record" is the name of its class in core/records.py.
     """
-    scores = f"GLUE's dev sets{on_what(results)}" if not is_probe(results.config) else PROBE
+    scores = f"GLUE's dev sets{data_suffix(results)}" if not is_probe(results.config) else PROBE
     rows = [{"record": "signature", "signature": signed, "scores": scores}, *_rows(results)]
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def _rows(results: Results) -> Iterator[dict[str, Any]]:
-    # without the beginnings of dropped paragraphs: a report may go where the text may not
+    # without the quotes from dropped paragraphs: a report may be published where the text may not
     corpus = [results.manifest.model_copy(update={"examples": {}})] if results.manifest else []
     trained = (*results.imports, *results.checkpoints.values())
     for row in (*corpus, *trained, *results.tasks.values(), *results.baselines, *results.runs):
@@ -138,9 +138,9 @@ def _rows(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:
-    """Returns report.md: everything in one document, with how to read it and what is missing.
+    """Returns report.md: all tables and figures, how to read them, and what is missing.
 
-    Its links are relative, to files beside it.
+    Links are relative to the report's folder.
     """
     by_name = {table.name: to_markdown(table, 2) for table in tables}
     parts = [
@@ -148,8 +148,8 @@ def _document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:
         _status(results, scores),
         f"## How to read it\n\n{HOW_TO_READ}\n",
         *(by_name[name] for name in ("summary", "table3")),
-        "## Figure 3: learning curves\n\n![Score by pretraining steps](figure3.png)\n\n[As SVG](figure3.svg)\n",
-        "## Gain and cost\n\n![Score and held-out loss by cost](curves.png)\n\n[As SVG](curves.svg)\n",
+        "## Figure 3: learning curves\n\n![Score vs. pretraining steps](figure3.png)\n\n[As SVG](figure3.svg)\n",
+        "## Score and held-out loss vs. cost\n\n![Score and loss vs. cost](curves.png)\n\n[As SVG](curves.svg)\n",
         *(by_name[name] for name in ("cost", "target", "heldout", "tasks", "seeds", "selection")),
         f"## Figure 2: which words are masked\n\n{_figure2(results)}\n",
         *(by_name[name] for name in ("health", "methods", "table1", "table2")),
@@ -162,26 +162,26 @@ def _status(results: Results, scores: Scores) -> str:
     lines = []
     if is_probe(results.config):
         lines.append(
-            f"Scores are of {PROBE}: small tasks with labels known by construction, good for seeing the pipeline work"
-            " and for comparing methods with each other, not for comparing with the paper."
+            f"Scores are on {PROBE}: small tasks with labels known by construction. They show that the pipeline works"
+            " and allow comparing methods with each other, but not with the paper."
         )
     elif len(scores.columns) < GLUE_COLUMNS:
         lines.append(f"The average is over {len(scores.columns)} of GLUE's {GLUE_COLUMNS} columns.")
     absent = missing(results)
     if absent:
-        lines.append("**Partial.** Missing:")
+        lines.append("**Partial report.** Missing:")
         lines.append("\n".join(f"- {line}" for line in absent))
         lines.append(f"Next: `{next_command(results)}`, with the same options as this report.")
     else:
         lines.append(f"Complete: {len(results.checkpoints):,} checkpoints, {len(results.runs):,} fine-tuning runs.")
     if failed := [run for run in results.runs if run.failure or not run.epochs]:
         reasons = sorted({run.failure or "no epoch recorded" for run in failed})
-        lines.append(f"{len(failed):,} fine-tuning runs failed and are counted as failed: {'; '.join(reasons[:5])}.")
+        lines.append(f"Failed fine-tuning runs: {len(failed):,} ({'; '.join(reasons[:5])}).")
     return "\n\n".join(lines) + "\n"
 
 
 def _figure2(results: Results) -> str:
-    link = "[The sentences, with masked words in bold, coloured by probability](figure2.html)."
+    link = "[Held-out sentences with masked words in bold, coloured by masking probability](figure2.html)."
     collapsed = sorted({f"{method} at step {step:,}" for (method, _, step), m in results.masks.items() if m.collapsed})
     return f"{link} Collapsed proposals: {', '.join(collapsed)}." if collapsed else link
 
@@ -198,10 +198,10 @@ def _corpus(manifest: CorpusManifest | None) -> str:
         "Unknown tokens": manifest.unknown_tokens,
         "Training sequences": manifest.train_sequences,
         "Validation sequences": manifest.validation_sequences,
-        "Vocabulary": manifest.vocab_size,
-        "Tokens of a sequence, at most": manifest.block_length,
+        "Vocabulary size": manifest.vocab_size,
+        "Maximum tokens per sequence": manifest.block_length,
         **{f"Paragraphs dropped: {rule}": number for rule, number in manifest.dropped.items()},
     }
-    lines = ["| What | Count |", "| --- | ---: |", *(f"| {name} | {number:,} |" for name, number in counts.items())]
+    lines = ["| Quantity | Count |", "| --- | ---: |", *(f"| {name} | {number:,} |" for name, number in counts.items())]
     lines += [""] * bool(manifest.problems) + [f"- {problem}" for problem in manifest.problems]
     return "\n".join(lines)

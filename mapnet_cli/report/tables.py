@@ -1,4 +1,4 @@
-"""The report's tables of scores: the summary, Table 3, its cost, and the score of each task."""
+"""The report's tables of scores: summary, Table 3, cost, and scores per task."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from mapnet_cli.report.notes import (
     MID_SCHEDULE,
     average_cell,
     average_name,
+    data_suffix,
     hours_notes,
     import_notes,
     is_probe,
     label,
-    on_what,
     score_notes,
     task_cell,
     task_notes,
@@ -30,8 +30,9 @@ PAPER_TABLE_3 = {
     "mapnet": {400_000: 81.15, 600_000: 81.48, 800_000: 82.11, 1_000_000: 81.88},
 }
 LOSS_NOTE = (
-    "Held-out loss: nats a token under the same 15 % uniform masks for all methods, mean and standard deviation over"
-    " pretraining seeds, of which differences pair equal ones; refitted: after fitting the output bias alone."
+    "Held-out loss: nats per masked token under the same 15% uniform masks for all methods, mean ± standard deviation"
+    " over pretraining seeds; differences are between runs with equal seeds. Bias refitted: after refitting only the"
+    " output bias, which removes the effect of a method's masking on the token prior."
 )
 
 Comparisons = Mapping[tuple[str, int], Comparison]
@@ -39,26 +40,26 @@ Comparisons = Mapping[tuple[str, int], Comparison]
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of scores. What its kind lacks is None or empty: an import has no step, a published score no cost."""
+    """A row of scores. Inapplicable fields are None or empty: an import has no step, a published score no cost."""
 
     name: str
     shown: str
     step: int | None = None
     average: Average | None = None
     difference: Comparison | None = None
-    trained: Sequence[Checkpoint] = ()
-    beside: Sequence[Checkpoint] = ()
-    """What `trained` is compared with: the first method's."""
+    checkpoints: Sequence[Checkpoint] = ()
+    reference: Sequence[Checkpoint] = ()
+    """The first method's checkpoints, with which `checkpoints` are compared."""
     cells: Mapping[str, Cell] = field(default_factory=dict)
-    """Of a table with a column for each checkpoint or task: by the column's title."""
+    """Cells by column title, for tables with a column per checkpoint or task."""
 
 
 MODEL: Column[_Row] = Column("Model", lambda row: Cell(row.shown, row.name))
 STEPS: Column[_Row] = Column("Steps", lambda row: Cell(short_steps(row.step), row.step) if row.step else None)
 COSTS: list[Column[_Row]] = [
-    Column("Tokens", lambda row: _tokens_cell(_of(row, "tokens"))),
-    Column("FLOPs", lambda row: number_cell(_of(row, "flops"), "{:.2e}")),
-    Column("Hours", lambda row: _hours_cell(_of(row, "hours"))),
+    Column("Tokens", lambda row: _tokens_cell(_value(row, "tokens"))),
+    Column("FLOPs", lambda row: number_cell(_value(row, "flops"), "{:.2e}")),
+    Column("Hours", lambda row: _hours_cell(_value(row, "hours"))),
 ]
 
 
@@ -67,14 +68,15 @@ def _by_title(titles: Iterable[str]) -> list[Column[_Row]]:
 
 
 def _method_rows(results: Results, scores: Scores, comparisons: Comparisons) -> list[_Row]:
-    """Returns a row for each method and fine-tuned checkpoint."""
+    """Returns one row per method and fine-tuned checkpoint."""
     config = results.config
 
     def row(method: str, step: int) -> _Row:
         first = config.methods[0]
-        beside = results.trained(first, config.step_beside(method, step, first)) if method != first else ()
+        same_share = config.step_beside(method, step, first)
+        reference = results.checkpoints_at(first, same_share) if method != first else ()
         average, difference = scores.averages[method, step], comparisons.get((method, step))
-        return _Row(method, label(method), step, average, difference, results.trained(method, step), beside)
+        return _Row(method, label(method), step, average, difference, results.checkpoints_at(method, step), reference)
 
     return [row(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
 
@@ -84,75 +86,77 @@ def _other_rows(results: Results, scores: Scores) -> list[_Row]:
 
 
 def summary_table(results: Results, scores: Scores, comparisons: Comparisons) -> Table:
-    """A row a method at its last checkpoint: score and held-out loss with paired differences, cost as multiples."""
+    """Returns score, held-out loss and cost relative to the first method, one row per method at its last checkpoint."""
     config, count = results.config, len(scores.columns)
-    every = _method_rows(results, scores, comparisons)
-    rows = [row for row in every if row.step == config.fine_tuned_steps(row.name)[-1]] + _other_rows(results, scores)
+    all_rows = _method_rows(results, scores, comparisons)
+    rows = [row for row in all_rows if row.step == config.fine_tuned_steps(row.name)[-1]] + _other_rows(results, scores)
     first, name = rows[0], label(config.methods[0]) if config.methods else "the first method"
     columns: list[Column[_Row]] = [
         MODEL,
-        Column("Pretrainings", lambda row: len(row.trained) if row.step else None),
+        Column("Pretraining runs", lambda row: len(row.checkpoints) if row.step else None),
         Column("Score", lambda row: average_cell(row.average, count)),
-        Column(f"minus {name}, paired", lambda row: difference_cell(row.difference, count)),
-        Column("Held-out loss, refitted", lambda row: spread_cell(held_out(row.trained, REFITTED), "{:.3f}")),
-        Column(f"loss minus {name}, paired", lambda row: loss_difference(REFITTED, row.trained, row.beside)),
-        Column(f"FLOPs, times {name}'s", lambda row: _times(row, first, "flops")),
-        Column(f"Hours, times {name}'s", lambda row: _times(row, first, "hours")),
+        Column(f"Difference to {name} (paired)", lambda row: difference_cell(row.difference, count)),
+        Column("Held-out loss (bias refitted)", lambda row: spread_cell(held_out(row.checkpoints, REFITTED), "{:.3f}")),
+        Column(
+            f"Loss difference to {name} (paired)", lambda row: loss_difference(REFITTED, row.checkpoints, row.reference)
+        ),
+        Column(f"Relative FLOPs (× {name})", lambda row: _ratio(row, first, "flops")),
+        Column(f"Relative hours (× {name})", lambda row: _ratio(row, first, "hours")),
     ]
     notes = (*score_notes(results, scores), LOSS_NOTE, *hours_notes(results), *([DEFINITION] if comparisons else []))
-    title = f"Gain and cost at the last fine-tuned checkpoint: {average_name(results, scores)}"
+    title = f"Score and cost at the last fine-tuned checkpoint: {average_name(results, scores)}"
     signed = signature(results, scores.metrics)
     return build_table("summary", title, columns, rows, (*notes, *pairs_note(config, comparisons)), signed)
 
 
 def table3(results: Results, scores: Scores, comparisons: Comparisons) -> Table:
-    """Table 3: a row a method, a column a checkpoint, the average over tasks; then differences and cost."""
+    """Returns Table 3: average scores with one row per method and one column per checkpoint, differences and cost."""
     config = results.config
     differ = any(config.method[method].steps for method in config.methods)
-    places = [short_steps(step) for step in config.fine_tuned_steps()]
+    titles = [short_steps(step) for step in config.fine_tuned_steps()]
     if differ:
-        places = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
-    own_steps: list[Column[_Row]] = [Column("Steps", lambda row: number_cell(row.step, "{:,}"))]
-    columns = [MODEL, *_by_title(places), *(own_steps if differ else []), *COSTS]
+        titles = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
+    steps: list[Column[_Row]] = [Column("Steps", lambda row: number_cell(row.step, "{:,}"))]
+    columns = [MODEL, *_by_title(titles), *(steps if differ else []), *COSTS]
     until = "its last fine-tuned checkpoint" if differ else f"{short_steps(config.fine_tuned_steps()[-1])} steps"
     notes = [
         *score_notes(results, scores),
         *import_notes(results),
-        f"Tokens, FLOPs and hours: pretraining of one model up to {until}.",
+        f"Tokens, FLOPs and hours: one pretraining run up to {until}.",
         *hours_notes(results),
         *([DEFINITION] if comparisons else []),
         *pairs_note(config, comparisons),
     ]
     title = f"Table 3: {average_name(results, scores)}"
-    rows = _table3_rows(results, scores, comparisons, places)
+    rows = _table3_rows(results, scores, comparisons, titles)
     return build_table("table3", title, columns, rows, notes, signature(results, scores.metrics))
 
 
-def _table3_rows(results: Results, scores: Scores, comparisons: Comparisons, places: Sequence[str]) -> Iterator[_Row]:
+def _table3_rows(results: Results, scores: Scores, comparisons: Comparisons, titles: Sequence[str]) -> Iterator[_Row]:
     config, count = results.config, len(scores.columns)
     by_method = defaultdict(list)
     for row in _method_rows(results, scores, comparisons):
         by_method[row.name].append(row)
 
-    def by_place(cells: Iterable[Cell]) -> dict[str, Cell]:
-        return dict(zip(places, cells, strict=True))
+    def by_title(cells: Iterable[Cell]) -> dict[str, Cell]:
+        return dict(zip(titles, cells, strict=True))
 
     for rows in by_method.values():
-        yield replace(rows[-1], cells=by_place(average_cell(row.average, count) for row in rows))
+        yield replace(rows[-1], cells=by_title(average_cell(row.average, count) for row in rows))
     for row in _other_rows(results, scores):
-        yield replace(row, cells={places[-1]: average_cell(row.average, count)})
+        yield replace(row, cells={titles[-1]: average_cell(row.average, count)})
     for method in config.methods[1:]:
         name, shown = (f"{form(method)} minus {form(config.methods[0])}" for form in (str, label))
-        cells = by_place(difference_cell(row.difference, count) for row in by_method[method])
-        yield _Row(name, f"{shown}, paired", cells=cells)
+        cells = by_title(difference_cell(row.difference, count) for row in by_method[method])
+        yield _Row(name, f"{shown} (paired)", cells=cells)
     if config.recipe == "paper" and not is_probe(config):
         for method, published in PAPER_TABLE_3.items():
-            cells = by_place(_published_cell(published.get(step)) for step in config.fine_tuned_steps())
+            cells = by_title(_published_cell(published.get(step)) for step in config.fine_tuned_steps())
             yield _Row(f"{method} (paper)", f"{label(method)} (paper)", cells=cells)
 
 
 def cost_table(results: Results, scores: Scores, comparisons: Comparisons) -> Table:
-    """Each method and checkpoint: the score beside what it cost, and the first method's score at equal cost."""
+    """Returns score, cost, and the first method's score at equal cost, one row per method and checkpoint."""
     config, count = results.config, len(scores.columns)
     first = label(config.methods[0]) if config.methods else "first method"
 
@@ -165,23 +169,23 @@ def cost_table(results: Results, scores: Scores, comparisons: Comparisons) -> Ta
         MODEL,
         STEPS,
         Column("Score", lambda row: average_cell(row.average, count)),
-        Column(f"minus {first}, paired", lambda row: difference_cell(row.difference, count)),
-        Column(f"{first} at equal FLOPs", lambda row: equal(row, "flops")),
-        Column(f"{first} at equal hours", lambda row: equal(row, "hours")),
+        Column(f"Difference to {first} (paired)", lambda row: difference_cell(row.difference, count)),
+        Column(f"{first} score at equal FLOPs", lambda row: equal(row, "flops")),
+        Column(f"{first} score at equal hours", lambda row: equal(row, "hours")),
         *COSTS,
-        Column("Validation loss", lambda row: number_cell(_of(row, "validation_loss"), "{:.3f}")),
-        Column("Runs", lambda row: number_cell(_of(row, "runs"), "{:,}")),
-        Column("Failed", lambda row: number_cell(_of(row, "failed"), "{:,}")),
-        Column("Missing", lambda row: number_cell(_of(row, "missing"), "{:,}")),
+        Column("Validation loss", lambda row: number_cell(_value(row, "validation_loss"), "{:.3f}")),
+        Column("Fine-tuning runs", lambda row: number_cell(_value(row, "runs"), "{:,}")),
+        Column("Failed runs", lambda row: number_cell(_value(row, "failed"), "{:,}")),
+        Column("Missing runs", lambda row: number_cell(_value(row, "missing"), "{:,}")),
     ]
     notes = [
         *score_notes(results, scores),
-        "Tokens, FLOPs and hours are one pretraining's up to that step, fine-tuning not counted.",
+        "Tokens, FLOPs and hours: one pretraining run up to that step, without fine-tuning.",
         *hours_notes(results),
-        f"{first} at equal cost: linear between its own checkpoints, nothing more than {SAME_COST:.0%} outside them;"
-        f" over the pretraining seeds that both methods have. {MID_SCHEDULE}",
+        f"{first} score at equal cost: linear interpolation between {first}'s checkpoints, omitted more than"
+        f" {SAME_COST:.0%} outside their range; over the pretraining seeds that both methods have. {MID_SCHEDULE}",
         *pairs_note(config, comparisons),
-        "Validation loss: nats a token under fixed uniform masks.",
+        "Validation loss: nats per masked token under fixed uniform masks.",
     ]
     if detecting := [label(m) for m in config.methods if config.method[m].electra]:
         notes.append(f"{', '.join(detecting)}: no masked-language-model head, so no validation loss.")
@@ -193,7 +197,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Comparisons) -> Ta
 
 
 def task_table(results: Results, scores: Scores) -> Table:
-    """Each method and checkpoint: the score of each task, and the baselines without an encoder."""
+    """Returns the score of each task, one row per method and checkpoint, and the baselines without an encoder."""
     names = [column.name for column in scores.columns]
     rows = []
     for row in (*_method_rows(results, scores, {}), *_other_rows(results, scores)):
@@ -205,9 +209,9 @@ def task_table(results: Results, scores: Scores) -> Table:
         cells = {title: number_cell(value, "{:.2f}") for title, value in values.items()}
         rows.append(_Row(baseline, baseline, cells=cells))
     measured = ", ".join(f"{column.name} {column.metric.removesuffix('-mm')}" for column in scores.columns)
-    notes = [*score_notes(results, scores), f"Metrics, times 100: {measured}.", *task_notes(results)]
+    notes = [*score_notes(results, scores), f"Metrics (× 100): {measured}.", *task_notes(results)]
     columns = [MODEL, STEPS, *_by_title([*names, "Average"])]
-    title = f"Score of each task{on_what(results)}"
+    title = f"Score per task{data_suffix(results)}"
     return build_table("tasks", title, columns, rows, notes, signature(results, scores.metrics))
 
 
@@ -228,12 +232,12 @@ def _hours_cell(hours: float | None) -> Cell:
     return number_cell(hours, "{:.3f}" if hours is None or hours < 10 else "{:,.1f}")
 
 
-def _of(row: _Row, name: str) -> float | None:
-    """Returns a number of a row's average, None where it has none."""
+def _value(row: _Row, name: str) -> float | None:
+    """Returns a field of a row's average, None if there is no average or no value."""
     number: float | None = getattr(row.average, name, None)
     return number
 
 
-def _times(row: _Row, first: _Row, cost: str) -> Cell:
-    ours, theirs = _of(row, cost), _of(first, cost)
+def _ratio(row: _Row, first: _Row, cost: str) -> Cell:
+    ours, theirs = _value(row, cost), _value(first, cost)
     return number_cell(ours / theirs if ours is not None and theirs else None, "{:.2f}")

@@ -1,6 +1,6 @@
-"""A method's score and held-out losses over what its checkpoints cost, and what it takes to reach a value.
+"""Score and held-out losses vs. pretraining cost, and the cost of reaching a given value.
 
-The paper's claim (section 4.2) is that MAP-Net after 600k steps has the score of BERT after 1,000k.
+The paper (section 4.2) claims that MAP-Net reaches the score of BERT at 1,000k steps after 600k steps.
 """
 
 import itertools
@@ -10,23 +10,23 @@ from typing import NamedTuple
 
 from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, number_cell
 from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import MID_SCHEDULE, hours_notes, label, model_cell, on_what, partial_note
+from mapnet_cli.report.notes import MID_SCHEDULE, data_suffix, hours_notes, label, model_cell, partial_note
 from mapnet_cli.report.scores import Scores, mean, spread
 
 SAME_COST = 0.01
-"""Costs that differ by less are equal: steps are whole numbers."""
+"""Relative tolerance for equal costs; steps are integers, so costs rarely match exactly."""
 REFITTED = "validation_loss_refit"
-LOSSES = {"validation_loss": "held-out loss", REFITTED: "held-out loss, refitted"}
+LOSSES = {"validation_loss": "held-out loss", REFITTED: "held-out loss (bias refitted)"}
 LINEAR = (
-    "Linear between checkpoints; at most: its first checkpoint has the value already. Over the pretraining seeds that"
-    " both methods have."
+    'Linear interpolation between checkpoints, over the pretraining seeds that both methods have. "At most": the'
+    " method's first checkpoint already reaches the value."
 )
-NOISE = "A score that is mostly noise reaches any value early: see where the first method itself has its last score."
-ONE_SCORE = "No rows of scores: they take several fine-tuned checkpoints (finetune.milestones)."
+NOISE = "Noisy scores may reach any value early: compare with the row of the first method, which shows the same effect."
+ONE_SCORE = "No rows for scores, which require several fine-tuned checkpoints (finetune.milestones)."
 
 
-class Place(NamedTuple):
-    """A checkpoint: what one pretraining up to it cost, and a value with its standard deviation over seeds."""
+class CurvePoint(NamedTuple):
+    """A checkpoint: the cost of one pretraining run up to it, and a value with its standard deviation over seeds."""
 
     steps: float
     flops: float
@@ -35,23 +35,23 @@ class Place(NamedTuple):
     sd: float
 
 
-def score_trajectory(results: Results, scores: Scores, method: str, seeds: set[int]) -> list[Place]:
-    """Returns the average score over some pretraining seeds, for each checkpoint with runs of all fine-tuning seeds."""
+def score_trajectory(results: Results, scores: Scores, method: str, seeds: set[int]) -> list[CurvePoint]:
+    """Returns the average score over `seeds` at each checkpoint that has runs for all fine-tuning seeds."""
     tuned = results.config.finetune.seeds
     wanted = {(own, fine) for own in seeds for fine in tuned}
-    places = []
+    points = []
     for step in results.config.fine_tuned_steps(method):
         rows = _checkpoints(results, method, step, seeds)
         columns = [scores.cells[method, step, column.name].by_seed or {} for column in scores.columns]
         if rows and not any(wanted - column.keys() for column in columns):
             averages = {run: mean(column[run] for column in columns) for run in sorted(wanted)}
             value = mean(mean(averages[own, fine] for fine in tuned) for own in sorted(seeds))
-            places.append(_place(step, rows, value, spread(averages.values()) or 0.0))
-    return places
+            points.append(_point(step, rows, value, spread(averages.values()) or 0.0))
+    return points
 
 
 def scored_seeds(results: Results, scores: Scores, method: str) -> set[int]:
-    """Returns the pretraining seeds of a method whose last fine-tuned checkpoint has every run in every column."""
+    """Returns the pretraining seeds whose last fine-tuned checkpoint of the method has all runs in all columns."""
     config = results.config
     last = config.fine_tuned_steps(method)[-1]
     cells = [scores.cells[method, last, column.name].by_seed or {} for column in scores.columns]
@@ -62,36 +62,36 @@ def scored_seeds(results: Results, scores: Scores, method: str) -> set[int]:
     }
 
 
-def loss_trajectory(results: Results, name: str, method: str, seeds: set[int]) -> list[Place]:
-    """Returns the mean of a held-out loss over some pretraining seeds, for each checkpoint that all of them have."""
-    places = []
+def loss_trajectory(results: Results, name: str, method: str, seeds: set[int]) -> list[CurvePoint]:
+    """Returns the mean of a held-out loss over `seeds` at each checkpoint that all of them have."""
+    points = []
     for step in results.config.milestone_steps(method):
         rows = _checkpoints(results, method, step, seeds)
         losses = [row.validation[name] for row in rows if name in row.validation]
         if losses and len(losses) == len(seeds):
-            places.append(_place(step, rows, mean(losses), spread(losses) or 0.0))
-    return places
+            points.append(_point(step, rows, mean(losses), spread(losses) or 0.0))
+    return points
 
 
 def seeds_with(results: Results, name: str, method: str) -> set[int]:
-    """Returns the pretraining seeds of a method whose last checkpoint has a held-out loss."""
-    last = results.trained(method, results.config.last_step(method))
+    """Returns the pretraining seeds of a method whose last checkpoint has the given held-out loss."""
+    last = results.checkpoints_at(method, results.config.last_step(method))
     return {row.pretrain_seed for row in last if name in row.validation}
 
 
 def at_equal_cost(results: Results, scores: Scores, method: str, step: int, cost: str) -> float | None:
     """Returns the first method's average score at the same `cost` ("flops" or "hours") as `method` at `step`.
 
-    Over the pretraining seeds that both have; linear between the first method's checkpoints, None outside them.
+    Interpolates linearly over the pretraining seeds that both have; None outside the first method's checkpoints.
     """
     first = results.config.methods[0]
     seeds = scored_seeds(results, scores, method) & scored_seeds(results, scores, first)
-    here = {place.steps: place for place in score_trajectory(results, scores, method, seeds)}
-    curve = [(getattr(place, cost), place.value) for place in score_trajectory(results, scores, first, seeds)]
-    return _at(curve, getattr(here[step], cost)) if step in here and curve else None
+    points = {point.steps: point for point in score_trajectory(results, scores, method, seeds)}
+    curve = [(getattr(point, cost), point.value) for point in score_trajectory(results, scores, first, seeds)]
+    return _interpolate(curve, getattr(points[step], cost)) if step in points and curve else None
 
 
-def _at(curve: Sequence[tuple[float, float]], cost: float) -> float | None:
+def _interpolate(curve: Sequence[tuple[float, float]], cost: float) -> float | None:
     (least, start), (most, end) = curve[0], curve[-1]
     if not (1 - SAME_COST) * least <= cost <= (1 + SAME_COST) * most:
         return None
@@ -102,24 +102,24 @@ def _at(curve: Sequence[tuple[float, float]], cost: float) -> float | None:
 
 
 def _checkpoints(results: Results, method: str, step: int, seeds: set[int]) -> list[Checkpoint]:
-    """Returns a checkpoint for each seed, nothing unless all are there."""
+    """Returns one checkpoint per seed, [] if any is missing."""
     rows = [row for seed in sorted(seeds) if (row := results.checkpoints.get((method, seed, step)))]
     return rows if len(rows) == len(seeds) else []
 
 
-def _place(step: int, rows: Sequence[Checkpoint], value: float, sd: float) -> Place:
+def _point(step: int, rows: Sequence[Checkpoint], value: float, sd: float) -> CurvePoint:
     hours = mean(row.seconds for row in rows) / 3600
-    return Place(step, mean(row.flops for row in rows), hours, value, sd)
+    return CurvePoint(step, mean(row.flops for row in rows), hours, value, sd)
 
 
 Costs = tuple[float, float, float]
 """Steps, FLOPs and hours."""
 
 
-def reached(curve: Sequence[Place], value: float, sign: int = 1) -> tuple[Costs, bool] | None:
-    """Returns what a curve first has a value at, and whether it may have had it before.
+def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> tuple[Costs, bool] | None:
+    """Returns the cost at which a curve first reaches a value, and whether that is only an upper bound.
 
-    Linear between the curve's places; None where it never has the value. `sign` is -1 where less is better.
+    Interpolates linearly; returns None if the value is never reached. `sign` is -1 if lower values are better.
     """
     if curve and sign * curve[0].value >= sign * value:
         return curve[0][:3], True
@@ -133,56 +133,56 @@ def reached(curve: Sequence[Place], value: float, sign: int = 1) -> tuple[Costs,
 
 @dataclass(frozen=True)
 class _Row:
-    """What a method needs for the first method's last value; None while either has no value at its last step."""
+    """Cost of reaching the first method's final value; fields are None until both methods have their final value."""
 
     method: str
     measure: str
     form: str
-    end: Place | None = None
-    """The first method's last."""
+    end: CurvePoint | None = None
+    """The first method's last point."""
     own: float | None = None
     found: tuple[Costs, bool] | None = None
-    """None also where the value isn't reached."""
+    """Result of `reached`; also None if the value isn't reached."""
 
 
 def target_table(results: Results, scores: Scores) -> Table:
-    """Returns, for score and held-out losses, what each method needs to reach the first method's last value."""
+    """Returns the cost at which each method reaches the first method's final score and held-out losses."""
     config = results.config
     several = len(config.fine_tuned_steps()) > 1
     rows = [_score_row(results, scores, method) for method in config.methods if several]
     rows += [_loss_row(results, name, method) for name in LOSSES for method in config.methods]
-    first = f"{label(config.methods[0])}'s" if config.methods else "the first method's"
+    first = label(config.methods[0]) if config.methods else "first method"
     columns: list[Column[_Row]] = [
         Column("Model", lambda row: model_cell(row.method)),
         Column("Measure", lambda row: row.measure),
-        Column(f"{first} last", lambda row: number_cell(row.end.value if row.end else None, row.form)),
-        Column("Own last", lambda row: number_cell(row.own, row.form)),
+        Column(f"{first} final value", lambda row: number_cell(row.end.value if row.end else None, row.form)),
+        Column("Own final value", lambda row: number_cell(row.own, row.form)),
         Column("Reached at step", lambda row: _step_cell(row)),
-        Column(f"of {first} steps", lambda row: _share_cell(row, 0)),
-        Column(f"of {first} FLOPs", lambda row: _share_cell(row, 1)),
-        Column(f"of {first} hours", lambda row: _share_cell(row, 2)),
+        Column(f"Steps (% of {first})", lambda row: _share_cell(row, 0)),
+        Column(f"FLOPs (% of {first})", lambda row: _share_cell(row, 1)),
+        Column(f"Hours (% of {first})", lambda row: _share_cell(row, 2)),
     ]
-    title = f"What it takes to reach {first} last value{on_what(results)}"
+    title = f"Cost of reaching the final value of {first}{data_suffix(results)}"
     notes = (LINEAR, MID_SCHEDULE, *hours_notes(results), NOISE if several else ONE_SCORE, *partial_note(results))
     return build_table("target", title, columns, rows, notes, signature(results, scores.metrics))
 
 
 def _score_row(results: Results, scores: Scores, method: str) -> _Row:
     pair = (method, results.config.methods[0])
-    seeds = set.intersection(*(scored_seeds(results, scores, whose) for whose in pair))
-    curves = [score_trajectory(results, scores, whose, seeds) for whose in pair]
-    return _row(_Row(method, "score", "{:.2f}"), curves, [results.config.fine_tuned_steps(m)[-1] for m in pair], 1)
+    seeds = set.intersection(*(scored_seeds(results, scores, name) for name in pair))
+    curves = [score_trajectory(results, scores, name, seeds) for name in pair]
+    return _filled(_Row(method, "score", "{:.2f}"), curves, [results.config.fine_tuned_steps(m)[-1] for m in pair], 1)
 
 
 def _loss_row(results: Results, name: str, method: str) -> _Row:
     pair = (method, results.config.methods[0])
-    seeds = set.intersection(*(seeds_with(results, name, whose) for whose in pair))
-    curves = [loss_trajectory(results, name, whose, seeds) for whose in pair]
-    return _row(_Row(method, LOSSES[name], "{:.3f}"), curves, [results.config.last_step(m) for m in pair], -1)
+    seeds = set.intersection(*(seeds_with(results, name, m) for m in pair))
+    curves = [loss_trajectory(results, name, m, seeds) for m in pair]
+    return _filled(_Row(method, LOSSES[name], "{:.3f}"), curves, [results.config.last_step(m) for m in pair], -1)
 
 
-def _row(row: _Row, curves: Sequence[Sequence[Place]], last: Sequence[int], sign: int) -> _Row:
-    """Fills a row from a method's curve and the first method's, where both have a value at their last step."""
+def _filled(row: _Row, curves: Sequence[Sequence[CurvePoint]], last: Sequence[int], sign: int) -> _Row:
+    """Fills a row from the curves of a method and the first method if both reach their last step."""
     if not all(curve and curve[-1].steps == step for curve, step in zip(curves, last, strict=True)):
         return row
     ours, end = curves[0], curves[1][-1]

@@ -1,4 +1,4 @@
-"""From text to token ids: Moses, BPE, token shards, special tokens."""
+"""Text to token ids: Moses normalisation and tokenisation, BPE, token shards, special tokens."""
 
 from mapnet_cli.text.bpe import TOKENS_PER_WORD, WordEncoder, encode_lines, load_tokenizer, train_tokenizer, word_part
 from mapnet_cli.text.cache import BoundedCache

@@ -1,9 +1,9 @@
-"""The subword vocabulary: byte-pair encoding over Moses words, with the `tokenizers` library.
+"""Subword vocabulary: byte-pair encoding of Moses words, with the `tokenizers` library.
 
-The same lines give the same vocabulary in every run: Metaspace is repeatable where a word suffix
-or prefix is not, and the alphabet is chosen here, because the library breaks ties at
-`limit_alphabet` by the order of a randomly seeded hash map. Start workers with forkserver or
-spawn: a process that has used `tokenizers` can hang after a fork.
+Training is deterministic. Metaspace is used because word suffixes and prefixes aren't reproducible,
+and the alphabet is chosen here because the library breaks ties at `limit_alphabet` in the order of a
+randomly seeded hash map. Start workers with forkserver or spawn: a process that has used
+`tokenizers` can hang after a fork.
 """
 
 import json
@@ -21,20 +21,20 @@ from mapnet_cli.text.words import SPECIALS, UNK
 
 SPACE = "▁"
 MIN_FREQUENCY = 2
-"""A merge must have been seen so often."""
+"""Minimum frequency of a merge."""
 LONGEST_TOKEN = 32
-"""Characters; longer ones are rulers (=====) and gene sequences."""
+"""Maximum characters per token; longer ones are rulers (=====) and gene sequences."""
 TOKENS_PER_WORD = 1.35
-"""Of English text that has not been encoded yet: an estimate for forecasts."""
+"""Estimate for English text, used in forecasts."""
 LINES = 1_000
-"""Lines that are counted together."""
+"""Lines per batch."""
 
 
 def train_tokenizer(lines: Sequence[str], vocab_size: int) -> Tokenizer:
-    """Returns a tokenizer of `vocab_size` entries, specials included; fewer if the lines don't yield so many.
+    """Returns a tokenizer with `vocab_size` entries, including specials, or fewer if the lines don't yield as many.
 
-    `lines` hold words separated by spaces. They are read twice and all words counted in memory
-    (600 to 700 bytes a distinct word), so pass a sample of a large corpus.
+    `lines` are words separated by spaces. They are read twice and all words are counted in memory
+    (600 to 700 bytes per distinct word), so pass a sample of a large corpus.
     """
     alphabet = _alphabet(lines, vocab_size)
     tokenizer = _untrained()
@@ -52,27 +52,27 @@ def train_tokenizer(lines: Sequence[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Returns the tokenizer; raises DamagedError if the file is missing, broken or another's."""
+    """Returns the tokenizer; raises DamagedError if the file is missing, corrupt or not a mapnet tokenizer."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
         raise DamagedError(f"{path} is not a readable tokenizer ({error}): run prepare-corpus again") from None
     if [tokenizer.token_to_id(special) for special in SPECIALS] != list(range(len(SPECIALS))):
-        raise DamagedError(f"{path} is not mapnet's tokenizer: ids 0 to 4 are not {' '.join(SPECIALS)}")
-    tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
+        raise DamagedError(f"{path} is not a mapnet tokenizer: ids 0 to 4 are not {' '.join(SPECIALS)}")
+    tokenizer.encode_special_tokens = True  # "[MASK]" in the input is ordinary text
     return tokenizer
 
 
 def encode_lines(tokenizer: Tokenizer, lines: Sequence[str]) -> Iterator[list[int]]:
-    """Yields each line's token ids, without specials except [UNK]."""
+    """Yields the token ids of each line, without specials except [UNK]."""
     for encoding in tokenizer.encode_batch_fast(list(lines), add_special_tokens=False):
         yield encoding.ids
 
 
 class WordEncoder:
-    """A tokenizer's ids for many lines, of each word asked once: the same as `encode_lines` gives, in less time.
+    """Encodes lines with a cache of words; faster than `encode_lines`, with the same result.
 
-    A tokenizer that `train_tokenizer` didn't make (an import's) may look beyond a word: its lines are encoded whole.
+    Imported tokenizers, whose tokens may depend on more than a single word, encode whole lines.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -80,10 +80,10 @@ class WordEncoder:
         ours = _untrained()
         ours.add_special_tokens(list(SPECIALS))
         self._by_word = tokenizer.encode_special_tokens and _without_vocabulary(tokenizer) == _without_vocabulary(ours)
-        self._ids = BoundedCache(self._ask)
+        self._ids = BoundedCache(self._encode_word)
 
     def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
-        """Yields each line's token ids, without specials except [UNK]."""
+        """Yields the token ids of each line, without specials except [UNK]."""
         if not self._by_word:
             yield from encode_lines(self._tokenizer, lines)
             return
@@ -93,14 +93,14 @@ class WordEncoder:
             else:
                 yield list(chain.from_iterable(map(self._ids.__getitem__, line.split(" "))))
 
-    def _ask(self, word: str) -> tuple[int, ...]:
+    def _encode_word(self, word: str) -> tuple[int, ...]:
         return tuple(token.id for token in self._tokenizer.model.tokenize(SPACE + word))
 
 
 def word_part(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
-    """Returns a token's text without its mark, and whether a word begins with it.
+    """Returns a token's text without its word-boundary mark, and whether it begins a word.
 
-    Metaspace marks the first piece of a word, WordPiece (an imported tokenizer) all the others.
+    Metaspace marks the first token of a word; WordPiece (imported tokenizers) marks all others.
     """
     piece = str(tokenizer.id_to_token(token))
     if isinstance(tokenizer.model, models.WordPiece):
@@ -126,11 +126,11 @@ def _batches(lines: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _alphabet(lines: Sequence[str], vocab_size: int) -> list[str]:
-    """Returns the most frequent characters, at most an eighth of the vocabulary; the rest become [UNK]."""
+    """Returns the most frequent characters, an eighth of the vocabulary (64 to 1,000); all others become [UNK]."""
     counts = np.zeros(0x110000, dtype=np.int64)
     for batch in _batches(lines):
-        some = SPACE.join(["", *batch]).replace(" ", SPACE)
-        counts += np.bincount(np.frombuffer(some.encode("utf-32-le"), dtype="<u4"), minlength=len(counts))
+        text = SPACE.join(["", *batch]).replace(" ", SPACE)
+        counts += np.bincount(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"), minlength=len(counts))
     room = max(64, min(1000, vocab_size // 8))
-    order = np.argsort(-counts, kind="stable")[:room]  # equal counts stay in the characters' order
+    order = np.argsort(-counts, kind="stable")[:room]  # stable: ties are in code-point order
     return [chr(char) for char in order if counts[char]]

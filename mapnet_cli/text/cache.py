@@ -1,31 +1,30 @@
-"""Answers that a library gives over and over, kept within a bound.
+"""A bounded cache for library calls that are repeated for most words of a text.
 
-Most words of a text were there before. What is kept may depend on nothing but its key, so that
-forgetting it shows in no output.
+A value must depend only on its key, so that the output doesn't depend on the state of the cache.
 """
 
 from collections.abc import Callable
 from typing import TypeVar
 
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
-MOST = 300_000
-"""Answers kept by one memory, about 60 MB of words and their ids."""
-LONGEST = 60
-"""Characters of a key whose answer is kept."""
+MAX_ENTRIES = 300_000
+"""Maximum entries per cache, about 60 MB for words and their ids."""
+MAX_KEY_LENGTH = 60
+"""Maximum characters of a cached key."""
 
 
-class BoundedCache(dict[str, Answer]):
-    """`remembered[key]` is `ask(key)`, asked once; when MOST answers are kept, all are forgotten."""
+class BoundedCache(dict[str, Value]):
+    """Dictionary that computes missing values with `compute`; it is cleared when it reaches MAX_ENTRIES."""
 
-    def __init__(self, ask: Callable[[str], Answer]) -> None:
+    def __init__(self, compute: Callable[[str], Value]) -> None:
         super().__init__()
-        self._ask = ask
+        self._compute = compute
 
-    def __missing__(self, key: str) -> Answer:
-        answer = self._ask(key)
-        if len(key) <= LONGEST:
-            if len(self) >= MOST:
+    def __missing__(self, key: str) -> Value:
+        value = self._compute(key)
+        if len(key) <= MAX_KEY_LENGTH:
+            if len(self) >= MAX_ENTRIES:
                 self.clear()
-            self[key] = answer
-        return answer
+            self[key] = value
+        return value

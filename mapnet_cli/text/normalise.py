@@ -1,11 +1,11 @@
-"""The text steps that the corpus and the GLUE fields share, so that the encoder sees one kind of text.
+"""Text preparation shared by the corpus and the GLUE fields, so that the encoder sees the same kind of text.
 
-In the order of the paper's code family: Unicode NFC, Moses punctuation normalisation, removal of
-non-printing characters (all on cased text), then, a sentence at a time, Moses tokenisation and
-lower-casing. sacremoses is imported by what needs it: its import takes half a second.
+The order is that of the code that the paper builds on: Unicode NFC, Moses punctuation normalisation
+and removal of non-printing characters, all on cased text, followed by Moses tokenisation and
+lower-casing of single sentences. sacremoses is imported lazily, which saves half a second.
 
-Both Moses steps give sacremoses' own answers, byte for byte, in less time: tests/text/plain.py is
-what they are held to.
+Both Moses steps are faster than sacremoses, with byte-identical results. The reference
+implementation is tests/text/plain.py.
 """
 
 import re
@@ -22,9 +22,9 @@ _ESCAPED = re.compile(r"\\(\W)")
 
 
 def normalise_text(text: str) -> str:
-    """Returns the text in NFC, with Moses' punctuation, printing characters only and single spaces.
+    """Returns the text in NFC, with normalised punctuation, without non-printing characters, and with single spaces.
 
-    Line breaks count as spaces: pass a line or a paragraph.
+    Line breaks become spaces, so pass a single line or paragraph.
     """
     text = unicodedata.normalize("NFC", text)
     for needed, pattern, replacement in _substitutions(text.isascii()):
@@ -41,10 +41,10 @@ def normalise_text(text: str) -> str:
 class WordTokeniser:
     """Moses tokenisation and lower-casing of one normalised, cased sentence.
 
-    `lowercase` is the key corpus.lowercase: "after-moses" (as the paper's code family does it),
-    "before-moses" (as the paper's sentence lists the steps; Moses then takes a full stop inside a
-    line for an abbreviation's, since the next word isn't upper-case), or "never". With "none" a
-    sentence stays as it is: an imported tokenizer prepares its text itself.
+    `lowercase` is the config key corpus.lowercase: "after-moses" (as in the code that the paper builds
+    on), "before-moses" (the order in the paper's text; Moses then takes a full stop within a line for
+    part of an abbreviation, since the next word isn't upper-case) or "never". "none" leaves sentences
+    unchanged, since imported tokenizers prepare text themselves.
     """
 
     def __init__(self, lowercase: str) -> None:
@@ -62,25 +62,25 @@ class WordTokeniser:
 
 
 def prepare_line(text: str, lowercase: str) -> str:
-    """Returns a GLUE field as the corpus has its sentences: normalised, tokenised, lower-cased; "none": as it is."""
+    """Returns a GLUE field prepared like a corpus sentence (normalised, tokenised, lower-cased); "none": unchanged."""
     return text if lowercase == "none" else word_tokeniser(lowercase)(normalise_text(text))
 
 
 class _Moses:
-    """sacremoses' tokeniser, asked once for each chunk of text between two spaces that it may change.
+    """sacremoses' tokeniser, with results cached per chunk (the text between two spaces).
 
-    It leaves letters, digits and hyphens alone, and puts spaces around most punctuation wherever
-    that stands. What else it does to a chunk depends on whether the chunk is the sentence's first or last
-    and, after a full stop, on whether the next one begins with a lower-case letter, a digit or anything
-    else. Only of two apostrophes that share one space does the first take it from the second; such
-    sentences, those with odd spaces, and those with a word for its own stand-ins go through it whole.
+    sacremoses doesn't change letters, digits and hyphens, and puts spaces around most punctuation in any
+    context. Its other changes to a chunk depend on whether the chunk is the first or last of the sentence
+    and, after a full stop, on whether the next chunk begins with a lower-case letter, a digit or
+    something else. sacremoses processes the whole sentence if it contains two apostrophes around a space
+    (the only effect across chunks), unusual spaces, or the placeholder words of sacremoses.
     """
 
     def __init__(self) -> None:
         from sacremoses import MosesTokenizer
 
         self._library = MosesTokenizer(lang="en")
-        # It builds these two sets of thousands of characters anew for every dotted word.
+        # sacremoses rebuilds these two sets of thousands of characters for every word with a full stop.
         self._lower, alphabetic = frozenset(self._library.IsLower), frozenset(self._library.IsAlpha)
         self._library.islower = self._lower.issuperset
         self._library.isanyalpha = lambda word: not alphabetic.isdisjoint(word)
@@ -89,7 +89,7 @@ class _Moses:
         self._padded = [mark for mark in string.punctuation if self._library.PAD_NOT_ISALNUM[0].match(mark)]
         odd = set(string.punctuation).difference(self._padded, "-")
         self._odd = re.compile(f"[{re.escape(''.join(sorted(odd)))}\x80-\U0010ffff]")
-        self._chunks = BoundedCache(self._ask)
+        self._chunks = BoundedCache(self._tokenise_chunk)
 
     def __call__(self, sentence: str) -> str:
         if "' '" in sentence or "MULTI" in sentence or "  " in f" {sentence} " or not sentence.isprintable():
@@ -116,7 +116,7 @@ class _Moses:
         return "".join(parts) + text[done:]
 
     def _after(self, text: str, end: int) -> str:
-        """Returns what stands for the chunk after the one that ends at `end`."""
+        """Returns a space and a placeholder for the chunk after the one ending at `end`, or "" if there is none."""
         if end == len(text):
             return ""
         if text[end - 1] != ".":
@@ -124,12 +124,12 @@ class _Moses:
         following = text[end + 1]
         return " x" if following in self._lower else " 0" if following in "0123456789" else " X"
 
-    def _ask(self, chunk: str) -> str:
-        """Returns the words of a chunk, given with a space before it unless it is the first, and what comes after."""
-        itself, _, after = chunk.strip(" ").partition(" ")
-        if self._untouched.issuperset(itself):
-            return itself
-        word = itself.removesuffix(".")
+    def _tokenise_chunk(self, chunk: str) -> str:
+        """Returns the words of a chunk, given with a leading space unless it is the first, and `_after` appended."""
+        text, _, after = chunk.strip(" ").partition(" ")
+        if self._untouched.issuperset(text):
+            return text
+        word = text.removesuffix(".")
         if after != "x" and word and self._untouched.issuperset(word) and word not in self._abbreviations:
             return f"{word} ."
         follows = chunk[0] == " "
@@ -142,7 +142,7 @@ class _Moses:
 
 @lru_cache
 def word_tokeniser(lowercase: str) -> WordTokeniser:
-    """Returns this process's tokeniser, which later jobs find warm."""
+    """Returns the tokeniser of this process; later jobs reuse it and its cache."""
     return WordTokeniser(lowercase)
 
 
@@ -153,19 +153,19 @@ def _moses() -> _Moses:
 
 @lru_cache
 def _substitutions(ascii_only: bool) -> list[tuple[str, Any, str]]:
-    """Returns sacremoses' own substitutions, as (a text that it needs to change anything, pattern, replacement).
+    """Returns sacremoses' substitutions as (text that must occur for the pattern to match, pattern, replacement).
 
-    Where the pattern is None, it is the needed text. Those that need more than ASCII are left out of `ascii_only`.
+    If the pattern is None, it is the needed text itself. `ascii_only` leaves out those that need non-ASCII text.
     """
     from sacremoses import MosesPunctNormalizer
 
     found: list[tuple[str, Any, str]] = []
     for pattern, replacement in MosesPunctNormalizer(lang="en", perl_parity=True).substitutions:
-        pattern = {" +": "  +", r"\r": "\r"}.get(pattern, pattern)  # a space for a space changes nothing
+        pattern = {" +": "  +", r"\r": "\r"}.get(pattern, pattern)  # replacing a space by a space is a no-op
         without_groups = _GROUPS.sub("", pattern).removesuffix("+")
         needed = _ESCAPED.sub(r"\1", without_groups)
         if not _METACHARACTERS.isdisjoint(_ESCAPED.sub("", without_groups)):
-            needed = ""  # a kind of pattern that isn't there today: always try it
+            needed = ""  # no such pattern exists in sacremoses today: always try it
         literal = needed and without_groups == pattern and "\\" not in replacement
         found.append((needed, None if literal else re.compile(pattern), replacement))
     return [(needed, *change) for needed, *change in found if needed.isascii() or not ascii_only]

@@ -1,7 +1,7 @@
-"""English prose that every Python installation carries: docstrings and the topics of `help()`.
+"""English prose from the Python installation: docstrings and `help()` topics.
 
-The demo's corpus and probe tasks come from here, so nothing is downloaded and nothing is shipped.
-Every fifth module (by the hash of its name) is held out of the corpus, for the probe tasks.
+The demo's corpus and probe tasks are made from it, so that no data is downloaded or shipped. About
+every fifth document, chosen by a hash of its name, is held out of the corpus for the probe tasks.
 """
 
 import ast
@@ -20,7 +20,7 @@ SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages
 
 @dataclass(frozen=True)
 class Docstring:
-    """One docstring, dedented; `owner` is the dotted name of what it documents."""
+    """One dedented docstring; `owner` is the dotted name of the documented object."""
 
     owner: str
     text: str
@@ -35,7 +35,7 @@ class Document:
 
     @property
     def held_out(self) -> bool:
-        """Whether the probe tasks, and not the corpus, are made from this document."""
+        """Whether the document is used for the probe tasks instead of the corpus."""
         digest = hashlib.sha256(self.name.encode()).digest()
         return int.from_bytes(digest[:8], "big") % HELD_OUT_EVERY == 0
 
@@ -45,10 +45,10 @@ class Document:
 
 
 def harvest(part: int = 0, parts: int = 1) -> Iterator[Document]:
-    """Yields the running Python's documents in a fixed order: modules by path, then topics by name.
+    """Yields the documents of the running Python in a fixed order: modules by path, then topics by name.
 
-    With `parts` above 1, only the documents of one of so many consecutive parts: cheap, because
-    parsing a module takes most of the time.
+    With `parts` above 1, yields only the documents of one of `parts` consecutive parts. Modules of
+    other parts aren't parsed, which takes most of the time.
     """
     from pydoc_data.topics import topics
 
@@ -65,7 +65,7 @@ def harvest(part: int = 0, parts: int = 1) -> Iterator[Document]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Returns the prose paragraphs of a docstring: code, doctests, tables and field lists left out."""
+    """Returns the prose paragraphs of a docstring, without code, doctests and tables."""
     kept = []
     for block in re.split(r"\n\s*\n", text):
         lines = block.splitlines()
@@ -86,10 +86,10 @@ def _is_prose(relative: Path) -> bool:
 def _docstrings(path: Path, module: str) -> Iterator[Docstring]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's sources
+            warnings.simplefilter("ignore")  # invalid escape sequences in the sources
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return  # a deliberately broken file, or one for another Python
+        return  # intentionally broken, or written for another Python version
     yield from _walk(tree, module)
 
 
@@ -106,7 +106,7 @@ def _walk(node: ast.AST, owner: str) -> Iterator[Docstring]:
 
 
 def _without_markup(text: str) -> str:
-    """Returns a topic without the underlines, emphasis and cross-reference marks of its source."""
+    """Returns a topic without the underlines, emphasis and cross-reference marks of its source text."""
     text = inspect.cleandoc(text)
     text = re.sub(r"^[*=\-~^\"]{3,}\s*$", "", text, flags=re.MULTILINE)
     return re.sub(r"[*`]+|(?<=\s)\"|\"(?=[\s,.)])", "", text)

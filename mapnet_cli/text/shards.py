@@ -1,7 +1,7 @@
-"""Token shards: many sequences of token ids in two memory-mapped files.
+"""Token shards: sequences of token ids in two memory-mapped files.
 
-`NAME.tokens.npy` holds all ids one after another (uint16, or uint32 for a vocabulary above
-65,535), `NAME.offsets.npy` (int64, n + 1) where each of the n sequences begins and the last ends.
+`NAME.tokens.npy` contains the concatenated ids (uint16, or uint32 for vocabularies of more than
+65,536 entries), `NAME.offsets.npy` (int64, n + 1) the start of each of the n sequences and the end.
 """
 
 import resource
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mapnet_cli.core import Artifacts, DamagedError, UsageError, publishing
 
 OTHER_FILES = 512
-"""Files that a process may want to open beside its shards."""
+"""Number of files that a process may open in addition to its shards."""
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -25,12 +25,12 @@ Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def shard_files(path: Path) -> list[Path]:
-    """Returns the two files of the shard `path`, which has no suffix itself."""
+    """Returns the tokens and offsets files of the shard `path` (a path without suffix)."""
     return [path.with_name(path.name + ".tokens.npy"), path.with_name(path.name + ".offsets.npy")]
 
 
 class ShardWriter:
-    """Appends sequences; use `writing_shard`, which publishes both files at the end."""
+    """Appends sequences to a shard; use `writing_shard`, which publishes both files at the end."""
 
     def __init__(self, handle: IO[bytes], vocab_size: int) -> None:
         self._handle = handle
@@ -59,7 +59,7 @@ class ShardWriter:
 
 @contextmanager
 def writing_shard(path: Path, vocab_size: int) -> Iterator[ShardWriter]:
-    """Yields a writer whose sequences stand in the shard `path` once the block has ended well."""
+    """Yields a writer for the shard `path`, which is published if the block ends without an exception."""
     tokens, offsets = shard_files(path)
     with publishing(tokens) as temporary, publishing(offsets) as temporary_offsets:
         with temporary.open("wb") as handle:
@@ -71,9 +71,9 @@ def writing_shard(path: Path, vocab_size: int) -> Iterator[ShardWriter]:
 
 
 class Sequences:
-    """Many shards as one list of sequences, read from disk as they are asked for; 12 bytes a sequence are in memory.
+    """Sequences of many shards as one list, read from disk on access; takes 12 bytes of memory per sequence.
 
-    Raises DamagedError on opening if a file is missing or the two files of a shard don't fit.
+    Raises DamagedError on opening if a file is missing or the two files of a shard don't match.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -84,7 +84,7 @@ class Sequences:
         self._firsts = np.cumsum([0] + [len(offsets) - 1 for offsets in self._offsets])
         lengths = [np.diff(offsets).astype(np.int32) for offsets in self._offsets]
         self.lengths: npt.NDArray[np.int32] = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
-        """Tokens of each sequence."""
+        """Number of tokens of each sequence."""
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -112,18 +112,18 @@ class Sequences:
 
 
 def open_shards(artifacts: Artifacts, names: Sequence[str]) -> Sequences:
-    """Returns the sequences of a split of the corpus; `names` are its shards as the manifest lists them."""
+    """Returns the sequences of a corpus split; `names` are the keys of its shards from the manifest."""
     return Sequences([artifacts.path(name) for name in names])
 
 
 def _allow_open_files(shards: int) -> None:
-    """Raises this process's own limit as far as it may: a memory map holds its file open."""
+    """Raises the open-file limit of the process if needed (memory maps keep files open), or UsageError if it can't."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = shards + OTHER_FILES
     if resource.RLIM_INFINITY != hard < wanted:
         raise UsageError(
-            f"{shards:,} shards have to be open at once, and this machine allows {hard:,} files a process "
-            "(ulimit -Hn): raise that, or prepare the corpus with a larger corpus.slice_mb"
+            f"{shards:,} shards must be open at once, but this machine allows only {hard:,} open files per process "
+            "(ulimit -Hn): raise the limit, or prepare the corpus with a larger corpus.slice_mb"
         )
     if resource.RLIM_INFINITY != soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -146,5 +146,5 @@ def _open(path: Path) -> tuple[Ids, npt.NDArray[np.int64]]:
         and bool((np.diff(offsets) >= 0).all())
     )
     if not fits:
-        raise DamagedError(f"shard {path} is damaged (its offsets don't fit its tokens): run again with --force")
+        raise DamagedError(f"shard {path} is damaged (its offsets don't match its tokens): run again with --force")
     return tokens, offsets

@@ -1,11 +1,11 @@
-"""Tokens and words of a kind: the special tokens, function words, and words of one stem."""
+"""Special tokens, function words and word stems."""
 
 from functools import cache
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(len(SPECIALS))
 FIRST_ORDINARY = len(SPECIALS)
-"""Ids from here on are ordinary tokens: they may be masked, and drawn as random replacements."""
+"""First id of the ordinary tokens, which may be masked and drawn as random replacements."""
 
 _LISTED = """
 a an the this that these those some any no every each either neither both all such another other
@@ -19,15 +19,15 @@ am is are was were be been being have has had having do does did done doing will
 may might must ought not n't there here then also only just very too even
 """
 FUNCTION_WORDS = frozenset(_LISTED.split())
-"""English articles, pronouns, prepositions, conjunctions, auxiliaries and particles: the function words."""
+"""English function words: articles, pronouns, prepositions, conjunctions, auxiliaries and particles."""
 
 STEM_LENGTH = 4
-"""Shorter words have no stem in common with others: "the" and "the" masked together is no pattern."""
+"""Minimum length of a word with a stem; masking "the" and "the" together is not a meaningful pattern."""
 
 
 @cache
 def stem(word: str) -> str:
-    """Returns the word's stem by the Snowball stemmer; "" for function words and words that are too short."""
+    """Returns the Snowball stem of a word, or "" for function words, short words and words with other characters."""
     word = word.lower()
     if len(word) < STEM_LENGTH or not word.isalpha() or word in FUNCTION_WORDS:
         return ""

@@ -1,4 +1,4 @@
-"""Where and how networks are trained: devices, precision, optimiser, checkpoints, FLOPs."""
+"""Training utilities: devices, precision, optimiser, checkpoints and FLOP counts."""
 
 from mapnet_cli.training.checkpoint import (
     FACTS,
@@ -20,7 +20,7 @@ from mapnet_cli.training.device import (
     precision_advice,
     resolve_precision,
 )
-from mapnet_cli.training.flops import Work, forget_peak_memory, method_flops, peak_memory_mb
+from mapnet_cli.training.flops import Work, method_flops, peak_memory_mb, reset_peak_memory
 from mapnet_cli.training.optim import (
     build_adamw,
     gradient_norm,
@@ -40,7 +40,6 @@ __all__ = [
     "build_adamw",
     "choose_device",
     "device_name",
-    "forget_peak_memory",
     "gradient_norm",
     "learning_rate",
     "load_checkpoint",
@@ -51,6 +50,7 @@ __all__ = [
     "peak_memory_mb",
     "precision_advice",
     "prune_checkpoints",
+    "reset_peak_memory",
     "resolve_precision",
     "restore_optimizer",
     "rolling_name",

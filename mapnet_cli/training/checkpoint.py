@@ -1,7 +1,7 @@
-"""Checkpoints: a folder with tensors (safetensors) and facts (JSON), never a pickle.
+"""Checkpoints: folders with tensors (safetensors) and facts (JSON), never pickles.
 
-The JSON holds the tensors' checksum and its own, since safetensors itself takes flipped bits
-silently. A folder appears under its name only when it is complete.
+The JSON stores a checksum of the tensors file and one of itself, because safetensors doesn't detect
+flipped bits. A folder is published under its final name only when it is complete.
 """
 
 import re
@@ -20,11 +20,11 @@ from mapnet_cli.core import DamagedError, publishing, read_json, record_checksum
 
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
 SEGMENT = "segment"
-"""In an import: what BERT's second segment embedding adds beyond the first, [H]."""
+"""Tensor in imported checkpoints: BERT's second segment embedding minus the first, [H]."""
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
-    """Writes a checkpoint folder in one step and returns the SHA-256 of its tensors' file."""
+    """Writes a checkpoint folder atomically and returns the SHA-256 of its tensors file."""
     with publishing(folder) as temporary:
         temporary.mkdir()
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / TENSORS)
@@ -35,14 +35,14 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], facts: dict[str, A
 
 
 def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns copies in main memory, which training does not change any more."""
+    """Returns copies in CPU memory, which further training doesn't modify."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 class BackgroundWriter:
-    """Writes one thing after the other beside the training; use it as a context.
+    """Runs writes one after another in a background thread; use it as a context manager.
 
-    What a write raises is raised by the next one, or at the end. The end waits for the last write.
+    An exception from a write is re-raised by the next `submit` or `wait`, or on exit. Exit waits for the last write.
     """
 
     def __init__(self) -> None:
@@ -58,24 +58,24 @@ class BackgroundWriter:
             self.wait()
 
     def submit(self, *writes: Callable[[], None]) -> None:
-        """Starts writing, one after the other, once the submission before is on disk: one at most stands in memory."""
+        """Starts these writes, in order, once the previous submission is on disk: at most one is kept in memory."""
         self.wait()
-        self._last = self._thread.submit(_all, writes)
+        self._last = self._thread.submit(_run_all, writes)
 
     def wait(self) -> None:
-        """Returns when everything submitted is on disk."""
+        """Waits until everything submitted is on disk."""
         last, self._last = self._last, None
         if last is not None:
             last.result()
 
 
-def _all(writes: Sequence[Callable[[], None]]) -> None:
+def _run_all(writes: Sequence[Callable[[], None]]) -> None:
     for write in writes:
         write()
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns (tensors, facts); raises DamagedError if anything is missing, truncated or altered."""
+    """Returns (tensors, facts). Raises DamagedError if anything is missing, truncated or altered."""
     if not (folder / TENSORS).exists() or not (folder / FACTS).exists():
         raise DamagedError(f"checkpoint {folder} is incomplete")
     facts = read_json(folder / FACTS)
@@ -94,17 +94,17 @@ def rolling_name(step: int) -> str:
 
 
 def newest_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
-    """Returns ((tensors, facts) of the newest undamaged rolling checkpoint, None if there is none; warnings).
+    """Returns ((tensors, facts) of the newest undamaged rolling checkpoint, or None; warnings).
 
-    A damaged one is passed over with a warning; the one before takes over.
+    Damaged checkpoints that are newer are deleted, with a warning for each.
     """
     warnings: list[str] = []
     for candidate in sorted(folder.glob("step*"), reverse=True):
         try:
             return load_checkpoint(candidate), warnings
         except DamagedError as error:
-            warnings.append(f"{error}; going back to the one before, or to the start")
-            shutil.rmtree(candidate)  # or pruning would keep it for its number and drop a good one
+            warnings.append(f"{error}; falling back to the previous checkpoint, or to step 0")
+            shutil.rmtree(candidate)  # pruning would count it among the newest and remove a good one
     return None, warnings
 
 

@@ -1,4 +1,4 @@
-"""What training costs: floating-point operations, counted from the shapes, and memory."""
+"""Cost of training: floating-point operations, counted from the shapes, and peak memory."""
 
 import resource
 import sys
@@ -9,18 +9,18 @@ import torch
 from mapnet_cli.config import Config, Transformer
 
 TRAIN = 3
-"""Passes of a training step: one forward, and a backward pass that costs twice as much."""
+"""Cost of a training step in forward passes: one forward pass, and a backward pass that costs two."""
 
 
-def stack_flops(config: Transformer, length: int, asked: float | None = None) -> float:
-    """Returns the forward FLOPs of the layers for one sequence: matrices, and attention over `length`.
+def stack_flops(config: Transformer, length: int, outputs: float | None = None) -> float:
+    """Returns the forward FLOPs of the layers for one sequence of `length`: matrix products and attention.
 
-    `asked` positions, all if None, are all that the last layer computes beside keys and values.
+    The last layer computes keys and values at all positions, but the rest only at `outputs` positions (None: all).
     """
-    asked = length if asked is None else asked
+    outputs = length if outputs is None else outputs
     keys_values = 2 * 2 * config.hidden**2
     others = 2 * (2 * config.hidden**2 + 2 * config.hidden * config.ffn) + 2 * 2 * length * config.hidden
-    return float((config.layers - 1) * length * (keys_values + others) + length * keys_values + asked * others)
+    return float((config.layers - 1) * length * (keys_values + others) + length * keys_values + outputs * others)
 
 
 def head_flops(config: Transformer, vocab_size: int, positions: float) -> float:
@@ -35,13 +35,13 @@ def proposal_flops(encoder: Transformer, proposal: Transformer, length: int) -> 
 
 @dataclass(frozen=True)
 class Work:
-    """What of a step's work its plan decides."""
+    """The part of a step's work that depends on its plan."""
 
     mask_rate: float
     proposal_passes: float = TRAIN
-    """MAP-Net's, in forward passes (0: it rests)."""
+    """MAP-Net's cost in forward passes; 0 if it doesn't run."""
     learns: bool = True
-    """The proposal's signal is computed."""
+    """Whether the proposal's learning signal is computed."""
 
 
 def step_flops(
@@ -58,7 +58,7 @@ def step_flops(
 def electra_flops(
     encoder: Transformer, generator: Transformer, vocab_size: int, batch: int, length: int, mask_rate: float
 ) -> float:
-    """Returns the FLOPs of one training step of ELECTRA: the encoder and its head work at every position."""
+    """Returns the FLOPs of one training step of ELECTRA, whose encoder and head run at every position."""
     masked = mask_rate * length
     generating = stack_flops(generator, length, masked) + 2.0 * length * encoder.hidden * generator.hidden
     generating += 2.0 * masked * encoder.hidden * (generator.hidden + vocab_size)
@@ -67,26 +67,25 @@ def electra_flops(
 
 
 def method_flops(config: Config, name: str, vocab_size: int, batch: int, length: int, work: Work) -> float:
-    """Returns the FLOPs of a training step of one of the config's methods."""
+    """Returns the FLOPs of one training step of one of the config's methods."""
     method, generator = config.method[name], config.generator(name)
     if generator is not None:
         return electra_flops(config.encoder, generator, vocab_size, batch, length, work.mask_rate)
     flops = step_flops(config.encoder, config.proposal if method.mapnet else None, vocab_size, batch, length, work)
-    if (
-        work.learns and method.learned and method.learned.signal == "logit-gradient"
-    ):  # the probabilities times the embeddings
+    if work.learns and method.learned and method.learned.signal == "logit-gradient":
+        # the product of the probabilities and the embedding matrix
         flops += 2.0 * batch * work.mask_rate * length * vocab_size * config.encoder.hidden
     return flops
 
 
-def forget_peak_memory(device: torch.device) -> None:
-    """Makes `peak_memory_mb` begin again, where the system can: a GPU's does, a process's own does not."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Resets `peak_memory_mb` on a GPU; the peak of CPU memory can't be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Returns the most memory that this process has held so far, in MB: the GPU's, or its own."""
+    """Returns the peak memory of this process so far, in MB: GPU memory, or its resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1024**2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""AdamW and the learning rate's course, for pretraining (Table 1) and fine-tuning (Table 2)."""
+"""AdamW, gradient clipping and the learning rate schedule, for pretraining (Table 1) and fine-tuning (Table 2)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,21 +6,21 @@ from torch import Tensor, nn
 from mapnet_cli.config import Optimiser
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""Adam's state of a parameter. MAP-Net's count of steps differs where it rests on uniform steps."""
+"""Adam's state per parameter. MAP-Net's step count differs from the encoder's if it skips uniform steps."""
 
 
 def build_adamw(
-    model: nn.Module, config: Optimiser, apart: nn.Module | None = None, ratio: float = 1.0
+    model: nn.Module, config: Optimiser, submodule: nn.Module | None = None, ratio: float = 1.0
 ) -> torch.optim.AdamW:
-    """Returns Adam with decoupled weight decay; biases and LayerNorms don't decay (BERT's choice).
+    """Returns Adam with decoupled weight decay; biases and LayerNorms don't decay (as in BERT).
 
-    The learning rate starts at 0 and is set before each step; that of the part `apart` is `ratio` times as high.
+    The learning rate is 0 until `set_learning_rate` is called; that of `submodule` is `ratio` times as high.
     """
-    other = set() if apart is None else set(apart.parameters())
+    scaled = set() if submodule is None else set(submodule.parameters())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            kind = (config.weight_decay if parameter.ndim > 1 else 0.0, ratio if parameter in other else 1.0)
+            kind = (config.weight_decay if parameter.ndim > 1 else 0.0, ratio if parameter in scaled else 1.0)
             groups.setdefault(kind, []).append(parameter)
     rows = [{"params": chosen, "weight_decay": decay, "scale": scale} for (decay, scale), chosen in groups.items()]
     return torch.optim.AdamW(rows, lr=0.0, betas=config.adam_betas, eps=config.adam_eps, fused=True)
@@ -32,28 +32,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
-    """Returns the rate of step number `step`, counted from 0: linear up over `warmup` steps, then linear to 0."""
+    """Returns the rate of step `step`, counted from 0: linear warm-up over `warmup` steps, then linear decay to 0."""
     if step < warmup:
         return peak * (step + 1) / max(warmup, 1)
     return peak * (total - step) / max(total - warmup, 1)
 
 
 def gradient_norm(
-    model: nn.Module, clip_norm: float, apart: nn.Module | None = None, apart_clip_norm: float = 0.0
+    model: nn.Module, clip_norm: float, submodule: nn.Module | None = None, submodule_clip_norm: float = 0.0
 ) -> Tensor:
-    """Returns the norm of all gradients together, and then scales them down to `clip_norm` where it is above 0.
+    """Returns the norm of all gradients before clipping; clips them to `clip_norm` if it is above 0.
 
-    The part `apart` is scaled by its own norm, and left out of the others', if `apart_clip_norm` is above 0.
+    If `submodule_clip_norm` is above 0, the submodule and the rest are each clipped by their own norm.
     """
-    others = [] if apart is None else [p for p in apart.parameters() if p.grad is not None]
-    if others and apart_clip_norm > 0:
-        left_out = set(others)
+    separate = [] if submodule is None else [p for p in submodule.parameters() if p.grad is not None]
+    if separate and submodule_clip_norm > 0:
+        excluded = set(separate)
         norms = [
-            _clipped_norm([p for p in model.parameters() if p not in left_out], clip_norm),
-            _clipped_norm(others, apart_clip_norm),
+            _clipped_norm([p for p in model.parameters() if p not in excluded], clip_norm),
+            _clipped_norm(separate, submodule_clip_norm),
         ]
-        both: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        return both
+        total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return total
     return _clipped_norm(list(model.parameters()), clip_norm)
 
 
@@ -75,7 +75,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Puts back what `optimizer_state` returned."""
+    """Restores the state that `optimizer_state` returned."""
     for name, parameter in model.named_parameters():
         if f"exp_avg.{name}" in state:
             optimizer.state[parameter] = {m: state[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}

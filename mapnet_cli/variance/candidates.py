@@ -1,4 +1,4 @@
-"""What is measured: methods of the config, bare strategies and oracles, and the masks that they draw.
+"""Candidates to measure (methods from the config, bare strategies and oracles) and the masks that they draw.
 
 Shapes: M masks of one sentence (groups of J successive visits), L positions, K masked positions (at
 most), V vocabulary.
@@ -34,7 +34,7 @@ from mapnet_cli.training import load_checkpoint
 REFERENCE = "uniform"
 ORACLES = {"oracle-loss": "loss", "oracle-gradient": "gradient norm"}
 ORACLE_MIX = 0.1
-"""Share of uniform masks in what is drawn from an oracle: a bound on the weights."""
+"""Share of uniform masks in the draws from an oracle, which bounds the weights."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Plan:
     name: str
     method: Method
     source: Checkpoint | None = None
-    """The milestone that its proposal is from."""
+    """The milestone that provides its proposal."""
 
     @property
     def oracle(self) -> str:
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def proposal(self) -> str:
-        """Where the proposal is from, in words; empty where there is none."""
+        """Description of the proposal's source; empty without a proposal."""
         if self.oracle:
             mean = "mean" if self.oracle == "loss" else "root mean square"
             return f"{mean} {self.oracle} of each position under separate masks"
@@ -63,11 +63,11 @@ class Plan:
 
 
 def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]) -> list[Plan]:
-    """Returns what the names stand for, uniform masks first, each once.
+    """Returns one plan per distinct name, uniform masks first.
 
-    `measured` is the milestone whose gradients are taken; everything but the config's methods has its
-    mask rate and corruption. Raises UsageError for an unknown name, and for a method whose proposal
-    isn't trained yet.
+    `measured` is the milestone whose gradients are computed. Candidates other than the config's methods
+    use its mask rate and corruption. Raises UsageError for an unknown name, or for a method whose
+    proposal has not been trained yet.
     """
     config, row = lineage.config, measured
     check_task(config, row.method, "--checkpoint")
@@ -79,7 +79,7 @@ def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
     )
     bare = STRATEGIES.keys() - {"mapnet", "table"}
     for name in {REFERENCE, *ORACLES} & set(names) & set(config.methods):
-        raise UsageError(f"--strategies: {name!r} is one of the config's methods, but also a name of its own here")
+        raise UsageError(f"--strategies: {name!r} is reserved here, but the config also has a method of that name")
     plans = [Plan(REFERENCE, plain)]
     for name in dict.fromkeys(names):
         if name == REFERENCE:
@@ -107,23 +107,23 @@ def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
 
 
 def check_task(config: Config, name: str, option: str) -> None:
-    """Raises UsageError for ELECTRA, whose encoder isn't trained on the losses at masks."""
+    """Raises UsageError for ELECTRA, whose encoder isn't trained on the losses at masked positions."""
     if config.method[name].electra:
-        raise UsageError(f"{option}: {name} isn't trained on masked tokens' losses, so its masks have no such gradient")
+        raise UsageError(f"{option}: {name} uses ELECTRA, whose encoder isn't trained on masked tokens' losses")
 
 
 def _unknown(name: str, known: list[str]) -> str:
     hint = did_you_mean(name, known)
-    return f"--strategies: there is no {name!r} to measure; choose from {', '.join(dict.fromkeys(known))}{hint}"
+    return f"--strategies: unknown strategy {name!r}; choose from {', '.join(dict.fromkeys(known))}{hint}"
 
 
 def load_model(
     config: Config, artifacts: Artifacts, row: Checkpoint, vocab_size: int, device: torch.device
 ) -> PretrainingModel:
-    """Returns the milestone's model with its proposal, ready to measure; raises DamagedError."""
+    """Returns the milestone's model, with its proposal, in eval mode on `device`. Raises DamagedError."""
     artifacts.verify(row.path)
     model = build_model(config, row.method, vocab_size)
-    assert isinstance(model, PretrainingModel), "check_task has refused others"
+    assert isinstance(model, PretrainingModel), "check_task refuses other models"
     model.load_state_dict(load_checkpoint(artifacts.path(row.path))[0])
     return model.eval().to(device)
 
@@ -132,7 +132,7 @@ def load_model(
 def proposals(
     plan: Plan, config: Config, corpus: CorpusFacts, sentences: Sequence[Tensor], device: torch.device
 ) -> tuple[Tensor, ...]:
-    """Returns log q [L] of each sentence, on the CPU; nothing where there is no proposal."""
+    """Returns log q [L] of each sentence, on the CPU; an empty tuple without a proposal."""
     rows = [(sentence[None], maskable_positions(sentence[None])) for sentence in sentences]
     if plan.source is not None:
         model = load_model(config, corpus.artifacts, plan.source, corpus.vocab_size, device)
@@ -150,19 +150,19 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is measured: a way to draw masks and weigh losses, all of it in a method's keys."""
+    """A way to draw masks and weight losses, given by a method's settings."""
 
     name: str
     method: Method
     proposal: str = ""
-    """Where the proposal is from, in words; empty where there is none."""
+    """Description of the proposal's source; empty without a proposal."""
     log_q: tuple[Tensor, ...] = ()
-    """Log of the proposal [L] of each sentence, on the CPU; empty where there is none."""
+    """Log of the proposal [L] for each sentence, on the CPU; empty without a proposal."""
 
 
 @dataclass(frozen=True)
 class SentenceMasks:
-    """Masked copies of one sentence. `weight_MK` is 0 beyond a mask's own K."""
+    """Masked copies of one sentence. `weight_MK` is 0 beyond each mask's own K."""
 
     corrupted_ML: Tensor
     positions_MK: Tensor
@@ -173,7 +173,7 @@ class SentenceMasks:
 
 
 def mean_count(sentences: Sequence[Tensor], rate: float) -> float:
-    """Returns the masked positions of a sentence on average: over it, a sentence's losses weigh as in a batch."""
+    """Returns the mean number of masked positions per sentence; losses divided by it are weighted as in a batch."""
     counts = [max(1.0, rate * float(maskable_positions(tokens_L).sum())) for tokens_L in sentences]
     return sum(counts) / len(counts)
 
@@ -189,10 +189,10 @@ def sentence_masks(
     context: MaskContext = NO_CONTEXT,
     stream: str = "variance",
 ) -> SentenceMasks:
-    """Returns `masks` masks of sentence `number`, the same for the same arguments.
+    """Returns `masks` masks of sentence `number`. The same arguments give the same masks.
 
-    Weights are importance weights over `mean_count`. All candidates draw from the same noise. `masks`
-    are groups of `visits`; strategies that go on from visit to visit start anew with each group.
+    Weights are importance weights divided by `mean_count`. All candidates use the same noise. Masks come
+    in groups of `visits`; `successive` strategies restart with each group.
     """
     method, log_q_ML, visit_M = candidate.method, None, None
     tokens_ML = tokens_L.expand(masks, -1)

@@ -1,7 +1,7 @@
-"""Gradients of one sentence's loss, one per mask, as flat vectors, and sketches of those that are too large to keep.
+"""Per-mask gradients of one sentence's loss as flat vectors, and sketches of vectors that are too large to keep.
 
-Shapes: M masks of one sentence, C of them at a time, L positions, K masked positions (at most),
-P parameters of encoder and head, D dimensions that are kept of a mean gradient.
+Shapes: M masks of one sentence, C masks at a time, L positions, K masked positions (at most),
+P parameters of encoder and head, D dimensions kept of a mean gradient.
 """
 
 import math
@@ -21,13 +21,13 @@ from mapnet_cli.training import load_checkpoint, rolling_name
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
-"""Gradient entries that stand in memory at a time, by device: more of them gain no speed."""
+"""Maximum number of gradient entries in memory at a time, by device; more give no speedup."""
 
 
 class SentenceGradients:
-    """Without dropout, in float32; MAP-Net's parameters stay out.
+    """Computes gradients without dropout, in float32, excluding MAP-Net's parameters.
 
-    torch.func takes the gradients of several masks in one pass, on a CPU 2.4 times faster than a
+    torch.func computes the gradients of several masks in one pass, on a CPU 2.4 times faster than a
     loop of backward passes (2 layers, hidden 128, 64 tokens, vocabulary 1,024).
     """
 
@@ -38,13 +38,13 @@ class SentenceGradients:
             for name, parameter in self._loss.named_parameters()
             if not name.startswith("model.proposal.")
         }
-        self._gradients = vmap(grad(self._of_one), in_dims=(None, 0, 0, 0, 0))
+        self._gradients = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0, 0, 0))
         self.device = next(iter(self._parameters.values())).device
         self.size = sum(parameter.numel() for parameter in self._parameters.values())
-        """P."""
+        """Number of parameters P."""
 
     def of(self, masks: SentenceMasks) -> Iterator[Tensor]:
-        """Yields the gradients of sum_k weight_k loss_k for the masks in their order, [C, P] at a time."""
+        """Yields the gradients of sum_k weight_k loss_k for the masks in order, [C, P] at a time."""
         parts = (masks.corrupted_ML, masks.positions_MK, masks.targets_MK, masks.weight_MK)
         rows = max(1, ELEMENTS[self.device.type] // self.size)
         for part in zip(*(torch.split(tensor, rows) for tensor in parts), strict=True):
@@ -55,16 +55,16 @@ class SentenceGradients:
             yield torch.cat([gradient.flatten(1) for gradient in by_name.values()], dim=1)
 
     def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Returns tensors by the model's parameter names as one vector [P] in the gradients' order."""
+        """Returns tensors keyed by the model's parameter names as one vector [P], in the gradients' order."""
         return torch.cat([tensors[name.removeprefix("model.")].flatten() for name in self._parameters]).to(self.device)
 
-    def _of_one(self, parameters: dict[str, Tensor], *mask: Tensor) -> Tensor:
+    def _loss_of_one(self, parameters: dict[str, Tensor], *mask: Tensor) -> Tensor:
         loss: Tensor = functional_call(self._loss, parameters, mask)
         return loss
 
 
 class _WeightedLoss(nn.Module):
-    """A module, because torch.func calls modules with other parameters than their own."""
+    """The weighted loss as a module, as functional_call requires."""
 
     def __init__(self, model: PretrainingModel) -> None:
         super().__init__()
@@ -76,56 +76,56 @@ class _WeightedLoss(nn.Module):
         return (loss_1K[0] * weight_K).sum()
 
 
-BYTES = 2**30
-"""Of mean gradients in memory."""
+BUDGET_BYTES = 2**30
+"""Memory budget for mean gradients, in bytes."""
 
 
 class Projection:
-    """The identity where the vectors fit, else a CountSketch to the largest power of two that does."""
+    """The identity if the vectors fit in memory, else a CountSketch to the largest power of two that fits."""
 
-    def __init__(self, size: int, vectors: int, seed: int, device: torch.device, budget: int = BYTES) -> None:
-        room = max(1, budget // (4 * vectors))
-        self.exact = size <= room
-        self.dimensions = size if self.exact else 2 ** int(math.log2(room))
+    def __init__(self, size: int, vectors: int, seed: int, device: torch.device, budget: int = BUDGET_BYTES) -> None:
+        capacity = max(1, budget // (4 * vectors))
+        self.exact = size <= capacity
+        self.dimensions = size if self.exact else 2 ** int(math.log2(capacity))
         if not self.exact:
             generator = torch.Generator().manual_seed(derive_seed(seed, "count sketch"))
-            self._places_P = torch.randint(self.dimensions, (size,), generator=generator, dtype=torch.int64).to(device)
+            self._buckets_P = torch.randint(self.dimensions, (size,), generator=generator, dtype=torch.int64).to(device)
             signs_P = torch.randint(2, (size,), generator=generator, dtype=torch.int8) * 2 - 1
             self._signs_P = signs_P.to(device)
 
     @property
     def relative_error(self) -> float:
-        """Of an inner product, as a share of the two norms' product: an upper bound of its standard deviation."""
+        """Upper bound on the standard deviation of an inner product, relative to the product of the norms."""
         return 0.0 if self.exact else math.sqrt(2 / self.dimensions)
 
     def __call__(self, vector_P: Tensor) -> Tensor:
-        """Returns the vector, or its sketch, [D]."""
+        """Returns the vector or its sketch, [D]."""
         if self.exact:
             return vector_P
         sketch_D = torch.zeros(self.dimensions, dtype=vector_P.dtype, device=vector_P.device)
-        return sketch_D.index_add_(0, self._places_P, vector_P * self._signs_P)
+        return sketch_D.index_add_(0, self._buckets_P, vector_P * self._signs_P)
 
 
 BATCHES = 16
-"""Training batches that the second moments are estimated from where they weren't saved."""
+"""Training batches used to estimate the second moments if they were not saved."""
 
 
 def saved_at(run: Path, step: int) -> bool:
-    """Returns whether a training's optimiser as it was at this step is still there."""
+    """Returns whether the run's optimiser state at this step still exists."""
     return (run / "resume" / rolling_name(step)).exists()
 
 
 def adam_scale(
     gradients: SentenceGradients, run: Path, step: int, optimiser: Optimiser, sample: Callable[[], Tensor]
 ) -> tuple[Tensor, str]:
-    """Returns (1 / (sqrt(v) + eps) [P], where v is from).
+    """Returns (1 / (sqrt(v) + eps) [P], description of the source of v).
 
-    v are the bias-corrected second moments of the training `run` if it saved them at this step; else
-    `sample` gives mean squares [P] of batches' gradients. Raises DamagedError.
+    v contains the bias-corrected second moments that `run` saved at this step, if any; else `sample`
+    returns the mean squares [P] of batch gradients. Raises DamagedError.
     """
     if saved_at(run, step):
         state = load_checkpoint(run / "resume" / rolling_name(step))[0]
-        v_P, source = _saved(gradients, state, optimiser), f"the optimiser's, step {step:,}"
+        v_P, source = _saved(gradients, state, optimiser), f"optimiser state at step {step:,}"
     else:
         v_P, source = sample(), f"estimated from {BATCHES} training batches at the checkpoint"
     return 1 / (v_P.sqrt() + optimiser.adam_eps), source
@@ -144,7 +144,7 @@ def _saved(gradients: SentenceGradients, state: dict[str, Tensor], optimiser: Op
 def batch_mean_squares(
     gradients: SentenceGradients, method: Method, sentence: Callable[[int], Tensor], batch_size: int, vocab_size: int
 ) -> Tensor:
-    """Returns the mean square [P] of BATCHES batches' gradients under uniform masks; `sentence` returns tokens [L]."""
+    """Returns the mean square [P] of BATCHES batch gradients under uniform masks; `sentence` returns tokens [L]."""
     uniform = Candidate("uniform", method.model_copy(update={"strategy": "uniform", "proposal": None}))
     squares_P = torch.zeros(gradients.size, device=gradients.device)
     for batch in range(BATCHES):

@@ -1,7 +1,7 @@
-"""Theorem 1 on a checkpoint: gradients under many masks of each sentence, one strategy beside another.
+"""Measures Theorem 1 on a checkpoint: gradients under many masks of each sentence, for each strategy.
 
-Shapes: S sentences, M masks of one sentence, C masks at a time, P parameters, D dimensions of what is
-kept of a mean gradient.
+Shapes: S sentences, M masks of one sentence, C masks at a time, P parameters, D dimensions kept of a
+mean gradient.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +28,12 @@ from mapnet_cli.variance.statistics import (
 
 @dataclass(frozen=True)
 class Samples:
-    """What one strategy's gradients come to."""
+    """Statistics of one strategy's gradients."""
 
     moments: dict[str, Moments]
-    """By NORMS."""
+    """Keyed by NORMS."""
     means_SD: dict[str, Tensor]
-    """The sentences' mean gradients, or their sketches, by NORMS."""
+    """Mean gradient of each sentence, or its sketch, keyed by NORMS."""
     log_ratio_SM: Tensor
 
 
@@ -45,9 +45,9 @@ def sample(
     masks: Sequence[Callable[[], SentenceMasks]],
     after_each: Callable[[], None],
 ) -> Samples:
-    """Returns the sums over all gradients of one strategy.
+    """Returns the statistics of all gradients of one strategy.
 
-    `scales` are what NORMS multiply gradients with, [P] or None; `masks` draws those of each sentence.
+    `scales` maps each of NORMS to its factors on gradients, [P] or None; `masks` draws the masks of each sentence.
     """
     found = {norm: list[SentenceMoments]() for norm in NORMS}
     means = {norm: list[Tensor]() for norm in NORMS}
@@ -69,9 +69,9 @@ def sample(
 
 
 def compare(candidate: Candidate, samples: Samples, uniform: Samples) -> Measured:
-    """Returns a strategy's row; `uniform` are the samples of uniform masks on the same sentences."""
+    """Returns the results of a strategy, given samples of uniform masks on the same sentences."""
     method, drawing = candidate.method, candidate.method.drawing
-    ordered = bool(candidate.log_q) and drawing.sampler == "gumbel"  # the ratio is about draws one after the other
+    ordered = bool(candidate.log_q) and drawing.sampler == "gumbel"  # the ratio is defined for sequential draws
     return Measured(
         name=candidate.name,
         strategy=method.strategy,

@@ -1,9 +1,9 @@
-"""Every position by itself: its loss, cheap signals of it, and the norm of its loss's gradient.
+"""Measurements of single positions: the loss, cheap signals, and the norm of the loss's gradient.
 
-The positions of a sentence are masked in turn, in uniform masks that leave none out. The norms make
-correlations with what MAP-Net learns from, and the oracles' proposals.
+Disjoint uniform masks cover all positions of a sentence. The norms are correlated with the signals
+that MAP-Net learns from, and define the oracles' proposals.
 
-Shapes: N positions of one sentence, once a round, L positions, M masks, K masked positions, P parameters.
+Shapes: N measurements at positions of one sentence, L positions, M masks, K masked positions, P parameters.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,20 +25,20 @@ from mapnet_cli.variance.results import NORMS, Correlation, Estimate, LossBin
 from mapnet_cli.variance.statistics import jackknife
 
 SIGNALS = ("loss", "one-minus-p", "logit-gradient")
-"""What a proposal may learn from, and what is correlated with the gradient norms."""
+"""Signals that a proposal may learn from; each is correlated with the gradient norms."""
 ROUNDS = 2
-"""Each position is masked so often where an oracle is asked for."""
+"""Number of times each position is masked if an oracle is requested."""
 
 
 @dataclass(frozen=True)
 class PositionFacts:
-    """Masked positions of one sentence; float64 on the CPU, nats and norms."""
+    """Measurements at masked positions of one sentence, in float64 on the CPU. Losses are in nats."""
 
     position_N: Tensor
     signals: dict[str, Tensor]
-    """SIGNALS by name, [N]."""
+    """Keyed by SIGNALS, [N] each."""
     norms: dict[str, Tensor]
-    """Of the gradient of the position's loss, by NORMS, [N]."""
+    """Norms of the gradient of each position's loss, keyed by NORMS, [N] each."""
 
 
 def measure_positions(
@@ -50,7 +50,7 @@ def measure_positions(
     tokens_L: Tensor,
     whole: bool,
 ) -> PositionFacts:
-    """Returns the positions of ROUNDS x all positions of the sentence; of one mask alone unless `whole`."""
+    """Returns measurements of all positions of the sentence, ROUNDS times, if `whole`; else of those in one mask."""
     disjoint = Candidate("positions", method.model_copy(update={"strategy": "disjoint", "proposal": None}))
     turns = visits_in_turn(method.mask_rate)
     count = ROUNDS * turns if whole else 1
@@ -69,7 +69,7 @@ def measure_positions(
 
 
 def _one_by_one(masks: SentenceMasks, row_N: Tensor, slot_N: Tensor) -> SentenceMasks:
-    """Returns the masks of these rows again, each with the loss of one position alone."""
+    """Returns copies of the masks in these rows, each with the loss of a single position."""
     one_N1 = slot_N[:, None]
     positions_N1, targets_N1 = (t[row_N].gather(1, one_N1) for t in (masks.positions_MK, masks.targets_MK))
     return SentenceMasks(
@@ -79,7 +79,7 @@ def _one_by_one(masks: SentenceMasks, row_N: Tensor, slot_N: Tensor) -> Sentence
 
 @torch.no_grad()
 def _signals(model: PretrainingModel, masks: SentenceMasks, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns the losses and ||W^T (p - y)||, [M, K], float64 on the CPU."""
+    """Returns the losses and ||W^T (p - y)||, both [M, K] in float64 on the CPU."""
     corrupted_ML, positions_MK = masks.corrupted_ML.to(device), masks.positions_MK.to(device)
     targets_N = masks.targets_MK.flatten().to(device)
     logits_NV = model.token_logits(corrupted_ML, None, positions_MK).float()
@@ -90,10 +90,10 @@ def _signals(model: PretrainingModel, masks: SentenceMasks, device: torch.device
 
 
 def oracle_log_q(facts: PositionFacts, signal: str, maskable_L: Tensor) -> Tensor:
-    """Returns the log of a proposal [L] proportional to the positions' mean loss, or root mean square gradient norm.
+    """Returns the log of a proposal [L] proportional to each position's mean loss or root mean square gradient norm.
 
-    The mean square is what the variance under Horvitz and Thompson's weights is made of. A position
-    that rounding K has left unmeasured counts as the mean of the others.
+    The variance under Horvitz-Thompson weights depends on mean squares. Positions left unmeasured by
+    the rounding of K get the mean of the others.
     """
     values_N = facts.signals["loss"] if signal == "loss" else facts.norms["raw"].square()
     sums_2L = torch.zeros(2, len(maskable_L), dtype=torch.float64)
@@ -110,7 +110,7 @@ Column = npt.NDArray[np.float64]
 
 
 def correlations(facts: list[PositionFacts]) -> list[Correlation]:
-    """Returns Pearson's and Spearman's correlation over all positions, errors by the jackknife over sentences."""
+    """Returns Pearson and Spearman correlations over all positions, with jackknife errors over sentences."""
     from scipy.stats import rankdata
 
     found = []
@@ -125,7 +125,7 @@ def correlations(facts: list[PositionFacts]) -> list[Correlation]:
 
 
 def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
-    """Returns BINS bins of as many positions each, from the lowest loss to the highest."""
+    """Returns BINS bins with equal numbers of positions, from the lowest loss to the highest."""
     losses, norms = [f.signals["loss"].numpy() for f in facts], [f.norms["raw"].numpy() for f in facts]
     edges = np.unique(np.quantile(np.concatenate(losses), np.linspace(0, 1, BINS + 1)))
     bins = []
@@ -140,12 +140,12 @@ def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
 
 
 def _pearson(a_N: Column, b_N: Column) -> float:
-    with np.errstate(invalid="ignore"):  # NaN where one of them doesn't vary
+    with np.errstate(invalid="ignore"):  # NaN if one of them is constant
         return float(np.corrcoef(a_N, b_N)[0, 1])
 
 
 def _jackknifed(a: list[Column], b: list[Column], statistic: Callable[[Column, Column], float]) -> Estimate:
-    """`a` and `b` hold an array a sentence."""
+    """Returns the statistic and its jackknife error. `a` and `b` hold one array per sentence."""
     values = [statistic(np.concatenate(a), np.concatenate(b))]
     for left_out in range(len(a)):
         kept = [n for n in range(len(a)) if n != left_out]

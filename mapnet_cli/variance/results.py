@@ -1,52 +1,52 @@
-"""What `mapnet variance` finds, as rows of its marker and of variance.json."""
+"""Results of `mapnet variance`, as rows in its marker and in variance.json."""
 
 from mapnet_cli.core import Row
 
 NORMS = {"raw": "raw", "adam": "preconditioned by Adam", "adam-layers": "preconditioned, layers only"}
-"""In which geometry gradients are measured: as they are; divided by the root of Adam's second moments; the
-same without what each token has of its own (embeddings, output bias), whose second moments are near 0 for rare ones."""
+"""Geometries in which gradients are measured: raw; divided by the root of Adam's second moments; and the same
+without the per-token parameters (embeddings, output bias), whose second moments are near 0 for rare tokens."""
 
 
 class Estimate(Row):
-    """A value and its standard error over sentences; None where it isn't defined (a ratio to nothing)."""
+    """A value and its standard error over sentences; None if undefined, such as a ratio with a zero denominator."""
 
     value: float | None
     error: float | None
 
 
 class Variances(Row):
-    """Theorem 1 for one strategy, of the gradient of one sentence under one mask."""
+    """Theorem 1 for one strategy: variances of the gradient of one sentence under one mask."""
 
     mask: Estimate
-    """Mask variance: the trace of the covariance over masks, mean over sentences."""
+    """Mask variance: the trace of the covariance over masks, averaged over sentences."""
     sentence: Estimate
-    """Sentence variance: the trace of the covariance over sentences of the mean gradient."""
+    """Sentence variance: the trace of the covariance of the mean gradient over sentences."""
     mask_share: Estimate
-    """Mask variance as a share of both together."""
+    """Mask variance as a share of the sum of both."""
     visits: Estimate
-    """J times the variance of the mean over J successive visits; the mask variance if visits are independent."""
+    """J times the variance of the mean over J successive visits; equals the mask variance if visits are independent."""
     mask_to_uniform: Estimate
-    """Mask variance over that of uniform masks of the same sentences."""
+    """Mask variance divided by that of uniform masks on the same sentences."""
     visits_to_uniform: Estimate
-    """`visits` over the mask variance of uniform masks."""
+    """`visits` divided by the mask variance of uniform masks."""
     difference: Estimate
-    """Squared norm of the mean gradient's difference to uniform masks'; unbiased, so it may be below 0."""
+    """Squared norm of the difference in mean gradient from uniform masks; unbiased, so it may be negative."""
     bias: Estimate
-    """`difference` over the squared norm of uniform masks' mean gradient."""
+    """`difference` divided by the squared norm of the mean gradient under uniform masks."""
 
 
 class Clipping(Row):
-    """The paper's sequence ratio of a proposal's masks."""
+    """Clipping of the paper's sequence ratio for a proposal's masks."""
 
     clip: float
     clipped: Estimate
-    """Share of masks whose ratio leaves [1 - clip, 1 + clip]."""
+    """Share of masks whose ratio is outside [1 - clip, 1 + clip]."""
     effective: Estimate
     """Effective sample size under the unclipped ratio, as a share of the masks."""
 
 
 class Measured(Row):
-    """One strategy."""
+    """Results of one strategy."""
 
     name: str
     strategy: str
@@ -54,14 +54,14 @@ class Measured(Row):
     estimator: str
     mask_rate: float
     proposal: str
-    """Where the proposal is from; empty where there is none."""
+    """Description of the proposal's source; empty without a proposal."""
     variances: dict[str, Variances]
-    """By NORMS."""
+    """Keyed by NORMS."""
     clipping: Clipping | None
 
 
 class Correlation(Row):
-    """One signal of a masked position with the norm of its gradient."""
+    """Correlation of a signal at masked positions with the norm of the gradient."""
 
     signal: str
     norm: str
@@ -70,7 +70,7 @@ class Correlation(Row):
 
 
 class LossBin(Row):
-    """Positions between two losses (nats): how many, and their mean gradient norm."""
+    """Positions with losses in an interval (nats): their number and mean gradient norm."""
 
     low: float
     high: float
@@ -85,17 +85,17 @@ class VarianceReport(Row):
     checkpoint: str
     """SHA-256 of the weights."""
     parameters: int
-    """Dimensions of a gradient: encoder and head."""
+    """Number of parameters in a gradient: encoder and head."""
     sentences: int
     masks: int
-    """A sentence and strategy."""
+    """Per sentence and strategy."""
     visits: int
     second_moments: str
-    """Where Adam's second moments are from."""
+    """Source of Adam's second moments."""
     projection: int | None
-    """Dimensions of the CountSketch of mean gradients; None: they are exact."""
+    """Dimensions of the CountSketches of mean gradients; None if these are exact."""
     projection_error: float
-    """Standard deviation of an inner product of sketches, as a share of the norms' product."""
+    """Standard deviation of an inner product of sketches, relative to the product of the norms."""
     measured: list[Measured]
     """Uniform masks first."""
     correlations: list[Correlation]

@@ -1,4 +1,4 @@
-"""What stands ready to measure one checkpoint: gradients, preconditioner, held-out sentences.
+"""Setup for measuring one checkpoint: model, gradients, preconditioner and held-out sentences.
 
 Shapes: L positions of one sentence, P parameters, V vocabulary.
 """
@@ -24,8 +24,8 @@ from mapnet_cli.variance.measure import Samples, sample
 from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
 from mapnet_cli.variance.results import NORMS
 
-TOKENS_OWN = ("encoder.tokens.weight", "head.bias")
-"""Parameters that each token has of its own."""
+PER_TOKEN = ("encoder.tokens.weight", "head.bias")
+"""Parameters with a separate entry for each token."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Setup:
     model: PretrainingModel
     gradients: SentenceGradients
     sentences: tuple[Tensor, ...]
-    """Tokens [L] of each, on the CPU."""
+    """Tokens [L] of each sentence, on the CPU."""
     scales: dict[str, Tensor | None]
-    """What each of NORMS multiplies gradients with."""
+    """Factors on gradients, keyed by NORMS."""
     second_moments: str
-    """Where Adam's are from."""
+    """Source of Adam's second moments."""
     project: Projection
 
     def positions(self, whole: bool, after_each: Callable[[], None]) -> list[PositionFacts]:
-        """Returns single positions' losses and norms in each sentence: of all positions if `whole`, else of some."""
+        """Returns per-position losses and norms in each sentence, for all positions if `whole`, else for some."""
         facts = []
         for number, tokens_L in enumerate(self.sentences):
             facts.append(
@@ -55,7 +55,7 @@ class Setup:
         return facts
 
     def candidate(self, plan: Plan, facts: list[PositionFacts]) -> Candidate:
-        """Returns the strategy with its proposal; an oracle's is made from `facts`."""
+        """Returns the candidate with its proposal; an oracle's proposal is computed from `facts`."""
         if plan.oracle:
             maskable = [maskable_positions(tokens_L) for tokens_L in self.sentences]
             log_q = tuple(
@@ -66,7 +66,7 @@ class Setup:
         return Candidate(plan.name, plan.method, plan.proposal, log_q)
 
     def sample(self, candidate: Candidate, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
-        """Returns the sums over all gradients of one strategy."""
+        """Returns the statistics of all gradients of one strategy."""
         vocab_size, context = self.corpus.vocab_size, STRATEGIES[candidate.method.strategy].prepare(self.corpus)
         count = mean_count(self.sentences, candidate.method.mask_rate)
         draws = [
@@ -77,7 +77,7 @@ class Setup:
 
 
 def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentences: int) -> Setup:
-    """Returns the setup for a milestone; raises NotMadeError and DamagedError."""
+    """Returns the setup for a milestone. Raises UsageError, NotMadeError and DamagedError."""
     config, artifacts, row = lineage.config, lineage.artifacts, milestone
     artifacts.verify(lineage.manifest)
     corpus = CorpusFacts(artifacts, artifacts.read(lineage.manifest, CorpusManifest))
@@ -92,17 +92,17 @@ def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentence
         gradients, run, row.step, config.pretrain,
         lambda: batch_mean_squares(gradients, plain, train, config.pretrain.batch_size, corpus.vocab_size),
     )  # fmt: skip
-    layers = {name: torch.full_like(p, name not in TOKENS_OWN) for name, p in model.named_parameters()}
+    layers = {name: torch.full_like(p, name not in PER_TOKEN) for name, p in model.named_parameters()}
     scales = {"raw": None, "adam": scale_P, "adam-layers": scale_P * gradients.flatten(layers)}
     held_out = _held_out(open_shards(artifacts, corpus.manifest.validation), sentences)
-    # of this strategy and of uniform masks, in each norm
+    # a strategy and uniform masks each keep one mean gradient per sentence and norm
     project = Projection(gradients.size, 2 * len(NORMS) * sentences, SEED, device)
     return Setup(config, corpus, plain, model, gradients, held_out, scales, second_moments, project)
 
 
 @dataclass(frozen=True)
 class _Sentences:
-    """Random training sentences, the same for the same number."""
+    """Random training sentences. The same number gives the same sentence."""
 
     sequences: Sequences
 
@@ -112,10 +112,10 @@ class _Sentences:
 
 
 def _held_out(sequences: Sequences, count: int) -> tuple[Tensor, ...]:
-    """Returns `count` validation sequences that have something to mask, spread evenly."""
+    """Returns `count` evenly spaced validation sequences among those with maskable positions."""
     tokens = (torch.from_numpy(sequences[n].astype(np.int64)) for n in range(len(sequences)))
     usable = [n for n, tokens_L in enumerate(tokens) if bool(maskable_positions(tokens_L).any())]
     if count > len(usable):
-        raise UsageError(f"--sentences: {count}, but the validation set has {len(usable)}")
-    chosen = [usable[place] for place in np.linspace(0, len(usable) - 1, count).astype(np.int64)]
+        raise UsageError(f"--sentences: {count} requested, but the validation set has only {len(usable)}")
+    chosen = [usable[index] for index in np.linspace(0, len(usable) - 1, count).astype(np.int64)]
     return tuple(torch.from_numpy(sequences[n].astype(np.int64)) for n in chosen)

@@ -1,4 +1,4 @@
-"""`mapnet variance`: Theorem 1's two variances of a checkpoint, several strategies side by side."""
+"""`mapnet variance`: Theorem 1's two variances at a checkpoint, for several strategies side by side."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,27 +18,27 @@ from mapnet_cli.variance.results import VarianceReport
 from mapnet_cli.variance.setup import build_setup
 from mapnet_cli.variance.table import document, variance_figure
 
-FEWEST = 4
-"""Sentences that standard errors need."""
+MIN_SENTENCES = 4
+"""Minimum number of sentences for standard errors."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured."""
+    """Sample sizes of a measurement."""
 
     sentences: int
     masks: int
-    """A sentence and strategy: groups of `visits`."""
+    """Per sentence and strategy, in groups of `visits`."""
     visits: int
 
     def check(self) -> None:
-        """Raises UsageError where nothing could be estimated."""
-        if self.sentences < FEWEST:
-            raise UsageError(f"--sentences: at least {FEWEST}, or there is no standard error")
+        """Raises UsageError if the sample sizes don't allow estimates."""
+        if self.sentences < MIN_SENTENCES:
+            raise UsageError(f"--sentences: at least {MIN_SENTENCES} are needed for standard errors")
         if self.visits < 1 or self.masks < 2 * self.visits or self.masks % self.visits:
             raise UsageError(
-                f"--masks ({self.masks}) must be a multiple of --visits ({self.visits}), at least twice as many: "
-                "visits of one group may depend on each other, so variances come from whole groups"
+                f"--masks ({self.masks}) must be a multiple of --visits ({self.visits}) and at least twice as large: "
+                "visits within a group may be dependent, so variances are estimated from whole groups"
             )
 
 
@@ -50,9 +50,9 @@ def measure_variance(
     settings: Settings,
     force: bool = False,
 ) -> tuple[VarianceReport, Path]:
-    """Measures the milestone unless that is done, and returns (the report, its folder).
+    """Measures the milestone, unless that is already done, and returns (report, its folder).
 
-    Raises UsageError for a strategy that can't be measured, DamagedError for a damaged file.
+    Raises UsageError for a strategy that can't be measured and DamagedError for a damaged file.
     """
     settings.check()
     artifacts = lineage.artifacts
@@ -76,9 +76,9 @@ def measure_variance(
 
 
 def _identity(artifacts: Artifacts, plan: Plan) -> list[Any]:
-    """Returns what a strategy's draws depend on, as plain JSON values."""
+    """Returns the settings and inputs that a strategy's draws depend on, as plain JSON values."""
     how = plan.method.results_view()
-    del how["steps"], how["seeds"]  # of the training, not of what is measured
+    del how["steps"], how["seeds"]  # these affect training, not the measurement
     return [plan.name, how, artifacts.require(plan.source.path).fingerprint if plan.source else ""]
 
 
@@ -101,7 +101,7 @@ class MeasureVariance(Job):
             done += 1
             progress(Progress(done, total, note))
 
-        facts = setup.positions(any(plan.oracle for plan in plans), partial(step, "positions one by one"))
+        facts = setup.positions(any(plan.oracle for plan in plans), partial(step, "single positions"))
         uniform: Samples | None = None
         measured = []
         for plan in plans:

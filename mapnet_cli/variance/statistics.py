@@ -1,11 +1,10 @@
-"""Estimators of Theorem 1's two variances and of a bias, from samples, with jackknife standard errors.
+"""Unbiased estimators of Theorem 1's two variances and of a bias, with jackknife standard errors.
 
-All are unbiased: squares of means are estimated by inner products of independent samples, never by
-a sample with itself. A statistic is handled as its replicates [1 + S]: first its value from all
-sentences, then its values without each sentence in turn. Arithmetic on replicates, ratios for
-instance, keeps sentences paired.
+Squared means are estimated by inner products of independent samples, never of a sample with itself.
+A statistic is represented by its replicates [1 + S]: its value over all sentences, followed by its
+values with each sentence left out in turn. Arithmetic on replicates (such as ratios) keeps sentences paired.
 
-Shapes: S sentences, G groups of J masks a sentence, C masks at a time, D dimensions of a gradient.
+Shapes: S sentences, G groups of J masks per sentence, C masks at a time, D dimensions of a gradient.
 """
 
 import math
@@ -19,18 +18,18 @@ from mapnet_cli.variance.results import Estimate
 
 @dataclass(frozen=True)
 class SentenceMoments:
-    """What the gradients g of one sentence say of the masks' effect; three unbiased estimates."""
+    """Three unbiased estimates of moments of one sentence's gradients g over masks."""
 
     square: float
     """E |g|^2."""
     visits_square: float
     """E |mean of the J gradients of a group|^2."""
     mean_square: float
-    """|E g|^2, from inner products across groups: within a group draws may depend on each other."""
+    """|E g|^2, from inner products across groups, since draws within a group may be dependent."""
 
 
 class GradientSums:
-    """Adds up one sentence's gradients; they come group after group, J masks each."""
+    """Accumulates one sentence's gradients, added group by group, J masks each."""
 
     def __init__(self, visits: int) -> None:
         self.visits = visits
@@ -54,12 +53,12 @@ class GradientSums:
                 self._group = None
 
     def mean(self) -> Tensor:
-        """Returns the mean gradient [D] of all groups."""
+        """Returns the mean gradient [D] over all groups."""
         assert self._total is not None and self._group is None
         return self._total / self.count
 
     def moments(self) -> SentenceMoments:
-        """Returns the sentence's moments; needs two whole groups."""
+        """Returns the sentence's moments. Requires at least two complete groups."""
         assert self._total is not None and self._group is None
         j, m = self.visits, self.count
         across = (_square(self._total) - self.group_squares) / (m * m - m * j)
@@ -67,13 +66,13 @@ class GradientSums:
 
 
 def _square(tensor: Tensor) -> float:
-    """Returns the sum of squares, added up in float64."""
+    """Returns the sum of squares, accumulated in float64."""
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
 
 
 @dataclass(frozen=True)
 class Moments:
-    """The sentences' moments as columns [S], and the Gram matrix [S, S] of their mean gradients; float64."""
+    """Moments of all sentences, [S] each, and the Gram matrix [S, S] of their mean gradients, in float64."""
 
     visits: int
     square_S: Tensor
@@ -88,7 +87,7 @@ class Moments:
     def visits_variance(self) -> Tensor:
         """Returns J E_s tr Cov(mean of J successive gradients | s) as replicates.
 
-        For independent draws it is the mask variance; for draws that complete each other it is less.
+        Equals the mask variance for independent draws, and is smaller for draws that complement each other.
         """
         return self.visits * leave_one_out(self.visits_square_S - self.mean_square_S)
 
@@ -102,7 +101,7 @@ class Moments:
 
 
 def collect(sentences: list[SentenceMoments], visits: int, means_SD: Tensor) -> Moments:
-    """Returns the sentences' moments together, with the Gram matrix of their mean gradients."""
+    """Returns the moments of all sentences and the Gram matrix of their mean gradients."""
     columns = torch.tensor([[s.square, s.visits_square, s.mean_square] for s in sentences], dtype=torch.float64)
     square_S, visits_square_S, mean_square_S = columns.unbind(1)
     return Moments(visits, square_S, visits_square_S, mean_square_S, gram(means_SD))
@@ -137,7 +136,7 @@ def jackknife(replicates: Tensor) -> Estimate:
 
 
 def ratio(above: Tensor, below: Tensor) -> Estimate:
-    """Returns the ratio of two statistics of the same sentences; undefined unless `below` is above 0 throughout."""
+    """Returns the ratio of two statistics of the same sentences; undefined unless `below` is positive throughout."""
     if bool((below <= 0).any()):
         return Estimate(value=None, error=None)
     return jackknife(above / below)

@@ -1,4 +1,4 @@
-"""The measurement as tables, a document and a figure."""
+"""Tables, document and figure of a measurement."""
 
 import math
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p 
 
 
 def document(found: VarianceReport) -> str:
-    """Returns variance.md."""
+    """Returns the text of variance.md."""
     return "\n".join(to_markdown(table, 1 if number == 0 else 2) for number, table in enumerate(variance_tables(found)))
 
 
 def variance_tables(found: VarianceReport) -> list[Table]:
-    """Returns the variances in each norm, the ratios' clipping, the correlations and the norms by loss."""
+    """Returns tables of variances in each norm, clipping of ratios, correlations, and norms by loss."""
     return [*(_variances(found, norm) for norm in NORMS), *_clipping(found), _correlations(found), _bins(found)]
 
 
@@ -50,16 +50,16 @@ def _variances(found: VarianceReport, norm: str) -> Table:
         Column("bias", lambda row: _estimate(row.variances[norm].bias)),
     ]
     notes = [
-        f"Gradients of one sentence under one mask, as it weighs in a batch; {found.parameters:,} parameters; "
+        f"Gradients of one sentence under one mask, weighted as in a batch; {found.parameters:,} parameters; "
         f"{found.sentences} held-out sentences, {found.masks} masks each. Errors: one standard error over sentences.",
-        "bias: |difference of mean gradients|^2 / |mean gradient of uniform masks|^2, unbiased, so it may be below 0.",
+        "bias: |difference of mean gradients|^2 / |mean gradient of uniform masks|^2; unbiased, so it may be negative.",
     ]
     if norm != "raw":
         notes.append(f"Second moments: {found.second_moments}.")
     if found.projection is not None:
         notes.append(
-            f"Products of mean gradients (sentence variance, bias) are from CountSketches of {found.projection:,} "
-            f"dimensions: off by {found.projection_error:.2%} of the norms' product (one standard deviation)."
+            f"Inner products of mean gradients (sentence variance, bias) use CountSketches of {found.projection:,} "
+            f"dimensions, with a standard deviation of {found.projection_error:.2%} of the product of the norms."
         )
     notes += [f"Proposal of {row.name}: {row.proposal}." for row in found.measured if row.proposal]
     title = f"Gradient variance, {NORMS[norm]}: {_where(found)}"
@@ -72,14 +72,14 @@ def _where(found: VarianceReport) -> str:
 
 @dataclass(frozen=True)
 class _Clipped:
-    """A strategy whose masks have the sequence ratio."""
+    """A strategy for whose masks the sequence ratio is defined."""
 
     name: str
     clipping: Clipping
 
 
 def _clipping(found: VarianceReport) -> list[Table]:
-    """Returns a table, none where no strategy has the ratio."""
+    """Returns one table, or none if the ratio is defined for no strategy."""
     rows = [_Clipped(row.name, row.clipping) for row in found.measured if row.clipping]
     columns: list[Column[_Clipped]] = [
         Column("strategy", lambda row: row.name),
@@ -87,8 +87,8 @@ def _clipping(found: VarianceReport) -> list[Table]:
         Column("masks clipped", lambda row: _estimate(row.clipping.clipped)),
         Column("effective sample share", lambda row: _estimate(row.clipping.effective)),
     ]
-    note = "Of the paper's sequence ratio, whether or not the strategy weighs by it; 1 and 0 leave nothing of it."
-    table = build_table("clipping", "Clip of the sequence ratio", columns, rows, (note,), found.signature)
+    note = "For the paper's sequence ratio, even if other weights are used. Uninformative if all masks are clipped."
+    table = build_table("clipping", "Clipping of the sequence ratio", columns, rows, (note,), found.signature)
     return [table] if rows else []
 
 
@@ -100,8 +100,8 @@ def _correlations(found: VarianceReport) -> Table:
         Column("Spearman", lambda row: _estimate(row.spearman)),
     ]
     count = sum(bin_.positions for bin_ in found.loss_bins)
-    note = f"Over {count:,} masked positions; errors by the jackknife over sentences."
-    title = "Signals of a masked position and the norm of its gradient"
+    note = f"Over {count:,} masked positions. Errors: jackknife over sentences."
+    title = "Correlation of signals at masked positions with the gradient norm"
     return build_table("correlations", title, columns, found.correlations, (note,), found.signature)
 
 
@@ -115,7 +115,7 @@ def _bins(found: VarianceReport) -> Table:
 
 
 def _estimate(estimate: Estimate) -> Cell:
-    """Returns "0.83 ± 0.02"; both to the error's second digit."""
+    """Returns a cell such as "0.832 ± 0.021", rounded to two significant digits of the error."""
     value, error = estimate.value, estimate.error
     data = {"": value, "error": error}
     if value is None:
@@ -133,13 +133,13 @@ def _exponent(number: float) -> int:
 
 
 def variance_figure(found: VarianceReport) -> bytes:
-    """Returns a PNG with the same bytes for the same measurement."""
+    """Returns a PNG that is byte-identical for identical measurements."""
     title = f"Gradient variance: {_where(found)}"
     return images(lambda figure: draw_variance(figure, found, title), title, found.signature, ("png",))["png"]
 
 
 def draw_variance(figure: "Figure", found: VarianceReport, title: str) -> None:
-    """Draws a panel of bars for each norm, and one of gradient norms by loss."""
+    """Draws one bar panel per norm, and a panel of gradient norms by loss."""
     [[*bars, curve]] = panels(figure, 1, len(NORMS) + 1, (3.45, max(1.8, 0.6 + 0.34 * len(found.measured))))
     for ax, norm in zip(bars, NORMS, strict=True):
         _bars(ax, found, norm)
@@ -152,7 +152,7 @@ def draw_variance(figure: "Figure", found: VarianceReport, title: str) -> None:
 
 
 def _bars(ax: "Axes", found: VarianceReport, norm: str) -> None:
-    """Draws mask variance beside sentence variance, in units of uniform masks' mask variance."""
+    """Draws mask variance next to sentence variance, relative to the mask variance of uniform masks."""
     unit = found.measured[0].variances[norm].mask.value or 1.0
     for shift, (name, label) in enumerate((("mask", "mask variance"), ("sentence", "sentence variance"))):
         estimates = [getattr(row.variances[norm], name) for row in found.measured]
@@ -176,6 +176,6 @@ def _norms(ax: "Axes", found: VarianceReport) -> None:
     middle = [(b.low + b.high) / 2 for b in bins]
     values, errors = zip(*(_scaled(b.norm, 1.0) for b in bins), strict=True)
     ax.errorbar(middle, values, errors, color=COLOURS[2], marker="o", markersize=4, linewidth=1.6, capsize=2)
-    ax.set_title("gradient norm of a position", loc="left", fontsize=9.5, fontweight="bold", pad=5)
+    ax.set_title("gradient norm per position", loc="left", fontsize=9.5, fontweight="bold", pad=5)
     ax.set_xlabel("loss (nats)")
-    ax.set_ylim(bottom=0)  # or a norm that has saturated would look as if it rose
+    ax.set_ylim(bottom=0)  # otherwise a saturated norm would appear to rise

@@ -1,11 +1,10 @@
-"""Corpus preparation side by side with the plain single-process pipeline of the same libraries (tests/text/plain.py).
+"""Corpus preparation compared with a plain single-process pipeline of the same libraries (tests/text/plain.py).
 
-Each prepares the same text, a mix of Wikipedia and books, in a process of its own, then as much again; their
-tokens must be equal. `cold` is the CPU time of the whole process up to the end of the first part, with imports
-and the training of the vocabulary; `steady` that of the second part without the training, which is the
-library's alone. Then mapnet's phases over slices with 1 and 2 workers, by the clock, on all text of the two
-folders, beside what two processes that share nothing gain on this machine. The last line on stdout is one JSON
-object.
+Each side prepares two equally large parts of a mix of Wikipedia and books in its own process; the tokens must be
+equal. `cold` is the CPU time up to the end of the first part, including imports and BPE training; `steady` is the
+CPU time of the second part without BPE training, which runs the same library code on both sides. Then the wall time
+of mapnet's parallel phases with 1 and 2 workers is measured on all text of the two folders, together with the
+speed-up of two independent processes on this machine. The last line on stdout is one JSON object.
 
     python -m tests.benchmarks.corpus --wiki FOLDER --books FOLDER
 """
@@ -27,11 +26,11 @@ import numpy as np
 
 KINDS = {"wiki": {"kind": "wikiextractor"}, "books": {"kind": "text", "paragraphs": "blank-lines"}}
 VALIDATION_EVERY = 10
-AIMS = {"cold": 2.8, "steady": 5.0, "workers": 1.8}
+TARGETS = {"cold": 2.8, "steady": 5.0, "workers": 1.8}
 
 
 def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
-    """Prepares each part by mapnet's own plan; yields the training's CPU time, the slices' wall time, the ids."""
+    """Prepares each part with mapnet; yields the CPU time of BPE training, the wall time of the slices, and the ids."""
     from mapnet_cli.config import Config, Corpus, Method, Source
     from mapnet_cli.core.artifacts import Artifacts
     from mapnet_cli.core.console import Console
@@ -60,7 +59,7 @@ def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
 
 
 def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
-    """The same with the libraries as they are; reading and the clean-up rules are mapnet's own."""
+    """Does the same with the plain pipeline, except for reading and the clean-up rules, which are mapnet's."""
     from mapnet_cli.config import Cleanup, Corpus, Source
     from mapnet_cli.prepare_corpus import cleanup
     from mapnet_cli.prepare_corpus.sources.documents import read_piece
@@ -68,7 +67,7 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
     from mapnet_cli.text.bpe import train_tokenizer
     from tests.text import plain
 
-    cleanup.normalise = plain.normalise
+    cleanup.normalise_text = plain.normalise
     split = plain.Sentences()
     for part in parts:
         paragraphs: list[str | None] = []
@@ -101,7 +100,7 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
 
 
 def side(name: str, parts: list[Path], workers: int) -> None:
-    """Prints what one side takes, as JSON."""
+    """Prints one side's measurements as JSON, one object per part."""
     rows, before = [], 0.0
     for training, wall, ids in theirs(parts) if name == "theirs" else ours(parts, workers):
         now = time.process_time()
@@ -114,7 +113,7 @@ def side(name: str, parts: list[Path], workers: int) -> None:
 
 
 def measured(name: str, parts: list[Path], workers: int = 0, times: int = 1) -> list[list[dict[str, Any]]]:
-    """Runs one side in a process of its own, `times` of them at once, each on one thread."""
+    """Runs one side in `times` single-threaded processes at once; returns the rows of each process."""
     command = [sys.executable, "-m", "tests.benchmarks.corpus", "--side", name, "--workers", str(workers), *parts]
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(times)]
@@ -122,7 +121,7 @@ def measured(name: str, parts: list[Path], workers: int = 0, times: int = 1) -> 
 
 
 def make_parts(wiki: Path, books: Path, megabytes: float, root: Path) -> list[Path]:
-    """Copies two parts of so many megabytes, half Wikipedia and half books."""
+    """Copies two parts of `megabytes` MB each, half Wikipedia and half books, and returns their folders."""
     parts = [root / "1", root / "2"]
     for name, source in (("wiki", wiki), ("books", books)):
         files = iter(sorted(path for path in source.rglob("*") if path.is_file()))
@@ -138,9 +137,9 @@ def make_parts(wiki: Path, books: Path, megabytes: float, root: Path) -> list[Pa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wiki", type=Path, help="a folder of WikiExtractor's files")
-    parser.add_argument("--books", type=Path, help="a folder of books, a file each")
-    parser.add_argument("--megabytes", type=float, default=20.0, help="size of a part")
+    parser.add_argument("--wiki", type=Path, help="folder of WikiExtractor output")
+    parser.add_argument("--books", type=Path, help="folder of books, one file per book")
+    parser.add_argument("--megabytes", type=float, default=20.0, help="size of each part in MB")
     parser.add_argument("--side", choices=["ours", "theirs"], help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("parts", type=Path, nargs="*", help=argparse.SUPPRESS)
@@ -158,22 +157,22 @@ def main() -> None:
         for kind, folder in (("wiki", chosen.wiki), ("books", chosen.books)):
             (whole / kind).symlink_to(folder.resolve())
         [one], [two] = (measured("ours", [whole], workers) for workers in (1, 2))
-        begun = time.perf_counter()
+        start = time.perf_counter()
         measured("ours", parts[:1])
-        alone = time.perf_counter() - begun
-        begun = time.perf_counter()
+        alone = time.perf_counter() - start
+        start = time.perf_counter()
         measured("ours", parts[:1], times=2)
-        together = time.perf_counter() - begun
+        together = time.perf_counter() - start
     steady = [row[1]["cpu"] - row[1]["training"] for row in (mine, plain)]
     result = {
-        "name": f"corpus preparation, CPU seconds of {chosen.megabytes:g} MB after as many",
+        "name": f"corpus preparation, CPU seconds for {chosen.megabytes:g} MB, warm",
         "ours": steady[0],
         "theirs": steady[1],
         "ratio": steady[1] / steady[0],
         "cold": {"ours": mine[0]["cpu"], "theirs": plain[0]["cpu"], "ratio": plain[0]["cpu"] / mine[0]["cpu"]},
         "workers": {"1": one[0]["wall"], "2": two[0]["wall"], "ratio": one[0]["wall"] / two[0]["wall"]},
-        "two_processes_apart": 2 * alone / together,
-        "aims": AIMS,
+        "two_independent_processes": 2 * alone / together,
+        "targets": TARGETS,
         "load_before": load,
     }
     print(json.dumps(result))

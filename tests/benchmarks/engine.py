@@ -1,8 +1,8 @@
-"""What an engine costs: the paper's 10,240 fine-tuning runs, without the fine-tuning, each recorded exactly once.
+"""Engine overhead: the paper's 10,240 fine-tuning runs as no-op jobs, each of which must be recorded exactly once.
 
-Side by side with concurrent.futures' ProcessPoolExecutor, which runs the same jobs by the same `run_job`
-on as many workers, but loses its neighbours' jobs when a worker dies. The last line on stdout is one JSON
-object, `ours` and `theirs` in seconds (aim: below two minutes on two cores).
+Compared with concurrent.futures' ProcessPoolExecutor, which runs the same jobs through the same `run_job`
+with the same number of workers, but fails all pending jobs when a worker dies. The last line on stdout is one
+JSON object with `ours` and `theirs` in seconds (target: below two minutes on two cores).
 
     python -m tests.benchmarks.engine
     python -m tests.benchmarks.engine --engine ray --ray-address auto
@@ -34,13 +34,13 @@ from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray import RayEngine
 
 LEDGER = "ledger.txt"
-AIM = 120.0
+TARGET = 120.0
 PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.config.loading", "mapnet_cli.core.records"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoRun(Job):
-    """A fine-tuning run that takes no time; it writes its number into the ledger, all others' too."""
+class NoOpRun(Job):
+    """A fine-tuning run that does nothing except append its number to the ledger file, which all runs share."""
 
     number: int
     config: Config
@@ -62,20 +62,20 @@ class NoRun(Job):
 def make_jobs(count: int) -> list[Job]:
     config = resolve("paper", None, [], {}).config
     keys = [f"finetune-glue/bert-seed1/step{n % 4}/task{n % 8}/batch16-lr1e-05-seed{n}" for n in range(count)]
-    return [NoRun(artifact=ArtifactId(key, "f"), number=n, config=config) for n, key in enumerate(keys)]
+    return [NoOpRun(artifact=ArtifactId(key, "f"), number=n, config=config) for n, key in enumerate(keys)]
 
 
 def seconds(run: Callable[[Artifacts, list[Job]], object], count: int, parent: Path | None) -> float:
-    """Returns how long all jobs take, from their list to the last marker; each must be recorded exactly once."""
+    """Returns the wall time of all jobs up to the last marker, in seconds; checks that each ran exactly once."""
     with tempfile.TemporaryDirectory(dir=parent) as name:
         artifacts, jobs = Artifacts(Path(name)), make_jobs(count)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         run(artifacts, jobs)
-        taken = time.perf_counter() - begun
+        elapsed = time.perf_counter() - start
         ledger = Counter(artifacts.path(LEDGER).read_text().split())
-        assert ledger == {str(n): 1 for n in range(count)}, "a run is missing, or ran twice"
+        assert ledger == {str(n): 1 for n in range(count)}, "a run is missing or ran twice"
         assert all(is_done(job, artifacts) for job in jobs)
-    return taken
+    return elapsed
 
 
 def with_pool(workers: int, artifacts: Artifacts, jobs: list[Job]) -> None:
@@ -94,11 +94,13 @@ def with_engine(chosen: argparse.Namespace, artifacts: Artifacts, jobs: list[Job
     console = Console(quiet=True)
     engine: Engine
     if chosen.engine == "ray":
-        engine = RayEngine(artifacts, console, chosen.ray_address)  # whose size is the number of workers
+        engine = RayEngine(
+            artifacts, console, chosen.ray_address
+        )  # the cluster's size determines the number of workers
     else:
         engine = LocalEngine(artifacts, console, chosen.workers, preload=PRELOAD)
     with engine if isinstance(engine, RayEngine) else nullcontext():
-        engine.run([Phase("no runs", jobs, "run")])
+        engine.run([Phase("no-op runs", jobs, "run")])
 
 
 def main() -> None:
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("--ray-address", default="auto")
     parser.add_argument("--jobs", type=int, default=10_240)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where the artifact directories are made; it must exist")
+    parser.add_argument("--folder", type=Path, help="existing folder for the artifact directories")
     chosen = parser.parse_args()
     ours = seconds(partial(with_engine, chosen), chosen.jobs, chosen.folder)
     print(f"{chosen.engine} engine: {ours:.1f} s for {chosen.jobs:,} runs", file=sys.stderr)
@@ -120,7 +122,7 @@ def main() -> None:
                 "ours": ours,
                 "theirs": theirs,
                 "ratio": ours / theirs,
-                "aim": AIM,
+                "target": TARGET,
             }
         )
     )

@@ -1,16 +1,16 @@
-"""Fine-tuning against a loop as in transformers' run_glue.py: examples a second, side by side.
+"""Fine-tuning throughput in examples per second, compared with the training loop of transformers' run_glue.py.
 
-Same sizes, examples, random batches, epochs, threads and dropout, AdamW on both sides. Lengths are
-log-normal around a median of `--median` tokens, as of GLUE's sentences; the other side pads to the
-longest of a batch, or with `--pad max` to `--max-length`, which is run_glue.py's default.
+Both sides use the same sizes, examples, random batches, epochs, threads, dropout and AdamW. Lengths are
+log-normal with a median of `--median` tokens, similar to GLUE's sentences; the other side pads to the
+longest example of a batch, or with `--pad max` to `--max-length`, which is run_glue.py's default.
 The last line on stdout is one JSON object.
 
     python -m tests.benchmarks.finetune
     python -m tests.benchmarks.finetune --size base --examples 128 --rounds 2
-    python -m tests.benchmarks.finetune --beside 4 --device cuda
+    python -m tests.benchmarks.finetune --parallel 4 --device cuda
 
-With `--beside N` our side has N runs at a time in N processes, as the grid has where a GPU has room for
-them, and the other side goes on one run after the other, which is all that run_glue.py can do.
+With `--parallel N` our side runs N jobs at a time in N processes, as the grid does if GPU memory
+allows; the other side runs one after the other, since run_glue.py has no parallel runs.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def examples(chosen: argparse.Namespace) -> Tokenised:
 
 
 def our_rate(data: Tokenised, folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> float:
-    """Returns examples a second of a whole run: training and, as a grid does, the dev set after each epoch."""
+    """Returns examples per second of a whole run: training and, as in the grid, the dev set after each epoch."""
     config = Finetune(epochs=chosen.epochs, clip_norm=1.0)
     dev = {"": Tokenised(data.tokens[: data.offsets[1]], data.offsets[:2], data.labels[:1], data.second[:1])}
     setting = Setting(chosen.batch, 1e-5, 1)
@@ -63,20 +63,20 @@ def our_rate(data: Tokenised, folder: Path, encoder: Transformer, chosen: argpar
     return chosen.epochs * chosen.examples / (time.perf_counter() - start)
 
 
-def our_rate_beside(pool: Pool, folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> float:
-    """Returns examples a second of several runs side by side, all together."""
+def our_parallel_rate(pool: Pool, folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> float:
+    """Returns the total examples per second of several runs in parallel."""
     start = time.perf_counter()
-    pool.starmap(_one, [(folder, encoder, chosen)] * chosen.beside, chunksize=1)
-    return chosen.beside * chosen.epochs * chosen.examples / (time.perf_counter() - start)
+    pool.starmap(_run_once, [(folder, encoder, chosen)] * chosen.parallel, chunksize=1)
+    return chosen.parallel * chosen.epochs * chosen.examples / (time.perf_counter() - start)
 
 
-def _one(folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> None:
+def _run_once(folder: Path, encoder: Transformer, chosen: argparse.Namespace) -> None:
     torch.set_num_threads(chosen.threads)
     our_rate(examples(chosen), folder, encoder, chosen)
 
 
 def their_rate(data: Tokenised, folder: Path, chosen: argparse.Namespace) -> float:
-    """Returns the same of transformers' BertForSequenceClassification in run_glue.py's loop, on the same batches."""
+    """Returns examples per second of BertForSequenceClassification in run_glue.py's loop, on the same batches."""
     from transformers import BertForSequenceClassification, get_linear_schedule_with_warmup
 
     device = torch.device(chosen.device)
@@ -116,17 +116,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--median", type=int, default=24, help="tokens of an example, half are longer")
+    parser.add_argument("--median", type=int, default=24, help="median number of tokens per example")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--pad", choices=["longest", "max"], default="longest")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--beside", type=int, default=1, help="runs at a time on our side, a process each")
+    parser.add_argument("--parallel", type=int, default=1, help="parallel runs on our side, one process each")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     layers, hidden, heads, ffn = SIZES[chosen.size]
     encoder = Transformer(layers=layers, hidden=hidden, heads=heads, ffn=ffn, max_length=chosen.max_length)
     data, ours, theirs = examples(chosen), [], []
-    with tempfile.TemporaryDirectory() as name, get_context("spawn").Pool(chosen.beside) as pool:
+    with tempfile.TemporaryDirectory() as name, get_context("spawn").Pool(chosen.parallel) as pool:
         model = PretrainingModel(encoder, VOCAB, None)
         model.init_weights(1)
         save_checkpoint(Path(name) / "ours", model.state_dict(), {"vocab_size": VOCAB})
@@ -134,16 +134,16 @@ def main() -> None:
 
         def our_side() -> float:
             folder = Path(name) / "ours"
-            if chosen.beside > 1:
-                return our_rate_beside(pool, folder, encoder, chosen)
+            if chosen.parallel > 1:
+                return our_parallel_rate(pool, folder, encoder, chosen)
             return our_rate(data, folder, encoder, chosen)
 
-        our_side()  # the first run of a process pays for imports and pages
+        our_side()  # warm-up: the first run of a process includes imports and page faults
         their_rate(data, Path(name) / "theirs", chosen)
         for number in range(chosen.rounds):
             ours.append(our_side())
             theirs.append(their_rate(data, Path(name) / "theirs", chosen))
-            print(f"round {number + 1}: {ours[-1]:.1f} against {theirs[-1]:.1f} examples/s", file=sys.stderr)
+            print(f"round {number + 1}: {ours[-1]:.1f} vs. {theirs[-1]:.1f} examples/s", file=sys.stderr)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     fill = float(np.mean(data.lengths)) / chosen.max_length
     print(

@@ -1,6 +1,6 @@
-"""What loading a batch, drawing its masks and writing them costs, as a share of a bert step (aim: at most 2 %).
+"""Time to load a batch, draw its masks and apply them, as a fraction of a bert step (target: at most 2 %).
 
-The last line on stdout is one JSON object: `ours` is the share, `theirs` the aim.
+The last line on stdout is one JSON object: `ours` is the fraction, `theirs` the target.
 
     python -m tests.benchmarks.loading --size small
 """
@@ -25,19 +25,19 @@ from mapnet_cli.text.shards import Sequences
 from mapnet_cli.training.device import device_name
 from tests.benchmarks import workload
 
-AIM = 0.02
+TARGET = 0.02
 
 
 def seconds(work: Callable[[], object], device: torch.device, times: int = 20) -> float:
-    """Returns the median time of a call, the device's work included."""
-    found = []
+    """Returns the median time of a call in seconds, including the device's work."""
+    durations = []
     for _ in range(times):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
 
 
 def main() -> None:
@@ -68,17 +68,17 @@ def main() -> None:
         row = workload.train(config, artifacts, "bert")
     share = (loading + masking) / row["step_seconds"]
     print(
-        f"loading {loading * 1e3:.2f} ms, in a thread of its own; masking {masking * 1e3:.2f} ms; "
-        f"a step {row['step_seconds'] * 1e3:.0f} ms, of which it waited {row['data_wait']:.3%} for data",
+        f"loading {loading * 1e3:.2f} ms (in a background thread), masking {masking * 1e3:.2f} ms, "
+        f"step {row['step_seconds'] * 1e3:.0f} ms, of which {row['data_wait']:.3%} waiting for data",
         file=sys.stderr,
     )
     print(
         json.dumps(
             {
-                "name": f"loading and masking, share of a step, {chosen.size}",
+                "name": f"loading and masking, fraction of a step, {chosen.size}",
                 "ours": share,
-                "theirs": AIM,
-                "ratio": share / AIM,
+                "theirs": TARGET,
+                "ratio": share / TARGET,
                 "waited": row["data_wait"],
                 "device": device_name(device),
             }

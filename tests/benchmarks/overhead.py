@@ -1,7 +1,7 @@
-"""What MAP-Net costs: the time of a mapnet step over a bert step, against the same ratio in FLOPs.
+"""Overhead of MAP-Net: step time of mapnet relative to bert, compared with the same ratio in FLOPs.
 
-Then the keys that cut it. The last line on stdout is one JSON object: `ours` is the ratio of times,
-`theirs` the ratio of FLOPs, `ratio` how much more than its FLOPs MAP-Net takes (aim: at most 1.10).
+Also measures the settings that reduce it. The last line on stdout is one JSON object: `ours` is the ratio of
+times, `theirs` the ratio of FLOPs, and `ratio` the first divided by the second (target: at most 1.10).
 
     python -m tests.benchmarks.overhead --size small
     python -m tests.benchmarks.overhead --size paper --device cuda --micro 128 --compile
@@ -19,10 +19,10 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.training.device import device_name
 from tests.benchmarks import workload
 
-ALWAYS = ("method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5")
-"""Half the steps uniform: about the mean of the paper's course from 1 to 1/3."""
+COMMON = ("method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5")
+"""Half the steps use uniform masks: close to the mean of the paper's schedule from 1 to 1/3."""
 VARIANTS = {
-    "as the paper has it": (),
+    "paper's settings": (),
     "learn_every=2": ("method.mapnet.proposal.learn_every=2",),
     "learn_on_uniform_steps=false": ("method.mapnet.proposal.learn_on_uniform_steps=false",),
     "visits=4, propose_every=4": ("pretrain.visits=4", "method.mapnet.proposal.propose_every=4"),
@@ -32,29 +32,29 @@ VARIANTS = {
 
 def main() -> None:
     parser = workload.options(__doc__ or "")
-    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="measure only the first so many")
+    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="measure only the first N variants")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as name:
         artifacts = Artifacts(Path(name))
         for title, settings in list(VARIANTS.items())[: chosen.variants]:
-            config = workload.config_for(chosen, *ALWAYS, *settings)
+            config = workload.config_for(chosen, *COMMON, *settings)
             workload.make_corpus(config, artifacts)
             times, work = [], 0.0
             for _ in range(chosen.rounds):
                 bert, mapnet = (workload.train(config, artifacts, method) for method in ("bert", "mapnet"))
                 times.append(mapnet["step_seconds"] / bert["step_seconds"])
-                # of the timed steps alone
+                # FLOPs of the timed steps only
                 flops = [row["flops_per_second"] * row["step_seconds"] for row in (bert, mapnet)]
                 work = flops[1] / flops[0]
-            found[title] = (statistics.median(times), work, times)
+            results[title] = (statistics.median(times), work, times)
             print(
-                f"{title}: {found[title][0]:.3f} times the time of bert, {work:.3f} times the FLOPs "
-                f"({bert['step_seconds']:.3f} s and {mapnet['step_seconds']:.3f} s a step)",
+                f"{title}: {results[title][0]:.3f} × bert's step time, {work:.3f} × its FLOPs "
+                f"({mapnet['step_seconds']:.3f} s vs. {bert['step_seconds']:.3f} s per step)",
                 file=sys.stderr,
             )
-    time_ratio, work, times = found["as the paper has it"]
+    time_ratio, work, times = results["paper's settings"]
     print(
         json.dumps(
             {
@@ -63,7 +63,7 @@ def main() -> None:
                 "theirs": work,
                 "ratio": time_ratio / work,
                 "ratios": [t / work for t in times],
-                "variants": {title: {"time": t, "flops": f} for title, (t, f, _) in found.items()},
+                "variants": {title: {"time": t, "flops": f} for title, (t, f, _) in results.items()},
                 "device": device_name(torch.device(chosen.device)),
             }
         )

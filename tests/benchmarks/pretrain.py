@@ -1,6 +1,6 @@
-"""mapnet's BERT against transformers' BertForMaskedLM under its Trainer: tokens a second, side by side.
+"""Pretraining throughput in tokens per second, compared with transformers' BertForMaskedLM and Trainer.
 
-Same sizes, blocks, batch, precision, threads and dropout; both draw 15 % masks anew in every step.
+Both sides use the same sizes, blocks, batch, precision, threads and dropout, and draw new 15 % masks in every step.
 The last line on stdout is one JSON object.
 
     python -m tests.benchmarks.pretrain --size small
@@ -26,12 +26,12 @@ from mapnet_cli.text.words import PAD, SPECIALS
 from mapnet_cli.training.device import device_name
 from tests.benchmarks import workload
 
-WIDE = 1 << 40
-"""More steps than any round has."""
+NEVER = 1 << 40
+"""A step interval longer than any round."""
 
 
 class Blocks(torch.utils.data.Dataset[dict[str, Any]]):
-    """The corpus as run_mlm.py would have it after grouping texts: lists of ids."""
+    """The corpus as lists of ids, like the output of run_mlm.py's `group_texts`."""
 
     def __init__(self, paths: list[Path]) -> None:
         sequences = Sequences(paths)
@@ -45,7 +45,7 @@ class Blocks(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def trainer_rate(config: Config, artifacts: Artifacts, chosen: argparse.Namespace, folder: Path) -> float:
-    """Returns tokens a second of the timed steps under transformers' Trainer."""
+    """Returns tokens per second of the timed steps under transformers' Trainer."""
     from tokenizers import Tokenizer, models
     from transformers import (
         BertConfig,
@@ -82,7 +82,7 @@ def trainer_rate(config: Config, artifacts: Artifacts, chosen: argparse.Namespac
         output_dir=str(folder), per_device_train_batch_size=micro, max_steps=chosen.warm + chosen.steps,
         gradient_accumulation_steps=config.pretrain.batch_size // micro, learning_rate=1e-4, weight_decay=0.01,
         adam_beta2=0.98, adam_epsilon=1e-6, max_grad_norm=0.0, use_cpu=chosen.device == "cpu",
-        bf16=chosen.device == "cuda", torch_compile=chosen.compile, save_strategy="no", logging_steps=WIDE,
+        bf16=chosen.device == "cuda", torch_compile=chosen.compile, save_strategy="no", logging_steps=NEVER,
         report_to="none", disable_tqdm=True, dataloader_num_workers=4 if chosen.device == "cuda" else 0,
     )  # fmt: skip
     data = Blocks(workload.sequences(config, artifacts))
@@ -107,7 +107,7 @@ def main() -> None:
             ours.append(rows[-1]["tokens_per_second"])
             theirs.append(trainer_rate(config, artifacts, chosen, Path(name) / "trainer"))
             print(
-                f"round {number + 1}: mapnet {ours[-1]:,.0f} tokens/s (waited for data {rows[-1]['data_wait']:.2%}, "
+                f"round {number + 1}: mapnet {ours[-1]:,.0f} tokens/s (waiting for data {rows[-1]['data_wait']:.2%}, "
                 f"MFU {rows[-1]['mfu']:.0%}), Trainer {theirs[-1]:,.0f} tokens/s, ratio {ours[-1] / theirs[-1]:.2f}",
                 file=sys.stderr,
             )

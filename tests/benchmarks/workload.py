@@ -1,4 +1,4 @@
-"""What the pretraining benchmarks train on: full blocks of random tokens, in a corpus as prepare-corpus leaves it."""
+"""Configs and corpus of the pretraining benchmarks: full blocks of random tokens in prepare-corpus's format."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ from mapnet_cli.text.words import CLS, SEP
 
 VOCAB = 32_678
 SIZES = {
-    # layers, hidden, heads, ffn of the encoder; MAP-Net has half its width; then block length and sequences a step
+    # layers, hidden, heads and ffn of the encoder (MAP-Net has half the width), block length, sequences per step
     "tiny": (2, 64, 2, 256, 64, 8),
     "small": (4, 256, 4, 1024, 128, 32),
     "base": (12, 768, 12, 3072, 128, 8),
@@ -34,13 +34,13 @@ def options(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of both sides")
-    parser.add_argument("--batch", type=int, default=0, help="sequences a step; 0: the size's own")
-    parser.add_argument("--micro", type=int, default=0, help="sequences a forward pass; 0: the whole batch")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of a round")
-    parser.add_argument("--warm", type=int, default=4, help="steps before the timed ones")
-    parser.add_argument("--rounds", type=int, default=3, help="each side runs so often, alternating")
-    parser.add_argument("--compile", action="store_true", help="torch.compile on all sides")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each side")
+    parser.add_argument("--batch", type=int, default=0, help="sequences per step; 0: the default of the size")
+    parser.add_argument("--micro", type=int, default=0, help="sequences per forward pass; 0: the whole batch")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per round")
+    parser.add_argument("--warm", type=int, default=4, help="warm-up steps before the timed ones")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the sides alternate")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile on all sides")
     return parser
 
 
@@ -64,12 +64,12 @@ def config_for(chosen: argparse.Namespace, *more: str) -> Config:
 
 
 def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
-    """Publishes full blocks of random tokens under the config's corpus key, once."""
+    """Publishes full blocks of random tokens under the config's corpus key, unless they exist; returns the manifest."""
     lineage = Lineage(config, artifacts)
     key = lineage.corpus.key
-    made = artifacts.find(lineage.manifest, CorpusManifest)
-    if made is not None:
-        return made
+    existing = artifacts.find(lineage.manifest, CorpusManifest)
+    if existing is not None:
+        return existing
     rng = np.random.default_rng(0)
     artifacts.path(key).mkdir(parents=True)
     train_tokenizer([" ".join(TOKENIZER_WORDS)] * 3, 400).save(str(artifacts.path(f"{key}/tokenizer.json")))
@@ -77,7 +77,7 @@ def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
     for name, count in (("train", SEQUENCES), ("validation", 8)):
         with writing_shard(artifacts.path(f"{key}/{name}"), VOCAB) as shard:
             for _ in range(count):
-                # below the little tokenizer's size, so that Figure 2 finds a word for each
+                # within the small tokenizer's vocabulary, so that Figure 2 can decode them
                 ids = rng.integers(5, 100, length - 2) if name == "validation" else rng.integers(5, VOCAB, length - 2)
                 shard.add([CLS, *ids.tolist(), SEP])
     sums = {
@@ -96,7 +96,7 @@ def make_corpus(config: Config, artifacts: Artifacts) -> CorpusManifest:
 
 
 def train(config: Config, artifacts: Artifacts, method: str) -> dict[str, float]:
-    """Trains as `mapnet pretrain` does and returns what the log says of the timed steps: all after the first line."""
+    """Trains like `mapnet pretrain` and returns the means of the timed steps: those after the first log line."""
     lineage = Lineage(config, artifacts)
     key = lineage.pretraining(method, 1).key
     artifacts.discard(key)

@@ -1,4 +1,4 @@
-"""Layers, origins, and errors that name the key, its place and the nearest right key."""
+"""Config loading: layers, origins, and error messages with the key, its origin and the closest valid key."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_precedence_and_origins(tmp_path: Path) -> None:
     assert resolved.config.recipe == "demo"
 
 
-def test_nothing_named_means_the_demo_and_a_file_alone_the_defaults(tmp_path: Path) -> None:
+def test_default_recipe_with_and_without_a_file(tmp_path: Path) -> None:
     assert resolve(None, None, (), {}).config.recipe == "demo"
     file = tmp_path / "mine.toml"
     file.write_text("[pretrain]\nsteps = 7\n")
@@ -35,8 +35,8 @@ def test_nothing_named_means_the_demo_and_a_file_alone_the_defaults(tmp_path: Pa
     assert (config.recipe, config.encoder.hidden, config.pretrain.steps) == ("", 768, 7)
 
 
-def test_the_paper_recipe_is_the_paper() -> None:
-    """Tables 1 and 2 and section 4.1, value by value."""
+def test_paper_recipe_has_the_values_of_the_paper() -> None:
+    """Tables 1 and 2 and section 4.1."""
     config = resolve("paper", None, (), {}).config
     p, f, e, m = config.pretrain, config.finetune, config.encoder, config.proposal
     assert (p.batch_size, p.steps, p.peak_lr, p.adam_eps, p.adam_betas) == (256, 1_000_000, 1e-4, 1e-6, (0.9, 0.98))
@@ -66,23 +66,23 @@ def test_the_paper_recipe_is_the_paper() -> None:
         ("[pretrian]\nsteps = 7\n", r"pretrian \(.*mine\.toml:\d\): unknown key; did you mean 'pretrain'\?"),
         ('[pretrain]\nsteps = "many"\n', r"pretrain\.steps \(.*mine\.toml:2\): .*integer.*'many'"),
         ("[pretrain]\nsteps = 0\n", r"pretrain\.steps .*greater than or equal to 1"),
-        ('methods = ["bret"]\n', r"methods names 'bret'.*did you mean 'bert'"),
+        ('methods = ["bret"]\n', r"methods lists 'bret'.*did you mean 'bert'"),
         ("[method.mine]\nmask_rat = 0.3\n", r"method\.mine\.mask_rat .*did you mean 'mask_rate'"),
         ('[[corpus.sources]]\nkind = "txt"\npath = "x"\n', r"corpus\.sources\.0\.kind \(.*mine\.toml:\d\)"),
         ('[[corpus.sources]]\nkind = "text"\n', "needs a path"),
         ("[encoder]\nhidden = 10\nheads = 3\n", "multiple of heads"),
         ("[encoder]\nmax_length = 8\n", r"block_length \(32\) exceeds encoder.max_length \(8\)"),
-        ("[pretrain]\nmilestones = [0.5, 0.4]\n", "ascend"),
+        ("[pretrain]\nmilestones = [0.5, 0.4]\n", "ascending"),
         ("[pretrain]\nsteps = \n", "not valid TOML"),
-        ("[finetune]\nmilestones = [1.0, 0.4]\n", "milestones must ascend"),
+        ("[finetune]\nmilestones = [1.0, 0.4]\n", "milestones must be in ascending order"),
         ('[report]\nname = "a/b"\n', "report.name"),
         ("[method.mapnet.proposal]\nloss_wieght = 1.0\n", r"proposal\.loss_wieght .*did you mean 'loss_weight'"),
         ("[method.bert.electra]\ndetecton_weight = 1.0\n", r"electra\.detecton_weight .*mean 'detection_weight'"),
-        ("[method.bert]\nseeds = [1, 1]\n", "seeds: all different"),
+        ("[method.bert]\nseeds = [1, 1]\n", "seeds must not contain duplicates"),
         ("[finetune]\nmilestones = [0.5]\n", r"finetune\.milestones: 0\.5 is not one of pretrain\.milestones"),
     ],
 )
-def test_wrong_files_are_named_with_line_and_nearest_key(text: str, message: str, tmp_path: Path) -> None:
+def test_errors_in_files_name_the_line_and_the_closest_key(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('recipe = "demo"\n' + text if not text.startswith("[") else text)
     with pytest.raises(UsageError, match=message):
@@ -95,16 +95,16 @@ def test_wrong_files_are_named_with_line_and_nearest_key(text: str, message: str
         (["pretrain.steps"], "not of the form"),
         (["pretrain.stesp=3"], r"pretrain\.stesp \(--set\): unknown key; did you mean 'steps'"),
         (["recipe.x=3"], "recipe"),
-        (["recipe=paper"], r"recipe \(--set\): name a recipe with --recipe"),
+        (["recipe=paper"], r"recipe \(--set\): set the recipe with --recipe"),
     ],
 )
-def test_wrong_overrides(overrides: list[str], message: str) -> None:
+def test_invalid_overrides(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve("demo", None, overrides, {})
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())
-def test_keys_of_version_0_1_name_their_new_place(old: str, new: str, tmp_path: Path) -> None:
+def test_keys_of_version_0_1_are_reported_with_their_new_names(old: str, new: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(f"[method.mine]\n{old} = 1\n")
     message = rf"^method\.mine\.{old} \(.*mine\.toml:2\): this key is now method\.mine\.{re.escape(new)}$"
@@ -112,11 +112,11 @@ def test_keys_of_version_0_1_name_their_new_place(old: str, new: str, tmp_path: 
         resolve("demo", file, (), {})
     section, _, key = new.rpartition(".")
     sections = {"": [Method], "electra": [Electra], "proposal": [*PROPOSALS.values()]}[section]
-    assert any(key in there.model_fields for there in sections), "the new place exists"
+    assert any(key in cls.model_fields for cls in sections), "the new key exists"
     assert old not in Method.model_fields
 
 
-def test_methods_may_have_seeds_and_tasks_milestones_of_their_own() -> None:
+def test_methods_and_tasks_can_override_seeds_and_milestones() -> None:
     overrides = ["pretrain.seeds=[4]", "method.bert.seeds=[1,2]", "pretrain.steps=10", "finetune.milestones=[0.6,1.0]"]
     config = resolve("demo", None, overrides, {}).config
     assert config.trainings() == [("bert", 1), ("bert", 2), ("mapnet", 4)]
@@ -124,14 +124,14 @@ def test_methods_may_have_seeds_and_tasks_milestones_of_their_own() -> None:
     assert fine_tuned(config) == expected
 
 
-def test_methods_may_have_steps_of_their_own() -> None:
+def test_methods_can_override_steps() -> None:
     overrides = ["pretrain.steps=10", "pretrain.milestones=[0.4,1.0]", "method.mapnet.steps=5"]
     config = resolve("demo", None, overrides, {}).config
     assert [config.milestone_steps(method) for method in config.methods] == [(4, 10), (2, 5)]
     assert config.step_beside("mapnet", 2, "bert") == 4
     assert (config.of("mapnet").pretrain.steps, config.of("bert").pretrain.steps) == (5, 10)
     assert fine_tuned(config) == [("bert", 1, 4), ("bert", 1, 10), ("mapnet", 1, 2), ("mapnet", 1, 5)]
-    with pytest.raises(UsageError, match=r"method\.mapnet\.steps \(1\): two milestones fall on one step"):
+    with pytest.raises(UsageError, match=r"method\.mapnet\.steps \(1\): two milestones fall on the same step"):
         resolve("demo", None, [*overrides, "method.mapnet.steps=1"], {})
 
 
@@ -147,7 +147,7 @@ def test_shipped_recipes_are_valid(recipe: str) -> None:
     assert resolve(recipe, None, (), {}).config.recipe == recipe
 
 
-def test_the_command_lines_recipe_beats_the_files(tmp_path: Path) -> None:
+def test_command_line_recipe_overrides_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('recipe = "demo"\n')
     config = resolve("paper", file, (), {}).config

@@ -1,4 +1,4 @@
-"""Nothing half-written appears, damage is noticed, and two processes don't share a stage."""
+"""Artifacts: atomic publication, detection of damaged files, and stage locks."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from mapnet_cli.core.errors import DamagedError, LockedError, NotMadeError
 from mapnet_cli.core.records import Row
 
 
-def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
+def test_files_are_published_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
 
     def write(text: str, fail: bool) -> None:
@@ -34,7 +34,7 @@ def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_is_published_whole_and_replaced_whole(tmp_path: Path) -> None:
+def test_folders_are_published_and_replaced_as_a_whole(tmp_path: Path) -> None:
     for text in ("one", "two"):
         with publishing(tmp_path / "folder") as temporary:
             temporary.mkdir()
@@ -42,7 +42,7 @@ def test_a_folder_is_published_whole_and_replaced_whole(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["two"]
 
 
-def test_markers_round_trip_and_notice_a_changed_digit(artifacts: Artifacts) -> None:
+def test_markers_round_trip_and_detect_changes(artifacts: Artifacts) -> None:
     artifacts.publish(Marker("a/b", "f00", {"score": 81.48}))
     marker = artifacts.marker("a/b")
     assert marker is not None
@@ -57,7 +57,7 @@ def test_markers_round_trip_and_notice_a_changed_digit(artifacts: Artifacts) -> 
         artifacts.marker("a/b")
 
 
-def test_verify_notices_truncated_and_missing_files(artifacts: Artifacts) -> None:
+def test_verify_detects_truncated_and_missing_files(artifacts: Artifacts) -> None:
     path = artifacts.path("a/file")
     write_text(path, "content")
     artifacts.publish(Marker("a/b", "f00", {}, artifacts.checksums([path])))
@@ -68,11 +68,11 @@ def test_verify_notices_truncated_and_missing_files(artifacts: Artifacts) -> Non
     path.unlink()
     with pytest.raises(DamagedError, match="missing"):
         artifacts.verify("a/b")
-    with pytest.raises(NotMadeError, match="is not made yet"):
+    with pytest.raises(NotMadeError, match="does not exist yet"):
         artifacts.verify("a/c")
 
 
-def test_verify_looks_at_one_file_alone_where_it_is_named(artifacts: Artifacts) -> None:
+def test_verify_checks_only_the_given_file(artifacts: Artifacts) -> None:
     paths = [artifacts.path("a/one"), artifacts.path("a/two")]
     for path in paths:
         write_text(path, path.name)
@@ -91,23 +91,23 @@ class Name(Row):
     name: str
 
 
-def test_results_are_read_as_rows(artifacts: Artifacts) -> None:
+def test_results_are_read_as_typed_rows(artifacts: Artifacts) -> None:
     artifacts.publish(Marker("pretrain/b", "f00", Score(score=81.48).to_json()))
     assert artifacts.read("pretrain/b", Score) == artifacts.find("pretrain/b", Score) == Score(score=81.48)
     assert artifacts.require("pretrain/b").row(Score) == Score(score=81.48)
-    with pytest.raises(DamagedError, match=r"pretrain/b\.json is not a Name of this version of mapnet"):
+    with pytest.raises(DamagedError, match=r"pretrain/b\.json is not a valid Name in this version of mapnet"):
         artifacts.find("pretrain/b", Name)
 
 
-def test_what_is_not_made_names_the_command_that_makes_it(artifacts: Artifacts) -> None:
+def test_missing_results_name_the_command_to_run(artifacts: Artifacts) -> None:
     assert artifacts.find("pretrain/c", Score) is None
-    with pytest.raises(NotMadeError, match=r"pretrain/c is not made yet: run `mapnet pretrain` with the same options"):
+    with pytest.raises(NotMadeError, match=r"pretrain/c does not exist yet: run `mapnet pretrain` with the same"):
         artifacts.read("pretrain/c", Score)
     with pytest.raises(NotMadeError, match="run `mapnet import-hf`"):
         artifacts.require("import/c")
 
 
-def test_a_stage_belongs_to_one_process(artifacts: Artifacts) -> None:
+def test_a_stage_is_locked_by_one_process(artifacts: Artifacts) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom mapnet_cli.core.artifacts import Artifacts\n"
         f"with Artifacts(Path({str(artifacts.root)!r})).lock('pretrain'):\n"
@@ -121,11 +121,11 @@ def test_a_stage_belongs_to_one_process(artifacts: Artifacts) -> None:
         with artifacts.lock("finetune-glue"):
             pass
         other.kill()
-    with artifacts.lock("pretrain"):  # the dead leave no lock behind
+    with artifacts.lock("pretrain"):  # a killed process releases its lock
         pass
 
 
-def test_the_lock_sweeps_what_a_killed_process_left(artifacts: Artifacts) -> None:
+def test_locking_removes_files_left_by_a_killed_process(artifacts: Artifacts) -> None:
     left = artifacts.path("pretrain/x/.tmp-1234-step")
     left.mkdir(parents=True)
     (left / "half").write_text("half")
@@ -137,7 +137,7 @@ def test_the_lock_sweeps_what_a_killed_process_left(artifacts: Artifacts) -> Non
         assert other.exists()
 
 
-def test_no_nan_in_json(tmp_path: Path) -> None:
+def test_json_files_contain_no_nan(tmp_path: Path) -> None:
     from mapnet_cli.core.artifacts import write_json
 
     with pytest.raises(ValueError, match="not JSON compliant"):

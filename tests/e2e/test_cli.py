@@ -1,4 +1,4 @@
-"""The command line through typer's runner: options, exit codes, and what goes to stdout."""
+"""The command line, called through typer's test runner: options, exit codes, stdout and stderr."""
 
 import json
 from pathlib import Path
@@ -38,8 +38,8 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_the_command_surface_is_frozen() -> None:
-    """A new command or option is a decision: it changes this list."""
+def test_commands_and_options_are_unchanged() -> None:
+    """New commands and options must be added to these lists."""
     assert [command.name for command in app.registered_commands] == [c for c in COMMANDS if c != "config"]
     from typer.main import get_command
 
@@ -49,7 +49,7 @@ def test_the_command_surface_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_says_what_the_command_does(command: str) -> None:
+def test_every_command_has_help(command: str) -> None:
     code, out, _ = invoke(command, "--help")
     assert code == 0
     assert "Usage:" in out
@@ -60,7 +60,7 @@ def test_version() -> None:
     assert invoke("--version") == (0, f"mapnet {__version__}\n", "")
 
 
-def test_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_lists_phases_and_writes_nothing(tmp_path: Path) -> None:
     code, out, _ = invoke("run", "--dry-run", "--artifacts", str(tmp_path / "a"), "--recipe", "demo")
     assert code == 0
     for phase in ("clean", "vocabulary", "pretrain", "probe tasks", "finetune"):
@@ -77,8 +77,8 @@ def test_dry_run_as_json(tmp_path: Path) -> None:
     assert all(row["done"] == 0 < row["total"] for row in rows)
 
 
-def test_the_docs_have_every_key() -> None:
-    """docs/config.md is what the command prints."""
+def test_the_docs_list_every_key() -> None:
+    """docs/config.md equals the output of `mapnet config keys`."""
     code, out, _ = invoke("config", "keys")
     assert code == 0
     assert out == (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
@@ -86,7 +86,7 @@ def test_the_docs_have_every_key() -> None:
         assert row in out
 
 
-def test_config_show_names_origins() -> None:
+def test_config_show_lists_origins() -> None:
     code, out, _ = invoke("config", "show", "--set", "pretrain.steps=5")
     assert code == 0
     lines = {line.split(" = ")[0]: line for line in out.splitlines()}
@@ -103,11 +103,11 @@ def test_status_of_an_empty_folder(tmp_path: Path) -> None:
     assert out.count("to do") == len(out.splitlines())
     with Artifacts(tmp_path).lock("prepare-corpus"):
         out = invoke("status", "--artifacts", str(tmp_path))[1]
-    assert out.count("running") == 1, "phases run one after another"
+    assert out.count("running") == 1, "phases run one after the other"
     assert out.splitlines()[0].endswith("running")
 
 
-def test_status_names_results_of_other_settings(tmp_path: Path) -> None:
+def test_status_lists_unused_artifacts(tmp_path: Path) -> None:
     config = resolve("demo", None, (), {}).config
     used = Lineage(config, Artifacts(tmp_path)).pretraining("bert", 1).key
     for folder in (used, "pretrain/bert-seed1-0123abcd", "pretrain/mine", "prepare-corpus/text-0123abcd"):
@@ -120,12 +120,13 @@ def test_status_names_results_of_other_settings(tmp_path: Path) -> None:
         rows = json.loads(invoke("status", "--json", "--artifacts", str(tmp_path))[1])
     by_stage = {row["stage"]: row for row in rows if "unused_mb" in row}
     assert by_stage["prepare-corpus"]["unused_mb"] == {"prepare-corpus/text-0123abcd": 3.0}
-    assert "pretrain" not in by_stage, "another process may be moving its files"
-    lost = ["--set", "corpus.sources=[{path='nowhere'}]"]
-    assert "Not used" not in invoke("status", "--artifacts", str(tmp_path), *lost)[1], "without its text none is known"
+    assert "pretrain" not in by_stage, "skipped, since another process may be moving its files"
+    missing = ["--set", "corpus.sources=[{path='nowhere'}]"]
+    out = invoke("status", "--artifacts", str(tmp_path), *missing)[1]
+    assert "Not used" not in out, "fingerprints are unknown without the text"
 
 
-def test_doctor_knows_this_machine(tmp_path: Path) -> None:
+def test_doctor_describes_this_machine(tmp_path: Path) -> None:
     facts = json.loads(invoke("doctor", "--json", "--artifacts", str(tmp_path))[1])
     assert {"python", "torch", "cores", "memory", "artifacts", "gpus"} <= facts.keys()
 
@@ -151,7 +152,7 @@ def test_exit_codes_and_messages(arguments: list[str], code: int, message: str, 
     assert "Traceback" not in err
 
 
-def test_damage_is_exit_code_4_and_a_held_lock_5(tmp_path: Path) -> None:
+def test_exit_codes_of_a_damaged_file_and_a_held_lock(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path)
     with artifacts.lock("pretrain"):
         code, _, err = invoke("pretrain", "--artifacts", str(tmp_path), "--workers", "0")
@@ -162,7 +163,7 @@ def test_damage_is_exit_code_4_and_a_held_lock_5(tmp_path: Path) -> None:
     assert (code, "damaged" in err) == (4, True)
 
 
-def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_unusable_artifact_directory(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     code, _, err = invoke("pretrain", "--artifacts", str(blocked), "--workers", "0")

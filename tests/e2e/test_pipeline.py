@@ -1,4 +1,4 @@
-"""From raw text to Table 3, as a user runs it: all four commands, rerun, changed, killed and run again."""
+"""The whole pipeline from raw text to Table 3 on the command line: first run, reruns, changed settings, kills."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def mapnet(folder: Path, command: str, artifacts: str, *more: str) -> subprocess
 
 
 def results(artifacts: Path) -> dict[str, object]:
-    """Returns what a run came to, without times: marker results and file checksums by key."""
+    """Returns fingerprint, result (without times) and file checksums of each marker, by path."""
     found: dict[str, object] = {}
     for path in sorted(artifacts.rglob("*.json")):
         record = json.loads(path.read_text())
@@ -74,10 +74,10 @@ def results(artifacts: Path) -> dict[str, object]:
     return found
 
 
-def test_the_run_ends_with_table_3_and_a_report(folder: Path) -> None:
+def test_a_run_writes_table_3_and_a_report(folder: Path) -> None:
     out = (folder / "stdout").read_text()
-    for words in ("Table 3", "BERT", "MAP-Net", "majority", "bag of words", "report.md"):
-        assert words in out
+    for phrase in ("Table 3", "BERT", "MAP-Net", "majority", "bag of words", "report.md"):
+        assert phrase in out
     report = folder / "whole" / "report" / "demo"
     for name in ("report.md", "table3.csv", "tasks.json", "figure3.png", "figure2.html"):
         assert (report / name).stat().st_size > 0
@@ -85,7 +85,7 @@ def test_the_run_ends_with_table_3_and_a_report(folder: Path) -> None:
     assert "partial" not in json.dumps(table).lower()
 
 
-def test_everything_is_skipped_the_second_time(folder: Path) -> None:
+def test_a_second_run_skips_everything(folder: Path) -> None:
     before = {
         path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*.json") if "report" not in path.parts
     }
@@ -96,30 +96,30 @@ def test_everything_is_skipped_the_second_time(folder: Path) -> None:
     assert after == before
 
 
-def test_a_changed_value_reruns_just_what_depends_on_it(folder: Path) -> None:
+def test_a_changed_setting_reruns_only_its_dependents(folder: Path) -> None:
     before = results(folder / "whole")
     changed = ("--set", "method.mapnet.proposal.ratio_clip=0.3", "--set", "finetune.seeds=[1,2]")
     done = mapnet(folder, "run", "whole", *changed)
     assert done.returncode == 0, done.stderr
     after = results(folder / "whole")
-    assert before.items() <= after.items(), "the old results still stand"
+    assert before.items() <= after.items(), "old results are kept"
     new = sorted(after.keys() - before.keys())
-    trainings = [key for key in new if key.startswith("pretrain/")]
-    assert len(trainings) == 1 + 4  # MAP-Net and its milestones
-    assert all("mapnet" in key for key in trainings)
-    runs = [key for key in new if key not in trainings]
+    pretraining = [key for key in new if key.startswith("pretrain/")]
+    assert len(pretraining) == 1 + 4  # MAP-Net and its milestones
+    assert all("mapnet" in key for key in pretraining)
+    runs = [key for key in new if key not in pretraining]
     assert len(runs) == 3 * 4 * 8  # seed 1 of MAP-Net, seed 2 of both: 4 checkpoints, 8 tasks, one setting
     assert all(key.startswith("finetune-glue/") for key in runs)
 
 
-def test_kill_9_anywhere_then_the_same_command_gives_the_same_results(folder: Path) -> None:
-    """The driver and its workers are killed at random moments; the finished run equals the undisturbed one.
+def test_rerunning_after_kill_9_gives_the_same_results(folder: Path) -> None:
+    """The driver and its workers are killed at random moments; the finished run equals the uninterrupted one.
 
-    `make faults` does it twenty times.
+    KILLS is the number of kills: 4 by default, 20 in `make faults`.
     """
     killed = 0
-    draw = random.Random(1)
-    for delay in [draw.uniform(2, 9) for _ in range(int(os.environ.get("KILLS", "4")))]:
+    random_delay = random.Random(1)
+    for delay in [random_delay.uniform(2, 9) for _ in range(int(os.environ.get("KILLS", "4")))]:
         command = arguments(folder, "run", "killed")
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -131,15 +131,15 @@ def test_kill_9_anywhere_then_the_same_command_gives_the_same_results(folder: Pa
     assert killed >= 2
     done = mapnet(folder, "run", "killed")
     assert done.returncode == 0, done.stderr
-    undisturbed = results(folder / "whole")
+    uninterrupted = results(folder / "whole")
     finished = results(folder / "killed")
     assert finished
     for key, value in finished.items():
-        assert undisturbed[key] == value, key
+        assert uninterrupted[key] == value, key
     assert not list((folder / "killed").rglob(".tmp-*"))
 
 
-def test_ctrl_c_leaves_in_order(folder: Path) -> None:
+def test_ctrl_c_saves_a_checkpoint(folder: Path) -> None:
     command = arguments(
         folder, "pretrain", "whole", "--force", "--set", "pretrain.steps=100000", "--set", "encoder.ffn=33"
     )
@@ -155,13 +155,13 @@ def test_ctrl_c_leaves_in_order(folder: Path) -> None:
         stuck.cancel()
     assert run.returncode == 130, rest
     assert "Traceback" not in rest
-    assert "goes on where it stopped" in rest
+    assert "run the same command" in rest
     saved = list((folder / "whole" / "pretrain").rglob("resume/step*/facts.json"))
     assert any(json.loads(p.read_text())["step"] not in (8, 9, 10) for p in saved)
 
 
-def test_the_artifacts_work_where_the_text_is_gone(folder: Path) -> None:
-    """As on a GPU machine: the corpus and the tasks were prepared elsewhere."""
+def test_artifacts_work_without_the_text(folder: Path) -> None:
+    """As on a GPU machine with artifacts that were prepared elsewhere."""
     (folder / "books").rename(folder / "books elsewhere")
     (folder / "glue").rename(folder / "glue elsewhere")
     try:
@@ -172,7 +172,7 @@ def test_the_artifacts_work_where_the_text_is_gone(folder: Path) -> None:
         (folder / "glue elsewhere").rename(folder / "glue")
 
 
-def test_one_pretraining_is_enough_for_a_partial_report(folder: Path) -> None:
+def test_one_method_is_enough_for_a_partial_report(folder: Path) -> None:
     settings = ("--set", 'methods=["bert"]')
     for command in ("prepare-corpus", "pretrain", "finetune-glue"):
         assert mapnet(folder, command, "partial", *settings).returncode == 0

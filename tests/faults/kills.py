@@ -1,6 +1,6 @@
-"""kill -9 again and again: what the fault tests share.
+"""Helpers of the fault tests, which kill processes with SIGKILL at random moments.
 
-A few kills in the test suite; `make faults` does KILLS of them.
+The number of kills is the environment variable KILLS: 2 by default, 20 in `make faults`.
 """
 
 import os
@@ -16,80 +16,80 @@ import psutil
 
 KILLS = int(os.environ.get("KILLS", "2"))
 MARK = "KILLS_IN"
-"""The variable by which a command's whole family is known: driver, fork server, workers, torchrun, ranks."""
+"""Environment variable that marks all processes of a command: driver, fork server, workers, torchrun, ranks."""
 
 Process = subprocess.Popen[bytes]
 Kill = Callable[[Path, Process], bool]
-"""Kills something of what works in a folder, given the driver too; returns whether there was something to kill."""
-_chance = random.Random(KILLS)
+"""Kills a process of the command that runs in a folder, given its driver; returns whether there was one to kill."""
+_random = random.Random(KILLS)
 
 
 def start(command: list[str], root: Path) -> Process:
-    """Starts a command that works in `root`; what it says goes into a file beside it."""
-    with (root.parent / f"{root.name}.txt").open("ab") as said:
-        return subprocess.Popen(command, env=os.environ | {MARK: str(root)}, stdout=said, stderr=said)
+    """Starts a command that works in `root`; its output goes to a file next to `root`."""
+    with (root.parent / f"{root.name}.txt").open("ab") as output:
+        return subprocess.Popen(command, env=os.environ | {MARK: str(root)}, stdout=output, stderr=output)
 
 
-def family(root: Path) -> list[int]:
-    """Returns the processes that work in `root`."""
+def processes_in(root: Path) -> list[int]:
+    """Returns the ids of the processes that work in `root`."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it has just ended, or is somebody else's
+        with suppress(psutil.Error):  # the process has just ended, or belongs to another user
             if process.environ().get(MARK) == str(root):
                 found.append(process.pid)
     return found
 
 
 def wait_for_orphans(root: Path) -> None:
-    """Waits until nothing works in the folder any more: workers end with their driver."""
+    """Waits until no process works in the folder: workers exit when their driver does."""
     deadline = time.monotonic() + 30
-    while family(root):
+    while processes_in(root):
         assert time.monotonic() < deadline, "processes outlived their driver"
         time.sleep(0.1)
 
 
-def any_of_the_family(root: Path, driver: Process) -> bool:
-    """Kills the driver, or just as often anyone of its family, after which it may go on by itself."""
-    os.kill(driver.pid if _chance.random() < 0.5 else _chance.choice(family(root)), signal.SIGKILL)
+def kill_any_process(root: Path, driver: Process) -> bool:
+    """Kills the driver or, with probability 1/2, any of the command's processes; the command may survive the latter."""
+    os.kill(driver.pid if _random.random() < 0.5 else _random.choice(processes_in(root)), signal.SIGKILL)
     return True
 
 
-def undisturbed_and_killed(
+def uninterrupted_and_killed(
     artifacts: Path,
     folder: Path,
     command: Callable[[Path], list[str]],
     wait: float,
-    moved: Callable[[Path], object],
-    longest: float,
+    state: Callable[[Path], object],
+    max_delay: float,
     check: Callable[[Path], None] = lambda root: None,
-    kill: Kill = any_of_the_family,
+    kill: Kill = kill_any_process,
     kills: int = KILLS,
 ) -> tuple[Path, Path]:
-    """Runs a command in two copies of an artifact directory and returns them: one in peace, one under `kills` kills.
+    """Runs a command in two copies of an artifact directory, one uninterrupted, one with `kills` kills; returns both.
 
-    After each start a kill waits until what `moved` returns has changed, and then up to `longest`
-    seconds. `check` looks at the folder after each kill.
+    Each kill happens after the value of `state` has changed and a random delay of up to `max_delay`
+    seconds. `check` is called with the folder after each kill.
     """
-    peace, war = folder / "undisturbed", folder / "killed"
-    for root in (peace, war):
-        subprocess.run(["cp", "-r", artifacts, root], check=True)
-    assert start(command(peace), peace).wait(wait) == 0
-    process, killed = start(command(war), war), 0
+    uninterrupted, root = folder / "uninterrupted", folder / "killed"
+    for copy in (uninterrupted, root):
+        subprocess.run(["cp", "-r", artifacts, copy], check=True)
+    assert start(command(uninterrupted), uninterrupted).wait(wait) == 0
+    process, killed = start(command(root), root), 0
     while killed < kills:
-        before = moved(war)
-        while process.poll() is None and moved(war) == before:
+        before = state(root)
+        while process.poll() is None and state(root) == before:
             time.sleep(0.01)
-        time.sleep(_chance.uniform(0, longest))
-        if process.poll() is None and kill(war, process):
+        time.sleep(_random.uniform(0, max_delay))
+        if process.poll() is None and kill(root, process):
             killed += 1
             time.sleep(0.1)
-        check(war)
+        check(root)
         if process.poll() is not None:  # killed, or its workers died too often
-            assert process.returncode != 0, "it ended before it was killed as often as it should"
-            wait_for_orphans(war)
-            check(war)
-            process = start(command(war), war)
+            assert process.returncode != 0, "the command finished before all kills were done"
+            wait_for_orphans(root)
+            check(root)
+            process = start(command(root), root)
     while process.wait(600) != 0:
-        process = start(command(war), war)
-    check(war)
-    return peace, war
+        process = start(command(root), root)
+    check(root)
+    return uninterrupted, root

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a training: the finished weights are those of an undisturbed one, bit for bit."""
+"""kill -9 at random moments of pretraining: the final weights equal those of an uninterrupted run, bit for bit."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import SMALL, small_config
-from tests.faults.kills import KILLS, undisturbed_and_killed
+from tests.faults.kills import KILLS, uninterrupted_and_killed
 
 SETTINGS = (
     f"pretrain.steps={200 * KILLS}", "pretrain.checkpoint_every=7", "pretrain.validate_every=40",
@@ -24,8 +24,8 @@ SETTINGS = (
 
 def command(root: Path, *more: str) -> list[str]:
     settings = [part for setting in (*SMALL, *SETTINGS) for part in ("--set", setting)]
-    words = ["pretrain", "--recipe", "demo", "--artifacts", str(root)]
-    return [sys.executable, "-m", "mapnet_cli", *words, *settings, *more]
+    stage = ["pretrain", "--recipe", "demo", "--artifacts", str(root)]
+    return [sys.executable, "-m", "mapnet_cli", *stage, *settings, *more]
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
@@ -36,19 +36,19 @@ def weights(root: Path) -> dict[str, torch.Tensor]:
 
 
 def last_logged(root: Path) -> int:
-    """Returns when the training last logged something, in nanoseconds."""
+    """Returns the time of the run's last log line, in nanoseconds."""
     return max((log.stat().st_mtime_ns for log in root.glob("pretrain/*/log.jsonl")), default=0)
 
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["one process", "two processes"])
-def test_kill_9_at_any_step_changes_nothing(
+def test_kill_9_at_any_step_does_not_change_the_weights(
     more: tuple[str, ...], make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
 ) -> None:
     make_corpus(small_config(*SETTINGS))
-    undisturbed, killed = undisturbed_and_killed(
+    uninterrupted, killed = uninterrupted_and_killed(
         artifacts.root, tmp_path, lambda root: command(root, *more), 300, last_logged, 0.5
     )
-    expected, found = weights(undisturbed), weights(killed)
+    expected, found = weights(uninterrupted), weights(killed)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name

@@ -1,4 +1,4 @@
-"""A user's folder with text, GLUE and two pretrained methods."""
+"""Fixture: a user's folder with text, GLUE data and a pretrained model."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.prepare_corpus.corpora import text_folder
 
 
 class User:
-    """One config file's worth of settings on one artifact directory."""
+    """Runs stages with the settings of one user and one artifact directory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class User:
         return resolve("demo", None, self.settings(*overrides), {}).config
 
     def lineage(self, *overrides: str) -> Lineage:
-        """Returns a fresh one, which has hashed no file yet."""
+        """Returns a new Lineage, which hasn't hashed any file yet."""
         return Lineage(self.config(*overrides), self.artifacts)
 
     def run(self, stage: str, *overrides: str) -> Lineage:

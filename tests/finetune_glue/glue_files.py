@@ -1,4 +1,4 @@
-"""Tiny GLUE folders in the official layout, made by hand for the tests."""
+"""Tiny handmade GLUE folders in the official layout."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def write(path: Path, lines: list[str]) -> None:
 
 
 def write_tests(folder: Path) -> None:
-    """Writes test sets that have the dev sets' texts, and AX with the mismatched one's, all without labels."""
+    """Writes unlabelled test sets with the dev sets' texts; AX has the texts of the mismatched MNLI dev set."""
     for task, (header, _) in ROWS.items():
         dev = [line.split("\t") for line in (folder / task / "dev.tsv").read_text(encoding="utf-8").splitlines()]
         header, dev = (dev[0], dev[1:]) if header else (["source", "label", "star", "sentence"], dev)

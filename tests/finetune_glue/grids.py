@@ -1,4 +1,4 @@
-"""A tiny grid over really trained checkpoints, for tests of what runs it."""
+"""A tiny grid over trained checkpoints, for tests of the job engines."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from tests.finetune_glue.glue_files import write_glue
 
 
 def train(artifacts: Artifacts, make_corpus: Callable[[Config], object], folder: Path, *more: str) -> tuple[str, ...]:
-    """Writes tiny tasks into `folder` and trains one model; returns the settings of a grid over its four milestones."""
+    """Writes tiny tasks into `folder` and trains a model. Returns the settings of a grid over its four milestones."""
     glue = write_glue(folder / "glue", repeat=2)
     settings = ('methods=["bert"]', "encoder.dropout=0.1", f"finetune.data={json.dumps(str(glue))}", *more)
     config = small_config(*settings)
@@ -27,19 +27,19 @@ def train(artifacts: Artifacts, make_corpus: Callable[[Config], object], folder:
 
 
 def command(name: str, root: Path, settings: tuple[str, ...], *more: str) -> list[str]:
-    """Returns the command line of a stage with a grid's settings."""
+    """Returns the command line of a stage with the settings of a grid."""
     shared = [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
     return [sys.executable, "-m", "mapnet_cli", name, "--recipe", "demo", "--artifacts", str(root), *shared, *more]
 
 
 def fine_tune(root: Path, settings: tuple[str, ...], *more: str) -> None:
-    """Runs a grid by the command line."""
+    """Runs a grid from the command line."""
     done = subprocess.run(command("finetune-glue", root, settings, *more), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def records(root: Path) -> dict[str, dict[str, Any]]:
-    """Returns what each fine-tuning job left behind, but for its seconds."""
+    """Returns the record of each fine-tuning job, without its duration and checksum."""
     found = {path.relative_to(root).as_posix(): json.loads(path.read_text()) for path in markers(root)}
     for record in found.values():
         del record["seconds"], record["checksum"]

@@ -1,4 +1,4 @@
-"""A run's record says the same wherever the run was made, and whatever ran beside it."""
+"""Records don't depend on the process that a run is executed in, or on other runs."""
 
 import subprocess
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from tests.finetune_glue import grids
 
 
-def test_records_do_not_depend_on_what_ran_beside_them(
+def test_records_do_not_depend_on_other_runs(
     artifacts: Artifacts, make_corpus: Callable[[Config], object], tmp_path: Path
 ) -> None:
     settings = grids.train(artifacts, make_corpus, tmp_path)

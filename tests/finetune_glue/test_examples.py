@@ -1,4 +1,4 @@
-"""Reading GLUE wherever it lies: no row lost, and what is wrong is named with file and line."""
+"""Reading GLUE from all supported formats: no row is lost, and errors name file and line."""
 
 import json
 import time
@@ -55,7 +55,7 @@ def test_zip_jsonl_and_saved_data_sets_give_the_rows_of_the_official_folder(name
         names = (
             [None if task.regression else task.labels[int(label)] for label in examples.labels]
             if split == "dev"
-            else [int(label) for label in examples.labels]  # numbers are in the hub's order
+            else [int(label) for label in examples.labels]  # ids are in the Hub's order
         )
         values = [5 * label for label in examples.labels] if task.regression else names
         rows = [
@@ -71,7 +71,7 @@ def test_zip_jsonl_and_saved_data_sets_give_the_rows_of_the_official_folder(name
             ids = [task.labels[::-1].index(task.labels[int(label)]) for label in examples.labels]
             saved[task.splits[split].hub] = table.add_column("label", ids).cast_column(
                 "label", datasets.ClassLabel(names=list(task.labels[::-1]))
-            )  # a data set may number its classes as it likes, if it names them
+            )  # class ids may be in any order if the data set names its classes
     datasets.DatasetDict(saved).save_to_disk(str(tmp_path / "saved" / task.hub))
     for split in labelled(name):
         official = read_examples(folder, task, split)
@@ -80,7 +80,7 @@ def test_zip_jsonl_and_saved_data_sets_give_the_rows_of_the_official_folder(name
             assert (found.texts, found.labels) == (official.texts, official.labels), place
 
 
-def test_classes_may_have_the_hubs_names_in_any_order_but_no_others(tmp_path: Path) -> None:
+def test_class_names_from_the_hub_are_accepted_in_any_order(tmp_path: Path) -> None:
     import datasets
 
     for names, expected in (
@@ -99,7 +99,7 @@ def test_classes_may_have_the_hubs_names_in_any_order_but_no_others(tmp_path: Pa
             read_examples(folder, TASKS["QQP"], "dev")
 
 
-def test_a_hub_repository_on_disk_is_read_with_all_its_parts(tmp_path: Path) -> None:
+def test_all_parts_of_a_downloaded_hub_repository_are_read(tmp_path: Path) -> None:
     import datasets
 
     rows = [{"sentence1": f"a {n}", "sentence2": "b", "label": n % 2, "idx": n} for n in range(4)]
@@ -115,11 +115,11 @@ def test_a_hub_repository_on_disk_is_read_with_all_its_parts(tmp_path: Path) -> 
         read_examples(tmp_path / "rte", TASKS["RTE"], "dev")
 
 
-def test_a_zip_of_several_tasks_is_refused(tmp_path: Path) -> None:
+def test_zip_of_several_tasks_is_an_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "RTE.zip", "w") as out:
         for name in ("RTE", "STS-B"):
             out.writestr(f"{name}/dev.tsv", f"{RTE}\n0\ta\tb\tentailment\n")
-    with pytest.raises(InputError, match="holds several tasks"):
+    with pytest.raises(InputError, match="contains several tasks"):
         read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
 
 
@@ -129,7 +129,7 @@ def test_one_task_may_lie_elsewhere(tmp_path: Path) -> None:
     config = at(tmp_path / "glue", f"finetune.task_data.RTE={tmp_path / 'other'}")
     assert task_location(config, "RTE") == tmp_path / "other"
     assert task_location(config, "CoLA") == tmp_path / "glue" / "CoLA"
-    with pytest.raises(InputError, match=r"has no RTE, neither a folder nor a zip file; .*task_data\.RTE"):
+    with pytest.raises(InputError, match=r"has no folder or zip file for RTE; .*task_data\.RTE"):
         task_location(at(tmp_path / "glue"), "RTE")
     with pytest.raises(InputError, match=r"finetune\.task_data\.RTE: .*nowhere does not exist"):
         task_location(at(tmp_path / "glue", f"finetune.task_data.RTE={tmp_path / 'nowhere'}"), "RTE")
@@ -138,7 +138,7 @@ def test_one_task_may_lie_elsewhere(tmp_path: Path) -> None:
         task_location(config, "CoLA")
 
 
-def test_quotes_and_na_are_text(tmp_path: Path) -> None:
+def test_quotes_and_na_are_literal(tmp_path: Path) -> None:
     folder = write_glue(tmp_path)
     assert read_examples(folder / "CoLA", TASKS["CoLA"], "dev").texts[0] == ('He said "go.',)
     assert read_examples(folder / "SST-2", TASKS["SST-2"], "dev").texts[1] == ("dull , NA",)
@@ -149,12 +149,12 @@ def test_unicode_line_separators_do_not_end_a_row(tmp_path: Path) -> None:
     assert read_examples(tmp_path, TASKS["SST-2"], "dev").texts == [("one\u2028two\x0cthree",)]
 
 
-def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+def test_byte_order_mark_and_windows_line_endings(tmp_path: Path) -> None:
     (tmp_path / "dev.tsv").write_bytes("\ufeffsentence\tlabel\r\ngood\t1\r\n".encode())
     assert read_examples(tmp_path, TASKS["SST-2"], "dev").texts == [("good",)]
 
 
-def test_colas_test_file_has_a_header_where_its_others_have_none(tmp_path: Path) -> None:
+def test_cola_test_file_has_a_header_unlike_train_and_dev(tmp_path: Path) -> None:
     write(tmp_path / "test.tsv", ["index\tsentence", "0\tGo."])
     assert read_examples(tmp_path, TASKS["CoLA"], "test", labelled=False).texts == [("Go.",)]
 
@@ -164,18 +164,18 @@ def test_colas_test_file_has_a_header_where_its_others_have_none(tmp_path: Path)
     [
         ("RTE", [RTE, "0\ta\tb\tmaybe"], r"dev\.tsv:2: RTE's label .*'maybe'"),
         ("RTE", [RTE, "0\ta\tb\tentailment", "1\ta"], r"dev\.tsv:3: 2 fields"),
-        ("RTE", ["index\tquestion\tsentence\tlabel", "0\ta\tb\tentailment"], r"needs the columns .*those of QNLI"),
-        ("QQP", ["index\tsentence1\tsentence2\tscore", "0\ta\tb\t1"], r"dev\.tsv:1: QQP needs .*those of STS-B"),
-        ("QQP", ["a\tb"], "is it another task's file"),
+        ("RTE", ["index\tquestion\tsentence\tlabel", "0\ta\tb\tentailment"], r"needs the columns .*a file of QNLI"),
+        ("QQP", ["index\tsentence1\tsentence2\tscore", "0\ta\tb\t1"], r"dev\.tsv:1: QQP needs .*a file of STS-B"),
+        ("QQP", ["a\tb"], "is this another task's file"),
         ("STS-B", ["sentence1\tsentence2\tscore", "a\tb\t6"], r"dev\.tsv:2: STS-B's score"),
         ("STS-B", ["sentence1\tsentence2\tscore", "a\tb\tnan"], r"dev\.tsv:2: STS-B's score"),
         ("CoLA", ["x\t2\t\tGo."], r"dev\.tsv:1: CoLA's label"),
-        ("CoLA", ["x\t1"], r"dev\.tsv:1: 2 fields where the 4"),
+        ("CoLA", ["x\t1"], r"dev\.tsv:1: 2 fields, but CoLA needs 4"),
         ("RTE", [RTE], "has no rows"),
-        ("RTE", [""], "there are: none"),
+        ("RTE", [""], "found: none"),
     ],
 )  # fmt: skip
-def test_wrong_files_are_named(task: str, lines: list[str], message: str, tmp_path: Path) -> None:
+def test_errors_in_tsv_files_name_file_and_line(task: str, lines: list[str], message: str, tmp_path: Path) -> None:
     write(tmp_path / "dev.tsv", lines)
     with pytest.raises(InputError, match=message):
         read_examples(tmp_path, TASKS[task], "dev")
@@ -186,19 +186,19 @@ def test_wrong_files_are_named(task: str, lines: list[str], message: str, tmp_pa
     [
         ('{"sentence1": "a", "sentence2": "b", "label": 2}', r"dev\.jsonl:2: RTE's label .* not 2"),
         ('{"sentence1": "a", "sentence2": "b", "label": true}', r"RTE's label"),
-        ('{"sentence1": "a", "sentence2": null, "label": 1}', r"dev\.jsonl:2: 'sentence2' must be a text, not None"),
+        ('{"sentence1": "a", "sentence2": null, "label": 1}', r"dev\.jsonl:2: 'sentence2' must be a string, not None"),
         ('{"sentence1": "a"', r"dev\.jsonl:2: not JSON"),
         ("[1]", r"dev\.jsonl:2: not a JSON object"),
     ],
 )  # fmt: skip
-def test_wrong_json_lines_are_named(line: str, message: str, tmp_path: Path) -> None:
+def test_errors_in_json_lines_name_file_and_line(line: str, message: str, tmp_path: Path) -> None:
     write(tmp_path / "dev.jsonl", ['{"sentence1": "a", "sentence2": "b", "label": "entailment"}', line])
     with pytest.raises(InputError, match=message):
         read_examples(tmp_path, TASKS["RTE"], "dev")
 
 
-def test_missing_double_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no dev\.tsv or validation\.tsv .*of RTE"):
+def test_missing_duplicate_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no dev\.tsv or validation\.tsv .*for RTE"):
         read_examples(tmp_path, TASKS["RTE"], "dev")
     (tmp_path / "dev.tsv").write_bytes(b"sentence\tlabel\nfine\t1\nb\xffd\t0\n")
     with pytest.raises(InputError, match=r"dev\.tsv:3: not UTF-8 \(byte 0xff\)"):
@@ -211,7 +211,7 @@ def test_missing_double_and_broken_files(tmp_path: Path) -> None:
         read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
 
 
-def test_a_flipped_bit_in_a_zip_is_named(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_zip_is_an_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "RTE.zip", "w") as out:
         out.writestr("RTE/dev.tsv", f"{RTE}\n0\ta\tb\tentailment\n")
     data = bytearray((tmp_path / "RTE.zip").read_bytes())
@@ -221,42 +221,42 @@ def test_a_flipped_bit_in_a_zip_is_named(tmp_path: Path) -> None:
         read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
 
 
-def test_qqp_broken_lines_are_counted(tmp_path: Path) -> None:
+def test_malformed_qqp_lines_are_counted(tmp_path: Path) -> None:
     header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
     write(tmp_path / "train.tsv", [header, "1\t1\t2\ta\tb\t1", "2\t3\t4\tbroken", "3\t5\t6\tc\td\t0"])
     examples = read_examples(tmp_path, TASKS["QQP"], "train")
     assert (len(examples.texts), examples.broken) == (2, 1)
 
 
-def test_other_numbers_of_rows_are_refused_unless_the_config_says_so(tmp_path: Path) -> None:
+def test_unofficial_row_counts_are_errors_unless_the_config_allows_them(tmp_path: Path) -> None:
     rows = [f"{n}\ta\tb\tentailment" for n in range(277)]
     write(tmp_path / "train.tsv", [RTE, *rows])
     task, examples = TASKS["RTE"], read_examples(tmp_path, TASKS["RTE"], "train")
-    with pytest.raises(InputError, match=r"277 rows where .*2,490 .*that is the number of RTE's dev set: are files"):
+    with pytest.raises(InputError, match=r"277 rows, but .*2,490 .*this is the size of RTE's dev set: are files"):
         check_count(task, "train", examples, subset=False)
     with pytest.raises(InputError, match="are files swapped"):
         check_count(task, "train", examples, subset=True)
     assert not check_count(task, "train", examples.first(276), subset=True)
     assert check_count(task, "dev", examples, subset=False)
-    with pytest.raises(InputError, match=r'276 rows .*is the file cut short.*add "RTE" to finetune\.subsets'):
+    with pytest.raises(InputError, match=r'276 rows.*is the file truncated.*add "RTE" to finetune\.subsets'):
         check_count(task, "dev", examples.first(276), subset=False)
 
 
-def test_test_files_do_not_decide_what_a_result_is() -> None:
+def test_test_files_are_recognised() -> None:
     for name in ("test.tsv", "test_matched.tsv", "qqp.test.jsonl", "diagnostic.tsv", "AX.tsv"):
         assert is_test_file(name), name
     for name in ("train.tsv", "dev_matched.tsv", "latest.tsv", "msr_paraphrase_train.txt"):
         assert not is_test_file(name), name
 
 
-def test_the_hub_out_of_reach_is_said_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_reported_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"hub:some/glue: the hub can't be reached.*save_to_disk\(FOLDER\)"):
+    with pytest.raises(InputError, match=r"hub:some/glue: the Hub can't be reached.*save_to_disk\(FOLDER\)"):
         read_examples("hub:some/glue", TASKS["RTE"], "dev")
-    assert time.monotonic() - start < 20  # datasets by itself tries for half a minute
+    assert time.monotonic() - start < 20  # the default of `datasets` is half a minute
     for wrong in ("hub:", "hub:glue", "hub:a/b/c"):
-        with pytest.raises(InputError, match="is called hub:OWNER/NAME"):
+        with pytest.raises(InputError, match="is specified as hub:OWNER/NAME"):
             read_examples(wrong, TASKS["RTE"], "dev")

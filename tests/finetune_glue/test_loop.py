@@ -1,4 +1,4 @@
-"""Fine-tuning: learns what can be learned, repeats exactly, and says when it diverged."""
+"""Fine-tuning: it learns, is reproducible, and records divergence."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def rows(count: int, seed: int, regression: bool = False) -> Tokenised:
-    """Class: whether token 7 is there. Score: the share of token 7."""
+    """Class: whether token 7 occurs. Score: the share of token 7."""
     rng = np.random.default_rng(seed)
     sequences, labels = [], []
     for _ in range(count):
@@ -61,26 +61,26 @@ def test_learns_a_class_and_a_score(checkpoint: Path) -> None:
     assert epochs[-1].metrics["pearson"] > 0.9
 
 
-def test_repeats_to_the_last_bit_and_seeds_differ(checkpoint: Path) -> None:
+def test_runs_are_bitwise_reproducible_and_seeds_differ(checkpoint: Path) -> None:
     once = run(checkpoint, "CoLA").epochs
     assert once == run(checkpoint, "CoLA").epochs
     assert once[0].train_loss != run(checkpoint, "CoLA", seed=2).epochs[0].train_loss
 
 
-def test_learns_in_bfloat16_too(checkpoint: Path) -> None:
+def test_learns_in_bfloat16(checkpoint: Path) -> None:
     tuned = run(checkpoint, "CoLA", config=CONFIG.model_copy(update={"precision": "bfloat16"}))
     assert tuned.epochs[-1].metrics["accuracy"] > 0.95
     assert tuned.epochs[0].train_loss != run(checkpoint, "CoLA").epochs[0].train_loss
 
 
-def test_an_untrained_encoder_learns_too_and_is_another_for_each_seed(checkpoint: Path) -> None:
+def test_untrained_encoder_learns_and_depends_on_the_seed(checkpoint: Path) -> None:
     tuned = run(None, "CoLA")
     assert tuned.epochs[-1].metrics["accuracy"] > 0.9
     assert tuned.epochs[0].train_loss != run(checkpoint, "CoLA").epochs[0].train_loss
     assert tuned.epochs[0].train_loss != run(None, "CoLA", seed=2).epochs[0].train_loss
 
 
-def test_halves_of_the_dev_set_are_scored_too(checkpoint: Path) -> None:
+def test_halves_of_the_dev_set_are_scored(checkpoint: Path) -> None:
     epochs: list[EpochScores] = run(checkpoint, "CoLA").epochs
     assert len(epochs[0].halves) == SPLITS
     for first, second in epochs[0].halves:
@@ -97,7 +97,7 @@ def test_an_epoch_has_every_example_once(batching: str) -> None:
     spreads = [np.ptp(data.lengths[batch]) for batch in batches]
     assert (max(spreads) <= 1) == (batching == "by-length")
     firsts = [data.lengths[batch[0]] for batch in batches]
-    assert firsts != sorted(firsts), "short ones don't come first"
+    assert firsts != sorted(firsts), "batches are not sorted by length"
 
 
 def test_divergence_is_a_recorded_failure(checkpoint: Path) -> None:
@@ -106,7 +106,7 @@ def test_divergence_is_a_recorded_failure(checkpoint: Path) -> None:
     assert len(tuned.epochs) < 6
 
 
-def test_a_damaged_checkpoint_is_named_with_what_to_do(checkpoint: Path) -> None:
+def test_damaged_checkpoint_error_names_the_fix(checkpoint: Path) -> None:
     file = checkpoint / "tensors.safetensors"
     data = bytearray(file.read_bytes())
     data[-10] ^= 1

@@ -1,4 +1,4 @@
-"""How much of a GPU a fine-tuning run takes, against a model that is really built."""
+"""Estimate of a fine-tuning run's GPU memory, compared with a real model."""
 
 import pytest
 import torch
@@ -14,15 +14,15 @@ from tests.conftest import small_config
 
 
 @pytest.mark.parametrize("sizes", [{}, {"layers": 2, "hidden": 16, "heads": 2, "ffn": 40, "max_length": 9}])
-def test_weights_are_counted_as_the_model_has_them(sizes: dict[str, int]) -> None:
+def test_weights_are_counted_as_in_the_model(sizes: dict[str, int]) -> None:
     encoder = Transformer(**sizes)
     weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, 0.1, "auto").parameters())
-    kept = run_bytes(encoder, 1_001, 9) - run_bytes(encoder, 1_001, 8)  # for one more example
+    kept = run_bytes(encoder, 1_001, 9) - run_bytes(encoder, 1_001, 8)  # per additional example
     assert (run_bytes(encoder, 1_001, 8) - CONTEXT - 8 * kept) / 16 == pytest.approx(weights, rel=0.02)
 
 
-def test_what_is_kept_for_the_backward_pass_is_not_underestimated() -> None:
-    """Counted in a real forward pass in float32; attention without dropout, with which a CPU, unfused, keeps scores."""
+def test_memory_for_the_backward_pass_is_not_underestimated() -> None:
+    """Measured in a float32 forward pass without attention dropout, with which CPU attention isn't fused."""
     encoder = Transformer(layers=12, hidden=64, heads=4, ffn=256, max_length=64, attention_dropout=0.0)
     model = Classifier(encoder, 1_000, 3, 0.1, "auto").train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -41,14 +41,14 @@ def test_what_is_kept_for_the_backward_pass_is_not_underestimated() -> None:
     assert found < estimated < 1.5 * found
 
 
-def test_it_grows_with_what_it_depends_on() -> None:
+def test_estimate_grows_with_batch_size_and_vocabulary() -> None:
     base = run_bytes(Transformer(), 32_678, 16)
     assert base < run_bytes(Transformer(), 32_678, 32) < 2 * base
     assert base < run_bytes(Transformer(), 50_000, 16)
     assert 5e9 < run_bytes(Transformer(), 32_678, 32) < 20e9, "BERT-base, Table 2's larger batch"
 
 
-def test_the_config_has_its_say(artifacts: Artifacts) -> None:
+def test_requirements_follow_the_config(artifacts: Artifacts) -> None:
     config = small_config("finetune.threads=3", "finetune.runs_per_gpu=4", "finetune.batch_sizes=[4,16]")
     found = run_requirements(config, Lineage(config, artifacts))
     assert found == {"threads": 3, "gpu_bytes": run_bytes(config.encoder, 300, 16), "jobs_per_gpu": 4}

@@ -1,4 +1,4 @@
-"""The probe tasks: GLUE's layout, balanced labels, no leak, and labels that a second derivation confirms."""
+"""The probe tasks: GLUE's layout, balanced labels, no leakage, and labels checked by an independent derivation."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, documents: list[Document]) ->
 
 @pytest.fixture(scope="module")
 def originals(documents: list[Document]) -> dict[str, str]:
-    """Every held-out sentence's document, by its lower-case text without the full stop."""
+    """The document of every held-out sentence, by lower-cased text without the full stop."""
     found = held_out_sentences(documents)
     return {s.text.lower().removesuffix("."): name for name, sentences in found.items() for s in sentences}
 
@@ -60,7 +60,7 @@ def bare(text: str) -> list[str]:
 
 
 def within(part: Sequence[str], whole: Sequence[str]) -> bool:
-    """Whether `part` is `whole` less some words; a comma at the end may be lost."""
+    """Returns whether `part` is `whole` without some words; trailing punctuation may differ."""
     rest = iter(word.rstrip(",;:") for word in whole)
     return all(word.rstrip(",;:") in rest for word in part)
 
@@ -70,7 +70,7 @@ def test_rows_columns_and_balance(made: tuple[Path, dict[str, dict[str, int]]], 
     folder, counts = made
     data = examples(folder, name, file)
     assert len(data.labels) == counts[name][file] <= (TRAIN_ROWS if file == "train.tsv" else DEV_ROWS)
-    # another Python version has other docstrings, so the floors are loose
+    # docstrings differ between Python versions, so the lower bounds are loose
     assert counts[name][file] >= (300 if file == "train.tsv" else 60)
     shares = Counter(data.labels).values()
     assert len(shares) == (len(TASKS[name].labels) or 6) and len(set(shares)) == 1
@@ -81,7 +81,7 @@ def test_rows_columns_and_balance(made: tuple[Path, dict[str, dict[str, int]]], 
     assert len(lines) == len(data.labels) + (name != "CoLA")
 
 
-def test_the_folder_says_that_it_is_not_glue(made: tuple[Path, dict[str, dict[str, int]]]) -> None:
+def test_readme_states_that_the_tasks_are_not_glue(made: tuple[Path, dict[str, dict[str, int]]]) -> None:
     text = (made[0] / "README.txt").read_text(encoding="utf-8")
     assert text.startswith("Probe tasks, not GLUE")
     assert re.findall(r"^([\w-]+):", text, re.MULTILINE) == list(TRAINED)
@@ -113,7 +113,7 @@ def test_mnli_genres(made: tuple[Path, dict[str, dict[str, int]]]) -> None:
         assert {line.split("\t")[3] for line in lines} == {genre}
 
 
-def test_cola_negatives_are_a_sentence_with_its_halves_exchanged(
+def test_cola_negatives_have_exchanged_halves(
     made: tuple[Path, dict[str, dict[str, int]]], originals: dict[str, str]
 ) -> None:
     data = examples(made[0], "CoLA", "dev.tsv")
@@ -123,7 +123,7 @@ def test_cola_negatives_are_a_sentence_with_its_halves_exchanged(
         back = {" ".join(words[i:] + words[:i]) for i in range(len(words))}
         assert (" ".join(words) in originals) == (label == 1)
         assert back & originals.keys()
-        assert " ".join(sorted(words)) in bags  # a bag of words can't tell
+        assert " ".join(sorted(words)) in bags  # a bag of words has no information
 
 
 def test_sst2_first_words(made: tuple[Path, dict[str, dict[str, int]]], originals: dict[str, str]) -> None:
@@ -151,11 +151,11 @@ def test_stsb_score_is_the_share_of_words_in_place(made: tuple[Path, dict[str, d
         words, mixed = bare(left), bare(right)
         assert len(words) == len(mixed)
         same = sum(a.rstrip(",") == b.rstrip(",") for a, b in zip(words, mixed, strict=True))
-        assert round(score * len(words)) <= same  # chance may add one: another sentence's "the" in the same place
+        assert round(score * len(words)) <= same  # the other sentence may share a word, such as "the"
     assert all(left == right for (left, right), score in zip(data.texts, data.labels, strict=True) if score == 1)
 
 
-def test_pairs_of_one_sentence_and_of_two_documents(
+def test_qqp_rte_and_qnli_pairs_match_their_labels(
     made: tuple[Path, dict[str, dict[str, int]]], originals: dict[str, str]
 ) -> None:
     for (one, two), label in _labelled(made[0], "QQP"):
@@ -163,8 +163,8 @@ def test_pairs_of_one_sentence_and_of_two_documents(
         if label == 1:
             assert within(bare(two)[4:], bare(one))
     for (premise, hypothesis), label in _labelled(made[0], "RTE"):
-        stretch = f" {' '.join(bare(hypothesis))}"
-        assert (stretch.rstrip(",;:") in f" {' '.join(bare(premise))}") == (label == 0), (premise, hypothesis)
+        span = f" {' '.join(bare(hypothesis))}"
+        assert (span.rstrip(",;:") in f" {' '.join(bare(premise))}") == (label == 0), (premise, hypothesis)
     for (question, sentence), label in _labelled(made[0], "QNLI"):
         asked = set(bare(question)[4:])
         words = {word.strip(".,;:()'\"") for word in bare(sentence)}
@@ -189,7 +189,7 @@ def _labelled(folder: Path, name: str, file: str = "dev.tsv") -> list[tuple[tupl
     return list(zip(data.texts, data.labels, strict=True))
 
 
-def test_same_bytes_under_another_hash_seed(made: tuple[Path, dict[str, dict[str, int]]], tmp_path: Path) -> None:
+def test_same_bytes_with_another_hash_seed(made: tuple[Path, dict[str, dict[str, int]]], tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from mapnet_cli.finetune_glue.probes import make_probes; "
         "make_probes(pathlib.Path(sys.argv[1]), 1)"
@@ -216,7 +216,7 @@ def test_a_python_without_docstrings_is_an_error(tmp_path: Path, monkeypatch: py
         make_probes(tmp_path, 1)
 
 
-def test_documents_split_whole(documents: list[Document]) -> None:
+def test_documents_are_not_split(documents: list[Document]) -> None:
     found = held_out_sentences(documents)
     training, dev = split_documents(found, Random(3))
     assert sorted(training + dev) == sorted(found)

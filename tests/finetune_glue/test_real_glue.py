@@ -1,4 +1,4 @@
-"""The official files themselves, where they are at hand."""
+"""Tests with the official GLUE files, if available."""
 
 import tarfile
 from pathlib import Path
@@ -29,11 +29,11 @@ def test_real_files_have_the_official_counts(name: str, real_glue: Path) -> None
         assert check_count(TASKS[name], split, read_examples(location, TASKS[name], split), subset=False)
 
 
-def test_real_mrpc_is_the_same_from_microsofts_own_file(real_glue: Path, tmp_path: Path) -> None:
+def test_real_mrpc_is_the_same_from_microsofts_original_file(real_glue: Path, tmp_path: Path) -> None:
     official = real_glue / "glue" / "MRPC"
     raw = (official / "msr_paraphrase_train.txt").read_bytes()
     (tmp_path / "msr_paraphrase_train.txt").write_bytes(raw)
-    with pytest.raises(InputError, match=r"dev_ids\.tsv \(or dev\.tsv\) belongs beside it"):
+    with pytest.raises(InputError, match=r"add dev_ids\.tsv \(or dev\.tsv\)"):
         read_examples(tmp_path, TASKS["MRPC"], "dev")
     lines = (official / "dev.tsv").read_text(encoding="utf-8-sig").split("\n")[1:-1]
     write(tmp_path / "dev_ids.tsv", ["\t".join(line.split("\t")[1:3]) for line in lines])
@@ -44,10 +44,10 @@ def test_real_mrpc_is_the_same_from_microsofts_own_file(real_glue: Path, tmp_pat
         )
 
 
-def test_real_qqp_rows_read(real_glue: Path) -> None:
+def test_real_qqp_rows_are_read(real_glue: Path) -> None:
     [folder] = {path.parent for path in real_glue.rglob("qqp.*.jsonl")}
     task = TASKS["QQP"]
     assert len(read_examples(folder, task, "train")) == 10_000
     dev = read_examples(folder, task, "dev")
-    with pytest.raises(InputError, match=r"qqp\.valid\.jsonl: 20,215 rows where GLUE's QQP has 40,430"):
+    with pytest.raises(InputError, match=r"qqp\.valid\.jsonl: 20,215 rows, but GLUE's QQP has 40,430"):
         check_count(task, "dev", dev, subset=False)

@@ -1,4 +1,4 @@
-"""The grid as a user sees it: what runs, what is kept, what the records say, what is refused."""
+"""The finetune-glue stage end to end: reruns, records, status and errors."""
 
 import re
 import shutil
@@ -27,12 +27,12 @@ def record(user: User, run: GridRun, *overrides: str) -> FinetuneRun:
 
 
 def matrix(lineage: Lineage) -> list[dict[str, Any]]:
-    """Returns what `status` knows of the grid."""
+    """Returns the grid's matrix from the `status` command."""
     rows: list[dict[str, Any]] = FinetuneGlue(lineage).progress().facts["matrix"]
     return rows
 
 
-def test_more_seeds_tasks_and_rows_run_only_what_is_new(user: User) -> None:
+def test_added_seeds_and_tasks_run_only_new_jobs(user: User) -> None:
     user.run("finetune-glue")
     first = {p: p.stat().st_mtime_ns for p in user.artifacts.path("finetune-glue").rglob("batch*.json")}
     more = ("finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]', "finetune.untrained=true")
@@ -44,7 +44,7 @@ def test_more_seeds_tasks_and_rows_run_only_what_is_new(user: User) -> None:
     assert all(user.artifacts.marker(lineage.finetuning(run).key) for run in runs)
 
 
-def test_a_record_says_what_it_depends_on(user: User) -> None:
+def test_record_contains_its_settings_and_checkpoint(user: User) -> None:
     user.run("finetune-glue", "finetune.dropout=0.2")
     row = record(user, GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1), "finetune.dropout=0.2")
     assert row.settings == {
@@ -57,7 +57,7 @@ def test_a_record_says_what_it_depends_on(user: User) -> None:
     assert set(row.epochs[0].metrics) == {"accuracy", "f1", "mcc"}
 
 
-def test_the_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
+def test_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
     lineage = user.run("finetune-glue", "finetune.untrained=true")
     row = record(user, GridRun("untrained", 0, 0, "RTE", 16, 1e-3, 1), "finetune.untrained=true")
     assert row.checkpoint == "" and row.epochs
@@ -68,7 +68,7 @@ def test_the_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
     assert result.missing == ()
 
 
-def test_tasks_start_from_mnli_where_the_config_says_so(user: User) -> None:
+def test_tasks_start_from_mnli_if_configured(user: User) -> None:
     plain = user.run("finetune-glue", 'finetune.tasks=["RTE","MRPC"]')
     start = 'finetune.from_mnli=["RTE"]'
     lineage = user.run("finetune-glue", start, 'finetune.tasks=["RTE","MRPC"]')
@@ -83,16 +83,16 @@ def test_tasks_start_from_mnli_where_the_config_says_so(user: User) -> None:
     result = build(lineage)
     assert result.missing == ()
     assert "|from-mnli:RTE|" in result.signature and "(subset: RTE, MRPC, MNLI)" in result.table3.title
-    said = " ".join(result.table3.notes)
-    assert "RTE: started from each encoder after one fine-tuning on MNLI (batch 32, lr 3e-05, seed 1)." in said
-    assert "other weights" not in said
+    notes = " ".join(result.table3.notes)
+    assert "RTE: started from each encoder after one fine-tuning run on MNLI (batch 32, lr 3e-05, seed 1)." in notes
+    assert "weights other than" not in notes
     lines = FinetuneGlue(user.lineage(start, "finetune.seeds=[5]")).forecast(1)
     assert any(line.startswith("MNLI: 1 runs") for line in lines)
     with pytest.raises(UsageError, match="MNLI itself"):
         user.run("finetune-glue", 'finetune.from_mnli=["MNLI"]', 'finetune.tasks=["MNLI"]')
 
 
-def test_status_shows_the_matrix_filling(user: User) -> None:
+def test_status_shows_the_progress_of_the_matrix(user: User) -> None:
     lineage = user.lineage("finetune.seeds=[1,7]", 'finetune.tasks=["RTE","QNLI"]', "finetune.epochs=2")
     assert matrix(lineage) == [
         {"method": "bert", "seed": 1, "step": 10, "tasks": {
@@ -108,7 +108,7 @@ def test_status_shows_the_matrix_filling(user: User) -> None:
     assert "1/1, 1 failed" in [cell.text for cell in progress.table.rows[0]]
 
 
-def test_altered_tokenised_data_is_noticed(user: User) -> None:
+def test_altered_tokenised_data_is_detected(user: User) -> None:
     lineage = user.run("finetune-glue", 'finetune.tasks=["QNLI"]')
     labels = user.artifacts.path(f"{lineage.task('QNLI').key}/train/labels.npy")
     data = bytearray(labels.read_bytes())
@@ -121,7 +121,7 @@ def test_altered_tokenised_data_is_noticed(user: User) -> None:
     labels.write_bytes(data)
 
 
-def test_results_stand_where_the_data_is_gone(user: User, tmp_path: Path) -> None:
+def test_results_remain_valid_without_the_data(user: User, tmp_path: Path) -> None:
     folder = write_glue(tmp_path / "glue")
     data = (f"finetune.data={folder}", 'finetune.tasks=["RTE","CoLA"]')
     user.run("finetune-glue", *data)
@@ -140,23 +140,23 @@ def test_the_dry_run_counts_runs_and_sequences(user: User, monkeypatch: pytest.M
     monkeypatch.setattr(device, "_measured", lambda _, precision: 3.0 if precision == "bfloat16" else 1.0)
     lineage = user.lineage("finetune.epochs=3", "finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]')
     lines = FinetuneGlue(lineage).forecast(2)
-    assert lines[0].startswith("RTE: 2 runs of 3 epochs of 8 training and 8 dev sequences, about ")
-    assert lines[-2].endswith("finetune.precision=bfloat16 may be worth it (other results: everything is trained anew)")
+    assert lines[0].startswith("RTE: 2 runs of 3 epochs, 8 training and 8 dev sequences, about ")
+    assert lines[-2].endswith("finetune.precision=bfloat16 may be worth it (results change: everything is retrained)")
     assert lines[-1].startswith("4 runs, 192 sequences: about ")  # 2 tasks x 2 seeds x 3 epochs x (8 + 8)
 
 
-def test_the_forecast_of_a_run_by_hand() -> None:
+def test_forecast_of_a_run_by_hand() -> None:
     size = TaskSize(train=100, train_tokens=1000.0, dev=30, dev_tokens=600.0)
     assert Rate(fixed=0.5, token=0.01).seconds(size, 32, 3) == pytest.approx(
         3 * (4 * 0.5 + 1000 * 0.01 + 600 * 0.01 / 3)
     )
 
 
-def test_swapped_and_short_files_are_refused_and_subsets_are_said(user: User, tmp_path: Path) -> None:
+def test_incomplete_files_are_errors_and_subsets_are_noted(user: User, tmp_path: Path) -> None:
     folder = write_glue(tmp_path / "glue")
     (folder / "RTE/dev.tsv").write_text((folder / "RTE/dev.tsv").read_text().replace("wet", "moist"))
     data = f"finetune.data={folder}"
-    with pytest.raises(InputError, match=r"RTE/train\.tsv: 8 rows where .*2,490.*finetune\.subsets"):
+    with pytest.raises(InputError, match=r"RTE/train\.tsv: 8 rows, but .*2,490.*finetune\.subsets"):
         user.run("finetune-glue", data, "finetune.subsets=[]")
     result = build(user.run("finetune-glue", data))
     for table in (result.table3, result.cost, result.tasks, *result.spread):
@@ -165,7 +165,7 @@ def test_swapped_and_short_files_are_refused_and_subsets_are_said(user: User, tm
         user.run("finetune-glue", data, "finetune.subsets=[]")
 
 
-def test_a_new_test_set_leaves_the_results_standing(user: User, tmp_path: Path) -> None:
+def test_a_new_test_set_does_not_invalidate_results(user: User, tmp_path: Path) -> None:
     folder = write_glue(tmp_path / "glue")
     before = user.lineage(f"finetune.data={folder}").task("RTE")
     shutil.copy(user.folder / "glue/RTE/test.tsv", folder / "RTE/test.tsv")
@@ -174,7 +174,7 @@ def test_a_new_test_set_leaves_the_results_standing(user: User, tmp_path: Path) 
     assert user.lineage(f"finetune.data={folder}").task("RTE") != before
 
 
-def test_tiny_and_one_sided_data_are_no_reason_to_stop(user: User, tmp_path: Path) -> None:
+def test_tiny_data_with_one_class_runs(user: User, tmp_path: Path) -> None:
     folder = write_glue(tmp_path / "glue")
     header, first, *_ = (folder / "STS-B/dev.tsv").read_text().splitlines()
     (folder / "STS-B/dev.tsv").write_text(f"{header}\n{first}\n")
@@ -186,15 +186,15 @@ def test_names_are_checked_before_anything_runs(user: User) -> None:
     for override, message in {
         'finetune.subsets=["RTEE"]': r"finetune\.subsets: there is no task 'RTEE'; did you mean 'RTE'",
         "finetune.task_data.QPP=x": r"finetune\.task_data\.QPP: .*did you mean 'QQP'",
-        "finetune.data=probe": r"finetune\.task_data names places",
+        "finetune.data=probe": r"finetune\.task_data sets locations",
         'finetune.from_mnli=["rte"]': r"finetune\.from_mnli: there is no task 'rte'",
     }.items():
         with pytest.raises(UsageError, match=message):
             user.run("finetune-glue", override, *(["finetune.task_data.RTE=x"] if "probe" in override else []))
 
 
-def test_random_runs_have_no_need_of_each_other(user: User, tmp_path: Path) -> None:
-    """A run's record is the same whatever was run before it in its process."""
+def test_runs_do_not_depend_on_each_other(user: User, tmp_path: Path) -> None:
+    """A run's record doesn't depend on earlier runs in the same process."""
     alone = User(user.folder)
     alone.artifacts = Artifacts(tmp_path / "artifacts")
     for name in ("prepare-corpus", "pretrain"):

@@ -1,4 +1,4 @@
-"""Prediction files: the models that the records speak of, in the layout that GLUE's server takes."""
+"""Prediction files: from the recorded models, in the layout that GLUE's server expects."""
 
 import io
 import shutil
@@ -40,15 +40,13 @@ def submit(user: User, file: Path, *overrides: str, capsys: pytest.CaptureFixtur
     return found
 
 
-def test_eleven_files_of_the_models_that_were_scored(
-    user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The tiny test sets have the dev sets' texts, so their predictions must score what the records say."""
+def test_eleven_files_from_the_scored_models(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tiny test sets have the dev sets' texts, so their predictions must have the recorded scores."""
     lineage = user.run("finetune-glue", *EVERYTHING)
     found = submit(user, tmp_path / "glue.zip", *EVERYTHING, capsys=capsys)
     assert list(found) == ["CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI", "AX"]
-    said = capsys.readouterr().err
-    assert said.count("warning") == said.count("set is a subset: ") == 10  # all but WNLI, which nobody predicts
+    log = capsys.readouterr().err
+    assert log.count("warning") == log.count("set is a subset: ") == 10  # all but WNLI, which isn't predicted
     for name, (task_name, split) in FILES.items():
         if task_name in ("WNLI", "AX"):
             continue
@@ -59,13 +57,13 @@ def test_eleven_files_of_the_models_that_were_scored(
         values = [float(v) / 5 if task.regression else task.labels.index(v) for v in found[name]]
         for metric, value in score(task, np.array(values, np.float32), np.array(dev.labels, np.float32)).items():
             assert value == pytest.approx(recorded[metric + split.removeprefix("test")], abs=2e-3), (name, metric)
-    assert found["AX"] == found["MNLI-mm"]  # the same texts, by the same model
+    assert found["AX"] == found["MNLI-mm"]  # same texts, same model
     assert found["WNLI"] == ["0"] * 146
     again = submit(user, tmp_path / "again.zip", *EVERYTHING, capsys=capsys)
     assert again == found and (tmp_path / "again.zip").read_bytes() == (tmp_path / "glue.zip").read_bytes()
 
 
-def test_the_best_seed_of_the_best_setting_is_taken_at_its_best_epoch(user: User) -> None:
+def test_best_epoch_of_the_best_seed_of_the_best_setting_is_chosen(user: User) -> None:
     lineage = user.run("finetune-glue", *EVERYTHING, "finetune.batch_sizes=[8,16]")
     run, epoch = choose_run(lineage, Console(quiet=True), PLACE, "RTE")
     best = {}
@@ -81,19 +79,19 @@ def test_the_best_seed_of_the_best_setting_is_taken_at_its_best_epoch(user: User
     assert epoch == scores.index(max(scores)) + 1
 
 
-def test_tasks_out_of_the_config_are_filled_and_said(
+def test_files_of_unconfigured_tasks_are_placeholders_with_a_warning(
     user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     user.run("finetune-glue")
     found = submit(user, tmp_path / "glue.zip", capsys=capsys)
     assert len(found) == 11 and len(found["RTE"]) == 8
     assert found["QNLI"] == ["entailment"] * 5463 and found["STS-B"] == ["0.000000"] * 1379
-    said = capsys.readouterr().err
-    assert said.count("is filled with") == 9 and "QNLI.tsv is filled with 'entailment'" in said
-    assert "WNLI" not in said
+    log = capsys.readouterr().err
+    assert log.count("is filled with") == 9 and "QNLI.tsv is filled with 'entailment'" in log
+    assert "WNLI" not in log
 
 
-def test_ax_may_come_later_and_a_broken_one_is_an_error(
+def test_ax_may_be_added_later_and_a_broken_one_is_an_error(
     user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     glue = tmp_path / "glue"
@@ -103,7 +101,7 @@ def test_ax_may_come_later_and_a_broken_one_is_an_error(
     user.run("finetune-glue", *mnli)
     without = submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)
     assert without["AX"] == ["entailment"] * 1104
-    assert "AX.tsv or MNLI's diagnostic.tsv must be there" in capsys.readouterr().err
+    assert "needs AX.tsv or MNLI's diagnostic.tsv" in capsys.readouterr().err
     shutil.copy(tmp_path / "AX/AX.tsv", glue / "MNLI/diagnostic.tsv")
     assert submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)["AX"] == without["MNLI-mm"]
     text = (glue / "MNLI/diagnostic.tsv").read_text()
@@ -112,15 +110,15 @@ def test_ax_may_come_later_and_a_broken_one_is_an_error(
         submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)
 
 
-def test_a_partial_grid_is_said(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warning_about_a_partial_grid(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     user.run("finetune-glue")
     submit(user, tmp_path / "x.zip", "finetune.seeds=[1,11,12]", capsys=capsys)
-    assert "RTE: chosen from 1 of 3 runs; 0 have failed" in capsys.readouterr().err
+    assert "RTE: chosen from 1 of 3 runs; 0 failed" in capsys.readouterr().err
 
 
-def test_rows_of_table_3_by_name(user: User) -> None:
+def test_find_row_of_table_3(user: User) -> None:
     lineage = user.lineage("finetune.untrained=true")
-    with pytest.raises(UsageError, match=r"which row of Table 3.*bert, untrained"):
+    with pytest.raises(UsageError, match=r"choose a row of Table 3.*bert, untrained"):
         find_row(lineage, None, None, None)
     assert find_row(lineage, "untrained", None, None) == ("untrained", 0, 0)
     assert find_row(user.lineage(), None, None, None) == PLACE
@@ -128,7 +126,7 @@ def test_rows_of_table_3_by_name(user: User) -> None:
         find_row(lineage, "untrained", 7, None)
 
 
-def test_a_folder_is_left_alone(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_not_overwritten(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/a.txt").write_text("mine")
     with pytest.raises(UsageError, match="is a folder: name the zip file"):
@@ -136,7 +134,7 @@ def test_a_folder_is_left_alone(user: User, tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "mine/a.txt").read_text() == "mine"
 
 
-def test_what_is_missing_is_named(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_runs_and_data_are_errors(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=r"bert has no finished run of RTE: run `mapnet finetune-glue`"):
         submit(user, tmp_path / "x.zip", "finetune.epochs=9", capsys=capsys)
     with pytest.raises(UsageError, match="probe tasks have no test sets"):

@@ -1,4 +1,4 @@
-"""fairseq's input layout, truncation, and the round trip through disk."""
+"""Tokenised examples: fairseq's input layout, truncation, and the round trip to disk."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_layout_of_one_and_two_texts(tokenizer: Path) -> None:
     assert two[0].tolist() == [CLS, *ids(tokenizer, "a b"), SEP, SEP, *ids(tokenizer, "c"), SEP]
 
 
-def test_the_longer_text_is_cut(tokenizer: Path) -> None:
+def test_the_longer_text_is_truncated(tokenizer: Path) -> None:
     data, cut = tokenised.tokenise(Examples([("a b c d e f", "a b")], [0.0]), tokenizer, "never", 10)
     assert data[0].tolist() == [CLS, *ids(tokenizer, "a b c d"), SEP, SEP, *ids(tokenizer, "a b"), SEP]
     assert (len(data[0]), cut) == (10, 1)

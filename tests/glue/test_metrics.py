@@ -1,4 +1,4 @@
-"""Metrics by hand, and the baselines on data where their scores are known."""
+"""Metrics computed by hand, and baselines on data with known scores."""
 
 import itertools
 
@@ -38,8 +38,8 @@ def test_constant_predictions_score_zero_without_a_warning() -> None:
     assert score(TASKS["CoLA"], array(0, 0, 0), array(1, 0, 1))["f1"] == 0.0
 
 
-def test_counts_give_what_scikit_learn_gives() -> None:
-    """Every table of up to two of each kind, undefined metrics among them."""
+def test_from_counts_agrees_with_scikit_learn() -> None:
+    """All confusion matrices with counts up to 2, including undefined metrics."""
     for counts in itertools.product(range(3), repeat=4):
         if not any(counts):
             continue
@@ -50,7 +50,7 @@ def test_counts_give_what_scikit_learn_gives() -> None:
 
 
 @pytest.mark.parametrize("name", ["RTE", "MNLI", "STS-B"])
-def test_halves_part_the_set_the_same_way_for_every_run(name: str) -> None:
+def test_halves_are_the_same_for_every_run(name: str) -> None:
     rng, task = np.random.default_rng(0), TASKS[name]
     labels, predicted, other = rng.integers(0, len(task.labels) or 5, (3, 41)).astype(np.float32)
     halves = score_halves(task, predicted, labels)
@@ -70,8 +70,8 @@ def pairs(rows: list[tuple[list[int], list[int]]], labels: list[float]) -> Token
     return Tokenised(np.concatenate(sequences).astype(np.uint32), offsets, array(*labels), second)
 
 
-def test_a_bag_of_words_tells_the_two_texts_apart() -> None:
-    """The label is whether token 9 stands in the second text: counts of the texts together say nothing."""
+def test_bag_of_words_counts_the_two_texts_separately() -> None:
+    """The label is whether token 9 is in the second text, so joint counts have no information."""
     rows = [([9], [10]), ([10], [9])] * 20
     data = pairs(rows, [0, 1] * 20)
     majority, bag = baselines(TASKS["RTE"], data, {"": data})
@@ -79,7 +79,7 @@ def test_a_bag_of_words_tells_the_two_texts_apart() -> None:
     assert (bag.name, bag.metrics["accuracy"]) == ("bag of words", 1.0)
 
 
-def test_tokens_unseen_in_training_are_left_out() -> None:
+def test_tokens_unseen_in_training_are_ignored() -> None:
     train = pairs([([9], [10]), ([10], [9])] * 5, [0, 1] * 5)
     dev = pairs([([9, 99], [10]), ([10], [9, 98])], [0, 1])
     assert baselines(TASKS["RTE"], train, {"": dev})[1].metrics["accuracy"] == 1.0

@@ -1,4 +1,4 @@
-"""One small corpus, pretrained for some steps, and what `transformers` makes of a folder."""
+"""A small pretrained corpus, and helpers that run `transformers` on a folder."""
 
 import warnings
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.prepare_corpus.corpora import text_folder
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder with books and a tiny GLUE."""
+    """Returns a folder with books and a tiny GLUE."""
     folder = tmp_path_factory.mktemp("interchange")
     text_folder(folder / "books")
     write_glue(folder / "glue")
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def pretrained(folder: Path) -> Lineage:
-    """A config, and the artifact directory where its two methods are pretrained."""
+    """Returns a lineage whose two methods are pretrained."""
     lineage = Lineage(user_config(folder), Artifacts(folder / "artifacts"))
     run(lineage, "prepare-corpus", "pretrain")
     return lineage
@@ -54,7 +54,7 @@ def run(lineage: Lineage, *stages: str) -> None:
 
 @contextmanager
 def transformers() -> Iterator[Any]:
-    """Yields the reference library; it warns of itself."""
+    """Yields the reference library with its warnings suppressed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import transformers
@@ -63,7 +63,7 @@ def transformers() -> Iterator[Any]:
 
 
 def load_theirs(folder: Path) -> tuple[Any, Any]:
-    """Returns (tokenizer, model) as a user of `transformers` gets them."""
+    """Returns (tokenizer, model) loaded with `transformers`."""
     with transformers() as library:
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
         model, info = library.AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
@@ -73,7 +73,7 @@ def load_theirs(folder: Path) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def their_logits(model: Any, tokens_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
-    """Returns [N, V] at the positions that are no padding."""
+    """Returns logits [N, V] at the positions that aren't padding."""
     logits: torch.Tensor = model(input_ids=tokens_BL, attention_mask=attention_mask_BL.long()).logits[attention_mask_BL]
     return logits
 
@@ -88,7 +88,7 @@ def our_logits(model: Any, tokens_BL: torch.Tensor, attention_mask_BL: torch.Ten
 
 
 def padded_batch(vocab_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns random tokens [3, length] and False at their padding."""
+    """Returns random tokens [3, length] and their attention mask, False at padding."""
     tokens_BL = torch.randint(5, vocab_size, (3, length), generator=torch.Generator().manual_seed(1))
     attention_mask_BL = torch.arange(length) < torch.tensor([[length], [length // 2], [3]])
     return tokens_BL * attention_mask_BL, attention_mask_BL

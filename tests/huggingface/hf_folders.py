@@ -1,4 +1,4 @@
-"""Small Hugging Face BERT folders, made with `transformers` as anybody makes them."""
+"""Small Hugging Face BERT folders, saved with `transformers`."""
 
 from functools import cache
 from pathlib import Path
@@ -15,15 +15,15 @@ SIZES = {
     "max_position_embeddings": 24,
 }  # fmt: skip
 SPECIALS = ("[PAD]", "[unused0]", "[MASK]", "[SEP]", "[UNK]", "[CLS]")
-"""In another order than mapnet's."""
+"""Special tokens, in a different order from mapnet's."""
 
 
 def wordpiece() -> Tokenizer:
-    """Returns an uncased BERT tokenizer of 160 entries, with truncation and padding left switched on."""
+    """Returns an uncased BERT tokenizer with 160 tokens, with truncation and padding enabled."""
     return Tokenizer.from_str(_wordpiece())
 
 
-@cache  # another training breaks ties otherwise
+@cache  # retraining may break ties differently
 def _wordpiece() -> str:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -42,7 +42,7 @@ def _wordpiece() -> str:
 def save_bert(
     folder: Path, architecture: str = "BertForMaskedLM", tokenizer: Tokenizer | None = None, **config: Any
 ) -> Any:
-    """Writes the folder and returns the model, whose biases and LayerNorms are away from their trivial start."""
+    """Writes the folder and returns the model, with random noise added to all parameters."""
     tokenizer = tokenizer or wordpiece()
     with transformers() as library:
         settings = SIZES | {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0} | config

@@ -1,4 +1,4 @@
-"""An exported checkpoint is the same model and the same tokenizer in `transformers`."""
+"""An exported checkpoint gives the same logits and token ids in `transformers`."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ def theirs(exported: Path) -> tuple[Any, Any]:
     return load_theirs(exported)
 
 
-def test_the_logits_are_equal(pretrained: Lineage, theirs: tuple[Any, Any]) -> None:
+def test_logits_are_equal(pretrained: Lineage, theirs: tuple[Any, Any]) -> None:
     config, key = pretrained.config, pretrained.pretraining("mapnet", 1).key
     tensors, facts = load_checkpoint(pretrained.artifacts.path(f"{key}/step10"))
     ours = PretrainingModel(config.encoder, facts["vocab_size"], config.proposal)
@@ -46,7 +46,7 @@ def test_the_logits_are_equal(pretrained: Lineage, theirs: tuple[Any, Any]) -> N
     assert torch.allclose(our_logits(ours, tokens_BL, attention_mask_BL), expected, atol=1e-4)
 
 
-def test_the_token_ids_are_equal(pretrained: Lineage, theirs: tuple[Any, Any], folder: Path) -> None:
+def test_token_ids_are_equal(pretrained: Lineage, theirs: tuple[Any, Any], folder: Path) -> None:
     tokenizer, lowercase = theirs[0], pretrained.config.corpus.lowercase
     ours = load_tokenizer(pretrained.artifacts.path(f"{pretrained.corpus.key}/tokenizer.json"))
     books = [line for path in sorted((folder / "books").rglob("*.txt")) for line in path.read_text().splitlines()]
@@ -58,7 +58,7 @@ def test_the_token_ids_are_equal(pretrained: Lineage, theirs: tuple[Any, Any], f
     assert shouted == tokenizer(prepared[0])["input_ids"], "the tokenizer lower-cases"
 
 
-def test_a_pair_has_fairseqs_layout(theirs: tuple[Any, Any]) -> None:
+def test_pairs_have_the_fairseq_layout(theirs: tuple[Any, Any]) -> None:
     tokenizer = theirs[0]
     one, two = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("ba co", "den"))
     pair = tokenizer("ba co", "den", return_token_type_ids=True)
@@ -66,7 +66,7 @@ def test_a_pair_has_fairseqs_layout(theirs: tuple[Any, Any]) -> None:
     assert set(pair["token_type_ids"]) == {0}
 
 
-def test_what_the_tokenizer_is(theirs: tuple[Any, Any], pretrained: Lineage) -> None:
+def test_tokenizer_class_and_special_tokens(theirs: tuple[Any, Any], pretrained: Lineage) -> None:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = theirs[0]
@@ -76,7 +76,7 @@ def test_what_the_tokenizer_is(theirs: tuple[Any, Any], pretrained: Lineage) -> 
     assert tokenizer.model_max_length == pretrained.config.encoder.max_length
 
 
-def test_a_mask_in_a_text_is_one_token_and_changes_no_other(theirs: tuple[Any, Any]) -> None:
+def test_mask_in_text_is_one_token_and_changes_no_other(theirs: tuple[Any, Any]) -> None:
     tokenizer, model = theirs
     left, right = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("ba co", "den fu"))
     batch = tokenizer(f"ba co {tokenizer.mask_token} den fu", return_tensors="pt")
@@ -87,10 +87,10 @@ def test_a_mask_in_a_text_is_one_token_and_changes_no_other(theirs: tuple[Any, A
     assert tokenizer.decode([best]).strip()
 
 
-def test_the_card_says_what_it_is_and_its_snippet_prepares_text(exported: Path, pretrained: Lineage) -> None:
+def test_model_card_has_facts_and_a_working_snippet(exported: Path, pretrained: Lineage) -> None:
     card = (exported / "README.md").read_text()
-    for words in ("mapnet at step 10", pretrained.corpus.fingerprint, "Not fine-tuned yet", "torch"):
-        assert words in card
+    for text in ("mapnet at step 10", pretrained.corpus.fingerprint, "Not fine-tuned yet", "torch"):
+        assert text in card
     (snippet,) = re.findall(r"```python\n(import unicodedata.*?)```", card, re.S)
     names: dict[str, Any] = {}
     exec(snippet, names)
@@ -98,7 +98,7 @@ def test_the_card_says_what_it_is_and_its_snippet_prepares_text(exported: Path, 
         assert names["prepare"](text) == prepare_line(text, pretrained.config.corpus.lowercase)
 
 
-def test_the_card_has_the_scores_once_they_are_there(pretrained: Lineage, folder: Path) -> None:
+def test_model_card_has_scores_after_fine_tuning(pretrained: Lineage, folder: Path) -> None:
     config = user_config(
         folder,
         'methods=["bert"]',
@@ -114,4 +114,4 @@ def test_the_card_has_the_scores_once_they_are_there(pretrained: Lineage, folder
     table = build(lineage).tasks
     (ours,) = (line for line in table.rows if (line[0].text, line[1].text) == ("BERT", "6"))
     found = re.findall(r"\| (?:RTE|MNLI-m|MNLI-mm) \| accuracy(?:-mm)? \| (\d+\.\d\d) \|", card)
-    assert found == [cell.text.split()[0] for cell in ours[2:5]], "the same as the report's"
+    assert found == [cell.text.split()[0] for cell in ours[2:5]], "same as in the report"

@@ -1,4 +1,4 @@
-"""ELECTRA from one end to the other: pretrained, validated, fine-tuned, reported, and used in `transformers`."""
+"""ELECTRA end to end: pretrained, validated, fine-tuned, reported, and loaded in `transformers`."""
 
 import json
 from pathlib import Path
@@ -22,12 +22,12 @@ from mapnet_cli.text.shards import open_shards
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.huggingface.conftest import padded_batch, run, transformers, user_config
 from tests.huggingface.hf_folders import save_bert
-from tests.huggingface.test_use import AS_THE_IMPORT
+from tests.huggingface.test_use import MATCHING_IMPORT
 
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Lineage:
-    """ELECTRA beside BERT, both fine-tuned."""
+    """Returns a lineage with BERT and ELECTRA, both fine-tuned."""
     lineage = Lineage(user_config(folder, 'methods=["bert", "electra"]'), Artifacts(folder / "electra"))
     run(lineage, "prepare-corpus", "pretrain", "finetune-glue")
     return lineage
@@ -69,10 +69,10 @@ def test_transformers_gives_the_same_logits(trained: Lineage, exported: Path) ->
     assert theirs(**tokenizer("ba co den", return_tensors="pt")).logits.shape[0] == 1
 
 
-def test_the_folder_says_what_it_is(exported: Path) -> None:
+def test_exported_folder_is_an_electra_discriminator(exported: Path) -> None:
     card = (exported / "README.md").read_text()
-    for words in ("AutoModelForPreTraining", "ELECTRA's discriminator", "| RTE | accuracy |", "- (no masked-language"):
-        assert words in card
+    for text in ("AutoModelForPreTraining", "An ELECTRA discriminator", "| RTE | accuracy |", "- (no masked-language"):
+        assert text in card
     assert "fill-mask" not in card
     settings = json.loads((exported / "config.json").read_text())
     assert settings["embedding_size"] == settings["hidden_size"] == 16
@@ -82,7 +82,7 @@ def test_the_folder_says_what_it_is(exported: Path) -> None:
     assert not [name for name in names if not name.startswith(("electra.", "discriminator_predictions."))]
 
 
-def test_held_out_figures_are_fixed_and_shared_by_processes(trained: Lineage) -> None:
+def test_held_out_metrics_are_deterministic_and_sharded_over_processes(trained: Lineage) -> None:
     model, manifest = model_of(trained)
     sequences = open_shards(trained.artifacts, manifest.validation)
 
@@ -99,7 +99,7 @@ def test_held_out_figures_are_fixed_and_shared_by_processes(trained: Lineage) ->
     }  # fmt: skip
 
     class Adding(DistContext):
-        """One of two processes, which keeps what it would add up."""
+        """One of two processes; records the tensors instead of reducing them."""
 
         def all_reduce_sum_(self, tensor: torch.Tensor) -> torch.Tensor:
             parts.append(tensor)
@@ -111,7 +111,7 @@ def test_held_out_figures_are_fixed_and_shared_by_processes(trained: Lineage) ->
     torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=1e-5, atol=1e-5)
 
 
-def test_it_is_a_row_of_the_report_with_a_dash_for_the_validation_loss(trained: Lineage) -> None:
+def test_report_has_a_row_without_validation_loss(trained: Lineage) -> None:
     key = trained.finetuning(GridRun("electra", 1, 10, "RTE", 16, 1e-3, 1)).key
     finished = trained.artifacts.read(key, FinetuneRun)
     assert (finished.failure, finished.checkpoint) == ("", milestone(trained).fingerprint)
@@ -127,11 +127,11 @@ def test_it_is_a_row_of_the_report_with_a_dash_for_the_validation_loss(trained: 
     assert any("ELECTRA: no masked-language-model head" in note for note in built.cost.notes)
 
 
-def test_it_goes_on_from_an_imports_encoder(folder: Path, artifacts: Artifacts) -> None:
+def test_training_starts_from_an_imported_encoder(folder: Path, artifacts: Artifacts) -> None:
     save_bert(folder / "tiny for electra")
     row = import_folder(artifacts, folder / "tiny for electra", "tiny")[0]
     config = user_config(
-        folder, *AS_THE_IMPORT, 'methods=["electra"]', "method.electra.init_from=tiny", "pretrain.steps=1",
+        folder, *MATCHING_IMPORT, 'methods=["electra"]', "method.electra.init_from=tiny", "pretrain.steps=1",
         "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9",
     )  # fmt: skip
     lineage = Lineage(config, artifacts)

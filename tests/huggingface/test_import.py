@@ -1,4 +1,4 @@
-"""An imported model and its tokenizer are the same function of text as they are in `transformers`."""
+"""An imported model and its tokenizer give the same results as in `transformers`."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def load_ours(artifacts: Artifacts, row: Imported) -> tuple[Tokenizer, Pretraini
 def check_same_function(
     artifacts: Artifacts, row: Imported, folder: Path, model: Any = None, atol: float = 1e-4
 ) -> None:
-    """Compares ids, token by token, and logits at every position, on the same texts."""
+    """Checks that token ids and logits at all positions are equal on the same texts."""
     with transformers() as library:
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
     model = model or load_theirs(folder)[1]
@@ -55,7 +55,7 @@ def check_same_function(
         assert torch.allclose(our_logits(ours, torch.tensor([sequence]), everything), theirs, atol=atol), text
 
 
-def test_model_and_tokenizer_are_the_same_function_of_text(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_model_and_tokenizer_give_the_same_results(tmp_path: Path, artifacts: Artifacts) -> None:
     save_bert(tmp_path / "tiny bert")
     row, warnings = import_folder(artifacts, tmp_path / "tiny bert", "tiny")
     assert warnings == []
@@ -67,12 +67,12 @@ def test_model_and_tokenizer_are_the_same_function_of_text(tmp_path: Path, artif
     assert (with_specials[0], with_specials[-1]) == (CLS, SEP)
     artifacts.verify(row.path)
     assert len(artifacts.require(row.path).files) == 3
-    assert import_folder(artifacts, tmp_path / "tiny bert", "tiny")[0] == row, "the same content has the same name"
+    assert import_folder(artifacts, tmp_path / "tiny bert", "tiny")[0] == row, "equal content gets the same name"
     assert not list(artifacts.root.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize("architecture", ["BertForPreTraining", "BertForSequenceClassification", "BertModel"])
-def test_other_heads_are_left_out_and_a_missing_one_is_said(
+def test_other_heads_are_dropped_and_a_missing_one_is_reported(
     architecture: str, tmp_path: Path, artifacts: Artifacts
 ) -> None:
     model = save_bert(tmp_path / "bert", architecture)
@@ -106,7 +106,7 @@ def test_old_names_and_vocab_txt(tmp_path: Path, artifacts: Artifacts) -> None:
     check_same_function(artifacts, row, folder, model)
 
 
-def test_our_export_comes_back_the_same(pretrained: Lineage, tmp_path: Path) -> None:
+def test_export_import_round_trip(pretrained: Lineage, tmp_path: Path) -> None:
     config, artifacts = pretrained.config, pretrained.artifacts
     checkpoint = export_checkpoint(pretrained, tmp_path / "out", "bert", None, None)
     row, warnings = import_folder(artifacts, tmp_path / "out", "back")
@@ -120,7 +120,7 @@ def test_our_export_comes_back_the_same(pretrained: Lineage, tmp_path: Path) -> 
     check_same_function(artifacts, row, tmp_path / "out")
 
 
-def test_rows_without_a_token_are_left_out_and_added_tokens_stay(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_rows_without_a_token_are_dropped_and_added_tokens_kept(tmp_path: Path, artifacts: Artifacts) -> None:
     tokenizer = wordpiece()
     tokenizer.add_tokens([AddedToken("garhi", normalized=False)])
     folder = tmp_path / "padded"
@@ -136,23 +136,21 @@ def test_rows_without_a_token_are_left_out_and_added_tokens_stay(tmp_path: Path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "roberta"}, "model_type 'roberta' is not supported; 'bert' would be"),
-        ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported; 'gelu' would be"),
-        ({"position_embedding_type": "relative_key"}, "'absolute' would be"),
-        ({"layer_norm_eps": 1e-5}, "1e-12 would be"),
+        ({"model_type": "roberta"}, "model_type 'roberta' is not supported, only 'bert'"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported, only 'gelu'"),
+        ({"position_embedding_type": "relative_key"}, "only 'absolute'"),
+        ({"layer_norm_eps": 1e-5}, "only 1e-12"),
         ({"is_decoder": True}, "is_decoder True"),
-        ({"hidden_size": None}, "hidden_size must be there"),
+        ({"hidden_size": None}, "hidden_size must be given"),
         ({"num_attention_heads": 3}, "multiple of heads"),
         ({"num_hidden_layers": 3}, "no weight bert.encoder.layer.2"),
-        ({"intermediate_size": 33}, r"shape \(32,\), but by config.json it would be \(33,\)|shape \(32, 16\)"),
-        ({"vocab_size": 161}, r"word_embeddings.weight has the shape"),
+        ({"intermediate_size": 33}, r"shape \(32,\), but config.json implies \(33,\)|shape \(32, 16\)"),
+        ({"vocab_size": 161}, r"word_embeddings.weight has shape"),
         ({"vocab_size": 20}, "the tokenizer has"),
         ({"max_position_embeddings": 25}, "position_embeddings"),
     ],
 )
-def test_a_config_that_is_not_supported(
-    changes: dict[str, Any], message: str, tmp_path: Path, artifacts: Artifacts
-) -> None:
+def test_unsupported_config_raises(changes: dict[str, Any], message: str, tmp_path: Path, artifacts: Artifacts) -> None:
     save_bert(tmp_path / "bert")
     file = tmp_path / "bert" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -161,45 +159,45 @@ def test_a_config_that_is_not_supported(
     assert not list(artifacts.root.rglob("tensors.safetensors"))
 
 
-def test_files_that_are_missing_or_broken(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_missing_or_broken_files_raise(tmp_path: Path, artifacts: Artifacts) -> None:
     folder = tmp_path / "bert"
     save_bert(folder)
 
-    def refuse(message: str) -> None:
+    def check_error(message: str) -> None:
         with pytest.raises(InputError, match=message):
             import_folder(artifacts, folder, None)
 
     tokenizer = (folder / "tokenizer.json").read_text()
     state = json.loads(tokenizer)
     for change, message in (
-        ({"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}, "'Unigram' is not supported; WordPiece or BPE"),
+        ({"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}, "'Unigram' is not supported, only WordPiece or BPE"),
         ({"added_tokens": [], "model": {**state["model"], "vocab": {"a": 0}}}, r"has no \[PAD\] \[UNK\]"),
-        ({"added_tokens": [{**state["added_tokens"][0], "id": 900, "content": "x"}]}, "are not 0 to"),
+        ({"added_tokens": [{**state["added_tokens"][0], "id": 900, "content": "x"}]}, "are not exactly 0 to"),
         ({"post_processor": {"type": "Odd"}}, "not a readable tokenizer"),
     ):
         (folder / "tokenizer.json").write_text(json.dumps(state | change))
-        refuse(message)
+        check_error(message)
     (folder / "tokenizer.json").unlink()
-    refuse("neither tokenizer.json nor vocab.txt")
+    check_error("neither tokenizer.json nor vocab.txt")
     (folder / "vocab.txt").write_bytes(b"\xff\n")
-    refuse("not UTF-8")
+    check_error("not UTF-8")
     (folder / "vocab.txt").write_text("\n".join((*SPECIALS, "a", "a")))
-    refuse("each once")
+    check_error("are not exactly 0 to")
     (folder / "vocab.txt").unlink()
     (folder / "tokenizer.json").write_text("{")
-    refuse("not valid JSON")
+    check_error("not valid JSON")
     (folder / "tokenizer.json").write_text(tokenizer)
     (folder / "model.safetensors").write_bytes(b"broken")
-    refuse("not a readable safetensors file")
+    check_error("not a readable safetensors file")
     (folder / "model.safetensors").unlink()
-    refuse("only weights in one safetensors file")
+    check_error("only weights in a single safetensors file")
     (folder / "config.json").unlink()
-    refuse("config.json does not exist")
+    check_error("config.json does not exist")
     with pytest.raises(UsageError, match="--name"):
         import_folder(artifacts, folder, "a/b")
 
 
-def test_the_sizes_are_recorded(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_sizes_are_recorded(tmp_path: Path, artifacts: Artifacts) -> None:
     save_bert(tmp_path / "bert", hidden_dropout_prob=0.2)
     row, _ = import_folder(artifacts, tmp_path / "bert", None)
     assert list(row.encoder.values()) == [2, 16, 2, 32, SIZES["max_position_embeddings"], 0.2, 0.1]

@@ -1,4 +1,4 @@
-"""What an import is for: its tokenizer for a corpus, its weights to start from, and a row of the report."""
+"""Uses of an import: its tokenizer for a corpus, its weights as initialisation, and a row in the report."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ from tests.huggingface.conftest import load_theirs, run, transformers, user_conf
 from tests.huggingface.hf_folders import save_bert, wordpiece
 from tests.prepare_corpus.corpora import sentence_lines
 
-AS_THE_IMPORT = (
+MATCHING_IMPORT = (
     "corpus.tokenizer=tiny", "encoder.layers=2", "encoder.hidden=16", "encoder.heads=2", "encoder.ffn=32",
     "encoder.max_length=24", "method.bert.init_from=tiny", 'methods=["bert"]',
 )  # fmt: skip
@@ -56,16 +56,16 @@ def imported(theirs: Any, folder: Path) -> tuple[Artifacts, Imported]:
 
 @pytest.fixture(scope="module")
 def continued(imported: tuple[Artifacts, Imported], folder: Path) -> Lineage:
-    """One step at a learning rate of nothing: the weights stay what they were at the start."""
+    """Trains for one step with a negligible learning rate, so that the weights keep their initial values."""
     config = user_config(
-        folder, *AS_THE_IMPORT, "pretrain.steps=1", "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9"
+        folder, *MATCHING_IMPORT, "pretrain.steps=1", "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9"
     )
     lineage = Lineage(config, imported[0])
     run(lineage, "prepare-corpus", "pretrain")
     return lineage
 
 
-def test_the_corpus_has_the_imports_tokenizer_and_plain_sentences(
+def test_corpus_uses_the_imported_tokenizer_and_plain_sentences(
     imported: tuple[Artifacts, Imported], continued: Lineage
 ) -> None:
     artifacts, row = imported
@@ -83,7 +83,7 @@ def test_the_corpus_has_the_imports_tokenizer_and_plain_sentences(
     assert manifest.unknown_tokens == 0
 
 
-def test_the_first_loss_is_the_reference_models(
+def test_initial_loss_matches_the_reference_model(
     imported: tuple[Artifacts, Imported], continued: Lineage, theirs: Any
 ) -> None:
     artifacts, row = imported
@@ -110,20 +110,20 @@ def test_the_first_loss_is_the_reference_models(
     assert made.validation_loss == pytest.approx(expected, abs=1e-4)
 
 
-def test_training_goes_on_from_it_with_mapnet_too(imported: tuple[Artifacts, Imported], folder: Path) -> None:
-    both = (*AS_THE_IMPORT, 'methods=["bert", "mapnet"]', "method.mapnet.init_from=tiny", "proposal.max_length=24")
+def test_mapnet_training_starts_from_an_import(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+    both = (*MATCHING_IMPORT, 'methods=["bert", "mapnet"]', "method.mapnet.init_from=tiny", "proposal.max_length=24")
     lineage = Lineage(user_config(folder, *both), imported[0])
     run(lineage, "prepare-corpus", "pretrain")
     row = imported[0].read(f"{lineage.pretraining('mapnet', 1).key}/step10", Checkpoint)
     assert row.validation_loss is not None and row.validation_loss > 0
 
 
-def test_what_started_from_an_import_can_be_exported(
+def test_model_initialised_from_an_import_can_be_exported(
     imported: tuple[Artifacts, Imported], continued: Lineage, theirs: Any, tmp_path: Path
 ) -> None:
     export_checkpoint(continued, tmp_path / "out", None, None, None)
     tokenizer, model = load_theirs(tmp_path / "out")
-    text = "Ba CO den, (fu)!"  # its own tokenizer still prepares it
+    text = "Ba CO den, (fu)!"  # the imported tokenizer does the preprocessing
     batch = tokenizer(text, return_tensors="pt")
     pieces = load_tokenizer(imported[0].path(imported[1].tokenizer))
     assert batch["input_ids"][0].tolist() == pieces.encode(text).ids
@@ -133,7 +133,7 @@ def test_what_started_from_an_import_can_be_exported(
         assert torch.allclose(model(**batch).logits, expected, atol=1e-4)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "started from tiny" in card
-    assert "nothing has to be prepared" in card
+    assert "no preparation is needed" in card
 
 
 @pytest.mark.parametrize(
@@ -142,19 +142,19 @@ def test_what_started_from_an_import_can_be_exported(
         ("encoder.layers=1", "set encoder.layers = 2$"),
         ("encoder.ffn=64", "set encoder.ffn = 32$"),
         ("corpus.tokenizer=", 'set corpus.tokenizer = "tiny"$'),
-        ("method.bert.init_from=tinny", "no import 'tinny'.*there are tiny-"),
+        ("method.bert.init_from=tinny", "no import 'tinny'.*existing imports: tiny-"),
         ("corpus.tokenizer=tinny", "no import 'tinny'"),
     ],
 )
-def test_a_start_that_does_not_fit(
+def test_mismatched_initialisation_raises(
     override: str, message: str, imported: tuple[Artifacts, Imported], folder: Path
 ) -> None:
-    lineage = Lineage(user_config(folder, *AS_THE_IMPORT, override), imported[0])
+    lineage = Lineage(user_config(folder, *MATCHING_IMPORT, override), imported[0])
     with pytest.raises(UsageError, match=message):
         Pretrain(lineage).plan(1)
 
 
-def test_a_damaged_import_is_named_with_what_to_do(folder: Path, theirs: Any, artifacts: Artifacts) -> None:
+def test_damaged_import_raises_with_a_fix(folder: Path, theirs: Any, artifacts: Artifacts) -> None:
     row = import_folder(artifacts, folder / "tiny", None)[0]
     config = user_config(folder, "methods=[]", 'imports=["tiny"]')
     run(Lineage(config, artifacts), "finetune-glue")
@@ -167,11 +167,11 @@ def test_a_damaged_import_is_named_with_what_to_do(folder: Path, theirs: Any, ar
     other = user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]")
     with pytest.raises(DamagedError, match="`mapnet import-hf` for an import"):
         run(Lineage(other, artifacts), "finetune-glue")
-    assert import_folder(artifacts, folder / "tiny", None)[0] == row, "importing again mends it"
+    assert import_folder(artifacts, folder / "tiny", None)[0] == row, "importing again repairs it"
     run(Lineage(other, artifacts), "finetune-glue")
 
 
-def test_an_import_alone_is_fine_tuned_and_reported(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+def test_import_without_methods_is_fine_tuned_and_reported(imported: tuple[Artifacts, Imported], folder: Path) -> None:
     artifacts, row = imported
     lineage = Lineage(user_config(folder, "methods=[]", 'imports=["tiny"]'), artifacts)
     run(lineage, "finetune-glue")
@@ -186,8 +186,8 @@ def test_an_import_alone_is_fine_tuned_and_reported(imported: tuple[Artifacts, I
     assert float(only[4].text) == pytest.approx(100 * max(e.metrics["accuracy"] for e in finished.epochs), abs=0.01)
 
 
-def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, Imported], folder: Path) -> None:
-    """Its own tokenizer's layout, truncation and segments: the vector under the head is BertModel's."""
+def test_pairs_are_encoded_as_in_transformers(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+    """With the imported tokenizer's layout, truncation and segments, the pooled vector equals BertModel's."""
     artifacts, row = imported
     pairs = [("It rained.", "Rain."), ("A dog.", "Two cats sit on a mat and " + "look " * 30)]
     data, cut = tokenise(Examples(pairs, [0.0, 1.0]), artifacts.path(row.tokenizer), "none", 24)
@@ -201,8 +201,8 @@ def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, I
         reference = library.BertForMaskedLM.from_pretrained(folder / "tiny").bert.eval()
         tokenizer = library.AutoTokenizer.from_pretrained(folder / "tiny")
         for n, pair in enumerate(pairs):
-            asked = {"return_token_type_ids": True, "return_tensors": "pt"}
-            inputs = tokenizer(*pair, truncation="longest_first", max_length=24, padding=False, **asked)
+            options = {"return_token_type_ids": True, "return_tensors": "pt"}
+            inputs = tokenizer(*pair, truncation="longest_first", max_length=24, padding=False, **options)
             theirs_H = reference(**inputs).last_hidden_state[0, 0]
             tokens_BL = torch.from_numpy(data.batch(np.array([n])))
             packing = Packing.of(tokens_BL != PAD)
@@ -211,11 +211,11 @@ def test_pairs_reach_the_encoder_as_in_transformers(imported: tuple[Artifacts, I
             assert not torch.allclose(model(tokens_BL[0], packing, torch.zeros_like(second_T))[0], theirs_H, atol=1e-3)
 
 
-def test_an_import_is_a_row_beside_the_methods(imported: tuple[Artifacts, Imported], folder: Path) -> None:
+def test_import_is_a_row_next_to_the_methods(imported: tuple[Artifacts, Imported], folder: Path) -> None:
     artifacts, _ = imported
-    beside = Lineage(user_config(folder, 'methods=["bert"]', 'imports=["tiny"]'), artifacts)
-    run(beside, "prepare-corpus", "pretrain", "finetune-glue")
-    built = build(beside)
+    combined = Lineage(user_config(folder, 'methods=["bert"]', 'imports=["tiny"]'), artifacts)
+    run(combined, "prepare-corpus", "pretrain", "finetune-glue")
+    built = build(combined)
     assert built.missing == ()
     assert [str(row[0].text) for row in built.table3.rows] == ["BERT", "tiny"]
     rows = {row[0].text: row for row in built.tasks.rows}
@@ -223,13 +223,13 @@ def test_an_import_is_a_row_beside_the_methods(imported: tuple[Artifacts, Import
     assert rows["tiny"][2].text != "-"
     assert "tiny: imported" in (built.folder / "table3.md").read_text()
     alone = Lineage(user_config(folder, "methods=[]", 'imports=["tiny"]'), artifacts)
-    assert alone.task("RTE", "tiny") == beside.task("RTE", "tiny") != beside.task("RTE")
+    assert alone.task("RTE", "tiny") == combined.task("RTE", "tiny") != combined.task("RTE")
 
 
-def test_names_are_told_apart(imported: tuple[Artifacts, Imported], folder: Path, tmp_path: Path) -> None:
+def test_import_names_are_resolved(imported: tuple[Artifacts, Imported], folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bert is a method's name"):
         resolve("demo", None, ['imports=["bert"]'], {})
-    with pytest.raises(UsageError, match="at least one, all different"):
+    with pytest.raises(UsageError, match="at least one entry and no duplicates"):
         resolve("demo", None, ['imports=["a", "a"]'], {})
     artifacts = Artifacts(tmp_path)
     first = import_folder(artifacts, folder / "tiny", None)[0]
@@ -239,13 +239,13 @@ def test_names_are_told_apart(imported: tuple[Artifacts, Imported], folder: Path
     with pytest.raises(UsageError, match="several imports are called 'tiny': choose one of tiny-"):
         _ = Lineage(config, artifacts).corpus
     named = [user_config(folder, f"corpus.tokenizer={row.path.removeprefix('import/')}") for row in (first, second)]
-    assert len({Lineage(config, artifacts).corpus.fingerprint for config in named}) == 1, "the tokenizer is the same"
+    assert len({Lineage(config, artifacts).corpus.fingerprint for config in named}) == 1, "both have the same tokenizer"
     starts = [f"method.bert.init_from={row.path.removeprefix('import/')}" for row in (first, second)]
     prints = {Lineage(user_config(folder, start), artifacts).pretraining("bert", 1).fingerprint for start in starts}
     assert len(prints) == 2
 
 
-def test_the_commands_as_a_user_types_them(folder: Path, tmp_path: Path, theirs: Any) -> None:
+def test_import_commands(folder: Path, tmp_path: Path, theirs: Any) -> None:
     from tests.e2e.test_cli import invoke
 
     root = str(tmp_path / "a")
@@ -258,7 +258,7 @@ def test_the_commands_as_a_user_types_them(folder: Path, tmp_path: Path, theirs:
     alone = ("--artifacts", root, "--set", "methods=[]", "--set", "imports=['mine']")
     code, out, err = invoke("run", "--dry-run", *alone)
     assert (code, err) == (0, "")
-    assert "0 trainings to run" in out
+    assert " 0 runs to run" in out
     assert invoke("status", *alone)[0] == 0
     code, _, err = invoke("export", str(tmp_path / "out"), *alone)
     assert (code, "imports only" in err) == (2, True)

@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on this machine."""
+"""A local Ray cluster of two nodes."""
 
 import signal
 import tempfile
@@ -16,18 +16,20 @@ NODE: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator["Cluster"]:
-    """Two nodes of one core each, in a folder of their own."""
+    """Ray cluster of two nodes with one core each, in a temporary folder."""
     from ray.cluster_utils import Cluster
 
     with (
-        # a short path: Ray's sockets are in it; its processes may still write there when it goes
+        # a short path, since socket paths are limited; Ray may still write there during clean-up
         tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        Path("/tmp/ray").mkdir(exist_ok=True)  # Cluster writes its address there, also where Ray has never run before
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job; nodes inherit it
+        Path("/tmp/ray").mkdir(exist_ok=True)  # Cluster writes its address there and doesn't create the folder
+        handler = signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # as in a background job of a shell; inherited by the nodes
         cluster = Cluster(initialize_head=True, head_node_args=NODE | {"temp_dir": folder})
         try:
             cluster.add_node(**NODE)

@@ -1,4 +1,4 @@
-"""Who starts the processes, and how they find each other."""
+"""Detection of launched processes, and their rendezvous."""
 
 import pytest
 
@@ -6,15 +6,15 @@ from mapnet_cli.core.errors import UsageError
 from mapnet_cli.jobs.distributed import ALONE, DistContext, first_host, launched, rendezvous
 
 
-def test_nobody_launched_this() -> None:
+def test_not_launched() -> None:
     assert launched({}) is None
     assert launched({"WORLD_SIZE": "1", "RANK": "0"}) is None
-    # a batch script sees the allocation's numbers, but only srun starts a step of several tasks
+    # a batch script sees the allocation's variables, but only srun starts a step with several tasks
     assert launched({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}) is None
     assert launched({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
 
 
-def test_torchrun_and_srun_number_the_processes() -> None:
+def test_ranks_from_torchrun_and_srun() -> None:
     assert launched({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) == DistContext(3, 4, 1)
     slurm = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
     assert launched(slurm) == DistContext(9, 16, 1)
@@ -26,15 +26,15 @@ def test_torchrun_and_srun_number_the_processes() -> None:
     ("nodes", "first"),
     [("gpu[03-07,9],x1", "gpu03"), ("a,b", "a"), ("node7", "node7"), ("n[4,6-8]", "n4"), ("c-1-[12-13]", "c-1-12")],
 )
-def test_the_first_host_of_a_node_list(nodes: str, first: str) -> None:
+def test_first_host_of_a_node_list(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
 
 
-def test_where_the_processes_meet() -> None:
+def test_rendezvous_address() -> None:
     assert rendezvous({"MASTER_ADDR": "h", "MASTER_PORT": "5"}) == "h:5"
     assert rendezvous({"SLURM_STEP_NODELIST": "n[4-5]", "SLURM_JOB_ID": "100123"}) == "n4:20123"
 
 
-def test_alone_everything_is_free() -> None:
+def test_collectives_of_a_single_process() -> None:
     assert ALONE.any(True) is True
     assert ALONE.broadcast("x") == "x"

@@ -1,4 +1,4 @@
-"""The local engine: skipping, retries after a killed worker, failures that don't stop their neighbours."""
+"""The local engine: skipping finished jobs, retries after a killed worker, independent failures."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ Function = Callable[[Artifacts, ProgressCallback, int], Output]
 
 @dataclass(frozen=True, kw_only=True)
 class CallJob(Job):
-    """Calls a function of a module with a number."""
+    """Calls a module-level function with a number."""
 
     function: Function
     number: int
@@ -38,7 +38,7 @@ class Written(Row):
 
 
 class Seen(Row):
-    """What a worker sees."""
+    """The GPU visible to a worker, and the worker's process id."""
 
     gpu: str
     process: int
@@ -60,7 +60,7 @@ def fail_on_three(artifacts: Artifacts, progress: ProgressCallback, number: int)
 
 
 def die_once(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
-    """Kills its own process at the first try of number 2."""
+    """Kills its own process at the first attempt at number 2."""
     flag = artifacts.path("died")
     if number == 2 and not flag.exists():
         write_text(flag, "")
@@ -83,8 +83,8 @@ def sleep_long(artifacts: Artifacts, progress: ProgressCallback, number: int) ->
     return Output()
 
 
-def note_gpu(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
-    """Dies at its first try, then says which GPU its worker sees."""
+def record_gpu(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
+    """Dies at the first attempt, then returns the GPU that is visible to its worker."""
     flag = artifacts.path(f"tried/{number}")
     if not flag.exists():
         write_text(flag, os.environ["CUDA_VISIBLE_DEVICES"])
@@ -128,8 +128,8 @@ def test_another_fingerprint_and_force_run_again(artifacts: Artifacts) -> None:
     assert runs(artifacts) == ["0", "0", "0"]
 
 
-def test_a_forced_job_that_fails_is_not_done_any_more(artifacts: Artifacts) -> None:
-    """Its old marker goes first, so the next run without --force can't take the old result for the new one."""
+def test_a_failed_forced_job_is_no_longer_done(artifacts: Artifacts) -> None:
+    """Its old marker is deleted first, so that the next run without --force doesn't reuse the old result."""
     engine(artifacts).run([phase(write_number, 1)])
     with pytest.raises(MapnetError):
         engine(artifacts, force=True).run([phase(crash, 1)])
@@ -138,50 +138,50 @@ def test_a_forced_job_that_fails_is_not_done_any_more(artifacts: Artifacts) -> N
     assert runs(artifacts) == ["0", "0"]
 
 
-def test_a_killed_worker_costs_one_try_of_one_job(artifacts: Artifacts) -> None:
+def test_only_the_job_of_a_killed_worker_is_retried(artifacts: Artifacts) -> None:
     engine(artifacts).run([phase(die_once)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
 
 
-def test_a_job_that_always_kills_its_worker_ends_as_an_error(artifacts: Artifacts) -> None:
-    with pytest.raises(MapnetError, match=r"jobs/0: its worker died 3 times"):
+def test_a_job_that_always_kills_its_worker_fails(artifacts: Artifacts) -> None:
+    with pytest.raises(MapnetError, match=r"jobs/0: worker died 3 times"):
         engine(artifacts, 1).run([phase(die_always, 1)])
 
 
-def test_workers_keep_to_one_gpu_each(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPUs are made up, the workers and what they see are not; one that dies leaves its GPU to its successor."""
+def test_each_worker_uses_one_gpu(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real workers with fake GPUs. A new worker takes over the GPU of the one that died."""
     monkeypatch.setattr(local, "visible_devices", lambda: ["0", "GPU-1b"])
-    monkeypatch.setattr(local, "gpu_listing", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
-    jobs = phase(note_gpu, 12).jobs
-    engine(artifacts, workers=8).run([Phase("shared", jobs, gpu_bytes=2**31)])  # 3,600 MiB: one on each
+    monkeypatch.setattr(local, "query_gpus", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
+    jobs = phase(record_gpu, 12).jobs
+    engine(artifacts, workers=8).run([Phase("shared", jobs, gpu_bytes=2**31)])  # 3,600 MiB usable: one job per GPU
     seen = [artifacts.read(job.key, Seen) for job in jobs]
     assert len(seen) == 12
     assert {row.gpu for row in seen} == {"0", "GPU-1b"}
-    assert len({row.process for row in seen}) == 2, "a process a GPU, after twelve that died"
+    assert len({row.process for row in seen}) == 2, "one process per GPU, after twelve that died"
 
 
 @pytest.mark.parametrize(("settings", "slots"), [
     ({"gpu_bytes": 2**30}, ["0", "1", "0", "1", "0", "1"]),
     ({"gpu_bytes": 2**30, "jobs_per_gpu": 1}, ["0", "1"]),
-    ({"gpu_bytes": 2**30, "side_by_side": 1}, ["0"]),
-    ({"gpus": 2, "side_by_side": 1}, [""]),
+    ({"gpu_bytes": 2**30, "max_parallel": 1}, ["0"]),
+    ({"gpus": 2, "max_parallel": 1}, [""]),
     ({}, [""] * 8),
 ])  # fmt: skip
-def test_as_many_workers_as_the_gpus_hold(
+def test_number_of_workers_follows_gpu_memory(
     settings: dict[str, int], slots: list[str], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "visible_devices", lambda: ["0", "1"])
-    monkeypatch.setattr(local, "gpu_listing", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
+    monkeypatch.setattr(local, "query_gpus", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
     assert engine(artifacts, workers=8)._slots(Phase("p", [], **settings)) == slots
 
 
-def test_jobs_of_several_threads_share_the_cores(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multithreaded_jobs_share_the_cores(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "cores", lambda: 8)
     for threads, workers in ((1, 8), (3, 2), (8, 1), (99, 1)):
         assert len(engine(artifacts, workers=8)._slots(Phase("p", [], threads=threads))) == workers
 
 
-def test_a_job_whose_file_is_gone_is_done_again(artifacts: Artifacts) -> None:
+def test_a_job_whose_file_is_missing_runs_again(artifacts: Artifacts) -> None:
     engine(artifacts).run([phase(write_number)])
     artifacts.path("out/2.txt").unlink()
     engine(artifacts).run([phase(write_number)])
@@ -189,29 +189,29 @@ def test_a_job_whose_file_is_gone_is_done_again(artifacts: Artifacts) -> None:
     assert artifacts.path("out/2.txt").read_text() == "2"
 
 
-def test_a_failure_is_raised_after_the_others_are_done(artifacts: Artifacts) -> None:
+def test_a_failure_is_raised_after_the_other_jobs_finish(artifacts: Artifacts) -> None:
     with pytest.raises(InputError, match=r"number 3 is bad.*1 of 5 jobs failed"):
         engine(artifacts).run([phase(fail_on_three), phase(write_number, 9)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "4"]
     assert not is_done(phase(write_number, 9).jobs[8], artifacts), "later phases don't start"
 
 
-def test_a_bug_comes_with_its_traceback(artifacts: Artifacts) -> None:
+def test_a_bug_is_reported_with_its_traceback(artifacts: Artifacts) -> None:
     with pytest.raises(MapnetError, match=r"(?s)jobs/0 failed:.*ZeroDivisionError: a bug"):
         engine(artifacts, 1).run([phase(crash, 1)])
 
 
-def test_jobs_wait_for_their_inputs(artifacts: Artifacts, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_with_missing_inputs_do_not_run(artifacts: Artifacts, capsys: pytest.CaptureFixture[str]) -> None:
     ready = job(write_number, 1, "a")
-    waits = job(write_number, 2, "b", needs=("jobs/none",))
-    engine(artifacts).run([Phase("mixed", [ready, waits])])
+    waiting = job(write_number, 2, "b", needs=("jobs/none",))
+    engine(artifacts).run([Phase("mixed", [ready, waiting])])
     assert runs(artifacts) == ["1"]
-    assert "1 of 2 jobs wait for inputs not made yet: jobs/none" in capsys.readouterr().err
+    assert "1 of 2 jobs have missing inputs: jobs/none" in capsys.readouterr().err
     with pytest.raises(UsageError, match="jobs/none"):
-        engine(artifacts).run([Phase("mixed", [waits])])
+        engine(artifacts).run([Phase("mixed", [waiting])])
 
 
-def test_workers_end_with_a_killed_driver(artifacts: Artifacts) -> None:
+def test_workers_exit_when_the_driver_is_killed(artifacts: Artifacts) -> None:
     code = (
         "from pathlib import Path\nfrom tests.jobs.test_local import *\n"
         f"engine(Artifacts(Path({str(artifacts.root)!r})), 1).run([phase(sleep_long, 1)])"
@@ -234,5 +234,5 @@ def _state(pid: int) -> str:
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited too long"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)

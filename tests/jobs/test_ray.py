@@ -1,4 +1,4 @@
-"""The Ray engine on a real cluster of two nodes: what the local engine does, and nodes that die."""
+"""The Ray engine on a local cluster of two nodes: the same behaviour as the local engine, and dying nodes."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is optional: pip install 'mapnet[ray]'")
 
-import ray  # only where it is installed
+import ray  # after importorskip
 from ray.cluster_utils import Cluster
 
 from mapnet_cli.config import Config
@@ -25,7 +25,7 @@ from mapnet_cli.core.errors import InputError, MapnetError, UsageError
 from mapnet_cli.jobs import ray as ray_cluster
 from mapnet_cli.jobs.job import Output, Phase, Progress, ProgressCallback, is_done
 from mapnet_cli.jobs.local import LocalEngine
-from mapnet_cli.jobs.ray import RayEngine, connect, demands
+from mapnet_cli.jobs.ray import RayEngine, connect, task_resources
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.pretrain.stage import Pretrain
@@ -44,19 +44,19 @@ def engine(cluster: Cluster, artifacts: Artifacts) -> Iterator[RayEngine]:
         yield engine
 
 
-def delete_the_need(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
+def delete_input(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     artifacts.discard("jobs/need")
     return write_number(artifacts, progress, number)
 
 
-def say_things(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
+def report_progress(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
     progress(Progress(1, 4, "a quarter"))
-    progress(Progress(1, 4, warning="mind the gap"))
+    progress(Progress(1, 4, warning="low disk space"))
     return write_number(artifacts, progress, number)
 
 
 def work_on_nodes(artifacts: Artifacts, progress: ProgressCallback, number: int) -> Output:
-    """Quick on most nodes; the one that is named in "doomed" never finishes its second job."""
+    """Finishes quickly, except that the node named in the file "doomed" hangs at its second job."""
     node = ray.get_runtime_context().get_node_id()
     done = sum(path.read_text().startswith(node) for path in artifacts.path("at").glob("[0-9]*"))
     write_text(artifacts.path(f"at/{number}"), f"{node} {os.getpid()}")
@@ -71,14 +71,14 @@ def sleep_long(artifacts: Artifacts, progress: ProgressCallback, number: int) ->
     write_text(artifacts.path("started"), str(os.getpid()))
     try:
         for _ in range(600):
-            time.sleep(0.1)  # Ray stops a task between two of Python's steps
+            time.sleep(0.1)  # Ray can cancel a task only between bytecode instructions
     except KeyboardInterrupt:
         write_text(artifacts.path("stopped"), "")
         raise
     return Output()
 
 
-def test_jobs_run_once_and_again_with_force(engine: RayEngine, artifacts: Artifacts) -> None:
+def test_jobs_run_once_unless_forced(engine: RayEngine, artifacts: Artifacts) -> None:
     for _ in range(2):
         engine.run([phase(write_number)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
@@ -89,38 +89,38 @@ def test_jobs_run_once_and_again_with_force(engine: RayEngine, artifacts: Artifa
     assert sorted(runs(artifacts)) == ["0", "0", "1", "2", "3", "4"]
 
 
-def test_a_failure_is_raised_after_the_others_are_done(engine: RayEngine, artifacts: Artifacts) -> None:
+def test_a_failure_is_raised_after_the_other_jobs_finish(engine: RayEngine, artifacts: Artifacts) -> None:
     with pytest.raises(InputError, match=r"number 3 is bad.*\[node .*1 of 5 jobs failed"):
         engine.run([phase(fail_on_three), phase(write_number, 9)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "4"]
     assert not is_done(phase(write_number, 9).jobs[8], artifacts), "later phases don't start"
 
 
-def test_a_killed_worker_costs_one_try_of_one_job(
+def test_only_the_job_of_a_killed_worker_is_retried(
     engine: RayEngine, artifacts: Artifacts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine.run([phase(die_once)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
-    assert "died (WorkerCrashedError) at jobs/2; trying it again" in capsys.readouterr().err
+    assert "died (WorkerCrashedError) while running jobs/2; retrying" in capsys.readouterr().err
 
 
-def test_a_job_that_always_kills_its_worker_ends_as_an_error(engine: RayEngine) -> None:
+def test_a_job_that_always_kills_its_worker_fails(engine: RayEngine) -> None:
     with pytest.raises(MapnetError, match=r"jobs/0: a worker or its node died \(WorkerCrashedError\), 3 times"):
         engine.run([phase(die_always, 1)])
 
 
-def test_killing_what_carries_the_progress_costs_no_job(
+def test_killing_the_progress_actor_affects_no_job(
     engine: RayEngine, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_inbox = ray_cluster._open_inbox
+    start_inbox = ray_cluster._start_inbox
 
-    def open_and_kill() -> Any:
-        inbox = open_inbox()
+    def start_and_kill() -> Any:
+        inbox = start_inbox()
         os.kill(ray.get(inbox.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
         return inbox
 
-    monkeypatch.setattr(ray_cluster, "_open_inbox", open_and_kill)
-    engine.run([phase(say_things)])
+    monkeypatch.setattr(ray_cluster, "_start_inbox", start_and_kill)
+    engine.run([phase(report_progress)])
     assert sorted(runs(artifacts)) == ["0", "1", "2", "3", "4"]
 
 
@@ -128,43 +128,43 @@ def test_progress_and_warnings_arrive(
     engine: RayEngine, capsys: pytest.CaptureFixture[str], artifacts: Artifacts
 ) -> None:
     engine.console = Console()
-    engine.run([phase(say_things, 1)])
-    said = capsys.readouterr().err
-    assert "warning: jobs/0: mind the gap" in said
-    assert "25% a quarter" in said
-    assert "count: 1/1 jobs" in said
+    engine.run([phase(report_progress, 1)])
+    stderr = capsys.readouterr().err
+    assert "warning: jobs/0: low disk space" in stderr
+    assert "25% a quarter" in stderr
+    assert "count: 1/1 jobs" in stderr
 
 
-def test_a_node_without_the_inputs_is_named(engine: RayEngine, artifacts: Artifacts) -> None:
+def test_the_error_names_a_node_without_the_inputs(engine: RayEngine, artifacts: Artifacts) -> None:
     artifacts.publish(Marker("jobs/need", "f", {}))
-    engine.limit = 1  # one after the other
-    jobs = [job(delete_the_need, n, needs=("jobs/need",)) for n in range(2)]
-    with pytest.raises(UsageError, match=r"jobs/1 misses its inputs on node [\d.]+: jobs/need .* share the folder"):
+    engine.limit = 1  # one job at a time
+    jobs = [job(delete_input, n, needs=("jobs/need",)) for n in range(2)]
+    with pytest.raises(UsageError, match=r"jobs/1: missing inputs on node [\d.]+: jobs/need .* share the folder"):
         engine.run([Phase("two", jobs)])
     assert runs(artifacts) == ["0"]
 
 
-def test_a_folder_that_a_node_does_not_see_is_named(engine: RayEngine, artifacts: Artifacts) -> None:
+def test_the_error_names_a_folder_that_is_missing_on_a_node(engine: RayEngine, artifacts: Artifacts) -> None:
     artifacts.root.rmdir()
-    with pytest.raises(UsageError, match=r"jobs/0 .*artifacts does not exist on node [\d.]+; share the folder"):
+    with pytest.raises(UsageError, match=r"jobs/0: .*on node [\d.]+: .*artifacts does not exist; share the folder"):
         engine.run([phase(write_number, 1)])
 
 
-def test_a_job_is_done_only_when_its_marker_shows(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_cluster, "SEEN", 0.3)
+def test_a_job_is_done_only_when_its_marker_appears(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "MARKER_TIMEOUT", 0.3)
     finished = job(write_number, 0)
-    assert not ray_cluster._shows(finished, artifacts)
-    monkeypatch.setattr(ray_cluster, "SEEN", 30.0)
+    assert not ray_cluster._marker_appears(finished, artifacts)
+    monkeypatch.setattr(ray_cluster, "MARKER_TIMEOUT", 30.0)
     late = threading.Timer(0.3, artifacts.publish, [Marker(finished.key, finished.fingerprint, {})])
     late.start()
-    assert ray_cluster._shows(finished, artifacts)
+    assert ray_cluster._marker_appears(finished, artifacts)
     late.join()
 
 
-def test_a_dead_node_costs_the_jobs_in_its_hands(
+def test_only_the_running_jobs_of_a_dead_node_are_retried(
     engine: RayEngine, cluster: Cluster, artifacts: Artifacts, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its processes are killed in mid-run: all jobs finish, none that was finished runs again."""
+    """A node is killed in mid-run: all jobs finish, and no finished job runs again."""
     node = cluster.add_node(**NODE)
     write_text(artifacts.path("doomed"), node.node_id)
     stuck = artifacts.path("stuck")
@@ -172,7 +172,7 @@ def test_a_dead_node_costs_the_jobs_in_its_hands(
     def kill() -> None:
         wait_for(stuck.exists)
         cluster.remove_node(node, allow_graceful=False)
-        with suppress(ProcessLookupError):  # it may have followed its node
+        with suppress(ProcessLookupError):  # it may have ended with its node
             os.kill(int(stuck.read_text().split()[1]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -182,13 +182,15 @@ def test_a_dead_node_costs_the_jobs_in_its_hands(
     assert all(is_done(job, artifacts) for job in phase(work_on_nodes, 24).jobs)
     assert sorted(runs(artifacts), key=int) == [str(n) for n in range(24)]
     lost = stuck.read_text().split()[0]
-    said = capsys.readouterr().err
-    assert f"at jobs/{lost}; trying it again" in said
-    assert said.count("trying it again") == 1
+    stderr = capsys.readouterr().err
+    assert f"while running jobs/{lost}; retrying" in stderr
+    assert stderr.count("; retrying") == 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
-def test_tasks_end_with_their_driver(number: signal.Signals, code: int, cluster: Cluster, artifacts: Artifacts) -> None:
+def test_tasks_stop_when_their_driver_ends(
+    number: signal.Signals, code: int, cluster: Cluster, artifacts: Artifacts
+) -> None:
     program = (
         "import signal\nfrom mapnet_cli.cli.options import _as_keyboard_interrupt\n"
         "signal.signal(signal.SIGTERM, _as_keyboard_interrupt)\n"
@@ -209,7 +211,7 @@ def test_tasks_end_with_their_driver(number: signal.Signals, code: int, cluster:
         wait_for(artifacts.path("stopped").exists)
 
 
-def test_a_grid_leaves_the_same_records_as_on_this_machine(
+def test_a_grid_gives_the_same_records_as_the_local_engine(
     cluster: Cluster, artifacts: Artifacts, make_corpus: Callable[[Config], object], tmp_path: Path
 ) -> None:
     settings = grids.train(artifacts, make_corpus, tmp_path, 'finetune.tasks=["MNLI"]')
@@ -222,7 +224,7 @@ def test_a_grid_leaves_the_same_records_as_on_this_machine(
     assert grids.records(nodes) == grids.records(local)
 
 
-def test_a_training_ends_with_the_same_weights_as_on_this_machine(
+def test_pretraining_gives_the_same_weights_as_the_local_engine(
     engine: RayEngine, artifacts: Artifacts, make_corpus: Callable[[Config], object], tmp_path: Path
 ) -> None:
     config = small_config('methods=["mapnet"]', "pretrain.threads=1", "encoder.dropout=0.1")
@@ -237,25 +239,25 @@ def test_a_training_ends_with_the_same_weights_as_on_this_machine(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "local"])
-def test_without_a_cluster_it_says_so_in_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # what auto means
-    begun = time.monotonic()
-    with pytest.raises(UsageError, match=r"no cluster answers at .*ray start --head.*--engine local"):
+def test_a_missing_cluster_is_reported_within_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # used by "auto"
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=r"no cluster found at .*ray start --head.*--engine local"):
         connect(address)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert not ray.is_initialized()
 
 
-def test_what_ray_sets_aside() -> None:
+def test_task_resources() -> None:
     cpus, gpus = [{"CPU": 8.0}], [{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}]
     shared = Phase("p", [], threads=12, gpu_bytes=2**30)
-    assert demands(shared, cpus, 0) == {"num_cpus": 8, "num_gpus": 0}
-    assert demands(shared, gpus, 7 * 2**30) == {"num_cpus": 12, "num_gpus": 0.1666}
-    assert demands(shared, gpus, 0)["num_gpus"] == 1
-    assert demands(Phase("p", [], gpu_bytes=2**30, jobs_per_gpu=4), gpus, 0)["num_gpus"] == 0.25
-    assert demands(Phase("p", [], gpus=2), gpus, 0)["num_gpus"] == 2
-    assert demands(Phase("p", []), gpus, 0) == {"num_cpus": 1, "num_gpus": 0}
+    assert task_resources(shared, cpus, 0) == {"num_cpus": 8, "num_gpus": 0}
+    assert task_resources(shared, gpus, 7 * 2**30) == {"num_cpus": 12, "num_gpus": 0.1666}
+    assert task_resources(shared, gpus, 0)["num_gpus"] == 1
+    assert task_resources(Phase("p", [], gpu_bytes=2**30, jobs_per_gpu=4), gpus, 0)["num_gpus"] == 0.25
+    assert task_resources(Phase("p", [], gpus=2), gpus, 0)["num_gpus"] == 2
+    assert task_resources(Phase("p", []), gpus, 0) == {"num_cpus": 1, "num_gpus": 0}
     small = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 1.0}]
-    assert demands(Phase("p", [], threads=8, gpus=1), small, 0) == {"num_cpus": 4, "num_gpus": 1}
-    with pytest.raises(UsageError, match=r"p: no node of the cluster has the 2 GPUs that one training takes"):
-        demands(Phase("p", [], "training", gpus=2), small, 0)
+    assert task_resources(Phase("p", [], threads=8, gpus=1), small, 0) == {"num_cpus": 4, "num_gpus": 1}
+    with pytest.raises(UsageError, match=r"p: one run needs 2 GPUs, but no node of the cluster has that many"):
+        task_resources(Phase("p", [], "run", gpus=2), small, 0)

@@ -1,4 +1,4 @@
-"""A corpus on a Ray cluster of two nodes under kill -9: the bytes of an undisturbed one on this machine."""
+"""kill -9 during corpus preparation on a Ray cluster of two nodes: the output equals an uninterrupted local run's."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is optional: pip install 'mapnet[ray]'")
 
-from ray.cluster_utils import Cluster  # only where it is installed
+from ray.cluster_utils import Cluster  # after importorskip
 
 from tests.faults.kills import KILLS, Process
 from tests.faults.test_corpus_kills import campaign
@@ -20,19 +20,19 @@ KINDS = ("worker", "node", "driver")
 
 
 def tasks(cluster: Cluster) -> list[int]:
-    """Returns the processes that run a task or an actor, on any node; not Ray's own, without which a node dies."""
+    """Returns the ids of processes that run a task or an actor on any node, excluding Ray's own processes."""
     found = []
     for node in cluster.list_all_nodes():
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         for child in raylet.children(recursive=True):
-            with suppress(psutil.Error):  # it has just ended
+            with suppress(psutil.Error):  # the process has just ended
                 name = child.cmdline()[:1]
                 if name and name[0].startswith("ray::") and not any(own in name[0] for own in ("IDLE", "Agent")):
                     found.append(child.pid)
     return found
 
 
-def test_kill_9_of_workers_nodes_and_drivers_costs_only_the_slices_in_hand(cluster: Cluster, tmp_path: Path) -> None:
+def test_kill_9_of_workers_nodes_and_drivers_affects_only_running_slices(cluster: Cluster, tmp_path: Path) -> None:
     killed: list[str] = []
 
     def kill(root: Path, driver: Process) -> bool:
@@ -52,5 +52,5 @@ def test_kill_9_of_workers_nodes_and_drivers_costs_only_the_slices_in_hand(clust
 
     on_ray = ["--engine", "ray", "--ray-address", cluster.address]
     kills = max(len(KINDS), KILLS)
-    campaign(tmp_path, lambda root: ["--workers", "1"] if root.name == "undisturbed" else on_ray, kill, kills)
+    campaign(tmp_path, lambda root: ["--workers", "1"] if root.name == "uninterrupted" else on_ray, kill, kills)
     assert len(killed) == kills

@@ -1,4 +1,4 @@
-"""Changing a value changes the fingerprints of just what depends on it."""
+"""Changing a value changes exactly the fingerprints that depend on it."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from mapnet_cli.lineage.graph import Lineage, import_id
 from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
 
-WHAT: dict[str, Callable[[Lineage], str]] = {
+FINGERPRINT_OF: dict[str, Callable[[Lineage], str]] = {
     "text": lambda at: at.text.fingerprint,
     "corpus": lambda at: at.corpus.fingerprint,
     "bert": lambda at: at.pretraining("bert", 1).fingerprint,
@@ -28,14 +28,14 @@ WHAT: dict[str, Callable[[Lineage], str]] = {
     "bert run": lambda at: at.finetuning(GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)).fingerprint,
     "mapnet run": lambda at: at.finetuning(GridRun("mapnet", 1, 10, "RTE", 16, 1e-3, 1)).fingerprint,
 }
-EVERYTHING = set(WHAT)
+EVERYTHING = set(FINGERPRINT_OF)
 AFTER_TEXT = EVERYTHING - {"text"}
 MODELS = {"bert", "mapnet", "electra", "bert run", "mapnet run"}
 
 
 @pytest.fixture(autouse=True)
 def tiny(artifacts: Artifacts) -> None:
-    """An import of this name."""
+    """Publishes an import called "tiny"."""
     artifact = import_id("tiny", {"layers": 1}, "weights", "tokenizer")
     row = Imported(
         name="tiny", path=artifact.key, encoder={"layers": 1, "max_length": 20}, vocab_size=9, fingerprint="weights",
@@ -46,7 +46,7 @@ def tiny(artifacts: Artifacts) -> None:
 
 def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
     before, after = (Lineage(small_config(*more), artifacts) for more in ((), overrides))
-    return {name for name, get in WHAT.items() if get(before) != get(after)}
+    return {name for name, get in FINGERPRINT_OF.items() if get(before) != get(after)}
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("pretrain.checkpoint_every=1", set()),
     ],
 )
-def test_what_a_value_changes(override: str, expected: set[str], artifacts: Artifacts) -> None:
+def test_a_value_changes_its_dependents(override: str, expected: set[str], artifacts: Artifacts) -> None:
     assert changed(artifacts, override) == expected
 
 
 def test_a_methods_own_steps_are_its_pretrain_steps(artifacts: Artifacts) -> None:
-    """Whoever has trained at so many steps has the result already."""
+    """The result of a run with the same number of steps is reused."""
     own, common = (
         Lineage(small_config(f"{key}.steps=9"), artifacts).pretraining("bert", 1) for key in ("method.bert", "pretrain")
     )
@@ -100,13 +100,13 @@ def test_a_methods_own_steps_are_its_pretrain_steps(artifacts: Artifacts) -> Non
 
 
 def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
-    """A key left out of the lineage would let a stale result pass for a fresh one."""
+    """A key missing from the lineage would let stale results be reused."""
     config = small_config()
     free = {
         "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
         "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
         "finetune.task_data", "finetune.subsets", "finetune.untrained", "finetune.milestones",
-        "finetune.mnli_batch_size", "finetune.mnli_learning_rate",  # where something starts from MNLI: tested below
+        "finetune.mnli_batch_size", "finetune.mnli_learning_rate",  # only with from_mnli: tested below
     }  # fmt: skip
     sections = {
         name: getattr(config, name).results_view() for name in ("corpus", "encoder", "proposal", "pretrain", "finetune")
@@ -120,13 +120,13 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
 
 @pytest.mark.parametrize("method", ["bert", "mapnet", "adaptive", "frequency"])
 def test_every_key_of_a_method_changes_its_pretraining(method: str, artifacts: Artifacts) -> None:
-    """Of a method without a proposal, and of one with each kind of proposal."""
-    free = {"steps", "seeds"}  # count as pretrain.steps, tested above, and pretrain.seeds
+    """Covers a method without a proposal, and one with each kind of proposal."""
+    free = {"steps", "seeds"}  # override pretrain.steps (tested above) and pretrain.seeds
     settings = small_config().method[method]
     if settings.proposal:
-        free |= {"electra", "strategy", "proposal.kind"}  # refused beside it; one with the kind, tested below
+        free |= {"electra", "strategy", "proposal.kind"}  # invalid with a proposal, or tested as another method below
     else:
-        free |= {"proposal"}  # refused
+        free |= {"proposal"}  # invalid
     before = _pretraining(artifacts, method)
     for key, value in flatten(settings.model_dump(mode="json")).items():
         if key in free:
@@ -136,12 +136,12 @@ def test_every_key_of_a_method_changes_its_pretraining(method: str, artifacts: A
         assert before != after, f"{key} = {value} -> {other} changes no fingerprint"
 
 
-def test_every_strategy_is_another_method() -> None:
+def test_every_strategy_has_distinct_settings() -> None:
     settings = [Method(strategy=name).results_view() for name in STRATEGIES]
     assert all(a != b for a, b in combinations(settings, 2))
 
 
-def test_a_method_without_its_generator_is_another(artifacts: Artifacts) -> None:
+def test_removing_the_generator_changes_the_fingerprint(artifacts: Artifacts) -> None:
     config = small_config()
     plain = config.method["electra"].model_copy(update={"electra": None})
     without = config.model_copy(update={"method": config.method | {"electra": plain}})
@@ -149,8 +149,8 @@ def test_a_method_without_its_generator_is_another(artifacts: Artifacts) -> None
 
 
 @pytest.mark.parametrize("key", ["explore_start=1.0", f"explore_end={1 / 3}"])
-def test_exploration_without_a_proposal_counts(key: str, artifacts: Artifacts) -> None:
-    """Its default is 0 there: the values that are a proposal's defaults are others."""
+def test_exploration_without_a_proposal_changes_the_fingerprint(key: str, artifacts: Artifacts) -> None:
+    """Its default is 0 without a proposal, so the defaults of a proposal are changes."""
     assert _pretraining(artifacts, "spaced", f"method.spaced.{key}") != _pretraining(artifacts, "spaced")
 
 
@@ -158,12 +158,12 @@ FINGERPRINTS = {
     "bert": "e6206f34", "mapnet": "4998087e", "spaced-30": "4311b4c3", "adaptive": "0d429c7d",
     "adaptive-mapnet": "d92265df", "electra": "5ce3662f", "frequency": "fd37245c", "disjoint": "6b8981f9",
 }  # fmt: skip
-"""Of pretrainings in version 0.1, with the small config and no text."""
+"""Fingerprints of pretraining runs in version 0.1, with the small config and no text."""
 
 
 @pytest.mark.parametrize("method", FINGERPRINTS)
 def test_results_of_version_0_1_are_found(method: str, artifacts: Artifacts) -> None:
-    """Raising FORMATS or changing a default changes these on purpose."""
+    """Only an increase in FORMATS or a changed default may change these."""
     assert _pretraining(artifacts, method, "corpus.sources=[]")[:8] == FINGERPRINTS[method]
 
 
@@ -172,7 +172,7 @@ def _pretraining(artifacts: Artifacts, method: str, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize("setting", ["mnli_batch_size=8", "mnli_learning_rate=1e-4", "seeds=[2]", "epochs=2"])
-def test_what_starts_from_mnli_depends_on_that_training(setting: str, artifacts: Artifacts) -> None:
+def test_runs_that_start_from_mnli_depend_on_the_mnli_run(setting: str, artifacts: Artifacts) -> None:
     run = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)
     start = 'finetune.from_mnli=["RTE"]'
     before, after = (Lineage(small_config(start, *more), artifacts) for more in ((), (f"finetune.{setting}",)))
@@ -208,7 +208,7 @@ def _another(key: str, value: object) -> str:
     return str(value / 2 + 0.011)
 
 
-def test_changed_input_is_a_new_corpus_and_moved_input_is_not(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_corpus_depends_on_input_contents_not_on_location(artifacts: Artifacts, tmp_path: Path) -> None:
     def lineage(folder: Path) -> Lineage:
         corpus = small_config().corpus.model_copy(update={"sources": (Source(path=str(folder)),)})
         return Lineage(small_config().model_copy(update={"corpus": corpus}), artifacts)
@@ -223,18 +223,18 @@ def test_changed_input_is_a_new_corpus_and_moved_input_is_not(artifacts: Artifac
     assert second != first
     (tmp_path / "moved" / "a.txt").unlink()
     (tmp_path / "moved").rmdir()
-    assert lineage(tmp_path / "moved").corpus == second, "copied artifacts work where the text isn't"
+    assert lineage(tmp_path / "moved").corpus == second, "copied artifacts work without the text"
     with pytest.raises(InputError, match="nowhere does not exist"):
         _ = lineage(tmp_path / "nowhere").corpus
 
 
-def test_the_tasks_files_count(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_task_files_change_the_fingerprints(artifacts: Artifacts, tmp_path: Path) -> None:
     (tmp_path / "RTE").mkdir()
     (tmp_path / "RTE" / "train.tsv").write_text("x")
     assert changed(artifacts, f"finetune.data={tmp_path}") == {"task", "bert run", "mapnet run"}
 
 
-def test_a_retrained_spacy_pipeline_in_the_same_folder_counts(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_retrained_spacy_pipeline_changes_the_fingerprint(artifacts: Artifacts, tmp_path: Path) -> None:
     prints = []
     for content in ("one", "two"):
         (tmp_path / "meta.json").write_text(content)
@@ -242,8 +242,8 @@ def test_a_retrained_spacy_pipeline_in_the_same_folder_counts(artifacts: Artifac
     assert prints[0] != prints[1]
 
 
-def test_a_file_that_is_as_long_and_as_old_counts(artifacts: Artifacts, tmp_path: Path) -> None:
-    """As rsync and tar leave it."""
+def test_changed_file_with_the_same_size_and_mtime_is_detected(artifacts: Artifacts, tmp_path: Path) -> None:
+    """rsync and tar preserve mtime."""
     file = tmp_path / "a.txt"
     digests = []
     for content in ("one", "two"):
@@ -253,7 +253,7 @@ def test_a_file_that_is_as_long_and_as_old_counts(artifacts: Artifacts, tmp_path
     assert digests[0] != digests[1]
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_without_cycles(tmp_path: Path) -> None:
     for name in ("in/a.txt", "elsewhere/b.txt", "elsewhere/.hidden/c.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -270,18 +270,18 @@ def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> N
     assert artifact.key == (f"finetune-glue/bert-seed1/step400/RTE/batch16-lr1e-05-seed3-{artifact.fingerprint[:8]}")
 
 
-def test_what_a_sources_keys_change(artifacts: Artifacts) -> None:
+def test_source_keys_change_their_dependents(artifacts: Artifacts) -> None:
     def prints(**keys: object) -> dict[str, str]:
         source = Source.model_validate({"kind": "cpython", **keys})
         corpus = small_config().corpus.model_copy(update={"sources": (source,)})
         at = Lineage(small_config().model_copy(update={"corpus": corpus}), artifacts)
-        return {name: get(at) for name, get in WHAT.items()}
+        return {name: get(at) for name, get in FINGERPRINT_OF.items()}
 
     def changes(**keys: object) -> set[str]:
         before, after = prints(), prints(**keys)
-        return {name for name in WHAT if before[name] != after[name]}
+        return {name for name in FINGERPRINT_OF if before[name] != after[name]}
 
-    assert changes(weight=2.0) == MODELS, "the text and its shards stay"
+    assert changes(weight=2.0) == MODELS, "the text and its shards don't change"
     assert changes(weight=1.0) == changes(licence="MIT") == set()
     assert changes(limit=3) == EVERYTHING
     hub = {"kind": "dataset", "path": "hub:some/prose"}

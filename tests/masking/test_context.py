@@ -1,4 +1,4 @@
-"""What strategies know of the corpus: how often tokens occur, where words begin, and what follows from both."""
+"""Corpus statistics for strategies: token counts, word starts, and the contexts computed from them."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from tests.conftest import small_config
 
 
-def test_rare_tokens_are_likelier_by_the_square_root_of_their_count(
+def test_token_probability_falls_with_the_square_root_of_its_count(
     make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
     corpus = CorpusFacts(artifacts, make_corpus(small_config()))
@@ -26,15 +26,15 @@ def test_rare_tokens_are_likelier_by_the_square_root_of_their_count(
     weights_V = rarity(corpus).log_weight_V
     assert weights_V is not None
     model.proposal.log_weight_V.copy_(weights_V)
-    often, rare = (
+    common, rare = (
         int(counts_V[5:].argmax()) + 5,
         int((counts_V[5:] == counts_V[5:][counts_V[5:] > 0].min()).nonzero()[0]) + 5,
     )
-    q_L = model.proposal.log_q(torch.tensor([[often, rare]]), torch.ones(1, 2, dtype=torch.bool)).exp()[0]
-    assert (q_L[1] / q_L[0]).item() == pytest.approx((counts_V[often] / counts_V[rare]).sqrt().item(), rel=1e-4)
+    q_L = model.proposal.log_q(torch.tensor([[common, rare]]), torch.ones(1, 2, dtype=torch.bool)).exp()[0]
+    assert (q_L[1] / q_L[0]).item() == pytest.approx((counts_V[common] / counts_V[rare]).sqrt().item(), rel=1e-4)
 
 
-def test_word_starts_are_the_marked_pieces(
+def test_word_starts_are_the_pieces_with_a_word_marker(
     make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
     manifest = make_corpus(small_config())

@@ -1,4 +1,4 @@
-"""The strategy that docs/extend.md shows does what the page says."""
+"""The example strategy in docs/extend.md works as the page describes."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,9 @@ from mapnet_cli.masking.strategies import MaskRequest
 from tests.masking.test_sampling import sentence_batch
 
 
-def test_the_example_masks_a_run_of_neighbours() -> None:
+def test_the_example_masks_contiguous_positions() -> None:
     page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(def block.*?)\n\n\nSTRATEGIES", page, re.DOTALL)
+    code = re.search(r"^(def block.*?)\n\n\nSTRATEGIES", page, re.DOTALL | re.MULTILINE)
     assert code is not None
     names = vars(strategies) | {"torch": torch}
     exec(code[1], names)

@@ -1,4 +1,4 @@
-"""The paper's clipped sequence ratio, and the weights that need no proposal."""
+"""Importance weights: the paper's clipped sequence ratio and the other estimators."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ def drawn(log_q: np.ndarray, n: int) -> Drawn:
 
 @pytest.mark.parametrize("spread", [0.0, 0.25, 1.0, 20.0])
 def test_ratio_equals_float64_at_full_size(spread: float) -> None:
-    """n = 512, K = 77: (1/n)^K is 0 in float32, the ratio must not become NaN."""
+    """With n = 512 and K = 77, (1/n)^K is 0 in float32, and the ratio must not become NaN."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, spread, (32, 512))
     log_q = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -59,20 +59,20 @@ def test_ratio_of_a_uniform_proposal_is_one() -> None:
     assert ratio.weight_BK[:, 0].tolist() == pytest.approx([1.0] * 3, abs=1e-5)
 
 
-def test_clip_holds_both_ends_and_says_so() -> None:
+def test_ratios_are_clipped_on_both_sides_and_flagged() -> None:
     ratio = sequence_ratio(drawn(np.log([[0.9], [0.01], [0.25]]), 4), 0.2)
     assert ratio.weight_BK[:, 0].tolist() == pytest.approx([0.8, 1.2, 1.0])
     assert ratio.clipped_BK[:, 0].tolist() == [True, True, False]
 
 
-def test_invalid_entries_do_not_count() -> None:
+def test_invalid_entries_are_ignored() -> None:
     log_q_BK = torch.tensor([[math.log(0.5), -torch.inf]])
     entry = Drawn(log_q_BK, torch.tensor([[True, False]]), torch.tensor([4]))
     assert log_sequence_ratio(entry).item() == pytest.approx(math.log(0.25 / 0.5))
 
 
 def test_the_papers_ratio_is_biased_without_replacement() -> None:
-    """Its mean over ordered draws of K = 2 from n = 3 is not 1, though the paper calls it unbiased: enumeration."""
+    """Its mean over all ordered draws of K = 2 from n = 3 is not 1, although the paper calls it unbiased."""
     q = np.array([0.5, 0.3, 0.2])
     mean = exact = 0.0
     for first, second in itertools.permutations(range(3), 2):
@@ -90,8 +90,8 @@ def test_none_is_exactly_one() -> None:
 
 
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
-def test_uniform_masks_weigh_one(estimator: str) -> None:
-    """What no proposal drew has weight 1, for every estimator."""
+def test_uniform_masks_have_weight_one(estimator: str) -> None:
+    """Masks drawn without a proposal have weight 1 for every estimator."""
     positions_BK, valid_BK = torch.tensor([[3, 1, 2]]), torch.tensor([[True, True, False]])
     log_pi_BK = torch.full((1, 3), 2 / 7, dtype=torch.float64).log()
     entry = Drawn.of(Masks(positions_BK, valid_BK, None, log_pi_BK), torch.tensor([7]))
@@ -102,7 +102,7 @@ def test_uniform_masks_weigh_one(estimator: str) -> None:
 
 
 def test_ordered_ratio_has_mean_one() -> None:
-    """Over all ordered draws of K = 3 from n = 5: what the paper's product misses (above)."""
+    """Over all ordered draws of K = 3 from n = 5, unlike the paper's product (above)."""
     q = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
     orders = list(itertools.permutations(range(5), 3))
     probability = [q[a] * q[b] / (1 - q[a]) * q[c] / (1 - q[a] - q[b]) for a, b, c in orders]
@@ -118,7 +118,7 @@ def test_ordered_ratio_has_mean_one() -> None:
 
 
 def test_ordered_ratio_with_extreme_logits() -> None:
-    """n = 4, one position all but certain: drawn first with probability 1, then each of three alike."""
+    """n = 4, one position almost certain: drawn first with probability 1, then the other three are equally likely."""
     log_q_BL = torch.log_softmax(torch.tensor([[0.0, -100.0, -100.0, -100.0]]), dim=1)
     masks = gumbel_top_k(log_q_BL, torch.tensor([2]), 2, torch.tensor([[0.5, 0.9, 0.1, 0.1]]))
     assert masks.positions_BK.tolist() == [[0, 1]]
@@ -133,7 +133,7 @@ def test_ordered_ratio_with_extreme_logits() -> None:
 
 
 def test_position_ratio_by_hand() -> None:
-    """n = 4: 1 / (4 q); from a sampler that knows pi, K / (n pi), the same where pi = K q."""
+    """n = 4: 1 / (4 q), or K / (n pi) from a sampler that knows pi; the two are equal if pi = K q."""
     entry = drawn(np.log([[0.5, 0.2, 0.25]]), 4)
     assert position_ratio(entry, 0.9).weight_BK.tolist() == [pytest.approx([0.5, 1.25, 1.0])]
     assert position_ratio(entry, 0.2).clipped_BK.tolist() == [[True, True, False]]
@@ -171,4 +171,4 @@ def test_horvitz_thompson_is_unbiased_and_bounded() -> None:
     error = estimate_B.std() / math.sqrt(repeats)
     assert abs(estimate_B.mean() - value_L[1:].mean()) < 4 * error
     plain_B = torch.where(masks.valid_BK, value_L[masks.positions_BK], 0).sum(1) / k
-    assert abs(plain_B.mean() - value_L[1:].mean()) > 20 * error, "the case must not be one that needs no weights"
+    assert abs(plain_B.mean() - value_L[1:].mean()) > 20 * error, "the unweighted mean must be biased in this case"

@@ -1,4 +1,4 @@
-"""Eq. 5, Eq. 10 and loss matching on cases small enough to compute by hand."""
+"""Eq. 5, Eq. 10 and loss matching on examples computed by hand."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def test_eq_5_by_hand() -> None:
     assert encoder_loss(loss_BK, valid_BK, weight_BK, 3).item() == pytest.approx((0.8 * 4 + 1.2 * 2) / 3)
 
 
-def test_eq_5_sends_no_gradient_to_the_weight() -> None:
+def test_eq_5_has_no_gradient_for_the_weight() -> None:
     loss_BK = torch.ones(1, 2, requires_grad=True)
     weight_BK = torch.tensor([[0.8, 0.8]], requires_grad=True)
     encoder_loss(loss_BK, torch.ones(1, 2, dtype=torch.bool), weight_BK, 2).backward()
@@ -39,7 +39,7 @@ def test_eq_10_by_hand_with_its_baseline() -> None:
 
 
 def test_eq_10_coefficients_sum_to_zero() -> None:
-    """So adding a constant to every log q changes nothing: only preferences between positions count."""
+    """So adding a constant to every log q changes nothing: only differences between positions matter."""
     generator = torch.Generator().manual_seed(0)
     log_q_BK = torch.randn(5, 7, generator=generator)
     loss_BK = torch.rand(5, 7, generator=generator)
@@ -48,8 +48,8 @@ def test_eq_10_coefficients_sum_to_zero() -> None:
     assert torch.allclose(shifted, pairwise(log_q_BK, loss_BK, valid_BK), atol=1e-5)
 
 
-def test_eq_10_only_moves_sampled_logits_apart() -> None:
-    """Through the softmax, an unsampled position's logit gets no gradient: the coefficients cancel."""
+def test_eq_10_has_no_gradient_for_unsampled_logits() -> None:
+    """The gradient through the softmax cancels for positions that were not sampled."""
     logits_BL = torch.randn(1, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)
     positions_BK = torch.tensor([[4, 1, 2]])
     log_q_BK = torch.log_softmax(logits_BL, dim=1).gather(1, positions_BK)
@@ -57,10 +57,10 @@ def test_eq_10_only_moves_sampled_logits_apart() -> None:
     value.sum().backward()
     assert logits_BL.grad is not None
     assert logits_BL.grad[0, [0, 3, 5]].abs().max().item() < 1e-6
-    assert logits_BL.grad[0, 1].item() < -1  # the hard position's logit rises under descent
+    assert logits_BL.grad[0, 1].item() < -1  # gradient descent raises the logit of the hard position
 
 
-def test_eq_10_survives_positions_that_cannot_be_masked() -> None:
+def test_eq_10_is_finite_with_positions_that_cannot_be_masked() -> None:
     log_q_BK = torch.tensor([[-1.0, -torch.inf]], requires_grad=True)
     valid_BK = torch.tensor([[True, False]])
     value_B = pairwise(log_q_BK, torch.tensor([[2.0, 0.0]]), valid_BK)
@@ -70,8 +70,8 @@ def test_eq_10_survives_positions_that_cannot_be_masked() -> None:
     assert torch.isfinite(log_q_BK.grad).all()
 
 
-def test_loss_matching_has_its_fixed_point_at_the_signal() -> None:
-    """Descent on random samples of positions ends at q proportional to the signal, where Eq. 10 ends at an argmax."""
+def test_loss_matching_converges_to_the_signal() -> None:
+    """Gradient descent on random positions converges to q proportional to the signal; with Eq. 10, to an argmax."""
     signal_L = torch.tensor([0.5, 1.0, 2.0, 4.0, 0.25])
     generator = torch.Generator().manual_seed(0)
 
@@ -93,14 +93,14 @@ def test_loss_matching_has_its_fixed_point_at_the_signal() -> None:
 
 def test_loss_matching_has_no_gradient_at_its_fixed_point() -> None:
     signal_BK = torch.tensor([[1.0, 3.0, 4.0]])
-    log_q_BK = torch.log(signal_BK / 20).requires_grad_()  # there are other positions too
+    log_q_BK = torch.log(signal_BK / 20).requires_grad_()  # the remaining mass is on other positions
     loss_matching(log_q_BK, signal_BK, torch.ones(1, 3, dtype=torch.bool)).sum().backward()
     assert log_q_BK.grad is not None
     assert log_q_BK.grad.abs().max().item() < 1e-6
 
 
-def test_loss_matching_by_hand_and_at_its_edges() -> None:
-    """Shares 1/4 and 3/4, q restricted to the two: 1/3 and 2/3."""
+def test_loss_matching_by_hand_and_in_edge_cases() -> None:
+    """The normalised signal is 1/4 and 3/4; q restricted to the two positions is 1/3 and 2/3."""
     log_q_BK = torch.log(torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]])).requires_grad_()
     valid_BK = torch.tensor([[True, True, False], [False, False, False]])
     value_B = loss_matching(log_q_BK, torch.tensor([[1.0, 3.0, 9.0], [1.0, 1.0, 1.0]]), valid_BK)

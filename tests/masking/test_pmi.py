@@ -1,7 +1,7 @@
-"""PMI-masking: the measure against brute force, the choice on planted collocations, and the units against plain Python.
+"""PMI-masking: PMI compared with brute force, selection on planted collocations, units compared with plain Python.
 
-A corpus with planted collocations: each has tokens of its own and stands in the text so often that
-its own n-gram has a higher PMI than its parts' and than all that neighbours by chance.
+In the test corpus, each planted collocation consists of unique tokens and is frequent enough that its
+PMI is higher than that of its parts and of chance neighbours.
 """
 
 import itertools
@@ -32,9 +32,9 @@ from tests.conftest import small_config
 
 Ngram = tuple[int, ...]
 PLANTED = {2: (60, 20), 3: (40, 40), 4: (20, 80), 5: (20, 160)}
-"""By length: how many collocations there are, and how often each stands in the text."""
+"""By length: number of collocations, and number of occurrences of each in the text."""
 COMMON, RARE = 3, 300
-"""Other tokens: some that stand beside each other by chance, often enough to be counted, and many rare ones."""
+"""Other tokens: a few that co-occur by chance, often enough to be candidates, and many rare ones."""
 VOCAB = FIRST_ORDINARY + sum(n * count for n, (count, _) in PLANTED.items()) + COMMON + RARE
 
 
@@ -51,7 +51,7 @@ def common_tokens() -> range:
 
 @cache
 def planted_text(share: float) -> list[list[int]]:
-    """Returns sequences [CLS] ... [SEP] in which this share of the ordinary tokens stands in collocations."""
+    """Returns sequences [CLS] ... [SEP] in which this share of the ordinary tokens is in collocations."""
     draw = random.Random(0)
     items = [ngram for n, ngrams in planted().items() for ngram in ngrams for _ in range(PLANTED[n][1])]
     others = round(sum(map(len, items)) * (1 / share - 1))
@@ -66,17 +66,19 @@ def counted(sequences: Sequence[Sequence[int]]) -> Collocations:
     return find_collocations(np.concatenate([np.array(sequence, dtype=np.int64) for sequence in sequences]), VOCAB)
 
 
-def candidates(found: Collocations, n: int) -> list[Ngram]:
-    """Returns the n-grams of a length that were frequent enough, in the order of their keys."""
+def candidates(result: Collocations, n: int) -> list[Ngram]:
+    """Returns the candidate n-grams of a length, in the order of their keys."""
     if n == 1:
-        return [(token,) for token in range(found.vocab_size)]
-    shorter = candidates(found, n - 1)
-    return [(*shorter[key // found.vocab_size], key % found.vocab_size) for key in found.by_length[n].keys_G.tolist()]
+        return [(token,) for token in range(result.vocab_size)]
+    shorter = candidates(result, n - 1)
+    return [
+        (*shorter[key // result.vocab_size], key % result.vocab_size) for key in result.by_length[n].keys_G.tolist()
+    ]
 
 
-def chosen(found: Collocations, n: int) -> set[Ngram]:
-    flags = found.by_length[n].chosen_G.tolist()
-    return set(itertools.compress(candidates(found, n), flags))
+def chosen(result: Collocations, n: int) -> set[Ngram]:
+    flags = result.by_length[n].chosen_G.tolist()
+    return set(itertools.compress(candidates(result, n), flags))
 
 
 def units_by_hand(row: Sequence[int], ngrams: set[Ngram]) -> list[list[int]]:
@@ -107,7 +109,7 @@ def corpus(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 
 
 def pmi_by_hand(tokens: list[int], least: int) -> dict[Ngram, float]:
-    """Returns PMI_n of the n-grams that occur so often: of all ways to cut one into parts, the best explains it."""
+    """Returns PMI_n of the n-grams with a count of at least `least`, by enumerating all splits into parts."""
     sizes = range(1, LONGEST + 1)
     counts = {n: Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)) for n in sizes}
 
@@ -117,11 +119,11 @@ def pmi_by_hand(tokens: list[int], least: int) -> dict[Ngram, float]:
     def cut(ngram: Ngram, places: tuple[int, ...]) -> list[Ngram]:
         return [ngram[begin:end] for begin, end in itertools.pairwise((0, *places, len(ngram)))]
 
-    def ways(n: int) -> list[tuple[int, ...]]:
+    def splits(n: int) -> list[tuple[int, ...]]:
         return [places for count in range(1, n) for places in itertools.combinations(range(1, n), count)]
 
     return {
-        ngram: log_p(ngram) - max(sum(map(log_p, cut(ngram, places))) for places in ways(n))
+        ngram: log_p(ngram) - max(sum(map(log_p, cut(ngram, places))) for places in splits(n))
         for n in SHARES
         for ngram, count in counts[n].items()
         if count >= least
@@ -129,32 +131,30 @@ def pmi_by_hand(tokens: list[int], least: int) -> dict[Ngram, float]:
 
 
 @pytest.mark.parametrize(("size", "kinds", "least"), [(400, 6, 1), (20_000, 4, 10), (3_000, 6, 10)])
-def test_pmi_is_that_of_the_best_of_all_ways_to_cut(
-    size: int, kinds: int, least: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each n-gram's share is of all n-grams of its length, the rare ones too."""
+def test_pmi_uses_the_best_of_all_splits(size: int, kinds: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An n-gram's probability is its share of all n-grams of its length, including rare ones."""
     draw = random.Random(1)
     weights = [1 / (rank + 1) for rank in range(kinds)]
     tokens = draw.choices(range(FIRST_ORDINARY, FIRST_ORDINARY + kinds), weights, k=size)
     seen: dict[Ngram, float] = {}
     real = pmi._pmi
 
-    def watched(numbers: pmi.Ints, log_p: pmi.Floats, first_G: pmi.Ints, n: int) -> pmi.Floats:
-        values = real(numbers, log_p, first_G, n)
+    def recording(indices: pmi.Ints, log_p: pmi.Floats, first_G: pmi.Ints, n: int) -> pmi.Floats:
+        values = real(indices, log_p, first_G, n)
         seen.update({tuple(tokens[first : first + n]): value for first, value in zip(first_G, values, strict=True)})
         return values
 
-    monkeypatch.setattr(pmi, "_pmi", watched)
+    monkeypatch.setattr(pmi, "_pmi", recording)
     monkeypatch.setattr(pmi, "MIN_COUNT", least)
-    found = find_collocations(np.array(tokens), FIRST_ORDINARY + kinds)
+    result = find_collocations(np.array(tokens), FIRST_ORDINARY + kinds)
     expected = pmi_by_hand(tokens, least)
-    assert seen.keys() == expected.keys() == {ngram for n in SHARES for ngram in candidates(found, n)}
+    assert seen.keys() == expected.keys() == {ngram for n in SHARES for ngram in candidates(result, n)}
     assert {len(ngram) for ngram in expected} == set(SHARES)
     assert [seen[ngram] for ngram in expected] == pytest.approx(list(expected.values()), abs=1e-9)
 
 
 def test_planted_collocations_are_chosen_and_chance_neighbours_are_not() -> None:
-    found = counted(planted_text(0.51))
+    result = counted(planted_text(0.51))
     parts = {
         ngram[begin : begin + n]
         for ngrams in planted().values()
@@ -163,18 +163,18 @@ def test_planted_collocations_are_chosen_and_chance_neighbours_are_not() -> None
         for begin in range(len(ngram) - n + 1)
     }
     for n, ngrams in planted().items():
-        assert set(ngrams) <= chosen(found, n)
-        assert chosen(found, n) <= parts, "nothing with a neighbour"
+        assert set(ngrams) <= chosen(result, n)
+        assert chosen(result, n) <= parts, "no n-gram with a chance neighbour"
     by_chance = set(itertools.product(common_tokens(), repeat=2))
-    assert by_chance <= set(candidates(found, 2)), "the case must not be one without any"
+    assert by_chance <= set(candidates(result, 2)), "chance neighbours must be among the candidates"
 
 
 @pytest.mark.parametrize("share", [0.51, 0.7])
-def test_about_half_of_the_tokens_are_covered(share: float) -> None:
-    """Whatever more could be covered; where the text has just as much, all that is planted."""
+def test_half_of_the_tokens_are_covered(share: float) -> None:
+    """Even if more could be covered. If collocations make up just over half of the text, all of them are chosen."""
     text = planted_text(share)
-    found = counted(text)
-    ngrams = set().union(*(chosen(found, n) for n in SHARES))
+    result = counted(text)
+    ngrams = set().union(*(chosen(result, n) for n in SHARES))
     units = [unit for sequence in text for unit in units_by_hand(sequence, ngrams)]
     ordinary = sum(token >= FIRST_ORDINARY for sequence in text for token in sequence)
     covered = sum(len(unit) for unit in units if len(unit) > 1) / ordinary
@@ -183,13 +183,13 @@ def test_about_half_of_the_tokens_are_covered(share: float) -> None:
     assert (everything <= ngrams) == (share == 0.51)
 
 
-def test_nothing_goes_over_a_special_token() -> None:
-    """[UNK] between two tokens, time and again, is no collocation of theirs."""
+def test_no_ngram_contains_a_special_token() -> None:
+    """Two tokens that are often separated by [UNK] are not a collocation."""
     draw = random.Random(2)
     first, second = common_tokens()[:2]
     text = [[CLS, first, UNK, second, *draw.choice(planted()[5]), SEP] for _ in range(2000)]
-    found = counted(text)
-    everything = {ngram for n in SHARES for ngram in candidates(found, n)}
+    result = counted(text)
+    everything = {ngram for n in SHARES for ngram in candidates(result, n)}
     assert everything
     assert min(min(ngram) for ngram in everything) >= FIRST_ORDINARY
     assert (first, second) not in everything
@@ -197,14 +197,14 @@ def test_nothing_goes_over_a_special_token() -> None:
 
 @cache
 def dense() -> Collocations:
-    """All n-grams of four kinds of tokens, but for rare ones; of each length some are chosen at random."""
+    """Returns all frequent n-grams over four tokens, with a random subset of each length chosen."""
     draw = np.random.default_rng(3)
     weights = np.array([0.4, 0.3, 0.2, 0.1])
-    found = find_collocations(FIRST_ORDINARY + draw.choice(4, 20_000, p=weights), FIRST_ORDINARY + 4)
+    result = find_collocations(FIRST_ORDINARY + draw.choice(4, 20_000, p=weights), FIRST_ORDINARY + 4)
     by_length = {
-        n: replace(ngrams, chosen_G=draw.random(len(ngrams.keys_G)) < 0.3) for n, ngrams in found.by_length.items()
+        n: replace(ngrams, chosen_G=draw.random(len(ngrams.keys_G)) < 0.3) for n, ngrams in result.by_length.items()
     }
-    return replace(found, by_length=by_length)
+    return replace(result, by_length=by_length)
 
 
 rows = st.integers(1, 14).flatmap(
@@ -214,83 +214,83 @@ rows = st.integers(1, 14).flatmap(
 
 @settings(deadline=None, max_examples=200)
 @given(rows)
-def test_units_are_what_plain_python_finds(batch: list[list[int]]) -> None:
+def test_units_match_plain_python(batch: list[list[int]]) -> None:
     ngrams = set().union(*(chosen(dense(), n) for n in SHARES))
-    assert all(chosen(dense(), n) for n in SHARES), "of every length"
+    assert all(chosen(dense(), n) for n in SHARES), "some n-grams of every length are chosen"
     starts_BL = dense().unit_starts(torch.tensor(batch))
     expected = [[unit[0] for unit in units_by_hand(row, ngrams)] for row in batch]
     assert [row.nonzero().flatten().tolist() for row in starts_BL] == expected
     assert starts_BL.dtype == torch.bool
 
 
-def test_units_of_real_sentences_are_what_plain_python_finds() -> None:
+def test_units_of_whole_sentences_match_plain_python() -> None:
     text = planted_text(0.51)
-    found = counted(text)
-    ngrams = set().union(*(chosen(found, n) for n in SHARES))
+    result = counted(text)
+    ngrams = set().union(*(chosen(result, n) for n in SHARES))
     batch = text[:300]
-    starts_BL = found.unit_starts(padded(batch))
+    starts_BL = result.unit_starts(padded(batch))
     lengths = Counter()
     for row, starts in zip(batch, starts_BL, strict=True):
         units = units_by_hand(row, ngrams)
         assert starts.nonzero().flatten().tolist()[: len(units)] == [unit[0] for unit in units]
-        assert starts[len(row) :].all(), "padding stands alone"
+        assert starts[len(row) :].all(), "each padding token is a unit"
         lengths.update(map(len, units))
     assert set(lengths) == {1, *SHARES}
 
 
 @pytest.mark.parametrize("special", [PAD, UNK, CLS, SEP, MASK])
-def test_the_longest_is_found_and_a_special_token_ends_it(special: int) -> None:
-    found = counted(planted_text(0.51))
+def test_the_longest_ngram_matches_and_a_special_token_ends_it(special: int) -> None:
+    result = counted(planted_text(0.51))
     a, b, c, d, e = planted()[5][0]
-    whole, cut = found.unit_starts(torch.tensor([[CLS, a, b, c, d, e, SEP], [CLS, a, b, special, d, e, SEP]]))
+    whole, cut = result.unit_starts(torch.tensor([[CLS, a, b, c, d, e, SEP], [CLS, a, b, special, d, e, SEP]]))
     assert whole.tolist() == [True, True, False, False, False, False, True]
-    assert cut[[0, 1, 3, 4, 6]].all(), "nothing runs on over it"
+    assert cut[[0, 1, 3, 4, 6]].all(), "no unit spans the special token"
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_short_rows(length: int, corpus: CorpusFacts) -> None:
-    known = STRATEGIES["pmi"].prepare(corpus)
-    assert known.unit_starts is not None
+    mask_context = STRATEGIES["pmi"].prepare(corpus)
+    assert mask_context.unit_starts is not None
     pair = planted()[2][0]
     tokens_BL = torch.tensor([[*pair, SEP][:length], [CLS, *pair][:length], [PAD] * length])
-    starts_BL = known.unit_starts(tokens_BL)
+    starts_BL = mask_context.unit_starts(tokens_BL)
     assert starts_BL.tolist() == [
         [True, False, True][:length], [True, True, False][:length], [True] * length,
     ]  # fmt: skip
     noise = MaskNoise.draw(torch.Generator().manual_seed(0), 3, length)
-    masks = draw_masks(Method(strategy="pmi"), tokens_BL, noise, known)
+    masks = draw_masks(Method(strategy="pmi"), tokens_BL, noise, mask_context)
     assert torch.equal(masks.valid_BK.sum(dim=1) > 0, (tokens_BL >= FIRST_ORDINARY).any(dim=1))
 
 
 @pytest.mark.parametrize("size", [30, 200])
 def test_a_text_without_collocations_has_tokens_as_units(size: int) -> None:
-    """Too small for anything to occur often enough."""
+    """The text is too small for any n-gram to reach the minimum count."""
     tokens = np.arange(size) % 100 + FIRST_ORDINARY
-    found = find_collocations(tokens, VOCAB)
-    assert not any(candidates(found, n) for n in SHARES)
-    assert found.unit_starts(torch.from_numpy(tokens)[None]).all()
+    result = find_collocations(tokens, VOCAB)
+    assert not any(candidates(result, n) for n in SHARES)
+    assert result.unit_starts(torch.from_numpy(tokens)[None]).all()
 
 
-def test_long_ngrams_may_be_absent_where_short_ones_are_there() -> None:
+def test_short_ngrams_without_longer_ones() -> None:
     tokens = np.array([CLS, 7, 8, SEP] * 50)
-    found = find_collocations(tokens, VOCAB)
-    assert chosen(found, 2) == {(7, 8)}
-    starts_BL = found.unit_starts(torch.tensor([[CLS, 7, 8, 7, 8, SEP]]))
+    result = find_collocations(tokens, VOCAB)
+    assert chosen(result, 2) == {(7, 8)}
+    starts_BL = result.unit_starts(torch.tensor([[CLS, 7, 8, 7, 8, SEP]]))
     assert starts_BL.tolist() == [[True, True, False, True, False, True]]
 
 
-def test_the_context_of_a_corpus_is_that_of_its_text(corpus: CorpusFacts) -> None:
+def test_the_context_of_a_corpus_matches_its_text(corpus: CorpusFacts) -> None:
     text = planted_text(0.51)
-    known = STRATEGIES["pmi"].prepare(corpus)
-    assert known.unit_starts is not None
-    assert torch.equal(known.unit_starts(padded(text)), counted(text).unit_starts(padded(text)))
-    assert known.log_weight_V is None
+    mask_context = STRATEGIES["pmi"].prepare(corpus)
+    assert mask_context.unit_starts is not None
+    assert torch.equal(mask_context.unit_starts(padded(text)), counted(text).unit_starts(padded(text)))
+    assert mask_context.log_weight_V is None
 
 
-def test_what_is_counted_of_a_large_corpus_is_from_all_over_it(
+def test_a_large_corpus_is_sampled_evenly(
     make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its two halves are about different things, and half of the tokens are enough."""
+    """The two halves of the corpus have different collocations, and only about half of the tokens are counted."""
     monkeypatch.setattr(pmi, "MOST_TOKENS", 800)
     monkeypatch.setattr(context, "PART", 10)
     pairs = planted()[2][:2]
@@ -307,10 +307,10 @@ def test_what_is_counted_of_a_large_corpus_is_from_all_over_it(
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
-def test_masks_are_whole_units_but_for_the_last(rate: float, corpus: CorpusFacts) -> None:
-    """In the order of their drawing the positions are one unit after the other; what is cut is the last one's end."""
-    found = counted(planted_text(0.51))
-    ngrams = set().union(*(chosen(found, n) for n in SHARES))
+def test_masks_are_whole_units_except_the_last(rate: float, corpus: CorpusFacts) -> None:
+    """Positions in drawing order are one unit after another; only the last unit is truncated, at its end."""
+    result = counted(planted_text(0.51))
+    ngrams = set().union(*(chosen(result, n) for n in SHARES))
     batch = planted_text(0.51)[:400]
     tokens_BL = padded(batch)
     noise = MaskNoise.draw(torch.Generator().manual_seed(5), *tokens_BL.shape)

@@ -1,4 +1,4 @@
-"""Sampling without replacement against exact enumeration and hand-computed values."""
+"""Sampling without replacement, compared with exact enumeration and values computed by hand."""
 
 import itertools
 import math
@@ -89,8 +89,8 @@ def test_random_rounding_has_the_exact_mean() -> None:
     assert counts_B.float().mean().item() == pytest.approx(1.5, abs=4 * 0.5 / 20_000**0.5)
 
 
-def test_gumbel_top_k_draws_as_the_paper_says() -> None:
-    """Ordered pairs from a 4-way multinomial without replacement: all 12 probabilities, by enumeration."""
+def test_gumbel_top_k_matches_sequential_draws() -> None:
+    """All 12 probabilities of ordered pairs drawn from a 4-way multinomial without replacement."""
     q = torch.tensor([0.5, 0.25, 0.15, 0.1])
     draws = 60_000
     noise = torch.rand(draws, 4, generator=torch.Generator().manual_seed(2))
@@ -102,14 +102,14 @@ def test_gumbel_top_k_draws_as_the_paper_says() -> None:
         assert seen[first, second] / draws == pytest.approx(probability, abs=bound)
 
 
-def test_noise_at_the_ends_of_its_range_is_harmless() -> None:
+def test_noise_at_the_bounds_of_its_range_is_valid() -> None:
     noise_BL = torch.tensor([[0.0, 1.0, 0.5]])
     masks = sampling.gumbel_top_k(torch.full((1, 3), -math.log(3)), torch.tensor([3]), 3, noise_BL)
     assert sorted(masks.positions_BK[0].tolist()) == [0, 1, 2]
 
 
 def test_noise_never_reaches_one() -> None:
-    """The float64 draw nearest to 1 rounds to 1 in float32, which would put a systematic sample's last mark outside."""
+    """The largest float64 draw rounds to 1 in float32, which would put a systematic sample's last mark out of range."""
 
     class Ones(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> torch.Tensor:
@@ -133,14 +133,14 @@ def test_corruption_is_80_10_10_at_chosen_positions_and_nothing_elsewhere() -> N
     inside, before = corrupted_BL[maskable_BL], tokens_BL[maskable_BL]
     n = len(inside)
     assert (inside == MASK).float().mean().item() == pytest.approx(0.8, abs=4 * 0.4 / n**0.5)
-    random = (inside != MASK) & (inside != before)  # a random token may happen to be the old one
+    random = (inside != MASK) & (inside != before)  # a random token may equal the original
     expected = 0.1 * (1 - 1 / (VOCAB - FIRST_ORDINARY))
     assert random.float().mean().item() == pytest.approx(expected, abs=4 * 0.3 / n**0.5)
     assert inside[random].min() >= FIRST_ORDINARY
     assert inside[random].max() < VOCAB
 
 
-def test_corruption_ignores_entries_that_are_not_valid() -> None:
+def test_corruption_ignores_invalid_entries() -> None:
     tokens_BL = sentence_batch([6], 8)
     noise = MaskNoise(*(torch.zeros(shape) for shape in ((1,), (1, 8), (1, 8), (1, 8))))
     masks = Masks(torch.tensor([[2, 2, 3]]), torch.tensor([[True, False, False]]))
@@ -148,7 +148,7 @@ def test_corruption_ignores_entries_that_are_not_valid() -> None:
     assert (corrupted_BL != tokens_BL).nonzero().tolist() == [[0, 2]]
 
 
-def test_noise_is_the_same_for_a_batch_whatever_its_parts() -> None:
+def test_noise_of_a_part_is_a_slice_of_the_batch_noise() -> None:
     whole = MaskNoise.draw(torch.Generator().manual_seed(4), 6, 5)
     part = whole.map(lambda tensor: tensor[2:4])
     assert torch.equal(part.order_BL, whole.order_BL[2:4])

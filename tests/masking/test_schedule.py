@@ -1,4 +1,4 @@
-"""The exploration schedule and its coin."""
+"""The exploration schedule and its coin flips."""
 
 import pytest
 
@@ -7,14 +7,14 @@ from mapnet_cli.masking.schedule import exploration_probability, is_exploration_
 from mapnet_cli.masking.strategies import STRATEGIES
 
 
-def test_schedule_goes_from_all_to_a_third() -> None:
+def test_schedule_decreases_from_one_to_a_third() -> None:
     method = Method(strategy="mapnet")
     assert exploration_probability(method, 0, 1_000_000) == 1.0
     assert exploration_probability(method, 500_000, 1_000_000) == pytest.approx(2 / 3)
     assert exploration_probability(method, 1_000_000, 1_000_000) == pytest.approx(1 / 3)
 
 
-def test_coin_follows_the_schedule_and_is_the_same_each_time() -> None:
+def test_coin_flips_follow_the_schedule_and_are_reproducible() -> None:
     method, steps = Method(strategy="mapnet"), 9_000
     coins = [is_exploration_step(method, 1, step, steps) for step in range(steps)]
     assert coins == [is_exploration_step(method, 1, step, steps) for step in range(steps)]
@@ -31,8 +31,8 @@ def test_always_uniform_and_never_uniform() -> None:
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - PROPOSALS.keys()))
-def test_without_a_proposal_steps_explore_where_that_is_said(strategy: str) -> None:
-    silent, said = Method(strategy=strategy), Method(strategy=strategy, explore_start=0.5, explore_end=0.5)
-    assert not any(is_exploration_step(silent, 1, step, 1000) for step in range(1000))
-    share = sum(is_exploration_step(said, 1, step, 1000) for step in range(1000)) / 1000
+def test_strategies_without_a_proposal_explore_only_if_configured(strategy: str) -> None:
+    default, configured = Method(strategy=strategy), Method(strategy=strategy, explore_start=0.5, explore_end=0.5)
+    assert not any(is_exploration_step(default, 1, step, 1000) for step in range(1000))
+    share = sum(is_exploration_step(configured, 1, step, 1000) for step in range(1000)) / 1000
     assert share == pytest.approx(0.5, abs=4 * 0.5 / 1000**0.5)

@@ -1,4 +1,4 @@
-"""Sampling with known inclusion probabilities: they sum to K, are what they should be, and are met exactly."""
+"""Sampling with known inclusion probabilities: their sum, their values, and the frequencies of the samples."""
 
 import math
 from fractions import Fraction
@@ -18,7 +18,7 @@ from mapnet_cli.masking.sampling import (
 
 
 def maskable(n: int) -> torch.Tensor:
-    """All but the first position, as in a sentence."""
+    """Returns a mask of all positions except the first, as in a sentence."""
     maskable_BL = torch.ones(1, n + 1, dtype=torch.bool)
     maskable_BL[0, 0] = False
     return maskable_BL
@@ -29,8 +29,8 @@ def probabilities(q: list[float], k: int, mix: float) -> list[float]:
     return inclusion_probabilities(log_q_BL, maskable(len(q)), torch.tensor([k]), mix)[0, 1:].tolist()
 
 
-def test_by_hand() -> None:
-    """K = 2, q = (0.6, 0.2, 0.1, 0.1): the first is certain, c = 1 / 0.4 for the others."""
+def test_inclusion_probabilities_by_hand() -> None:
+    """With K = 2 and q = (0.6, 0.2, 0.1, 0.1), the first position is certain and c = 1 / 0.4 for the others."""
     assert probabilities([0.6, 0.2, 0.1, 0.1], 2, 0.0) == pytest.approx([1.0, 0.5, 0.25, 0.25])
     assert probabilities([0.6, 0.2, 0.1, 0.1], 2, 0.5) == pytest.approx([0.75, 0.5, 0.375, 0.375])
     assert probabilities([0.25] * 4, 3, 0.0) == pytest.approx([0.75] * 4)
@@ -39,7 +39,7 @@ def test_by_hand() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(1, 40), st.data())
-def test_they_sum_to_k_and_are_proportional_below_one(n: int, data: st.DataObject) -> None:
+def test_inclusion_probabilities_sum_to_k_and_are_proportional_to_q_below_one(n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, n))
     mix = data.draw(st.sampled_from([0.0, 0.3, 1.0]))
     spread = data.draw(st.sampled_from([0.0, 0.5, 3.0, 30.0]))
@@ -55,13 +55,13 @@ def test_they_sum_to_k_and_are_proportional_below_one(n: int, data: st.DataObjec
         free_L = pi_BL[0, 1:] < 1 - 1e-9
         ratio_L = (pi_BL[0, 1:].log() - log_q_BL[0, 1:].double())[free_L]
         assert len(ratio_L) == 0 or (ratio_L.max() - ratio_L.min()).item() < 1e-5
-        if len(ratio_L):  # whoever is certain would have c q >= 1
+        if len(ratio_L):  # positions that are certain have c q >= 1
             assert (
                 (log_q_BL[0, 1:].double()[~free_L] + ratio_L.mean()).min().item() > -1e-5 if (~free_L).any() else True
             )
 
 
-def test_inclusion_frequencies_are_pi() -> None:
+def test_inclusion_frequencies_equal_pi() -> None:
     draws, n, k = 100_000, 9, 4
     generator = torch.Generator().manual_seed(3)
     logits_BL = (1.5 * torch.randn(1, n + 1, generator=generator)).masked_fill(~maskable(n), -torch.inf)
@@ -78,8 +78,8 @@ def test_inclusion_frequencies_are_pi() -> None:
         assert frequency == pytest.approx(pi, abs=4.5 * math.sqrt(pi * (1 - pi) / draws) + 1e-9)
 
 
-def test_in_one_order_the_frequencies_are_exact() -> None:
-    """For every start on a fine grid, a position is hit by just its share of the starts: pi, up to the grid."""
+def test_frequencies_are_exact_for_a_fixed_order() -> None:
+    """Over a fine grid of starts, each position is selected with frequency pi, up to the grid's resolution."""
     q = [0.5, 0.25, 0.15, 0.1]
     log_q_BL = torch.log(torch.tensor([[0.0, *q]]))
     pi_BL = inclusion_probabilities(log_q_BL, maskable(4), torch.tensor([2]), 0.0)
@@ -93,7 +93,7 @@ def test_in_one_order_the_frequencies_are_exact() -> None:
         assert float(Fraction(count, grid)) == pytest.approx(pi, abs=2 / grid)
 
 
-def test_certain_positions_are_always_drawn_and_never_twice() -> None:
+def test_certain_positions_are_drawn_exactly_once() -> None:
     log_q_BL = torch.log(torch.tensor([[0.0, 0.49, 0.49, 0.01, 0.01]])).expand(1000, -1)
     maskable_BL = maskable(4).expand(1000, -1)
     counts_B = torch.full((1000,), 3)

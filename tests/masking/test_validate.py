@@ -1,4 +1,4 @@
-"""Methods that make no sense are refused, with the key named: by the config's types, the rest by `validate_method`."""
+"""Invalid methods are rejected with the key named, by the config's types or by `validate_method`."""
 
 import re
 
@@ -14,13 +14,13 @@ from mapnet_cli.masking.validate import validate_method
 METHODS = resolve("demo", None, (), {}).config.method
 
 
-def test_shipped_methods_are_fine() -> None:
+def test_shipped_methods_are_valid() -> None:
     for name, method in METHODS.items():
         validate_method(name, method)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_is_fine_as_it_comes(strategy: str) -> None:
+def test_every_strategy_is_valid_with_defaults(strategy: str) -> None:
     validate_method("x", Method(strategy=strategy))
 
 
@@ -35,13 +35,13 @@ def mapnet(**proposal: object) -> Method:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (Method(strategy="unifrom"), r"method\.x\.strategy: there is no 'unifrom'.*did you mean 'uniform'"),
-        (table(estimator="ratio"), r"method\.x\.proposal\.estimator: there is no 'ratio'.*choose one of none, "),
-        (mapnet(objective="none"), r"method\.x\.proposal\.objective: there is no 'none'; choose one of pairwise, "),
+        (Method(strategy="unifrom"), r"method\.x\.strategy: unknown strategy 'unifrom'.*did you mean 'uniform'"),
+        (table(estimator="ratio"), r"method\.x\.proposal\.estimator: unknown estimator 'ratio'.*choose one of none, "),
+        (mapnet(objective="none"), r"method\.x\.proposal\.objective: unknown objective 'none'; choose one of pairwise"),
         (table(estimator="horvitz-thompson"), r"set method\.x\.proposal\.sampler"),
-        (table(estimator="ordered-ratio", sampler="systematic"), "draws that follow one another"),
-        (mapnet(sampler="systematic"), r"method\.x\.proposal\.estimator: 'sequence-ratio' .* follow one another"),
-        (table(ratio_clip=0.5), r"method\.x\.proposal\.ratio_clip is for estimators that clip"),
+        (table(estimator="ordered-ratio", sampler="systematic"), "needs sequential draws"),
+        (mapnet(sampler="systematic"), r"method\.x\.proposal\.estimator: 'sequence-ratio' needs sequential draws"),
+        (table(ratio_clip=0.5), r"method\.x\.proposal\.ratio_clip applies only to estimators that clip"),
         (Method(strategy="disjoint", mask_rate_end=0.3), r"method\.x\.mask_rate_end: .* leave it at 0"),
         (Method(strategy="disjoint", explore_start=0.5), r"method\.x\.explore_start: .* shares its noise"),
         (
@@ -52,12 +52,12 @@ def mapnet(**proposal: object) -> Method:
         (mapnet(propose_every=3, learn_every=4), r"method\.x\.proposal: .*learn_every \(4\) must be a multiple"),
     ],
 )
-def test_refused_with_a_reason(method: Method, message: str) -> None:
+def test_rejected_with_a_reason(method: Method, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         validate_method("x", method, visits=3)
 
 
-NO_PROPOSAL = r"^method\.x \(--set\): proposal: strategy 'STRATEGY' draws from no proposal"
+NO_PROPOSAL = r"^method\.x \(--set\): proposal: strategy 'STRATEGY' has no proposal"
 UNKNOWN = r"^method\.x\.KEY \(--set\): unknown key"
 
 
@@ -81,19 +81,19 @@ UNKNOWN = r"^method\.x\.KEY \(--set\): unknown key"
         ("table", "proposal.precision=bfloat16", UNKNOWN),
         ("table", "proposal.learn_every=2", UNKNOWN),
         ("mapnet", "proposal.sampler=sys", r"^method\.x\.proposal\.sampler \(--set\): .*'gumbel' or 'systematic'"),
-        ("mapnet", "proposal.kind=table", r"proposal\.kind: leave it out; strategy 'mapnet' says which"),
+        ("mapnet", "proposal.kind=table", r"proposal\.kind: omit it; strategy 'mapnet' implies the kind"),
         ("mapnet", "electra.detection_weight=1.0", r"^method\.x \(--set\): electra: its masks are filled by the gen"),
         ("frequency", "electra={}", r"^method\.x \(--set\): electra: .* use a strategy without a proposal"),
     ],
 )
-def test_refused_by_the_config(strategy: str, setting: str, message: str) -> None:
+def test_rejected_by_the_config(strategy: str, setting: str, message: str) -> None:
     key = re.escape(setting.partition("=")[0])
     with pytest.raises(UsageError, match=message.replace("STRATEGY", strategy).replace("KEY", key)):
         resolve("demo", None, [f"method.x.strategy={strategy}", f"method.x.{setting}"], {})
 
 
-def test_a_shipped_proposal_does_not_go_with_another_strategy() -> None:
-    with pytest.raises(UsageError, match=r"^method\.adaptive .*: proposal: strategy 'uniform' draws from no proposal"):
+def test_a_shipped_proposal_is_rejected_with_another_strategy() -> None:
+    with pytest.raises(UsageError, match=r"^method\.adaptive .*: proposal: strategy 'uniform' has no proposal"):
         resolve("demo", None, ["method.adaptive.strategy=uniform"], {})
     with pytest.raises(UsageError, match=r"^method\.adaptive\.proposal\.signal .*: unknown key"):
         resolve("demo", None, ["method.adaptive.strategy=frequency"], {})
@@ -103,13 +103,13 @@ def test_a_shipped_proposal_does_not_go_with_another_strategy() -> None:
     ("strategy", "proposal"),
     [("spaced", MapNetProposal()), ("table", MapNetProposal()), ("mapnet", FrequencyProposal())],
 )
-def test_a_proposal_of_another_kind_is_refused(strategy: str, proposal: Proposal) -> None:
+def test_a_proposal_of_another_kind_is_rejected(strategy: str, proposal: Proposal) -> None:
     with pytest.raises(ValidationError, match="proposal"):
         Method(strategy=strategy, proposal=proposal)
 
 
-def test_the_config_knows_what_draws_from_a_proposal() -> None:
-    """Light commands ask the config, which can't import the strategies."""
+def test_the_config_lists_the_strategies_that_draw_from_a_proposal() -> None:
+    """Commands that start fast rely on the config, which can't import the strategies."""
     assert {name for name, strategy in STRATEGIES.items() if strategy.draw is proposed} == set(PROPOSALS)
     for name in STRATEGIES:
         proposal = Method(strategy=name).proposal

@@ -1,4 +1,4 @@
-"""The encoder and MLM head are BERT: equal to `transformers`' BertForMaskedLM weight for weight."""
+"""The encoder and MLM head give the same outputs as `transformers`' BertForMaskedLM with the same weights."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from mapnet_cli.config import Transformer
 from mapnet_cli.huggingface.weights import from_hugging_face, to_hugging_face
 from mapnet_cli.model.masked_lm import PretrainingModel
 
-VOCAB = 301  # not a multiple of 64: the padding inside must not show
+VOCAB = 301  # not a multiple of 64: the internal padding must not be visible
 CONFIG = Transformer(layers=3, hidden=48, heads=4, ffn=96, max_length=40)
 
 
@@ -25,7 +25,7 @@ def theirs() -> torch.nn.Module:
         )  # fmt: skip
         torch.manual_seed(0)
         model = BertForMaskedLM(config).eval()
-        for parameter in model.parameters():  # biases and LayerNorms away from their trivial start
+        for parameter in model.parameters():  # move biases and LayerNorms away from their trivial initial values
             parameter.data += 0.05 * torch.randn_like(parameter)
         model.cls.predictions.decoder.bias = model.cls.predictions.bias
     return model
@@ -48,7 +48,7 @@ def our_logits(model: PretrainingModel, tokens_BL: torch.Tensor, attention_mask_
 
 
 @torch.no_grad()
-def test_logits_equal_with_their_weights(theirs: torch.nn.Module) -> None:
+def test_logits_match_with_transformers_weights(theirs: torch.nn.Module) -> None:
     ours = PretrainingModel(CONFIG, VOCAB, None)
     from_hugging_face(theirs.state_dict(), ours)
     tokens_BL, attention_mask_BL = batch()
@@ -57,7 +57,7 @@ def test_logits_equal_with_their_weights(theirs: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def test_logits_equal_with_our_weights(theirs: torch.nn.Module) -> None:
+def test_logits_match_with_our_weights(theirs: torch.nn.Module) -> None:
     ours = PretrainingModel(CONFIG, VOCAB, None)
     ours.init_weights(3)
     missing, unexpected = theirs.load_state_dict(to_hugging_face(ours), strict=False)
@@ -78,7 +78,7 @@ def test_round_trip_is_exact() -> None:
 
 
 @torch.no_grad()
-def test_asking_for_some_positions_gives_what_all_would_give() -> None:
+def test_requested_positions_match_the_full_output() -> None:
     model = PretrainingModel(CONFIG, VOCAB, None).eval()
     model.init_weights(2)
     tokens_BL, attention_mask_BL = batch()

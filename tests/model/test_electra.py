@@ -1,4 +1,4 @@
-"""ELECTRA's networks: the detector is transformers', the generator is a fraction of it and shares its embeddings."""
+"""ELECTRA's networks: the detector matches transformers; the generator is smaller and shares the embeddings."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from mapnet_cli.huggingface.weights import to_hugging_face
 from mapnet_cli.model.electra import Electra, draw_tokens
 from mapnet_cli.model.masked_lm import PretrainingModel
 
-VOCAB = 301  # not a multiple of 64: the padding inside must not show
+VOCAB = 301  # not a multiple of 64: the internal padding must not be visible
 CONFIG = Transformer(layers=3, hidden=48, heads=4, ffn=96, max_length=40)
 
 
@@ -21,13 +21,13 @@ def model(seed: int = 3) -> Electra:
     net.init_weights(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in net.parameters():  # biases and LayerNorms away from their trivial start
+        for parameter in net.parameters():  # move biases and LayerNorms away from their trivial initial values
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     return net.eval()
 
 
 @torch.no_grad()
-def test_logits_equal_transformers() -> None:
+def test_logits_match_transformers() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import ElectraConfig, ElectraForPreTraining
@@ -51,7 +51,7 @@ def test_logits_equal_transformers() -> None:
     )
 
 
-def test_the_encoder_starts_as_every_other_methods() -> None:
+def test_initial_encoder_weights_match_other_methods() -> None:
     ours, bert = Electra(CONFIG, VOCAB, CONFIG.narrowed(0.5)), PretrainingModel(CONFIG, VOCAB, None)
     ours.init_weights(1)
     bert.init_weights(1)
@@ -59,7 +59,7 @@ def test_the_encoder_starts_as_every_other_methods() -> None:
         assert torch.equal(ours.encoder.state_dict()[name], tensor), name
 
 
-def test_the_generator_is_a_fraction_and_has_no_embeddings_of_its_own() -> None:
+def test_the_generator_is_smaller_and_shares_the_embeddings() -> None:
     net = model()
     sizes = net.generator.config
     assert (sizes.layers, sizes.hidden, sizes.heads, sizes.ffn) == (3, 24, 2, 48)
@@ -70,7 +70,7 @@ def test_the_generator_is_a_fraction_and_has_no_embeddings_of_its_own() -> None:
     torch.autograd.backward(loss_BK.sum())
     gradient_VE = net.encoder.tokens.weight.grad
     assert gradient_VE is not None
-    assert (gradient_VE[5:VOCAB].abs().sum(dim=1) > 0).all(), "the decoder is tied to them: every row learns"
+    assert (gradient_VE[5:VOCAB].abs().sum(dim=1) > 0).all(), "every row gets a gradient through the tied decoder"
     assert net.encoder.stack.positions.weight.grad is None
 
 
@@ -83,17 +83,15 @@ def test_sizes_of_the_generator(hidden: int, heads: int, fraction: float, expect
     assert (found.hidden, found.heads) == expected
 
 
-def test_a_generator_of_nothing_is_refused_with_the_key() -> None:
-    with pytest.raises(
-        UsageError, match=r"method\.electra\.electra\.generator_fraction: 0\.001 of .* 64 leaves nothing"
-    ):
+def test_an_empty_generator_is_rejected_with_the_key() -> None:
+    with pytest.raises(UsageError, match=r"method\.electra\.electra\.generator_fraction: 0\.001 of .* 64 is too small"):
         resolve("demo", None, ['methods=["electra"]', "method.electra.electra.generator_fraction=0.001"], {})
 
 
 def test_drawn_tokens_follow_the_softmax() -> None:
-    """Noise on a fine grid enumerates the distribution: shares equal probabilities up to the grid's width."""
+    """With noise on a fine grid, frequencies equal probabilities up to the grid's resolution."""
     logits_V = 2 * torch.randn(64, generator=torch.Generator().manual_seed(2))
-    logits_V[60:] = -1e4  # the vocabulary's padding
+    logits_V[60:] = -1e4  # vocabulary padding
     grid = 20_000
     noise_N = (torch.arange(grid) + 0.5) / grid
     tokens_N = draw_tokens(logits_V.expand(grid, 64), noise_N, 60)
@@ -102,7 +100,7 @@ def test_drawn_tokens_follow_the_softmax() -> None:
     assert share_V[60:].sum() == 0
 
 
-def test_the_ends_of_the_noise_stay_in_the_vocabulary() -> None:
+def test_noise_at_its_bounds_gives_tokens_in_the_vocabulary() -> None:
     logits_NV = torch.full((2, 64), -1e4)
     logits_NV[:, :60] = 0.0
     assert draw_tokens(logits_NV, torch.tensor([0.0, 1.0]), 60).tolist() == [0, 59]

@@ -1,4 +1,4 @@
-"""What a method is made of: its model."""
+"""`build_model` returns the right model for each method."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.conftest import small_config
         ("adaptive", TokenTable), ("frequency", TokenTable), ("electra", type(None)),
     ],
 )  # fmt: skip
-def test_every_method_has_the_proposal_of_its_strategy(method: str, kind: type) -> None:
+def test_the_proposal_matches_the_strategy(method: str, kind: type) -> None:
     model = build_model(small_config(), method, 100)
     assert type(model.proposal) is kind
     assert isinstance(model, Electra) is (method == "electra")

@@ -1,4 +1,4 @@
-"""A batch without its padding gives what a padded one gives, forwards and backwards."""
+"""Packed batches give the same outputs and gradients as padded ones."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def padded(lengths: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("lengths", [[5, 12, 1, 16], [7], [4, 4, 4], [1, 2]])
-def test_first_vectors_and_their_gradients_are_the_padded_batchs(lengths: list[int]) -> None:
+def test_first_vectors_and_gradients_match_the_padded_batch(lengths: list[int]) -> None:
     tokens_BL, model = padded(lengths), encoder()
     attention_mask_BL = tokens_BL != 0
     packing = Packing.of(attention_mask_BL)
@@ -43,8 +43,8 @@ def test_first_vectors_and_their_gradients_are_the_padded_batchs(lengths: list[i
         assert torch.allclose(ours[name], gradient, atol=1e-4), name
 
 
-def test_no_work_is_done_on_padding() -> None:
-    """One long and seven short sentences: the linear layers see their 23 tokens, not 8 x 16."""
+def test_linear_layers_skip_padding() -> None:
+    """For one long and seven short sentences, the linear layers process 23 tokens, not 8 x 16."""
     tokens_BL, model = padded([16] + [1] * 7), encoder()
     packing = Packing.of(tokens_BL != 0)
     seen = []
@@ -53,5 +53,5 @@ def test_no_work_is_done_on_padding() -> None:
     assert seen == [(23, 32)]
 
 
-def test_without_padding_there_is_no_mask() -> None:
+def test_no_attention_mask_without_padding() -> None:
     assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).attention_mask_B11L is None

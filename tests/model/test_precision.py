@@ -1,4 +1,4 @@
-"""bfloat16 autocast on a CPU: attention is in float32, everything else as on a GPU."""
+"""bfloat16 autocast on a CPU: attention runs in float32, everything else as on a GPU."""
 
 import pytest
 import torch
@@ -26,12 +26,12 @@ def test_attention_is_in_float32(packed: bool, monkeypatch: pytest.MonkeyPatch) 
     seen = []
     attend = F.scaled_dot_product_attention
 
-    def watched(query: torch.Tensor, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+    def recording(query: torch.Tensor, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         mixed = attend(query, *args, **kwargs)
         seen.append((query.dtype, mixed.dtype))
         return mixed
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recording)
     with torch.autocast("cpu", torch.bfloat16):
         found = vectors(packed)
     assert seen == [(torch.float32, torch.float32)] * 2

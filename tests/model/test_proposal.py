@@ -1,4 +1,4 @@
-"""MAP-Net: a distribution over maskable positions, from the whole sentence, sharing the embeddings."""
+"""MAP-Net: a distribution over maskable positions that depends on the whole sentence and shares the embeddings."""
 
 import torch
 
@@ -19,7 +19,7 @@ def model() -> PretrainingModel:
     return net.eval()
 
 
-def test_probabilities_stand_on_maskable_positions_only() -> None:
+def test_only_maskable_positions_have_probability() -> None:
     maskable_BL = maskable_positions(TOKENS)
     log_q_BL = model().propose(TOKENS, TOKENS != PAD, maskable_BL)
     assert torch.allclose(log_q_BL.exp().sum(dim=1), torch.ones(2), atol=1e-6)
@@ -43,7 +43,7 @@ def test_padding_does_not_change_a_proposal() -> None:
     assert torch.allclose(alone[0, 1:4], padded[0, 1:4], atol=1e-6)
 
 
-def test_the_encoder_starts_alike_with_and_without_map_net() -> None:
+def test_initial_encoder_weights_are_the_same_with_and_without_mapnet() -> None:
     without = PretrainingModel(ENCODER, 64, None)
     without.init_weights(1)
     for name, tensor in without.state_dict().items():
@@ -60,8 +60,8 @@ def test_a_row_without_maskable_positions_gives_no_nan() -> None:
     assert torch.isfinite(scores_BL.grad).all()
 
 
-def test_sinusoidal_positions_know_neighbours() -> None:
-    """Their products depend on the distance alone and fall with it; they start only, and stay learned."""
+def test_sinusoidal_positions_encode_distance() -> None:
+    """Their inner products depend only on the distance and fall with it. They are initial values and stay trainable."""
     from mapnet_cli.model.bert import sinusoids
 
     gram_LL = sinusoids(12, 16) @ sinusoids(12, 16).T

@@ -1,4 +1,4 @@
-"""The proposal without a network: running means by token, the same however a batch is cut."""
+"""The proposal without a network: running means per token, independent of how a batch is split."""
 
 import math
 
@@ -20,8 +20,8 @@ def test_a_fresh_table_is_uniform() -> None:
     assert log_q_BL[0, [0, 4]].tolist() == [-math.inf] * 2
 
 
-def test_weights_are_shrunken_running_means() -> None:
-    """Token 7 was seen twice with 1 and 3, token 8 once with 8: sums 4 and 8, overall mean 4."""
+def test_weights_are_running_means_shrunk_to_the_overall_mean() -> None:
+    """Token 7 is observed twice (1 and 3) and token 8 once (8): sums 4 and 8, overall mean 4."""
     table = TokenTable(10)
     observe(table, [7, 8, 7], [1.0, 8.0, 3.0])
     table.learn(table.fresh_2V, memory=10**9)
@@ -33,7 +33,7 @@ def test_weights_are_shrunken_running_means() -> None:
 
 
 def test_q_becomes_proportional_to_the_mean_signal() -> None:
-    """The fixed point of loss matching, which a table reaches without descent."""
+    """The fixed point of loss matching, which a table reaches without gradient descent."""
     generator = torch.Generator().manual_seed(0)
     mean_V = torch.tensor([0.0] * 5 + [1.0, 2.0, 5.0])
     table = TokenTable(8)
@@ -56,7 +56,7 @@ def test_old_signals_are_forgotten() -> None:
     assert table.log_weight_V[5].exp().item() == pytest.approx(1.0, abs=0.01)
 
 
-def test_sums_are_the_same_in_any_order_and_leave_out_what_is_not_valid() -> None:
+def test_sums_do_not_depend_on_order_and_ignore_invalid_entries() -> None:
     generator = torch.Generator().manual_seed(1)
     tokens_BK = torch.randint(5, 9, (64, 20), generator=generator)
     signal_BK = torch.rand(64, 20, generator=generator) * 9

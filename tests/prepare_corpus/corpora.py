@@ -1,4 +1,4 @@
-"""Small corpora made in a test's folder, and a way to prepare them."""
+"""Small test corpora, and helpers that prepare them."""
 
 import random
 from pathlib import Path
@@ -37,14 +37,14 @@ SYLLABLES = (
 
 
 def prose(seed: int, sentences: int = 3) -> str:
-    """Returns a paragraph of made-up sentences."""
+    """Returns a paragraph of random made-up sentences."""
     draw = random.Random(seed)
     words = [["".join(draw.choices(SYLLABLES, k=draw.randint(1, 4))) for _ in range(16)] for _ in range(sentences)]
     return " ".join(f"{' '.join(sentence).capitalize()}." for sentence in words)
 
 
 def text_folder(root: Path, files: int = 6, paragraphs: int = 4) -> Path:
-    """Makes a folder with one document a file, one paragraph a line."""
+    """Creates a folder with one document per file and one paragraph per line."""
     for number in range(files):
         path = root / f"part{number % 2}" / f"{number:02}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def corpus_config(*sources: Source, **corpus: Any) -> Config:
 
 
 def stage(config: Config, artifacts: Artifacts) -> PrepareCorpus:
-    """Returns the stage with a fresh lineage: what was hashed before is hashed again."""
+    """Returns the stage with a new lineage, which has no cached hashes."""
     return PrepareCorpus(Lineage(config, artifacts))
 
 
@@ -91,7 +91,7 @@ def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: str)
 
 
 def read_shares(path: Path, parts: int, **source: str) -> tuple[list[str | None], Reading]:
-    """Returns a file's lines, read as so many shares."""
+    """Returns the lines of a file, read in `parts` shares."""
     reading, lines = Reading(), []
     for part in range(parts):
         lines += list(read_piece(Piece(path, part, parts), "f", Source(path=str(path), **source), "repair", reading))

@@ -1,4 +1,4 @@
-"""The corpus card says what the corpus is: its numbers are the manifest's and the shards'."""
+"""The corpus card: its numbers match the manifest and the shards."""
 
 import re
 from html.parser import HTMLParser
@@ -19,7 +19,7 @@ from tests.prepare_corpus.test_deduplicate import silent
 
 
 class Reader(HTMLParser):
-    """Notes what a page would load, and whether its tags fit."""
+    """Records the resources that a page would load, and checks that its tags match."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,10 +51,10 @@ def made(tmp_path: Path, artifacts: Artifacts) -> Path:
     return artifacts.path(f"{Lineage(config, artifacts).corpus.key}/card")
 
 
-def test_both_forms_have_the_facts(made: Path) -> None:
+def test_markdown_and_html_have_all_tables(made: Path) -> None:
     markdown, page = made.with_suffix(".md").read_text(), made.with_suffix(".html").read_text()
     assert re.search(r"\| text \| text \| CC0 \\<1.0> \| 7 \|", markdown)
-    for text in ("Fertility (tokens a word)", "Unknown tokens", "min", "deduplicate", "most frequent", "cpython"):
+    for text in ("Fertility (tokens per word)", "Unknown tokens", "min", "deduplicate", "most frequent", "cpython"):
         assert text in markdown
         assert text in page
     assert "short \\| line" in markdown
@@ -67,7 +67,7 @@ def test_both_forms_have_the_facts(made: Path) -> None:
     assert "<svg" in page
 
 
-def test_its_numbers_are_those_of_the_files(made: Path, artifacts: Artifacts) -> None:
+def test_numbers_match_the_files(made: Path, artifacts: Artifacts) -> None:
     manifest = artifacts.read(made.relative_to(artifacts.root).with_name("manifest").as_posix(), CorpusManifest)
     tokenizer = load_tokenizer(artifacts.path(manifest.tokenizer))
     lines = [line for line in sentence_lines(artifacts) if line]
@@ -76,7 +76,7 @@ def test_its_numbers_are_those_of_the_files(made: Path, artifacts: Artifacts) ->
     assert token_counts(shards, 320, silent).tolist() == expected.tolist()
     lengths = np.bincount([min(len(line.split()), 200) for line in lines], minlength=201)
     assert manifest.sentence_lengths == lengths.tolist()
-    assert f"| Fertility (tokens a word) | {expected.sum() / sum(len(line.split()) for line in lines):.3f} |" in (
+    assert f"| Fertility (tokens per word) | {expected.sum() / sum(len(line.split()) for line in lines):.3f} |" in (
         made.with_suffix(".md").read_text()
     )
     assert manifest.sources[0].dropped == {"deduplicate": 1, "min_chars": 1}
@@ -84,7 +84,7 @@ def test_its_numbers_are_those_of_the_files(made: Path, artifacts: Artifacts) ->
     assert manifest.examples["min_chars"][0] == "short | line"
 
 
-def test_another_licence_is_another_card_of_the_same_corpus(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_a_new_licence_only_rewrites_the_card(tmp_path: Path, artifacts: Artifacts) -> None:
     source = Source(path=str(text_folder(tmp_path / "text")))
     prepare(corpus_config(source), artifacts)
     licensed = corpus_config(source.model_copy(update={"licence": "MIT"}))

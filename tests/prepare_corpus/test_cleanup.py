@@ -34,10 +34,10 @@ def test_the_papers_rules(paragraph: str, rule: str) -> None:
     assert broken_rule(paragraph, Cleanup()) == rule
 
 
-def test_lines_run_on_where_the_family_joins_them() -> None:
+def test_broken_lines_are_joined() -> None:
     lines: list[str | None] = [
         "It ends in a letter",
-        "and goes on,",
+        "and continues,",
         "then 7",
         "more.",
         "after a stop",
@@ -45,15 +45,15 @@ def test_lines_run_on_where_the_family_joins_them() -> None:
         "",
         "next",
     ]
-    assert run(lines)[0] == ["It ends in a letter and goes on, then 7 more.", "after a stop", "Capital", "next"]
+    assert run(lines)[0] == ["It ends in a letter and continues, then 7 more.", "after a stop", "Capital", "next"]
     assert len(run(lines, ALL.model_copy(update={"join_lines": False}))[0]) == 7
 
 
-def test_lines_never_run_on_over_a_documents_end() -> None:
+def test_lines_are_not_joined_across_documents() -> None:
     assert run(["one", None, "two", None])[0] == ["one", None, "two", None]
 
 
-def test_documents_without_text_leave_nothing() -> None:
+def test_empty_documents_are_dropped() -> None:
     assert run([None, "", None, "x", None, None])[0] == ["x", None]
     assert run(["short", None, prose(1), None], Cleanup()) == ([prose(1), None], {"min_chars": 1})
 
@@ -63,7 +63,7 @@ def test_paragraphs_are_normalised_before_the_rules() -> None:
     assert run(["a" + " " * 60 + "b", None], Cleanup())[1] == {"min_chars": 1}
 
 
-def test_endless_lines_are_dropped_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlong_lines_are_dropped_unprocessed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cleanup, "OVERLONG", 2_000)
     settings = ALL.model_copy(update={"max_chars": 1_000})
     assert run(["x" * 2_001, "tail", None], settings) == (["tail", None], {"max_chars": 1})
@@ -73,7 +73,7 @@ def test_endless_lines_are_dropped_unread(monkeypatch: pytest.MonkeyPatch) -> No
     assert [len(paragraph or "") for paragraph in paragraphs] == [5 * (900 - 2 * 401) - 1, 0]
 
 
-def test_the_first_of_what_a_rule_drops_are_shown() -> None:
+def test_the_first_dropped_paragraphs_are_kept_as_examples() -> None:
     dropped = Dropped()
     list(clean([f"{number}" * 300 for number in range(1, 9)], ALL.model_copy(update={"min_letters": 1}), dropped))
     assert dropped.counts == {"min_letters": 8}

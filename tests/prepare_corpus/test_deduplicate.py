@@ -1,4 +1,4 @@
-"""Exact de-duplication, against a set, whatever fits into memory at a time."""
+"""Exact de-duplication, compared with a set, for any number of hashes in memory at a time."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ def silent(progress: Progress) -> None:
 
 
 def kept(root: Path, slices: list[list[bytes]], enabled: bool = True) -> tuple[list[list[bool]], Artifacts]:
-    """Returns which paragraphs stay of each slice, whose hashes are given."""
+    """Returns which paragraphs of each slice are kept, given their hashes."""
     import numpy as np
 
     artifacts = Artifacts(root)
-    text = ArtifactId("text", "of the text")
-    keys = CorpusKeys(text, ArtifactId("corpus", "of the corpus"), len(slices))
+    text = ArtifactId("text", "text-fingerprint")
+    keys = CorpusKeys(text, ArtifactId("corpus", "corpus-fingerprint"), len(slices))
     for key, hashes in zip(keys.clean, slices, strict=True):
         file = artifacts.path(f"{key}.hashes")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ hashes = st.sampled_from([bytes([n * 37 % 256]) * 8 + bytes([m]) * 8 for n in ra
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.lists(hashes, max_size=12), min_size=1, max_size=5), st.sampled_from([1, 3, 7, 1000]))
-def test_the_first_of_equal_ones_stays(
+def test_the_first_duplicate_is_kept(
     tmp_path_factory: pytest.TempPathFactory, slices: list[list[bytes]], at_a_time: int
 ) -> None:
     seen: set[bytes] = set()
@@ -59,12 +59,12 @@ def test_the_first_of_equal_ones_stays(
     assert not list(artifacts.root.rglob(".tmp-*"))
 
 
-def test_it_can_be_left_out(tmp_path: Path) -> None:
+def test_deduplication_can_be_disabled(tmp_path: Path) -> None:
     assert kept(tmp_path, [[b"x" * 16] * 2, [], [b"x" * 16]], enabled=False)[0] == [[True, True], [], [True]]
 
 
-def test_one_paragraph_all_over_takes_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All rows fall into one bucket, which is gone through a part at a time."""
+def test_memory_is_bounded_for_a_single_repeated_paragraph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows are in one bucket, which is processed in parts."""
     sizes: list[int] = []
     real = paragraphs._first_occurrences
     monkeypatch.setattr(paragraphs, "SORTED", 50)

@@ -22,33 +22,33 @@ def test_nul_bytes_are_removed_and_counted(tmp_path: Path) -> None:
     assert problems == ["f: removed 2 NUL bytes, the first at byte 4 (line 2)"]
 
 
-def test_bad_utf8_three_ways(tmp_path: Path) -> None:
+def test_invalid_utf8_is_repaired_skipped_or_an_error(tmp_path: Path) -> None:
     content = b"good\ncaf\xe9 and \xff, but \xef\xbf\xbd is fine\n"
     lines, problems = read(tmp_path / "f", content)
     assert lines == ["good", "caf\ufffd and \ufffd, but \ufffd is fine", None]
-    assert problems == ["f: repaired 2 places that are not UTF-8, the first at byte 8 (line 2)"]
+    assert problems == ["f: repaired invalid UTF-8 in 2 places, the first at byte 8 (line 2)"]
     assert read(tmp_path / "f", content, "skip") == ([], ["f: skipped, not UTF-8 at byte 8 (line 2)"])
-    with pytest.raises(InputError, match=r"f: not UTF-8 at byte 8 \(line 2\); corpus.on_bad_utf8"):
+    with pytest.raises(InputError, match=r"f: not UTF-8 at byte 8 \(line 2\); set corpus.on_bad_utf8"):
         read(tmp_path / "f", content, "fail")
 
 
-def test_an_empty_file_is_named(tmp_path: Path) -> None:
+def test_an_empty_file_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path / "f", b"") == ([None], ["f: empty file"])
 
 
-def test_an_endless_line_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_line_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "READ", 10)
     monkeypatch.setattr(documents, "READ", 10)
     monkeypatch.setattr(reading, "CHUNK", 7)
     for size in range(8, 40):
         lines, problems = read(tmp_path / "f", ("é" * size + "\nnext\n").encode(), "fail")
         assert lines == ["", "next", None]
-        assert problems == ["f: byte 0 (line 1): the line has over 10 bytes and was left out"]
+        assert problems == ["f: byte 0 (line 1): the line has over 10 bytes and was skipped"]
     lines, problems = read(tmp_path / "f", b"0123456789\n01234567890\nb\xff")
     assert lines == ["0123456789", "", "b\ufffd", None]
     assert problems == [
-        "f: byte 11 (line 2): the line has over 10 bytes and was left out",
-        "f: repaired 1 places that are not UTF-8, the first at byte 24 (line 3)",
+        "f: byte 11 (line 2): the line has over 10 bytes and was skipped",
+        "f: repaired invalid UTF-8 in 1 places, the first at byte 24 (line 3)",
     ]
 
 
@@ -61,13 +61,11 @@ def test_hard_wrapped_paragraphs(tmp_path: Path) -> None:
     lines, _ = read(tmp_path / "f", b"\n  It was a well-\nknown man--\nthe best.\n\nNext\n", paragraphs="blank-lines")
     assert [line for line in lines if line] == ["It was a well-known man-- the best.", "Next"]
     assert lines[-1] is None
-    assert "" in lines[1:3], "a paragraph never runs on over a blank line"
+    assert "" in lines[1:3], "a blank line ends a paragraph"
 
 
-def test_of_a_hard_wrapped_paragraph_without_end_no_line_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It comes in parts that are too long for the clean-up, which counts them."""
+def test_no_line_of_an_overlong_hard_wrapped_paragraph_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read in parts that are too long for the clean-up, which counts them."""
     monkeypatch.setattr(documents, "OVERLONG", 100)
     monkeypatch.setattr(cleanup, "OVERLONG", 100)
     content = "\n".join(f"Line number {number}" for number in range(52)).encode()
@@ -76,10 +74,10 @@ def test_of_a_hard_wrapped_paragraph_without_end_no_line_is_lost(
     dropped = Dropped()
     kept = [line for line in clean(lines, Cleanup(min_chars=0, min_letters=0, min_letter_share=0), dropped) if line]
     assert dropped.counts == {"max_chars": 7}
-    assert len(kept) == 1, "the end of it"
+    assert len(kept) == 1, "the last part"
 
 
-def test_cpython_holds_the_probe_documents_out() -> None:
+def test_cpython_source_yields_documents() -> None:
     lines = list(read_cpython(0, 1, 2))
     assert lines.count(None) == 2
     assert lines[-1] is None
@@ -93,7 +91,7 @@ def test_problems_are_capped_but_counted() -> None:
     assert (len(problems.lines), problems.count) == (100, 150)
     problems.lines.clear()
     problems.add("two\nlines\u2028and a key \udcff")
-    assert problems.lines == ["two lines and a key \\udcff"], "a line of a file that is UTF-8"
+    assert problems.lines == ["two lines and a key \\udcff"], "one line of valid UTF-8"
 
 
 def test_problems_of_a_corpus_are_capped_too() -> None:

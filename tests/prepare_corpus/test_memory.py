@@ -1,4 +1,4 @@
-"""Memory that reading takes, in a process of its own: small for files that unpack to hundreds of megabytes."""
+"""Reading takes little memory, also for files that expand to hundreds of megabytes; measured in a subprocess."""
 
 import bz2
 import gzip
@@ -15,8 +15,8 @@ from pyarrow import parquet
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(),
-    # What else there is, getrusage's ru_maxrss, begins at the parent's: with pytest's own peak these tests can't fail.
-    reason="needs Linux, as CI is: only its /proc says how high the memory of this very process has been",
+    # getrusage's ru_maxrss is inherited from the parent: with pytest's own peak these tests could never fail.
+    reason="needs Linux, whose /proc has the peak memory of a single process",
 )
 MEASURE = """
 import re, sys
@@ -39,17 +39,17 @@ print((peak(sys.argv[3]) - before) * 1024)
 """
 
 
-def taken(kind: str, small: Path, large: Path) -> tuple[float, str]:
-    """Returns the megabytes that a process grows by when it reads the large file after the small one, and problems."""
+def memory_growth(kind: str, small: Path, large: Path) -> tuple[float, str]:
+    """Returns the megabytes by which peak memory grows with the large file after the small one, and the problems."""
     command = [sys.executable, "-c", MEASURE, kind, str(small), str(large)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     return int(done.stdout) / 1e6, done.stderr
 
 
-def taken_by_a_parquet_row(text: str, folder: Path) -> tuple[float, str]:
+def memory_growth_parquet(text: str, folder: Path) -> tuple[float, str]:
     for name, row in (("small", "Some text."), ("large", text)):
         parquet.write_table(pa.table({"text": [row]}), folder / name)
-    return taken("parquet", folder / "small", folder / "large")
+    return memory_growth("parquet", folder / "small", folder / "large")
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -61,36 +61,36 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("suffix", PACK)
-def test_a_packed_file_of_one_endless_line(suffix: str, tmp_path: Path) -> None:
-    """100 MB in at most 100 kB: a line's 16 MB are kept."""
+def test_a_compressed_file_of_one_overlong_line(suffix: str, tmp_path: Path) -> None:
+    """100 MB of text in at most 100 kB; only 16 MB of a line are kept in memory."""
     small, large = tmp_path / f"small{suffix}", tmp_path / f"large{suffix}"
     small.write_bytes(PACK[suffix](b"Some text.\n"))
     large.write_bytes(PACK[suffix](b" " * 100_000_000 + b"\nSome text.\n"))
-    megabytes, problems = taken("text", small, large)
-    assert "has over 16,000,000 bytes and was left out" in problems
+    megabytes, problems = memory_growth("text", small, large)
+    assert "has over 16,000,000 bytes and was skipped" in problems
     assert megabytes < 50
 
 
 def test_a_large_parquet_row(tmp_path: Path) -> None:
-    """Arrow itself takes three times its 40 MB; nothing is added to that."""
-    megabytes, problems = taken_by_a_parquet_row("Words of a long book.\n" * 1_900_000, tmp_path)
-    assert "row 0 has 41,800,000 bytes and was left out" in problems
+    """Arrow itself takes three times the 40 MB of the row; mapnet adds nothing."""
+    megabytes, problems = memory_growth_parquet("Words of a long book.\n" * 1_900_000, tmp_path)
+    assert "row 0 has 41,800,000 bytes and was skipped" in problems
     assert megabytes < 150
 
 
 def test_a_large_row_of_a_data_set(tmp_path: Path) -> None:
-    """The file is mapped into memory, and the row not even looked at."""
+    """The file is memory-mapped, and the row is not read."""
     for name, text in (("small", "Some text."), ("large", "Words of a long book.\n" * 1_900_000)):
         table = pa.table({"text": [text]})
         with pa.OSFile(str(tmp_path / name), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
             stream.write_table(table)
-    megabytes, problems = taken("dataset", tmp_path / "small", tmp_path / "large")
-    assert "row 0 has 41,800,000 bytes and was left out" in problems
+    megabytes, problems = memory_growth("dataset", tmp_path / "small", tmp_path / "large")
+    assert "row 0 has 41,800,000 bytes and was skipped" in problems
     assert megabytes < 10
 
 
 def test_a_row_of_many_short_lines(tmp_path: Path) -> None:
-    """15 MB of lines of two letters: as a list they would take 300 MB."""
-    megabytes, problems = taken_by_a_parquet_row("ab\n" * 5_000_000, tmp_path)
+    """15 MB of two-letter lines, which would take 300 MB as a list."""
+    megabytes, problems = memory_growth_parquet("ab\n" * 5_000_000, tmp_path)
     assert problems.count("[]") == 2
     assert megabytes < 130

@@ -21,7 +21,7 @@ def pack(documents: list[list[list[int]]], blocks: str, length: int, cross: bool
 
 @settings(deadline=None)
 @given(corpora, st.sampled_from(["complete", "full", "sentence"]), st.integers(8, 24), st.booleans())
-def test_blocks_hold_exactly_the_input(documents: list[list[list[int]]], blocks: str, length: int, cross: bool) -> None:
+def test_blocks_preserve_the_input(documents: list[list[list[int]]], blocks: str, length: int, cross: bool) -> None:
     packed = pack(documents, blocks, length, cross)
     for block in packed:
         assert (block[0], block[-1]) == (CLS, SEP)
@@ -32,16 +32,14 @@ def test_blocks_hold_exactly_the_input(documents: list[list[list[int]]], blocks:
 
 @settings(deadline=None)
 @given(corpora, st.sampled_from(["complete", "full", "sentence"]), st.integers(8, 24))
-def test_blocks_end_where_documents_do(documents: list[list[list[int]]], blocks: str, length: int) -> None:
-    apart = [block for document in documents for block in pack([document], blocks, length, False)]
-    assert pack(documents, blocks, length, False) == apart
+def test_blocks_end_at_document_ends(documents: list[list[list[int]]], blocks: str, length: int) -> None:
+    separate = [block for document in documents for block in pack([document], blocks, length, False)]
+    assert pack(documents, blocks, length, False) == separate
 
 
 @settings(deadline=None)
 @given(corpora, st.integers(8, 24), st.booleans())
-def test_only_long_sentences_are_cut_and_blocks_are_full(
-    documents: list[list[list[int]]], length: int, cross: bool
-) -> None:
+def test_only_long_sentences_are_split(documents: list[list[list[int]]], length: int, cross: bool) -> None:
     packed = pack(documents, "complete", length, cross)
     ends, position = {0}, 0
     for document in documents:
@@ -57,15 +55,15 @@ def test_only_long_sentences_are_cut_and_blocks_are_full(
 
 @settings(deadline=None)
 @given(corpora, st.integers(8, 24), st.booleans())
-def test_full_blocks_have_no_room_left(documents: list[list[list[int]]], length: int, cross: bool) -> None:
-    """All but the last of a document, or of everything where blocks may cross documents."""
+def test_full_blocks_are_full(documents: list[list[list[int]]], length: int, cross: bool) -> None:
+    """Except the last block of a document, or of the corpus if blocks may cross documents."""
     runs = [documents] if cross else [[document] for document in documents]
     for run in runs:
         packed = pack(run, "full", length, cross)
         assert all(len(block) == length for block in packed[:-1])
 
 
-def test_by_hand() -> None:
+def test_examples() -> None:
     one, two, long = [11] * 3, [12] * 3, [13] * 14
     assert pack([[one, two, one], [two]], "complete", 8, False) == [
         [CLS, *one, *two, SEP],

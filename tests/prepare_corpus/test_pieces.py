@@ -1,4 +1,4 @@
-"""Shares of a file: each document is read by exactly one of them, whatever the file's format; damage is named."""
+"""Shares of a file: exactly one of them reads each document, in every file format; damage is reported."""
 
 import bz2
 import gzip
@@ -32,7 +32,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def real_documents(lines: list[str | None]) -> list[list[str]]:
-    """Returns the lines of each document that has any."""
+    """Returns the lines of each non-empty document."""
     documents: list[list[str]] = [[]]
     for line in lines:
         if line is None:
@@ -47,7 +47,7 @@ texts = st.lists(st.sampled_from(["", "", " ", "a", "bé", "<doc x>", "ccc ccc",
 
 @settings(deadline=None, max_examples=300)
 @given(texts, st.integers(1, 9), st.booleans(), st.sampled_from(["blank-lines", "jsonl", "wikiextractor"]))
-def test_shares_are_the_whole(
+def test_shares_together_are_the_whole_file(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], parts: int, ends: bool, kind: str
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "shares"
@@ -61,7 +61,7 @@ def test_shares_are_the_whole(
 
 
 def blocks_of(text: bytes) -> bytes:
-    """Returns the text as several bz2 streams, of several blocks each."""
+    """Returns the text as two bz2 streams of several blocks each."""
     half = len(text) // 2
     return bz2.compress(text[:half], 1) + bz2.compress(text[half:], 1)
 
@@ -83,8 +83,8 @@ def test_shares_of_bz2_files(parts: int, jsonl: bytes, tmp_path: Path) -> None:
     assert reading.problems.lines == []
 
 
-def test_blocks_are_found_at_any_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same text as bzip2 itself unpacks, wherever one begins and windows end."""
+def test_blocks_are_found_at_any_bit_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text equals that of bzip2, for any start position and window size."""
     draw = random.Random(2)
     text = bytes(draw.choices(range(256), k=450_000))
     file = tmp_path / "f.bz2"
@@ -101,7 +101,7 @@ def test_blocks_are_found_at_any_bit(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("suffix", PACK)
-def test_compressed_files_are_read_through(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
+def test_compressed_files_are_decompressed(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
     file = tmp_path / f"f.jsonl{suffix.upper()}"
     file.write_bytes(PACK[suffix](jsonl))
     assert [line.raw for line in raw_lines(Piece(file))] == jsonl.splitlines()
@@ -113,7 +113,7 @@ def test_compressed_files_are_read_through(suffix: str, jsonl: bytes, tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in PACK if suffix])
-def test_truncated_and_broken_files_keep_what_came_before(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
+def test_text_before_the_damage_is_read(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
     file = tmp_path / f"f.jsonl{suffix}"
     packed = blocks_of(jsonl) if suffix == ".bz2" else PACK[suffix](jsonl)
     for content in (packed[: len(packed) // 2], packed[:-14], b"this is no such file" * 9):
@@ -124,11 +124,11 @@ def test_truncated_and_broken_files_keep_what_came_before(suffix: str, jsonl: by
         assert found == [line[10:-2] for line in jsonl.decode().splitlines()][: len(found)]
         assert content == packed[:-14] or len(found) < 1200
         assert "damaged or truncated" in reading.problems.lines[0]
-        assert reading.problems.count <= 2, "and perhaps a row that is cut off"
+        assert reading.problems.count <= 2, "and possibly a truncated row"
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz"])
-def test_padding_is_no_damage(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
+def test_padding_is_not_damage(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
     file = tmp_path / f"f.jsonl{suffix}"
     file.write_bytes(PACK[suffix](jsonl) + bytes(70_000) + PACK[suffix](b"one more\n") + bytes(512))
     assert [line.raw for line in raw_lines(Piece(file))] == [*jsonl.splitlines(), b"one more"]
@@ -141,8 +141,8 @@ def test_padding_is_no_damage(suffix: str, jsonl: bytes, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
-def test_little_is_unpacked_at_a_time(suffix: str, tmp_path: Path) -> None:
-    """Three streams that hold a thousand times their size: never more than about a megabyte at once."""
+def test_chunks_are_bounded(suffix: str, tmp_path: Path) -> None:
+    """Three streams that expand to a thousand times their size yield at most a megabyte at a time."""
     text = b"x" * 29 + b" " * 9_999_970 + b"\n"
     file = tmp_path / f"f{suffix}"
     file.write_bytes(PACK[suffix](text) * 3)
@@ -152,7 +152,7 @@ def test_little_is_unpacked_at_a_time(suffix: str, tmp_path: Path) -> None:
 
 
 def zstd_files() -> dict[str, bytes]:
-    """Frames of all shapes: with and without checksum and size, raw, repeated and compressed blocks, skippable."""
+    """Returns frames with and without checksum and size, with raw, RLE and compressed blocks, and a skippable one."""
     draw = random.Random(3)
     noise, words = draw.randbytes(300_000), prose(1, 5_000).encode()
     streamed = zstandard.ZstdCompressor(write_checksum=True).compressobj()
@@ -167,7 +167,7 @@ def zstd_files() -> dict[str, bytes]:
     }
 
 
-def test_zstd_block_by_block_is_what_zstd_unpacks(tmp_path: Path) -> None:
+def test_zstd_blocks_equal_the_output_of_zstd(tmp_path: Path) -> None:
     frames = zstd_files()
     file = tmp_path / "f.zst"
     file.write_bytes(b"".join(frames.values()))
@@ -186,22 +186,22 @@ def test_zstd_block_by_block_is_what_zstd_unpacks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_a_file_that_changes_is_an_error(suffix: str, jsonl: bytes, tmp_path: Path) -> None:
-    """Shares of what the file was and of what it is now would lose the text between them."""
+    """Shares of the old and the new file would miss or repeat text."""
     file = tmp_path / f"f.jsonl{suffix}"
     source = Source(kind="jsonl", path=str(file))
     file.write_bytes(PACK[suffix](jsonl))
     planned = Piece(file)
     assert len(list(read_piece(planned, "f", source, "repair", Reading()))) == 2400
-    begun = read_piece(planned, "f", source, "repair", Reading())
-    next(begun)
+    started = read_piece(planned, "f", source, "repair", Reading())
+    next(started)
     with file.open("ab") as handle:
         handle.write(PACK[suffix](jsonl))
-    with pytest.raises(InputError, match="f changed while it was read: run again"):
-        list(begun)
+    with pytest.raises(InputError, match="f changed while it was being read: run again"):
+        list(started)
     for part in (0, 1):
         shares = Piece(file, part, 2)
         os.utime(file, ns=(0, part))
-        with pytest.raises(InputError, match="f changed while it was read: run again"):
+        with pytest.raises(InputError, match="f changed while it was being read: run again"):
             next(read_piece(shares, "f", source, "repair", Reading()))
     gone = Piece(file)
     file.unlink()
@@ -209,7 +209,7 @@ def test_a_file_that_changes_is_an_error(suffix: str, jsonl: bytes, tmp_path: Pa
         next(read_piece(gone, "f", source, "repair", Reading()))
 
 
-def test_a_broken_block_costs_what_follows_in_its_share_only(jsonl: bytes, tmp_path: Path) -> None:
+def test_a_corrupt_block_only_loses_the_rest_of_its_share(jsonl: bytes, tmp_path: Path) -> None:
     file = tmp_path / "f.jsonl.bz2"
     packed = bytearray(blocks_of(jsonl))
     packed[len(packed) // 2 + 20_000] ^= 1
@@ -219,7 +219,7 @@ def test_a_broken_block_costs_what_follows_in_its_share_only(jsonl: bytes, tmp_p
     assert "the block at byte" in reading.problems.lines[0]
 
 
-def test_an_endless_line_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_line_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
     monkeypatch.setattr(reading, "READ", 100_000)
@@ -237,8 +237,8 @@ def test_an_endless_line_takes_no_memory(tmp_path: Path, monkeypatch: pytest.Mon
     assert peak < 1_000_000
 
 
-def test_an_endless_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not with each chunk: that would be 50 GB here."""
+def test_an_overlong_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying it with each chunk would move 50 GB."""
     import time
 
     monkeypatch.setattr(reading, "CHUNK", 1 << 12)
@@ -249,10 +249,10 @@ def test_an_endless_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert time.process_time() - start < 2
 
 
-def test_nothing_is_read_of_a_missing_block(tmp_path: Path) -> None:
+def test_a_file_without_blocks_is_damaged(tmp_path: Path) -> None:
     file = tmp_path / "f.bz2"
     file.write_bytes(b"no bz2")
-    with pytest.raises(DamagedInput, match="no bz2 block in it"):
+    with pytest.raises(DamagedInput, match="it contains no bz2 block"):
         list(raw_lines(Piece(file)))
     file.write_bytes(b"")
     assert list(raw_lines(Piece(file))) == []

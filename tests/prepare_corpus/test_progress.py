@@ -1,4 +1,4 @@
-"""What `mapnet status` says of a corpus under way: rate and time left, from markers of known times."""
+"""Rate and time left that `mapnet status` shows for a running corpus, from markers with known times."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.formatting import format_duration
 from mapnet_cli.jobs.job import Phase
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice
-from mapnet_cli.prepare_corpus.progress import in_words, slices_done
+from mapnet_cli.prepare_corpus.progress import format_row, slices_done
 from tests.prepare_corpus.corpora import corpus_config, plan, prepare, stage, text_folder
 
 HOUR = 3600.0
@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def mark(artifacts: Artifacts, phase: Phase, *times: tuple[float, float]) -> None:
-    """Makes a slice of 600 words for each (seconds since it was finished, seconds that it took)."""
+    """Creates a slice of 600 words for each (seconds since it finished, seconds that it took)."""
     now = time.time()
     row = CleanedSlice(
         paragraphs=6, words=600, bytes=4000, dropped={}, examples={}, left_out={}, markup={}, problems=[],
@@ -34,7 +34,7 @@ def mark(artifacts: Artifacts, phase: Phase, *times: tuple[float, float]) -> Non
         os.utime(artifacts.path(f"{job.key}.json"), (now - ago, now - ago))
 
 
-def test_the_rate_is_of_all_workers_together(config: Config, artifacts: Artifacts) -> None:
+def test_the_rate_includes_all_workers(config: Config, artifacts: Artifacts) -> None:
     phases = plan(config, artifacts, 1)
     total = len(phases[0].jobs)
     assert slices_done(phases, artifacts, True) == []
@@ -44,7 +44,7 @@ def test_the_rate_is_of_all_workers_together(config: Config, artifacts: Artifact
     assert row["per_second"] == pytest.approx(4 * 600 / 40)
     assert row["seconds_left"] == pytest.approx((total - 4) * 10, abs=2)
     left = format_duration(row["seconds_left"])
-    assert in_words(row) == f"clean: 4 of {total} slices, 60 words/s, {left} left"
+    assert format_row(row) == f"clean: 4 of {total} slices, 60 words/s, {left} left"
 
 
 def test_a_pause_does_not_count(config: Config, artifacts: Artifacts) -> None:
@@ -55,17 +55,17 @@ def test_a_pause_does_not_count(config: Config, artifacts: Artifacts) -> None:
     assert row["seconds_left"] == pytest.approx((row["total"] - 3) * 20, abs=2)
 
 
-def test_what_does_not_run_has_no_end(config: Config, artifacts: Artifacts) -> None:
+def test_no_time_left_is_shown_when_nothing_runs(config: Config, artifacts: Artifacts) -> None:
     mark(artifacts, plan(config, artifacts, 1)[0], (9 * HOUR, 20))
     [row] = stage(config, artifacts).progress().facts["slices"]
     assert row["seconds_left"] is None
-    assert in_words(row).endswith("30 words/s, not running")
+    assert format_row(row).endswith("30 words/s, not running")
     with artifacts.lock("prepare-corpus"):
         [row] = stage(config, artifacts).progress().facts["slices"]
-    assert row["seconds_left"] == 0, "it is late"
+    assert row["seconds_left"] == 0, "the estimate has passed"
 
 
-def test_what_is_done_has_nothing_left(config: Config, artifacts: Artifacts) -> None:
+def test_a_finished_phase_has_no_time_left(config: Config, artifacts: Artifacts) -> None:
     prepare(config, artifacts)
     found = stage(config, artifacts).progress().facts["slices"]
     assert [row["phase"] for row in found] == ["clean", "sentences", "encode"]

@@ -1,4 +1,4 @@
-"""Sources with a document a row: what is text, and how what isn't is named."""
+"""Sources with one document per row: which values are text, and how other values are reported."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
 from tests.prepare_corpus.corpora import corpus_config, read, read_shares
 
 
-def test_jsonl_and_what_is_wrong_with_its_lines(tmp_path: Path) -> None:
+def test_jsonl_and_its_problems(tmp_path: Path) -> None:
     rows = [
         json.dumps({"text": "one\ntwo", "id": 1}), '{"text": "cut', json.dumps({"body": "x", "id": 2}), "[1]", "",
         json.dumps({"text": None}), json.dumps({"text": " "}), json.dumps({"text": "\ud800 x\0y"}),
@@ -32,7 +32,7 @@ def test_jsonl_and_what_is_wrong_with_its_lines(tmp_path: Path) -> None:
     assert problems[0].startswith("f: row 1 is not JSON (Unterminated string")
     assert problems[1:] == [
         "f: row 2 has no key 'text', only body, id",
-        "f: row 3 has no key 'text': the row is no object",
+        "f: row 3 has no key 'text': the row is not an object",
         "f: row 5 has no text",
         "f: row 6 has no text",
     ]
@@ -58,16 +58,16 @@ def test_no_row_with_the_key_is_an_error(tmp_path: Path) -> None:
     assert problems == [
         f"corpus.sources.0: {n}.jsonl: row 0 has no key 'text', only id\\ud800, body" for n in (0, 2)
     ]  # fmt: skip
-    expected = r"corpus.sources.0: no row has the key 'texts', only id\ud800, body; set its `column`"
+    expected = r"corpus.sources.0: no row has the key 'texts', only id\ud800, body; set `column`"
     with pytest.raises(InputError, match=re.escape(expected)):
         read_whole(source.model_copy(update={"column": "texts"}))
     (tmp_path / "1.jsonl").write_text("no JSON")
     (tmp_path / "0.jsonl").write_text("")
     (tmp_path / "2.jsonl").write_text("")
-    assert len(read_whole(source)[1]) == 3, "there is no row"
+    assert len(read_whole(source)[1]) == 3, "there are no rows"
 
 
-def test_of_a_folder_the_files_of_its_kind_are_read(tmp_path: Path) -> None:
+def test_only_files_of_the_right_kind_are_read_from_a_folder(tmp_path: Path) -> None:
     row = json.dumps({"text": "one"}) + "\n"
     (tmp_path / "a.JSONL.GZ").write_bytes(gzip.compress(row.encode()))
     for name in ("b.ndjson", "c.json", "d.jsonl"):
@@ -77,7 +77,7 @@ def test_of_a_folder_the_files_of_its_kind_are_read(tmp_path: Path) -> None:
     lines, problems = read_whole(Source(kind="jsonl", path=str(tmp_path)), 0.00001)
     assert lines.count("one") == 4
     assert problems == [
-        "corpus.sources.0: left out 3 files that are not *.jsonl or *.ndjson or *.json: README.md, caf\\udce9.txt, "
+        "corpus.sources.0: skipped 3 files that are not *.jsonl or *.ndjson or *.json: README.md, caf\\udce9.txt, "
         "e.jsonl.zip"
     ]
     with pytest.raises(InputError, match=r"has no \*\.xml files"):
@@ -113,7 +113,7 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
         list(read_piece(Piece(file), "f", source, "repair", Reading()))
 
 
-def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+def test_damaged_parquet_is_reported(tmp_path: Path) -> None:
     file = parquet_file(tmp_path / "f.parquet", [f"text number {n}" for n in range(100)], 10)
     whole = file.read_bytes()
     assert "not a readable Parquet file" in read(file, whole[:-100], kind="parquet")[1][0]
@@ -128,7 +128,7 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
         assert "f: not a readable Parquet file (" in read(file, content, kind="parquet")[1][0]
 
 
-def test_damaged_arrow_is_named(tmp_path: Path) -> None:
+def test_damaged_arrow_is_reported(tmp_path: Path) -> None:
     texts = [f"text number {n}" for n in range(100)]
     file = tmp_path / "f.arrow"
     with pa.OSFile(str(file), "wb") as out, pa.ipc.new_stream(out, pa.schema({"text": pa.string()})) as stream:
@@ -150,12 +150,12 @@ def test_damaged_arrow_is_named(tmp_path: Path) -> None:
 
 
 def bad_texts() -> pa.Array:
-    """Strings as some writers leave them: not all of them UTF-8."""
+    """Returns strings that are partly invalid UTF-8, as some writers produce them."""
     return pa.array([b"good", b"caf\xe9 \xef\xbf\xbd", None, b"\xff\xfe", b"more"]).view(pa.string())
 
 
 @pytest.mark.parametrize("kind", ["parquet", "dataset"])
-def test_bad_utf8_in_a_column_three_ways(kind: str, tmp_path: Path) -> None:
+def test_invalid_utf8_in_a_column_is_repaired_skipped_or_an_error(kind: str, tmp_path: Path) -> None:
     file, table = tmp_path / "f", pa.table({"text": bad_texts()})
     if kind == "parquet":
         parquet.write_table(table, file)
@@ -165,9 +165,9 @@ def test_bad_utf8_in_a_column_three_ways(kind: str, tmp_path: Path) -> None:
     content = file.read_bytes()
     lines, problems = read(file, content, kind=kind)
     assert lines == ["good", None, "caf\ufffd \ufffd", None, "\ufffd\ufffd", None, "more", None]
-    assert problems == ["f: row 2 has no text", "f: repaired 3 places that are not UTF-8, the first in row 1"]
+    assert problems == ["f: row 2 has no text", "f: repaired invalid UTF-8 in 3 places, the first in row 1"]
     assert read(file, content, "skip", kind=kind) == ([], ["f: skipped, not UTF-8 at byte 3 of row 1"])
-    with pytest.raises(InputError, match=r"f: not UTF-8 at byte 3 of row 1; corpus.on_bad_utf8"):
+    with pytest.raises(InputError, match=r"f: not UTF-8 at byte 3 of row 1; set corpus.on_bad_utf8"):
         read(file, content, "fail", kind=kind)
 
 
@@ -181,19 +181,19 @@ def test_text_of_every_arrow_type(kind: str) -> None:
         assert list(rows._values(pa.array([1, 2]))) == list(rows._values(pa.array([None, None], kind))) == [None, None]
 
 
-def test_a_row_without_bound_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_row_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "READ", 10)
     file = parquet_file(tmp_path / "f.parquet", ["0123456789", "01234567890", "short"], 3)
     lines, problems = read(file, file.read_bytes(), kind="parquet")
     assert lines == ["0123456789", None, "short", None]
-    assert problems == ["f: row 1 has 11 bytes and was left out"]
+    assert problems == ["f: row 1 has 11 bytes and was skipped"]
     found = [(0, "0123456789"), (1, "01234567890")]
     reading = Reading()
-    assert list(rows.documents(found, "f", reading)) == ["0123456789", None], "of the hub"
-    assert reading.problems.lines == ["f: row 1 has 11 characters and was left out"]
+    assert list(rows.documents(found, "f", reading)) == ["0123456789", None], "a row from the Hub"
+    assert reading.problems.lines == ["f: row 1 has 11 characters and was skipped"]
 
 
-def test_lines_of_a_long_row_are_those_of_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_rows_are_split_into_the_same_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a\r\n\nb\rc\u2028\n\x85d\n" * 30 + "end"
     for cut in range(1, 9):
         monkeypatch.setattr(rows, "CUT", cut)
@@ -221,7 +221,7 @@ def saved(folder: Path, *texts: str) -> None:
     Dataset.from_dict({"text": list(texts)}).save_to_disk(str(folder), num_shards=2)
 
 
-def test_what_datasets_leaves_beside_a_data_set_is_not_read(tmp_path: Path) -> None:
+def test_caches_next_to_a_data_set_are_not_read(tmp_path: Path) -> None:
     from datasets import Dataset, load_from_disk
 
     saved(tmp_path / "set", "one", "two", "three", "four")
@@ -238,7 +238,7 @@ def test_what_datasets_leaves_beside_a_data_set_is_not_read(tmp_path: Path) -> N
     assert read_whole(source) == ([*whole[4:], *whole[:4]], []), "in the data set's own order"
     second = tmp_path / "set" / state["_data_files"][1]["filename"]
     second.rename(tmp_path / "bare.arrow")
-    with pytest.raises(InputError, match=rf"{second.name} is missing, which .*state\.json names"):
+    with pytest.raises(InputError, match=rf"{second.name} is missing, but is listed in .*state\.json"):
         read_whole(source)
     shutil.rmtree(tmp_path / "set")
     (tmp_path / "more").mkdir()
@@ -246,7 +246,7 @@ def test_what_datasets_leaves_beside_a_data_set_is_not_read(tmp_path: Path) -> N
     assert read_whole(source.model_copy(update={"path": str(tmp_path)}))[0] == [*whole[:4], "five", None]
 
 
-def test_of_several_splits_one_is_read(tmp_path: Path) -> None:
+def test_one_of_several_splits_is_read(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
     splits = {name: Dataset.from_dict({"text": [name]}) for name in ("train", "test")}
@@ -260,24 +260,24 @@ def test_of_several_splits_one_is_read(tmp_path: Path) -> None:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub, as far as this process knows, at an address where nobody answers."""
+    """Points the Hub client at an address where no server responds."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)  # put back afterwards
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)  # restored afterwards
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
 
 
-def test_without_a_network_the_hub_is_an_error_within_seconds(offline: None) -> None:
+def test_an_unreachable_hub_is_an_error_within_seconds(offline: None) -> None:
     start = time.monotonic()
     source = Source(kind="dataset", path="hub:somebody/prose")
-    with pytest.raises(InputError, match=r"hub:somebody/prose: the hub can't be reached.*save_to_disk\(FOLDER\)"):
+    with pytest.raises(InputError, match=r"hub:somebody/prose: the Hub can't be reached.*save_to_disk\(FOLDER\)"):
         list(read_hub(source, 0, 4, "f", Reading()))
     assert time.monotonic() - start < 15
 
 
-def test_rows_of_the_hub_stream_in_parts(offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` takes a folder of the id's name for the data set; it streams it as it would from the hub."""
+def test_hub_rows_are_streamed_in_parts(offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` uses a local folder named like the id, and streams it as it would from the Hub."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "somebody" / "prose"
     folder.mkdir(parents=True)

@@ -27,14 +27,14 @@ def test_sentences(split: Segmenter, paragraph: str, expected: list[str]) -> Non
     assert list(split([paragraph, None])) == [expected, None]
 
 
-def test_memory_zones_do_not_show(split: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_zones_do_not_change_the_result(split: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     paragraphs = ["One. Two.", None, "Three. Four five.", "Six.", None]
     whole = list(split(paragraphs))
     monkeypatch.setattr(sentences, "ZONE_CHARS", 5)
     assert list(split(paragraphs)) == whole == [["One.", "Two."], None, ["Three.", "Four five."], ["Six."], None]
 
 
-def test_an_installed_pipeline_by_its_folder(tmp_path: Path) -> None:
+def test_a_pipeline_can_be_loaded_from_a_folder(tmp_path: Path) -> None:
     import spacy
 
     nlp = spacy.blank("en")

@@ -18,7 +18,7 @@ from mapnet_cli.text.words import CLS, SEP
 from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, sentence_lines, text_folder
 
 
-def test_the_whole_way(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_prepare_corpus_end_to_end(tmp_path: Path, artifacts: Artifacts) -> None:
     config = corpus_config(Source(path=str(text_folder(tmp_path / "text"))))
     manifest = prepare(config, artifacts)
     assert (manifest.documents, manifest.paragraphs, manifest.sentences) == (6, 24, 60)
@@ -49,7 +49,7 @@ def test_every_third_document_of_the_whole_corpus_is_held_out(tmp_path: Path, ar
 
 
 def snapshot(root: Path) -> dict[str, Any]:
-    """Returns every output's bytes, of markers what doesn't depend on the clock."""
+    """Returns the bytes of every output; markers without the fields that depend on time."""
     files: dict[str, Any] = {}
     for path in sorted((root / "prepare-corpus").rglob("*.*")):
         content: Any = path.read_bytes()
@@ -60,7 +60,7 @@ def snapshot(root: Path) -> dict[str, Any]:
 
 
 def every_kind(root: Path) -> list[Source]:
-    """Makes a source of every kind of file, each cut into several slices; the text of each is its own."""
+    """Creates a source of every kind of file, each with its own text and cut into several slices."""
     import bz2
     import gzip
 
@@ -88,7 +88,7 @@ def every_kind(root: Path) -> list[Source]:
     ]
 
 
-def test_sources_of_all_kinds_are_mixed(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_sources_of_all_kinds_can_be_mixed(tmp_path: Path, artifacts: Artifacts) -> None:
     config = corpus_config(*every_kind(tmp_path / "kinds"))
     manifest = prepare(config, artifacts)
     assert [source.kind for source in manifest.sources] == [source.kind for source in config.corpus.sources]
@@ -104,7 +104,7 @@ def test_sources_of_all_kinds_are_mixed(tmp_path: Path, artifacts: Artifacts) ->
     assert part.name(part.pieces[0]).startswith("corpus.sources.4: e.xml (part 1 of ")
 
 
-def test_a_share_of_a_source_is_taken(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_limit_mb_reads_part_of_a_source(tmp_path: Path, artifacts: Artifacts) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps({"text": prose(n, 3)}) + "\n" for n in range(40)))
     source = Source(kind="jsonl", path=str(file))
@@ -115,7 +115,7 @@ def test_a_share_of_a_source_is_taken(tmp_path: Path, artifacts: Artifacts) -> N
     whole, two, four, one = documents
     assert whole == 40
     assert 0 < one < two < four < whole
-    with pytest.raises(ValueError, match="limit_mb is of files"):
+    with pytest.raises(ValueError, match="limit_mb applies only to files"):
         Source(kind="cpython", limit_mb=1.0)
     with pytest.raises(ValueError, match='kind = "dataset"'):
         Source(kind="parquet", path="hub:some/set")
@@ -144,7 +144,7 @@ def test_bytes_do_not_depend_on_workers_or_folder(tmp_path: Path, monkeypatch: p
     assert all(snapshot == snapshots[0] for snapshot in snapshots)
 
 
-def test_hash_seed_and_locale_do_not_show(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_output_does_not_depend_on_hash_seed_and_locale(tmp_path: Path, artifacts: Artifacts) -> None:
     folder = text_folder(tmp_path / "text", files=4)
     prepare(corpus_config(Source(path=str(folder))), artifacts)
     code = (
@@ -159,7 +159,7 @@ def test_hash_seed_and_locale_do_not_show(tmp_path: Path, artifacts: Artifacts) 
     assert snapshot(tmp_path / "other") == snapshot(artifacts.root)
 
 
-def test_another_vocabulary_keeps_the_text(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_another_vocabulary_reuses_the_text(tmp_path: Path, artifacts: Artifacts) -> None:
     source = Source(path=str(text_folder(tmp_path / "text", files=3)))
     prepare(corpus_config(source), artifacts)
     phases = plan(corpus_config(source, vocab_size=310), artifacts, 2)
@@ -173,7 +173,7 @@ def test_another_vocabulary_keeps_the_text(tmp_path: Path, artifacts: Artifacts)
     assert len(list(artifacts.root.glob("prepare-corpus/corpus-*"))) == 2
 
 
-def test_first_of_equal_paragraphs_wins(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_the_first_of_equal_paragraphs_is_kept(tmp_path: Path, artifacts: Artifacts) -> None:
     for number, lines in enumerate([[1, 2, 1], [2], [3, 1, 4]]):
         (tmp_path / f"{number}.txt").write_text("\n".join(prose(line, 1) for line in lines))
     source = (
@@ -182,7 +182,7 @@ def test_first_of_equal_paragraphs_wins(tmp_path: Path, artifacts: Artifacts) ->
         Source(path=str(tmp_path / "2.txt")),
     )
     manifest = prepare(corpus_config(*source, validation_every=2), artifacts)
-    assert manifest.documents == 2, "a document without a paragraph of its own is none"
+    assert manifest.documents == 2, "documents that consist of duplicates are not counted"
     assert manifest.dropped == {"deduplicate": 3}
     assert len([line for line in sentence_lines(artifacts) if line]) == 4
     config = corpus_config(*source, validation_every=2)
@@ -190,14 +190,14 @@ def test_first_of_equal_paragraphs_wins(tmp_path: Path, artifacts: Artifacts) ->
     assert prepare(corpus_config(*source, validation_every=2, cleanup=cleanup), artifacts).paragraphs == 7
 
 
-def test_problems_are_named_in_the_manifest(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_problems_are_listed_in_the_manifest(tmp_path: Path, artifacts: Artifacts) -> None:
     folder = text_folder(tmp_path / "text", files=3)
     (folder / "a-bad.txt").write_bytes(b"\xe9" + prose(99).encode())
     (folder / "empty.txt").touch()
     manifest = prepare(corpus_config(Source(path=str(folder)), vocab_size=5000), artifacts)
     assert manifest.problems[0].startswith("corpus.vocab_size is 5,000, but the text yields")
     assert manifest.problems[1:] == [
-        "corpus.sources.0: a-bad.txt: repaired 1 places that are not UTF-8, the first at byte 0 (line 1)",
+        "corpus.sources.0: a-bad.txt: repaired invalid UTF-8 in 1 places, the first at byte 0 (line 1)",
         "corpus.sources.0: empty.txt: empty file",
     ]
     assert manifest.documents == 4
@@ -214,7 +214,7 @@ def test_problems_are_named_in_the_manifest(tmp_path: Path, artifacts: Artifacts
         (lambda root: root.mkdir(), "corpus.sources.0.path: .*gone has no files"),
     ],
 )
-def test_missing_input_names_its_key(
+def test_missing_input_is_an_error_with_its_key(
     tmp_path: Path, artifacts: Artifacts, make: Callable[[Path], None], message: str
 ) -> None:
     make(tmp_path / "gone")
@@ -222,7 +222,7 @@ def test_missing_input_names_its_key(
         plan(corpus_config(Source(path=str(tmp_path / "gone"))), artifacts, 1)
 
 
-def test_wrong_settings_are_told_before_anything_runs(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_invalid_settings_are_errors_before_anything_runs(tmp_path: Path, artifacts: Artifacts) -> None:
     with pytest.raises(UsageError, match=r"corpus\.sources is empty"):
         plan(corpus_config(), artifacts, 1)
     source = Source(path=str(text_folder(tmp_path / "text")))
@@ -230,7 +230,7 @@ def test_wrong_settings_are_told_before_anything_runs(tmp_path: Path, artifacts:
         plan(corpus_config(source, spacy_pipeline="en_nowhere_sm"), artifacts, 1)
 
 
-def test_artifacts_outlive_their_input(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_artifacts_remain_valid_without_their_input(tmp_path: Path, artifacts: Artifacts) -> None:
     folder = text_folder(tmp_path / "text", files=3)
     config = corpus_config(Source(path=str(folder)))
     manifest = prepare(config, artifacts)
@@ -241,16 +241,16 @@ def test_artifacts_outlive_their_input(tmp_path: Path, artifacts: Artifacts) -> 
         plan(corpus_config(Source(path=str(folder)), vocab_size=310), artifacts, 1)
 
 
-def test_a_finished_corpus_does_not_ask_for_its_working_files(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_a_finished_corpus_does_not_need_its_working_files(tmp_path: Path, artifacts: Artifacts) -> None:
     source = Source(path=str(text_folder(tmp_path / "text")))
     prepare(corpus_config(source), artifacts)
     [working] = artifacts.root.glob("prepare-corpus/text-*")
     shutil.rmtree(working)
     assert plan(corpus_config(source), artifacts, 1) == []
-    assert len(plan(corpus_config(source, vocab_size=330), artifacts, 1)) == 7, "another vocabulary does"
+    assert len(plan(corpus_config(source, vocab_size=330), artifacts, 1)) == 7, "another vocabulary needs them"
 
 
-def test_slices_follow_file_sizes_alone(tmp_path: Path, artifacts: Artifacts) -> None:
+def test_slices_depend_only_on_file_sizes(tmp_path: Path, artifacts: Artifacts) -> None:
     folder = text_folder(tmp_path / "text", files=6)
     source = Source(path=str(folder))
     counts = [len(plan(corpus_config(source, slice_mb=size), artifacts, 4)[0].jobs) for size in (0.00001, 0.004, 8.0)]
@@ -260,7 +260,7 @@ def test_slices_follow_file_sizes_alone(tmp_path: Path, artifacts: Artifacts) ->
     assert len(plan(corpus_config(source.model_copy(update={"limit": 2}), slice_mb=0.00001), artifacts, 4)[0].jobs) == 2
 
 
-def test_planning_is_cheap() -> None:
+def test_planning_imports_no_heavy_libraries() -> None:
     code = (
         "import sys; from mapnet_cli.prepare_corpus import stage;"
         "print([name for name in ('torch', 'spacy', 'sacremoses') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""Wikipedia by WikiExtractor and by MediaWiki's dumps: what is text, what is left out, what is left of the markup."""
+"""Wikipedia from WikiExtractor and from MediaWiki dumps: text, skipped pages and leftover markup."""
 
 import re
 import sys
@@ -29,10 +29,10 @@ def test_wikiextractor(tmp_path: Path) -> None:
     assert [line for line in lines if line != ""] == ["First text.", 'A "B" & C', None, "Second.", None, "Third.", None]
     assert problems == [
         "f: the last <doc> has no </doc>, so the file may be truncated",
-        "f: left out 1 lines outside <doc> blocks",
+        "f: skipped 1 lines outside <doc> blocks",
     ]
     _, problems = read(tmp_path / "f", b"plain\n", kind="wikiextractor")
-    assert "no <doc ...> blocks at all" in problems[0]
+    assert "the file has no <doc ...> blocks" in problems[0]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_wikiextractor(tmp_path: Path) -> None:
         ("where x < y and y > z, <S, T> and <http://x.org>", "where x < y and y > z, <S, T> and <http://x.org>"),
     ],
 )
-def test_left_over_tags_go(tmp_path: Path, line: str, expected: str) -> None:
+def test_leftover_tags_are_removed(tmp_path: Path, line: str, expected: str) -> None:
     content = f'<doc id="1" url="u" title="T">\nT\n{line}\n</doc>'.encode()
     assert read(tmp_path / "f", content, kind="wikiextractor") == ([expected, None], [])
 
@@ -79,7 +79,7 @@ def test_left_over_tags_go(tmp_path: Path, line: str, expected: str) -> None:
         (f"&#{'9' * 5000}; &amp;", f"&#{'9' * 5000}; &", {"entities": 1}),
     ],
 )
-def test_left_overs_are_taken_out_and_counted(line: str, expected: str, rules: dict[str, int]) -> None:
+def test_leftovers_are_removed_and_counted(line: str, expected: str, rules: dict[str, int]) -> None:
     counts: Counter[str] = Counter()
     assert without_markup(line, counts) == expected
     assert counts == rules
@@ -88,10 +88,10 @@ def test_left_overs_are_taken_out_and_counted(line: str, expected: str, rules: d
 @pytest.mark.parametrize(
     "line", ["<b x=" + " " * 40_000, "<br" + " " * 40_000, "<" + " " * 40_000 + "(", "<b" * 20_000, "&rft" * 20_000]
 )
-def test_time_grows_with_a_line_s_length_alone(line: str) -> None:
-    begun = time.process_time()
+def test_time_is_linear_in_the_line_length(line: str) -> None:
+    start = time.process_time()
     without_markup(line, Counter())
-    assert time.process_time() - begun < 1
+    assert time.process_time() - start < 1
 
 
 def test_an_overlong_line_is_left_to_the_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,35 +120,35 @@ def test_a_dump_gives_its_articles(tmp_path: Path) -> None:
     )
     lines, problems = read(tmp_path / "d.xml", (dump + "</mediawiki>\n").encode(), kind="mediawiki")
     assert [line for line in lines if line != ""] == ["One <page> & two.", None, "Three.", "Four.", None]
-    assert problems == ["f: a page is not XML and was left out (not well-formed (invalid token): line 6, column 36)"]
+    assert problems == ["f: a page is invalid XML and was skipped (not well-formed (invalid token): line 6, column 36)"]
     _, reading = read_shares(tmp_path / "d.xml", 3, kind="mediawiki")
     assert reading.left_out == {"redirect": 1, "namespace": 1, "model": 1}
     _, problems = read(tmp_path / "cut.xml", dump[: dump.index("Four")].encode(), kind="mediawiki")
     assert problems == ["f: the last page has no </page>, so the file may be truncated"]
 
 
-def test_only_a_whole_file_can_be_without_pages(tmp_path: Path) -> None:
-    """In most shares of a page of many megabytes none begins, and another file's problems change nothing."""
+def test_only_a_whole_file_without_pages_is_a_problem(tmp_path: Path) -> None:
+    """No page begins in most shares of a long page; problems of other files make no difference."""
     (tmp_path / "long.xml").write_text(page("Long", "One line.\n" * 1000))
     lines, reading = read_shares(tmp_path / "long.xml", 4, kind="mediawiki")
     assert lines.count(None) == 1
     assert reading.problems.lines == []
-    reading.problems.add("of another file")
+    reading.problems.add("problem of another file")
     (tmp_path / "no.xml").write_text("plain\n")
     source = Source(kind="mediawiki", path="no.xml")
     assert not list(read_piece(Piece(tmp_path / "no.xml"), "no", source, "fail", reading))
-    assert reading.problems.lines[1:] == ["no: there is no <page> in it"]
+    assert reading.problems.lines[1:] == ["no: the file contains no <page>"]
 
 
-def test_pages_beyond_the_bound_are_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlong_pages_are_skipped_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wikipedia, "LONGEST_PAGE", 100)
     monkeypatch.setattr(wikipedia, "READ", 400)
     text = page("Long", "x" * 101) + page("Endless", "one line\n" * 60) + page("Short", "Text.")
     lines, problems = read(tmp_path / "d.xml", text.encode(), kind="mediawiki")
     assert lines == ["Text.", None]
     assert problems == [
-        "f: Long: 101 characters, the page was left out",
-        "f: a page has over 400 characters and was left out",
+        "f: Long: the page has 101 characters and was skipped",
+        "f: a page has over 400 characters and was skipped",
     ]
 
 
@@ -188,36 +188,36 @@ def test_prose_of_markup(markup: str, expected: str) -> None:
 
 
 @pytest.fixture
-def own_recursion_limit() -> Iterator[None]:
-    """Python's own, 1,000: Hypothesis leaves a higher one to the tests after its own."""
+def default_recursion_limit() -> Iterator[None]:
+    """Sets Python's default of 1,000, since Hypothesis leaves a higher limit behind."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(1_000)
     yield
     sys.setrecursionlimit(limit)
 
 
-@pytest.mark.usefixtures("own_recursion_limit")
+@pytest.mark.usefixtures("default_recursion_limit")
 @pytest.mark.parametrize(
     "text", ["{{{" * 700 + "x" + "}}}" * 700, "{{a|b=" * 10_000, "<b>" * 20_000, "<ref a" * 10_000]
 )
-def test_a_page_that_the_parser_can_t_read_in_time_is_left_out_by_name(tmp_path: Path, text: str) -> None:
+def test_a_page_that_takes_the_parser_too_long_is_skipped_and_reported(tmp_path: Path, text: str) -> None:
     dump = page("Deep", text.replace("<", "&lt;")) + page("Next", "Text.")
-    begun = time.process_time()
+    start = time.process_time()
     lines, problems = read(tmp_path / "d.xml", dump.encode(), kind="mediawiki")
-    assert time.process_time() - begun < 5
+    assert time.process_time() - start < 5
     assert lines == ["Text.", None]
-    assert len(problems) == 1 and problems[0].startswith("f: Deep can't be parsed and was left out (")
+    assert len(problems) == 1 and problems[0].startswith("f: Deep can't be parsed and was skipped (")
 
 
 @pytest.mark.parametrize(
-    ("text", "work"),
+    ("text", "wasted"),
     [("{{a}}[[b]]<i>c</i><br><ref name=d />{|\n|}", 0), ("{{a", 3), ("[[ {{ ]] }}", 8), ("<b>[[x</b>", 7), ("]]}}", 0)],
 )
-def test_what_is_never_closed_is_what_the_parser_reads_in_vain(text: str, work: int) -> None:
-    assert wikitext._work_in_vain(text) == work
+def test_wasted_chars_counts_from_unclosed_marks(text: str, wasted: int) -> None:
+    assert wikitext._wasted_chars(text) == wasted
 
 
-def test_the_parser_s_text_keeps_what_only_looks_like_markup(tmp_path: Path) -> None:
+def test_literal_text_that_looks_like_markup_is_kept(tmp_path: Path) -> None:
     text = "Write &lt;nowiki&gt;formula_1, {{x}} and &amp;amp;amp; here&lt;/nowiki&gt;, (;) it works."
     lines, _ = read(tmp_path / "d.xml", page("A", text).encode(), kind="mediawiki")
     assert lines == ["Write formula_1, x and &amp; here, it works.", None]
@@ -226,12 +226,12 @@ def test_the_parser_s_text_keeps_what_only_looks_like_markup(tmp_path: Path) -> 
 MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||</?(?:ref|br|div|span|table|small|math)\b|&[a-z]+;|'''|==|\(\s*[;,)]")
 
 
-HOLE = re.compile(r" [,;]|(?<!\.) \.(?! ?\.)|\(\s*\)|[,;] ?[,;]")
-"""A stop after a space, an empty bracket, a list without its words; not "..."."""
+GAP = re.compile(r" [,;]|(?<!\.) \.(?! ?\.)|\(\s*\)|[,;] ?[,;]")
+"""Matches gaps left by removals: a space before punctuation, empty brackets, repeated commas; not "..."."""
 
 
 def test_a_real_dump(shared_data: Path) -> None:
-    """106 of its 206 pages are articles. Read as shares, from the middle of a bz2 file, they are the same."""
+    """106 of the 206 pages are articles; reading the bz2 file in shares gives the same text."""
     file = shared_data / "enwiki-206-pages.xml.bz2"
     reading, dropped = Reading(), Dropped()
     source = Source(kind="mediawiki", path=str(file))
@@ -243,12 +243,12 @@ def test_a_real_dump(shared_data: Path) -> None:
     assert 350_000 < sum(len(paragraph.split()) for paragraph in paragraphs) < 450_000
     left = [paragraph for paragraph in paragraphs if MARKUP.search(paragraph)]
     assert len(left) < 0.002 * len(paragraphs), left[:5]
-    holes = [paragraph for paragraph in paragraphs if HOLE.search(paragraph)]
-    assert len(holes) < 0.004 * len(paragraphs), holes[:5]
+    gaps = [paragraph for paragraph in paragraphs if GAP.search(paragraph)]
+    assert len(gaps) < 0.004 * len(paragraphs), gaps[:5]
     assert read_shares(file, 3, kind="mediawiki")[0] == lines
 
 
-def test_a_truncated_dump_keeps_what_came_before(shared_data: Path, tmp_path: Path) -> None:
+def test_the_text_before_a_truncation_is_read(shared_data: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.xml.bz2"
     cut.write_bytes((shared_data / "enwiki-206-pages.xml.bz2").read_bytes()[:400_000])
     lines, reading = read_shares(cut, 2, kind="mediawiki")

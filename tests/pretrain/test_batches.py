@@ -1,4 +1,4 @@
-"""Batches: the same whatever the number of processes, made ahead, and errors are not swallowed."""
+"""Batches: independent of the number of processes, prefetched, and errors are propagated."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.masking.sampling import max_mask_count
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
-from mapnet_cli.pretrain.batches import AHEAD, Batch, BatchMaker, prefetching
+from mapnet_cli.pretrain.batches import PREFETCHED, Batch, BatchMaker, prefetching
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text.shards import Sequences
 from tests.conftest import small_config
@@ -22,20 +22,20 @@ def maker(
     config: Config,
     manifest: CorpusManifest,
     artifacts: Artifacts,
-    world: DistContext,
+    dist: DistContext,
     fixed: bool,
     method: str = "mapnet",
 ) -> BatchMaker:
     sequences = Sequences([artifacts.path(name) for name in manifest.train])
     order = ResumableSampler([len(sequences)], config.pretrain.batch_size, 1)
     return BatchMaker(
-        sequences, order, config.method[method], config.pretrain, 1, world, False, manifest.block_length, fixed
+        sequences, order, config.method[method], config.pretrain, 1, dist, False, manifest.block_length, fixed
     )
 
 
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_one_batch(
+def test_processes_split_one_batch(
     fixed: bool, processes: int, make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
     config = small_config("pretrain.batch_size=8")
@@ -66,7 +66,7 @@ def test_masks_do_not_depend_on_padding(make_corpus: Callable[[Config], CorpusMa
     assert len(short.slots_N) == short.counts_B.sum()
 
 
-def test_visits_repeat_the_sentences_with_fresh_masks(
+def test_visits_repeat_sentences_with_new_masks(
     make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
     config = small_config("pretrain.visits=2")
@@ -77,10 +77,10 @@ def test_visits_repeat_the_sentences_with_fresh_masks(
     assert first.tokens_BL.shape != third.tokens_BL.shape or not torch.equal(first.tokens_BL, third.tokens_BL)
 
 
-def test_disjoint_visits_go_on_over_epochs(
+def test_disjoint_visits_continue_across_epochs(
     make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
-    """60 sentences, 20 a step, 2 visits: the seven visits of four epochs leave no position of a sentence out."""
+    """60 sentences, 20 per step, 2 visits: seven visits within four epochs mask every position of a sentence."""
     config = small_config("pretrain.visits=2", "pretrain.batch_size=20")
     manifest = make_corpus(config)
     make = maker(config, manifest, artifacts, DistContext(), False, "disjoint")
@@ -99,13 +99,11 @@ def test_disjoint_visits_go_on_over_epochs(
     assert len(seen) == 60
     for sentence, visits in seen.items():
         n, counts = len(maskable[sentence]), [len(mask) for mask in visits[:7]]
-        assert len(set(counts)) == 1, "K is rounded alike until all had its turn"
+        assert len(set(counts)) == 1, "K is rounded the same way in all visits of a cycle"
         assert len({position for mask in visits[:7] for position in mask}) == min(n, 7 * counts[0])
 
 
-def test_the_mask_rate_follows_its_course(
-    make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
-) -> None:
+def test_mask_rate_follows_its_schedule(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts) -> None:
     config = small_config("method.bert.mask_rate=0.1", "method.bert.mask_rate_end=0.5", "pretrain.batch_size=60")
     manifest = make_corpus(config)
     for fixed in (False, True):
@@ -113,29 +111,29 @@ def test_the_mask_rate_follows_its_course(
         for step, rate in ((0, 0.1), (5, 0.3), (9, 0.46)):
             (part,) = make(step).parts
             expected = rate * part.maskable_BL.sum(dim=1)
-            free = expected >= 1  # at least one position is masked
-            assert ((part.counts_B - expected).abs() < 1)[free].all()
+            long = expected >= 1  # in shorter sentences, one position is masked regardless of the rate
+            assert ((part.counts_B - expected).abs() < 1)[long].all()
             assert part.counts_B.max() <= part.max_masks
         assert not fixed or part.max_masks == max_mask_count(manifest.block_length, 0.5)
 
 
-def test_batches_are_made_ahead_in_order() -> None:
+def test_batches_are_prefetched_in_order() -> None:
     made: list[int] = []
     ready = threading.Event()
 
     def make(step: int) -> Batch:
         made.append(step)
-        if len(made) == AHEAD:
+        if len(made) == PREFETCHED:
             ready.set()
         return Batch(step, 1, 1, 1, [])
 
     with prefetching(make, 3, 8) as take:
-        assert ready.wait(5)  # without a single call
+        assert ready.wait(5)  # before the first call
         assert [take().step for _ in range(5)] == [3, 4, 5, 6, 7]
     assert made == [3, 4, 5, 6, 7]
 
 
-def test_an_error_in_the_thread_reaches_the_training() -> None:
+def test_error_in_the_thread_is_raised_by_the_call() -> None:
     def make(step: int) -> Batch:
         raise OSError(f"disk gone at {step}")
 

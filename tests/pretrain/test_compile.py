@@ -1,4 +1,4 @@
-"""torch.compile: the same training, and nothing compiled again once the training has begun."""
+"""torch.compile: the same results as without it, and no recompilation once training has started."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from mapnet_cli.pretrain.stage import Pretrain
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config
 
-# MAP-Net learns, only proposes, and rests; batches with and without padding; two micro-batches
+# MAP-Net learns, only proposes, or rests; batches with and without padding; two micro-batches
 SETTINGS = (
     "pretrain.micro_batch_size=2",
     "method.mapnet.proposal.learn_every=2",
@@ -27,22 +27,22 @@ SETTINGS = (
 
 
 def train(config: Config, artifacts: Artifacts, method: str) -> tuple[dict[str, torch.Tensor], list[str]]:
-    said: list[str] = []
+    warnings: list[str] = []
 
     def report(progress: Progress) -> None:
-        said.append(progress.warning)
+        warnings.append(progress.warning)
 
     lineage = Lineage(config, artifacts)
     key = lineage.pretraining(method, 1).key
     run_job(next(j for j in Pretrain(lineage).plan(1)[0].jobs if j.key == key), artifacts, report)
     weights, _ = load_checkpoint(artifacts.path(f"{key}/step10"))
     artifacts.discard(key)
-    return weights, said
+    return weights, warnings
 
 
 @pytest.mark.parametrize("method", ["mapnet", "electra"])
-@pytest.mark.filterwarnings("ignore")  # inductor's own, on a CPU
-def test_a_compiled_training_equals_a_plain_one_and_never_compiles_twice(
+@pytest.mark.filterwarnings("ignore")  # from inductor, on a CPU
+def test_compiled_run_matches_eager_run_and_never_recompiles(
     method: str,
     make_corpus: Callable[[Config], object],
     artifacts: Artifacts,
@@ -58,14 +58,14 @@ def test_a_compiled_training_equals_a_plain_one_and_never_compiles_twice(
 
     def compile_ahead(*arguments: object) -> None:
         real(*arguments)
-        # from here on, a recompilation is an error
+        # from now on, recompilation is an error
         entered.append(warmed.enter_context(torch._dynamo.config.patch(error_on_recompile=True)))
 
     monkeypatch.setattr(loop, "compile_ahead", compile_ahead)
     torch._dynamo.reset()
     with warmed:
-        weights, said = train(compiled, artifacts, method)
+        weights, warnings = train(compiled, artifacts, method)
     assert len(entered) == 1
-    assert any("compile" in warning for warning in said)  # on a CPU it gains nothing
+    assert any("compile" in warning for warning in warnings)  # it is slow on a CPU
     for name, tensor in reference.items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5, msg=name)

@@ -1,4 +1,4 @@
-"""Several processes that train one model: real torchrun, real gloo, the same result as one process."""
+"""Training one model with several processes, with real torchrun and gloo: the same results as one process."""
 
 import json
 import os
@@ -26,18 +26,18 @@ from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import SMALL, small_config
 
 SETTINGS = ("pretrain.batch_size=16", "pretrain.steps=6", "pretrain.device=cpu")
-# MAP-Net rests in some steps, so that some parameters have no gradient on any process
+# MAP-Net rests in some steps, so that its own parameters have no gradient in any process
 RESTING = ("method.mapnet.proposal.learn_on_uniform_steps=false", "method.mapnet.explore_start=0.5")
 
 
 def train(config: Config, artifacts: Artifacts, method: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """Returns the final weights and the log."""
-    said: list[Progress] = []
+    reports: list[Progress] = []
     lineage = Lineage(config, artifacts)
     key = lineage.pretraining(method, 1).key
-    run_job(next(j for j in Pretrain(lineage).plan(2)[0].jobs if j.key == key), artifacts, said.append)
-    assert not [p.warning for p in said if p.warning and "compile" not in p.warning]
-    assert said[-1].done == config.pretrain.steps or config.pretrain.processes > 1  # a rank reports twice a second
+    run_job(next(j for j in Pretrain(lineage).plan(2)[0].jobs if j.key == key), artifacts, reports.append)
+    assert not [p.warning for p in reports if p.warning and "compile" not in p.warning]
+    assert reports[-1].done == config.pretrain.steps or config.pretrain.processes > 1  # ranks report every 0.5 s
     lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
     weights, _ = load_checkpoint(artifacts.path(f"{key}/step{config.pretrain.steps}"))
     return weights, [json.loads(line) for line in lines]
@@ -46,7 +46,7 @@ def train(config: Config, artifacts: Artifacts, method: str) -> tuple[dict[str, 
 def assert_equal_runs(
     ours: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
     reference: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
-    uncounted: frozenset[str] = frozenset(),
+    ignored: frozenset[str] = frozenset(),
 ) -> None:
     for name, tensor in reference[0].items():
         torch.testing.assert_close(ours[0][name], tensor, rtol=1e-4, atol=2e-6, msg=name)
@@ -54,7 +54,7 @@ def assert_equal_runs(
     timed = {"tokens_per_second", "step_seconds", "mfu", "flops_per_second", "data_wait", "peak_memory_mb"}
     for line, expected in zip(ours[1], reference[1], strict=True):
         assert line.keys() == expected.keys()
-        for name in line.keys() - timed - uncounted:
+        for name in line.keys() - timed - ignored:
             assert line[name] == pytest.approx(expected[name], rel=2e-4, abs=1e-6), name
 
 
@@ -69,7 +69,7 @@ def assert_equal_runs(
         ("electra", ()),
     ],
 )
-def test_two_processes_of_8_equal_one_of_16(
+def test_two_processes_with_batches_of_8_match_one_with_16(
     method: str,
     extra: tuple[str, ...],
     make_corpus: Callable[[Config], object],
@@ -78,7 +78,7 @@ def test_two_processes_of_8_equal_one_of_16(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Dropout included: it is drawn by micro-batch, and one process takes its 16 in two micro-batches of 8."""
+    """Includes dropout, which is seeded per micro-batch: the single process uses two micro-batches of 8."""
     if "pretrain.compile=true" in extra:
         request.getfixturevalue("compiler")
     dropout = () if "pretrain.compile=true" in extra else ("encoder.dropout=0.1", "proposal.dropout=0.1")
@@ -90,15 +90,15 @@ def test_two_processes_of_8_equal_one_of_16(
     artifacts.path(key).rename(tmp_path / "one process")
     artifacts.path(key + ".json").unlink()
     monkeypatch.chdir(tmp_path)
-    artifacts = Artifacts(Path("artifacts"))  # relative, as a user names it
+    artifacts = Artifacts(Path("artifacts"))  # a relative path, as a user may pass
     two = small_config(*SETTINGS, *extra, "pretrain.processes=2", *dropout)
-    assert Lineage(two, artifacts).pretraining(method, 1).key == key  # how many processes is no part of a result
+    assert Lineage(two, artifacts).pretraining(method, 1).key == key  # the number of processes is not part of the key
     # compiled, every batch is padded to the block length: more FLOPs
     assert_equal_runs(train(two, artifacts, method), reference, frozenset() if dropout else frozenset({"flops"}))
 
 
-class Place(Row):
-    """Which process this is."""
+class ProcessRank(Row):
+    """Rank and number of processes."""
 
     rank: int
     size: int
@@ -106,24 +106,24 @@ class Place(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class DiesOnce(Job):
-    """A job whose second process is killed the first times that it runs; the first waits for it in vain."""
+    """A job whose second process is killed in its first `kills` attempts, while the first one waits for it."""
 
     kills: int
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        place = current()
+        dist = current()
         attempts = artifacts.path("attempts")
-        if place.rank == 1:
+        if dist.rank == 1:
             attempts.write_text(attempts.read_text() + "x" if attempts.exists() else "x")
             if len(attempts.read_text()) <= self.kills:
                 os.kill(os.getpid(), signal.SIGKILL)
-        place.any(True)
-        return Output([], Place(rank=place.rank, size=place.size))
+        dist.any(True)
+        return Output([], ProcessRank(rank=dist.rank, size=dist.size))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refuses(Job):
-    """A job whose second process alone finds a usage error."""
+class FailsOnRank1(Job):
+    """A job that raises an error only in the second process."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         if current().rank == 1:
@@ -136,25 +136,25 @@ ARTIFACT = ArtifactId("jobs/0", "f")
 
 
 def on_two_processes(job: Job, artifacts: Artifacts, progress: ProgressCallback = ignore_progress) -> Output:
-    together = OnProcesses(artifact=ARTIFACT, inner=job, processes=2, threads=1)
-    return together.run(artifacts, progress)
+    torchrun = OnProcesses(artifact=ARTIFACT, inner=job, processes=2, threads=1)
+    return torchrun.run(artifacts, progress)
 
 
-def test_a_killed_process_makes_all_start_again(artifacts: Artifacts) -> None:
+def test_killed_process_restarts_all(artifacts: Artifacts) -> None:
     artifacts.root.mkdir(parents=True)
-    said: list[str] = []
+    warnings: list[str] = []
     dies = DiesOnce(artifact=ARTIFACT, kills=1)
-    done = on_two_processes(dies, artifacts, lambda p: said.append(p.warning))
-    assert done.result == Place(rank=0, size=2)
-    assert [bool("starting all again" in warning) for warning in said] == [True]
+    done = on_two_processes(dies, artifacts, lambda p: warnings.append(p.warning))
+    assert done.result == ProcessRank(rank=0, size=2)
+    assert [bool("restarting all" in warning) for warning in warnings] == [True]
     artifacts.path("attempts").unlink()
     with pytest.raises(MapnetError, match="died 3 times"):
         on_two_processes(DiesOnce(artifact=ARTIFACT, kills=9), artifacts)
 
 
-def test_the_error_of_one_process_is_the_error_of_all(artifacts: Artifacts) -> None:
+def test_error_of_one_process_is_raised(artifacts: Artifacts) -> None:
     with pytest.raises(ProcessError, match="no GPU"):
-        on_two_processes(Refuses(artifact=ARTIFACT), artifacts)
+        on_two_processes(FailsOnRank1(artifact=ARTIFACT), artifacts)
 
 
 def launch(artifacts: Artifacts, settings: tuple[str, ...], environ: dict[str, str]) -> "subprocess.Popen[str]":
@@ -179,10 +179,8 @@ def launch(artifacts: Artifacts, settings: tuple[str, ...], environ: dict[str, s
     )
 
 
-def test_under_an_existing_launch_as_slurm_numbers_it(
-    make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
-) -> None:
-    """Two processes that srun would have started; micro-batches accumulate in each; the same as one process."""
+def test_existing_slurm_launch(make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path) -> None:
+    """Two processes, as started by srun, that accumulate micro-batches: the same result as one process."""
     settings = (*SETTINGS, "encoder.dropout=0.0", "proposal.dropout=0.0", 'methods=["mapnet"]')
     config = small_config(*settings)
     make_corpus(config)
@@ -201,26 +199,26 @@ def test_under_an_existing_launch_as_slurm_numbers_it(
     ]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "pretrain: 1 training" in outputs[0][1]
-    assert outputs[1] == ("", "")  # only the first process speaks
+    assert "pretrain: 1 run" in outputs[0][1]
+    assert outputs[1] == ("", "")  # only the first process prints
     lines = artifacts.path(f"{key}/log.jsonl").read_text(encoding="utf-8").splitlines()
     weights, _ = load_checkpoint(artifacts.path(f"{key}/step6"))
     assert_equal_runs((weights, [json.loads(line) for line in lines]), reference)
 
 
-def test_divergence_in_two_processes_is_exit_code_6(
+def test_divergence_with_two_processes_has_exit_code_6(
     make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:
     settings = (*SETTINGS, 'methods=["bert"]', "pretrain.peak_lr=1e30", "pretrain.warmup_steps=0")
     make_corpus(small_config(*settings))
     process = launch(artifacts, (*settings, "pretrain.processes=2"), {})
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 6, said
-    assert "not finite at step" in said
-    assert "Traceback" not in said
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 6, err
+    assert "not finite at step" in err
+    assert "Traceback" not in err
 
 
-def test_ctrl_c_in_two_processes_saves_and_the_same_command_goes_on(
+def test_ctrl_c_with_two_processes_saves_and_the_same_command_resumes(
     make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:
     settings = (
@@ -236,19 +234,19 @@ def test_ctrl_c_in_two_processes_saves_and_the_same_command_goes_on(
         assert time.monotonic() < deadline, "no step in four minutes"
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 130, said
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
     (saved,) = (folder / "resume").iterdir()
     _, facts = load_checkpoint(saved)
     assert 0 < facts["step"] < 800
     again = launch(artifacts, settings, {})
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 0, said
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
     assert (folder / "step800").exists()
 
 
-def test_a_dry_run_under_a_launch_speaks_once(artifacts: Artifacts) -> None:
-    """Whether or not the others are there; and a launch that is half there is a usage error, not a traceback."""
+def test_dry_run_under_a_launch_prints_once(artifacts: Artifacts) -> None:
+    """Even if other ranks are missing. An incomplete launch environment is a usage error, not a traceback."""
     command = [
         sys.executable,
         "-m",

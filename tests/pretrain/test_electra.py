@@ -1,4 +1,4 @@
-"""ELECTRA's step: its loss against a plain reference, whose gradient goes where, and that parts add up."""
+"""ELECTRA's training step: loss against a simple reference, gradient flow, and micro-batching."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import split_batch
-from mapnet_cli.pretrain.electra import ElectraLosses, detection_figures, replace_tokens
+from mapnet_cli.pretrain.electra import ElectraLosses, detection_metrics, replace_tokens
 from mapnet_cli.pretrain.step import Algorithm1
 from mapnet_cli.text.words import MASK, PAD
 from mapnet_cli.training.optim import build_adamw, gradient_norm, set_learning_rate
@@ -46,15 +46,15 @@ def gradients(
 
 
 @torch.no_grad()
-def test_the_loss_is_the_papers() -> None:
-    """Sequence by sequence, each cut to its own length, with plain sums over probabilities and nothing gathered."""
+def test_loss_matches_reference() -> None:
+    """The reference processes one unpadded sequence at a time, with plain sums over probabilities and no gathering."""
     model, drawn = electra(), noise()
-    generating, masked, detecting, number = 0.0, 0, 0.0, 0
+    generator_loss, masked, detector_loss, number = 0.0, 0, 0.0, 0
     counts = dict.fromkeys(("replaced", "original", "found", "kept"), 0)
     counts_B = sampling.mask_counts(tokens() >= 5, ELECTRA.mask_rate, drawn.rounding_B)
     for row, whole_L in enumerate(tokens()):
         tokens_L = whole_L[whole_L != PAD]
-        # under equal probabilities the masks fall where the noise is largest
+        # with equal probabilities, the positions with the largest noise are masked
         order_L = torch.where(tokens_L >= 5, drawn.order_BL[row, : len(tokens_L)], -1.0)
         chosen = order_L.argsort(descending=True)[: int(counts_B[row])]
         corrupted_L = tokens_L.clone()
@@ -62,43 +62,43 @@ def test_the_loss_is_the_papers() -> None:
         vectors_LE = model.generator.project(model.encoder.tokens(corrupted_L[None]))
         logits_LV = model.generator.head(model.generator.stack(vectors_LE, None)[0], model.encoder.tokens.weight)
         log_p_LV = logits_LV[:, :VOCAB].log_softmax(dim=1)
-        generating -= float(log_p_LV[chosen, tokens_L[chosen]].sum())
+        generator_loss -= float(log_p_LV[chosen, tokens_L[chosen]].sum())
         masked += len(chosen)
         replaced_L = tokens_L.clone()
-        for place in chosen.tolist():
-            reached_V = log_p_LV[place].exp().cumsum(0)
-            replaced_L[place] = int((reached_V <= drawn.token_BL[row, place]).sum())
+        for position in chosen.tolist():
+            cumulative_V = log_p_LV[position].exp().cumsum(0)
+            replaced_L[position] = int((cumulative_V <= drawn.token_BL[row, position]).sum())
         differs_L = replaced_L != tokens_L
-        chance_L = torch.sigmoid(model.detector(model.encoder(replaced_L[None]))[0])
-        detecting -= float(torch.where(differs_L, chance_L, 1 - chance_L).log().sum())
+        p_replaced_L = torch.sigmoid(model.detector(model.encoder(replaced_L[None]))[0])
+        detector_loss -= float(torch.where(differs_L, p_replaced_L, 1 - p_replaced_L).log().sum())
         number += len(tokens_L)
-        right_L = (chance_L > 0.5) == differs_L
+        right_L = (p_replaced_L > 0.5) == differs_L
         for all_, right, of_L in (("replaced", "found", differs_L), ("original", "kept", ~differs_L)):
             counts[all_] += int(of_L.sum())
             counts[right] += int((of_L & right_L).sum())
     with torch.enable_grad():
         _, sums = gradients()
     assert sums["masked"] == masked
-    assert sums["loss"].item() == pytest.approx(generating, rel=1e-5)
-    assert sums["detection"].item() == pytest.approx(detecting, rel=1e-5)
-    assert sums["objective"].item() == pytest.approx(generating / masked + 50 * detecting / number, rel=1e-5)
+    assert sums["loss"].item() == pytest.approx(generator_loss, rel=1e-5)
+    assert sums["detection"].item() == pytest.approx(detector_loss, rel=1e-5)
+    assert sums["objective"].item() == pytest.approx(generator_loss / masked + 50 * detector_loss / number, rel=1e-5)
     assert {name: int(sums[name]) for name in counts} == counts
     assert counts["replaced"] > 10
-    figures = detection_figures({name: float(value) for name, value in sums.items()})
-    assert figures["detection_loss"] == pytest.approx(detecting / number, rel=1e-5)
-    assert figures["detection_accuracy"] == pytest.approx((counts["found"] + counts["kept"]) / number)
-    assert figures["replaced_share"] == pytest.approx(counts["replaced"] / number)
+    metrics = detection_metrics({name: float(value) for name, value in sums.items()})
+    assert metrics["detection_loss"] == pytest.approx(detector_loss / number, rel=1e-5)
+    assert metrics["detection_accuracy"] == pytest.approx((counts["found"] + counts["kept"]) / number)
+    assert metrics["replaced_share"] == pytest.approx(counts["replaced"] / number)
 
 
-def test_a_token_drawn_right_counts_as_original() -> None:
-    """And what stands at a slot that doesn't count is written nowhere."""
+def test_correctly_sampled_token_counts_as_original() -> None:
+    """Tokens sampled at invalid slots are ignored."""
     tokens_BL, positions_BK = torch.tensor([[2, 9, 10, 11, 3]]), torch.tensor([[3, 1, 1]])
     masks = Masks(positions_BK, torch.tensor([[True, True, False]]))
     assert replace_tokens(tokens_BL, masks, torch.tensor([[11, 40, 50]])).tolist() == [[2, 40, 10, 11, 3]]
 
 
-def test_no_gradient_goes_through_the_drawing() -> None:
-    """The generator's own weights learn from its loss alone; everything learns."""
+def test_no_gradient_flows_through_sampling() -> None:
+    """The generator's own weights have gradients from its loss only; all parameters have gradients."""
     found, _ = gradients()
     without, _ = gradients(ELECTRA.model_copy(update={"electra": ElectraKeys(detection_weight=1e-9)}))
     assert found.keys() == dict(electra().named_parameters()).keys()
@@ -110,7 +110,7 @@ def test_no_gradient_goes_through_the_drawing() -> None:
 
 
 @pytest.mark.parametrize("every_slot", [False, True])
-def test_micro_batches_and_every_slot_give_the_same(every_slot: bool) -> None:
+def test_micro_batches_and_every_slot_match_full_batch(every_slot: bool) -> None:
     whole, whole_sums = gradients()
     parts, part_sums = gradients(micro_batch=4, every_slot=every_slot)
     for name, gradient in whole.items():
@@ -119,8 +119,8 @@ def test_micro_batches_and_every_slot_give_the_same(every_slot: bool) -> None:
         assert part_sums[name].item() == pytest.approx(value.item(), rel=1e-5), name
 
 
-@pytest.mark.filterwarnings("ignore")  # inductor's own, on a CPU
-def test_compiled_it_is_the_same(compiler: None) -> None:
+@pytest.mark.filterwarnings("ignore")  # from inductor, on a CPU
+def test_compiled_matches_eager(compiler: None) -> None:
     torch._dynamo.reset()
     plain, plain_sums = gradients()
     compiled, sums = gradients(every_slot=True, compiled=True)
@@ -131,8 +131,8 @@ def test_compiled_it_is_the_same(compiler: None) -> None:
 
 
 @pytest.mark.parametrize("every_slot", [True, False])
-def test_a_step_never_waits_for_the_device(every_slot: bool) -> None:
-    """On tensors without data: a value that is read, or a shape that depends on one, raises."""
+def test_step_never_waits_for_the_device(every_slot: bool) -> None:
+    """Runs on fake tensors: reading a value, or a data-dependent shape, raises."""
     batch = split_batch(3, tokens(), noise(), ELECTRA.mask_rate, 3, every_slot=every_slot)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = Electra(CONFIG.encoder, VOCAB, CONFIG.encoder.narrowed(0.5))
@@ -145,28 +145,28 @@ def test_a_step_never_waits_for_the_device(every_slot: bool) -> None:
 
 
 def test_generator_and_detector_learn() -> None:
-    """On one batch again and again: the generator restores more of it, the detector finds more of what differs."""
+    """When training repeatedly on one batch, both losses improve."""
     model = electra()
     optimizer = build_adamw(model, CONFIG.pretrain)
     set_learning_rate(optimizer, 3e-3)
-    algorithm1, figures = Algorithm1(ElectraLosses(model, ELECTRA, CPU, "auto"), CPU), []
+    algorithm1, history = Algorithm1(ElectraLosses(model, ELECTRA, CPU, "auto"), CPU), []
     for step in range(120):
-        fresh = MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16)
+        new_noise = MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16)
         optimizer.zero_grad()
-        batch = split_batch(step, tokens(), fresh, ELECTRA.mask_rate, 6)
+        batch = split_batch(step, tokens(), new_noise, ELECTRA.mask_rate, 6)
         sums = {n: float(v) for n, v in algorithm1(batch, plan_step(ELECTRA, 1, step, 120)).items()}
         optimizer.step()
-        figures.append({**detection_figures(sums), "loss": sums["loss"] / sums["masked"]})
-    first, last = figures[0], figures[-1]
+        history.append({**detection_metrics(sums), "loss": sums["loss"] / sums["masked"]})
+    first, last = history[0], history[-1]
     assert first["loss"] > 4.4
     assert last["loss"] < first["loss"] - 1.0
-    assert last["detection_accuracy_replaced"] > 0.6, "more than the share of replaced tokens alone would teach"
+    assert last["detection_accuracy_replaced"] > 0.6, "better than predicting from the share of replaced tokens alone"
     assert last["detection_accuracy_original"] > 0.9
 
 
 @torch.no_grad()
-def test_replacements_are_as_frequent_as_the_generators_loss_says() -> None:
-    """Over a grid of noise a token is drawn exp(-its loss) of the time: the same distribution teaches and draws."""
+def test_replacement_frequency_matches_generator_loss() -> None:
+    """Over a grid of noise, a token is sampled with frequency exp(-loss): loss and sampling use one distribution."""
     model = electra()
     model.generator.head.bias[7] = 4.0
     grid = 2000

@@ -1,4 +1,4 @@
-"""Every strategy of the table goes through the whole package: trained, resumed, measured, by its name alone."""
+"""End-to-end test of every strategy in STRATEGIES, given only its name: training, resuming, variance."""
 
 import json
 import math
@@ -24,19 +24,21 @@ from mapnet_cli.variance.stage import Settings, measure_variance
 from tests.conftest import small_config
 
 ALWAYS = ("mask", "sentence", "visits", "difference", "mask_to_uniform", "visits_to_uniform")
-"""What is defined for any masks; the other two of a strategy's estimates are ratios to what may be below 0."""
+"""Estimates that are defined for any masks; the other two are ratios whose denominators may be negative."""
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_it_resumes_to_the_bit_and_is_measured(
+def test_resume_is_bit_identical_and_variance_is_measured(
     name: str, make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:
-    """SIGTERM comes between two visits of the same sentences."""
+    """SIGTERM arrives between two visits of the same sentences."""
     config = small_config(f"method.one.strategy={name}", 'methods=["one"]', "pretrain.visits=2", "encoder.dropout=0.1")
     make_corpus(config)
     lineage = Lineage(config, artifacts)
-    left = [plan_step(config.method["one"], 1, step, 10) for step in range(5, 10)]
-    assert name == "uniform" or not all(plan.explore for plan in left), "its masks are drawn after the interruption"
+    remaining = [plan_step(config.method["one"], 1, step, 10) for step in range(5, 10)]
+    assert name == "uniform" or not all(plan.explore for plan in remaining), (
+        "some masks must be non-uniform after the stop"
+    )
 
     undisturbed = train(lineage)
     weights, logged = sha256(artifacts.path(undisturbed.path) / TENSORS), log(lineage)
@@ -58,7 +60,7 @@ def test_it_resumes_to_the_bit_and_is_measured(
 
 
 def train(lineage: Lineage, report: ProgressCallback = ignore_progress) -> Checkpoint:
-    """Runs the stage's only job in this process; returns the last milestone."""
+    """Runs the stage's only job in this process and returns the last milestone."""
     stage = Pretrain(lineage)
     stage.validate()
     (job,) = stage.plan(0)[0].jobs
@@ -68,7 +70,7 @@ def train(lineage: Lineage, report: ProgressCallback = ignore_progress) -> Check
 
 
 def terminating_after(step: int) -> ProgressCallback:
-    """Returns a report that sends SIGTERM once this step is done; the next one is the last."""
+    """Returns a progress callback that sends SIGTERM after this step, so that the run stops after the next one."""
 
     def report(progress: Progress) -> None:
         if progress.done == step:
@@ -83,7 +85,7 @@ def log(lineage: Lineage) -> list[dict[str, float]]:
 
 
 def assert_measured(name: str, lineage: Lineage, milestone: Checkpoint) -> None:
-    """As the config's method, and without a proposal also by its own name: the same masks, so the same numbers."""
+    """Checks the method, and without a proposal also the strategy by name, which must give the same numbers."""
     names = ["one"] if name in PROPOSALS else ["one", name]
     report, folder = measure_variance(lineage, Console(quiet=True), names, milestone, Settings(4, 4, 2))
     assert {path.name for path in folder.iterdir()} == {"variance.json", "variance.md", "variance.png"}
@@ -91,13 +93,13 @@ def assert_measured(name: str, lineage: Lineage, milestone: Checkpoint) -> None:
     rows = {row.name: row for row in report.measured}
     assert list(rows) == list(dict.fromkeys(["uniform", *names]))
     assert (rows["one"].strategy, bool(rows["one"].proposal)) == (name, name in PROPOSALS)
-    assert all(rows[known_as].variances == rows["one"].variances for known_as in names)
+    assert all(rows[alias].variances == rows["one"].variances for alias in names)
     assert all(math.isfinite(value) for value in numbers(report))
     assert all(row.variances[norm].mask.value > 0 for row in rows.values() for norm in NORMS)
 
 
 def numbers(report: VarianceReport) -> Iterator[float]:
-    """Yields the values and errors of all that is always defined; one that isn't there is not a number."""
+    """Yields the values and errors of all estimates that are always defined; NaN for missing ones."""
     for row in report.measured:
         estimates = [getattr(row.variances[norm], part) for norm in NORMS for part in ALWAYS]
         if row.clipping is not None:

@@ -1,4 +1,4 @@
-"""What --dry-run says of a training, against what a real one does."""
+"""The `--dry-run` cost forecast, compared with real training steps."""
 
 import re
 from pathlib import Path
@@ -22,8 +22,8 @@ from tests.conftest import small_config
 CPU = torch.device("cpu")
 
 
-def really_kept(config: Config, method: str, batch: int) -> int:
-    """Counts the bytes that a real forward pass saves for the backward pass, on full blocks."""
+def actually_kept(config: Config, method: str, batch: int) -> int:
+    """Returns the bytes that a real forward pass saves for the backward pass, on full blocks."""
     tokens_BL = torch.full((batch, 16), 7)
     noise = MaskNoise.draw(torch.Generator().manual_seed(0), batch, 16)
     model = build_model(config, method, 300).train()
@@ -32,7 +32,7 @@ def really_kept(config: Config, method: str, batch: int) -> int:
     alive = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        alive.append(tensor)  # or a later tensor could stand at the same address
+        alive.append(tensor)  # otherwise a later tensor could reuse the address
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -47,23 +47,23 @@ def really_kept(config: Config, method: str, batch: int) -> int:
 
 
 @pytest.mark.parametrize("method", ["mapnet", "electra"])
-def test_activations_are_those_of_a_real_pass(method: str) -> None:
+def test_activation_bytes_match_a_real_pass(method: str) -> None:
     config = small_config("encoder.attention_dropout=0.0", "proposal.attention_dropout=0.0", "encoder.dropout=0.1")
     once, each = activation_bytes(config, method, 300, "float32")
     logits_gradient = 3 * 320 * 4
     assert once + 6 * (each - logits_gradient) == pytest.approx(
-        really_kept(config, method, 6), rel=0.05
-    )  # K is rounded at random
+        actually_kept(config, method, 6), rel=0.05
+    )  # K is rounded randomly
 
 
-def test_bfloat16_keeps_less_a_sequence() -> None:
+def test_bfloat16_keeps_less_per_sequence() -> None:
     config = small_config("encoder.hidden=64", "encoder.ffn=256")
     kept = {precision: activation_bytes(config, "bert", 300, precision)[1] for precision in ("bfloat16", "float32")}
     assert kept["bfloat16"] < 0.85 * kept["float32"]
 
 
-def test_flops_follow_what_map_net_does() -> None:
-    """Resting in half the steps, it costs half."""
+def test_flops_depend_on_how_often_mapnet_runs() -> None:
+    """If MAP-Net rests in half of the steps, it costs half."""
     costs = {
         rests: cost_of(
             small_config(
@@ -78,7 +78,7 @@ def test_flops_follow_what_map_net_does() -> None:
     assert (costs[True] - bert) / (costs[False] - bert) == pytest.approx(0.5, abs=0.08)
 
 
-def test_electra_costs_its_generator_and_both_heads() -> None:
+def test_electra_cost_includes_generator_and_both_heads() -> None:
     config = small_config('methods=["electra"]')
     cost = cost_of(config, "electra", 300, CPU, 4)
     generator = config.generator("electra")
@@ -87,27 +87,27 @@ def test_electra_costs_its_generator_and_both_heads() -> None:
     assert cost.parameters == sum(p.numel() for p in Electra(config.encoder, 300, generator).parameters())
 
 
-def test_the_lines_name_everything() -> None:
+def test_lines_contain_all_estimates() -> None:
     config = small_config("pretrain.seeds=[1,2]", "method.mapnet.seeds=[3]")
     lines = "\n".join(forecast(config, 300, 1, 2, 1))
-    together = "all 3 trainings, finished ones included: about"
-    equal = re.search(r"mapnet: at bert's FLOPs with method\.mapnet\.steps=(\d+)", lines)
+    total = "all 3 runs, including finished ones: about"
+    equal = re.search(r"mapnet: to match bert's FLOPs, set method\.mapnet\.steps=(\d+)", lines)
     assert equal is not None
     assert 5 <= int(equal[1]) < 10
     again = forecast(small_config("pretrain.seeds=[1,2]", f"method.mapnet.steps={equal[1]}"), 300, 1, 2, 1)
     assert f"FLOPs in {equal[1]} steps" in "\n".join(again)
-    for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", together):
+    for words in ("10 steps of 4 x 16", "bert:", "mapnet:", "FLOPs", "hours", "memory", "disk", total):
         assert words in lines
 
 
-def test_a_faster_precision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faster_precision_is_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_measured", lambda _, precision: 3.0 if precision == "bfloat16" else 1.0)
     lines = "\n".join(forecast(small_config(), 300, 1, 1, 1))
     assert "pretrain.precision=bfloat16 may be worth it" in lines
     assert "worth it" not in "\n".join(forecast(small_config("pretrain.precision=bfloat16"), 300, 1, 1, 1))
 
 
-def test_equal_flops_are_the_first_methods_where_a_training_ends_early() -> None:
+def test_equal_flops_hint_when_training_stops_early() -> None:
     half = "pretrain.milestones=[0.5]"
     [line] = [line for line in forecast(small_config(half), 300, 1, 1, 1) if "bert's FLOPs" in line]
     steps = line.rpartition("=")[2]
@@ -117,7 +117,7 @@ def test_equal_flops_are_the_first_methods_where_a_training_ends_early() -> None
 
 
 @pytest.mark.parametrize("file", ["small.toml", "gpu.toml"])
-def test_the_published_configs_compare_at_equal_flops(file: str) -> None:
+def test_published_configs_have_equal_flops(file: str) -> None:
     config = resolve(None, Path(__file__).parents[2] / "docs" / "results" / file, (), {}).config
     flops = {m: training_flops(config.of(m), m, config.corpus.vocab_size) for m in config.methods}
     for method in config.methods:

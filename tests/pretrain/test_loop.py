@@ -1,4 +1,4 @@
-"""The training loop: exact resume, milestones, divergence."""
+"""The training loop: exact resume, milestones, divergence, signals."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.jobs.job import Progress, ProgressCallback, ignore_progress, run_job
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.masking.schedule import StepPlan
-from mapnet_cli.pretrain import monitor as books
+from mapnet_cli.pretrain import monitor
 from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.stage import Pretrain, TrainModel
 from mapnet_cli.pretrain.step import Algorithm1
@@ -28,7 +28,7 @@ from tests.conftest import small_config
 
 
 def train(config: Config, artifacts: Artifacts, method: str, report: ProgressCallback = ignore_progress) -> Path:
-    """Runs one pretraining job; returns the folder of its last milestone."""
+    """Runs one pretraining job and returns the folder of its last milestone."""
     jobs = Pretrain(Lineage(config, artifacts)).plan(1)[0].jobs
     job = next(j for j in jobs if isinstance(j, TrainModel) and j.method == method)
     run_job(job, artifacts, report)
@@ -40,17 +40,17 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def dying_at(step: int) -> Iterator[None]:
-    """Lets trainings die at the beginning of a step, as at a second Ctrl-C: nothing is saved any more."""
+def killed_at(step: int) -> Iterator[None]:
+    """Makes training runs fail at the start of a step, as after a second Ctrl-C: nothing more is saved."""
     real = Algorithm1.__call__
 
-    def dies(self: Algorithm1, batch: Batch, plan: StepPlan) -> dict[str, torch.Tensor]:
+    def interrupted(self: Algorithm1, batch: Batch, plan: StepPlan) -> dict[str, torch.Tensor]:
         if plan.step == step:
             raise KeyboardInterrupt
         return real(self, batch, plan)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Algorithm1, "__call__", dies)
+        patch.setattr(Algorithm1, "__call__", interrupted)
         yield
 
 
@@ -80,7 +80,7 @@ def test_resume_is_bit_identical(
     make_corpus: Callable[[Config], object],
     artifacts: Artifacts,
 ) -> None:
-    """Killed in its sixth step (its last checkpoint is of step 4) and started again: the same weights to the bit."""
+    """A run killed in its sixth step (last checkpoint: step 4) and restarted gives bit-identical weights."""
     config = small_config("pretrain.checkpoint_every=2", f'methods=["{method}"]', *keys)
     make_corpus(config)
     undisturbed = weights(train(config, artifacts, method))
@@ -88,7 +88,7 @@ def test_resume_is_bit_identical(
     artifacts.path(key).rename(tmp_path / "undisturbed")
     artifacts.path(key + ".json").unlink()
 
-    with dying_at(5), pytest.raises(KeyboardInterrupt):
+    with killed_at(5), pytest.raises(KeyboardInterrupt):
         train(config, artifacts, method)
     resumed = weights(train(config, artifacts, method))
     assert undisturbed.keys() == resumed.keys()
@@ -96,10 +96,10 @@ def test_resume_is_bit_identical(
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_a_proposal_that_is_never_drawn_from_leaves_bert_bit_for_bit(
+def test_unused_proposal_leaves_bert_bit_identical(
     make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:
-    """p = 1 throughout: MAP-Net learns beside, with embeddings of its own; the encoder is `bert`'s to the bit."""
+    """With p = 1 and its own embeddings, MAP-Net learns, but the encoder is bit-identical to that of `bert`."""
     never = ("method.mapnet.explore_end=1.0", 'method.mapnet.proposal.embeddings="own"', "encoder.dropout=0.1")
     config = small_config(*never)
     make_corpus(config)
@@ -107,10 +107,10 @@ def test_a_proposal_that_is_never_drawn_from_leaves_bert_bit_for_bit(
     for name, tensor in bert.items():
         assert torch.equal(tensor, joint[name]), name
     start = weights(train(small_config(*never, "pretrain.steps=1"), artifacts, "mapnet"))
-    assert any(not torch.equal(joint[name], start[name]) for name in joint.keys() - bert.keys()), "MAP-Net did learn"
+    assert any(not torch.equal(joint[name], start[name]) for name in joint.keys() - bert.keys()), "MAP-Net must learn"
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+def test_damaged_checkpoint_falls_back_to_the_previous_one(
     make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config("pretrain.checkpoint_every=2")
@@ -122,9 +122,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     data = bytearray(newest.read_bytes())
     data[-100] ^= 1
     newest.write_bytes(data)
-    said: list[str] = []
-    again = weights(train(config, artifacts, "mapnet", lambda p: said.append(p.warning)))
-    assert any("damaged" in note and "going back" in note for note in said)
+    warnings: list[str] = []
+    again = weights(train(config, artifacts, "mapnet", lambda p: warnings.append(p.warning)))
+    assert any("damaged" in warning and "falling back" in warning for warning in warnings)
     for name, tensor in undisturbed.items():
         assert torch.equal(tensor, again[name]), name
 
@@ -152,12 +152,12 @@ def test_milestones_log_and_checkpoints(make_corpus: Callable[[Config], object],
     assert any("validation_loss" in line for line in lines)
 
 
-def test_mfu_is_of_the_best_rate_that_was_seen(
+def test_mfu_uses_the_highest_measured_peak(
     make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measured at the start and after each validation, here of steps 4, 6, 8 and 10."""
+    """The peak is measured at the start and after each validation, here at steps 4, 6, 8 and 10."""
     measured = iter((1e9, 3e9, 2e9, 4e9, 1e9))
-    monkeypatch.setattr(books, "peak_flops", lambda *_: (next(measured), "here"))
+    monkeypatch.setattr(monitor, "peak_flops", lambda *_: (next(measured), "test"))
     config = small_config("pretrain.log_every=1", "pretrain.validate_every=100")
     make_corpus(config)
     log = train(config, artifacts, "bert").parent / "log.jsonl"
@@ -179,10 +179,10 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(
         assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(
+def test_training_continues_while_a_checkpoint_is_written(
     make_corpus: Callable[[Config], object], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that takes as long as it likes holds up neither steps nor log lines, only the next checkpoint."""
+    """A slow write delays neither steps nor log lines, only the next checkpoint."""
     config = small_config("pretrain.steps=6", "pretrain.milestones=[1.0]", "pretrain.checkpoint_every=2",
                           "pretrain.log_every=1", "pretrain.validate_every=0")  # fmt: skip
     make_corpus(config)
@@ -204,7 +204,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert reached == [1, 2, 3, 4, 5, 6]
 
 
-def test_sigterm_saves_and_leaves(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+def test_sigterm_saves_and_stops(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
     config = small_config("pretrain.checkpoint_every=0", "pretrain.log_every=1")
     make_corpus(config)
 
@@ -219,8 +219,8 @@ def test_sigterm_saves_and_leaves(make_corpus: Callable[[Config], object], artif
     assert [p.name for p in sorted(artifacts.path(f"{key}/resume").iterdir())] == ["step000000004", "step000000006"]
 
 
-def test_a_sources_weight_reaches_the_training(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
-    """With weight 2 an epoch has every sequence twice, in another order: other weights, beside the first ones."""
+def test_source_weight_affects_training(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+    """With weight 2, an epoch has every sequence twice, in a different order, so the trained weights differ."""
     found = []
     for weight in (1.0, 2.0):
         config = small_config("pretrain.steps=4", f'corpus.sources=[{{kind="cpython", weight={weight}}}]')
@@ -230,14 +230,14 @@ def test_a_sources_weight_reaches_the_training(make_corpus: Callable[[Config], o
     assert any(not torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
-def test_a_collapsed_proposal_is_announced(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
-    """Initial weights of standard deviation 5 make MAP-Net all but certain from the start; 0.02 leaves it even."""
-    said: dict[float, list[str]] = {}
+def test_collapsed_proposal_causes_a_warning(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+    """With an initial standard deviation of 5, MAP-Net is nearly deterministic from the start; with 0.02, uniform."""
+    warnings: dict[float, list[str]] = {}
     for std in (5.0, 0.02):
         config = small_config(f"proposal.init_std={std}", "pretrain.steps=4")
-        if not said:
+        if not warnings:
             make_corpus(config)
-        warnings = said.setdefault(std, [])
-        train(config, artifacts, "mapnet", lambda p, kept=warnings: kept.append(p.warning))
-    assert any("has collapsed by step 2" in text and "method.mapnet.explore_end" in text for text in said[5.0])
-    assert not any(said[0.02])
+        texts = warnings.setdefault(std, [])
+        train(config, artifacts, "mapnet", lambda p, texts=texts: texts.append(p.warning))
+    assert any("has collapsed by step 2" in text and "method.mapnet.explore_end" in text for text in warnings[5.0])
+    assert not any(warnings[0.02])

@@ -1,4 +1,4 @@
-"""Algorithm 1: which loss reaches which parameters, and that the parts add up."""
+"""Algorithm 1: which loss affects which parameters, and micro-batches that add up."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,20 +35,20 @@ def tokens() -> torch.Tensor:
 
 
 def changed(method: Method, **keys: object) -> Method:
-    """Returns the method with other values in its proposal."""
+    """Returns the method with changed keys in its proposal."""
     assert method.proposal is not None
     proposal = type(method.proposal)(**method.proposal.model_dump() | keys)
     return method.model_copy(update={"proposal": proposal})
 
 
 def gradients(
-    method: Method, explore: bool, micro_batch: int = 6, seed: int = 1, even: bool = False
+    method: Method, explore: bool, micro_batch: int = 6, seed: int = 1, uniform: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     config = CONFIG.model_copy(update={"method": {"it": method}})
     model = build_model(config, "it", VOCAB)
     assert isinstance(model, PretrainingModel)
     model.init_weights(seed)
-    if even:
+    if uniform:
         assert isinstance(model.proposal, MapNet)
         torch.nn.init.zeros_(model.proposal.score.weight)
     noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
@@ -59,14 +59,14 @@ def gradients(
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
 
 
-def test_bert_trains_the_encoder_and_its_head() -> None:
+def test_bert_trains_encoder_and_head() -> None:
     found, _ = gradients(CONFIG.method["bert"], explore=True)
     assert {name.split(".")[0] for name in found} == {"encoder", "head"}
     assert all(gradient.abs().sum() > 0 for name, gradient in found.items() if "qkv.bias" not in name)
 
 
-def test_map_nets_loss_reaches_map_net_and_the_shared_embeddings_only() -> None:
-    """The encoder's own gradient is the same whether MAP-Net learns or not; the embeddings get both."""
+def test_mapnet_loss_affects_only_mapnet_and_shared_embeddings() -> None:
+    """The encoder's other gradients are the same whether MAP-Net learns or not; the embeddings get both."""
     joint, _ = gradients(MAPNET, explore=True)
     without, _ = gradients(CONFIG.method["bert"], explore=True)
     assert any(name.startswith("proposal.stack") for name in joint)
@@ -77,20 +77,20 @@ def test_map_nets_loss_reaches_map_net_and_the_shared_embeddings_only() -> None:
             assert torch.equal(joint[name], gradient), name
 
 
-def test_map_net_reads_the_unmasked_sentence_and_the_encoder_the_masked_one() -> None:
+def test_mapnet_reads_unmasked_and_encoder_reads_masked_sentences() -> None:
     model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
     losses = JointLosses(model, MAPNET, CPU, "auto")
     read: dict[str, torch.Tensor] = {}
 
-    def noting(name: str, network: Callable[..., Any]) -> Callable[..., Any]:
+    def recording(name: str, network: Callable[..., Any]) -> Callable[..., Any]:
         def run(tokens_BL: torch.Tensor, *more: Any) -> Any:
             read[name] = tokens_BL
             return network(tokens_BL, *more)
 
         return run
 
-    losses.propose = noting("map-net", losses.propose)
-    losses.token_losses = noting("encoder", losses.token_losses)
+    losses.propose = recording("map-net", losses.propose)
+    losses.token_losses = recording("encoder", losses.token_losses)
     batch = split_batch(3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 6)
     Algorithm1(losses, CPU)(batch, StepPlan(1, 3, False, ProposalWork.LEARN, 0.15))
     assert torch.equal(read["map-net"], tokens())
@@ -98,8 +98,8 @@ def test_map_net_reads_the_unmasked_sentence_and_the_encoder_the_masked_one() ->
     assert not (tokens() == MASK).any()
 
 
-def test_encoder_loss_sends_nothing_to_map_net() -> None:
-    """With lambda near 0 on MAP-Net's loss, its gradient vanishes: the weights carry none."""
+def test_encoder_loss_has_no_gradient_in_mapnet() -> None:
+    """With lambda near 0 on MAP-Net's loss, its gradient vanishes: none flows through the importance weights."""
     tiny, _ = gradients(changed(MAPNET, loss_weight=1e-12), explore=False)
     full, _ = gradients(changed(MAPNET, loss_weight=1.0), explore=False)
     names = [name for name in full if name.startswith("proposal.")]
@@ -107,15 +107,15 @@ def test_encoder_loss_sends_nothing_to_map_net() -> None:
     assert max(tiny[name].abs().max() for name in names) < 1e-10
 
 
-def test_lambda_in_both_places() -> None:
-    """lambda on one loss is the same direction as 1/lambda on the other, scaled."""
+def test_lambda_on_either_loss() -> None:
+    """lambda on one loss gives the same gradient, up to scale, as 1/lambda on the other."""
     on_mapnet, _ = gradients(changed(MAPNET, loss_weight=0.25, loss_weight_on="mapnet"), explore=False)
     on_encoder, _ = gradients(changed(MAPNET, loss_weight=4.0, loss_weight_on="encoder"), explore=False)
     for name, gradient in on_mapnet.items():
         assert torch.allclose(on_encoder[name], 4 * gradient, rtol=1e-4, atol=1e-7), name
 
 
-def test_weights_are_exactly_one_on_uniform_steps_and_clipped_elsewhere() -> None:
+def test_weights_are_one_on_uniform_steps_and_clipped_otherwise() -> None:
     _, uniform = gradients(MAPNET, explore=True)
     assert "weighted" not in uniform
     assert uniform["objective"].item() == pytest.approx(uniform["loss"].item() / uniform["masked"].item(), rel=1e-5)
@@ -126,11 +126,11 @@ def test_weights_are_exactly_one_on_uniform_steps_and_clipped_elsewhere() -> Non
 
 
 @pytest.mark.parametrize("estimator", ["sequence-ratio", "ordered-ratio", "position-ratio", "self-normalised"])
-def test_a_uniform_proposal_weighs_one_and_masks_as_uniform(estimator: str) -> None:
-    """MAP-Net whose scores are all 0: the same masks from the same noise, weights of 1, `bert`'s gradients."""
+def test_uniform_proposal_has_weight_one_and_uniform_masks(estimator: str) -> None:
+    """If all scores are 0, the same noise gives the masks and gradients of `bert`, with weights of 1."""
     method = changed(MAPNET, estimator=estimator, embeddings="detached")
     bert, bert_sums = gradients(CONFIG.method["bert"], explore=True)
-    found, sums = gradients(method, explore=False, even=True)
+    found, sums = gradients(method, explore=False, uniform=True)
     assert sums["weight"].item() == pytest.approx(sums["weighted"].item(), rel=1e-6)
     assert sums["clipped"] == 0
     assert sums["loss"] == bert_sums["loss"]
@@ -139,7 +139,7 @@ def test_a_uniform_proposal_weighs_one_and_masks_as_uniform(estimator: str) -> N
 
 
 @pytest.mark.parametrize("embeddings", ["detached", "own"])
-def test_embeddings_that_are_not_shared_keep_map_nets_gradient_out(embeddings: str) -> None:
+def test_unshared_embeddings_get_no_gradient_from_mapnet(embeddings: str) -> None:
     joint, _ = gradients(changed(MAPNET, embeddings=embeddings), explore=True)
     without, _ = gradients(CONFIG.method["bert"], explore=True)
     for name, gradient in without.items():
@@ -148,7 +148,7 @@ def test_embeddings_that_are_not_shared_keep_map_nets_gradient_out(embeddings: s
 
 
 @pytest.mark.parametrize("signal", ["one-minus-p", "logit-gradient"])
-def test_signals_are_what_their_names_say(signal: str) -> None:
+def test_signals_match_their_definitions(signal: str) -> None:
     model = PretrainingModel(CONFIG.encoder, VOCAB, None).eval()
     model.init_weights(1)
     tokens_BL, positions_BK = tokens(), torch.tensor([[1, 4, 7]]).expand(6, -1)
@@ -156,26 +156,26 @@ def test_signals_are_what_their_names_say(signal: str) -> None:
     loss_BK, signal_BK = model.token_losses(tokens_BL, None, positions_BK, targets_BK, None, signal)
     if signal == "one-minus-p":
         expected_BK = 1 - torch.exp(-loss_BK)
-    else:  # the gradient at what the decoder reads, by autograd
+    else:  # autograd's gradient at the decoder's input
         hidden_NH = model.hidden_at(tokens_BL, None, positions_BK, None)
-        read_NH = model.head.norm(torch.nn.functional.gelu(model.head.dense(hidden_NH))).detach().requires_grad_()
+        input_NH = model.head.norm(torch.nn.functional.gelu(model.head.dense(hidden_NH))).detach().requires_grad_()
         bias_V = torch.nn.functional.pad(model.head.bias, (0, model.head.padding), value=-1e4)
-        logits_NV = torch.nn.functional.linear(read_NH, model.encoder.tokens.weight, bias_V)
+        logits_NV = torch.nn.functional.linear(input_NH, model.encoder.tokens.weight, bias_V)
         torch.nn.functional.cross_entropy(logits_NV, targets_BK.flatten(), reduction="sum").backward()
-        assert read_NH.grad is not None
-        expected_BK = read_NH.grad.norm(dim=1).view_as(targets_BK)
+        assert input_NH.grad is not None
+        expected_BK = input_NH.grad.norm(dim=1).view_as(targets_BK)
     assert torch.allclose(signal_BK, expected_BK, rtol=1e-4, atol=1e-6)
     assert not signal_BK.requires_grad
 
 
-def test_map_net_can_rest_on_uniform_steps() -> None:
+def test_mapnet_can_rest_on_uniform_steps() -> None:
     found, sums = gradients(changed(MAPNET, learn_on_uniform_steps=False), explore=True)
     assert not any(name.startswith("proposal.") for name in found)
     assert "mapnet_loss" not in sums
 
 
 @pytest.mark.parametrize("explore", [True, False])
-def test_micro_batches_add_up_to_the_batch(explore: bool) -> None:
+def test_micro_batches_match_full_batch(explore: bool) -> None:
     whole, whole_sums = gradients(MAPNET, explore)
     parts, part_sums = gradients(MAPNET, explore, micro_batch=4)
     for name, gradient in whole.items():
@@ -185,7 +185,7 @@ def test_micro_batches_add_up_to_the_batch(explore: bool) -> None:
             assert part_sums[name].item() == pytest.approx(value.item(), rel=1e-5), name
 
 
-def test_proposal_health_of_a_fresh_map_net() -> None:
+def test_proposal_diagnostics_of_untrained_mapnet() -> None:
     _, sums = gradients(MAPNET, explore=False)
     entropy = sums["entropy"] / sums["proposals"]
     assert 0 <= (sums["kl_to_uniform"] / sums["proposals"]).item() < 0.5
@@ -193,7 +193,7 @@ def test_proposal_health_of_a_fresh_map_net() -> None:
 
 
 def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MAPNET) -> torch.Tensor:
-    """Runs a whole step on tensors without data and returns the gradient's norm. Every read of a value raises."""
+    """Runs a whole step on fake tensors and returns the gradient norm. Any read of a value raises."""
     part = split_batch(
         3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot,
         visit_B=torch.arange(6), unit_starts_BL=tokens() % 2 == 0,
@@ -202,8 +202,8 @@ def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MA
         model = build_model(CONFIG.model_copy(update={"method": {"it": method}}), "it", VOCAB)
         assert isinstance(model, PretrainingModel)
         optimizer = build_adamw(model, CONFIG.pretrain, model.proposal)
-        rests = ProposalWork.PROPOSE if method.proposal else ProposalWork.REST
-        plan = StepPlan(1, 3, explore, ProposalWork.LEARN if learns else rests, 0.15)
+        otherwise = ProposalWork.PROPOSE if method.proposal else ProposalWork.REST
+        plan = StepPlan(1, 3, explore, ProposalWork.LEARN if learns else otherwise, 0.15)
         sums = Algorithm1(JointLosses(model, method, CPU, "bfloat16"), CPU)(part, plan)
         norm = gradient_norm(model, 1.0, model.proposal, method.mapnet.clip_norm if method.mapnet else 0.0)
         optimizer.step()
@@ -215,8 +215,8 @@ def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MA
 @pytest.mark.parametrize("explore", [True, False])
 @pytest.mark.parametrize("learns", [True, False])
 @pytest.mark.parametrize("every_slot", [True, False])
-def test_a_step_never_waits_for_the_device(explore: bool, learns: bool, every_slot: bool) -> None:
-    """No value is read and no shape depends on one: what would make the host wait for a GPU raises here."""
+def test_step_never_waits_for_the_device(explore: bool, learns: bool, every_slot: bool) -> None:
+    """No value is read and no shape depends on one, as either would make the host wait for a GPU."""
     norm = fake_step(explore, learns, every_slot)
     with pytest.raises(DataDependentOutputException):
         float(norm)
@@ -235,8 +235,8 @@ def test_no_strategy_waits_for_the_device(name: str) -> None:
 
 
 @pytest.mark.parametrize("explore", [True, False])
-def test_every_slot_or_the_masked_ones_alone(explore: bool) -> None:
-    """The shapes that torch.compile wants give the same gradients."""
+def test_every_slot_matches_masked_slots_only(explore: bool) -> None:
+    """The fixed shapes for torch.compile give the same gradients."""
     found = []
     for every_slot in (False, True):
         model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
@@ -256,23 +256,25 @@ def plans(method: Method, steps: int) -> list[StepPlan]:
     return [plan_step(method, 1, step, steps) for step in range(steps)]
 
 
-def test_without_a_proposal_exploration_is_on_request_only() -> None:
-    """By itself there is no coin: uniform masks are uniform, spaced ones spaced, in every step."""
+def test_without_a_proposal_exploration_is_off_by_default() -> None:
+    """Uniform masks are uniform and spaced ones spaced in every step, unless exploration is configured."""
     for strategy in ("uniform", "spaced"):
         found = [plan_step(Method(strategy=strategy), 1, step, 50) for step in range(50)]
         assert all(plan.explore is (strategy == "uniform") for plan in found)
         assert not any(work_of(plan).proposal_passes for plan in found)
-    asked = plans(Method(strategy="spaced"), 200)
-    assert [plan.explore for plan in asked] == [plan.explore for plan in plans(MAPNET, 200)], "one coin for all"
-    assert not any(work_of(plan).proposal_passes for plan in asked)
+    configured = plans(Method(strategy="spaced"), 200)
+    assert [plan.explore for plan in configured] == [plan.explore for plan in plans(MAPNET, 200)], (
+        "all methods explore in the same steps"
+    )
+    assert not any(work_of(plan).proposal_passes for plan in configured)
 
 
-def test_what_map_net_does_in_a_step() -> None:
+def test_mapnet_work_per_step() -> None:
     always = plans(MAPNET, 200)
     assert all(plan.learns and not plan.proposes and not plan.reuses for plan in always)
     assert 70 < sum(plan.explore for plan in always) < 130
     for plan in plans(changed(MAPNET, learn_on_uniform_steps=False), 200):
-        assert plan.learns is not plan.explore  # a uniform step needs no proposal at all
+        assert plan.learns is not plan.explore  # a uniform step needs no proposal
         assert not plan.proposes
     for step, plan in enumerate(plans(changed(MAPNET, learn_every=4), 200)):
         assert plan.learns is (step % 4 == 0)
@@ -284,11 +286,11 @@ def test_what_map_net_does_in_a_step() -> None:
         assert not plan.proposes
     rarely = changed(MAPNET, propose_every=2, learn_every=1000)
     group_of_uniform = [plan.proposes for plan in plans(rarely, 400)[2::2] if plan.explore]
-    assert 0 < sum(group_of_uniform) < len(group_of_uniform)  # a uniform step proposes if the next one will need it
+    assert 0 < sum(group_of_uniform) < len(group_of_uniform)  # a uniform step proposes if the next step needs it
 
 
-def test_a_reused_proposal_is_the_one_that_masks_were_drawn_from() -> None:
-    """Two steps on the same sentences: MAP-Net reads in the first only; its log q weighs both."""
+def test_reused_proposal_is_used_for_masks_and_weights() -> None:
+    """In two steps on the same sentences, MAP-Net runs only in the first; both steps use its log q."""
     model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
     model.init_weights(1)
     algorithm1 = Algorithm1(JointLosses(model, MAPNET, CPU, "auto"), CPU)

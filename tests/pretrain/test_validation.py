@@ -1,4 +1,4 @@
-"""Held-out losses: the same masks for everyone, and a refitted bias that undoes a shifted prior."""
+"""Held-out losses: fixed masks, refitting of the output bias, and accuracy by kind of token."""
 
 from collections.abc import Callable
 
@@ -28,10 +28,10 @@ def held_out(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifac
 
 
 def measured(model: PretrainingModel, sequences: Sequences, count: int) -> dict[str, float]:
-    """Even tokens are function words; the lower half of the vocabulary is frequent, the upper half rare."""
+    """Validates with even tokens as function words and the lower half of the vocabulary as the frequent tokens."""
     token_V = torch.arange(model.encoder.vocab_size)
-    groups = TokenBuckets(9 * (token_V >= len(token_V) // 2), token_V >= 5, token_V % 2)
-    return validate(model, sequences, count, CPU, "float32", ALONE, groups)
+    buckets = TokenBuckets(9 * (token_V >= len(token_V) // 2), token_V >= 5, token_V % 2)
+    return validate(model, sequences, count, CPU, "float32", ALONE, buckets)
 
 
 def model_of(vocab_size: int) -> PretrainingModel:
@@ -40,7 +40,7 @@ def model_of(vocab_size: int) -> PretrainingModel:
     return model
 
 
-def test_the_masks_are_fixed(held_out: tuple[Sequences, int]) -> None:
+def test_masks_are_fixed(held_out: tuple[Sequences, int]) -> None:
     sequences, vocab_size = held_out
     model = model_of(vocab_size)
     first = measured(model, sequences, 8)
@@ -50,12 +50,12 @@ def test_the_masks_are_fixed(held_out: tuple[Sequences, int]) -> None:
         "validation_loss", "validation_loss_refit", "validation_loss_spaced", "validation_loss_spaced_refit",
         "accuracy", "accuracy_decile_1", "accuracy_decile_10", "accuracy_function", "accuracy_content",
     }  # fmt: skip
-    assert measured(model, sequences, 1000) != first  # all there are
+    assert measured(model, sequences, 1000) != first  # all sequences
     assert model.training
 
 
 def skewed(artifacts: Artifacts) -> Sequences:
-    """Held-out text of 20 tokens, some of them common: thousands of masked positions to fit 20 biases on."""
+    """Returns held-out text of 20 tokens with skewed frequencies and enough masked positions to fit 20 biases."""
     rng = np.random.default_rng(1)
     share = np.arange(1, 21) / np.arange(1, 21).sum()
     with writing_shard(artifacts.path("held/out"), 25) as shard:
@@ -64,8 +64,8 @@ def skewed(artifacts: Artifacts) -> Sequences:
     return Sequences([artifacts.path("held/out")])
 
 
-def test_refitting_the_bias_takes_a_shifted_prior_back(artifacts: Artifacts) -> None:
-    """A bias that favours some tokens for no reason costs raw loss; refitting gives it back."""
+def test_refitting_the_bias_undoes_a_shifted_prior(artifacts: Artifacts) -> None:
+    """A bias that favours some tokens at random increases the raw loss, but not the refitted one."""
     sequences, model = skewed(artifacts), model_of(25)
     before = measured(model, sequences, 800)
     with torch.no_grad():
@@ -76,8 +76,8 @@ def test_refitting_the_bias_takes_a_shifted_prior_back(artifacts: Artifacts) -> 
         assert after[f"{name}_refit"] == pytest.approx(before[f"{name}_refit"], abs=0.02)
 
 
-def test_an_untrained_model_with_a_refitted_bias_knows_the_frequencies(artifacts: Artifacts) -> None:
-    """Its loss is then the entropy of the tokens: an untrained encoder knows nothing else."""
+def test_untrained_model_with_a_refitted_bias_predicts_frequencies(artifacts: Artifacts) -> None:
+    """Its loss is the entropy of the tokens, since an untrained encoder provides no other information."""
     share = np.arange(1, 21) / np.arange(1, 21).sum()
     entropy = float(-(share * np.log(share)).sum())
     found = measured(model_of(25), skewed(artifacts), 800)
@@ -86,7 +86,7 @@ def test_an_untrained_model_with_a_refitted_bias_knows_the_frequencies(artifacts
 
 
 def test_accuracy_by_kind_of_token(artifacts: Artifacts) -> None:
-    """A model that always says token 24 is right where 24 stands, and nowhere else."""
+    """A model that always predicts token 24 is correct only at positions with token 24."""
     model = model_of(25)
     with torch.no_grad():
         model.head.bias[24] += 100.0
@@ -99,7 +99,7 @@ def test_accuracy_by_kind_of_token(artifacts: Artifacts) -> None:
     assert found["accuracy_decile_10"] == pytest.approx(share[-1] / share[7:].sum(), abs=0.03)
 
 
-def test_tokens_are_told_apart_by_frequency_and_by_what_word_they_are(
+def test_token_buckets_by_frequency_and_kind_of_word(
     make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
     manifest = make_corpus(small_config())
@@ -110,17 +110,17 @@ def test_tokens_are_told_apart_by_frequency_and_by_what_word_they_are(
         for ids in encode_lines(tokenizer, lines):
             shard.add([2, *ids, 3])
     own = {"tokenizer": "tokenizer.json", "train": ["train"], "vocab_size": tokenizer.get_vocab_size()}
-    groups = token_buckets(CorpusFacts(artifacts, manifest.model_copy(update=own)))
+    buckets = token_buckets(CorpusFacts(artifacts, manifest.model_copy(update=own)))
     token = tokenizer.token_to_id
-    assert groups.kind_V[[token("▁the"), token("▁into")]].tolist() == [FUNCTION] * 2
-    assert groups.kind_V[token("▁king")] == CONTENT
+    assert buckets.kind_V[[token("▁the"), token("▁into")]].tolist() == [FUNCTION] * 2
+    assert buckets.kind_V[token("▁king")] == CONTENT
     ids = next(encode_lines(tokenizer, ["the king theg , queen"]))
     pieces = [tokenizer.id_to_token(number) for number in ids]
     assert pieces[:4] == ["▁the", "▁king", "▁the", "g"]
     assert pieces[-1] == "▁queen"
-    kinds = word_kinds(groups, torch.tensor([[2, *ids, 3]]))[0].tolist()
-    assert kinds[:5] == [OTHER, FUNCTION, CONTENT, OTHER, OTHER], "a word of two tokens is neither"
+    kinds = word_kinds(buckets, torch.tensor([[2, *ids, 3]]))[0].tolist()
+    assert kinds[:5] == [OTHER, FUNCTION, CONTENT, OTHER, OTHER], "a word of two tokens is OTHER"
     assert kinds[-2:] == [CONTENT, OTHER]
-    assert set(kinds[5:-2]) == {OTHER}, "nor is a comma"
-    assert groups.decile_V[token("▁the")] == 0
-    assert groups.decile_V[token("▁the")] < groups.decile_V[token("▁king")] < groups.decile_V[token("▁ran")]
+    assert set(kinds[5:-2]) == {OTHER}, "a comma is OTHER"
+    assert buckets.decile_V[token("▁the")] == 0
+    assert buckets.decile_V[token("▁the")] < buckets.decile_V[token("▁king")] < buckets.decile_V[token("▁ran")]

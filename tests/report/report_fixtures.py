@@ -1,4 +1,4 @@
-"""Hand-written records of a tiny config, in place of what the other stages leave."""
+"""Hand-written records of a tiny config that replace those of the other stages."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ BINARY = {"accuracy": 0.5, "f1": 0.5, "mcc": 0.5}
 
 
 def config(methods: tuple[str, ...] = ("bert", "mapnet"), recipe: str = "", **finetune: Any) -> Config:
-    """One task, one setting, two seeds, two checkpoints (steps 4 and 10) unless said otherwise."""
+    """Returns a config with one task, one setting, two seeds and two checkpoints (steps 4 and 10) by default."""
     pretrain_seeds, own_seeds = finetune.pop("pretrain_seeds", (1,)), finetune.pop("own_seeds", {})
     own_steps = finetune.pop("own_steps", {})
     settings = {"data": "probe", "tasks": ("RTE",), "batch_sizes": (16,), "learning_rates": (1e-5,), "seeds": (1, 2)}
@@ -28,7 +28,7 @@ def config(methods: tuple[str, ...] = ("bert", "mapnet"), recipe: str = "", **fi
 
 
 class Records:
-    """Writes markers as the other stages do."""
+    """Writes markers like the other stages."""
 
     def __init__(self, root: Path, config: Config) -> None:
         self.artifacts = Artifacts(root)
@@ -83,7 +83,7 @@ class Records:
         self, method: str, step: int, seed: int, *epochs: float | dict[str, float], task: str = "RTE", batch: int = 16,
         lr: float = 1e-5, pretrain_seed: int = 1, failure: str = "", checkpoint: str = "f", halves: Any = (),
     ) -> None:  # fmt: skip
-        """An epoch is a dict of metrics, or one number for all of them."""
+        """Writes a run; each epoch is a dict of metrics, or one number for all metrics."""
         artifact = self.lineage.finetuning(GridRun(method, pretrain_seed, step, task, batch, lr, seed))
         scored = [metrics if isinstance(metrics, dict) else dict.fromkeys(BINARY, metrics) for metrics in epochs]
         row = {

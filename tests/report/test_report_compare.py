@@ -17,7 +17,7 @@ def scores_of(records: Records) -> Scores:
     return score(load_results(records.lineage))
 
 
-def test_the_paired_interval_is_scipys(tmp_path: Path) -> None:
+def test_paired_interval_matches_scipy(tmp_path: Path) -> None:
     records = Records(tmp_path, config(tasks=("RTE", "SST-2"), seeds=(1, 2, 3)))
     ours = {"RTE": (0.70, 0.74, 0.69), "SST-2": (0.90, 0.86, 0.91)}
     theirs = {"RTE": (0.68, 0.69, 0.70), "SST-2": (0.88, 0.85, 0.90)}
@@ -33,7 +33,7 @@ def test_the_paired_interval_is_scipys(tmp_path: Path) -> None:
     assert (found.n, found.unit, found.columns) == (3, "fine-tuning seed", 2)
 
 
-def test_several_pretraining_seeds_are_the_units_of_the_interval(tmp_path: Path) -> None:
+def test_interval_is_over_pretraining_seeds_if_there_are_several(tmp_path: Path) -> None:
     records = Records(tmp_path, config(pretrain_seeds=(1, 2)))
     for pretrain_seed, gains in ((1, (0.02, 0.04)), (2, (0.00, 0.02))):
         for seed, gain in enumerate(gains, 1):
@@ -45,7 +45,7 @@ def test_several_pretraining_seeds_are_the_units_of_the_interval(tmp_path: Path)
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_methods_with_seeds_of_their_own_are_compared_on_those_that_they_share(tmp_path: Path) -> None:
+def test_methods_with_own_seeds_are_compared_on_shared_seeds(tmp_path: Path) -> None:
     records = Records(tmp_path, config(own_seeds={"bert": (1, 2)}))
     for pretrain_seed, value in ((1, 0.5), (2, 0.9)):
         for seed in (1, 2):
@@ -58,21 +58,21 @@ def test_methods_with_seeds_of_their_own_are_compared_on_those_that_they_share(t
     assert [scores.cells[method, 10, "RTE"].missing for method in ("bert", "mapnet")] == [0, 0]
     found = compare(records.config, scores)["mapnet", 10]
     assert (found.difference, found.n, found.unit) == (pytest.approx(3), 2, "fine-tuning seed")
-    assert "Pretraining seeds: BERT 2, MAP-Net 1." in score_notes(results, scores)
+    assert "Number of pretraining seeds: BERT 2, MAP-Net 1." in score_notes(results, scores)
     assert "|pretrain-seeds:1,bert:1+2|" in signature(results, {"RTE": "accuracy"})
 
 
-def test_there_are_no_others_where_every_method_has_its_own(tmp_path: Path) -> None:
+def test_steps_note_and_signature_if_every_method_has_its_own_steps(tmp_path: Path) -> None:
     own = {"own_steps": {"bert": 20, "mapnet": 15}, "own_seeds": {"bert": (1, 2), "mapnet": (2,)}}
     records = Records(tmp_path, config(**own))
     results = load_results(records.lineage)
     [note] = [note for note in score_notes(results, score(results)) if note.startswith("Steps")]
-    assert note == "Steps: BERT 20, MAP-Net 15; methods are compared at the same share of their steps."
+    assert note == "Steps: BERT 20, MAP-Net 15. Methods are compared at the same fraction of their steps."
     signed = signature(results, {})
     assert "|steps:bert:8+20,mapnet:6+15|pretrain-seeds:bert:1+2,mapnet:2|" in signed
 
 
-def test_a_difference_over_fewer_columns_says_so(tmp_path: Path) -> None:
+def test_difference_over_fewer_columns_shows_their_number(tmp_path: Path) -> None:
     records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
     for method, task in (("bert", "RTE"), ("bert", "SST-2"), ("mapnet", "RTE")):
         for seed in (1, 2):
@@ -84,14 +84,14 @@ def test_a_difference_over_fewer_columns_says_so(tmp_path: Path) -> None:
     assert expected in [cell.text for cell in built.cost.rows[3]]
 
 
-def test_methods_with_steps_of_their_own_are_compared_at_the_same_share_of_them(tmp_path: Path) -> None:
-    """At equal FLOPs, say: steps 2 and 5 beside 4 and 10."""
+def test_methods_with_own_steps_are_compared_at_the_same_fraction(tmp_path: Path) -> None:
+    """For example at equal FLOPs: steps 2 and 5 against 4 and 10."""
     records = Records(tmp_path, config(own_steps={"mapnet": 5}))
-    for step, beside, gain in ((2, 4, 0.03), (5, 10, 0.05)):
-        records.checkpoint("bert", 1, beside)
-        records.checkpoint("mapnet", 1, step, flops=1e9 * beside)
+    for step, bert_step, gain in ((2, 4, 0.03), (5, 10, 0.05)):
+        records.checkpoint("bert", 1, bert_step)
+        records.checkpoint("mapnet", 1, step, flops=1e9 * bert_step)
         for seed in (1, 2):
-            records.run("bert", beside, seed, 0.5)
+            records.run("bert", bert_step, seed, 0.5)
             records.run("mapnet", step, seed, 0.5 + gain)
     results = load_results(records.lineage)
     found = compare(records.config, score(results))
@@ -104,11 +104,11 @@ def test_methods_with_steps_of_their_own_are_compared_at_the_same_share_of_them(
     assert (bert[3], mapnet[3], bert[5], mapnet[5]) == ("10", "5", "1.00e+10", "1.00e+10")
     assert difference[1:3] == ["+3.00 [+3.00, +3.00]", "+5.00 [+5.00, +5.00]"]
     assert "|steps:4+10,mapnet:2+5|" in built.signature
-    assert dict(zip(built.cost.columns, built.cost.rows[-1], strict=True))["BERT at equal FLOPs"].text == "50.00"
+    assert dict(zip(built.cost.columns, built.cost.rows[-1], strict=True))["BERT score at equal FLOPs"].text == "50.00"
     assert {row[0].text: row[1].text for row in built.settings[0].rows}["Training steps"] == "10; MAP-Net 5"
 
 
-def test_what_each_methods_differences_are_over_is_said(tmp_path: Path) -> None:
+def test_notes_name_the_units_of_paired_differences(tmp_path: Path) -> None:
     records = Records(tmp_path, config(own_seeds={"bert": (1, 2)}))
     for pretrain_seed in (1, 2):
         records.run("bert", 10, 1, 0.5, pretrain_seed=pretrain_seed)
@@ -116,11 +116,11 @@ def test_what_each_methods_differences_are_over_is_said(tmp_path: Path) -> None:
     found = compare(records.config, scores_of(records))
     assert pairs_note(records.config, found) == ["Paired over 1 fine-tuning seed: MAP-Net."]
     apart = config(own_seeds={"bert": (2, 3)})
-    assert pairs_note(apart, {}) == ["Paired over nothing: no pretraining seed in common with BERT: MAP-Net."]
+    assert pairs_note(apart, {}) == ["Not paired, no pretraining seed in common with BERT: MAP-Net."]
     assert pairs_note(config(), found) == []
 
 
-def test_a_comparison_takes_one_setting_for_both_and_only_paired_seeds(tmp_path: Path) -> None:
+def test_comparison_uses_one_setting_for_both_methods_and_only_paired_seeds(tmp_path: Path) -> None:
     records = Records(tmp_path, config(batch_sizes=(16, 32)))
     for method, small, large in (("bert", 0.9, 0.6), ("mapnet", 0.5, 0.7)):
         for seed in (1, 2):
@@ -128,10 +128,10 @@ def test_a_comparison_takes_one_setting_for_both_and_only_paired_seeds(tmp_path:
             if (method, seed) != ("mapnet", 2):
                 records.run(method, 10, seed, large, batch=32)
     found = compare(records.config, scores_of(records))["mapnet", 10]
-    assert found.difference == pytest.approx(-40)  # batch 16: two paired seeds, and the better mean over both
+    assert found.difference == pytest.approx(-40)  # batch 16 has two paired seeds and the better mean over both methods
     records.run("mapnet", 4, 1, 0.5)
     assert ("mapnet", 4) not in compare(records.config, scores_of(records))
 
 
-def test_one_unit_has_no_interval() -> None:
+def test_single_unit_has_no_interval() -> None:
     assert interval([1.0]) == (None, None)

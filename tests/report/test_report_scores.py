@@ -1,4 +1,4 @@
-"""Aggregation against numbers computed by hand (section 4.1.2)."""
+"""Aggregation compared with values computed by hand (section 4.1.2)."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def scores_of(records: Records) -> tuple[Results, Scores]:
     return results, score(results)
 
 
-def test_a_run_scores_its_best_epoch_and_the_last_is_kept(tmp_path: Path) -> None:
+def test_run_score_is_its_best_epoch_and_the_last_is_kept(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     records.run("bert", 10, 1, 0.50, 0.80, 0.70)
     records.run("bert", 10, 2, 0.60, 0.55, 0.65)
@@ -28,14 +28,14 @@ def test_a_run_scores_its_best_epoch_and_the_last_is_kept(tmp_path: Path) -> Non
     assert (cell.n, cell.failed, cell.missing) == (2, 0, 0)
 
 
-def test_the_last_epoch_counts_where_the_config_says_so(tmp_path: Path) -> None:
+def test_last_epoch_counts_if_configured(tmp_path: Path) -> None:
     records = Records(tmp_path, config(epoch="last"))
     records.run("bert", 10, 1, 0.50, 0.80, 0.70)
     cell = scores_of(records)[1].cells["bert", 10, "RTE"]
     assert (cell.mean, cell.best) == (pytest.approx(70), pytest.approx(80))
 
 
-def test_a_task_scores_its_best_setting_by_the_mean_over_seeds(tmp_path: Path) -> None:
+def test_task_score_is_that_of_the_setting_with_the_best_mean_over_seeds(tmp_path: Path) -> None:
     records = Records(tmp_path, config(batch_sizes=(16, 32)))
     for seed, small, large in ((1, 0.9, 0.7), (2, 0.4, 0.7)):
         records.run("bert", 10, seed, small, batch=16)
@@ -45,7 +45,7 @@ def test_a_task_scores_its_best_setting_by_the_mean_over_seeds(tmp_path: Path) -
     assert cell.settings == ((1, (32, 1e-5)),)
 
 
-def test_of_equal_settings_the_first_of_the_grid_is_taken(tmp_path: Path) -> None:
+def test_ties_between_settings_go_to_the_first_in_the_grid(tmp_path: Path) -> None:
     records = Records(tmp_path, config(batch_sizes=(32, 16), learning_rates=(5e-5, 1e-5)))
     for batch in (16, 32):
         for lr in (1e-5, 5e-5):
@@ -55,7 +55,7 @@ def test_of_equal_settings_the_first_of_the_grid_is_taken(tmp_path: Path) -> Non
     assert scores_of(records)[1].cells["bert", 10, "RTE"].settings == ((1, (32, 5e-5)),)
 
 
-def test_pretraining_seeds_are_averaged_each_with_its_own_setting(tmp_path: Path) -> None:
+def test_pretraining_seeds_are_averaged_with_their_own_settings(tmp_path: Path) -> None:
     records = Records(tmp_path, config(pretrain_seeds=(1, 2), batch_sizes=(16, 32), seeds=(1,)))
     records.run("bert", 10, 1, 0.8, batch=16, pretrain_seed=1)
     records.run("bert", 10, 1, 0.6, batch=32, pretrain_seed=1)
@@ -67,7 +67,7 @@ def test_pretraining_seeds_are_averaged_each_with_its_own_setting(tmp_path: Path
     assert cell.n == 2
 
 
-def test_a_lone_early_run_does_not_stand_for_its_setting(tmp_path: Path) -> None:
+def test_single_early_run_does_not_represent_its_setting(tmp_path: Path) -> None:
     records = Records(tmp_path, config(batch_sizes=(16, 32)))
     records.run("bert", 10, 1, 0.99, batch=16)
     records.run("bert", 10, 1, 0.7, batch=32)
@@ -77,7 +77,7 @@ def test_a_lone_early_run_does_not_stand_for_its_setting(tmp_path: Path) -> None
     assert (cell.runs, cell.missing) == (3, 1)
 
 
-def test_a_failed_run_counts_with_its_last_finished_epoch(tmp_path: Path) -> None:
+def test_failed_run_counts_with_its_last_finished_epoch(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     records.run("bert", 10, 1, 0.8)
     records.run("bert", 10, 2, 0.9, 0.2, failure="loss is not finite")
@@ -87,7 +87,7 @@ def test_a_failed_run_counts_with_its_last_finished_epoch(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("baselines", "counted"), [(True, 53.0), (False, 0.0)])
-def test_a_run_that_failed_at_once_counts_as_the_majority_baseline(
+def test_run_without_a_finished_epoch_counts_as_the_majority_baseline(
     tmp_path: Path, baselines: bool, counted: float
 ) -> None:
     records = Records(tmp_path, config(baselines=baselines, seeds=(1,)))
@@ -99,7 +99,7 @@ def test_a_run_that_failed_at_once_counts_as_the_majority_baseline(
     assert cell.failed == 1
 
 
-def test_each_task_has_its_own_metric_and_the_config_may_name_another(tmp_path: Path) -> None:
+def test_each_task_has_a_default_metric_that_can_be_overridden(tmp_path: Path) -> None:
     tasks = ("CoLA", "MRPC", "STS-B")
     records = Records(tmp_path, config(tasks=tasks, metrics={"MRPC": "f1"}, seeds=(1,)))
     records.run("bert", 10, 1, {"accuracy": 0.9, "f1": 0.8, "mcc": 0.1}, task="CoLA")
@@ -110,7 +110,7 @@ def test_each_task_has_its_own_metric_and_the_config_may_name_another(tmp_path: 
     assert scores.averages["bert", 10].mean == pytest.approx(40)
 
 
-def test_mnli_is_two_columns_of_one_model_chosen_on_the_matched_set(tmp_path: Path) -> None:
+def test_mnli_columns_are_one_model_chosen_on_the_matched_set(tmp_path: Path) -> None:
     records = Records(tmp_path, config(tasks=("MNLI", "RTE"), batch_sizes=(16, 32), seeds=(1,)))
     early, late = {"accuracy": 0.7, "accuracy-mm": 0.6}, {"accuracy": 0.6, "accuracy-mm": 0.9}
     records.run("bert", 10, 1, early, late, task="MNLI")
@@ -123,10 +123,10 @@ def test_mnli_is_two_columns_of_one_model_chosen_on_the_matched_set(tmp_path: Pa
     assert scores.cells["bert", 10, "MNLI-mm"].mean == pytest.approx(60)
     average = scores.averages["bert", 10]
     assert average.mean == pytest.approx(70)  # (70 + 60 + 80) / 3
-    assert (average.columns, average.runs, average.missing) == (3, 4, 0)  # MNLI's run is one
+    assert (average.columns, average.runs, average.missing) == (3, 4, 0)  # the MNLI columns share one run
 
 
-def test_the_spread_of_the_average_is_over_seeds_of_averages(tmp_path: Path) -> None:
+def test_standard_deviation_of_the_average_is_over_per_seed_averages(tmp_path: Path) -> None:
     records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
     for task, values in (("RTE", (0.6, 0.8)), ("SST-2", (0.8, 0.6))):
         for seed, value in enumerate(values, 1):
@@ -143,21 +143,21 @@ def test_cost_is_averaged_over_pretraining_seeds(tmp_path: Path) -> None:
     assert (average.tokens, average.flops, average.hours) == (150, 2e9, 1.5)
 
 
-def test_a_column_without_runs_is_left_out_of_the_average_and_counted(tmp_path: Path) -> None:
+def test_column_without_runs_is_excluded_from_the_average_and_counted(tmp_path: Path) -> None:
     records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
     records.run("bert", 10, 1, 0.6)
     average = scores_of(records)[1].averages["bert", 10]
     assert (average.mean, average.columns, average.missing) == (pytest.approx(60), 1, 3)
 
 
-def test_what_is_missing_is_counted_and_the_next_command_named(tmp_path: Path) -> None:
+def test_missing_records_are_counted_and_the_next_command_is_given(tmp_path: Path) -> None:
     records = Records(tmp_path, config(baselines=True))
     results = load_results(records.lineage)
     assert missing(results) == [
         "the corpus manifest",
         "4 of 4 checkpoints (bert 2, mapnet 2)",
         "8 of 8 fine-tuning runs",
-        "baselines of 1 of 1 tasks (RTE)",
+        "baselines for 1 of 1 tasks (RTE)",
     ]
     assert next_command(results) == "mapnet prepare-corpus"
     records.manifest()
@@ -176,7 +176,7 @@ def test_what_is_missing_is_counted_and_the_next_command_named(tmp_path: Path) -
         ({"tasks": ("SST2",)}, r"finetune\.tasks: .*did you mean 'SST-2'"),
     ],
 )
-def test_an_unknown_metric_or_task_names_the_key_and_the_nearest_name(
+def test_unknown_metric_or_task_raises_with_the_key_and_the_closest_name(
     tmp_path: Path, finetune: dict[str, Any], message: str
 ) -> None:
     records = Records(tmp_path, config(**finetune))
@@ -184,11 +184,11 @@ def test_an_unknown_metric_or_task_names_the_key_and_the_nearest_name(
         scores_of(records)
 
 
-def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_damaged_record_raises_with_its_name(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     key = f"{records.lineage.pretraining('bert', 1).key}/step10"
     records.mark(key, {"method": "bert"})
-    with pytest.raises(DamagedError, match=r"step10\.json is not a Checkpoint of .* \(pretrain_seed: "):
+    with pytest.raises(DamagedError, match=r"step10\.json is not a valid Checkpoint .* \(pretrain_seed: "):
         load_results(records.lineage)
     records.checkpoint("bert", 1, 10)
     write_json(records.artifacts.path(f"{key}/figure2.json"), {"sentences": []})

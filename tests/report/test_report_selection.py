@@ -1,4 +1,4 @@
-"""What choosing adds: exact on two settings whose halves are known, zero on average where nothing is chosen."""
+"""Selection bias: exact for two settings with known halves, zero on average if nothing is selected."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ Halves = list[tuple[float, float]]
 
 
 def run(records: Records, method: str, seed: int, *epochs: Halves, batch: int = 16, **changes: Any) -> None:
-    """An epoch is the accuracies of both halves for each split; the whole set's is their mean over the splits."""
+    """Writes a run; each epoch is a list of accuracies on both halves per split, the full set's is their mean."""
     scored = [sum(a + b for a, b in halves) / (2 * len(halves)) for halves in epochs]
     halves = [[({"accuracy": a}, {"accuracy": b}) for a, b in epoch] for epoch in epochs]
     records.run(method, 10, seed, *scored, batch=batch, halves=halves, **changes)
@@ -28,7 +28,7 @@ def found(records: Records) -> dict[tuple[str, int, str], Choice]:
     return choices(results.runs, records.config, score(results))
 
 
-def test_the_other_half_scores_what_this_half_chose(tmp_path: Path) -> None:
+def test_selection_on_one_half_is_scored_on_the_other(tmp_path: Path) -> None:
     records = Records(tmp_path, config(batch_sizes=(16, 32), seeds=(1,)))
     run(records, "bert", 1, [(0.9, 0.5)], batch=16)
     run(records, "bert", 1, [(0.6, 0.7)], batch=32)
@@ -38,7 +38,7 @@ def test_the_other_half_scores_what_this_half_chose(tmp_path: Path) -> None:
     assert choice.bias == pytest.approx(25)
 
 
-def test_the_epoch_is_chosen_too_unless_the_last_counts(tmp_path: Path) -> None:
+def test_epoch_is_selected_unless_the_last_one_counts(tmp_path: Path) -> None:
     for epoch, own, other in (("best", (90 + 80) / 2, (50 + 40) / 2), ("last", 60, 60)):
         records = Records(tmp_path / epoch, config(epoch=epoch, seeds=(1,)))
         run(records, "bert", 1, [(0.9, 0.5)], [(0.4, 0.8)], [(0.6, 0.6)])
@@ -46,25 +46,27 @@ def test_the_epoch_is_chosen_too_unless_the_last_counts(tmp_path: Path) -> None:
         assert (choice.own, choice.other) == (pytest.approx(own), pytest.approx(other))
 
 
-def test_without_a_choice_there_is_no_bias_whatever_the_halves(tmp_path: Path) -> None:
+def test_no_selection_means_no_bias(tmp_path: Path) -> None:
     records = Records(tmp_path, config(seeds=(1, 2), epoch="last"))
     run(records, "bert", 1, [(0.9, 0.1), (0.3, 0.7)])
     run(records, "bert", 2, [(0.2, 0.6), (0.5, 0.3)])
     assert found(records)["bert", 10, "RTE"].bias == pytest.approx(0)
 
 
-def test_choosing_between_settings_alike_gains_what_the_best_of_noise_gains(tmp_path: Path) -> None:
-    """Two settings with independent coins on both halves: the mean of all 16 outcomes is the enumerated bias."""
+def test_bias_of_selecting_between_equal_settings(tmp_path: Path) -> None:
+    """Two settings with independent fair coins as scores on both halves: the mean over all 16 outcomes."""
     biases = []
     for number, coins in enumerate(itertools.product((0.0, 1.0), repeat=4)):
         records = Records(tmp_path / str(number), config(batch_sizes=(16, 32), seeds=(1,), epoch="last"))
         run(records, "bert", 1, [(coins[0], coins[1])], batch=16)
         run(records, "bert", 1, [(coins[2], coins[3])], batch=32)
         biases.append(found(records)["bert", 10, "RTE"].bias)
-    assert sum(biases) / len(biases) == pytest.approx(25)  # E max of two coins is 3/4, the other half's mean 1/2
+    assert sum(biases) / len(biases) == pytest.approx(
+        25
+    )  # expected maximum of two coins 3/4, mean of the other half 1/2
 
 
-def test_failed_runs_count_as_in_the_scores(tmp_path: Path) -> None:
+def test_failed_runs_count_as_in_the_score_tables(tmp_path: Path) -> None:
     records = Records(tmp_path, config(seeds=(1, 2, 3), baselines=True))
     records.baseline("RTE", majority={"accuracy": 0.4, "f1": 0.0, "mcc": 0.0})
     run(records, "bert", 1, [(0.9, 0.5)])
@@ -74,13 +76,13 @@ def test_failed_runs_count_as_in_the_scores(tmp_path: Path) -> None:
     assert choice.own == pytest.approx(((90 + 40 + 60) / 3 + (50 + 40 + 70) / 3) / 2)
 
 
-def test_records_without_halves_have_no_choice(tmp_path: Path) -> None:
+def test_records_without_halves_have_no_choices(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     records.run("bert", 10, 1, 0.5)
     assert found(records) == {}
 
 
-def test_the_tables_of_the_report(tmp_path: Path) -> None:
+def test_report_tables(tmp_path: Path) -> None:
     records = Records(tmp_path, config(batch_sizes=(16, 32), seeds=(1, 2, 3)))
     for method, shift in (("bert", 0.0), ("mapnet", 0.1)):
         for seed, value in ((1, 0.5), (2, 0.6), (3, 0.8)):
@@ -93,12 +95,12 @@ def test_the_tables_of_the_report(tmp_path: Path) -> None:
     assert [bert["Mean"], bert["Median"], bert["Worst"], bert["Best"]] == pytest.approx([190 / 3, 60, 50, 80])
     assert bert["Standard deviation"] == pytest.approx(15.275252316519467)
     half = 4.302652729911275 * 15.275252316519467 / 3**0.5  # t with 2 degrees of freedom
-    assert bert["95% interval"] == pytest.approx({"low": 190 / 3 - half, "high": 190 / 3 + half})
-    paired = mapnet["minus BERT, paired"]
+    assert bert["95% confidence interval"] == pytest.approx({"low": 190 / 3 - half, "high": 190 / 3 + half})
+    paired = mapnet["Difference to BERT (paired)"]
     assert [paired[name] for name in ("mean", "low", "high")] == pytest.approx([10, 10, 10])
     rows = json.loads((folder / "selection.json").read_text())["rows"]
     assert [row["Average"] for row in rows] == [
         pytest.approx({"other": mean, "own": mean}) for mean in (190 / 3, 220 / 3)
     ]
     report = (folder / "report.md").read_text()
-    assert report.index("## Spread over seeds") < report.index("## Chosen on one half of the dev set")
+    assert report.index("## Spread over seeds") < report.index("## Selection on one half of the dev set")

@@ -1,4 +1,4 @@
-"""The files of a report: every format, partial results, notes, and stable bytes."""
+"""Report files: all formats, partial results, notes, and reproducible bytes."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ from mapnet_cli.report.load import load_results
 from mapnet_cli.report.scores import score
 from mapnet_cli.report.stage import build, record_lines
 from mapnet_cli.report.tables import cost_table, table3
-from mapnet_cli.report.trajectories import Place
+from mapnet_cli.report.trajectories import CurvePoint
 
 PROBE = "probe tasks, not GLUE"
 SENTENCE = [
@@ -45,7 +45,7 @@ SENTENCE = [
 
 
 def full(tmp_path: Path, config: Config) -> Records:
-    """Writes every record that the config asks for, of tasks with ordinary metrics."""
+    """Writes all records of the config."""
     records = Records(tmp_path, config)
     records.manifest()
     for task in config.finetune.tasks:
@@ -69,7 +69,7 @@ def rendered(table: Table, width: int = 200) -> str:
     return console.file.getvalue()
 
 
-def test_every_file_is_written_and_carries_the_signature(tmp_path: Path) -> None:
+def test_all_files_are_written_with_the_signature(tmp_path: Path) -> None:
     records = full(tmp_path, config(recipe="demo", baselines=True))
     result = build(records.lineage)
     assert result.folder == tmp_path / "report/demo"
@@ -84,7 +84,7 @@ def test_every_file_is_written_and_carries_the_signature(tmp_path: Path) -> None
     assert (result.missing, result.next_command) == ((), "")
 
 
-def test_a_report_may_have_a_name_of_its_own(tmp_path: Path) -> None:
+def test_report_name_sets_the_folder(tmp_path: Path) -> None:
     records = full(tmp_path, config(recipe="demo"))
     named = records.config.model_copy(update={"report": Report(name="curves")})
     first, second = (build(Lineage(c, records.artifacts)) for c in (records.config, named))
@@ -92,7 +92,7 @@ def test_a_report_may_have_a_name_of_its_own(tmp_path: Path) -> None:
     assert first.signature == second.signature
 
 
-def test_every_record_is_handed_on(tmp_path: Path) -> None:
+def test_all_records_are_written(tmp_path: Path) -> None:
     records = full(tmp_path, config(recipe="demo", baselines=True))
     result = build(records.lineage)
     first, *rows = [json.loads(line) for line in result.files["records.jsonl"].read_text().splitlines()]
@@ -103,8 +103,8 @@ def test_every_record_is_handed_on(tmp_path: Path) -> None:
     assert rows[-8:] == [run.to_json() for run in results.runs]
 
 
-def test_the_records_hold_no_text_of_the_corpus(tmp_path: Path) -> None:
-    """A report may go where the text may not."""
+def test_records_contain_no_corpus_text(tmp_path: Path) -> None:
+    """A report may be published where the text may not."""
     records = full(tmp_path, config(recipe="demo", baselines=True))
     results = load_results(records.lineage)
     assert results.manifest is not None
@@ -114,7 +114,7 @@ def test_the_records_hold_no_text_of_the_corpus(tmp_path: Path) -> None:
     assert "How it begins" not in lines
 
 
-def test_probe_scores_say_so_in_every_output(tmp_path: Path) -> None:
+def test_probe_scores_are_labelled_in_every_output(tmp_path: Path) -> None:
     records = full(tmp_path, config())
     result = build(records.lineage)
     for name, path in result.files.items():
@@ -130,7 +130,7 @@ def test_probe_scores_say_so_in_every_output(tmp_path: Path) -> None:
         assert PROBE in rendered(table), table.name
 
 
-def test_table_3_has_the_papers_layout_and_its_own_numbers_only_for_the_paper_recipe(tmp_path: Path) -> None:
+def test_table_3_has_published_numbers_only_for_the_paper_recipe(tmp_path: Path) -> None:
     glue = tmp_path / "glue" / "RTE"
     glue.mkdir(parents=True)
     (glue / "train.tsv").write_text("x\n")
@@ -142,14 +142,14 @@ def test_table_3_has_the_papers_layout_and_its_own_numbers_only_for_the_paper_re
     by_name = {row[0].text: [cell.text for cell in row[1:3]] for row in table.rows}
     assert by_name["BERT (paper)"] == ["80.86", "81.68"]
     assert by_name["MAP-Net (paper)"] == ["81.15", "81.88"]
-    assert table.title == "Table 3: average of 1 of 9 columns on GLUE (subset: RTE)"
+    assert table.title == "Table 3: average score over 1 of 9 GLUE columns (subset: RTE)"
     assert PROBE not in rendered(table)
-    assert "Subsets, not GLUE's official sets: RTE." in table.notes
+    assert "Subsets of the official GLUE data: RTE." in table.notes
     probe = full(tmp_path / "probe", config(recipe="demo"))
     assert len(build(probe.lineage).table3.rows) == 3  # two methods and their difference
 
 
-def test_csv_and_json_parse_back_to_unrounded_values(tmp_path: Path) -> None:
+def test_csv_and_json_have_unrounded_values(tmp_path: Path) -> None:
     records = full(tmp_path, config(baselines=True))
     result = build(records.lineage)
     rows = list(csv.DictReader(io.StringIO(result.files["tasks.csv"].read_text(encoding="utf-8"))))
@@ -165,7 +165,7 @@ def test_csv_and_json_parse_back_to_unrounded_values(tmp_path: Path) -> None:
     assert json.loads(json.dumps(result.to_json()))["tables"]["table3"] == loaded
 
 
-def test_a_partial_report_says_what_is_missing_and_what_failed(tmp_path: Path) -> None:
+def test_partial_report_lists_missing_and_failed_runs(tmp_path: Path) -> None:
     records = Records(tmp_path, config(tasks=("RTE", "SST-2")))
     records.manifest()
     records.run("bert", 10, 1, 0.7, 0.4, failure="loss is not finite")
@@ -175,11 +175,11 @@ def test_a_partial_report_says_what_is_missing_and_what_failed(tmp_path: Path) -
     text = result.files["report.md"].read_text(encoding="utf-8")
     assert "- 15 of 16 fine-tuning runs" in text
     assert "Next: `mapnet pretrain`" in text
-    assert "1 fine-tuning runs failed and are counted as failed: loss is not finite." in text
+    assert "Failed fine-tuning runs: 1 (loss is not finite)." in text
     assert "1 of 1 fine-tuning runs failed." in result.table3.notes
 
 
-def test_an_empty_artifact_directory_gives_a_report_that_names_the_first_command(tmp_path: Path) -> None:
+def test_empty_artifact_directory_gives_a_report_with_the_first_command(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     result = build(records.lineage)
     assert result.next_command == "mapnet prepare-corpus"
@@ -188,23 +188,23 @@ def test_an_empty_artifact_directory_gives_a_report_that_names_the_first_command
     assert "No masks recorded yet for bert, mapnet" in result.files["figure2.html"].read_text(encoding="utf-8")
 
 
-def test_runs_from_other_weights_than_the_checkpoint_are_reported(tmp_path: Path) -> None:
+def test_stale_runs_are_reported(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     records.checkpoint("bert", 1, 10)
     records.run("bert", 10, 1, 0.7)
     records.run("bert", 10, 2, 0.7, checkpoint="other")
     notes = build(records.lineage).table3.notes
-    assert any(note.startswith("1 runs started from other weights") for note in notes)
+    assert any(note.startswith("1 fine-tuning runs started from weights other than") for note in notes)
 
 
 def test_subsets_are_noted(tmp_path: Path) -> None:
     records = full(tmp_path, config(max_train_examples=300))
     result = build(records.lineage)
-    assert "Fine-tuned on the first 300 training rows of each task only." in result.table3.notes
+    assert "Fine-tuned on only the first 300 training rows of each task." in result.table3.notes
     assert "train-rows:first-300" in result.signature
 
 
-def test_figures_are_images_with_the_same_bytes_in_two_builds(tmp_path: Path) -> None:
+def test_figures_have_the_same_bytes_in_two_builds(tmp_path: Path) -> None:
     records = full(tmp_path, config(tasks=("RTE", "SST-2"), baselines=True))
     files = build(records.lineage).files
     before = {name: path.read_bytes() for name, path in files.items()}
@@ -214,7 +214,7 @@ def test_figures_are_images_with_the_same_bytes_in_two_builds(tmp_path: Path) ->
     assert before["figure3.svg"].startswith(b"<?xml")
 
 
-def test_figure_2_escapes_boxes_and_announces_a_collapse(tmp_path: Path) -> None:
+def test_figure_2_escapes_text_draws_boxes_and_reports_a_collapse(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     for step in (4, 10):
         records.checkpoint("mapnet", 1, step)
@@ -242,7 +242,7 @@ def test_only_masked_content_words_of_one_stem_are_boxed(tmp_path: Path) -> None
     assert figure2.same_stem(sentence) == {2: 0, 3: 0}
 
 
-def test_markdown_and_csv_keep_a_tables_shape_whatever_its_cells_hold() -> None:
+def test_markdown_and_csv_escape_cells() -> None:
     cells = (Cell("a|b", "a|b"), Cell('say "x",\ny', {"mean": 1.5, "n": 2}), plain(None))
     table = Table("t", "T", ("one", "two", "three"), (cells, (plain(None),) * 3), (), "s|t")
     lines = to_markdown(table).splitlines()
@@ -254,18 +254,18 @@ def test_markdown_and_csv_keep_a_tables_shape_whatever_its_cells_hold() -> None:
     assert to_json(table)["rows"][0]["two"] == {"mean": 1.5, "n": 2}
 
 
-def test_the_difference_row_shows_its_interval(tmp_path: Path) -> None:
+def test_difference_row_shows_its_interval(tmp_path: Path) -> None:
     records = full(tmp_path, config())
     results = load_results(records.lineage)
     scores = score(results)
     comparisons = compare(records.config, scores)
     table = table3(results, scores, comparisons)
     assert table.rows[2][2].text == "+1.00 [+1.00, +1.00]"
-    assert "MAP-Net minus BERT, paired" in rendered(table, 80)
+    assert "MAP-Net minus BERT (paired)" in rendered(table, 80)
     assert len(cost_table(results, scores, comparisons).rows) == 4
 
 
-def test_a_report_loads_neither_torch_nor_spacy(tmp_path: Path) -> None:
+def test_report_imports_neither_torch_nor_spacy(tmp_path: Path) -> None:
     full(tmp_path, config())
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -284,7 +284,7 @@ def test_a_report_loads_neither_torch_nor_spacy(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_milestones_that_are_not_fine_tuned_are_expected_and_shown_all_the_same(tmp_path: Path) -> None:
+def test_milestones_that_are_not_fine_tuned_are_expected_and_shown(tmp_path: Path) -> None:
     records = Records(tmp_path, config(milestones=(0.4,)))
     for step in (4, 10):
         records.checkpoint("bert", 1, step)
@@ -305,26 +305,26 @@ def test_milestones_that_are_not_fine_tuned_are_expected_and_shown_all_the_same(
     assert "MAP-Net, step 10 (" in built.files["figure2.html"].read_text(encoding="utf-8")
 
 
-def test_a_figures_methods_differ_in_their_looks() -> None:
-    looks = [tuple(sorted(style(number).items())) for number in range(14)]
-    assert len(set(looks)) == 14
+def test_line_styles_are_distinct() -> None:
+    styles = [tuple(sorted(style(number).items())) for number in range(14)]
+    assert len(set(styles)) == 14
 
 
 @pytest.mark.parametrize("name", ["curves", "figure3"])
 @pytest.mark.parametrize(("count", "tasks"), [(1, ("RTE",)), (9, ("RTE", "SST-2")), (16, TRAINED)])
 @pytest.mark.parametrize("length", [4, 25, 150])
-def test_a_figures_words_fit(name: str, count: int, tasks: tuple[str, ...], length: int, tmp_path: Path) -> None:
-    """Up to 16 methods, each with a long name and steps of its own in the signature; neither out nor over another."""
+def test_figure_text_fits(name: str, count: int, tasks: tuple[str, ...], length: int, tmp_path: Path) -> None:
+    """With up to 16 methods with long names and their own steps, no text is cut off or overlaps."""
     names = tuple(f"{n:0{length}}" for n in range(count))
     methods = {name: Method(steps=10) for name in names}
     of_all = config(baselines=True, tasks=tasks).model_copy(update={"methods": names, "method": methods})
     results = load_results(Lineage(of_all, Artifacts(tmp_path)))
     title = "A title that says on which of GLUE's tasks and on how many rows of each of them " * (1 + length // 50)
-    places = [Place(10.0, 1e9, 1.0, 5e-6, 0.1)]
+    points = [CurvePoint(10.0, 1e9, 1.0, 5e-6, 0.1)]
 
     def draw(figure: Figure) -> None:
         if name == "curves":
-            draw_curves(figure, title, names, {"Average score": [places] * count, "Loss": [[] for _ in names]})
+            draw_curves(figure, title, names, {"Average score": [points] * count, "Loss": [[] for _ in names]})
         else:
             draw_figure3(figure, title, results, score(results))
         for figure.dpi, canvas in ((150, FigureCanvasAgg), (72, FigureCanvasSVG)):

@@ -1,4 +1,4 @@
-"""What a method needs to reach the first method's last value, by steps, FLOPs and hours."""
+"""Steps, FLOPs and hours at which a method reaches the first method's final value."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import pytest
 
 from mapnet_cli.report.stage import build
 from mapnet_cli.report.tables import PAPER_TABLE_3
-from mapnet_cli.report.trajectories import Place, reached
+from mapnet_cli.report.trajectories import CurvePoint, reached
 from tests.report.report_fixtures import Records, config
 
 
-def curve(*values: float) -> list[Place]:
-    """Places at steps 10, 20, ..., twice the FLOPs, thrice the hours."""
-    return [Place(10.0 * n, 20.0 * n, 30.0 * n, value, 0.0) for n, value in enumerate(values, 1)]
+def curve(*values: float) -> list[CurvePoint]:
+    """Returns points at steps 10, 20, ..., with FLOPs of 2 × steps and hours of 3 × steps."""
+    return [CurvePoint(10.0 * n, 20.0 * n, 30.0 * n, value, 0.0) for n, value in enumerate(values, 1)]
 
 
 @pytest.mark.parametrize(
@@ -21,35 +21,36 @@ def curve(*values: float) -> list[Place]:
         ((1, 2, 3), 3, 30, False),
         ((1, 2, 3), 1.5, 15, False),
         ((1, 2, 3), 0.5, 10, True),
-        ((1, 4, 2, 3), 3, 10 + 20 / 3, False),  # the first time counts
+        ((1, 4, 2, 3), 3, 10 + 20 / 3, False),  # the first crossing counts
         ((2, 2), 2, 10, True),
     ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_value_is_reached_where_the_curve_first_crosses_it(
+def test_value_is_reached_at_the_first_crossing(
     values: tuple[float, ...], value: float, steps: float, at_most: bool, sign: int
 ) -> None:
     found = reached(curve(*(sign * v for v in values)), sign * value, sign)
     assert found == (pytest.approx((steps, 2 * steps, 3 * steps)), at_most)
 
 
-def test_a_value_may_never_be_reached() -> None:
+def test_value_is_never_reached() -> None:
     assert reached(curve(1, 2, 3), 3.5) is None
     assert reached(curve(3, 2), 1.5, -1) is None
     assert reached([], 1) is None
 
 
-def test_the_papers_own_table() -> None:
-    """ "The 600k checkpoint is almost pairing with the 1000k of baseline": by its Table 3 it takes 663k."""
-    points = {m: [Place(s, s, s, v, 0) for s, v in row.items()] for m, row in PAPER_TABLE_3.items()}
+def test_paper_table_3() -> None:
+    """The paper says "the 600k checkpoint is almost pairing with the 1000k of baseline"; by its Table 3 it is 663k."""
+    points = {m: [CurvePoint(s, s, s, v, 0) for s, v in row.items()] for m, row in PAPER_TABLE_3.items()}
     found = reached(points["mapnet"], points["bert"][-1].value)
     assert found is not None
     assert found[0][0] == pytest.approx(663_492, abs=1)
 
 
-def test_the_table_pairs_seeds_and_counts_steps_flops_and_hours(tmp_path: Path) -> None:
-    """MAP-Net has BERT's last loss, 5, half-way from 6 to 4; twice the FLOPs and hours a step. BERT's seed 2, which
-    MAP-Net lacks, doesn't count."""
+def test_table_pairs_seeds_and_has_steps_flops_and_hours(tmp_path: Path) -> None:
+    """MAP-Net reaches BERT's final loss of 5 halfway from 6 to 4, with twice the FLOPs and hours per step.
+
+    BERT's seed 2 is ignored since MAP-Net lacks it."""
     records = Records(tmp_path, config(recipe="demo", own_seeds={"bert": (1, 2)}))
     for method, seed, losses, factor in (
         ("bert", 1, (7.0, 5.0), 1), ("bert", 2, (3.0, 2.0), 1), ("mapnet", 1, (6.0, 4.0), 2),
@@ -66,10 +67,10 @@ def test_the_table_pairs_seeds_and_counts_steps_flops_and_hours(tmp_path: Path) 
     assert found["mapnet", "held-out loss"] == ["5.000", "4.000", "7", "70%", "140%", "140%"]
     assert found["bert", "held-out loss"] == ["3.500", "3.500", "10", "100%", "100%", "100%"]
     assert found["mapnet", "score"] == ["70.00", "70.00", "at most 4", "at most 40%", "at most 80%", "at most 80%"]
-    assert set(found["mapnet", "held-out loss, refitted"]) == {"-"}
+    assert set(found["mapnet", "held-out loss (bias refitted)"]) == {"-"}
 
 
-def test_what_is_never_reached_says_so(tmp_path: Path) -> None:
+def test_unreached_value_is_shown_as_not_reached(tmp_path: Path) -> None:
     records = Records(tmp_path, config(recipe="demo"))
     for method, loss in (("bert", 5.0), ("mapnet", 5.1)):
         records.checkpoint(method, 1, 10, validation={"validation_loss": loss})
@@ -78,8 +79,8 @@ def test_what_is_never_reached_says_so(tmp_path: Path) -> None:
     assert [cell.text for cell in row[2:]] == ["5.000", "5.100", "not reached", "-", "-", "-"]
 
 
-def test_scores_are_of_the_pretraining_seeds_that_both_have(tmp_path: Path) -> None:
-    """BERT's other seeds are better; on the one that MAP-Net has it is as good as BERT at its first checkpoint."""
+def test_scores_are_over_shared_pretraining_seeds(tmp_path: Path) -> None:
+    """BERT's second seed is better; on the shared seed MAP-Net equals BERT at its first checkpoint."""
     records = Records(tmp_path, config(own_seeds={"bert": (1, 2)}))
     for method, pretrain_seed, values in (("bert", 1, (0.5, 0.5)), ("bert", 2, (0.7, 0.7)), ("mapnet", 1, (0.5, 0.55))):
         for step, value in zip((4, 10), values, strict=True):
@@ -92,7 +93,7 @@ def test_scores_are_of_the_pretraining_seeds_that_both_have(tmp_path: Path) -> N
     assert found["bert", "score"][0] == "60.00"
 
 
-def test_nothing_is_compared_with_a_first_method_that_has_no_last_score_yet(tmp_path: Path) -> None:
+def test_no_comparison_without_the_final_score_of_the_first_method(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     for method, step in (("bert", 4), ("mapnet", 4), ("mapnet", 10)):
         records.checkpoint(method, 1, step)
@@ -102,8 +103,8 @@ def test_nothing_is_compared_with_a_first_method_that_has_no_last_score_yet(tmp_
     assert {cell.text for row in table.rows if row[1].data == "score" for cell in row[2:]} == {"-"}
 
 
-def test_a_pretraining_seed_with_missing_runs_waits(tmp_path: Path) -> None:
-    """The rows are of the complete seeds until the others are complete too."""
+def test_pretraining_seed_with_missing_runs_is_excluded(tmp_path: Path) -> None:
+    """Rows only use complete seeds until the others are complete."""
     records = Records(tmp_path, config(pretrain_seeds=(1, 2)))
     for method, pretrain_seed, value in (("bert", 1, 0.5), ("bert", 2, 0.9), ("mapnet", 1, 0.6), ("mapnet", 2, 0.6)):
         for step in (4, 10):
@@ -119,7 +120,7 @@ def test_a_pretraining_seed_with_missing_runs_waits(tmp_path: Path) -> None:
     assert equal == "50.00"
 
 
-def test_the_last_checkpoint_is_the_last_or_nothing(tmp_path: Path) -> None:
+def test_final_value_requires_a_complete_last_checkpoint(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     for method, step in (("bert", 4), ("bert", 10), ("mapnet", 4), ("mapnet", 10)):
         records.checkpoint(method, 1, step)
@@ -131,7 +132,7 @@ def test_the_last_checkpoint_is_the_last_or_nothing(tmp_path: Path) -> None:
     assert set(found["mapnet", "score"]) == {"-"}
 
 
-def test_one_fine_tuned_checkpoint_says_nothing_about_reaching_a_score(tmp_path: Path) -> None:
+def test_no_score_rows_with_one_fine_tuned_checkpoint(tmp_path: Path) -> None:
     records = Records(tmp_path, config(milestones=(1.0,)))
     for method in ("bert", "mapnet"):
         records.checkpoint(method, 1, 10)
@@ -139,19 +140,19 @@ def test_one_fine_tuned_checkpoint_says_nothing_about_reaching_a_score(tmp_path:
             records.run(method, 10, seed, 0.7)
     table = build(records.lineage).target
     assert not [row for row in table.rows if row[1].data == "score"]
-    assert any("No rows of scores" in note for note in table.notes)
+    assert any("No rows for scores" in note for note in table.notes)
 
 
-def test_hours_of_different_devices_are_not_compared_silently(tmp_path: Path) -> None:
+def test_note_on_hours_of_different_devices(tmp_path: Path) -> None:
     records = Records(tmp_path, config())
     for method, device in (("bert", "cpu"), ("mapnet", "NVIDIA H100")):
         records.checkpoint(method, 1, 10, device=device)
     built = build(records.lineage)
     for table in (built.summary, built.table3, built.cost, built.target):
-        assert "Hours on different devices can't be compared: NVIDIA H100, cpu." in table.notes, table.name
+        assert "Hours on different devices are not comparable: NVIDIA H100, cpu." in table.notes, table.name
 
 
-def test_the_summary_is_a_row_a_method_with_costs_as_multiples_of_the_firsts(tmp_path: Path) -> None:
+def test_summary_has_one_row_per_method_and_relative_costs(tmp_path: Path) -> None:
     records = Records(tmp_path, config(untrained=True, own_seeds={"bert": (1, 2)}))
     for method, seed, factor in (("bert", 1, 1), ("bert", 2, 1), ("mapnet", 1, 1.5)):
         losses = {"validation_loss_refit": 4.0 + seed}
@@ -165,8 +166,8 @@ def test_the_summary_is_a_row_a_method_with_costs_as_multiples_of_the_firsts(tmp
     assert list(found) == ["bert", "mapnet", "untrained"]
 
 
-def test_the_summary_is_of_one_checkpoint(tmp_path: Path) -> None:
-    """Step 4 is fine-tuned, so the loss is of step 4 too; and the pretrainings are those that there are."""
+def test_summary_uses_one_checkpoint(tmp_path: Path) -> None:
+    """Only step 4 is fine-tuned, so the loss is that of step 4; only finished pretraining runs are counted."""
     records = Records(tmp_path, config(milestones=(0.4,), pretrain_seeds=(1, 2)))
     for step, loss in ((4, 6.0), (10, 5.0)):
         records.checkpoint("bert", 1, step, validation={"validation_loss_refit": loss})

@@ -1,4 +1,4 @@
-"""The text pipeline as anyone would write it with the same libraries: what mapnet's faster one is held to."""
+"""Reference implementation of the text pipeline: the same libraries without the optimisations of mapnet."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def words(sentence: str, lowercase: str = "after-moses") -> str:
 
 
 class Sentences:
-    """spaCy's sentencizer; opening quotation marks and brackets go to the sentence that they open."""
+    """spaCy's sentencizer, with opening quotation marks and brackets moved to the sentence that they open."""
 
     def __init__(self) -> None:
         self._nlp = spacy.blank("en")

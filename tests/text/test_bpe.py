@@ -12,23 +12,23 @@ from mapnet_cli.text.words import MASK, UNK
 LINES = ["the cat sat on the mat .", "a cat and a rat and a bat", "that hat is flat", "漢 the 字"] * 10
 
 
-def test_specials_come_first_and_the_size_is_exact() -> None:
+def test_specials_come_first_and_the_vocabulary_size_is_exact() -> None:
     tokenizer = train_tokenizer(LINES, 40)
     assert [tokenizer.id_to_token(number) for number in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert tokenizer.get_vocab_size() == 40
     assert train_tokenizer(LINES, 5000).get_vocab_size() < 5000
 
 
-def test_text_survives_and_unknown_runs_become_one_token(tmp_path: Path) -> None:
+def test_decoding_restores_text_and_unknown_runs_become_one_token(tmp_path: Path) -> None:
     train_tokenizer(LINES, 60).save(str(tmp_path / "t.json"))
     tokenizer = load_tokenizer(tmp_path / "t.json")
     ids, unknown, special = encode_lines(tokenizer, ["the cat sat", "the ЖЖЖ cat", "[MASK] cat"])
     assert tokenizer.decode(ids) == "the cat sat"
     assert unknown.count(UNK) == 1
-    assert MASK not in special, "a text can't smuggle a special token in"
+    assert MASK not in special, "text can't inject special tokens"
 
 
-def test_rare_characters_leave_the_alphabet_in_a_fixed_order() -> None:
+def test_the_alphabet_drops_rare_characters_in_a_fixed_order() -> None:
     lines = ["common words here " * 20, "".join(map(chr, range(0x4E00, 0x4E00 + 500)))]
     vocabulary = train_tokenizer(lines, 400).get_vocab()
     kept = sorted(ord(token) for token in vocabulary if len(token) == 1 and ord(token) >= 0x4E00)
@@ -36,7 +36,7 @@ def test_rare_characters_leave_the_alphabet_in_a_fixed_order() -> None:
     assert 0 < len(kept) < 64
 
 
-def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
+def test_training_is_deterministic_across_processes(tmp_path: Path) -> None:
     code = (
         "import sys; from mapnet_cli.text.bpe import train_tokenizer; from tests.text.test_bpe import LINES;"
         "train_tokenizer([*LINES, ''.join(map(chr, range(0x4e00, 0x5000)))], 300).save(sys.argv[1])"
@@ -52,7 +52,7 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
     assert len({(tmp_path / seed).read_bytes() for seed in ("0", "1", "2")}) == 1
 
 
-def test_a_broken_file_is_damage(tmp_path: Path) -> None:
+def test_a_corrupt_file_raises_damaged_error(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     with pytest.raises(DamagedError, match="prepare-corpus"):
         load_tokenizer(path)

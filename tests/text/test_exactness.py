@@ -1,4 +1,4 @@
-"""Each fast step gives what the plain pipeline of the same libraries gives (tests/text/plain.py), byte for byte."""
+"""Each optimised step gives byte-identical results to the reference implementation (tests/text/plain.py)."""
 
 import random
 from collections.abc import Callable
@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.sentences import Segmenter
 from mapnet_cli.prepare_corpus.sentencizer import Sentencizer
-from mapnet_cli.text import bpe, normalise
-from mapnet_cli.text import cache as remembered
+from mapnet_cli.text import bpe, cache, normalise
 from mapnet_cli.text.bpe import WordEncoder, encode_lines, load_tokenizer, train_tokenizer
 from tests.text import plain
 from tests.text.texts import PIECES, lines, real_lines
@@ -23,7 +22,7 @@ MANY = settings(deadline=None, max_examples=1_000)
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bpe.Tokenizer:
-    """Knows some of the pieces' characters, so that the others are unknown."""
+    """A tokenizer trained on some of the pieces, so that other characters are unknown."""
     file = tmp_path_factory.mktemp("bpe") / "t.json"
     train_tokenizer([plain.words(plain.normalise(piece)) for piece in PIECES[:150]] * 3, 400).save(str(file))
     return load_tokenizer(file)
@@ -65,7 +64,7 @@ def test_ids(tokenizer: bpe.Tokenizer, line: str) -> None:
 
 
 def test_special_cases_across_a_space() -> None:
-    """Where spaCy looks for a special case on both sides of a space, and so overlooks a true one beside it."""
+    """spaCy also matches special cases across a space, which suppresses overlapping valid ones."""
     split, draw = Sentencizer(spacy.blank("en")), random.Random(1)
     pairs = sorted(pair for found in split._neighbours.values() for pair in found)
     specials = sorted(special for special in split.nlp.tokenizer.rules if not special.isalnum() and special.strip())
@@ -78,39 +77,39 @@ def test_special_cases_across_a_space() -> None:
     assert list(Segmenter("")(text)) == list(PLAIN(text))
 
 
-def test_nothing_remembered_shows(monkeypatch: pytest.MonkeyPatch, tokenizer: bpe.Tokenizer) -> None:
-    """Cold, warm, with a memory of three answers and with none that is kept: the same."""
+def test_results_do_not_depend_on_the_cache(monkeypatch: pytest.MonkeyPatch, tokenizer: bpe.Tokenizer) -> None:
+    """The results are the same with a cold cache, a warm one, one of three entries and without caching."""
     text = [" ".join(PIECES[start : start + 12]) for start in range(0, len(PIECES), 5)] * 2
     text = [plain.normalise(line) for line in text]
 
-    def everything() -> list[object]:
+    def run_all() -> list[object]:
         moses, split, encode = normalise._Moses(), Sentencizer(spacy.blank("en")), WordEncoder(tokenizer)
         steps: list[Callable[[str], object]] = [moses, split, lambda line: list(encode([line]))]
         return [[step(line) for line in text] for step in steps]
 
-    usual = everything()
-    assert usual == everything()
-    monkeypatch.setattr(remembered, "MOST", 3)
-    assert usual == everything()
-    monkeypatch.setattr(remembered, "LONGEST", 0)
-    assert usual == everything()
+    expected = run_all()
+    assert run_all() == expected
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 3)
+    assert run_all() == expected
+    monkeypatch.setattr(cache, "MAX_KEY_LENGTH", 0)
+    assert run_all() == expected
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "MOST", 10)
-    asked: list[str] = []
+def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 10)
+    computed: list[str] = []
 
-    def ask(key: str) -> int:
-        asked.append(key)
+    def compute(key: str) -> int:
+        computed.append(key)
         return len(key)
 
-    kept = remembered.BoundedCache(ask)
+    bounded = cache.BoundedCache(compute)
     for number in range(95):
-        assert kept[f"w{number}"] == kept[f"w{number}"] == len(f"w{number}")
-        assert len(kept) <= 10
-    assert len(asked) == 95
-    assert kept["x" * 1_000] == kept["x" * 1_000] == 1_000
-    assert len(asked) == 97, "a long key's answer isn't kept"
+        assert bounded[f"w{number}"] == bounded[f"w{number}"] == len(f"w{number}")
+        assert len(bounded) <= 10
+    assert len(computed) == 95
+    assert bounded["x" * 1_000] == bounded["x" * 1_000] == 1_000
+    assert len(computed) == 97, "long keys aren't cached"
 
 
 def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
@@ -127,8 +126,8 @@ def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
     assert list(WordEncoder(tokenizer)(words)) == list(encode_lines(tokenizer, words))
 
 
-def test_ordinary_text_goes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen a second time, it asks the libraries for nothing."""
+def test_ordinary_text_is_processed_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time, the libraries are not called."""
     text = 'Mr. Smith said: "It\'s 5 p.m., isn\'t it?" He (who left) came back. "No," they said; they\'d 1,000 reasons.'
     split, moses = Sentencizer(spacy.blank("en")), normalise._Moses()
     starts, words = split(text), moses(text)

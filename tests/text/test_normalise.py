@@ -25,7 +25,7 @@ def test_normalise(text: str, expected: str) -> None:
     assert normalise_text(expected) == expected or "house" in text
 
 
-def test_moses_then_lower_case_by_default() -> None:
+def test_moses_runs_before_lower_casing() -> None:
     tokenise = WordTokeniser("after-moses")
     assert tokenise("Don't split Mr. Smith's U.S. e-mail, (please).") == (
         "don 't split mr. smith 's u.s. e-mail , ( please ) ."
@@ -33,14 +33,14 @@ def test_moses_then_lower_case_by_default() -> None:
     assert tokenise('A & B | C < D "quoted"') == 'a & b | c < d " quoted "', "nothing is escaped"
 
 
-def test_lower_casing_first_leaves_full_stops_attached() -> None:
+def test_full_stops_stay_attached_when_lower_casing_first() -> None:
     text = "It ended. Then it began."
     assert WordTokeniser("after-moses")(text) == "it ended . then it began ."
     assert WordTokeniser("before-moses")(text) == "it ended. then it began ."
     assert WordTokeniser("never")(text) == "It ended . Then it began ."
 
 
-def test_a_faster_set_test_gives_the_librarys_own_answers() -> None:
+def test_results_equal_those_of_sacremoses() -> None:
     from sacremoses import MosesTokenizer
 
     moses = MosesTokenizer(lang="en")
@@ -49,6 +49,6 @@ def test_a_faster_set_test_gives_the_librarys_own_answers() -> None:
         assert tokenise(text) == " ".join(moses.tokenize(text, escape=False))
 
 
-def test_prepare_line_is_all_of_it() -> None:
+def test_prepare_line_runs_all_steps() -> None:
     assert prepare_line("  The “Cat’s” pyjamas…\x00", "after-moses") == 'the " cat \'s " pyjamas ...'
     assert prepare_line("", "after-moses") == ""

@@ -3,7 +3,7 @@ from itertools import islice
 from mapnet_cli.text.python_docs import harvest, paragraphs
 
 
-def test_parts_are_consecutive_and_make_the_whole() -> None:
+def test_parts_are_consecutive_and_complete() -> None:
     parts = 150
     whole = [document.name for document in islice(harvest(), 6)]
     found: list[str] = []
@@ -16,6 +16,6 @@ def test_parts_are_consecutive_and_make_the_whole() -> None:
     assert last and all(document.is_topic for document in last)
 
 
-def test_paragraphs_leave_code_out() -> None:
+def test_paragraphs_exclude_code() -> None:
     text = "First lines\nof prose.\n\n    indented = code\n\n>>> doctest\n\nMore prose."
     assert paragraphs(text) == ["First lines of prose.", "More prose."]

@@ -20,7 +20,7 @@ def write(path: Path, sequences: list[list[int]], vocab_size: int = 1000) -> Pat
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.lists(st.integers(0, 70_000), max_size=9), max_size=6), max_size=4), st.booleans())
-def test_what_goes_in_comes_out(
+def test_sequences_round_trip(
     tmp_path_factory: pytest.TempPathFactory, shards: list[list[list[int]]], wide: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
@@ -33,12 +33,12 @@ def test_what_goes_in_comes_out(
     assert [sequences[i].tolist() for i in range(len(flat))] == flat
 
 
-def test_the_type_is_as_small_as_the_vocabulary_allows(tmp_path: Path) -> None:
+def test_dtype_is_the_smallest_for_the_vocabulary(tmp_path: Path) -> None:
     assert Sequences([write(tmp_path / "small", [[1]], 65_535)])[0].dtype == np.uint16
     assert Sequences([write(tmp_path / "large", [[65_536]], 65_537)])[0].dtype == np.uint32
 
 
-def test_batches_are_padded_at_the_end(tmp_path: Path) -> None:
+def test_batches_are_right_padded(tmp_path: Path) -> None:
     sequences = Sequences([write(tmp_path / "a", [[5, 6, 7], [8]]), write(tmp_path / "b", [[9, 10]])])
     batch = sequences.batch([2, 0, 1], 4, 0)
     assert batch.dtype == np.int64
@@ -51,14 +51,14 @@ def test_batches_are_padded_at_the_end(tmp_path: Path) -> None:
         sequences[-1]
 
 
-def test_an_unfinished_shard_does_not_appear(tmp_path: Path) -> None:
+def test_an_unfinished_shard_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(KeyError), writing_shard(tmp_path / "a", 10) as shard:
         shard.add([1])
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damage_is_found_on_opening(tmp_path: Path) -> None:
+def test_damage_is_detected_on_opening(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [[1, 2, 3], [4, 5]])
     other = write(tmp_path / "b", [[1], [2]])
     tokens, offsets = shard_files(path)
@@ -71,7 +71,7 @@ def test_damage_is_found_on_opening(tmp_path: Path) -> None:
         Sequences([path])
     tokens.write_bytes(whole)
     offsets.write_bytes(shard_files(other)[1].read_bytes())
-    with pytest.raises(DamagedError, match="don't fit"):
+    with pytest.raises(DamagedError, match="don't match"):
         Sequences([path])
     offsets.write_bytes(b"")
     with pytest.raises(DamagedError):
@@ -84,8 +84,8 @@ def test_damage_is_found_on_opening(tmp_path: Path) -> None:
         Sequences([path])
 
 
-def test_more_shards_than_open_files_are_allowed_at_first(tmp_path: Path) -> None:
-    """In a process of its own, whose limit they raise; where that may not be, the error says what to do."""
+def test_the_open_file_limit_is_raised_for_many_shards(tmp_path: Path) -> None:
+    """Runs in a subprocess; above the hard limit, the error says what to do."""
     path = write(tmp_path / "s", [[5, 6], [7]])
     code = (
         "import resource, sys; from pathlib import Path; from mapnet_cli.core.errors import UsageError\n"
@@ -97,4 +97,4 @@ def test_more_shards_than_open_files_are_allowed_at_first(tmp_path: Path) -> Non
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, cwd=root, check=True)
-    assert "600 shards have to be open at once, and this machine allows 1,000 files" in done.stdout
+    assert "600 shards must be open at once, but this machine allows only 1,000 open files" in done.stdout

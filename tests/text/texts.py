@@ -1,4 +1,4 @@
-"""Lines of text to try the pipeline on: made-up ones that are hard for it, and real ones."""
+"""Test lines for the text pipeline: difficult artificial ones, and real text."""
 
 import tarfile
 from pathlib import Path
@@ -26,7 +26,7 @@ PIECES = (
 _GLUE = st.sampled_from([" ", " ", " ", " ", "", "", "  ", "\u00a0"])
 _PIECE = st.sampled_from(PIECES) | st.text(max_size=5) | st.text("aB1.,'\"-!?( ", max_size=8)
 lines = st.lists(st.tuples(_PIECE, _GLUE).map("".join), min_size=1, max_size=25).map("".join)
-"""Lines as they may stand in a file: any characters but surrogates."""
+"""Strategy for lines as they may occur in a file: any characters except surrogates."""
 
 
 def real_lines(shared_data: Path, files: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rolling checkpoints: damage is noticed, the one before takes over, and pruning keeps good ones."""
+"""Rolling checkpoints: damage is detected, the previous one is used instead, and pruning keeps good ones."""
 
 import threading
 from pathlib import Path
@@ -31,7 +31,7 @@ def damage(folder: Path, step: int) -> None:
     file.write_bytes(data)
 
 
-def test_round_trip_and_same_bytes(tmp_path: Path) -> None:
+def test_round_trip_is_deterministic(tmp_path: Path) -> None:
     save(tmp_path, 5)
     tensors, facts = load_checkpoint(tmp_path / rolling_name(5))
     assert (tensors["w"].tolist(), facts["step"]) == ([5.0] * 3, 5)
@@ -40,7 +40,7 @@ def test_round_trip_and_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / rolling_name(5) / "tensors.safetensors").read_bytes() == before
 
 
-def test_the_newest_good_one_is_found_and_the_damaged_leave(tmp_path: Path) -> None:
+def test_newest_undamaged_checkpoint_is_found_and_damaged_ones_are_deleted(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3)
     damage(tmp_path, 3)
     (tmp_path / rolling_name(2) / "facts.json").unlink()
@@ -52,7 +52,7 @@ def test_the_newest_good_one_is_found_and_the_damaged_leave(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == [rolling_name(2)]
 
 
-def test_nothing_good_is_nothing(tmp_path: Path) -> None:
+def test_only_damaged_checkpoints_give_none(tmp_path: Path) -> None:
     save(tmp_path, 1)
     damage(tmp_path, 1)
     with pytest.raises(DamagedError, match="checksum"):
@@ -61,14 +61,14 @@ def test_nothing_good_is_nothing(tmp_path: Path) -> None:
     assert (found, len(warnings)) == (None, 1)
 
 
-def test_learning_rate_by_hand() -> None:
-    """Peak 1, 4 steps of warm-up, 10 in all: up by quarters, then down by sixths, never above the peak."""
+def test_learning_rate_schedule() -> None:
+    """Peak 1, 4 warm-up steps, 10 steps in total: rises by quarters, then falls by sixths, never above the peak."""
     rates = [learning_rate(step, 1.0, 4, 10) for step in range(10)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
     assert learning_rate(0, 1.0, 0, 10) == 1.0
 
 
-def test_altered_facts_are_damage_too(tmp_path: Path) -> None:
+def test_altered_facts_are_detected(tmp_path: Path) -> None:
     save(tmp_path, 1)
     facts = tmp_path / rolling_name(1) / "facts.json"
     facts.write_text(facts.read_text().replace('"step": 1', '"step": 2'))
@@ -76,14 +76,14 @@ def test_altered_facts_are_damage_too(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / rolling_name(1))
 
 
-def test_a_snapshot_does_not_change_with_the_weights() -> None:
+def test_snapshot_is_independent_of_the_weights() -> None:
     weights = {"w": torch.ones(3)}
     copy = snapshot(weights)
     weights["w"] += 1
     assert copy["w"].tolist() == [1.0] * 3
 
 
-def test_writes_go_on_beside_the_training_in_order() -> None:
+def test_writes_run_in_the_background_in_order() -> None:
     started, go, done = threading.Event(), threading.Event(), list[int]()
 
     def slow() -> None:
@@ -94,13 +94,13 @@ def test_writes_go_on_beside_the_training_in_order() -> None:
     with BackgroundWriter() as writer:
         writer.submit(slow, lambda: done.append(2))
         assert started.wait(5)
-        assert not done  # submit came back before the write was over
+        assert not done  # submit returned before the write finished
         go.set()
         writer.submit(lambda: done.append(3))
     assert done == [1, 2, 3]
 
 
-def test_a_failed_write_is_raised_by_the_next_or_at_the_end() -> None:
+def test_failed_write_is_raised_by_the_next_submit_or_on_exit() -> None:
     def fails() -> None:
         raise OSError("disk full")
 

@@ -1,4 +1,4 @@
-"""Where training runs and how fast that is at best."""
+"""Device selection, peak FLOP/s and precision advice."""
 
 import itertools
 import re
@@ -23,12 +23,12 @@ GPU = torch.device("cuda", 0)
         ("NVIDIA GeForce RTX 4090", 165e12),
     ],
 )
-def test_the_makers_figure_is_found_by_name(name: str, peak: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_sheet_peak_is_found_by_name(name: str, peak: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
     assert device.peak_flops(GPU, "bfloat16")[0] == peak
 
 
-def test_other_devices_are_measured() -> None:
+def test_unlisted_devices_are_measured() -> None:
     peak, source = device.peak_flops(torch.device("cpu"), "auto")
     assert 1e8 < peak < 1e14
     assert "float32" in source
@@ -36,16 +36,18 @@ def test_other_devices_are_measured() -> None:
 
 
 @pytest.mark.parametrize(("threads", "seconds"), [(1, 10), (2, 5), (4, 2.5), (8, 2.5)])
-def test_a_busy_cpu_is_not_a_slow_one(threads: int, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a product that took 10 s of all threads, and however long by the clock; there are four cores."""
+def test_measured_peak_excludes_other_processes(threads: int, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product takes 10 s of process time over all threads, on 4 cores; wall time doesn't matter."""
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr(device.time, "process_time", lambda: next(clock))
     monkeypatch.setattr(device, "cores", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert device.peak_flops(torch.device("cpu"), "float32")[0] == pytest.approx(2 * device.MATRIX[1] ** 3 / seconds)
+    assert device.peak_flops(torch.device("cpu"), "float32")[0] == pytest.approx(
+        2 * device.MATRIX_SIDES[1] ** 3 / seconds
+    )
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device.choose_device("auto", 1) == torch.device("cuda", 1)
@@ -54,28 +56,28 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         device.choose_device("auto", 2)
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no GPU"):
         device.choose_device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("precision", "bfloat16", "said"),
+    ("precision", "bfloat16", "message"),
     [
         ("auto", 3e11, r"3 times as fast in bfloat16 as in float32: pretrain\.precision=bfloat16 may be worth it"),
         ("auto", 1.4e11, None),
         ("auto", 1e10, None),
         ("float32", 3e11, None),
         ("bfloat16", 3e11, None),
-        ("bfloat16", 5e9, r"0\.05 times as fast in bfloat16 as in float32: pretrain\.precision=float32 is the faster"),
+        ("bfloat16", 5e9, r"0\.05 times as fast in bfloat16 as in float32: pretrain\.precision=float32 is faster"),
     ],
 )
-def test_the_faster_precision_is_named(
-    precision: str, bfloat16: float, said: str | None, monkeypatch: pytest.MonkeyPatch
+def test_faster_precision_is_recommended(
+    precision: str, bfloat16: float, message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "_measured", lambda _, precision: bfloat16 if precision == "bfloat16" else 1e11)
     advice = device.precision_advice(torch.device("cpu"), precision, "pretrain")
-    assert len(advice) == (said is not None)
-    assert said is None or re.search(said, advice[0])
+    assert len(advice) == (message is not None)
+    assert message is None or re.search(message, advice[0])
     assert device.precision_advice(GPU, precision, "pretrain") == []

@@ -1,4 +1,4 @@
-"""FLOPs against torch's own counter, and the paper's size."""
+"""FLOP counts, compared with torch's FlopCounterMode and at the paper's model sizes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from mapnet_cli.training.flops import Work, electra_flops, head_flops, stack_flo
 
 @contextmanager
 def counting() -> Iterator[FlopCounterMode]:
-    """Attention as plain matrix products, which the counter knows."""
+    """Counts FLOPs, with attention as plain matrix products, which the counter supports."""
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
         yield counter
 
 
-def test_forward_flops_equal_torchs_count() -> None:
+def test_forward_flops_match_torch() -> None:
     config = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
     model = PretrainingModel(config, 128, None).eval()
     tokens_BL = torch.randint(5, 128, (2, 16))
@@ -31,15 +31,15 @@ def test_forward_flops_equal_torchs_count() -> None:
     assert counter.get_total_flops() == 2 * (stack_flops(config, 16, 3) + head_flops(config, 128, 3))
 
 
-def test_a_step_of_bert_base_at_the_papers_size() -> None:
-    """About 74 TFLOP a step, and MAP-Net adds about 21."""
+def test_step_flops_of_bert_base_at_paper_size() -> None:
+    """About 73 TFLOPs per step; MAP-Net adds about 20.5."""
     bert = step_flops(Transformer(), None, 32_678, 256, 512, Work(0.15))
     joint = step_flops(Transformer(), MapNetSizes(), 32_678, 256, 512, Work(0.15))
     assert bert == pytest.approx(73e12, rel=0.03)
     assert (joint - bert) == pytest.approx(20.5e12, rel=0.03)
 
 
-def test_electras_forward_flops_equal_torchs_count() -> None:
+def test_electra_forward_flops_match_torch() -> None:
     encoder = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
     generator = encoder.narrowed(0.25)
     model = Electra(encoder, 128, generator).eval()
@@ -51,8 +51,8 @@ def test_electras_forward_flops_equal_torchs_count() -> None:
     assert 3 * counter.get_total_flops() == electra_flops(encoder, generator, 128, 2, 16, 0.25)
 
 
-def test_electra_of_bert_base_at_the_papers_size() -> None:
-    """Its vocabulary head works on a narrow network, but the encoder's last layer works at every position."""
+def test_electra_flops_of_bert_base_at_paper_size() -> None:
+    """The vocabulary head has narrow inputs, but the encoder's last layer runs at every position."""
     bert = step_flops(Transformer(), None, 32_678, 256, 512, Work(0.15))
     electra = electra_flops(Transformer(), Transformer().narrowed(0.25), 32_678, 256, 512, 0.15)
     assert electra / bert == pytest.approx(1.146, abs=0.001)

@@ -1,4 +1,4 @@
-"""Gradients of many masks at once against torch's own backward pass, and the sketch of what is too large."""
+"""Batched per-mask gradients compared with torch's backward pass, and sketches of large vectors."""
 
 import math
 
@@ -19,11 +19,11 @@ def small_model() -> PretrainingModel:
     sizes = {"layers": 2, "hidden": 16, "heads": 2, "ffn": 32, "max_length": 16}
     model = PretrainingModel(Transformer(**sizes), 40, MapNetSizes(**sizes))
     model.init_weights(3)
-    return model.train()  # dropout of 0.1 must not reach the gradients
+    return model.train()  # dropout of 0.1 must not affect the gradients
 
 
 @pytest.mark.parametrize("elements", [1, 2**30])
-def test_gradients_are_those_of_a_backward_pass(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_match_a_backward_pass(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.ELEMENTS, "cpu", elements)
     model = small_model()
     gradients = SentenceGradients(model)
@@ -42,7 +42,7 @@ def test_gradients_are_those_of_a_backward_pass(elements: int, monkeypatch: pyte
         torch.testing.assert_close(found_P, gradients.flatten(by_name), atol=1e-6, rtol=1e-4)
 
 
-def test_candidates_draw_the_same_masks_again() -> None:
+def test_masks_are_reproducible() -> None:
     uniform = Candidate("uniform", Method(mask_rate=0.3))
     first, again = (sentence_masks(uniform, 4, TOKENS_L, 8, 2, 40) for _ in range(2))
     other = sentence_masks(uniform, 5, TOKENS_L, 8, 2, 40)
@@ -50,8 +50,8 @@ def test_candidates_draw_the_same_masks_again() -> None:
     assert not torch.equal(first.positions_MK, other.positions_MK)
 
 
-def test_sentences_weigh_as_in_a_batch() -> None:
-    """Its losses' sum over the mean number of masked positions: a short sentence weighs little."""
+def test_sentences_are_weighted_as_in_a_batch() -> None:
+    """The sum of losses is divided by the mean number of masked positions, so short sentences have small weights."""
     short_L, method = TOKENS_L[[0, 1, 2, -1]], Method(mask_rate=0.25)
     count = mean_count([TOKENS_L, short_L], method.mask_rate)
     assert count == (0.25 * 12 + 1) / 2
@@ -60,7 +60,7 @@ def test_sentences_weigh_as_in_a_batch() -> None:
         torch.testing.assert_close(masks.weight_MK.sum(dim=1), torch.full((4,), counts / count))
 
 
-def test_disjoint_groups_start_anew_and_have_no_position_twice() -> None:
+def test_disjoint_groups_restart_and_repeat_no_position() -> None:
     disjoint = Candidate("disjoint", Method(strategy="disjoint", mask_rate=1 / 6))
     masks = sentence_masks(disjoint, 0, TOKENS_L, 24, 6, 40)
     groups = [
@@ -73,7 +73,7 @@ def test_disjoint_groups_start_anew_and_have_no_position_twice() -> None:
     assert len(set(map(frozenset, groups))) == 4
 
 
-def test_a_vector_that_fits_is_kept() -> None:
+def test_a_vector_that_fits_is_unchanged() -> None:
     project = Projection(50, 4, 0, torch.device("cpu"), budget=50 * 4 * 4)
     vector_P = torch.randn(50, generator=torch.Generator().manual_seed(0))
     assert project.exact
@@ -81,7 +81,7 @@ def test_a_vector_that_fits_is_kept() -> None:
     assert torch.equal(project(vector_P), vector_P)
 
 
-def test_sketches_are_unbiased_and_as_exact_as_stated() -> None:
+def test_sketches_are_unbiased_and_as_accurate_as_stated() -> None:
     generator = torch.Generator().manual_seed(0)
     a_P = 1 + torch.rand(3000, generator=generator, dtype=torch.float64)
     b_P = a_P + torch.randn(3000, generator=generator, dtype=torch.float64)

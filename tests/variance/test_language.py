@@ -1,7 +1,7 @@
-"""A language whose hard positions are known: the instrument must find them, and what follows from them.
+"""Measurements on a synthetic language whose hard positions are known.
 
-In a sentence every even position holds the same one of four tokens, which its neighbours tell; every
-odd position holds one of eight tokens at random, which nothing tells: its loss is at best log 8.
+In each sentence, all even positions have the same one of four tokens, which the context reveals. Each
+odd position has one of eight tokens at random, which nothing reveals: its mean loss is at least log 8.
 """
 
 import math
@@ -39,8 +39,8 @@ def language(count: int, generator: torch.Generator) -> Tensor:
     return torch.cat([torch.full((count, 1), CLS), inside, torch.full((count, 1), SEP)], dim=1)
 
 
-class World:
-    """A model that has learned the language, held-out sentences, and what the instrument finds on them."""
+class Experiment:
+    """A model trained on the language, held-out sentences, and measurements on them."""
 
     def __init__(self, steps: int = STEPS) -> None:
         sizes = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 64, "max_length": LENGTH + 2, "dropout": 0.0}
@@ -83,8 +83,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World()
+def experiment() -> Experiment:
+    return Experiment()
 
 
 def proposing(name: str, log_q: list[Tensor], proposal: MapNetProposal) -> Candidate:
@@ -92,30 +92,32 @@ def proposing(name: str, log_q: list[Tensor], proposal: MapNetProposal) -> Candi
     return Candidate(name, method, "known", tuple(log_q))
 
 
-def test_the_hard_positions_have_the_large_gradients(world: World) -> None:
-    hard_N = torch.cat([HARD_L[fact.position_N] for fact in world.facts])
-    loss_N = torch.cat([fact.signals["loss"] for fact in world.facts])
-    norm_N = torch.cat([fact.norms["raw"] for fact in world.facts])
+def test_the_hard_positions_have_the_large_gradients(experiment: Experiment) -> None:
+    hard_N = torch.cat([HARD_L[fact.position_N] for fact in experiment.facts])
+    loss_N = torch.cat([fact.signals["loss"] for fact in experiment.facts])
+    norm_N = torch.cat([fact.norms["raw"] for fact in experiment.facts])
     assert float(loss_N[hard_N].mean()) == pytest.approx(math.log(NOISE), rel=0.1)
     assert float(loss_N[~hard_N].mean()) < 0.1
     assert float(norm_N[hard_N].mean()) > 5 * float(norm_N[~hard_N].mean())
-    for found in correlations(world.facts):
+    for found in correlations(experiment.facts):
         assert found.pearson.value is not None and found.pearson.value > 0.7, found
-    bins = norms_by_loss(world.facts)
+    bins = norms_by_loss(experiment.facts)
     assert sum(b.positions for b in bins) == len(loss_N)
     assert bins[-1].norm.value > 5 * bins[0].norm.value
 
 
-def test_every_position_is_measured_and_a_share_where_no_oracle_asks(world: World) -> None:
-    for fact in world.facts:
+def test_all_positions_are_measured_for_an_oracle_and_else_one_mask(experiment: Experiment) -> None:
+    for fact in experiment.facts:
         assert set(fact.position_N.tolist()) == set(range(1, LENGTH + 1))
-    some = measure_positions(world.gradients, world.model, UNIFORM, world.scales, 0, world.sentences[0], whole=False)
+    some = measure_positions(
+        experiment.gradients, experiment.model, UNIFORM, experiment.scales, 0, experiment.sentences[0], whole=False
+    )
     assert len(some.position_N) == LENGTH * UNIFORM.mask_rate
 
 
-def test_masks_make_most_of_the_variance(world: World) -> None:
-    """The language is the same in every sentence, but for topics that are known without a doubt."""
-    found = compare(Candidate("uniform", UNIFORM), world.uniform, world.uniform)
+def test_most_of_the_variance_is_mask_variance(experiment: Experiment) -> None:
+    """Sentences differ only in their topics, which the model predicts with certainty, and in random tokens."""
+    found = compare(Candidate("uniform", UNIFORM), experiment.uniform, experiment.uniform)
     share = found.variances["raw"].mask_share
     assert share.value > 0.6 and share.error < 0.1
     assert found.variances["raw"].mask_to_uniform.value == 1
@@ -124,45 +126,45 @@ def test_masks_make_most_of_the_variance(world: World) -> None:
 
 
 @pytest.mark.parametrize(("signal", "at_most"), [("gradient norm", 0.8), ("loss", 1.0)])
-def test_oracles_lower_the_mask_variance_without_a_bias(world: World, signal: str, at_most: float) -> None:
-    maskable_L = sampling.maskable_positions(world.sentences[0])
-    log_q = [oracle_log_q(fact, signal, maskable_L) for fact in world.facts]
+def test_oracles_lower_the_mask_variance_without_bias(experiment: Experiment, signal: str, at_most: float) -> None:
+    maskable_L = sampling.maskable_positions(experiment.sentences[0])
+    log_q = [oracle_log_q(fact, signal, maskable_L) for fact in experiment.facts]
     weighted = MapNetProposal(sampler="systematic", uniform_mix=0.1, estimator="horvitz-thompson")
-    found = world.measured(proposing("oracle", log_q, weighted))
+    found = experiment.measured(proposing("oracle", log_q, weighted))
     raw = found.variances["raw"]
     assert raw.mask_to_uniform.value < at_most
     assert abs(raw.difference.value) < 3 * raw.difference.error
-    assert found.clipping is None, "the sequence ratio is about draws one after the other"
+    assert found.clipping is None, "the sequence ratio is defined for sequential draws"
 
 
-def test_hard_masks_are_biased_without_weights_and_unbiased_with() -> None:
-    """In a model that has yet to learn; at the optimum the mean gradient is zero wherever the masks are."""
-    world = World(steps=20)
+def test_hard_masks_are_biased_without_weights_and_unbiased_with_weights() -> None:
+    """Uses a barely trained model, since at the optimum the mean gradient is zero for any masks."""
+    experiment = Experiment(steps=20)
     weight_L = torch.where(HARD_L, 5.0, 1.0)
     weight_L[[0, -1]] = 0.0
     log_q = [(weight_L / weight_L.sum()).log()] * SENTENCES
     unweighted, exact = (
         MapNetProposal(estimator="none"), MapNetProposal(sampler="systematic", estimator="horvitz-thompson")
     )  # fmt: skip
-    skewed = world.measured(proposing("skewed", log_q, unweighted)).variances["raw"]
-    weighted = world.measured(proposing("weighted", log_q, exact)).variances["raw"]
+    skewed = experiment.measured(proposing("skewed", log_q, unweighted)).variances["raw"]
+    weighted = experiment.measured(proposing("weighted", log_q, exact)).variances["raw"]
     assert skewed.bias.value > 5 * skewed.bias.error > 0
     assert abs(weighted.bias.value) < 3 * weighted.bias.error < skewed.bias.value
 
 
-def test_disjoint_visits_average_better(world: World) -> None:
+def test_disjoint_visits_reduce_the_variance_of_their_mean(experiment: Experiment) -> None:
     disjoint = Candidate("disjoint", UNIFORM.model_copy(update={"strategy": "disjoint"}))
-    raw = world.measured(disjoint).variances["raw"]
+    raw = experiment.measured(disjoint).variances["raw"]
     assert raw.mask_to_uniform.value == pytest.approx(1, abs=4 * raw.mask_to_uniform.error)
     assert raw.visits_to_uniform.value < 0.5
 
 
-def test_sketched_means_agree_within_the_stated_error(world: World) -> None:
-    """What is exact stays so; products of means are off by what the sketch says of the means' norms."""
-    project = Projection(world.gradients.size, 1, 3, torch.device("cpu"), budget=4 * 4096)
+def test_sketched_means_are_within_the_stated_error(experiment: Experiment) -> None:
+    """Mask variances stay exact; inner products of means deviate by the stated share of the norms."""
+    project = Projection(experiment.gradients.size, 1, 3, torch.device("cpu"), budget=4 * 4096)
     assert not project.exact
-    sketched = world.samples(Candidate("uniform", UNIFORM), project).moments["raw"]
-    exact = world.uniform.moments["raw"]
+    sketched = experiment.samples(Candidate("uniform", UNIFORM), project).moments["raw"]
+    exact = experiment.uniform.moments["raw"]
     assert torch.equal(sketched.mask_variance(), exact.mask_variance())
     norms_S = exact.gram_SS.diagonal().sqrt()
     errors_SS = (sketched.gram_SS - exact.gram_SS) / (norms_S[:, None] * norms_S)

@@ -1,4 +1,4 @@
-"""The preconditioner against what torch's AdamW does with a gradient."""
+"""The preconditioner, compared with the update of torch's AdamW."""
 
 from pathlib import Path
 
@@ -30,10 +30,10 @@ def sentence(number: int) -> Tensor:
 
 
 def refuse() -> Tensor:
-    raise AssertionError("the saved moments were there")
+    raise AssertionError("the saved moments exist")
 
 
-def test_saved_moments_scale_as_adam_does(tmp_path: Path) -> None:
+def test_saved_moments_scale_gradients_as_adam_does(tmp_path: Path) -> None:
     """Without momentum, Adam's step is its learning rate times the preconditioned gradient."""
     model = small_model()
     optimizer = build_adamw(model, SETTINGS)
@@ -49,14 +49,14 @@ def test_saved_moments_scale_as_adam_does(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "resume" / rolling_name(3), optimizer_state(model, optimizer), {"step": 3})
     gradients = SentenceGradients(model)
     scale_P, source = adam_scale(gradients, tmp_path, 3, SETTINGS, refuse)
-    assert source == "the optimiser's, step 3"
+    assert source == "optimiser state at step 3"
     parameters = dict(model.named_parameters())
     moved_P = gradients.flatten({name: before[name] - p.detach() for name, p in parameters.items()})
     gradient_P = gradients.flatten({name: p.grad for name, p in parameters.items() if p.grad is not None})
     torch.testing.assert_close(moved_P, 0.01 * scale_P * gradient_P, atol=1e-6, rtol=1e-3)
 
 
-def test_estimated_moments_are_mean_squares_of_batches(tmp_path: Path) -> None:
+def test_estimated_moments_are_mean_squares_of_batch_gradients(tmp_path: Path) -> None:
     """A batch's gradient is the mean over all its masked positions."""
     gradients, method = SentenceGradients(small_model()), Method(mask_rate=0.3)
     found_P = batch_mean_squares(gradients, method, sentence, 2, 40)

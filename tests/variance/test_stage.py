@@ -18,7 +18,7 @@ from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.variance.results import NORMS
 from tests.conftest import SMALL, small_config
 
-LITTLE = ("--sentences", "4", "--masks", "4", "--visits", "2")
+SAMPLE = ("--sentences", "4", "--masks", "4", "--visits", "2")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def trained(artifacts: Artifacts, make_corpus: Callable[[Config], CorpusManifest
 
 def variance(artifacts: Artifacts, *arguments: str) -> tuple[int, str, str]:
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    done = CliRunner().invoke(app, ["variance", "--artifacts", str(artifacts.root), *settings, *LITTLE, *arguments])
+    done = CliRunner().invoke(app, ["variance", "--artifacts", str(artifacts.root), *settings, *SAMPLE, *arguments])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
 
@@ -50,16 +50,16 @@ def test_methods_strategies_and_oracles_side_by_side(trained: Artifacts) -> None
     assert list(rows) == ["uniform", *names.split(",")[:-1]]
     assert rows["mapnet"]["proposal"] == "mapnet, seed 1, step 10"
     assert (rows["mapnet"]["estimator"], rows["oracle-loss"]["estimator"]) == ("sequence-ratio", "horvitz-thompson")
-    assert [name for name, row in rows.items() if row["clipping"]] == ["mapnet", "frequency"], "of ordered draws"
+    assert [name for name, row in rows.items() if row["clipping"]] == ["mapnet", "frequency"], "sequential draws"
     for row in rows.values():
         assert set(row["variances"]) == set(NORMS)
         assert row["variances"]["raw"]["mask"]["value"] > 0
-    assert found["second_moments"] == "the optimiser's, step 10"
+    assert found["second_moments"] == "optimiser state at step 10"
     assert found["projection"] is None
     assert "weights:" in found["signature"] and "method:bert" in found["signature"]
 
 
-def test_the_second_call_shows_the_first_and_force_finds_the_same(trained: Artifacts) -> None:
+def test_results_are_reused_and_force_reproduces_them(trained: Artifacts) -> None:
     code, out, err = variance(trained, "--checkpoint", "mapnet", "--strategies", "mapnet")
     assert code == 0, err
     assert "Gradient variance, raw: mapnet, seed 1, step 10" in out
@@ -84,14 +84,14 @@ def test_the_second_call_shows_the_first_and_force_finds_the_same(trained: Artif
     assert json.loads(first) == found
 
 
-def test_other_weights_or_settings_are_another_measurement(trained: Artifacts) -> None:
+def test_other_weights_or_settings_are_a_separate_measurement(trained: Artifacts) -> None:
     measured(trained, "--checkpoint", "bert", "--strategies", "uniform")
     measured(trained, "--checkpoint", "bert", "--strategies", "uniform", "--step", "4")
     measured(trained, "--checkpoint", "bert", "--strategies", "uniform", "--masks", "6")
     assert len([path for path in trained.path("variance").iterdir() if path.is_dir()]) == 3
 
 
-def test_without_the_optimiser_second_moments_are_estimated(trained: Artifacts) -> None:
+def test_second_moments_are_estimated_without_optimiser_state(trained: Artifacts) -> None:
     for folder in trained.path("pretrain").glob("*/resume"):
         shutil.rmtree(folder)
     found = measured(trained, "--checkpoint", "bert", "--strategies", "uniform")
@@ -113,16 +113,16 @@ def test_without_the_optimiser_second_moments_are_estimated(trained: Artifacts) 
         (("--set", "method.mapnet.strategy=spced", "--checkpoint", "bert", "--strategies", "mapnet"), "did you mean"),
         (("--checkpoint", "bert", "--masks", "5"), "multiple of --visits"),
         (("--checkpoint", "bert", "--sentences", "3"), "--sentences"),
-        (("--checkpoint", "bert", "--sentences", "13"), "has 12"),
+        (("--checkpoint", "bert", "--sentences", "13"), "has only 12"),
     ],
 )
-def test_wrong_options_are_named(trained: Artifacts, arguments: tuple[str, ...], message: str) -> None:
+def test_errors_name_the_invalid_option(trained: Artifacts, arguments: tuple[str, ...], message: str) -> None:
     code, out, err = variance(trained, *arguments)
     assert (code, out) == (2, "")
     assert message in err
 
 
-def test_nothing_trained_is_said(artifacts: Artifacts, make_corpus: Callable[[Config], CorpusManifest]) -> None:
+def test_error_without_a_trained_model(artifacts: Artifacts, make_corpus: Callable[[Config], CorpusManifest]) -> None:
     make_corpus(small_config())
     code, _, err = variance(artifacts, "--checkpoint", "bert")
     assert code == 2

@@ -1,4 +1,4 @@
-"""The estimators against exact variances: by enumeration of all masks, and where a closed form is known."""
+"""The estimators compared with exact variances, from enumeration of all masks or in closed form."""
 
 import itertools
 
@@ -26,7 +26,7 @@ VOCAB, LENGTH, K = 20, 6, 2
 
 @pytest.fixture(scope="module")
 def every_gradient() -> Tensor:
-    """All gradients [S, M, D] of five sentences of six tokens under all 15 masks of two, turned into 75 dimensions."""
+    """Gradients [S, M, D] of five six-token sentences under all 15 masks of two, rotated into 75 dimensions."""
     model = PretrainingModel(Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=8), VOCAB, None)
     model.init_weights(1)
     gradients = SentenceGradients(model)
@@ -42,7 +42,7 @@ def every_gradient() -> Tensor:
         masks = SentenceMasks(corrupted_ML, positions_MK, targets_MK, weight_MK, torch.zeros(len(positions_MK)))
         rows.append(torch.cat(list(gradients.of(masks))))
     flat = torch.cat(rows).double()
-    u, s, _ = torch.linalg.svd(flat, full_matrices=False)  # inner products stay as they are
+    u, s, _ = torch.linalg.svd(flat, full_matrices=False)  # preserves inner products
     return (u * s).view(5, len(positions_MK), -1)
 
 
@@ -50,13 +50,13 @@ def moments(drawn_SMD: Tensor, visits: int) -> Moments:
     sums = []
     for rows_MD in drawn_SMD:
         sums.append(GradientSums(visits))
-        for part_CD in rows_MD.split(4):  # parts end inside groups
+        for part_CD in rows_MD.split(4):  # parts end within groups
             sums[-1].add(part_CD)
     return collect([s.moments() for s in sums], visits, torch.stack([s.mean() for s in sums]))
 
 
 def test_estimators_and_their_errors_on_all_masks(every_gradient: Tensor) -> None:
-    """Over many repetitions the mean is the exact variance, and the stated errors are the spread."""
+    """Over many repetitions, the mean matches the exact variance, and the stated errors match the spread."""
     gradients_SMD = every_gradient
     mean_SD = gradients_SMD.mean(dim=1)
     exact = {
@@ -90,7 +90,7 @@ def test_jackknife_of_a_mean_is_the_usual_standard_error() -> None:
     assert ratio(leave_one_out(values_S), leave_one_out(2 * values_S)).error == pytest.approx(0, abs=1e-12)
 
 
-def test_pairs_leave_out_as_by_hand() -> None:
+def test_leave_one_out_over_pairs_by_hand() -> None:
     vectors_SD = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     replicates = leave_one_out_pairs(vectors_SD @ vectors_SD.T)
     for left_out in range(5):
@@ -99,13 +99,13 @@ def test_pairs_leave_out_as_by_hand() -> None:
         assert float(replicates[1 + left_out]) == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_a_ratio_to_nothing_is_undefined() -> None:
+def test_a_ratio_with_a_zero_denominator_is_undefined() -> None:
     zero_S = torch.zeros(4, dtype=torch.float64)
     assert ratio(leave_one_out(zero_S + 1), leave_one_out(zero_S)).value is None
 
 
 def additive(candidate: Candidate, norms_L: Tensor, masks: int, visits: int) -> Moments:
-    """Samples where each position has a gradient of known norm in a direction of its own, whatever else is masked."""
+    """Returns moments if each position's gradient has a known norm and its own direction, whatever else is masked."""
     tokens_L = torch.cat([torch.tensor([CLS]), torch.arange(FIRST_ORDINARY, FIRST_ORDINARY + 12), torch.tensor([SEP])])
     rows = []
     for number in range(6):
@@ -115,8 +115,8 @@ def additive(candidate: Candidate, norms_L: Tensor, masks: int, visits: int) -> 
     return moments(torch.stack(rows), visits)
 
 
-def test_additive_gradients_have_the_variance_of_the_formula() -> None:
-    """sum_i a_i^2 / n^2 (1 / pi_i - 1): least where pi is proportional to the norms (Theorem 2 for K of n)."""
+def test_additive_gradients_match_the_closed_form() -> None:
+    """sum_i a_i^2 / n^2 (1 / pi_i - 1), minimal for pi proportional to the norms (Theorem 2 for K of n)."""
     norms_L = torch.cat([torch.zeros(1), torch.linspace(0.2, 3, 12), torch.zeros(1)])
     uniform = Method(strategy="uniform", mask_rate=1 / 6)
     proposal = MapNetProposal(sampler="systematic", estimator="horvitz-thompson")

@@ -1,6 +1,6 @@
-"""Reading the sources: files to lines, with document boundaries and a list of what was wrong.
+"""Reads sources as lines with document boundaries, and records problems with the input.
 
-Nothing larger than a line, a row or a page of a dump is held in memory.
+At most one line, row or dump page is in memory at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,22 +21,21 @@ from mapnet_cli.prepare_corpus.sources.reading import (
     raw_lines,
     repaired,
 )
-from mapnet_cli.text import python_docs as cpython_prose
+from mapnet_cli.text import python_docs
 
 BLANKS = b" \t\r\f\v"
 
 
 def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
-    """Yields the lines of the documents that begin in a piece; `name` is what a problem calls it.
+    """Yields the lines of the documents that begin in a piece; `name` is its name in messages.
 
-    Raises InputError at bytes that are not UTF-8 if `on_bad_utf8` is "fail", where the column is missing, and if the
-    file changes.
+    Raises InputError if the file changes, if the column is missing, and for invalid UTF-8 if `on_bad_utf8` is "fail".
     """
     piece.require_unchanged(name)
-    if on_bad_utf8 != "repair" and (place := _first_bad(piece, source)):
+    if on_bad_utf8 != "repair" and (where := _first_bad(piece, source)):
         if on_bad_utf8 == "fail":
-            raise InputError(f"{name}: not UTF-8 at {place}; corpus.on_bad_utf8 can also be repair or skip")
-        reading.problems.add(f"{name}: skipped, not UTF-8 at {place}")
+            raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair or skip")
+        reading.problems.add(f"{name}: skipped, not UTF-8 at {where}")
     elif source.kind in ROWS:
         yield from rows.documents(ROWS[source.kind](piece, name, source.column, reading), name, reading)
     else:
@@ -45,7 +44,7 @@ def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, readin
 
 
 ROWS = {"parquet": rows.parquet, "dataset": rows.arrow}
-"""Kinds whose files aren't read as lines."""
+"""Readers of the kinds whose files aren't read line by line."""
 
 
 def _documents(piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
@@ -71,24 +70,24 @@ def _text(lines: Iterator[str], source: Source) -> Lines:
 
 
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
-    """Yields the rows of one of `parts` parts of a data set of the hub as documents, over the network."""
+    """Yields the rows of one of `parts` parts of a data set as documents, streamed from the Hub."""
     found = hub_rows(source.path, source.name or None, source.split, source.column, part, parts)
     yield from rows.documents(islice(found, source.limit or None), name, reading)
 
 
 def read_cpython(part: int, parts: int, limit: int) -> Lines:
-    """Yields the prose of a part of the running Python's documents that the probe tasks don't use."""
-    corpus = (document for document in cpython_prose.harvest(part, parts) if not document.held_out)
+    """Yields the prose of one part of Python's own docstrings, without the documents held out for the probe tasks."""
+    corpus = (document for document in python_docs.harvest(part, parts) if not document.held_out)
     for document in islice(corpus, limit or None):
         for docstring in document.docstrings:
-            for paragraph in cpython_prose.paragraphs(docstring.text):
+            for paragraph in python_docs.paragraphs(docstring.text):
                 yield paragraph
                 yield ""
         yield None
 
 
 Opens = Callable[[bytes], bool]
-"""Whether a line can be the first of a piece that begins in the middle of a file: a document begins there."""
+"""Returns whether a document begins at a line, so that a piece from the middle of a file may begin there."""
 DOCUMENT_OPENS: dict[str, Opens] = {
     "jsonl": lambda raw: True,
     "wikiextractor": lambda raw: raw.startswith(b"<doc "),
@@ -105,97 +104,97 @@ def _opens(source: Source) -> Opens:
 
 
 def _share(piece: Piece, opens: Opens, name: str, reading: Reading) -> Iterator[Line]:
-    """Yields the lines from the first document that begins in the piece to the first that begins after it."""
+    """Yields the lines of the documents that begin in the piece."""
     begin, end = piece.begin, piece.end
     inside, length = piece.part == 0, end - begin + 1
     try:
         for line in raw_lines(piece):
-            if line.place >= end and (not inside or opens(line.raw)):
+            if line.offset >= end and (not inside or opens(line.raw)):
                 return
             inside = inside or opens(line.raw)
             if inside:
-                share = (line.place + 1 - begin) / length
+                share = (line.offset + 1 - begin) / length
                 reading.share = share if share < 1.0 else 1.0
                 yield line
     except DamagedInput as error:
-        reading.problems.add(f"{name}: damaged or truncated ({error}); what stands before that was read")
+        reading.problems.add(f"{name}: damaged or truncated ({error}); the text before that was read")
 
 
 def _first_bad(piece: Piece, source: Source) -> str:
-    """Returns where the piece's first bytes that are not UTF-8 stand, or "" if there are none."""
+    """Returns the position of the piece's first invalid UTF-8 in words, or "" if there is none."""
     if source.kind in ROWS:
         return rows.first_bad(ROWS[source.kind](piece, piece.path.name, source.column, Reading()))
-    place = _Place(piece)
+    position = _Position(piece)
     for line in _share(piece, _opens(source), "", Reading()):
         try:
             line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            return place.of(line, error.start)
-        place.move(line)
+            return position.describe(line, error.start)
+        position.advance(line)
     return ""
 
 
-class _Place:
-    """Where a reader is in a piece, in words."""
+class _Position:
+    """Position of a reader in a piece, for messages."""
 
     def __init__(self, piece: Piece) -> None:
         self._first = piece.part == 0
         self.offset = self.number = 0
 
-    def move(self, line: Line) -> None:
+    def advance(self, line: Line) -> None:
         self.offset += len(line.raw) + line.unread + 1
         self.number += 1
 
-    def of(self, line: Line, index: int) -> str:
-        """Returns what a message calls a byte of the line that comes next."""
+    def describe(self, line: Line, index: int) -> str:
+        """Returns the position of a byte of the next line as text."""
         if self._first:
             return f"byte {self.offset + index:,} (line {self.number + 1:,})"
-        return f"a line after byte {line.place:,}"
+        return f"a line after byte {line.offset:,}"
 
 
 def _decoded(lines: Iterator[Line], piece: Piece, name: str, problems: Problems) -> Iterator[str]:
-    """Yields lines without BOM, NUL and line ends (LF, CRLF or CR); repairs bad UTF-8 with U+FFFD.
+    """Yields lines without BOM, NUL and line ends (LF, CRLF or CR), with invalid UTF-8 replaced by U+FFFD.
 
-    An endless line is left out: "" stands in its place.
+    A line of more than READ bytes is replaced by "".
     """
     bad = nuls = 0
     first_bad = first_nul = ""
-    place = _Place(piece)
+    position = _Position(piece)
     for line in lines:
         if line.unread:
-            problems.add(f"{name}: {place.of(line, 0)}: the line has over {READ:,} bytes and was left out")
+            problems.add(f"{name}: {position.describe(line, 0)}: the line has over {READ:,} bytes and was skipped")
         try:
             text = line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            first_bad = first_bad or place.of(line, error.start)
-            text, places = repaired(line.raw)
-            bad += places
+            first_bad = first_bad or position.describe(line, error.start)
+            text, count = repaired(line.raw)
+            bad += count
         if "\0" in text:
-            first_nul = first_nul or place.of(line, line.raw.index(b"\0"))
+            first_nul = first_nul or position.describe(line, line.raw.index(b"\0"))
             nuls += text.count("\0")
             text = text.replace("\0", "")
-        if place.number == 0 and piece.part == 0:
+        if position.number == 0 and piece.part == 0:
             text = text.removeprefix("\ufeff")
-        place.move(line)
+        position.advance(line)
         yield from text.rstrip("\r").split("\r")
-    if place.number == 0 and piece.part == 0:
+    if position.number == 0 and piece.part == 0:
         problems.add(f"{name}: empty file")
     if bad:
-        problems.add(f"{name}: repaired {bad:,} places that are not UTF-8, the first at {first_bad}")
+        problems.add(f"{name}: repaired invalid UTF-8 in {bad:,} places, the first at {first_bad}")
     if nuls:
         problems.add(f"{name}: removed {nuls:,} NUL bytes, the first at {first_nul}")
 
 
 def _unwrapped(lines: Iterator[str]) -> Lines:
-    """Yields hard-wrapped paragraphs as one line each: their lines up to the next blank line.
+    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line.
 
-    A hyphen at a line's end stays (in books that have been through a proof-reader it is the
-    word's own), without a space after it.
+    A hyphen at the end of a line is kept and joined without a space: in proofread books it belongs to
+    the word.
     """
     paragraph = ""
     for line in lines:
         line = line.strip()
-        if not line or len(paragraph) > OVERLONG:  # as long as that it is dropped, and counted, by the clean-up
+        if not line or len(paragraph) > OVERLONG:  # the clean-up drops and counts it
             if paragraph:
                 yield paragraph
             yield ""

@@ -1,4 +1,4 @@
-"""What the readers of all sources share: parts of files, and a record of what was wrong, repaired or left out."""
+"""Shared by the readers of all sources: pieces of files, their lines, and a record of problems and skipped input."""
 
 import lzma
 import zlib
@@ -12,28 +12,28 @@ from mapnet_cli.core import InputError
 from mapnet_cli.prepare_corpus.sources import compressed
 
 Lines = Iterator[str | None]
-"""A line, "" where a paragraph can't run on, None where a document ends."""
+"""Lines of text, "" at a paragraph boundary, and None at the end of a document."""
 
 LISTED = 100
-"""Problems kept by name, of a slice and of a corpus."""
+"""Maximum number of problems recorded as text, per slice and per corpus."""
 SHOWN_PROBLEMS = 5
-"""Of these, in the terminal."""
+"""Maximum number of problems printed to the terminal."""
 
 
 def repaired(raw: bytes) -> tuple[str, int]:
-    """Returns the text with U+FFFD for bytes that are not UTF-8, and in how many places they stood."""
+    """Returns the text with invalid UTF-8 replaced by U+FFFD, and the number of replacements."""
     text = raw.decode("utf-8", errors="replace")
     return text, text.count("\ufffd") - raw.count("\ufffd".encode())
 
 
 def printable(text: str) -> str:
-    """Returns the text as one line that any file and terminal takes: file names and keys may hold lone surrogates."""
+    """Returns the text as one line that can be encoded: file names and keys may contain lone surrogates."""
     return " ".join(text.splitlines()).encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass
 class Problems:
-    """What was repaired or left out. The first hundred are named, all are counted."""
+    """Problems with the input: text of the first LISTED ones, and the total count."""
 
     count: int = 0
     lines: list[str] = field(default_factory=list)
@@ -44,65 +44,65 @@ class Problems:
             self.lines.append(printable(line))
 
     def merge(self, lines: list[str], count: int) -> None:
-        """Adds another list, of which only some may be named."""
+        """Adds `count` problems, of which `lines` are the recorded ones."""
         self.lines += lines[: LISTED - len(self.lines)]
         self.count += count
 
 
 @dataclass
 class Reading:
-    """Problems, what was left out because it is no article, what was taken out of lines, and how far it got."""
+    """Record of reading a slice: problems, skipped pages, removed markup, JSONL keys and progress."""
 
     problems: Problems = field(default_factory=Problems)
     left_out: Counter[str] = field(default_factory=Counter)
-    """Pages of a dump, by reason."""
+    """Number of skipped dump pages, by reason."""
     markup: Counter[str] = field(default_factory=Counter)
-    """Leftovers of wiki markup, by rule."""
+    """Number of removals of leftover wiki markup, by rule."""
     with_key: int = 0
-    """Rows of JSONL that have the key of the text."""
+    """Number of JSONL rows that have the text key."""
     without_key: int = 0
     other_keys: str = ""
-    """What the first row without it has instead, in words."""
+    """Description of the keys of the first row without the text key, for messages."""
     pieces: int = 0
-    """Read before the one that is being read."""
+    """Number of pieces finished before the current one."""
     share: float = 0.0
-    """Of that one, between 0 and 1."""
+    """Fraction of the current piece that has been read."""
 
 
 OVERLONG = 2_000_000
-"""Characters of a line or paragraph that no clean-up setting lets through."""
+"""Characters; the clean-up drops longer lines and paragraphs with any settings."""
 READ = 8 * OVERLONG
-"""Bytes of one line, of one row and of one page of a dump that are read; more are overlong in any encoding's length."""
+"""Maximum bytes of one line, row or dump page; anything longer also exceeds OVERLONG in characters."""
 CHUNK = 1 << 20
-"""Bytes that are read or unpacked at a time, at most."""
+"""Maximum number of bytes read or decompressed at a time."""
 PACKED_CHUNK = 1 << 16
 STREAMS = (".gz", ".xz", ".zst")
-"""What can only be unpacked from its beginning."""
+"""Suffixes of files that can only be decompressed from the beginning."""
 COMPRESSED = (*STREAMS, ".bz2")
 
 
 def packing(path: Path) -> str:
-    """Returns the suffix of a file that is read through its compression, in lower case; "" for any other file."""
+    """Returns the suffix of a compressed file in lower case, or "" for any other file."""
     suffix = path.suffix.lower()
     return suffix if suffix in COMPRESSED else ""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Share `part` of `parts` equal ones of a file as it is now: shares of different states would not fit together."""
+    """Share `part` of `parts` equal shares of a file, with the file's current size and modification time."""
 
     path: Path
     part: int = 0
     parts: int = 1
     size: int = field(init=False)
-    """Bytes on disk of the whole file."""
-    written: int = field(init=False)
-    """When that was last done, in nanoseconds."""
+    """Size of the whole file on disk, in bytes."""
+    modified: int = field(init=False)
+    """Modification time in nanoseconds."""
 
     def __post_init__(self) -> None:
         stat = self.path.stat()
         object.__setattr__(self, "size", stat.st_size)
-        object.__setattr__(self, "written", stat.st_mtime_ns)
+        object.__setattr__(self, "modified", stat.st_mtime_ns)
 
     @property
     def begin(self) -> int:
@@ -113,61 +113,61 @@ class Piece:
         return self.size * (self.part + 1) // self.parts
 
     def require_unchanged(self, name: str) -> None:
-        """Raises InputError, which calls the piece `name`, if the file is no longer what it was."""
+        """Raises InputError if the file has changed since the piece was created; `name` is used in the message."""
         stat = self.path.stat() if self.path.exists() else None
-        if stat is None or (stat.st_size, stat.st_mtime_ns) != (self.size, self.written):
-            raise InputError(f"{name} changed while it was read: run again")
+        if stat is None or (stat.st_size, stat.st_mtime_ns) != (self.size, self.modified):
+            raise InputError(f"{name} changed while it was being read: run again")
 
 
 class Line(NamedTuple):
     """One line without its line feed."""
 
     raw: bytes
-    place: int
-    """Byte of the file at which the line feed before it stands, of a compressed file where that block or chunk begins;
+    offset: int
+    """Byte offset of the line feed before the line (in a compressed file, of the block or chunk that contains it);
     -1 for the first line."""
     unread: int = 0
-    """Its bytes if it is endless: it is left out."""
+    """Length of the line in bytes if it exceeds READ; `raw` is empty then."""
 
 
 def raw_lines(piece: Piece) -> Iterator[Line]:
-    """Yields the lines of the piece and all after it to the end of the file: stop where they are another's.
+    """Yields the lines that begin in the piece or after it; the caller stops where the next piece begins.
 
-    Raises DamagedInput at a place where the file can't be read on.
+    Raises DamagedInput where the file is damaged.
     """
     exact = not packing(piece.path)
     skip = piece.part > 0
-    rest, place, unread = bytearray(), piece.begin - 1, 0
+    rest, offset, unread = bytearray(), piece.begin - 1, 0
     for start, chunk in _chunks(piece):
         if skip and start >= piece.end:
-            return  # no line begins in the piece
+            return  # the piece contains no line start
         at = 0
         while (end := chunk.find(b"\n", at)) >= 0:
             if rest:
                 rest += chunk[at:end]
-                line = _line(rest, place, unread)
+                line = _line(rest, offset, unread)
                 rest, unread = bytearray(), 0
             else:
-                line = _line(chunk[at:end], place, 0)
+                line = _line(chunk[at:end], offset, 0)
             if not skip:
                 yield line
             skip, at = False, end + 1
-            place = start + end if exact else start
+            offset = start + end if exact else start
         if len(rest) <= READ:
             rest += chunk[at:]
-        else:  # endless, and only counted from here on
+        else:  # too long: only count the rest
             unread += len(chunk) - at
     if rest and not skip:
-        yield _line(rest, place, unread)
+        yield _line(rest, offset, unread)
 
 
-def _line(raw: bytes | bytearray, place: int, unread: int) -> Line:
+def _line(raw: bytes | bytearray, offset: int, unread: int) -> Line:
     size = len(raw) + unread
-    return Line(b"", place, size) if size > READ else Line(bytes(raw), place)
+    return Line(b"", offset, size) if size > READ else Line(bytes(raw), offset)
 
 
 def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
-    """Yields the bytes from the piece's beginning on, unpacked, each chunk with its place in the file."""
+    """Yields (offset in the file, decompressed bytes) from the piece's beginning on."""
     packed = packing(piece.path)
     with piece.path.open("rb") as handle:
         try:
@@ -188,29 +188,29 @@ def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
 
 
 def _stream(handle: IO[bytes], new: Callable[[], Any]) -> Iterator[tuple[int, bytes]]:
-    """Yields what a file of one or several gzip or xz streams holds; `new` makes what unpacks one of them."""
-    machine, begun = None, False
+    """Yields the contents of a file of one or more gzip or xz streams; `new` creates a decompressor."""
+    decompressor, started = None, False
     while data := handle.read(PACKED_CHUNK):
-        place = handle.tell() - len(data)
+        offset = handle.tell() - len(data)
         while data:
-            if machine is None:
-                data = data.lstrip(b"\0") if begun else data  # padding between and after streams is no damage
+            if decompressor is None:
+                data = data.lstrip(b"\0") if started else data  # streams may be followed by padding
                 if not data:
                     break
-                machine, begun = new(), True
-            for text in _unpacked(machine, data):
-                yield place, text
-            data = machine.unused_data
-            machine = None if machine.eof else machine
-    if machine is not None:
+                decompressor, started = new(), True
+            for text in _decompressed(decompressor, data):
+                yield offset, text
+            data = decompressor.unused_data
+            decompressor = None if decompressor.eof else decompressor
+    if decompressor is not None:
         raise compressed.DamagedInput("the file ends in the middle of a compressed stream")
 
 
-def _unpacked(machine: Any, data: bytes) -> Iterator[bytes]:
-    """Yields what the data unpack to, at most CHUNK bytes at a time."""
-    while not machine.eof:
-        text = machine.decompress(data, CHUNK)
+def _decompressed(decompressor: Any, data: bytes) -> Iterator[bytes]:
+    """Yields the decompressed data, at most CHUNK bytes at a time."""
+    while not decompressor.eof:
+        text = decompressor.decompress(data, CHUNK)
         yield text
         if len(text) < CHUNK:
             return
-        data = getattr(machine, "unconsumed_tail", b"")  # xz keeps it to itself
+        data = getattr(decompressor, "unconsumed_tail", b"")  # LZMADecompressor buffers it internally

@@ -1,4 +1,4 @@
-"""Sources with a document a row: JSONL, Parquet, Arrow files of `datasets`."""
+"""Readers of sources with one document per row: JSONL, Parquet, and Arrow files written by `datasets`."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,34 +8,34 @@ from mapnet_cli.core import InputError
 from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable, repaired
 
 BATCH = 16
-"""Rows of a Parquet file that are unpacked together; one may hold a book."""
+"""Parquet rows decoded together; a single row may contain a whole book."""
 CUT = 1 << 16
-"""Characters of a row that are made into lines together."""
+"""Approximate number of characters of a long row that are split into lines together."""
 OFFSETS: dict[str, Literal["i", "q"]] = {"string": "i", "binary": "i", "large_string": "q", "large_binary": "q"}
-"""Arrow's types of text, and of what type the places are at which a column's values end."""
+"""Arrow's text types and the format character of their offsets."""
 
 Row = tuple[int, Any]
-"""A row's number and what its column holds: a string, a memoryview of UTF-8, or something that isn't text."""
+"""Index of a row and its value: a string, a memoryview of UTF-8 bytes, or something that isn't text."""
 
 
 def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
-    """Yields each row's lines and None after it; a row that holds no text or too much of it is a problem.
+    """Yields the lines of each row, followed by None; rows without text or with too much text are problems.
 
-    Bad UTF-8 is repaired with U+FFFD.
+    Invalid UTF-8 is replaced by U+FFFD.
     """
     bad, first = 0, -1
     for number, value in rows:
         if isinstance(value, (str, memoryview)) and len(value) > READ:
             unit = "characters" if isinstance(value, str) else "bytes"
-            reading.problems.add(f"{name}: row {number:,} has {len(value):,} {unit} and was left out")
+            reading.problems.add(f"{name}: row {number:,} has {len(value):,} {unit} and was skipped")
             continue
         text = value
         if isinstance(value, memoryview):
             try:
                 text = str(value, "utf-8")
             except UnicodeDecodeError:
-                text, places = repaired(bytes(value))
-                bad, first = bad + places, number if first < 0 else first
+                text, count = repaired(bytes(value))
+                bad, first = bad + count, number if first < 0 else first
         if not isinstance(text, str) or not text.strip():
             reading.problems.add(f"{name}: row {number:,} has no text")
             continue
@@ -43,11 +43,11 @@ def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
         yield from text.splitlines() if len(text) <= CUT else _lines(text)
         yield None
     if bad:
-        reading.problems.add(f"{name}: repaired {bad:,} places that are not UTF-8, the first in row {first:,}")
+        reading.problems.add(f"{name}: repaired invalid UTF-8 in {bad:,} places, the first in row {first:,}")
 
 
 def first_bad(rows: Iterable[Row]) -> str:
-    """Returns in which row the first bytes that are not UTF-8 stand, or "" if there are none."""
+    """Returns the position of the first invalid UTF-8 in words, or "" if there is none."""
     for number, value in rows:
         if isinstance(value, memoryview) and len(value) <= READ:
             try:
@@ -58,7 +58,7 @@ def first_bad(rows: Iterable[Row]) -> str:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yields the lines of a long text, a few at a time: a list of short lines takes many times the text's memory."""
+    """Yields the lines of a long text, split part by part, since a list of short lines takes far more memory."""
     begin = 0
     while begin < len(text):
         end = text.find("\n", begin + CUT) + 1 or len(text)
@@ -67,7 +67,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def jsonl(lines: Iterable[str], name: str, key: str, reading: Reading) -> Iterator[Row]:
-    """Yields what each line's object holds under the key; a line that is not such an object is a problem."""
+    """Yields the value of the key in each line's JSON object; lines without it are problems."""
     for number, line in enumerate(lines):
         if not line.strip():
             continue
@@ -81,24 +81,24 @@ def jsonl(lines: Iterable[str], name: str, key: str, reading: Reading) -> Iterat
             yield number, row[key]
         else:
             reading.without_key += 1
-            reading.other_keys = reading.other_keys or _instead(row)
-            reading.problems.add(f"{name}: row {number:,} has no key {key!r}{_instead(row)}")
+            reading.other_keys = reading.other_keys or _describe_keys(row)
+            reading.problems.add(f"{name}: row {number:,} has no key {key!r}{_describe_keys(row)}")
 
 
-def require_key(key: str, place: str, reading: Reading) -> None:
-    """Raises InputError if rows of JSONL were read and none of them has the key."""
+def require_key(key: str, config_key: str, reading: Reading) -> None:
+    """Raises InputError if JSONL rows were read and none of them has the key."""
     if reading.without_key and not reading.with_key:
-        raise InputError(f"{place}: no row has the key {key!r}{reading.other_keys}; set its `column`")
+        raise InputError(f"{config_key}: no row has the key {key!r}{reading.other_keys}; set `column`")
 
 
-def _instead(row: Any) -> str:
+def _describe_keys(row: Any) -> str:
     if not isinstance(row, dict):
-        return ": the row is no object"
+        return ": the row is not an object"
     return printable(f", only {', '.join(row)[:200]}") if row else ""
 
 
 def parquet(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[Row]:
-    """Yields the column of the row groups that are the piece's; raises InputError if there is no such column."""
+    """Yields the column's values in the row groups of the piece; raises InputError if the column is missing."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -126,9 +126,9 @@ def parquet(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[
 
 
 def arrow(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[Row]:
-    """Yields the column of the piece's rows of an Arrow file that `datasets` wrote; raises InputError as `parquet`.
+    """Yields the column's values in the rows of the piece; raises InputError like `parquet`.
 
-    The file is mapped into memory, so nothing is read of a row until somebody wants it.
+    The file, in the stream format of `datasets`, is memory-mapped, so a value is only read when it is used.
     """
     from pyarrow import ArrowException, ipc, memory_map
 
@@ -150,18 +150,18 @@ def arrow(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[Ro
     with memory_map(str(piece.path)) as file:
         for batch in ipc.open_stream(file):
             own = batch.column(column)[max(begin - number, 0) : max(end - number, 0)]
-            for place, value in enumerate(_values(own), max(begin, number)):
-                reading.share = (place - begin) / (end - begin)
-                yield place, value
+            for index, value in enumerate(_values(own), max(begin, number)):
+                reading.share = (index - begin) / (end - begin)
+                yield index, value
             number += batch.num_rows
             if number >= end:
                 return
 
 
 def _values(column: Any) -> Iterator[Any]:
-    """Yields a memoryview of each string's or binary value's bytes, of any other value None.
+    """Yields the bytes of each string or binary value as a memoryview, and None for any other value.
 
-    Nothing is copied: a Python string would take up to four times the room. And Parquet's text need not be UTF-8.
+    Nothing is copied, since a Python string takes up to four times the memory and Parquet text may be invalid UTF-8.
     """
     kind = str(column.type)
     if kind.startswith("dictionary"):
@@ -175,8 +175,8 @@ def _values(column: Any) -> Iterator[Any]:
         ends = memoryview(offsets).cast(OFFSETS[kind])[column.offset :]
         text = memoryview(data or b"")
         valid = column.is_valid().to_pylist() if column.null_count else [True] * len(column)
-        for place, there in enumerate(valid):
-            yield text[ends[place] : ends[place + 1]] if there else None
+        for index, is_valid in enumerate(valid):
+            yield text[ends[index] : ends[index + 1]] if is_valid else None
 
 
 def _first_line(error: Exception) -> str:
@@ -185,4 +185,4 @@ def _first_line(error: Exception) -> str:
 
 def _require(column: str, names: list[str], name: str) -> None:
     if column not in names:
-        raise InputError(f"{name}: there is no column {column!r}, only {', '.join(names)}; set its `column`")
+        raise InputError(f"{name}: there is no column {column!r}, only {', '.join(names)}; set `column`")

@@ -1,4 +1,4 @@
-"""Wikipedia two ways: WikiExtractor's output and MediaWiki's own dumps, and the wiki markup that is left in lines."""
+"""Reads Wikipedia from WikiExtractor's output or MediaWiki dumps, and removes leftover wiki markup from lines."""
 
 import html
 import re
@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, READ, Lines, Reading
 
 LONGEST_PAGE = 1 << 21
-"""Characters; MediaWiki itself takes no more bytes, and a syntax tree is a hundred times as large."""
+"""Characters; MediaWiki itself allows no more bytes, and a syntax tree is a hundred times as large."""
 
 _OPENING = re.compile(r"<doc\b[^>]*>\s*$")
 _TITLE = re.compile(r'\btitle="([^"]*)"')
 
-# All patterns take a time that grows with the line's length alone, runs of spaces among it.
+# All patterns take time linear in the length of the line, even with long runs of spaces.
 _ATTRIBUTES = r"(?:\s+[\w-]+\s*=[^<>]*|\s*/?)"
 _NOTE = re.compile(r"<ref\b[^<>]*(?:/>|>[^<>]*</ref>)", re.IGNORECASE)
 _INLINE = re.compile(
@@ -33,7 +33,7 @@ _BRACKETS: _Rules = (
     ("empty_brackets", re.compile(r"(?<!\s)\s+\(\s*\)"), ""),
 )
 _AFTER_PARSER: _Rules = (*_TAGS, *_BRACKETS)
-"""What a parser leaves: tags that are never closed, and brackets that held only what isn't shown."""
+"""Rules for markup that the parser leaves: unclosed tags, and brackets emptied by removals."""
 _AFTER_WIKIEXTRACTOR: _Rules = (
     ("notes", _NOTE, ""),
     *_TAGS,
@@ -45,7 +45,7 @@ _AFTER_WIKIEXTRACTOR: _Rules = (
     *_BRACKETS,
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
-_PIECE = re.compile(  # of a table or a template
+_TABLE_ROW = re.compile(  # or the beginning of a table or template
     r"\s*(?:\||![\s!]|\}\}|\{\{|\{\||#if|category:\S[^|]*\||(?:class|style|align|width|colspan|rowspan) ?=)", re.I
 )
 _CAPTION = re.compile(r"\s*(?:file|image|media):[^|]*\.\w{3,4}\s*\|", re.IGNORECASE)
@@ -57,9 +57,9 @@ _EMPTY = re.compile(r"\(\s*[;,:)]")
 
 
 def without_markup(line: str, markup: Counter[str], parsed: bool = False) -> str:
-    """Returns the line without what is left of wiki markup, "" if that is all it is; counts by rule what it removes.
+    """Returns the line without leftover wiki markup, "" if nothing else remains; counts removals by rule in `markup`.
 
-    `parsed` says that it comes from the syntax tree, so what looks like a link or a template there is the text's own.
+    `parsed` says that the line comes from the syntax tree: anything that looks like a link or template is literal text.
     """
     if not any(mark in line for mark in _MARKS) and not _EMPTY.search(line):
         return line
@@ -72,7 +72,7 @@ def without_markup(line: str, markup: Counter[str], parsed: bool = False) -> str
         if plain != line:
             markup["entities"] += 1
             line = plain
-    if _CAPTION.match(line) or (_PIECE.match(line) and not _is_sentence(line)):
+    if _CAPTION.match(line) or (_TABLE_ROW.match(line) and not _is_sentence(line)):
         markup["remains"] += 1
         return ""
     if not parsed:
@@ -85,7 +85,7 @@ def without_markup(line: str, markup: Counter[str], parsed: bool = False) -> str
 
 
 def _is_sentence(line: str) -> bool:
-    """Whether a line that begins like a row has five words in a row and ends like a sentence ("|x| is the ...")."""
+    """Returns whether a line contains five consecutive words and ends like a sentence ("|x| is the ...")."""
     return line.rstrip(" \"')")[-1:] in tuple(".!?:") and _WORDS.search(line) is not None
 
 
@@ -114,22 +114,22 @@ def wikiextractor(lines: Iterator[str], name: str, reading: Reading) -> Lines:
             if _unescaped(line).strip() != title:
                 yield without_markup(line, reading.markup)
             title = None
-        else:  # an overlong line is dropped by the clean-up: not worth minutes of regular expressions
+        else:  # no regular expressions on overlong lines: they take minutes, and the clean-up drops the line
             yield without_markup(line, reading.markup) if len(line) <= OVERLONG else line
     if inside:
         reading.problems.add(f"{name}: the last <doc> has no </doc>, so the file may be truncated")
         yield None
     if outside:
-        hint = "" if blocks else ": it has no <doc ...> blocks at all (is it a file of kind text?)"
-        reading.problems.add(f"{name}: left out {outside:,} lines outside <doc> blocks{hint}")
+        hint = "" if blocks else ": the file has no <doc ...> blocks (should its kind be text?)"
+        reading.problems.add(f"{name}: skipped {outside:,} lines outside <doc> blocks{hint}")
 
 
 def mediawiki(lines: Iterator[str], name: str, reading: Reading, whole: bool) -> Lines:
-    """Yields the prose of the articles of a MediaWiki XML dump, an article a document.
+    """Yields the prose of the articles of a MediaWiki XML dump, one article per document.
 
-    Redirects, pages of other namespaces (talk, users, templates) and pages that aren't wikitext are left out and
-    counted. Where a page has several revisions, the last one counts. `whole` says that these are all lines of a file,
-    not a share of it, in which no page need begin.
+    Redirects, pages of other namespaces (talk, users, templates) and pages that aren't wikitext are skipped and
+    counted. If a page has several revisions, the last one is used. `whole` says that the lines are a whole file; a
+    share of a file may contain no page.
     """
     page: list[str] = []
     size = found = 0
@@ -137,7 +137,7 @@ def mediawiki(lines: Iterator[str], name: str, reading: Reading, whole: bool) ->
         start = line.strip()
         if start.startswith("<page>"):
             if page:
-                reading.problems.add(f"{name}: a page has no </page> and was left out")
+                reading.problems.add(f"{name}: a page has no </page> and was skipped")
             page, size = [], 0
         elif not page:
             continue
@@ -147,14 +147,14 @@ def mediawiki(lines: Iterator[str], name: str, reading: Reading, whole: bool) ->
         if start.endswith("</page>"):
             found += 1
             if size > READ:
-                reading.problems.add(f"{name}: a page has over {READ:,} characters and was left out")
+                reading.problems.add(f"{name}: a page has over {READ:,} characters and was skipped")
             else:
                 yield from _page("\n".join(page), name, reading)
             page = []
     if page:
         reading.problems.add(f"{name}: the last page has no </page>, so the file may be truncated")
     if whole and not found and not page:
-        reading.problems.add(f"{name}: there is no <page> in it")
+        reading.problems.add(f"{name}: the file contains no <page>")
 
 
 def _page(xml: str, name: str, reading: Reading) -> Lines:
@@ -163,7 +163,7 @@ def _page(xml: str, name: str, reading: Reading) -> Lines:
     try:
         page = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        reading.problems.add(f"{name}: a page is not XML and was left out ({error})")
+        reading.problems.add(f"{name}: a page is invalid XML and was skipped ({error})")
         return
     revisions = page.findall("revision")
     text = (revisions[-1].findtext("text") or "") if revisions else ""
@@ -174,12 +174,12 @@ def _page(xml: str, name: str, reading: Reading) -> Lines:
     elif not revisions or revisions[-1].findtext("model", "wikitext") != "wikitext":
         reading.left_out["model"] += 1
     elif len(text) > LONGEST_PAGE:
-        reading.problems.add(f"{name}: {page.findtext('title')}: {len(text):,} characters, the page was left out")
+        reading.problems.add(f"{name}: {page.findtext('title')}: the page has {len(text):,} characters and was skipped")
     else:
         try:
             lines = list(prose(text))
         except ValueError as error:
-            reading.problems.add(f"{name}: {page.findtext('title')} can't be parsed and was left out ({error})")
+            reading.problems.add(f"{name}: {page.findtext('title')} can't be parsed and was skipped ({error})")
             return
         for line in lines:
             yield without_markup(line, reading.markup, parsed=True)
