@@ -7,6 +7,7 @@ from pathlib import Path
 from mapnet_cli.config import Config, Source
 from mapnet_cli.core import InputError, read_json
 from mapnet_cli.lineage import input_files
+from mapnet_cli.prepare_corpus.sources.documents import divisible
 from mapnet_cli.prepare_corpus.sources.reading import STREAMS, Piece, packing, printable
 
 CPYTHON_PARTS = 4
@@ -147,7 +148,7 @@ def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
     left = source.limit_mb * 1e6 or float("inf")
     for file in files:
         parts = 1
-        if _divisible(file, source):
+        if packing(file) not in STREAMS and divisible(source):
             expansion = EXPANSION if packing(file) or file.suffix.lower() == ".parquet" else 1
             parts = max(1, -int(-file.stat().st_size * expansion // size))
         for part in range(parts):
@@ -156,11 +157,6 @@ def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
             piece = Piece(file, part, parts)
             left -= piece.end - piece.begin
             yield piece
-
-
-def _divisible(file: Path, source: Source) -> bool:
-    """Returns whether the file can be read from the middle and may contain several documents."""
-    return packing(file) not in STREAMS and not (source.kind == "text" and source.documents == "file")
 
 
 def _grouped(pieces: Iterator[Piece], size: float) -> Iterator[tuple[Piece, ...]]:

@@ -17,6 +17,8 @@ from tests.conftest import SMALL
 from tests.finetune_glue.glue_files import write_glue
 from tests.prepare_corpus.corpora import text_folder
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 recipe = "demo"
 

@@ -5,9 +5,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.faults.kills import KILLS, Kill, kill_any_process, uninterrupted_and_killed
 from tests.prepare_corpus.corpora import prose
 from tests.prepare_corpus.test_stage import snapshot
+
+pytestmark = pytest.mark.slow
 
 
 def finished(root: Path) -> dict[str, int]:

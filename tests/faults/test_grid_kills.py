@@ -4,10 +4,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from tests.faults.kills import KILLS, uninterrupted_and_killed
 from tests.finetune_glue import grids
+
+pytestmark = pytest.mark.slow
 
 GRID = ('finetune.tasks=["CoLA", "STS-B", "MNLI"]', "finetune.epochs=4")
 

@@ -14,6 +14,8 @@ from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import SMALL, small_config
 from tests.faults.kills import KILLS, uninterrupted_and_killed
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = (
     f"pretrain.steps={200 * KILLS}", "pretrain.checkpoint_every=7", "pretrain.validate_every=40",
     "pretrain.log_every=10",

@@ -4,9 +4,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
 from tests.finetune_glue import grids
+
+pytestmark = pytest.mark.slow
 
 
 def test_records_do_not_depend_on_other_runs(

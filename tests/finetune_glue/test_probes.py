@@ -189,6 +189,7 @@ def _labelled(folder: Path, name: str, file: str = "dev.tsv") -> list[tuple[tupl
     return list(zip(data.texts, data.labels, strict=True))
 
 
+@pytest.mark.slow
 def test_same_bytes_with_another_hash_seed(made: tuple[Path, dict[str, dict[str, int]]], tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from mapnet_cli.finetune_glue.probes import make_probes; "

@@ -34,6 +34,8 @@ from tests.finetune_glue import grids
 from tests.jobs.conftest import NODE
 from tests.jobs.test_local import Written, die_always, die_once, fail_on_three, job, phase, runs, wait_for, write_number
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -16,6 +16,8 @@ from tests.faults.kills import KILLS, Process
 from tests.faults.test_corpus_kills import campaign
 from tests.jobs.conftest import NODE
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("worker", "node", "driver")
 
 

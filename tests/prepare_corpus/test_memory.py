@@ -13,11 +13,14 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(),
-    # getrusage's ru_maxrss is inherited from the parent: with pytest's own peak these tests could never fail.
-    reason="needs Linux, whose /proc has the peak memory of a single process",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(),
+        # getrusage's ru_maxrss is inherited from the parent: with pytest's own peak these tests could never fail.
+        reason="needs Linux, whose /proc has the peak memory of a single process",
+    ),
+]
 MEASURE = """
 import re, sys
 from pathlib import Path

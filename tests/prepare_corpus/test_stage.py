@@ -17,6 +17,8 @@ from mapnet_cli.text.shards import Sequences
 from mapnet_cli.text.words import CLS, SEP
 from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, sentence_lines, text_folder
 
+pytestmark = pytest.mark.slow
+
 
 def test_prepare_corpus_end_to_end(tmp_path: Path, artifacts: Artifacts) -> None:
     config = corpus_config(Source(path=str(text_folder(tmp_path / "text"))))

@@ -230,6 +230,7 @@ GAP = re.compile(r" [,;]|(?<!\.) \.(?! ?\.)|\(\s*\)|[,;] ?[,;]")
 """Matches gaps left by removals: a space before punctuation, empty brackets, repeated commas; not "..."."""
 
 
+@pytest.mark.slow
 def test_a_real_dump(shared_data: Path) -> None:
     """106 of the 206 pages are articles; reading the bz2 file in shares gives the same text."""
     file = shared_data / "enwiki-206-pages.xml.bz2"

@@ -15,6 +15,8 @@ from mapnet_cli.pretrain.stage import Pretrain
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config
 
+pytestmark = pytest.mark.slow
+
 # MAP-Net learns, only proposes, or rests; batches with and without padding; two micro-batches
 SETTINGS = (
     "pretrain.micro_batch_size=2",

@@ -25,6 +25,8 @@ from mapnet_cli.pretrain.stage import Pretrain
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import SMALL, small_config
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("pretrain.batch_size=16", "pretrain.steps=6", "pretrain.device=cpu")
 # MAP-Net rests in some steps, so that its own parameters have no gradient in any process
 RESTING = ("method.mapnet.proposal.learn_on_uniform_steps=false", "method.mapnet.explore_start=0.5")

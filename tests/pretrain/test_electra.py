@@ -119,6 +119,7 @@ def test_micro_batches_and_every_slot_match_full_batch(every_slot: bool) -> None
         assert part_sums[name].item() == pytest.approx(value.item(), rel=1e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # from inductor, on a CPU
 def test_compiled_matches_eager(compiler: None) -> None:
     torch._dynamo.reset()

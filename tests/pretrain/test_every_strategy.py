@@ -23,6 +23,8 @@ from mapnet_cli.variance.results import NORMS, VarianceReport
 from mapnet_cli.variance.stage import Settings, measure_variance
 from tests.conftest import small_config
 
+pytestmark = pytest.mark.slow
+
 ALWAYS = ("mask", "sentence", "visits", "difference", "mask_to_uniform", "visits_to_uniform")
 """Estimates that are defined for any masks; the other two are ratios whose denominators may be negative."""
 

@@ -54,6 +54,7 @@ def killed_at(step: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "keys"),
     [

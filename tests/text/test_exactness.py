@@ -112,6 +112,7 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(computed) == 97, "long keys aren't cached"
 
 
+@pytest.mark.slow
 def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
     raw = real_lines(shared_data, 2)
     assert len(raw) > 5_000

@@ -18,6 +18,8 @@ from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.variance.results import NORMS
 from tests.conftest import SMALL, small_config
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = ("--sentences", "4", "--masks", "4", "--visits", "2")
 
 

@@ -4,6 +4,7 @@ At most one line, row or dump page is in memory at a time.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from mapnet_cli.config import Source
@@ -39,27 +40,12 @@ def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, readin
     elif source.kind in ROWS:
         yield from rows.documents(ROWS[source.kind](piece, name, source.column, reading), name, reading)
     else:
-        yield from _documents(piece, name, source, reading)
+        lines = _decoded(_share(piece, source, name, reading), piece, name, reading.problems)
+        yield from KINDS[source.kind].documents(lines, piece, name, source, reading)
     piece.require_unchanged(name)
 
 
-ROWS = {"parquet": rows.parquet, "dataset": rows.arrow}
-"""Readers of the kinds whose files aren't read line by line."""
-
-
-def _documents(piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
-    lines = _decoded(_share(piece, _opens(source), name, reading), piece, name, reading.problems)
-    if source.kind == "wikiextractor":
-        yield from wikipedia.wikiextractor(lines, name, reading)
-    elif source.kind == "mediawiki":
-        yield from wikipedia.mediawiki(lines, name, reading, whole=piece.parts == 1)
-    elif source.kind == "jsonl":
-        yield from rows.documents(rows.jsonl(lines, name, source.column, reading), name, reading)
-    else:
-        yield from _text(lines, source)
-
-
-def _text(lines: Iterator[str], source: Source) -> Lines:
+def _text(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
     if source.paragraphs == "blank-lines":
         yield from _unwrapped(lines)
     elif source.documents == "blank-lines":
@@ -67,6 +53,51 @@ def _text(lines: Iterator[str], source: Source) -> Lines:
     else:
         yield from lines
     yield None
+
+
+def _jsonl(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
+    return rows.documents(rows.jsonl(lines, name, source.column, reading), name, reading)
+
+
+def _wikiextractor(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
+    return wikipedia.wikiextractor(lines, name, reading)
+
+
+def _mediawiki(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
+    return wikipedia.mediawiki(lines, name, reading, whole=piece.parts == 1)
+
+
+Opens = Callable[[bytes], bool]
+"""Returns whether a document begins at a line, so that a piece from the middle of a file may begin there."""
+
+
+def _text_opens(source: Source) -> Opens | None:
+    return None if source.documents == "file" else lambda raw: not raw.strip(BLANKS)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source whose files are text, possibly compressed."""
+
+    documents: Callable[[Iterator[str], Piece, str, Source, Reading], Lines]
+    """Yields the lines of the documents in a piece's decoded lines, with None after each document."""
+    opens: Callable[[Source], Opens | None] = lambda source: None
+    """Returns which lines begin a document, None if a file is one document."""
+
+
+KINDS = {
+    "text": Kind(_text, _text_opens),
+    "jsonl": Kind(_jsonl, lambda source: lambda raw: True),
+    "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
+    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: raw.lstrip(BLANKS).startswith(b"<page>")),
+}
+ROWS = {"parquet": rows.parquet, "dataset": rows.arrow}
+"""Readers of the kinds whose files aren't text."""
+
+
+def divisible(source: Source) -> bool:
+    """Returns whether the files of a source can be read from the middle."""
+    return source.kind in ROWS or KINDS[source.kind].opens(source) is not None
 
 
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
@@ -86,26 +117,10 @@ def read_cpython(part: int, parts: int, limit: int) -> Lines:
         yield None
 
 
-Opens = Callable[[bytes], bool]
-"""Returns whether a document begins at a line, so that a piece from the middle of a file may begin there."""
-DOCUMENT_OPENS: dict[str, Opens] = {
-    "jsonl": lambda raw: True,
-    "wikiextractor": lambda raw: raw.startswith(b"<doc "),
-    "mediawiki": lambda raw: raw.lstrip(BLANKS).startswith(b"<page>"),
-}
-TEXT_OPENS: dict[str, Opens] = {
-    "file": lambda raw: False,
-    "blank-lines": lambda raw: not raw.strip(BLANKS),
-}
-
-
-def _opens(source: Source) -> Opens:
-    return DOCUMENT_OPENS.get(source.kind) or TEXT_OPENS[source.documents]
-
-
-def _share(piece: Piece, opens: Opens, name: str, reading: Reading) -> Iterator[Line]:
+def _share(piece: Piece, source: Source, name: str, reading: Reading) -> Iterator[Line]:
     """Yields the lines of the documents that begin in the piece."""
     begin, end = piece.begin, piece.end
+    opens = KINDS[source.kind].opens(source) or (lambda raw: False)
     inside, length = piece.part == 0, end - begin + 1
     try:
         for line in raw_lines(piece):
@@ -125,7 +140,7 @@ def _first_bad(piece: Piece, source: Source) -> str:
     if source.kind in ROWS:
         return rows.first_bad(ROWS[source.kind](piece, piece.path.name, source.column, Reading()))
     position = _Position(piece)
-    for line in _share(piece, _opens(source), "", Reading()):
+    for line in _share(piece, source, "", Reading()):
         try:
             line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
