@@ -77,11 +77,11 @@ class Config(Section):
         """Returns the pretraining seeds of a method."""
         return self.method[method].seeds or self.pretrain.seeds
 
-    def trainings(self) -> list[tuple[str, int]]:
+    def pretraining_runs(self) -> list[tuple[str, int]]:
         """Returns (method, seed) of every pretraining run."""
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
 
-    def of(self, method: str) -> "Config":
+    def for_method(self, method: str) -> "Config":
         """Returns the config for training a method: with the method's own number of steps, if it has one."""
         steps = self.method[method].steps if method in self.methods else 0
         pretrain = self.pretrain.model_copy(update={"steps": steps})
@@ -93,13 +93,13 @@ class Config(Section):
 
     def milestone_steps(self, method: str) -> tuple[int, ...]:
         """Returns the steps of a method's milestones, ascending."""
-        return self.of(method).pretrain.milestone_steps()
+        return self.for_method(method).pretrain.milestone_steps()
 
     def fine_tuned_steps(self, method: str = "") -> tuple[int, ...]:
         """Returns the steps of the milestones to fine-tune; without a method, those for pretrain.steps."""
-        return self.of(method).pretrain.milestone_steps(self.finetune.milestones)
+        return self.for_method(method).pretrain.milestone_steps(self.finetune.milestones)
 
-    def step_beside(self, method: str, step: int, other: str) -> int:
+    def matching_step(self, method: str, step: int, other: str) -> int:
         """Returns another method's step at the same fraction of its training."""
         return self.fine_tuned_steps(other)[self.fine_tuned_steps(method).index(step)]
 
@@ -108,7 +108,9 @@ class Config(Section):
         for name in self.methods if any(self.method[name].steps for name in self.methods) else ():
             if len(self.milestone_steps(name)) < len(self.pretrain.milestones):
                 key = f"method.{name}.steps" if self.method[name].steps else "pretrain.steps"
-                raise ValueError(f"{key} ({self.of(name).pretrain.steps}): two milestones fall on the same step")
+                raise ValueError(
+                    f"{key} ({self.for_method(name).pretrain.steps}): two milestones fall on the same step"
+                )
 
     def _check_generator(self, method: str) -> None:
         try:

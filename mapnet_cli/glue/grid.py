@@ -58,7 +58,7 @@ def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
     It is (name, 0, 0) for an import, and (UNTRAINED, 0, 0) for the untrained encoder.
     """
     milestones = [
-        (method, seed, step) for method, seed in config.trainings() for step in config.fine_tuned_steps(method)
+        (method, seed, step) for method, seed in config.pretraining_runs() for step in config.fine_tuned_steps(method)
     ]
     return milestones + [(name, 0, 0) for name in other_rows(config)]
 

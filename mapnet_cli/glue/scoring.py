@@ -49,7 +49,7 @@ class RunScore:
 
 Grid = Mapping[Setting, Mapping[int, RunScore]]
 """The runs of one checkpoint in one column, by setting and fine-tuning seed."""
-Place = tuple[str, int, int, str]
+GridKey = tuple[str, int, int, str]
 """Method, pretraining seed, step, column."""
 
 
@@ -102,9 +102,9 @@ def run_grids(
     config: Config,
     columns: tuple[ScoreColumn, ...],
     baselines: Mapping[tuple[str, str], float],
-) -> dict[Place, dict[Setting, dict[int, RunScore]]]:
+) -> dict[GridKey, dict[Setting, dict[int, RunScore]]]:
     """Returns every run's score by (method, pretraining seed, step, column), setting and seed."""
-    grids: dict[Place, dict[Setting, dict[int, RunScore]]] = defaultdict(lambda: defaultdict(dict))
+    grids: dict[GridKey, dict[Setting, dict[int, RunScore]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         for column in columns:
             if column.task == run.task:

@@ -98,7 +98,7 @@ class Lineage:
 
     def _pretraining(self, method: str, seed: int) -> ArtifactId:
         """One pretraining run: one method and seed, all milestones."""
-        config = self.config.of(method)
+        config = self.config.for_method(method)
         settings = config.pretrain.results_view()
         del settings["seeds"]
         how = config.method[method].results_view()

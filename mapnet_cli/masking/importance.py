@@ -95,7 +95,7 @@ def log_ordered_ratio(drawn: Drawn) -> Tensor:
     """Returns the log of prod_k [1 / (n - k + 1)] / [q_k / (q_k + ... + q_K + rest)], [B]."""
     assert drawn.log_rest_B is not None
     log_q_BK = drawn.log_q_BK.double().masked_fill(~drawn.valid_BK, -torch.inf)
-    # what is left before each draw: itself, the later ones, and what is never drawn
+    # the mass remaining before each draw: its own, that of later draws, and that of undrawn positions
     behind_BK = torch.cat([log_q_BK, drawn.log_rest_B.double()[:, None]], dim=1).flip(1)
     left_BK = torch.logcumsumexp(behind_BK, dim=1).flip(1)[:, :-1]
     draw_K = torch.arange(log_q_BK.shape[1], device=log_q_BK.device)

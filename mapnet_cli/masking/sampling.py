@@ -30,7 +30,7 @@ class MaskNoise:
     @staticmethod
     def draw(generator: torch.Generator, batch: int, length: int) -> "MaskNoise":
         def uniform(*shape: int) -> Tensor:
-            # the nearest float32 of a draw just below 1 would be 1
+            # a float64 draw just below 1 can round to 1 in float32
             return torch.rand(*shape, generator=generator, dtype=torch.float64).float().clamp(max=BELOW_ONE)
 
         return MaskNoise(uniform(batch), *(uniform(batch, length) for _ in range(3)))
@@ -91,7 +91,7 @@ def mixed_with_uniform(log_q_BL: Tensor, maskable_BL: Tensor, share: float) -> T
     if share == 0:
         return log_q_BL
     both = torch.stack([uniform_log_q(maskable_BL) + math.log(share), log_q_BL + math.log1p(-min(share, 1 - 1e-9))])
-    # -inf with -inf has a NaN gradient, not a NaN value, and no gradient is asked for
+    # logsumexp of -inf and -inf has a NaN gradient, but not a NaN value, and no gradient is needed
     return torch.logsumexp(both, dim=0)
 
 
@@ -124,16 +124,16 @@ def inclusion_probabilities(log_q_BL: Tensor, maskable_BL: Tensor, counts_B: Ten
     """
     counts_B1 = counts_B[:, None].double()
     uniform_BL = maskable_BL * counts_B1 / maskable_BL.sum(dim=1, keepdim=True).clamp(min=1)
-    # a floor keeps what q all but excludes drawable, where q has fewer than K positions left
+    # the floor keeps positions with near-zero q drawable if q supports fewer than K positions
     q_BL = torch.where(maskable_BL, log_q_BL.double().exp().clamp(min=1e-12), 0.0)
     sorted_BL = q_BL.sort(dim=1, descending=True).values
-    # with the t likeliest at 1, c is (K - t) over the others' sum; the right t is the first whose next c q is below 1
+    # with the t most likely at 1, c is (K - t) / (sum of the others); t is the first with the next c q at most 1
     behind_BL = sorted_BL.flip(1).cumsum(1).flip(1)
     t_L = torch.arange(q_BL.shape[1], device=q_BL.device)
     c_BL = (counts_B1 - t_L).clamp(min=0) / behind_BL.clamp(min=torch.finfo(torch.float64).tiny)
     first_B1 = (c_BL * sorted_BL <= 1).int().argmax(dim=1, keepdim=True)
     pi_BL = (c_BL.gather(1, first_B1) * q_BL).clamp(max=1)
-    # where all that can be masked is, rounding of c must not leave anything out
+    # if all maskable positions are masked, rounding of c must not exclude any
     pi_BL = torch.where(uniform_BL >= 1, uniform_BL, pi_BL)
     return uniform_mix * uniform_BL + (1 - uniform_mix) * pi_BL
 
@@ -148,8 +148,8 @@ def systematic(pi_BL: Tensor, log_q_BL: Tensor, counts_B: Tensor, max_masks: int
     ends_BL = pi_BL.gather(1, order_BL).cumsum(dim=1)
     total_B1 = ends_BL[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
     draw_K = torch.arange(max_masks, device=pi_BL.device)
-    # the first position is [CLS], never masked, so its noise is free for the start; half a step of
-    # float32's noise keeps marks off the ends of positions that are certain
+    # the first position is [CLS], which is never masked, so its noise can serve as the start; the offset of
+    # half a float32 noise step keeps marks away from the boundaries of certain positions
     marks_BK = (draw_K + noise_BL[:, :1].double() + 2.0**-25) * total_B1 / counts_B[:, None].clamp(min=1)
     places_BK = torch.searchsorted(ends_BL, marks_BK, right=True).clamp(max=pi_BL.shape[1] - 1)
     positions_BK = order_BL.gather(1, places_BK)
@@ -163,7 +163,7 @@ def corrupt(
 ) -> Tensor:
     """Returns the tokens with each chosen position set to [MASK] or a random ordinary token, or left unchanged."""
     chosen_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
-    # Invalid entries of a row name positions too: they must not set theirs, so add instead of assign.
+    # Invalid entries also hold positions, which they must not select, so add instead of assigning.
     chosen_BL = chosen_BL.int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
     ordinary = vocab_size - FIRST_ORDINARY
     random_BL = FIRST_ORDINARY + (noise.token_BL * ordinary).long().clamp(max=ordinary - 1)

@@ -54,7 +54,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     ]
     total, longest, first = 0.0, 0.0, 0.0
     for name in config.methods:
-        cost = cost_of(config.of(name), name, vocab_size, device, share)
+        cost = cost_of(config.for_method(name), name, vocab_size, device, share)
         hours = cost.flops / cost.flops_per_second / processes / 3600
         fixed = OPTIMISER_BYTES * cost.parameters
         memory = ", ".join(
@@ -73,11 +73,11 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
         first = first or cost.flops
         if not math.isclose(cost.flops, first, rel_tol=0.01):
-            equal = round(config.of(name).pretrain.steps * first / cost.flops)
+            equal = round(config.for_method(name).pretrain.steps * first / cost.flops)
             lines.append(f"{name}: to match {config.methods[0]}'s FLOPs, set method.{name}.steps={equal}")
-    if len(config.trainings()) > 1:
+    if len(config.pretraining_runs()) > 1:
         together = max(total / side_by_side, longest)
-        lines.append(f"all {len(config.trainings())} runs, including finished ones: about {together:,.3g} hours")
+        lines.append(f"all {len(config.pretraining_runs())} runs, including finished ones: about {together:,.3g} hours")
     return lines
 
 

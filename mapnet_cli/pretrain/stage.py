@@ -66,14 +66,14 @@ class Pretrain:
         lineage, config = self.lineage, self.lineage.config
         processes = config.pretrain.processes
         # the first seed of every method comes first, so that a complete table is available early
-        runs = sorted(config.trainings(), key=lambda run: config.seeds_of(run[0]).index(run[1]))
+        runs = sorted(config.pretraining_runs(), key=lambda run: config.seeds_of(run[0]).index(run[1]))
         side_by_side, threads = _shares(config, len(runs), workers)
         imports = {name: import_key(lineage, name) for name in config.methods}
         jobs: list[Job] = []
         for method, seed in runs:
             artifact, needs = lineage.pretraining(method, seed), (lineage.manifest,)
             job = TrainModel(
-                artifact=artifact, needs=needs, config=config.of(method), method=method, seed=seed,
+                artifact=artifact, needs=needs, config=config.for_method(method), method=method, seed=seed,
                 manifest=lineage.manifest, threads=threads, init_from=imports[method],
             )  # fmt: skip
             if processes > 1:
@@ -90,14 +90,14 @@ class Pretrain:
         from mapnet_cli.pretrain.forecast import forecast
 
         config = self.lineage.config
-        side_by_side, threads = _shares(config, len(config.trainings()), workers)
+        side_by_side, threads = _shares(config, len(config.pretraining_runs()), workers)
         processes = (launched() or ALONE).size * config.pretrain.processes
         return forecast(config, self.lineage.vocab_size, processes, side_by_side, threads)
 
     def progress(self) -> StageProgress:
         """Returns the latest log line of each run, with its method and seed."""
         lineage, rows, lines = self.lineage, [], []
-        for method, seed in lineage.config.trainings():
+        for method, seed in lineage.config.pretraining_runs():
             log = lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
             line = last_line(log) if log.exists() else None
             if line:

@@ -96,7 +96,7 @@ def paired(
 ) -> Comparison | None:
     """Returns the comparison of two methods over some columns, None if there are no paired runs."""
     by_column: list[dict[Seeds, float]] = []
-    reference_step = config.step_beside(method, step, reference)
+    reference_step = config.matching_step(method, step, reference)
     for column in columns:
         differences: dict[Seeds, float] = {}
         for seed in sorted({*config.seeds_of(method)} & {*config.seeds_of(reference)}):

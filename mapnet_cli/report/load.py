@@ -50,7 +50,9 @@ class Results:
     @property
     def expected_checkpoints(self) -> list[tuple[str, int, int]]:
         config = self.config
-        return [(method, seed, at) for method, seed in config.trainings() for at in config.milestone_steps(method)]
+        return [
+            (method, seed, at) for method, seed in config.pretraining_runs() for at in config.milestone_steps(method)
+        ]
 
     def checkpoints_at(self, method: str, step: int) -> list[Checkpoint]:
         """Returns the checkpoints of a method at a step, one per pretraining seed."""
@@ -177,7 +179,7 @@ def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]]) -> st
 
 
 def _checkpoint_keys(lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:
-    for method, seed in lineage.config.trainings():
+    for method, seed in lineage.config.pretraining_runs():
         key = lineage.pretraining(method, seed).key
         for step in lineage.config.milestone_steps(method):
             yield (method, seed, step), f"{key}/step{step}"
@@ -201,6 +203,6 @@ def _fingerprint(lineage: Lineage) -> str:
     config = lineage.config
     finetune = config.finetune.results_view() | {"data": "probe" if lineage.uses_probe else "glue"}
     del finetune["task_data"]  # the content of the data matters, not its path
-    encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.trainings()]
+    encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.pretraining_runs()]
     encoders += [lineage.import_fingerprint(name) for name in config.imports]
     return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune)

@@ -149,7 +149,7 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
     notes = data_notes(results)
     settings, seeds = len(finetune.batch_sizes) * len(finetune.learning_rates), len(finetune.seeds)
     setting = f" of the best of {settings} settings" if settings > 1 else ""
-    several = len(results.config.trainings()) > len(results.config.methods)
+    several = len(results.config.pretraining_runs()) > len(results.config.methods)
     over = "pretraining and fine-tuning seeds" if several else "seeds"
     notes.append(
         f"Mean over {seeds} fine-tuning seed{'s' if seeds > 1 else ''}{setting}, each run at its {epoch}"

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from mapnet_cli.config import Config
 from mapnet_cli.glue import (
     Grid,
-    Place,
+    GridKey,
     RunScore,
     ScoreColumn,
     Seeds,
@@ -94,7 +94,7 @@ class Scores:
 
     columns: tuple[ScoreColumn, ...]
     metrics: Mapping[str, str]
-    grids: Mapping[Place, Grid]
+    grids: Mapping[GridKey, Grid]
     cells: Mapping[tuple[str, int, str], TaskScore]
     averages: Mapping[tuple[str, int], Average]
     baselines: Mapping[tuple[str, str], float]
@@ -140,7 +140,9 @@ def spread(values: Iterable[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _task_score(config: Config, grids: Mapping[Place, Grid], method: str, step: int, column: ScoreColumn) -> TaskScore:
+def _task_score(
+    config: Config, grids: Mapping[GridKey, Grid], method: str, step: int, column: ScoreColumn
+) -> TaskScore:
     chosen: dict[Seeds, RunScore] = {}
     settings, means = [], []
     all_runs: list[RunScore] = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import Cell, Column, FinetuneRun, Table, build_table, each, number_cell
-from mapnet_cli.glue import Place, Setting, other_rows
+from mapnet_cli.glue import GridKey, Setting, other_rows
 from mapnet_cli.report.compare import CONFIDENCE, Comparison, difference_cell, interval, paired
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import columns_suffix, data_suffix, label, marks, model_cell, score_notes
@@ -150,7 +150,7 @@ def choices(runs: Iterable[FinetuneRun], config: Config, scores: Scores) -> dict
     that recorded no scores on halves.
     """
     columns = {column.task: column for column in scores.columns if column.chooser == column.name}
-    by_encoder: dict[Place, list[FinetuneRun]] = defaultdict(list)
+    by_encoder: dict[GridKey, list[FinetuneRun]] = defaultdict(list)
     for run in runs:
         if run.task in columns:
             by_encoder[run.method, run.pretrain_seed, run.step, run.task].append(run)

@@ -85,7 +85,7 @@ def _method_columns(config: Config) -> list[Column[str]]:
         Column("MAP-Net objective", lambda name: m.objective if (m := method[name].mapnet) else "none"),
         Column("Loss weight (lambda)", lambda name: _weight(method[name])),
         Column("Steps with uniform masks", lambda name: _exploration(method[name])),
-        Column("Steps", lambda name: f"{config.of(name).pretrain.steps:,}"),
+        Column("Steps", lambda name: f"{config.for_method(name).pretrain.steps:,}"),
         Column("Pretraining seeds", lambda name: "+".join(map(str, config.seeds_of(name)))),
     ]
 

@@ -73,7 +73,7 @@ def _method_rows(results: Results, scores: Scores, comparisons: Comparisons) -> 
 
     def row(method: str, step: int) -> _Row:
         first = config.methods[0]
-        same_share = config.step_beside(method, step, first)
+        same_share = config.matching_step(method, step, first)
         reference = results.checkpoints_at(first, same_share) if method != first else ()
         average, difference = scores.averages[method, step], comparisons.get((method, step))
         return _Row(method, label(method), step, average, difference, results.checkpoints_at(method, step), reference)

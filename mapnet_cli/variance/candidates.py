@@ -71,7 +71,7 @@ def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
     """
     config, row = lineage.config, measured
     check_task(config, row.method, "--checkpoint")
-    own, steps = config.method[row.method], config.of(row.method).pretrain.steps
+    own, steps = config.method[row.method], config.for_method(row.method).pretrain.steps
     plain = Method(
         mask_rate=own.rate_at(row.step, steps),
         replace_mask=own.replace_mask,

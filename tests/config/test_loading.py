@@ -119,7 +119,7 @@ def test_keys_of_version_0_1_are_reported_with_their_new_names(old: str, new: st
 def test_methods_and_tasks_can_override_seeds_and_milestones() -> None:
     overrides = ["pretrain.seeds=[4]", "method.bert.seeds=[1,2]", "pretrain.steps=10", "finetune.milestones=[0.6,1.0]"]
     config = resolve("demo", None, overrides, {}).config
-    assert config.trainings() == [("bert", 1), ("bert", 2), ("mapnet", 4)]
+    assert config.pretraining_runs() == [("bert", 1), ("bert", 2), ("mapnet", 4)]
     expected = [("bert", 1, 6), ("bert", 1, 10), ("bert", 2, 6), ("bert", 2, 10), ("mapnet", 4, 6), ("mapnet", 4, 10)]
     assert fine_tuned(config) == expected
 
@@ -128,8 +128,8 @@ def test_methods_can_override_steps() -> None:
     overrides = ["pretrain.steps=10", "pretrain.milestones=[0.4,1.0]", "method.mapnet.steps=5"]
     config = resolve("demo", None, overrides, {}).config
     assert [config.milestone_steps(method) for method in config.methods] == [(4, 10), (2, 5)]
-    assert config.step_beside("mapnet", 2, "bert") == 4
-    assert (config.of("mapnet").pretrain.steps, config.of("bert").pretrain.steps) == (5, 10)
+    assert config.matching_step("mapnet", 2, "bert") == 4
+    assert (config.for_method("mapnet").pretrain.steps, config.for_method("bert").pretrain.steps) == (5, 10)
     assert fine_tuned(config) == [("bert", 1, 4), ("bert", 1, 10), ("mapnet", 1, 2), ("mapnet", 1, 5)]
     with pytest.raises(UsageError, match=r"method\.mapnet\.steps \(1\): two milestones fall on the same step"):
         resolve("demo", None, [*overrides, "method.mapnet.steps=1"], {})

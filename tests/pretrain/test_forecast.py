@@ -112,14 +112,14 @@ def test_equal_flops_hint_when_training_stops_early() -> None:
     [line] = [line for line in forecast(small_config(half), 300, 1, 1, 1) if "bert's FLOPs" in line]
     steps = line.rpartition("=")[2]
     config = small_config(half, f"method.mapnet.steps={steps}")
-    ours, theirs = (training_flops(config.of(m), m, 300) / config.last_step(m) for m in ("mapnet", "bert"))
+    ours, theirs = (training_flops(config.for_method(m), m, 300) / config.last_step(m) for m in ("mapnet", "bert"))
     assert int(steps) == round(10 * theirs / ours)
 
 
 @pytest.mark.parametrize("file", ["small.toml", "gpu.toml"])
 def test_published_configs_have_equal_flops(file: str) -> None:
     config = resolve(None, Path(__file__).parents[2] / "docs" / "results" / file, (), {}).config
-    flops = {m: training_flops(config.of(m), m, config.corpus.vocab_size) for m in config.methods}
+    flops = {m: training_flops(config.for_method(m), m, config.corpus.vocab_size) for m in config.methods}
     for method in config.methods:
         if config.method[method].steps:
             assert flops[method] == pytest.approx(flops["bert"], rel=1e-3)
