@@ -1,6 +1,6 @@
 """[encoder], [proposal], [pretrain] and [finetune]: network sizes and training settings."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -108,6 +108,13 @@ class Pretrain(Optimiser):
         return tuple(sorted({max(1, round(self.steps * share)) for share in shares or self.milestones}))
 
 
+NOT_OF_A_RUN = (
+    "data", "task_data", "subsets", "tasks", "milestones", "batch_sizes", "learning_rates", "seeds", "metrics", "epoch",
+    "max_train_examples", "from_mnli", "mnli_batch_size", "mnli_learning_rate", "untrained", "baselines", "seed",
+)  # fmt: skip
+"""Keys of [finetune] that select runs, describe their inputs or affect only reports."""
+
+
 class Finetune(Optimiser):
     """[finetune], with the values of Table 2 and section 4.1.2 as defaults."""
 
@@ -169,3 +176,7 @@ class Finetune(Optimiser):
         if self.milestones != tuple(sorted(set(self.milestones))):
             raise ValueError("milestones must be in ascending order, without duplicates")
         return self
+
+    def run_settings(self) -> dict[str, Any]:
+        """Returns the settings that all runs share, as plain JSON values: all keys but those of `NOT_OF_A_RUN`."""
+        return {key: value for key, value in self.results_view().items() if key not in NOT_OF_A_RUN}

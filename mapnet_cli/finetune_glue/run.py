@@ -18,7 +18,7 @@ from mapnet_cli.core import (
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.glue import TASKS, GridRun, fine_tuned, starts_from_mnli
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
-from mapnet_cli.lineage import RUN_SETTINGS, Lineage
+from mapnet_cli.lineage import Lineage
 
 if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.loop import EncoderWeights, Tuned
@@ -87,7 +87,7 @@ class FineTune(TuningJob):
 
         start, tuned = self.tune(artifacts, progress)
         train, dev = load_task(artifacts, self.grid_run.task, self.data)
-        settings: dict[str, Any] = {name: getattr(self.config.finetune, name) for name in RUN_SETTINGS}
+        settings = self.config.finetune.run_settings()
         if start.after_mnli:
             settings["mnli_start"] = start.after_mnli
         row = FinetuneRun(

@@ -1,11 +1,10 @@
 """Dependencies of each artifact, and the name derived from them."""
 
 from mapnet_cli.lineage.digests import fingerprint, input_files
-from mapnet_cli.lineage.graph import RUN_SETTINGS, Lineage, import_id, manifest_key, variance_id
+from mapnet_cli.lineage.graph import Lineage, import_id, manifest_key, variance_id
 from mapnet_cli.lineage.milestones import find_milestone
 
 __all__ = [
-    "RUN_SETTINGS",
     "Lineage",
     "find_milestone",
     "fingerprint",

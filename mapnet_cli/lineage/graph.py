@@ -23,11 +23,6 @@ FORMATS = {
     "variance": 1, "predictions": 1,
 }  # fmt: skip
 
-RUN_SETTINGS = (
-    "adam_betas", "adam_eps", "weight_decay", "clip_norm", "epochs", "warmup_ratio", "dropout", "batching", "precision",
-)  # fmt: skip
-"""Keys of [finetune] that a run depends on, in addition to those that define the grid."""
-
 
 class Lineage:
     """The artifacts of one config. Reads input files to hash them, and writes only the cached hashes."""
@@ -35,6 +30,7 @@ class Lineage:
     def __init__(self, config: Config, artifacts: Artifacts) -> None:
         self.config = config
         self.artifacts = artifacts
+        self._run_settings = config.finetune.run_settings()
         # a grid of 10,240 runs requests these repeatedly
         self.pretraining = cache(self._pretraining)
         self.task = cache(self._task)
@@ -164,7 +160,7 @@ class Lineage:
         folder = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}"
         return _artifact_id(
             f"{folder}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
-            "finetuning", *parts, run.batch_size, run.lr, run.seed, self.run_settings,
+            "finetuning", *parts, run.batch_size, run.lr, run.seed, self._run_settings,
         )  # fmt: skip
 
     def predictions(self, run: GridRun, epoch: int) -> ArtifactId:
@@ -188,14 +184,8 @@ class Lineage:
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/mnli-start-",
             "finetuning", "start", self._start(method, pretrain_seed), step,
             self.task("MNLI", self.tokenizer_of(method)).fingerprint,
-            finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0], self.run_settings,
+            finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0], self._run_settings,
         )  # fmt: skip
-
-    @cached_property
-    def run_settings(self) -> dict[str, Any]:
-        """The settings that all fine-tuning runs of the config share."""
-        settings = self.config.finetune.results_view()
-        return {name: settings[name] for name in RUN_SETTINGS}
 
     def tokenizer_of(self, method: str) -> str:
         """Returns the import whose tokenizer a row of Table 3 uses, or "" for the corpus's tokenizer."""

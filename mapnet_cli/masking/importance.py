@@ -42,7 +42,19 @@ class Weights:
     clipped_BK: Tensor
 
 
-Estimator = Callable[[Drawn, float], Weights]
+@dataclass(frozen=True)
+class Estimator:
+    weigh: Callable[[Drawn, float], Weights]
+    """From the draws and ratio_clip."""
+    clips: bool = False
+    """Uses ratio_clip."""
+    sequential: bool = False
+    """Defined only for draws one after the other (sampler "gumbel")."""
+    needs_pi: bool = False
+    """Defined only for known inclusion probabilities (sampler "systematic")."""
+
+    def __call__(self, drawn: Drawn, clip: float) -> Weights:
+        return self.weigh(drawn, clip)
 
 
 def none(drawn: Drawn, clip: float) -> Weights:
@@ -120,11 +132,11 @@ def _clipped(log_ratio_BK: Tensor, clip: float, drawn: Drawn) -> Weights:
     return Weights(ratio_BK.clamp(low, high), ((ratio_BK < low) | (ratio_BK > high)) & drawn.valid_BK)
 
 
-ESTIMATORS: dict[str, Estimator] = {
-    "none": none,
-    "sequence-ratio": sequence_ratio,
-    "ordered-ratio": ordered_ratio,
-    "position-ratio": position_ratio,
-    "horvitz-thompson": horvitz_thompson,
-    "self-normalised": self_normalised,
+ESTIMATORS = {
+    "none": Estimator(none),
+    "sequence-ratio": Estimator(sequence_ratio, clips=True, sequential=True),
+    "ordered-ratio": Estimator(ordered_ratio, clips=True, sequential=True),
+    "position-ratio": Estimator(position_ratio, clips=True),
+    "horvitz-thompson": Estimator(horvitz_thompson, needs_pi=True),
+    "self-normalised": Estimator(self_normalised),
 }

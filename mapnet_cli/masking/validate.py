@@ -11,9 +11,6 @@ from mapnet_cli.masking.importance import ESTIMATORS
 from mapnet_cli.masking.objectives import OBJECTIVES
 from mapnet_cli.masking.strategies import STRATEGIES
 
-ORDERED = ("sequence-ratio", "ordered-ratio")
-"""Estimators for sequential draws."""
-CLIPPED = (*ORDERED, "position-ratio")
 CHOICES: dict[str, Iterable[str]] = {"strategy": STRATEGIES, "estimator": ESTIMATORS, "objective": OBJECTIVES}
 """Valid values of the keys that name a table entry."""
 
@@ -48,22 +45,21 @@ def validate_method(name: str, method: Method, visits: int = 1) -> None:
 
 
 def _check_weights(section: str, method: Method) -> None:
-    key, estimator, sampler = f"{section}.estimator", method.drawing.estimator, method.drawing.sampler
-    if estimator == "horvitz-thompson" and sampler != "systematic":
+    drawing = method.drawing
+    key, sampler, estimator = f"{section}.estimator", drawing.sampler, ESTIMATORS[drawing.estimator]
+    if estimator.needs_pi and sampler != "systematic":
         raise UsageError(
-            f"{key}: 'horvitz-thompson' needs inclusion probabilities, which only sampler 'systematic' provides; "
+            f"{key}: {drawing.estimator!r} needs inclusion probabilities, which only sampler 'systematic' provides; "
             f"set {section}.sampler to 'systematic'"
         )
-    if estimator in ORDERED and sampler != "gumbel":
+    if estimator.sequential and sampler != "gumbel":
         raise UsageError(
-            f"{key}: {estimator!r} needs sequential draws, which sampler {sampler!r} doesn't make; "
+            f"{key}: {drawing.estimator!r} needs sequential draws, which sampler {sampler!r} doesn't make; "
             f"set {section}.sampler to 'gumbel' or the estimator to 'horvitz-thompson'"
         )
-    if (
-        estimator not in CLIPPED
-        and method.drawing.ratio_clip != type(method.drawing).model_fields["ratio_clip"].default
-    ):
-        raise UsageError(f"{section}.ratio_clip applies only to estimators that clip: {', '.join(CLIPPED)}")
+    if not estimator.clips and drawing.ratio_clip != type(drawing).model_fields["ratio_clip"].default:
+        clipping = ", ".join(name for name, each in ESTIMATORS.items() if each.clips)
+        raise UsageError(f"{section}.ratio_clip applies only to estimators that clip: {clipping}")
 
 
 def _check_intervals(section: str, method: Method, visits: int) -> None:

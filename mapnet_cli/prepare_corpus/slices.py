@@ -7,17 +7,11 @@ from pathlib import Path
 from mapnet_cli.config import Config, Source
 from mapnet_cli.core import InputError, read_json
 from mapnet_cli.lineage import input_files
-from mapnet_cli.prepare_corpus.sources.documents import divisible
+from mapnet_cli.prepare_corpus.sources.documents import divisible, suffixes_of
 from mapnet_cli.prepare_corpus.sources.reading import STREAMS, Piece, packing, printable
 
 CPYTHON_PARTS = 4
 HUB_PARTS = 32
-SUFFIXES = {
-    "parquet": (".parquet",),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
-    "mediawiki": (".xml",),
-}
-"""Suffixes of the files that are read from a folder, compressed or not, in any case; other kinds read all files."""
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".lz4", ".lzma", ".z", ".br")
 """Suffixes of archives and compressed files that are not supported."""
 SHOWN_FILES = 5
@@ -87,18 +81,18 @@ def _files(source: Source, config_key: str) -> tuple[list[Path], tuple[str, ...]
     if not root.exists():
         raise InputError(f"{config_key}.path: {root} does not exist")
     found = files = _saved_files(root, source.split, config_key) if source.kind == "dataset" else input_files(root)
-    if root.is_dir() and source.kind in SUFFIXES:
-        files = [file for file in found if _suffix(file) in SUFFIXES[source.kind]]
+    if root.is_dir() and (suffixes := suffixes_of(source.kind)):
+        files = [file for file in found if _suffix(file) in suffixes]
     elif archive := next((file for file in files if _suffix(file) in ARCHIVES), None):
         raise InputError(
             f"{config_key}.path: {printable(str(archive))} is an archive, which can't be read: unpack it or move it "
             "elsewhere"
         )
     if not files:
-        wanted = {"dataset": "Arrow files: create it with Dataset.save_to_disk"} | {
-            kind: f"{_wanted(kind)} files" for kind in SUFFIXES
-        }
-        raise InputError(f"{config_key}.path: {root} has no {wanted.get(source.kind, 'files')}")
+        wanted = f"{_wanted(source.kind)} files" if suffixes_of(source.kind) else "files"
+        if source.kind == "dataset":
+            wanted = "Arrow files: create it with Dataset.save_to_disk"
+        raise InputError(f"{config_key}.path: {root} has no {wanted}")
     taken = set(files)
     skipped = [file.relative_to(root).as_posix() for file in found if file not in taken]
     notes: list[str] = []
@@ -109,7 +103,7 @@ def _files(source: Source, config_key: str) -> tuple[list[Path], tuple[str, ...]
 
 
 def _wanted(kind: str) -> str:
-    return " or ".join(f"*{suffix}" for suffix in SUFFIXES[kind])
+    return " or ".join(f"*{suffix}" for suffix in suffixes_of(kind))
 
 
 def _suffix(file: Path) -> str:

@@ -102,7 +102,7 @@ def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
             proposal = FrequencyProposal() if name == "frequency" else None
             plans.append(Plan(name, plain.model_copy(update={"strategy": name, "proposal": proposal})))
         else:
-            raise UsageError(_unknown(name, [*config.methods, *sorted(bare), *ORACLES]))
+            raise UsageError(_unknown(config, name, [*config.methods, *sorted(bare), *ORACLES]))
     return plans
 
 
@@ -112,7 +112,9 @@ def check_task(config: Config, name: str, option: str) -> None:
         raise UsageError(f"{option}: {name} uses ELECTRA, whose encoder isn't trained on masked tokens' losses")
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(config: Config, name: str, known: list[str]) -> str:
+    if name in config.method:
+        return f"--strategies: method {name!r} is not trained with this config; add it to `methods`"
     hint = did_you_mean(name, known)
     return f"--strategies: unknown strategy {name!r}; choose from {', '.join(dict.fromkeys(known))}{hint}"
 

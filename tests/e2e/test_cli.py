@@ -81,7 +81,8 @@ def test_the_docs_list_every_key() -> None:
     """docs/config.md equals the output of `mapnet config keys`."""
     code, out, _ = invoke("config", "keys")
     assert code == 0
-    assert out == (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "config.md"
+    assert out == page.read_text(encoding="utf-8"), "run: mapnet config keys > docs/config.md"
     for row in ("| `steps` | `1000000` |", "| `max_symbol_share` |", "## [[corpus.sources]]", "## [method.NAME]"):
         assert row in out
 

@@ -83,16 +83,23 @@ class Kind:
     """Yields the lines of the documents in a piece's decoded lines, with None after each document."""
     opens: Callable[[Source], Opens | None] = lambda source: None
     """Returns which lines begin a document, None if a file is one document."""
+    suffixes: tuple[str, ...] = ()
+    """Suffixes of the files that are read from a folder, compressed or not, in any case; empty: all files."""
 
 
 KINDS = {
     "text": Kind(_text, _text_opens),
-    "jsonl": Kind(_jsonl, lambda source: lambda raw: True),
+    "jsonl": Kind(_jsonl, lambda source: lambda raw: True, (".jsonl", ".ndjson", ".json")),
     "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
-    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: raw.lstrip(BLANKS).startswith(b"<page>")),
+    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: raw.lstrip(BLANKS).startswith(b"<page>"), (".xml",)),
 }
 ROWS = {"parquet": rows.parquet, "dataset": rows.arrow}
 """Readers of the kinds whose files aren't text."""
+
+
+def suffixes_of(kind: str) -> tuple[str, ...]:
+    """Returns the suffixes of the files that a kind reads from a folder, empty for all files."""
+    return (".parquet",) if kind == "parquet" else KINDS[kind].suffixes if kind in KINDS else ()
 
 
 def divisible(source: Source) -> bool:
