@@ -230,6 +230,8 @@ def config_show(invocation: Invocation) -> None:
     from mapnet_cli.config.loading import flatten
 
     values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
+    for name, method in invocation.config.method.items():  # the defaults depend on the strategy
+        values |= zip((f"method.{name}.explore_{end}" for end in ("start", "end")), method.exploration, strict=True)
     if invocation.console.as_json:
         invocation.console.json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
         return

@@ -5,7 +5,6 @@ import inspect
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,8 +78,9 @@ class Invocation:
     def config(self) -> Config:
         return self.resolved.config
 
-    @cached_property
+    @property
     def lineage(self) -> Lineage:
+        """A new one each time: it keeps the hashes of input files, which may change while a command runs."""
         return Lineage(self.config, self.artifacts)
 
 

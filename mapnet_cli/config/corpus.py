@@ -42,12 +42,12 @@ class Source(Section):
             raise ValueError("documents and paragraphs can't both be separated by blank lines")
         if is_hub(self.path) and self.kind != "dataset":
             raise ValueError(f'{self.path} is a Hub dataset: set kind = "dataset"')
-        if self.limit_mb and (self.kind == "cpython" or self.of_hub):
+        if self.limit_mb and (self.kind == "cpython" or self.from_hub):
             raise ValueError("limit_mb applies only to files: use limit, a number of documents")
         return self
 
     @property
-    def of_hub(self) -> bool:
+    def from_hub(self) -> bool:
         """Whether the source is a Hub dataset, which is read over the network."""
         return self.kind == "dataset" and is_hub(self.path)
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ValidationError
 
 from mapnet_cli.config import PROPOSALS, Config
-from mapnet_cli.config.method import MOVED
+from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
 from mapnet_cli.core import UsageError, did_you_mean
 
 RECIPES = ("demo", "small", "paper")
@@ -93,6 +93,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
+    if prefix.startswith("method.") and into.get("strategy") != new.get("strategy", into.get("strategy")):
+        into.pop("proposal", None)  # of a lower layer's strategy
     for key, value in new.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, dict) and isinstance(into.get(key, {}), dict):
@@ -108,7 +110,9 @@ def _recipe_layer(name: str) -> Layer:
         hint = did_you_mean(name, RECIPES)
         raise UsageError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}{hint}")
     text = resources.files("mapnet_cli").joinpath(f"recipes/{name}.toml").read_text(encoding="utf-8")
-    return Layer(tomllib.loads(text), f"recipe {name}" if name != "methods" else "shipped method", _key_lines(text))
+    return Layer(
+        tomllib.loads(text), f"recipe {name}" if name != "methods" else "shipped methods.toml", _key_lines(text)
+    )
 
 
 def _file_layer(file: Path) -> Layer:
@@ -185,7 +189,9 @@ def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[st
         origin = _origin(key, origins) or next((o for k, o in origins.items() if key and k.startswith(f"{key}.")), "")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = _moved(path) or "unknown key" + did_you_mean(path[-1], _known_keys(path[:-1], values))
+            message = _moved(path, item["input"]) or "unknown key" + did_you_mean(
+                path[-1], _known_keys(path[:-1], values)
+            )
         elif item["type"] not in ("value_error", "union_tag_invalid"):
             message += f", but got {item['input']!r}"
         problems.append(f"{key or 'config'}{f' ({origin})' if origin else ''}: {message}")
@@ -197,11 +203,18 @@ def _without_tags(path: list[str]) -> list[str]:
     return [part for n, part in enumerate(path) if not (n == 3 and path[2] == "proposal" and part in PROPOSALS)]
 
 
-def _moved(path: list[str]) -> str:
-    """Returns a message with the new name of a key from an old config, "" for any other key."""
-    if len(path) == 3 and path[0] == "method" and path[2] in MOVED:
-        return f"this key is now method.{path[1]}.{MOVED[path[2]]}"
-    return ""
+def _moved(path: list[str], value: object) -> str:
+    """Returns what to do about a key of version 0.1, "" for any other key."""
+    if len(path) != 3 or path[0] != "method" or path[2] not in MOVED:
+        return ""
+    _, method, key = path
+    if key == "task":
+        new = f"add the table [method.{method}.electra]" if value == "replaced-token" else "remove it"
+        return f"this key is gone: {new}"
+    if value == OLD_DEFAULTS.get(key):
+        return f"this key is now method.{method}.{MOVED[key]}; {value!r} was the default, so remove it"
+    note = " (with strategy 'mapnet', estimator now defaults to 'sequence-ratio', objective to 'pairwise')"
+    return f"this key is now method.{method}.{MOVED[key]}{note if key in ('estimator', 'objective') else ''}"
 
 
 def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:

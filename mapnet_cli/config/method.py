@@ -107,7 +107,7 @@ MOVED = {
 }  # fmt: skip
 """Keys of [method.NAME] in version 0.1, with their current names."""
 _OLD_NAMES = {new: old for old, new in MOVED.items()}
-_OLD_DEFAULTS = {
+OLD_DEFAULTS = {
     "generator_fraction": 0.25, "detection_weight": 50.0, "sampler": "gumbel", "uniform_mix": 0.0, "estimator": "none",
     "ratio_clip": 0.2, "objective": "none", "signal": "loss", "table_memory": 1_000, "proposal_embeddings": "shared",
     "proposal_peak_lr": 0.0, "proposal_clip_norm": 0.0, "loss_weight": 0.01, "loss_weight_on": "mapnet",
@@ -187,11 +187,15 @@ class Method(Section):
         found = super().results_view()
         proposal, electra = found.pop("proposal") or {}, found.pop("electra") or {}
         found["start"], found["task"] = found.pop("init_from"), "replaced-token" if electra else "masked-lm"
-        settings = {_OLD_NAMES.get(f"proposal.{key}", key): value for key, value in proposal.items() if key != "kind"}
+        settings = {
+            _OLD_NAMES.get(f"proposal.{key}", f"proposal.{key}"): value
+            for key, value in proposal.items()
+            if key != "kind"
+        }
         given = {key: value for key, value in (found | settings | electra).items() if value is not None}
         if self.proposal is None and any(self.exploration):  # not available in version 0.1
             given["exploration"] = self.exploration
-        return _OLD_DEFAULTS | given
+        return OLD_DEFAULTS | given
 
     @property
     def drawing(self) -> Proposal:

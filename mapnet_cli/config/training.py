@@ -108,7 +108,7 @@ class Pretrain(Optimiser):
         return tuple(sorted({max(1, round(self.steps * share)) for share in shares or self.milestones}))
 
 
-NOT_OF_A_RUN = (
+NON_RUN_KEYS = (
     "data", "task_data", "subsets", "tasks", "milestones", "batch_sizes", "learning_rates", "seeds", "metrics", "epoch",
     "max_train_examples", "from_mnli", "mnli_batch_size", "mnli_learning_rate", "untrained", "baselines", "seed",
 )  # fmt: skip
@@ -178,5 +178,5 @@ class Finetune(Optimiser):
         return self
 
     def run_settings(self) -> dict[str, Any]:
-        """Returns the settings that all runs share, as plain JSON values: all keys but those of `NOT_OF_A_RUN`."""
-        return {key: value for key, value in self.results_view().items() if key not in NOT_OF_A_RUN}
+        """Returns the settings that all runs share, as plain JSON values: all keys but those of `NON_RUN_KEYS`."""
+        return {key: value for key, value in self.results_view().items() if key not in NON_RUN_KEYS}

@@ -18,7 +18,7 @@ from mapnet_cli.core.artifacts import (
     write_text,
 )
 from mapnet_cli.core.console import Console
-from mapnet_cli.core.diagnostics import COLLAPSED, FIGURES, proposal_warnings
+from mapnet_cli.core.diagnostics import COLLAPSED, DIAGNOSTICS, proposal_warnings
 from mapnet_cli.core.errors import (
     AbsentError,
     DamagedError,
@@ -71,8 +71,8 @@ from mapnet_cli.core.tables import (
 __all__ = [
     "COLLAPSED",
     "COLOURS",
+    "DIAGNOSTICS",
     "FAINT",
-    "FIGURES",
     "NOTHING",
     "TEMPORARY",
     "AbsentError",

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from mapnet_cli.core.errors import DamagedError, LockedError, NotMadeError
+from mapnet_cli.core.errors import DamagedError, LockedError, MissingResultError
 from mapnet_cli.core.records import Row
 
 TEMPORARY = ".tmp-"
@@ -84,15 +84,17 @@ class Artifacts:
         return None if marker is None else marker.row(kind)
 
     def read(self, key: str, kind: type[R]) -> R:
-        """Returns the result of a finished job as a typed row; raises NotMadeError or DamagedError."""
+        """Returns the result of a finished job as a typed row; raises MissingResultError or DamagedError."""
         return self.require(key).row(kind)
 
     def require(self, key: str) -> Marker:
-        """Returns the marker of a finished job; raises NotMadeError, which names the command to run."""
+        """Returns the marker of a finished job; raises MissingResultError, which names the command to run."""
         marker = self.marker(key)
         if marker is None:
             command = key.partition("/")[0].replace("import", "import-hf")
-            raise NotMadeError(f"{self.path(key)} does not exist yet: run `mapnet {command}` with the same options")
+            raise MissingResultError(
+                f"{self.path(key)} does not exist yet: run `mapnet {command}` with the same options"
+            )
         return marker
 
     def publish(self, marker: Marker) -> None:

@@ -7,9 +7,9 @@ COLLAPSED = 0.5
 """A proposal has collapsed if its entropy is below this fraction of the uniform distribution's."""
 SATURATED = 0.9
 """Importance weights are saturated if more than this fraction of them is at the clip bounds."""
-FEW = 0.2
+MIN_EFFECTIVE_SHARE = 0.2
 """An effective sample size below this fraction of the masked positions is too small."""
-FIGURES = ("proposal_entropy", "kl_to_uniform", "largest_q", "clip_fraction", "effective_sample_share")
+DIAGNOSTICS = ("proposal_entropy", "kl_to_uniform", "largest_q", "clip_fraction", "effective_sample_share")
 """Names of the diagnostics in a log line. Entropies are in nats."""
 
 
@@ -37,7 +37,7 @@ def proposal_warnings(row: Mapping[str, Any], name: str, objective: str = "") ->
             f'{row["step"]}, so they correct almost nothing; set method.{name}.proposal.sampler = "systematic" with '
             f'method.{name}.proposal.estimator = "horvitz-thompson", or raise method.{name}.proposal.ratio_clip'
         )
-    if row.get("effective_sample_share", 1.0) < FEW:
+    if row.get("effective_sample_share", 1.0) < MIN_EFFECTIVE_SHARE:
         warnings["few"] = (
             f"the importance weights of {name} have an effective sample size of {row['effective_sample_share']:.0%} of "
             f"the masked positions by step {row['step']}; raise method.{name}.proposal.uniform_mix"

@@ -23,7 +23,7 @@ class ProcessError(UsageError):
     """A usage error that only one of several launched processes detects and therefore reports itself."""
 
 
-class NotMadeError(UsageError):
+class MissingResultError(UsageError):
     """A required result of an earlier command does not exist yet."""
 
 
@@ -64,6 +64,7 @@ class Interrupted(MapnetError):
 def did_you_mean(name: str, known: Iterable[str], list_all: bool = False) -> str:
     """Returns a hint to append to a message: the closest known name, else all names if `list_all`, else ""."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, 1, 0.5) or [n for n in names if n.lower() == name.lower()]
+    similarity = 0.5 if len(name) < 4 else 0.6
+    near = difflib.get_close_matches(name, names, 1, similarity) or [n for n in names if n.lower() == name.lower()]
     choices = f"; choose one of {', '.join(names)}" if list_all and names else ""
     return f"; did you mean {near[0]!r}?" if near else choices

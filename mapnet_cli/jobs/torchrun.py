@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,20 +20,18 @@ from typing import Any, cast
 
 from mapnet_cli.core import Artifacts, MapnetError
 from mapnet_cli.jobs import distributed
+from mapnet_cli.jobs.engine import ATTEMPTS, throttled
 from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, ignore_progress
 
-ATTEMPTS = 3
 GRACE = 45.0
 """Seconds from SIGTERM to SIGKILL; torchrun itself gives its processes 30."""
 TASK, OUTCOME, ERRORS = "task.pickle", "outcome-", "errors.txt"
 STDERR_CHARS = 2_000
 """Number of characters of a failed launch's stderr shown in the error message."""
-REPORT_INTERVAL = 0.5
-"""Minimum number of seconds between two progress lines of rank 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnProcesses(Job):
+class TorchrunJob(Job):
     """Runs a job in several processes that form one process group, see `distributed.joined`.
 
     Returns rank 0's output and forwards its progress. If a process dies, all are stopped and restarted, for at
@@ -106,7 +103,7 @@ def run_rank(folder: Path) -> int:
     threading.Thread(target=_exit_with_launcher, daemon=True).start()
     root, job = pickle.loads((folder / TASK).read_bytes())
     rank = (distributed.launched() or distributed.ALONE).rank
-    progress = _Reporter() if rank == 0 else ignore_progress
+    progress = throttled(_print) if rank == 0 else ignore_progress
     try:
         with distributed.joined():
             outcome: Any = job.run(Artifacts(root), progress)
@@ -130,16 +127,8 @@ def _another_died(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or bool(re.search(r"gloo|nccl|by peer|TCPStore", str(error), re.I))
 
 
-class _Reporter:
-    """Progress callback that writes JSON lines to stdout."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.warning or time.monotonic() - self._last >= REPORT_INTERVAL:
-            self._last = time.monotonic()
-            print(json.dumps(dataclasses.asdict(progress)), flush=True)
+def _print(progress: Progress) -> None:
+    print(json.dumps(dataclasses.asdict(progress)), flush=True)
 
 
 def _exit_with_launcher() -> None:

@@ -38,7 +38,7 @@ class Digests:
         """Returns a hash of the source's file names and contents, or its Hub id. Raises InputError if it is missing."""
         if source.kind == "cpython":
             return this_python()
-        return source.path if source.of_hub else self.folder(Path(source.path))
+        return source.path if source.from_hub else self.folder(Path(source.path))
 
     def remembered(self, known_as: str) -> str:
         """Returns the cached hash of an input, or "" if it was never hashed."""

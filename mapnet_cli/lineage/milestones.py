@@ -31,10 +31,10 @@ def find_milestone(
     key = lineage.pretraining(method, seed).key
     steps = config.fine_tuned_steps(method) if fine_tuned else config.milestone_steps(method)
     found = {s: row for s in steps if (row := lineage.artifacts.find(f"{key}/step{s}", Checkpoint)) is not None}
-    qualifier = " of finetune.milestones" if fine_tuned else ""
+    qualifier = " in finetune.milestones" if fine_tuned else ""
     if not found:
         raise UsageError(
-            f"no milestone{qualifier} of {method}, seed {seed}, is finished: run `mapnet pretrain` with these options"
+            f"{method}, seed {seed}, has no finished milestone{qualifier}: run `mapnet pretrain` with these options"
         )
     if step is not None and step not in found:
         one_of = ", ".join(map(str, found))

@@ -13,8 +13,6 @@ from torch import Tensor
 from mapnet_cli.masking.context import CorpusFacts, MaskContext
 from mapnet_cli.text import FIRST_ORDINARY
 
-LONGEST = 5
-"""Maximum n-gram length in tokens, as in the paper."""
 MIN_COUNT = 10
 """Minimum count of a candidate n-gram."""
 SHARES = {2: 0.5, 3: 0.25, 4: 0.125, 5: 0.125}

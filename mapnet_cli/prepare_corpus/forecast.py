@@ -72,7 +72,7 @@ def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[
     """
     rates: dict[int, Rate] = {}
     paragraphs: list[str] = []
-    for number in dict.fromkeys(part.number for part in slices if not part.source.of_hub):
+    for number in dict.fromkeys(part.number for part in slices if not part.source.from_hub):
         rates[number], some = _sample([part for part in slices if part.number == number], config)
         paragraphs += some
     return rates, paragraphs
@@ -175,9 +175,9 @@ def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: 
 def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> list[str]:
     """Returns the lines that `--dry-run` prints."""
     read = sum(part.bytes for part in slices)
-    hubs = sorted({part.source.path for part in slices if part.source.of_hub})
+    hubs = sorted({part.source.path for part in slices if part.source.from_hub})
     unknown = [f"{path}: not included, its size is unknown until it is read" for path in hubs]
-    if all(part.source.of_hub for part in slices):
+    if all(part.source.from_hub for part in slices):
         return unknown
     needed = expected.working + expected.temporary + expected.final
     return [

@@ -76,7 +76,7 @@ def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, progress: Progre
     """Yields the lines of a slice and records problems in `reading`. Raises InputError like `read_piece`."""
     if part.source.kind == "cpython":
         yield from read_cpython(part.part, part.parts, part.source.limit)
-    elif part.source.of_hub:
+    elif part.source.from_hub:
         yield from read_hub(part.source, part.part, part.parts, part.config_key, reading)
     for note in part.notes:
         reading.problems.add(note)

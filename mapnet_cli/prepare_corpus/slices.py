@@ -59,7 +59,7 @@ def input_slices(config: Config) -> list[Slice]:
     """
     slices: list[Slice] = []
     for number, source in enumerate(config.corpus.sources):
-        if source.kind == "cpython" or source.of_hub:
+        if source.kind == "cpython" or source.from_hub:
             parts = 1 if source.limit else CPYTHON_PARTS if source.kind == "cpython" else HUB_PARTS
             slices += [Slice(number, source, part=part, parts=parts) for part in range(parts)]
         else:
@@ -72,7 +72,7 @@ def input_slices(config: Config) -> list[Slice]:
 
 def missing_source(config: Config) -> bool:
     """Returns whether the path of a source is missing (its artifacts may still exist)."""
-    return any(s.path and not s.of_hub and not Path(s.path).exists() for s in config.corpus.sources)
+    return any(s.path and not s.from_hub and not Path(s.path).exists() for s in config.corpus.sources)
 
 
 def _files(source: Source, config_key: str) -> tuple[list[Path], tuple[str, ...]]:

@@ -1,7 +1,6 @@
 """`mapnet prepare-corpus`: turns text into a vocabulary, token shards and a manifest, in jobs over input slices."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -57,10 +56,10 @@ class PrepareCorpus:
         unread = [job for job in clean if not is_done(job, artifacts)]
         for job in unread:
             source = job.part.source
-            if source.of_hub and job.part.part == 0:
+            if source.from_hub and job.part.part == 0:
                 load_hub_split(source.path, source.name or None, source.split, streaming=True)
         rates, _ = estimates.samples([job.part for job in unread], config)
-        expected = estimates.expect([job.part for job in clean], rates, self._done, config.corpus.vocab_size)
+        expected = estimates.expect([job.part for job in clean], rates, self._done(phases), config.corpus.vocab_size)
         estimates.require_disk(expected, artifacts)
 
     def plan(self, workers: int) -> list[Phase]:
@@ -83,7 +82,7 @@ class PrepareCorpus:
         slices = [job.part for job in _clean_jobs(phases)]
         rates, paragraphs = estimates.samples(slices, config)
         segment = estimates.segmenting(paragraphs, config)
-        expected = estimates.expect(slices, rates, self._done, config.corpus.vocab_size, segment)
+        expected = estimates.expect(slices, rates, self._done(phases), config.corpus.vocab_size, segment)
         return estimates.lines(expected, slices, estimates.free_disk(self.lineage.artifacts), workers)
 
     def progress(self) -> StageProgress:
@@ -128,10 +127,9 @@ class PrepareCorpus:
         made = [is_done(job, self.lineage.artifacts) for p in phases if p.name == "manifest" for job in p.jobs]
         return [] if all(made) else phases
 
-    @cached_property
-    def _done(self) -> estimates.Done:
+    def _done(self, phases: list[Phase]) -> estimates.Done:
         artifacts = self.lineage.artifacts
-        by_name = {phase.name: phase.jobs for phase in self.plan(1)}
+        by_name = {phase.name: phase.jobs for phase in phases}
 
         def done(number: int) -> tuple[float | None, bool, bool]:
             clean, sentences, encode = (by_name[name][number] for name in ("clean", "sentences", "encode"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mapnet_cli.core import FIGURES, DivergedError, Interrupted, format_duration, proposal_warnings
+from mapnet_cli.core import DIAGNOSTICS, DivergedError, Interrupted, format_duration, proposal_warnings
 from mapnet_cli.jobs import Progress, ProgressCallback
 from mapnet_cli.masking import StepPlan, exploration_probability
 from mapnet_cli.model import Electra
@@ -100,7 +100,7 @@ class TrainingMonitor:
         row = self._metrics.line(totals, state.step, seconds, facts)
         if self._metrics.bad_step is not None:
             raise DivergedError(_diverged(state, self._metrics.bad_step))
-        self._diagnostics = {name: row[name] for name in FIGURES if name in row}
+        self._diagnostics = {name: row[name] for name in DIAGNOSTICS if name in row}
         for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
             if kind not in self._warned and state.dist.rank == 0:
                 self.progress(Progress(state.step, self.last, warning=text))

@@ -19,7 +19,7 @@ from mapnet_cli.jobs import (
     local_processes,
     visible_gpus,
 )
-from mapnet_cli.jobs.torchrun import OnProcesses
+from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Pretrain:
             )  # fmt: skip
             if processes > 1:
                 jobs.append(
-                    OnProcesses(artifact=artifact, needs=needs, inner=job, processes=processes, threads=threads)
+                    TorchrunJob(artifact=artifact, needs=needs, inner=job, processes=processes, threads=threads)
                 )
             else:
                 jobs.append(job)
@@ -149,7 +149,7 @@ class TrainModel(Job):
     """Trains a model with one method and seed up to its last milestone, resuming from its newest checkpoint."""
 
     config: Config
-    """The method's own config, see `Config.of`."""
+    """The method's own config, see `Config.for_method`."""
     method: str
     seed: int
     manifest: str

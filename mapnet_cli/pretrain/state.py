@@ -46,7 +46,7 @@ class TrainState:
     """State of one run. The same in every process, except for `dist` and `device`."""
 
     config: Config
-    """The method's own config, see `Config.of`."""
+    """The method's own config, see `Config.for_method`."""
     method_name: str
     seed: int
     artifact: ArtifactId

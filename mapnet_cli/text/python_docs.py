@@ -39,10 +39,6 @@ class Document:
         digest = hashlib.sha256(self.name.encode()).digest()
         return int.from_bytes(digest[:8], "big") % HELD_OUT_EVERY == 0
 
-    @property
-    def is_topic(self) -> bool:
-        return self.name.startswith("topic ")
-
 
 def harvest(part: int = 0, parts: int = 1) -> Iterator[Document]:
     """Yields the documents of the running Python in a fixed order: modules by path, then topics by name.

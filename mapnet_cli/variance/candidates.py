@@ -72,6 +72,7 @@ def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
     config, row = lineage.config, measured
     check_task(config, row.method, "--checkpoint")
     own, steps = config.method[row.method], config.for_method(row.method).pretrain.steps
+    clip = own.drawing.ratio_clip
     plain = Method(
         mask_rate=own.rate_at(row.step, steps),
         replace_mask=own.replace_mask,
@@ -96,10 +97,12 @@ def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
                 source = measured if name == row.method else find_milestone(lineage, name, seed, None, "--strategies")
             plans.append(Plan(name, method, source))
         elif name in ORACLES:
-            oracle = FrequencyProposal(sampler="systematic", uniform_mix=ORACLE_MIX, estimator="horvitz-thompson")
+            oracle = FrequencyProposal(
+                sampler="systematic", uniform_mix=ORACLE_MIX, estimator="horvitz-thompson", ratio_clip=clip
+            )
             plans.append(Plan(name, plain.model_copy(update={"strategy": "mapnet", "proposal": oracle})))
         elif name in bare:
-            proposal = FrequencyProposal() if name == "frequency" else None
+            proposal = FrequencyProposal(ratio_clip=clip) if name == "frequency" else None
             plans.append(Plan(name, plain.model_copy(update={"strategy": name, "proposal": proposal})))
         else:
             raise UsageError(_unknown(config, name, [*config.methods, *sorted(bare), *ORACLES]))
@@ -132,7 +135,12 @@ def load_model(
 
 @torch.no_grad()
 def proposals(
-    plan: Plan, config: Config, corpus: CorpusFacts, sentences: Sequence[Tensor], device: torch.device
+    plan: Plan,
+    config: Config,
+    corpus: CorpusFacts,
+    context: MaskContext,
+    sentences: Sequence[Tensor],
+    device: torch.device,
 ) -> tuple[Tensor, ...]:
     """Returns log q [L] of each sentence, on the CPU; an empty tuple without a proposal."""
     rows = [(sentence[None], maskable_positions(sentence[None])) for sentence in sentences]
@@ -141,10 +149,10 @@ def proposals(
         return tuple(
             model.propose(row.to(device), None, maskable.to(device))[0].float().cpu() for row, maskable in rows
         )
-    weight_V = STRATEGIES[plan.method.strategy].prepare(corpus).log_weight_V
-    if weight_V is None:
+    if context.log_weight_V is None:
         return ()
-    return tuple(masked_log_softmax(weight_V.float()[row], maskable)[0] for row, maskable in rows)
+    weight_V = context.log_weight_V.float()
+    return tuple(masked_log_softmax(weight_V[row], maskable)[0] for row, maskable in rows)
 
 
 SEED = 0

@@ -106,7 +106,7 @@ def oracle_log_q(facts: PositionFacts, signal: str, maskable_L: Tensor) -> Tenso
 
 
 BINS = 8
-Column = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float64]
 
 
 def correlations(facts: list[PositionFacts]) -> list[Correlation]:
@@ -139,12 +139,12 @@ def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
     return bins
 
 
-def _pearson(a_N: Column, b_N: Column) -> float:
+def _pearson(a_N: Values, b_N: Values) -> float:
     with np.errstate(invalid="ignore"):  # NaN if one of them is constant
         return float(np.corrcoef(a_N, b_N)[0, 1])
 
 
-def _jackknifed(a: list[Column], b: list[Column], statistic: Callable[[Column, Column], float]) -> Estimate:
+def _jackknifed(a: list[Values], b: list[Values], statistic: Callable[[Values, Values], float]) -> Estimate:
     """Returns the statistic and its jackknife error. `a` and `b` hold one array per sentence."""
     values = [statistic(np.concatenate(a), np.concatenate(b))]
     for left_out in range(len(a)):

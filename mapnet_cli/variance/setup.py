@@ -4,7 +4,7 @@ Shapes: L positions of one sentence, P parameters, V vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from mapnet_cli.config import Config, Method
 from mapnet_cli.core import Checkpoint, CorpusManifest, UsageError, derive_seed
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.masking import STRATEGIES, CorpusFacts, maskable_positions
+from mapnet_cli.masking import STRATEGIES, CorpusFacts, MaskContext, maskable_positions
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.text import Sequences, open_shards
 from mapnet_cli.training import choose_device
@@ -43,6 +43,13 @@ class Setup:
     second_moments: str
     """Source of Adam's second moments."""
     project: Projection
+    contexts: dict[str, MaskContext] = field(default_factory=dict)
+
+    def context(self, strategy: str) -> MaskContext:
+        """Returns what a strategy prepares from the corpus, prepared once."""
+        if strategy not in self.contexts:
+            self.contexts[strategy] = STRATEGIES[strategy].prepare(self.corpus)
+        return self.contexts[strategy]
 
     def positions(self, whole: bool, after_each: Callable[[], None]) -> list[PositionFacts]:
         """Returns per-position losses and norms in each sentence, for all positions if `whole`, else for some."""
@@ -62,12 +69,13 @@ class Setup:
                 oracle_log_q(fact, plan.oracle, maskable_L) for fact, maskable_L in zip(facts, maskable, strict=True)
             )
         else:
-            log_q = proposals(plan, self.config, self.corpus, self.sentences, self.gradients.device)
+            context = self.context(plan.method.strategy)
+            log_q = proposals(plan, self.config, self.corpus, context, self.sentences, self.gradients.device)
         return Candidate(plan.name, plan.method, plan.proposal, log_q)
 
     def sample(self, candidate: Candidate, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
         """Returns the statistics of all gradients of one strategy."""
-        vocab_size, context = self.corpus.vocab_size, STRATEGIES[candidate.method.strategy].prepare(self.corpus)
+        vocab_size, context = self.corpus.vocab_size, self.context(candidate.method.strategy)
         count = mean_count(self.sentences, candidate.method.mask_rate)
         draws = [
             partial(sentence_masks, candidate, number, tokens_L, masks, visits, vocab_size, count, context)
@@ -77,7 +85,7 @@ class Setup:
 
 
 def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentences: int) -> Setup:
-    """Returns the setup for a milestone. Raises UsageError, NotMadeError and DamagedError."""
+    """Returns the setup for a milestone. Raises UsageError, MissingResultError and DamagedError."""
     config, artifacts, row = lineage.config, lineage.artifacts, milestone
     artifacts.verify(lineage.manifest)
     corpus = CorpusFacts(artifacts, artifacts.read(lineage.manifest, CorpusManifest))

@@ -58,7 +58,7 @@ def measure_variance(
     artifacts = lineage.artifacts
     plans = plan_candidates(lineage, milestone, names)
     run = artifacts.path(lineage.pretraining(milestone.method, milestone.pretrain_seed).key)
-    what = {"settings": asdict(settings), "subjects": [_identity(artifacts, plan) for plan in plans]}
+    what = {"settings": asdict(settings), "subjects": [_identity(lineage, milestone, plan) for plan in plans]}
     artifact = variance_id(milestone, what | {"saved moments": saved_at(run, milestone.step)})
     if force:
         artifacts.discard(artifact.key)
@@ -75,11 +75,13 @@ def measure_variance(
     return artifacts.read(artifact.key, VarianceReport), artifacts.path(artifact.key)
 
 
-def _identity(artifacts: Artifacts, plan: Plan) -> list[Any]:
+def _identity(lineage: Lineage, milestone: Checkpoint, plan: Plan) -> list[Any]:
     """Returns the settings and inputs that a strategy's draws depend on, as plain JSON values."""
     how = plan.method.results_view()
     del how["steps"], how["seeds"]  # these affect training, not the measurement
-    return [plan.name, how, artifacts.require(plan.source.path).fingerprint if plan.source else ""]
+    if plan.name not in lineage.config.methods:  # a bare strategy has the checkpoint's clip bounds, as in version 0.1
+        how["ratio_clip"] = lineage.config.method[milestone.method].drawing.ratio_clip
+    return [plan.name, how, lineage.artifacts.require(plan.source.path).fingerprint if plan.source else ""]
 
 
 @dataclass(frozen=True, kw_only=True)

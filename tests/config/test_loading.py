@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.config import PROPOSALS, Config, Electra, Method
+from mapnet_cli.config import PROPOSALS, Config, Electra, MapNetProposal, Method
 from mapnet_cli.config.loading import RECIPES, resolve
 from mapnet_cli.config.method import MOVED
 from mapnet_cli.core.errors import UsageError
@@ -103,17 +103,44 @@ def test_invalid_overrides(overrides: list[str], message: str) -> None:
         resolve("demo", None, overrides, {})
 
 
-@pytest.mark.parametrize(("old", "new"), MOVED.items())
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in MOVED.items() if old != "task"])
 def test_keys_of_version_0_1_are_reported_with_their_new_names(old: str, new: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(f"[method.mine]\n{old} = 1\n")
-    message = rf"^method\.mine\.{old} \(.*mine\.toml:2\): this key is now method\.mine\.{re.escape(new)}$"
+    file.write_text(f"[method.mine]\n{old} = 77\n")
+    message = rf"^method\.mine\.{old} \(.*mine\.toml:2\): this key is now method\.mine\.{re.escape(new)}( \(with .*)?$"
     with pytest.raises(UsageError, match=message):
         resolve("demo", file, (), {})
     section, _, key = new.rpartition(".")
     sections = {"": [Method], "electra": [Electra], "proposal": [*PROPOSALS.values()]}[section]
     assert any(key in cls.model_fields for cls in sections), "the new key exists"
     assert old not in Method.model_fields
+
+
+@pytest.mark.parametrize(
+    ("setting", "advice"),
+    [
+        ('task = "replaced-token"', r"is gone: add the table \[method\.mine\.electra\]$"),
+        ('task = "masked-lm"', "is gone: remove it$"),
+        ('sampler = "gumbel"', "'gumbel' was the default, so remove it$"),
+        ('estimator = "horvitz-thompson"', r"\(with strategy 'mapnet', estimator now defaults to 'sequence-ratio'"),
+    ],
+)
+def test_advice_for_values_of_version_0_1(setting: str, advice: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[method.mine]\n{setting}\n")
+    with pytest.raises(UsageError, match=advice):
+        resolve("demo", file, (), {})
+
+
+def test_another_strategy_replaces_the_proposal_of_a_lower_layer(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[method.adaptive]\nstrategy = "mapnet"\n[method.adaptive.proposal]\nuniform_mix = 0.5\n')
+    method = resolve("demo", file, (), {}).config.method["adaptive"]
+    assert method.proposal == MapNetProposal(uniform_mix=0.5)
+    method = resolve("demo", file, ["method.adaptive.strategy=uniform"], {}).config.method["adaptive"]
+    assert method.proposal is None
+    same = resolve("demo", None, ["method.adaptive.strategy=table", "method.adaptive.proposal.memory=7"], {}).config
+    assert same.method["adaptive"].drawing.uniform_mix == 0.3
 
 
 def test_methods_and_tasks_can_override_seeds_and_milestones() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_text
-from mapnet_cli.core.errors import DamagedError, LockedError, NotMadeError
+from mapnet_cli.core.errors import DamagedError, LockedError, MissingResultError
 from mapnet_cli.core.records import Row
 
 
@@ -68,7 +68,7 @@ def test_verify_detects_truncated_and_missing_files(artifacts: Artifacts) -> Non
     path.unlink()
     with pytest.raises(DamagedError, match="missing"):
         artifacts.verify("a/b")
-    with pytest.raises(NotMadeError, match="does not exist yet"):
+    with pytest.raises(MissingResultError, match="does not exist yet"):
         artifacts.verify("a/c")
 
 
@@ -101,9 +101,9 @@ def test_results_are_read_as_typed_rows(artifacts: Artifacts) -> None:
 
 def test_missing_results_name_the_command_to_run(artifacts: Artifacts) -> None:
     assert artifacts.find("pretrain/c", Score) is None
-    with pytest.raises(NotMadeError, match=r"pretrain/c does not exist yet: run `mapnet pretrain` with the same"):
+    with pytest.raises(MissingResultError, match=r"pretrain/c does not exist yet: run `mapnet pretrain` with the same"):
         artifacts.read("pretrain/c", Score)
-    with pytest.raises(NotMadeError, match="run `mapnet import-hf`"):
+    with pytest.raises(MissingResultError, match="run `mapnet import-hf`"):
         artifacts.require("import/c")
 
 

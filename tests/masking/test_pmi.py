@@ -23,7 +23,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.masking import context, pmi
 from mapnet_cli.masking.context import CorpusFacts
-from mapnet_cli.masking.pmi import LONGEST, SHARES, Collocations, find_collocations
+from mapnet_cli.masking.pmi import SHARES, Collocations, find_collocations
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.strategies import STRATEGIES, draw_masks
 from mapnet_cli.text.shards import writing_shard
@@ -86,7 +86,7 @@ def units_by_hand(row: Sequence[int], ngrams: set[Ngram]) -> list[list[int]]:
     units: list[list[int]] = []
     position = 0
     while position < len(row):
-        fits = [n for n in range(LONGEST, 1, -1) if tuple(row[position : position + n]) in ngrams]
+        fits = [n for n in range(max(SHARES), 1, -1) if tuple(row[position : position + n]) in ngrams]
         length = fits[0] if fits else 1
         units.append(list(range(position, position + length)))
         position += length
@@ -110,7 +110,7 @@ def corpus(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 
 def pmi_by_hand(tokens: list[int], least: int) -> dict[Ngram, float]:
     """Returns PMI_n of the n-grams with a count of at least `least`, by enumerating all splits into parts."""
-    sizes = range(1, LONGEST + 1)
+    sizes = range(1, max(SHARES) + 1)
     counts = {n: Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)) for n in sizes}
 
     def log_p(ngram: Ngram) -> float:

@@ -92,13 +92,6 @@ def test_rejected_by_the_config(strategy: str, setting: str, message: str) -> No
         resolve("demo", None, [f"method.x.strategy={strategy}", f"method.x.{setting}"], {})
 
 
-def test_a_shipped_proposal_is_rejected_with_another_strategy() -> None:
-    with pytest.raises(UsageError, match=r"^method\.adaptive .*: proposal: strategy 'uniform' has no proposal"):
-        resolve("demo", None, ["method.adaptive.strategy=uniform"], {})
-    with pytest.raises(UsageError, match=r"^method\.adaptive\.proposal\.signal .*: unknown key"):
-        resolve("demo", None, ["method.adaptive.strategy=frequency"], {})
-
-
 @pytest.mark.parametrize(
     ("strategy", "proposal"),
     [("spaced", MapNetProposal()), ("table", MapNetProposal()), ("mapnet", FrequencyProposal())],

@@ -19,7 +19,7 @@ from mapnet_cli.core.errors import MapnetError, ProcessError
 from mapnet_cli.core.records import Row
 from mapnet_cli.jobs.distributed import current
 from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, ignore_progress, run_job
-from mapnet_cli.jobs.torchrun import OnProcesses
+from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.pretrain.stage import Pretrain
 from mapnet_cli.training.checkpoint import load_checkpoint
@@ -138,7 +138,7 @@ ARTIFACT = ArtifactId("jobs/0", "f")
 
 
 def on_two_processes(job: Job, artifacts: Artifacts, progress: ProgressCallback = ignore_progress) -> Output:
-    torchrun = OnProcesses(artifact=ARTIFACT, inner=job, processes=2, threads=1)
+    torchrun = TorchrunJob(artifact=ARTIFACT, inner=job, processes=2, threads=1)
     return torchrun.run(artifacts, progress)
 
 

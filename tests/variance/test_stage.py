@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.masking.strategies import STRATEGIES
 from mapnet_cli.variance.results import NORMS
 from tests.conftest import SMALL, small_config
 
@@ -91,6 +93,27 @@ def test_other_weights_or_settings_are_a_separate_measurement(trained: Artifacts
     measured(trained, "--checkpoint", "bert", "--strategies", "uniform", "--step", "4")
     measured(trained, "--checkpoint", "bert", "--strategies", "uniform", "--masks", "6")
     assert len([path for path in trained.path("variance").iterdir() if path.is_dir()]) == 3
+
+
+def test_bare_strategies_have_the_clip_bounds_of_the_checkpoint(trained: Artifacts) -> None:
+    def clip(*arguments: str) -> tuple[Any, str]:
+        found = measured(trained, "--checkpoint", "mapnet", "--strategies", "frequency,mapnet", *arguments)
+        (frequency,) = (row for row in found["measured"] if row["name"] == "frequency")
+        return frequency["clipping"]["clip"], found["signature"]
+
+    own = "method.mapnet.proposal.ratio_clip=0.5"
+    run_stages(["pretrain"], Lineage(small_config(own), trained), Console(quiet=True), workers=0, force=False)
+    (default, first), (wide, second) = clip(), clip("--set", own)
+    assert (default, wide) == (0.2, 0.5)
+    assert first != second
+
+
+def test_a_strategy_reads_the_corpus_once(trained: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, prepare = [], STRATEGIES["pmi"].prepare
+    counted = replace(STRATEGIES["pmi"], prepare=lambda corpus: found.append(corpus) or prepare(corpus))
+    monkeypatch.setitem(STRATEGIES, "pmi", counted)
+    measured(trained, "--checkpoint", "bert", "--strategies", "pmi")
+    assert len(found) == 1
 
 
 def test_second_moments_are_estimated_without_optimiser_state(trained: Artifacts) -> None:
