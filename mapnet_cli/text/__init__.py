@@ -1,11 +1,10 @@
 """Text to token ids: Moses normalisation and tokenisation, BPE, token shards, special tokens."""
 
 from mapnet_cli.text.bpe import TOKENS_PER_WORD, WordEncoder, encode_lines, load_tokenizer, train_tokenizer, word_part
-from mapnet_cli.text.cache import BoundedCache
 from mapnet_cli.text.normalise import normalise_text, prepare_line, word_tokeniser
 from mapnet_cli.text.python_docs import Document, harvest, paragraphs
 from mapnet_cli.text.shards import Sequences, open_shards, shard_files, writing_shard
-from mapnet_cli.text.words import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, SPECIALS, UNK, stem
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, SPECIALS, UNK, BoundedCache, stem
 
 __all__ = [
     "CLS",

@@ -16,8 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mapnet_cli.core import DamagedError
-from mapnet_cli.text.cache import BoundedCache
-from mapnet_cli.text.words import SPECIALS, UNK
+from mapnet_cli.text.words import SPECIALS, UNK, BoundedCache
 
 SPACE = "▁"
 MIN_FREQUENCY = 2

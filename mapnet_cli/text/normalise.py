@@ -14,7 +14,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
-from mapnet_cli.text.cache import BoundedCache
+from mapnet_cli.text.words import BoundedCache
 
 _GROUPS = re.compile(r"(?<!\\)\(.*?(?<!\\)\)")
 _METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.sentences import Segmenter
 from mapnet_cli.prepare_corpus.sentencizer import Sentencizer
-from mapnet_cli.text import bpe, cache, normalise
+from mapnet_cli.text import bpe, normalise, words
 from mapnet_cli.text.bpe import WordEncoder, encode_lines, load_tokenizer, train_tokenizer
 from tests.text import plain
 from tests.text.texts import PIECES, lines, real_lines
@@ -89,21 +89,21 @@ def test_results_do_not_depend_on_the_cache(monkeypatch: pytest.MonkeyPatch, tok
 
     expected = run_all()
     assert run_all() == expected
-    monkeypatch.setattr(cache, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(words, "MAX_ENTRIES", 3)
     assert run_all() == expected
-    monkeypatch.setattr(cache, "MAX_KEY_LENGTH", 0)
+    monkeypatch.setattr(words, "MAX_KEY_LENGTH", 0)
     assert run_all() == expected
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(words, "MAX_ENTRIES", 10)
     computed: list[str] = []
 
     def compute(key: str) -> int:
         computed.append(key)
         return len(key)
 
-    bounded = cache.BoundedCache(compute)
+    bounded = words.BoundedCache(compute)
     for number in range(95):
         assert bounded[f"w{number}"] == bounded[f"w{number}"] == len(f"w{number}")
         assert len(bounded) <= 10
