@@ -56,25 +56,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_input_that_changes_during_the_run_counts_as_read(folder: Path) -> None:
-    """The report at the end of `mapnet run` belongs to the files that fine-tuning read, not to those at the start."""
-    train = folder / "glue" / "CoLA" / "train.tsv"
-    before = train.read_bytes()
-    changed = ("--set", "encoder.ffn=34", "--workers", "0")
-    with subprocess.Popen(arguments(folder, "run", "whole", *changed), stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
-        for line in run.stderr:
-            if line.startswith("pretrain:"):
-                train.write_bytes(before + before.splitlines(keepends=True)[0])
-                break
-        rest = run.stderr.read()
-    try:
-        assert run.returncode == 0, rest
-        assert "partial" not in rest
-    finally:
-        train.write_bytes(before)
-
-
 def arguments(folder: Path, command: str, artifacts: str, *more: str) -> list[str]:
     settings = [part for setting in SMALL for part in ("--set", setting)]
     return [sys.executable, "-m", "mapnet_cli", command, "--config", str(folder / "mine.toml"),
@@ -177,6 +158,26 @@ def test_ctrl_c_saves_a_checkpoint(folder: Path) -> None:
     assert "run the same command" in rest
     saved = list((folder / "whole" / "pretrain").rglob("resume/step*/facts.json"))
     assert any(json.loads(p.read_text())["step"] not in (8, 9, 10) for p in saved)
+
+
+def test_input_that_changes_during_the_run_counts_as_read(folder: Path) -> None:
+    """The report at the end of `mapnet run` belongs to the files that fine-tuning read, not to those at the start."""
+    shutil.copytree(folder / "untouched", folder / "changing")
+    train = folder / "glue" / "CoLA" / "train.tsv"
+    before = train.read_bytes()
+    changed = ("--set", "encoder.ffn=34", "--workers", "0")
+    with subprocess.Popen(arguments(folder, "run", "changing", *changed), stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if line.startswith("pretrain:"):
+                train.write_bytes(before + before.splitlines(keepends=True)[0])
+                break
+        rest = run.stderr.read()
+    try:
+        assert run.returncode == 0, rest
+        assert "partial" not in rest
+    finally:
+        train.write_bytes(before)
 
 
 def test_artifacts_work_without_the_text(folder: Path) -> None:

@@ -48,7 +48,7 @@ def test_errors_list_the_valid_choices(records: Records) -> None:
 
 def test_predictions_use_the_last_fine_tuned_checkpoint(records: Records) -> None:
     assert find_row(records.lineage, "bert", 2, None) == ("bert", 2, 4)
-    with pytest.raises(UsageError, match=r"10 is not a finished milestone of finetune\.milestones; choose one of 4"):
+    with pytest.raises(UsageError, match=r"10 is not a finished milestone in finetune\.milestones; choose one of 4"):
         find_row(records.lineage, "bert", 2, 10)
 
 
