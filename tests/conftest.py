@@ -40,9 +40,11 @@ SMALL = (
     "pretrain.validate_every=5",
     "pretrain.validation_sequences=8",
     "pretrain.checkpoint_every=3",
+    "pretrain.precision=float32",
     "finetune.epochs=1",
     "finetune.learning_rates=[1e-3]",
     "finetune.seeds=[1]",
+    "finetune.precision=float32",
     'finetune.subsets=["CoLA","SST-2","MRPC","STS-B","QQP","MNLI","QNLI","RTE"]',
 )
 

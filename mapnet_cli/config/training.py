@@ -85,7 +85,7 @@ class Pretrain(Optimiser):
     log_every: Count = operational(100)
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on GPUs that support it, else float32. CPUs with native bfloat16 can use it, too."""
+    """auto: bfloat16 (autocast) on a GPU or CPU with hardware for it, else float32."""
     compile: bool = operational(False)
     """Use torch.compile, with one shape for all batches. For GPUs; on a CPU it only adds compilation time."""
     processes: Count = operational(1)
@@ -159,7 +159,7 @@ class Finetune(Optimiser):
     """Also score majority-class and bag-of-words baselines, for the per-task table."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on GPUs that support it, else float32."""
+    """auto: bfloat16 (autocast) on a GPU or CPU with hardware for it, else float32."""
     threads: Count = operational(1)
     """CPU threads per fine-tuning run."""
     runs_per_gpu: NonNegative = operational(0)

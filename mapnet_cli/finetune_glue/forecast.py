@@ -18,7 +18,7 @@ from mapnet_cli.glue import TASKS, GridRun, task_location
 from mapnet_cli.jobs import cores
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.text import CLS, TOKENS_PER_WORD
-from mapnet_cli.training import build_adamw, choose_device, device_name, precision_advice, resolve_precision
+from mapnet_cli.training import build_adamw, choose_device, device_name, precision_advice
 
 FORWARD_SHARE = 1 / 3
 """The forward pass's share of a training step's time; the backward pass takes about twice as long."""
@@ -85,7 +85,7 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
         *precision_advice(device, finetune.precision, "finetune"),
         f"{len(todo):,} runs, {sequences:,} sequences: about {format_duration(total)} one at a time, "
         f"{format_duration(total / parallel)} with {parallel} in parallel on this machine if they don't slow each "
-        f"other down (rate measured now on {device_name(device)}, in {resolve_precision(device, finetune.precision)})",
+        f"other down (rate measured now on {device_name(device)}, in {finetune.precision})",
     ]
 
 

@@ -31,6 +31,8 @@ from mapnet_cli.training import (
 )
 
 EVALUATION_BATCH = 64
+LENGTH_MULTIPLE = 8
+"""Batches are padded to a multiple of this length, since each new shape costs milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def fine_tune(
     until: int | None = None,
 ) -> Tuned:
     """Returns the model after the last epoch, or after epoch `until`; `on_epoch` is called after each epoch."""
-    tuned = Tuned(_build(task, start, encoder, config, setting).to(device), [], "")
+    tuned = Tuned(build(task, start, encoder, config, setting).to(device), [], "")
     optimizer = build_adamw(tuned.model, config)
     total = -(-len(train) // setting.batch_size) * config.epochs
     warmup = round(config.warmup_ratio * total)
@@ -177,9 +179,10 @@ def training_step(
     return loss.detach()
 
 
-def _build(
+def build(
     task: GlueTask, start: EncoderWeights, encoder: Transformer, config: Finetune, setting: Setting
 ) -> Classifier:
+    """Returns the model at the start of a run."""
     outputs = max(len(task.labels), 1)
     model = Classifier(encoder, start.vocab_size, outputs, config.dropout, config.precision, start.segment_H)
     if start.state is not None:
@@ -210,6 +213,9 @@ def _evaluate(
 
 def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     tokens_BL = torch.from_numpy(data.batch(indices))
+    length = tokens_BL.shape[1]
+    longest = max(length, model.encoder.config.max_length)
+    tokens_BL = F.pad(tokens_BL, (0, min(-length % LENGTH_MULTIPLE, longest - length)), value=PAD)
     packing = Packing.of(tokens_BL != PAD)
     tokens_T = tokens_BL.flatten()[packing.place_T]
     second_T = None

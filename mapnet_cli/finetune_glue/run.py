@@ -64,11 +64,12 @@ class TuningJob(Job):
         import torch
 
         from mapnet_cli.finetune_glue.loop import Setting, fine_tune
-        from mapnet_cli.training import choose_device
+        from mapnet_cli.training import choose_device, keep_freed_memory
 
         run, finetune = self.grid_run, self.config.finetune
         start = load_start(artifacts, self.start, self.config)
         torch.set_num_threads(finetune.threads)
+        keep_freed_memory()
         train, dev = load_task(artifacts, run.task, self.data)
         tuned = fine_tune(
             TASKS[run.task], train, dev, start.weights, start.encoder, finetune,

@@ -1,8 +1,11 @@
-"""GPUs and GPU memory of this machine, detected without importing torch."""
+"""GPUs, their memory, and the precision that suits this machine, detected without importing torch."""
 
 import os
 import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from mapnet_cli.jobs.job import Phase
 
@@ -10,6 +13,12 @@ MIB = 2**20
 USABLE_SHARE = 0.9
 """Fraction of a GPU's memory available to jobs; the rest allows for fragmentation."""
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits")
+
+CAPABILITY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+BFLOAT16_CAPABILITY = 8.0
+"""Compute capability from which GPUs multiply in bfloat16."""
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+"""Features of CPUs on which a training step in bfloat16 was measured to be faster (docs/measurements.md)."""
 
 
 def local_processes() -> int:
@@ -43,8 +52,12 @@ def parse_visible_devices(listed: str | None, present: int) -> list[str]:
 
 def query_gpus() -> str:
     """Returns nvidia-smi's output, one line "index, UUID, free MiB, total MiB" per GPU, or "" if it can't be run."""
+    return _output(NVIDIA_SMI)
+
+
+def _output(command: tuple[str, ...]) -> str:
     try:
-        return subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -75,3 +88,30 @@ def jobs_per_gpu(phase: Phase, memory: int) -> int:
 def gpu_slots(phase: Phase, devices: list[str], memory: int) -> list[str]:
     """Returns the GPU of each slot, in round-robin order, so that a few jobs are spread over all GPUs."""
     return devices * jobs_per_gpu(phase, memory)
+
+
+@cache
+def automatic_precision(device: str) -> Literal["float32", "bfloat16"]:
+    """Returns what precision "auto" means for a device setting ("auto", "cpu" or "cuda") on this machine.
+
+    It is bfloat16 where matrix products have hardware for it: on recent GPUs, and CPUs with `BFLOAT16_FLAGS`.
+    """
+    cuda = device != "cpu" and visible_gpus() and not _version("torch").endswith("+cpu")
+    cpu = Path("/proc/cpuinfo")
+    return precision_of(cpu.read_text() if cpu.exists() else "", _output(CAPABILITY) if cuda else "")
+
+
+def precision_of(cpu: str, capabilities: str) -> Literal["float32", "bfloat16"]:
+    """Returns the precision for the contents of /proc/cpuinfo and the compute capabilities of GPUs, "" if none."""
+    if capabilities:
+        native = min(map(float, capabilities.split())) >= BFLOAT16_CAPABILITY
+    else:
+        native = bool(BFLOAT16_FLAGS & set(cpu.split()))
+    return "bfloat16" if native else "float32"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -15,20 +15,25 @@ from typing import Any
 from mapnet_cli.config import Config, Electra
 from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, UsageError, is_hub
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
+from mapnet_cli.jobs import automatic_precision
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 2, "corpus": 2, "pretraining": 2, "probe": 1, "task": 2, "finetuning": 3, "baseline": 1, "import": 2,
-    "variance": 1, "predictions": 1,
+    "text": 2, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 1, "import": 2,
+    "variance": 2, "predictions": 1,
 }  # fmt: skip
 
 
 class Lineage:
-    """The artifacts of one config. Reads input files to hash them, and writes only the cached hashes."""
+    """The artifacts of one config. Reads input files to hash them, and writes only the cached hashes.
+
+    In `config`, precision "auto" is replaced by what it means on this machine, so results of different precisions
+    have different names.
+    """
 
     def __init__(self, config: Config, artifacts: Artifacts) -> None:
-        self.config = config
+        config = self.config = with_precision(config)
         self.artifacts = artifacts
         self._run_settings = config.finetune.run_settings()
         # a grid of 10,240 runs requests these repeatedly
@@ -214,6 +219,16 @@ class Lineage:
     @cached_property
     def _digests(self) -> "Digests":
         return Digests(self.artifacts)
+
+
+def with_precision(config: Config) -> Config:
+    """Returns the config with the precision of pretraining and fine-tuning chosen for this machine."""
+    chosen = {
+        name: section.model_copy(update={"precision": automatic_precision(section.device)})
+        for name, section in (("pretrain", config.pretrain), ("finetune", config.finetune))
+        if section.precision == "auto"
+    }
+    return config.model_copy(update=chosen) if chosen else config
 
 
 def manifest_key(corpus: ArtifactId) -> str:

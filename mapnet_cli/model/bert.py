@@ -12,12 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
+from mapnet_cli.model.kernels import compute_dtype, cpu_attention, dropout_add, layer_norm, sdpa
 
 LAYER_NORM_EPS = 1e-12
 EMBEDDING_STD = 0.02
 SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
 """Embedding rows are padded to a multiple of this for fast matrix products. Callers never see the padding."""
+
+TOKENS_MULTIPLE = 64
+"""Packed batches have a multiple of this number of tokens: each new shape costs milliseconds, as kernels are made."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,16 @@ class Packing:
 
     @staticmethod
     def of(attention_mask_BL: Tensor) -> "Packing":
-        """Returns the packing for a mask that is False at padding. Call it before moving the mask to a GPU."""
+        """Returns the packing for a mask that is False at padding. Call it before moving the mask to a GPU.
+
+        A few padding tokens are kept, so that the number of tokens is a multiple of `TOKENS_MULTIPLE`.
+        """
         batch, length = attention_mask_BL.shape
-        place_T = attention_mask_BL.flatten().nonzero().squeeze(1)
-        ends_B = attention_mask_BL.sum(dim=1).cumsum(0)
+        kept = attention_mask_BL.flatten()
+        padding = (~kept).nonzero().squeeze(1)
+        kept = kept.index_fill(0, padding[: -int(kept.sum()) % TOKENS_MULTIPLE], True)
+        place_T = kept.nonzero().squeeze(1)
+        ends_B = kept.view(batch, length).sum(dim=1).cumsum(0)
         return Packing(
             batch, length, place_T, torch.cat([ends_B.new_zeros(1), ends_B[:-1]]), place_T % length,
             None if bool(attention_mask_BL.all()) else attention_mask_BL[:, None, None, :],
@@ -65,52 +75,42 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
-        self.float32_on_cpu = True
-        """torch's CPU kernel is slower in bfloat16 than in float32 (docs/measurements.md)."""
+        self.own_kernel = True
+        """Whether training on a CPU uses our attention; otherwise torch's."""
 
     def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, query_BQH: Tensor | None = None) -> Tensor:
         """Returns [B, Q, H] for the query vectors, or [B, L, H] for all of x if there are none."""
         batch, length, hidden = x_BLH.shape
-        size = hidden // self.heads
         if query_BQH is None:
-            query, key, value = self.qkv(x_BLH).view(batch, length, 3, self.heads, size).permute(2, 0, 3, 1, 4)
+            packed_BLNH, query = self.qkv(x_BLH).view(batch, length, 3, hidden), None
         else:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            query = F.linear(query_BQH, weight[:hidden], bias[:hidden]).view(batch, -1, self.heads, size)
-            query = query.transpose(1, 2)
-            both = F.linear(x_BLH, weight[hidden:], bias[hidden:]).view(batch, length, 2, self.heads, size)
-            key, value = both.permute(2, 0, 3, 1, 4)
-        mixed = self._sdpa(query, key, value, attention_mask_B11L)
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, -1, hidden))
+            query, packed = self._apart(query_BQH, x_BLH)
+            packed_BLNH = packed.view(batch, length, 2, hidden)
+        out: Tensor = self.out(self._mix(packed_BLNH, query, attention_mask_B11L))
         return out
 
     def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
         """Returns [T, H] for the tokens without padding, or [B, H] for each sequence's first token if `first_only`."""
-        hidden = x_TH.shape[1]
-        shape = (packing.batch, packing.length, -1, self.heads, hidden // self.heads)
+        batch, length, hidden = packing.batch, packing.length, x_TH.shape[1]
         if first_only:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            query = F.linear(x_TH[packing.first_B], weight[:hidden], bias[:hidden])
-            query = query.view(packing.batch, 1, *shape[3:]).transpose(1, 2)
-            both = packing.pad(F.linear(x_TH, weight[hidden:], bias[hidden:])).view(shape)
-            key, value = both.permute(2, 0, 3, 1, 4)
+            query, packed = self._apart(x_TH[packing.first_B][:, None], x_TH)
         else:
-            query, key, value = packing.pad(self.qkv(x_TH)).view(shape).permute(2, 0, 3, 1, 4)
-        mixed = self._sdpa(query, key, value, packing.attention_mask_B11L)
-        mixed = mixed.transpose(1, 2).reshape(-1, hidden)
+            query, packed = None, self.qkv(x_TH)
+        mixed = self._mix(packing.pad(packed).view(batch, length, -1, hidden), query, packing.attention_mask_B11L)
+        mixed = mixed.view(-1, hidden)
         out: Tensor = self.out(mixed if first_only else mixed.index_select(0, packing.place_T))
         return out
 
-    def _sdpa(self, query: Tensor, key: Tensor, value: Tensor, attention_mask_B11L: Tensor | None) -> Tensor:
-        """Returns the attention output for each query, [B, A, Q, H/A]."""
+    def _apart(self, query: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the projected queries, and key and value of x in one tensor."""
+        hidden, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+        return F.linear(query, weight[:hidden], bias[:hidden]), F.linear(x, weight[hidden:], bias[hidden:])
+
+    def _mix(self, packed_BLNH: Tensor, query_BQH: Tensor | None, attention_mask_B11L: Tensor | None) -> Tensor:
+        if self.training and self.own_kernel and packed_BLNH.device.type == "cpu":
+            return cpu_attention(packed_BLNH, query_BQH, self.heads, attention_mask_B11L, self.dropout)
         dropout = self.dropout if self.training else 0.0
-        if self.float32_on_cpu and query.device.type == "cpu" and query.dtype is torch.bfloat16:
-            with torch.autocast("cpu", enabled=False):
-                query, key, value = query.float(), key.float(), value.float()
-                return F.scaled_dot_product_attention(
-                    query, key, value, attn_mask=attention_mask_B11L, dropout_p=dropout
-                )
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask_B11L, dropout_p=dropout)
+        return sdpa(packed_BLNH, query_BQH, self.heads, attention_mask_B11L, dropout)
 
 
 class Layer(nn.Module):
@@ -123,7 +123,7 @@ class Layer(nn.Module):
         self.ffn_in = nn.Linear(config.hidden, config.ffn)
         self.ffn_out = nn.Linear(config.ffn, config.hidden)
         self.ffn_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
         """Returns [B, L, H], or [B, Q, H] for the positions in `positions_BQ`."""
@@ -136,9 +136,9 @@ class Layer(nn.Module):
         return self._after(query, self.attention.packed(x_TH, packing, first_only))
 
     def _after(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.dropout(attended))
-        out: Tensor = self.ffn_norm(x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x)))))
-        return out
+        x = layer_norm(dropout_add(attended, x, self.dropout, self.training), self.attention_norm)
+        inner = self.ffn_out(F.gelu(self.ffn_in(x)))
+        return layer_norm(dropout_add(inner, x, self.dropout, self.training), self.ffn_norm)
 
 
 class Stack(nn.Module):
@@ -160,7 +160,7 @@ class Stack(nn.Module):
         computes no others. The result is the same.
         """
         length = vectors_BLH.shape[1]
-        x_BLH: Tensor = self.dropout(self.norm(vectors_BLH + self.positions.weight[:length]))
+        x_BLH = self._embed(vectors_BLH, self.positions.weight[:length])
         attention_mask_B11L = None if attention_mask_BL is None else attention_mask_BL[:, None, None, :]
         *layers, last = self.layers
         for layer in layers:
@@ -168,9 +168,14 @@ class Stack(nn.Module):
         out: Tensor = last(x_BLH, attention_mask_B11L, positions_BQ)
         return out
 
+    def _embed(self, vectors: Tensor, positions: Tensor) -> Tensor:
+        """Returns the input of the first layer, in autocast's precision, as are all residuals after it."""
+        x: Tensor = self.dropout(layer_norm(vectors + positions, self.norm))
+        return x.to(compute_dtype(x))
+
     def encode_cls(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
         """Returns each sequence's first vector, [B, H]. Only attention computes on padding."""
-        x_TH: Tensor = self.dropout(self.norm(vectors_TH + self.positions(packing.position_T)))
+        x_TH = self._embed(vectors_TH, self.positions(packing.position_T))
         *layers, last = cast(list[Layer], list(self.layers))  # a ModuleList is typed as holding Modules
         for layer in layers:
             x_TH = layer.packed(x_TH, packing, first_only=False)

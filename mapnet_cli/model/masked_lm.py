@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import LAYER_NORM_EPS, Encoder, initialise, padded_vocabulary
+from mapnet_cli.model.kernels import layer_norm, tied_embedding, token_loss
 from mapnet_cli.model.proposal import MapNet, TokenTable
 
 
@@ -70,18 +71,26 @@ class PretrainingModel(nn.Module):
 
         Both are 0 at slots that aren't computed; the signal carries no gradient.
         """
-        logits_NV = self.token_logits(tokens_BL, attention_mask_BL, positions_BK, slots_N).float()
-        targets_N = targets_BK.flatten() if slots_N is None else targets_BK.flatten().index_select(0, slots_N)
-        loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-        signal_N = self._signal(signal, logits_NV.detach(), targets_N, loss_N.detach())
+        if self.training:
+            vectors_BLH, decoder_VH = tied_embedding(self.encoder.tokens.weight, tokens_BL)
+        else:
+            vectors_BLH, decoder_VH = self.encoder.tokens(tokens_BL), self.encoder.tokens.weight
+        hidden_NH = self.encoder.stack(vectors_BLH, attention_mask_BL, positions_BK).flatten(0, 1)
+        targets_N = targets_BK.flatten()
+        if slots_N is not None:
+            hidden_NH, targets_N = hidden_NH.index_select(0, slots_N), targets_N.index_select(0, slots_N)
+        features_NE, bias_V = self.head.features(hidden_NH), self.head.padded_bias()
+        if self.training:
+            loss_N = token_loss(features_NE, decoder_VH, bias_V, targets_N)
+        else:  # can be differentiated by torch.func
+            loss_N = F.cross_entropy(F.linear(features_NE, decoder_VH, bias_V).float(), targets_N, reduction="none")
+        signal_N = loss_N.detach()
+        if signal == "one-minus-p":
+            signal_N = -torch.expm1(-signal_N)
+        elif signal == "logit-gradient":
+            logits_NV = F.linear(features_NE.detach(), decoder_VH.detach(), bias_V.detach())
+            signal_N = logit_gradient_norm(logits_NV.float(), targets_N, decoder_VH.detach())
         return at_slots(loss_N, slots_N, targets_BK), at_slots(signal_N, slots_N, targets_BK)
-
-    def _signal(self, name: str, logits_NV: Tensor, targets_N: Tensor, loss_N: Tensor) -> Tensor:
-        if name == "loss":
-            return loss_N
-        if name == "one-minus-p":
-            return -torch.expm1(-loss_N)
-        return logit_gradient_norm(logits_NV, targets_N, self.encoder.tokens.weight.detach())
 
     def propose(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
         """Returns log q [B, L] for the unmasked sentences."""
@@ -125,8 +134,14 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden_NH: Tensor, embeddings_VE: Tensor) -> Tensor:
         """Returns logits [N, V], V padded."""
-        bias_V = F.pad(self.bias, (0, self.padding), value=PADDING_LOGIT)
-        return F.linear(self.norm(F.gelu(self.dense(hidden_NH))), embeddings_VE, bias_V)
+        return F.linear(self.features(hidden_NH), embeddings_VE, self.padded_bias())
+
+    def features(self, hidden_NH: Tensor) -> Tensor:
+        """Returns the decoder's input [N, E]."""
+        return layer_norm(F.gelu(self.dense(hidden_NH)), self.norm)
+
+    def padded_bias(self) -> Tensor:
+        return F.pad(self.bias, (0, self.padding), value=PADDING_LOGIT)
 
 
 class DetectionHead(nn.Module):

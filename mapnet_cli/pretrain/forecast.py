@@ -14,7 +14,7 @@ from mapnet_cli.model import AnyPretrainingModel, Attention, build_model, padded
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.step import Algorithm1, Losses, work_of
-from mapnet_cli.training import Work, choose_device, device_name, method_flops, precision_advice, resolve_precision
+from mapnet_cli.training import Work, choose_device, device_name, method_flops, precision_advice
 
 SAMPLED_STEPS = 2_000
 """Number of steps, spread over the run, from whose plans the total FLOPs are estimated."""
@@ -49,7 +49,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     lines = [
         f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
         f"tokens per run{own}; rates measured now on {device_name(device)}, in "
-        f"{resolve_precision(device, pretrain.precision)}{parallel}",
+        f"{pretrain.precision}{parallel}",
         *precision_advice(device, pretrain.precision, "pretrain"),
     ]
     total, longest, first = 0.0, 0.0, 0.0
@@ -87,7 +87,10 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
     rate, batch = _measure(config, name, model.to(device), device, share)
     return Cost(
         training_flops(config, name, vocab_size), sum(p.numel() for p in model.parameters()), rate, batch,
-        {precision: activation_bytes(config, name, vocab_size, precision) for precision in ("bfloat16", "float32")},
+        {
+            precision: activation_bytes(config, name, vocab_size, precision, device.type == "cuda")
+            for precision in ("bfloat16", "float32")
+        },
     )  # fmt: skip
 
 
@@ -142,22 +145,22 @@ def _plan(losses: Losses) -> StepPlan:
     return StepPlan(0, 0, True, work, losses.method.highest_rate)
 
 
-def activation_bytes(config: Config, name: str, vocab_size: int, precision: str) -> tuple[float, float]:
+def activation_bytes(config: Config, name: str, vocab_size: int, precision: str, gpu: bool) -> tuple[float, float]:
     """Returns the bytes that a forward pass keeps for the backward pass: (independent of the batch, per sequence).
 
-    The former are the bfloat16 copies of the weights. The gradient of the logits, the largest tensor created in the
-    backward pass, is counted too. bfloat16 is estimated for a GPU; a CPU needs more, as attention keeps float32.
+    The former are the bfloat16 copies of the weights. The gradient of ELECTRA's logits, the largest tensor created in
+    the backward pass, is counted too; that of other methods replaces the probabilities.
     """
-    two, four = (_kept_bytes(config, name, vocab_size, precision, batch) for batch in (2, 4))
+    two, four = (_kept_bytes(config, name, vocab_size, precision, batch, gpu) for batch in (2, 4))
     slots = max_mask_count(config.corpus.block_length, config.method[name].highest_rate)
     gradient = slots * padded_vocabulary(vocab_size) * (6 if precision == "bfloat16" else 4)
-    return 2.0 * two - four, (four - two) / 2 + gradient
+    return 2.0 * two - four, (four - two) / 2 + gradient * bool(config.method[name].electra)
 
 
-def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batch: int) -> int:
-    """Returns the bytes kept, counted on fake tensors. Attention is as in flash kernels: no L x L probabilities."""
+def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batch: int, gpu: bool) -> int:
+    """Returns the bytes kept, counted on fake tensors. For a GPU, attention keeps no L x L probabilities."""
     method = config.method[name]
-    without = {"attention_dropout": 0.0}  # with dropout, the CPU kernel would keep the probabilities
+    without = {"attention_dropout": 0.0} if gpu else {}  # with dropout, torch's CPU kernel keeps the probabilities
     parts = {part: getattr(config, part).model_copy(update=without) for part in ("encoder", "proposal")}
     part = sample_batch(batch, config.corpus.block_length, method.highest_rate).parts[0]
     kept: dict[int, int] = {}
@@ -171,7 +174,7 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
         model = build_model(config.model_copy(update=parts), name, vocab_size)
         for module in model.modules():
             if isinstance(module, Attention):
-                module.float32_on_cpu = False
+                module.own_kernel = not gpu
         losses = build_losses(model.train(), method, torch.device("cpu"), precision)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -165,10 +165,11 @@ class TrainModel(Job):
         from mapnet_cli.model import TokenTable, build_model
         from mapnet_cli.pretrain.loop import train
         from mapnet_cli.pretrain.state import TrainState, init_from, resume
-        from mapnet_cli.training import build_adamw, choose_device
+        from mapnet_cli.training import build_adamw, choose_device, keep_freed_memory
 
         config, method = self.config, self.config.method[self.method]
         torch.set_num_threads(self.threads)
+        keep_freed_memory()
         dist = current()
         device = choose_device(config.pretrain.device, dist.local_rank)
         if device.type == "cuda":
@@ -206,6 +207,4 @@ def _advice(config: Config, device: "torch.device") -> list[str]:
     advice = []
     if device.type == "cpu" and config.pretrain.compile:
         advice.append("pretrain.compile takes minutes and gains nothing on a CPU; it is meant for GPUs")
-    if config.pretrain.precision == "bfloat16":
-        advice += precision_advice(device, config.pretrain.precision, "pretrain")
-    return advice
+    return advice + precision_advice(device, config.pretrain.precision, "pretrain")

@@ -16,9 +16,9 @@ from mapnet_cli.training.device import (
     autocast,
     choose_device,
     device_name,
+    keep_freed_memory,
     peak_flops,
     precision_advice,
-    resolve_precision,
 )
 from mapnet_cli.training.flops import Work, method_flops, peak_memory_mb, reset_peak_memory
 from mapnet_cli.training.optim import (
@@ -41,6 +41,7 @@ __all__ = [
     "choose_device",
     "device_name",
     "gradient_norm",
+    "keep_freed_memory",
     "learning_rate",
     "load_checkpoint",
     "method_flops",
@@ -51,7 +52,6 @@ __all__ = [
     "precision_advice",
     "prune_checkpoints",
     "reset_peak_memory",
-    "resolve_precision",
     "restore_optimizer",
     "rolling_name",
     "save_checkpoint",

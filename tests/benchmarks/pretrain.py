@@ -1,133 +1,129 @@
-"""Pretraining throughput in tokens per second, compared with transformers' BertForMaskedLM and Trainer.
+"""Pretraining throughput against transformers' BertForMaskedLM at its best, in tokens per CPU second.
 
-Both sides use the same sizes, blocks, batch, precision, threads and dropout, and draw new 15 % masks in every step.
-The last line on stdout is one JSON object.
+Both sides use the same sizes, blocks, batch, threads and dropout, draw new 15 % masks in every step, and use fused
+AdamW. The other side is a plain training loop (the Trainer is slower) in every setting that an expert would try:
+float32 and bfloat16 autocast, the vocabulary head at all positions or at the masked ones only (as ModernBERT's
+`sparse_prediction`), SDPA and eager attention. Our side is `mapnet pretrain`'s own loop, with its logging. The last
+line on stdout is one JSON object; `ratio` is our default against the best of their settings.
 
     python -m tests.benchmarks.pretrain --size small
+    python -m tests.benchmarks.pretrain --size base --only mapnet --only 'bfloat16 masked'
     python -m tests.benchmarks.pretrain --size paper --device cuda --batch 256 --micro 128 --compile
 """
 
 import argparse
-import json
-import os
-import statistics
-import sys
 import tempfile
-import time
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mapnet_cli.config import Config
 from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.text.shards import Sequences
-from mapnet_cli.text.words import PAD, SPECIALS
-from mapnet_cli.training.device import device_name
+from mapnet_cli.jobs.job import run_job
+from mapnet_cli.lineage.graph import Lineage
+from mapnet_cli.model.bert import padded_vocabulary
+from mapnet_cli.pretrain.stage import Pretrain
+from mapnet_cli.text.words import CLS, MASK, PAD, SEP
 from tests.benchmarks import workload
+from tests.benchmarks.race import Lap, Side, matching, race, report
 
 NEVER = 1 << 40
-"""A step interval longer than any round."""
+IGNORED = -100
+"""Label of positions without a loss in transformers."""
 
 
-class Blocks(torch.utils.data.Dataset[dict[str, Any]]):
-    """The corpus as lists of ids, like the output of run_mlm.py's `group_texts`."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        sequences = Sequences(paths)
-        self.rows = [sequences[i].tolist() for i in range(len(sequences))]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self.rows[index]}
+def ours(lap: Lap, chosen: argparse.Namespace, folder: Path, precision: str) -> None:
+    """Runs `mapnet pretrain`; a lap ends with a log line."""
+    settings = (f"pretrain.steps={NEVER}", f"pretrain.log_every={chosen.steps}", f"pretrain.precision={precision}")
+    config = workload.config_for(chosen, *settings)
+    artifacts = Artifacts(folder / precision)
+    workload.make_corpus(config, artifacts)
+    [job] = [
+        job for job in Pretrain(Lineage(config, artifacts)).plan(1)[0].jobs if job.key.startswith("pretrain/bert-")
+    ]
+    run_job(job, artifacts, lambda progress: lap() if progress.done and progress.done % chosen.steps == 0 else None)
 
 
-def trainer_rate(config: Config, artifacts: Artifacts, chosen: argparse.Namespace, folder: Path) -> float:
-    """Returns tokens per second of the timed steps under transformers' Trainer."""
-    from tokenizers import Tokenizer, models
-    from transformers import (
-        BertConfig,
-        BertForMaskedLM,
-        DataCollatorForLanguageModeling,
-        PreTrainedTokenizerFast,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
+def theirs(lap: Lap, chosen: argparse.Namespace, precision: str, head: str, attention: str) -> None:
+    """Runs a plain training loop of BertForMaskedLM."""
+    from transformers import BertConfig, BertForMaskedLM, get_linear_schedule_with_warmup
 
-    class Clock(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step in (chosen.warm, chosen.warm + chosen.steps):
-                if chosen.device == "cuda":
-                    torch.cuda.synchronize()
-                self.times = [*getattr(self, "times", []), time.perf_counter()]
-
-    encoder, clock = config.encoder, Clock()
-    vocabulary = {**{s: i for i, s in enumerate(SPECIALS)}, **{f"t{i}": i for i in range(5, workload.VOCAB)}}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")),
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-    )  # fmt: skip
+    config, device = workload.config_for(chosen), torch.device(chosen.device)
+    encoder, pretrain = config.encoder, config.pretrain
     model = BertForMaskedLM(
         BertConfig(
-            vocab_size=workload.VOCAB, hidden_size=encoder.hidden, num_hidden_layers=encoder.layers,
+            vocab_size=padded_vocabulary(workload.VOCAB), hidden_size=encoder.hidden, num_hidden_layers=encoder.layers,
             num_attention_heads=encoder.heads, intermediate_size=encoder.ffn, pad_token_id=PAD,
-            max_position_embeddings=encoder.max_length, attn_implementation="sdpa",
+            max_position_embeddings=encoder.max_length, attn_implementation=attention,
         )
     )  # fmt: skip
-    micro = config.pretrain.micro_batch_size or config.pretrain.batch_size
-    arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=micro, max_steps=chosen.warm + chosen.steps,
-        gradient_accumulation_steps=config.pretrain.batch_size // micro, learning_rate=1e-4, weight_decay=0.01,
-        adam_beta2=0.98, adam_epsilon=1e-6, max_grad_norm=0.0, use_cpu=chosen.device == "cpu",
-        bf16=chosen.device == "cuda", torch_compile=chosen.compile, save_strategy="no", logging_steps=NEVER,
-        report_to="none", disable_tqdm=True, dataloader_num_workers=4 if chosen.device == "cuda" else 0,
-    )  # fmt: skip
-    data = Blocks(workload.sequences(config, artifacts))
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-    Trainer(model, arguments, train_dataset=data, data_collator=collator, callbacks=[clock]).train()
-    begin, end = clock.times
-    return chosen.steps * config.pretrain.batch_size * config.corpus.block_length / (end - begin)
+    model.to(device).train()
+    forward = torch.compile(model) if chosen.compile else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, 10, NEVER)
+    micro = pretrain.micro_batch_size or pretrain.batch_size
+    while True:
+        for _ in range(chosen.steps):
+            for first in range(0, pretrain.batch_size, micro):
+                tokens_BL = random_tokens(config, min(micro, pretrain.batch_size - first))
+                inputs_BL, labels_BL = (t.to(device) for t in mask_tokens(tokens_BL))
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                    if head == "masked":
+                        hidden_BLH = forward.bert(inputs_BL).last_hidden_state
+                        chosen_BL = labels_BL != IGNORED
+                        logits_NV = forward.cls(hidden_BLH[chosen_BL])
+                        loss = torch.nn.functional.cross_entropy(logits_NV.float(), labels_BL[chosen_BL])
+                    else:
+                        loss = forward(input_ids=inputs_BL, labels=labels_BL).loss
+                (loss * len(tokens_BL) / pretrain.batch_size).backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        loss.item()
+        lap()
+
+
+def random_tokens(config: Config, sequences: int) -> torch.Tensor:
+    tokens_BL = torch.randint(5, workload.VOCAB, (sequences, config.corpus.block_length))
+    tokens_BL[:, 0], tokens_BL[:, -1] = CLS, SEP
+    return tokens_BL
+
+
+def mask_tokens(tokens_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (inputs, labels) as transformers' DataCollatorForLanguageModeling makes them, without its overhead."""
+    labels_BL, inputs_BL = tokens_BL.clone(), tokens_BL.clone()
+    ordinary_BL = tokens_BL > MASK
+    masked_BL = torch.bernoulli(torch.full(tokens_BL.shape, 0.15) * ordinary_BL).bool()
+    labels_BL[~masked_BL] = IGNORED
+    inputs_BL[torch.bernoulli(torch.full(tokens_BL.shape, 0.8)).bool() & masked_BL] = MASK
+    random_BL = torch.bernoulli(torch.full(tokens_BL.shape, 0.5)).bool() & masked_BL & (inputs_BL != MASK)
+    inputs_BL[random_BL] = torch.randint(5, workload.VOCAB, (int(random_BL.sum()),))
+    return inputs_BL, labels_BL
 
 
 def main() -> None:
-    chosen = workload.options(__doc__ or "").parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(chosen.threads)
-    device = torch.device(chosen.device)
+    parser = workload.options(__doc__ or "")
+    parser.add_argument("--only", action="append", default=[], help="words in the names of the sides to race")
+    chosen = parser.parse_args()
     config = workload.config_for(chosen)
-    ours, theirs, rows = [], [], []
     with tempfile.TemporaryDirectory() as name:
-        artifacts = Artifacts(Path(name) / "artifacts")
-        workload.make_corpus(config, artifacts)
-        for number in range(chosen.rounds):
-            rows.append(workload.train(config, artifacts, "bert"))
-            ours.append(rows[-1]["tokens_per_second"])
-            theirs.append(trainer_rate(config, artifacts, chosen, Path(name) / "trainer"))
-            print(
-                f"round {number + 1}: mapnet {ours[-1]:,.0f} tokens/s (waiting for data {rows[-1]['data_wait']:.2%}, "
-                f"MFU {rows[-1]['mfu']:.0%}), Trainer {theirs[-1]:,.0f} tokens/s, ratio {ours[-1] / theirs[-1]:.2f}",
-                file=sys.stderr,
+        folder = Path(name)
+        sides: dict[str, Side] = {
+            f"mapnet, {precision}": partial(ours, chosen=chosen, folder=folder, precision=precision)
+            for precision in ("auto", "bfloat16", "float32")
+        }
+        for precision, head, attention in product(("bfloat16", "float32"), ("masked", "full"), ("sdpa", "eager")):
+            sides[f"transformers, {precision}, {head} head, {attention}"] = partial(
+                theirs, chosen=chosen, precision=precision, head=head, attention=attention
             )
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    print(
-        json.dumps(
-            {
-                "name": f"pretrain bert, {chosen.size}, tokens/s",
-                "ours": statistics.median(ours),
-                "theirs": statistics.median(theirs),
-                "ratio": statistics.median(ratios),
-                "ratios": ratios,
-                "against": "transformers BertForMaskedLM under Trainer",
-                "device": device_name(device),
-                "batch": config.pretrain.batch_size,
-                "length": config.corpus.block_length,
-                "compile": chosen.compile,
-            }
-        )
-    )
+        tokens = chosen.steps * config.pretrain.batch_size * config.corpus.block_length
+        rates = race(matching(sides, chosen.only), tokens, chosen.rounds, chosen.device, chosen.threads)
+    report(
+        f"pretrain bert, {chosen.size}, tokens per CPU second", rates, "mapnet, auto", chosen.device,
+        batch=config.pretrain.batch_size, length=config.corpus.block_length, compile=chosen.compile,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ VOCAB = 32_678
 SIZES = {
     # layers, hidden, heads and ffn of the encoder (MAP-Net has half the width), block length, sequences per step
     "tiny": (2, 64, 2, 256, 64, 8),
-    "small": (4, 256, 4, 1024, 128, 32),
+    "small": (4, 256, 4, 1024, 128, 16),
     "base": (12, 768, 12, 3072, 128, 8),
     "paper": (12, 768, 12, 3072, 512, 256),
 }

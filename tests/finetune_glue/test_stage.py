@@ -50,7 +50,7 @@ def test_record_contains_its_settings_and_checkpoint(user: User) -> None:
     assert row.settings == {
         "adam_betas": [0.9, 0.98], "adam_eps": 1e-6, "weight_decay": 0.1, "clip_norm": 0.0, "epochs": 1,
         "warmup_ratio": 0.06, "dropout": 0.2, "batching": "random",
-        "precision": "auto",
+        "precision": "float32",
     }  # fmt: skip
     checkpoint = user.artifacts.read(f"{user.lineage().pretraining('bert', 1).key}/step10", Checkpoint)
     assert row.checkpoint == checkpoint.fingerprint
@@ -137,11 +137,12 @@ def test_results_remain_valid_without_the_data(user: User, tmp_path: Path) -> No
 
 
 def test_the_dry_run_counts_runs_and_sequences(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_measured", lambda _, precision: 3.0 if precision == "bfloat16" else 1.0)
-    lineage = user.lineage("finetune.epochs=3", "finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]')
+    monkeypatch.setattr(device, "_measured", lambda *_: 1.0)
+    settings = ("finetune.epochs=3", "finetune.seeds=[1,2]", 'finetune.tasks=["RTE","CoLA"]')
+    lineage = user.lineage(*settings, "finetune.precision=bfloat16")
     lines = FinetuneGlue(lineage).forecast(2)
     assert lines[0].startswith("RTE: 2 runs of 3 epochs, 8 training and 8 dev sequences, about ")
-    assert lines[-2].endswith("finetune.precision=bfloat16 may be worth it (results change: everything is retrained)")
+    assert lines[-2].endswith("finetune.precision=float32 is faster here")
     assert lines[-1].startswith("4 runs, 192 sequences: about ")  # 2 tasks x 2 seeds x 3 epochs x (8 + 8)
 
 

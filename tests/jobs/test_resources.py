@@ -10,6 +10,7 @@ from mapnet_cli.jobs.resources import (
     min_free_memory,
     min_total_memory,
     parse_visible_devices,
+    precision_of,
 )
 
 LISTING = """0, GPU-11aa, 70000, 81559
@@ -52,3 +53,19 @@ def test_number_of_jobs_per_gpu() -> None:
     assert [jobs_per_gpu(phase, memory * MIB) for memory in (0, 9, 24, 100)] == [1, 1, 2, 9]
     assert jobs_per_gpu(Phase("p", [], gpu_bytes=10 * MIB, jobs_per_gpu=5), MIB) == 5
     assert gpu_slots(phase, ["0", "1"], 24 * MIB) == ["0", "1", "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "capabilities", "precision"),
+    [
+        ("", "", "float32"),
+        ("flags : fpu avx2 avx512f\n", "", "float32"),
+        ("flags : avx512f avx512_bf16 x\n", "", "bfloat16"),
+        ("flags : amx_bf16 amx_tile\n", "", "bfloat16"),
+        ("flags : avx512_bf16\n", "7.5\n", "float32"),  # the GPU counts
+        ("flags : avx2\n", "8.0\n9.0\n", "bfloat16"),
+        ("flags : avx2\n", "9.0\n7.0\n", "float32"),
+    ],
+)
+def test_precision_follows_the_hardware(cpu: str, capabilities: str, precision: str) -> None:
+    assert precision_of(cpu, capabilities) == precision

@@ -13,6 +13,7 @@ from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
+from mapnet_cli.lineage import graph
 from mapnet_cli.lineage.digests import Digests, input_files
 from mapnet_cli.lineage.graph import Lineage, import_id
 from mapnet_cli.masking.strategies import STRATEGIES
@@ -159,23 +160,37 @@ def test_exploration_without_a_proposal_changes_the_fingerprint(key: str, artifa
 
 
 FINGERPRINTS = {
-    "bert": "e6206f34", "mapnet": "4998087e", "spaced-30": "4311b4c3", "adaptive": "0d429c7d",
-    "adaptive-mapnet": "d92265df", "electra": "5ce3662f", "frequency": "fd37245c", "disjoint": "6b8981f9",
+    "bert": "7e5e3e9e", "mapnet": "ac51137e", "spaced-30": "41be7252", "adaptive": "379a924e",
+    "adaptive-mapnet": "bc57b31b", "electra": "28411c02", "frequency": "5798bc7d", "disjoint": "50c89703",
 }  # fmt: skip
-"""Fingerprints of pretraining runs in version 0.1, with the small config and no text."""
+"""Fingerprints of pretraining runs with the small config and no text."""
 
 
 @pytest.mark.parametrize("method", FINGERPRINTS)
-def test_results_of_version_0_1_are_found(method: str, artifacts: Artifacts) -> None:
+def test_existing_results_are_found(method: str, artifacts: Artifacts) -> None:
     """Only an increase in FORMATS or a changed default may change these."""
     assert _pretraining(artifacts, method, "corpus.sources=[]")[:8] == FINGERPRINTS[method]
 
 
-def test_fine_tuning_results_of_version_0_1_are_found(artifacts: Artifacts) -> None:
+def test_existing_fine_tuning_results_are_found(artifacts: Artifacts) -> None:
     lineage = Lineage(small_config("corpus.sources=[]", 'finetune.data="probe"'), artifacts)
     run = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)
-    assert lineage.finetuning(run).fingerprint[:8] == "5f83b7ab"
-    assert lineage.mnli_start("bert", 1, 10).fingerprint[:8] == "9cbac3df"
+    assert lineage.finetuning(run).fingerprint[:8] == "b1dc479a"
+    assert lineage.mnli_start("bert", 1, 10).fingerprint[:8] == "c5208ce6"
+
+
+def test_automatic_precision_is_that_of_this_machine(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results in different precisions never share a name."""
+    run, seen = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1), []
+    for here in ("float32", "bfloat16"):
+        monkeypatch.setattr(graph, "automatic_precision", lambda device, here=here: here)
+        for precision in ("auto", here):
+            lineage = Lineage(
+                small_config(f"pretrain.precision={precision}", f"finetune.precision={precision}"), artifacts
+            )
+            seen.append((lineage.pretraining("bert", 1), lineage.finetuning(run)))
+    assert seen[0] == seen[1] and seen[2] == seen[3]
+    assert seen[0][0] != seen[2][0] and seen[0][1] != seen[2][1]
 
 
 def _pretraining(artifacts: Artifacts, method: str, *overrides: str) -> str:

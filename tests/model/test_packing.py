@@ -22,7 +22,7 @@ def padded(lengths: list[int]) -> torch.Tensor:
     return tokens_BL
 
 
-@pytest.mark.parametrize("lengths", [[5, 12, 1, 16], [7], [4, 4, 4], [1, 2]])
+@pytest.mark.parametrize("lengths", [[5, 12, 1, 16], [7], [4, 4, 4], [1, 2], [16] * 4 + [1] * 31, [16] * 4 + [3]])
 def test_first_vectors_and_gradients_match_the_padded_batch(lengths: list[int]) -> None:
     tokens_BL, model = padded(lengths), encoder()
     attention_mask_BL = tokens_BL != 0
@@ -44,13 +44,13 @@ def test_first_vectors_and_gradients_match_the_padded_batch(lengths: list[int]) 
 
 
 def test_linear_layers_skip_padding() -> None:
-    """For one long and seven short sentences, the linear layers process 23 tokens, not 8 x 16."""
-    tokens_BL, model = padded([16] + [1] * 7), encoder()
+    """For one long and 31 short sentences, the linear layers process 64 tokens, not 32 x 16."""
+    tokens_BL, model = padded([16] + [1] * 31), encoder()
     packing = Packing.of(tokens_BL != 0)
     seen = []
     model.stack.layers[0].ffn_in.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     model.encode_cls(tokens_BL.flatten()[packing.place_T], packing)
-    assert seen == [(23, 32)]
+    assert seen == [(64, 32)]
 
 
 def test_no_attention_mask_without_padding() -> None:

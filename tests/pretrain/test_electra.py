@@ -37,7 +37,7 @@ def gradients(
     method: Method = ELECTRA, micro_batch: int = 6, every_slot: bool = False, compiled: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     model = electra()
-    losses = ElectraLosses(model, method, CPU, "auto")
+    losses = ElectraLosses(model, method, CPU, "float32")
     if compiled:
         losses.compile_networks()
     batch = split_batch(3, tokens(), noise(), method.mask_rate, micro_batch, every_slot=every_slot)
@@ -150,7 +150,7 @@ def test_generator_and_detector_learn() -> None:
     model = electra()
     optimizer = build_adamw(model, CONFIG.pretrain)
     set_learning_rate(optimizer, 3e-3)
-    algorithm1, history = Algorithm1(ElectraLosses(model, ELECTRA, CPU, "auto"), CPU), []
+    algorithm1, history = Algorithm1(ElectraLosses(model, ELECTRA, CPU, "float32"), CPU), []
     for step in range(120):
         new_noise = MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16)
         optimizer.zero_grad()

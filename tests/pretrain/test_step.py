@@ -54,7 +54,7 @@ def gradients(
     noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
     learns = method.learned is not None and (method.learned.learn_on_uniform_steps or not explore)
     plan = StepPlan(seed, 3, explore, ProposalWork.LEARN if learns else ProposalWork.REST, method.mask_rate)
-    algorithm1 = Algorithm1(JointLosses(model, method, CPU, "auto"), CPU)
+    algorithm1 = Algorithm1(JointLosses(model, method, CPU, "float32"), CPU)
     sums = algorithm1(split_batch(3, tokens(), noise, method.mask_rate, micro_batch), plan)
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
 
@@ -79,7 +79,7 @@ def test_mapnet_loss_affects_only_mapnet_and_shared_embeddings() -> None:
 
 def test_mapnet_reads_unmasked_and_encoder_reads_masked_sentences() -> None:
     model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
-    losses = JointLosses(model, MAPNET, CPU, "auto")
+    losses = JointLosses(model, MAPNET, CPU, "float32")
     read: dict[str, torch.Tensor] = {}
 
     def recording(name: str, network: Callable[..., Any]) -> Callable[..., Any]:
@@ -244,7 +244,7 @@ def test_every_slot_matches_masked_slots_only(explore: bool) -> None:
         noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
         batch = split_batch(3, tokens(), noise, 0.15, 6, every_slot=every_slot)
         plan = StepPlan(1, 3, explore, ProposalWork.LEARN, 0.15)
-        Algorithm1(JointLosses(model, MAPNET, CPU, "auto"), CPU)(batch, plan)
+        Algorithm1(JointLosses(model, MAPNET, CPU, "float32"), CPU)(batch, plan)
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
@@ -293,7 +293,7 @@ def test_reused_proposal_is_used_for_masks_and_weights() -> None:
     """In two steps on the same sentences, MAP-Net runs only in the first; both steps use its log q."""
     model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
     model.init_weights(1)
-    algorithm1 = Algorithm1(JointLosses(model, MAPNET, CPU, "auto"), CPU)
+    algorithm1 = Algorithm1(JointLosses(model, MAPNET, CPU, "float32"), CPU)
     found = []
     for step, work in ((0, ProposalWork.LEARN), (1, ProposalWork.REUSE)):
         batch = split_batch(step, tokens(), MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16), 0.15, 3)

@@ -1,0 +1,187 @@
+"""Each kernel equals the plain formula: in float32 up to rounding, in bfloat16 within its rounding."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mapnet_cli.config import MapNetSizes, Transformer
+from mapnet_cli.model import kernels
+from mapnet_cli.model.masked_lm import PretrainingModel
+
+DTYPES = [torch.float32, torch.bfloat16]
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+    """Returns the value and the gradients of a random projection of it, all in float32."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    value = function(*leaves)
+    torch.manual_seed(5)
+    torch.autograd.backward((value.float() * torch.randn(value.shape)).sum())
+    return [value.detach().float(), *(x.grad.float() for x in leaves if x.grad is not None)]
+
+
+def assert_close(ours: list[Tensor], plain: list[Tensor], dtype: torch.dtype) -> None:
+    """Compares in units of each tensor's root mean square."""
+    assert len(ours) == len(plain)
+    for a, b in zip(ours, plain, strict=True):
+        assert float((a - b).norm()) <= TOLERANCE[dtype] * float(b.norm()) + 1e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("own_query", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_attention(dtype: torch.dtype, own_query: bool, padded: bool, dropout: float) -> None:
+    """The reference is the formula in float32, with the same dropped probabilities."""
+    batch, length, heads, size = 3, 8, 2, 12
+    torch.manual_seed(0)
+    packed = torch.randn(batch, length, 2 if own_query else 3, heads * size).to(dtype)
+    queries = [torch.randn(batch, 4, heads * size).to(dtype)] if own_query else []
+    mask_B11L = torch.arange(length) < torch.tensor([8, 5, 1])[:, None, None, None] if padded else None
+
+    def ours(packed_BLNH: Tensor, *query: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        return kernels.cpu_attention(packed_BLNH, query[0] if query else None, heads, mask_B11L, dropout)
+
+    def plain(packed_BLNH: Tensor, *query: Tensor) -> Tensor:
+        *first, key, value = (
+            part.reshape(batch, -1, heads, size).transpose(1, 2) for part in (*query, *packed_BLNH.unbind(2))
+        )
+        scores = first[0] @ key.transpose(2, 3) / size**0.5
+        if mask_B11L is not None:
+            scores = scores.masked_fill(~mask_B11L, -torch.inf)
+        p = scores.softmax(dim=3)
+        if dropout:
+            torch.manual_seed(1)
+            kept, scale = kernels.keep_mask(p.flatten(0, 1).shape, dropout, torch.float32)
+            p = p * kept.view_as(p) * scale
+        return (p @ value).transpose(1, 2).reshape(batch, -1, heads * size)
+
+    expected = gradients(plain, packed.float(), *(q.float() for q in queries))
+    assert_close(gradients(ours, packed, *queries), expected, dtype)
+    if not dropout:
+        torch_s = gradients(
+            lambda p, *q: kernels.sdpa(p, q[0] if q else None, heads, mask_B11L, 0.0),
+            packed.float(), *(q.float() for q in queries),
+        )  # fmt: skip
+        assert_close(expected, torch_s, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_token_loss(dtype: torch.dtype) -> None:
+    """Includes weights that differ by position, as importance weights do, and positions without one."""
+    torch.manual_seed(0)
+    inputs = torch.randn(37, 16).to(dtype), torch.randn(200, 16).to(dtype), torch.randn(200)
+    targets_N, weight_N = torch.randint(200, (37,)), torch.rand(37) * 9
+    weight_N[::5] = 0
+
+    def plain(hidden_NH: Tensor, decoder_VH: Tensor, bias_V: Tensor) -> Tensor:
+        return weight_N * F.cross_entropy(hidden_NH @ decoder_VH.t() + bias_V, targets_N, reduction="none")
+
+    expected = gradients(plain, *(x.float() for x in inputs))
+    assert_close(gradients(lambda *x: weight_N * kernels.token_loss(*x, targets_N), *inputs), expected, dtype)
+
+
+def test_losses_in_bfloat16_are_unbiased() -> None:
+    """Their error relative to the exact loss of the rounded logits averages out, for confident predictions too."""
+    torch.manual_seed(0)
+    for scale in (0.05, 0.4):
+        hidden_NH, decoder_VH = torch.randn(2_000, 64).bfloat16(), (scale * torch.randn(500, 64)).bfloat16()
+        logits_NV = (hidden_NH @ decoder_VH.t()).float()
+        targets_N = logits_NV.argmax(dim=1)
+        exact_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
+        error_N = kernels.token_loss(hidden_NH, decoder_VH, torch.zeros(500), targets_N) - exact_N
+        assert error_N.abs().max() < 2**-8
+        assert abs(float(error_N.mean())) < 2e-4
+
+
+def test_token_loss_is_finite_where_the_probability_underflows() -> None:
+    hidden_NH, decoder_VH = torch.tensor([[100.0]]), torch.tensor([[1.0], [-1.0]])
+    loss_N, d_hidden_NH = gradients(
+        lambda h: kernels.token_loss(h, decoder_VH, torch.zeros(2), torch.tensor([1])), hidden_NH
+    )
+    assert 87 < loss_N < 88
+    assert torch.isfinite(d_hidden_NH).all() and d_hidden_NH.abs() > 0
+    diverged = kernels.token_loss(hidden_NH * torch.inf, decoder_VH, torch.zeros(2), torch.tensor([1]))
+    assert not torch.isfinite(diverged)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_tied_embedding(autocast: bool) -> None:
+    """Gradients of both uses add up, also for a token that occurs twice, and for one that doesn't."""
+    weight_VH = torch.randn(9, 4)
+    tokens_BL = torch.tensor([[1, 2, 2], [8, 1, 1]])
+
+    def ours(weight: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            vectors_BLH, decoder_VH = kernels.tied_embedding(weight, tokens_BL)
+            assert decoder_VH.dtype is (torch.bfloat16 if autocast else torch.float32)
+        return torch.cat([vectors_BLH.flatten(0, 1), decoder_VH.float()])
+
+    def plain(weight: Tensor) -> Tensor:
+        return torch.cat([F.embedding(tokens_BL, weight).flatten(0, 1), weight])
+
+    dtype = torch.bfloat16 if autocast else torch.float32
+    assert_close(gradients(ours, weight_VH), gradients(plain, weight_VH), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_add(dtype: torch.dtype) -> None:
+    """A kept element is scaled, a dropped one leaves the residual, and gradients pass only through kept ones."""
+    x, residual = torch.randn(64, 65).to(dtype), torch.randn(64, 65).to(dtype)
+    torch.manual_seed(1)
+    kept, scale = kernels.keep_mask(x.shape, 0.1, torch.float32)
+
+    def ours(x: Tensor, residual: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        return kernels.dropout_add(x, residual, 0.1, training=True)
+
+    plain = gradients(lambda x, residual: residual + x * kept * scale, x.float(), residual.float())
+    assert_close(gradients(ours, x, residual), plain, dtype)
+    assert torch.equal(kernels.dropout_add(x, residual, 0.1, training=False), residual + x)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_keep_mask(probability: float) -> None:
+    """Elements are kept with the probability whose inverse is the scale, independently of their neighbours."""
+    torch.manual_seed(0)
+    mask, scale = kernels.keep_mask(torch.Size((1000, 1003)), probability, torch.float32)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert scale == pytest.approx(1 / (1 - probability), rel=2e-4)
+    deviation = (probability * (1 - probability) / mask.numel()) ** 0.5
+    assert abs(float(mask.mean()) - 1 / scale) < 4 * deviation
+    flat = mask.flatten() - 1 / scale
+    for distance in (1, 2, 3, 4, 1003):
+        assert abs(float((flat[:-distance] * flat[distance:]).mean())) < 5 * probability * (1 - probability) / 1000
+    torch.manual_seed(0)
+    again, _ = kernels.keep_mask(torch.Size((1000, 1003)), probability, torch.float32)
+    assert torch.equal(mask, again)
+
+
+def test_a_step_in_bfloat16_matches_float32() -> None:
+    """Losses and gradients of the whole model, encoder and MAP-Net, without dropout."""
+    off = {"dropout": 0.0, "attention_dropout": 0.0}
+    encoder = Transformer(layers=2, hidden=32, heads=4, ffn=64, max_length=16, **off)
+    model = PretrainingModel(encoder, 100, MapNetSizes(layers=1, hidden=16, heads=2, ffn=32, max_length=16, **off))
+    model.init_weights(1)
+    tokens_BL, positions_BK = torch.randint(5, 100, (4, 16)), torch.randint(16, (4, 3))
+    tokens_BL[1, 12:] = 0
+    attention_mask_BL, found = tokens_BL != 0, []
+    for training, autocast in ((False, False), (True, False), (True, True)):
+        model.train(training).zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss_BK, _ = model.token_losses(
+                tokens_BL, attention_mask_BL, positions_BK, tokens_BL.gather(1, positions_BK), None
+            )
+            log_q_BL = model.propose(tokens_BL, attention_mask_BL, attention_mask_BL)
+        total = loss_BK.mean() - log_q_BL[attention_mask_BL].mean()
+        total.backward()
+        found.append([total.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    assert_close(found[1], found[0], torch.float32)
+    assert len(found[0]) == 1 + len(list(model.parameters()))
+    for name, a, b in zip(("loss", *dict(model.named_parameters())), found[2], found[0], strict=True):
+        assert float((a - b).norm()) < 0.1 * float(b.norm()) + 1e-3, name
