@@ -48,6 +48,7 @@ ForceOption = Annotated[bool, _run("--force", help="Rerun work that is already d
 QuietOption = Annotated[bool, _output("--quiet", "-q", help="Show only warnings and errors.")]
 JsonOption = Annotated[bool, _output("--json", help="Print one JSON value to stdout.")]
 
+
 @dataclass(frozen=True)
 class Invocation:
     """The parsed shared options."""

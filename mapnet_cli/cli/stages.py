@@ -28,7 +28,7 @@ class Stage(Protocol):
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """Modules for the engine's workers to import before they start."""
+        """Modules to import before workers start; torch imports torch._dynamo for a process's first optimiser."""
 
     def validate(self) -> None:
         """Raises UsageError or InputError if the config is invalid for the stage."""

@@ -42,7 +42,7 @@ class FinetuneGlue:
     """The finetune-glue stage, see `cli.stages.Stage`."""
 
     lineage: Lineage
-    preload = ("torch", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
+    preload = ("torch", "torch._dynamo", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
 
     def validate(self) -> None:
         """Raises UsageError for invalid settings, InputError for a subset that isn't allowed."""

@@ -116,9 +116,9 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     checkpoints: dict[tuple[str, int, int], Checkpoint] = {}
     masks: dict[tuple[str, int, int], ProposedMasks] = {}
     for index, key in _checkpoint_keys(lineage):
-        if (found := marker(key)) is not None:
-            checkpoints[index] = found.row(Checkpoint)
-            if (drawn := _masks(artifacts, found)) is not None:
+        if (trained := marker(key)) is not None:
+            checkpoints[index] = trained.row(Checkpoint)
+            if (drawn := _masks(artifacts, trained)) is not None:
                 masks[index] = drawn
     tasks = {task: read(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)}
     scored = config.finetune.tasks if config.finetune.baselines else ()

@@ -21,8 +21,8 @@ from rich.console import Console
 from mapnet_cli.config import Config, Method, Report
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.plotting import images, style
-from mapnet_cli.core.tables import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.core.records import FinetuneRun
+from mapnet_cli.core.tables import Cell, Table, plain, to_csv, to_json, to_markdown, to_rich
 from mapnet_cli.glue.grid import TRAINED, grid_runs
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report import figure2
