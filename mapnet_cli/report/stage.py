@@ -87,9 +87,8 @@ def build(lineage: Lineage) -> ReportResult:
     config = lineage.config
     folder = lineage.artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}")
     lineage.artifacts.root.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(
-        dir=lineage.artifacts.root
-    ) as runs:  # the first line of records.jsonl is known only when all runs are read
+    # lines of records.jsonl, whose first one is known only when all runs are read
+    with TemporaryFile(dir=lineage.artifacts.root) as runs:
         results = load_results(lineage, runs)
         scores = score(results)
         built = _tables(folder, results, scores)
