@@ -1,4 +1,7 @@
-"""Options shared by the commands, and the decorator that registers a function as a command."""
+"""Options shared by the commands, and the decorator that registers a function as a command.
+
+The rest of the package is imported when a command runs, which keeps --help fast.
+"""
 
 import functools
 import inspect
@@ -6,24 +9,15 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mapnet_cli.config import Config
-from mapnet_cli.config.loading import Resolved, resolve
-from mapnet_cli.core import (
-    Artifacts,
-    Console,
-    DivergedError,
-    Interrupted,
-    LockedError,
-    MapnetError,
-    ProcessError,
-    UsageError,
-)
-from mapnet_cli.jobs import ALONE, cores, launched
-from mapnet_cli.lineage import Lineage
+if TYPE_CHECKING:
+    from mapnet_cli.config import Config
+    from mapnet_cli.config.loading import Resolved
+    from mapnet_cli.core import Artifacts, Console
+    from mapnet_cli.lineage import Lineage
 
 CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "Configuration", "Execution", "Output"
 _config = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
@@ -54,33 +48,32 @@ ForceOption = Annotated[bool, _run("--force", help="Rerun work that is already d
 QuietOption = Annotated[bool, _output("--quiet", "-q", help="Show only warnings and errors.")]
 JsonOption = Annotated[bool, _output("--json", help="Print one JSON value to stdout.")]
 
-UNIVERSAL = (UsageError, LockedError, DivergedError, Interrupted)
-"""Errors that every launched process raises, except for ProcessError; only the first process reports them."""
-
 
 @dataclass(frozen=True)
 class Invocation:
     """The parsed shared options."""
 
-    resolved: Resolved
-    artifacts: Artifacts
+    resolved: "Resolved"
+    artifacts: "Artifacts"
     workers: int | None
     """Number of parallel jobs; None: as many as the Ray cluster has room for."""
     ray_address: str | None
     """Address of the Ray cluster; None: jobs run on this machine."""
     dry_run: bool
     force: bool
-    console: Console
+    console: "Console"
     first: bool
     """Whether this process prints: the first of several launched processes, or the only one."""
 
     @property
-    def config(self) -> Config:
+    def config(self) -> "Config":
         return self.resolved.config
 
     @property
-    def lineage(self) -> Lineage:
+    def lineage(self) -> "Lineage":
         """A new one each time: it keeps the hashes of input files, which may change while a command runs."""
+        from mapnet_cli.lineage import Lineage
+
         return Lineage(self.config, self.artifacts)
 
 
@@ -98,6 +91,10 @@ def shared_options(
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> Invocation:
+    from mapnet_cli.config.loading import resolve
+    from mapnet_cli.core import Artifacts, Console, UsageError
+    from mapnet_cli.jobs import ALONE, cores, launched
+
     first = (launched() or ALONE).rank == 0
     console = Console(quiet=quiet or not first, as_json=json_ and first)
     settings = [*(set_ or ()), *([] if processes is None else [f"pretrain.processes={processes}"])]
@@ -131,13 +128,17 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
     def register(function: Command) -> Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
+            from mapnet_cli.core import DivergedError, Interrupted, LockedError, MapnetError, ProcessError, UsageError
+            from mapnet_cli.jobs import ALONE, launched
+
             first = True
             try:
                 signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
                 first = (launched() or ALONE).rank == 0
                 shared = {option: values.pop(option) for option in options}
                 function(shared_options(**shared), **values)
-            except UNIVERSAL as error:
+            except (UsageError, LockedError, DivergedError, Interrupted) as error:
+                # every launched process raises these, except for ProcessError; only the first one reports them
                 _fail(str(error) if first or isinstance(error, ProcessError) else "", error.exit_code)
             except MapnetError as error:
                 _fail(str(error), error.exit_code)
@@ -164,5 +165,7 @@ def _as_keyboard_interrupt(signum: int, frame: Any) -> None:
 
 def _fail(message: str, exit_code: int) -> None:
     if message:
+        from mapnet_cli.core import Console
+
         Console().error(message)
     raise typer.Exit(exit_code)

@@ -28,7 +28,7 @@ class Stage(Protocol):
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """Modules for the engine's workers to import before they start."""
+        """Modules to import before workers start; torch imports torch._dynamo for a process's first optimiser."""
 
     def validate(self) -> None:
         """Raises UsageError or InputError if the config is invalid for the stage."""
@@ -168,14 +168,15 @@ def status(lineage: Lineage) -> list[tuple[dict[str, Any], StageProgress]]:
             row = {"stage": name, "phase": "input", "running": running, "done": 0, "total": 1, "error": str(error)}
             rows.append((row, StageProgress()))
             continue
+        progress = stage.progress() if phases else StageProgress()
         for phase in phases:
-            counts = _counts(phase, artifacts)
+            counts = _counts(phase, artifacts, progress.done.get(phase.name))
             ended = counts["done"] == counts["total"]
             row = {"stage": name, "phase": phase.name, "running": running and not ended, **counts}
             rows.append((row, StageProgress()))
             running = running and ended  # phases run one after another
         if phases:
-            row, progress = rows[-1][0], stage.progress()
+            row = rows[-1][0]
             row |= progress.facts
             if not artifacts.locked(name):  # a running process moves files
                 row["unused_mb"] = _unused(name, phases, artifacts)
@@ -198,5 +199,7 @@ def _has_pending_jobs(stage: Stage, artifacts: Artifacts, workers: int) -> bool:
     return any(not is_done(job, artifacts) for phase in stage.plan(workers) for job in phase.jobs)
 
 
-def _counts(phase: Phase, artifacts: Artifacts) -> dict[str, int]:
-    return {"done": sum(is_done(job, artifacts) for job in phase.jobs), "total": len(phase.jobs)}
+def _counts(phase: Phase, artifacts: Artifacts, known: int | None = None) -> dict[str, int]:
+    """Returns the numbers of finished jobs, which may be known already, and of all jobs."""
+    done = sum(is_done(job, artifacts) for job in phase.jobs) if known is None else known
+    return {"done": done, "total": len(phase.jobs)}

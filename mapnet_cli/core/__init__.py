@@ -14,6 +14,7 @@ from mapnet_cli.core.artifacts import (
     read_json,
     record_checksum,
     sha256,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -43,6 +44,7 @@ from mapnet_cli.core.records import (
     FinetuneRun,
     Imported,
     MaskedWord,
+    Outcome,
     PretrainingTotals,
     ProposedMasks,
     Row,
@@ -96,6 +98,7 @@ __all__ = [
     "MapnetError",
     "Marker",
     "MaskedWord",
+    "Outcome",
     "PretrainingTotals",
     "ProcessError",
     "ProposedMasks",
@@ -135,6 +138,7 @@ __all__ = [
     "to_json",
     "to_markdown",
     "to_rich",
+    "write_bytes",
     "write_json",
     "write_text",
 ]  # fmt: skip

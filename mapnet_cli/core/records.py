@@ -148,6 +148,14 @@ class FinetuneRun(Row):
     device: str
 
 
+class Outcome(Row):
+    """How a fine-tuning run ended: the part of its record that `status` reads."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    failure: str
+
+
 class TunedEncoder(Row):
     """An encoder fine-tuned on MNLI, from which other tasks start."""
 

@@ -9,9 +9,9 @@ from mapnet_cli.core import (
     Cell,
     Checkpoint,
     CorpusManifest,
-    FinetuneRun,
     Imported,
     InputError,
+    Outcome,
     Table,
     TaskFacts,
     TunedEncoder,
@@ -33,13 +33,16 @@ from mapnet_cli.glue import (
 from mapnet_cli.jobs import Phase, StageProgress, is_done
 from mapnet_cli.lineage import Lineage
 
+GRID = "finetune"
+"""Name of the phase of all fine-tuning runs."""
+
 
 @dataclass(frozen=True)
 class FinetuneGlue:
     """The finetune-glue stage, see `cli.stages.Stage`."""
 
     lineage: Lineage
-    preload = ("torch", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
+    preload = ("torch", "torch._dynamo", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
 
     def validate(self) -> None:
         """Raises UsageError for invalid settings, InputError for a subset that isn't allowed."""
@@ -85,7 +88,7 @@ class FinetuneGlue:
         if starts_from_mnli(config):
             starts = [_mnli_job(lineage, *encoder) for encoder in fine_tuned(config)]
             phases.append(Phase("finetune on MNLI", starts, "run", **requirements))
-        phases.append(Phase("finetune", [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
+        phases.append(Phase(GRID, [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
         return phases
 
     def forecast(self, workers: int) -> list[str]:
@@ -110,13 +113,13 @@ class FinetuneGlue:
             marker = self.lineage.artifacts.marker(artifact.key)
             if marker is not None and marker.fingerprint == artifact.fingerprint:
                 cell["done"] += 1
-                cell["failed"] += bool(marker.row(FinetuneRun).failure)
+                cell["failed"] += bool(marker.row(Outcome).failure)
             cell["total"] += 1
         matrix = [
             {"method": method, "seed": seed, "step": step, "tasks": row} for (method, seed, step), row in rows.items()
         ]
-        started = any(cell["done"] for row in rows.values() for cell in row.values())
-        return StageProgress({"matrix": matrix}, table=_matrix_table(rows) if started else None)
+        done = sum(cell["done"] for row in rows.values() for cell in row.values())
+        return StageProgress({"matrix": matrix}, table=_matrix_table(rows) if done else None, done={GRID: done})
 
     def summary(self) -> list[str]:
         """Returns no lines: the report shows the scores."""

@@ -103,6 +103,8 @@ class StageProgress:
     facts: dict[str, Any] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     table: Table | None = None
+    done: dict[str, int] = field(default_factory=dict)
+    """Number of finished jobs by phase, for phases whose markers the stage has read anyway."""
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:

@@ -41,6 +41,7 @@ class Lineage:
         self.task = cache(self._task)
         self.mnli_start = cache(self._mnli_start)
         self.imported = cache(self._imported)
+        self.finetuning = cache(self._finetuning)
 
     @cached_property
     def text(self) -> ArtifactId:
@@ -156,7 +157,7 @@ class Lineage:
         """The task tokenised for the methods, or for the first import if there are no methods."""
         return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
-    def finetuning(self, run: GridRun) -> ArtifactId:
+    def _finetuning(self, run: GridRun) -> ArtifactId:
         """One fine-tuning run."""
         task = self.task(run.task, self.tokenizer_of(run.method))
         parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]

@@ -31,7 +31,7 @@ class Pretrain:
     """The pretraining stage, see `cli.stages.Stage`."""
 
     lineage: Lineage
-    preload = ("torch", "mapnet_cli.pretrain.loop")
+    preload = ("torch", "torch._dynamo", "mapnet_cli.pretrain.loop")
 
     def validate(self) -> None:
         """Raises UsageError if a method is inconsistent, or if the processes don't fit the batch size or the GPUs."""

@@ -1,9 +1,10 @@
 """Loading of the other stages' records as typed rows, and counts of missing ones."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,13 +18,25 @@ from mapnet_cli.core import (
     DamagedError,
     FinetuneRun,
     Imported,
+    Marker,
     ProposedMasks,
     Row,
     TaskFacts,
     read_json,
 )
-from mapnet_cli.glue import fine_tuned, grid_runs, used_tasks
+from mapnet_cli.glue import (
+    Grid,
+    GridKey,
+    baseline_scores,
+    columns_of,
+    fine_tuned,
+    grid_runs,
+    metrics_by_task,
+    run_grids,
+    used_tasks,
+)
 from mapnet_cli.lineage import Lineage, fingerprint
+from mapnet_cli.report.runs import Run, reduced
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
 
@@ -41,7 +54,9 @@ class Results:
     checkpoints: Mapping[tuple[str, int, int], Checkpoint] = field(default_factory=dict)
     imports: tuple[Imported, ...] = ()
     masks: Mapping[tuple[str, int, int], ProposedMasks] = field(default_factory=dict)
-    runs: tuple[FinetuneRun, ...] = ()
+    runs: tuple[Run, ...] = ()
+    grids: Mapping[GridKey, Grid] = field(default_factory=dict)
+    """Every run's scores; see `run_grids`."""
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -67,7 +82,8 @@ class Results:
         """Number of fine-tuning runs that started from weights other than those of the current checkpoint."""
         current = {key: checkpoint.fingerprint for key, checkpoint in self.checkpoints.items()}
         current |= {(name, 0, 0): row.fingerprint for name, row in zip(self.config.imports, self.imports, strict=True)}
-        pairs = ((current.get((r.method, r.pretrain_seed, r.step)), r.checkpoint) for r in self.runs)
+        places = ((run.grid_run, run.checkpoint) for run in self.runs)
+        pairs = ((current.get((at.method, at.pretrain_seed, at.step)), used) for at, used in places)
         return sum(expected is not None and expected != used for expected, used in pairs)
 
 
@@ -77,29 +93,49 @@ def runs_of_a_task(config: Config) -> int:
     return len(grid.batch_sizes) * len(grid.learning_rates) * len(grid.seeds)
 
 
-def load_results(lineage: Lineage) -> Results:
-    """Reads all records of the config. Missing records are left out; a damaged one raises DamagedError."""
+def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
+    """Reads all records of the config. Missing records are left out; a damaged one raises DamagedError.
+
+    Writes the records of fine-tuning runs to `lines`, since they aren't kept. Raises UsageError, with the key and the
+    closest valid name, if `finetune.metrics` or `finetune.tasks` has an unknown name.
+    """
     config, artifacts = lineage.config, lineage.artifacts
     versions: dict[str, set[str]] = defaultdict(set)
 
-    def read(key: str, kind: type[R]) -> R | None:
-        marker = artifacts.marker(key)
-        for name, version in marker.versions.items() if marker else ():
+    def marker(key: str) -> Marker | None:
+        found = artifacts.marker(key)
+        for name, version in found.versions.items() if found else ():
             versions[name].add(version)
-        return marker.row(kind) if marker else None
+        return found
+
+    def read(key: str, kind: type[R]) -> R | None:
+        found = marker(key)
+        return found.row(kind) if found else None
 
     manifest = read(lineage.manifest, CorpusManifest)
     checkpoints: dict[tuple[str, int, int], Checkpoint] = {}
     masks: dict[tuple[str, int, int], ProposedMasks] = {}
     for index, key in _checkpoint_keys(lineage):
-        if row := read(key, Checkpoint):
-            checkpoints[index] = row
-            if (drawn := _masks(artifacts, key)) is not None:
+        if (trained := marker(key)) is not None:
+            checkpoints[index] = trained.row(Checkpoint)
+            if (drawn := _masks(artifacts, trained)) is not None:
                 masks[index] = drawn
     tasks = {task: read(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)}
     scored = config.finetune.tasks if config.finetune.baselines else ()
-    baselines = [read(lineage.baseline(task).key, Baselines) for task in scored]
-    runs = [read(lineage.finetuning(run).key, FinetuneRun) for run in grid_runs(config)]
+    baselines = [row for task in scored if (found := read(lineage.baseline(task).key, Baselines)) for row in found.rows]
+    metrics, runs = metrics_by_task(config), list[Run]()
+
+    def records() -> Iterator[FinetuneRun]:
+        for run in grid_runs(config):
+            if (found := marker(lineage.finetuning(run).key)) is not None:
+                row = found.row(FinetuneRun)
+                yield row  # first, since scoring it raises an error for a metric that it doesn't have
+                runs.append(reduced(run, row, metrics[run.task], config.finetune.epoch))
+                if lines is not None:
+                    lines.write(record_line(row, found.line))
+
+    columns = columns_of(metrics)
+    grids = run_grids(records(), config, columns, baseline_scores(baselines, columns))
     return Results(
         config=config,
         fingerprint=_fingerprint(lineage),
@@ -107,11 +143,25 @@ def load_results(lineage: Lineage) -> Results:
         checkpoints=checkpoints,
         imports=tuple(lineage.imported(name) for name in config.imports),
         masks=masks,
-        runs=tuple(run for run in runs if run),
+        runs=tuple(runs),
+        grids=grids,
         tasks={task: facts for task, facts in tasks.items() if facts},
-        baselines=tuple(row for found in baselines if found for row in found.rows),
+        baselines=tuple(baselines),
         versions={name: tuple(sorted(seen)) for name, seen in sorted(versions.items())},
     )
+
+
+def record_line(row: Row, written: bytes = b"") -> bytes:
+    """Returns a row's line of records.jsonl. `written` is its JSON object if that is known, which is faster."""
+    kind = type(row).__name__
+    if written:
+        return f'{{"record": "{kind}", '.encode() + written.removeprefix(b"{") + b"\n"
+    return json_line({"record": kind} | row.to_json())
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def signature(results: Results, metrics: Mapping[str, str]) -> str:
@@ -185,13 +235,13 @@ def _checkpoint_keys(lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], s
             yield (method, seed, step), f"{key}/step{step}"
 
 
-def _masks(artifacts: Artifacts, checkpoint: str) -> ProposedMasks | None:
-    name = f"{checkpoint}/figure2.json"
+def _masks(artifacts: Artifacts, checkpoint: Marker) -> ProposedMasks | None:
+    name = f"{checkpoint.key}/figure2.json"
     path = artifacts.path(name)
     if not path.exists():
         return None
-    if name in artifacts.require(checkpoint).files:
-        artifacts.verify(checkpoint, only=name)
+    if name in checkpoint.files:
+        artifacts.verify(checkpoint.key, only=name)
     try:
         return ProposedMasks.model_validate(read_json(path))
     except ValidationError as error:

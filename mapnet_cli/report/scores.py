@@ -34,7 +34,6 @@ from mapnet_cli.glue import (
     columns_of,
     fine_tuned,
     metrics_by_task,
-    run_grids,
 )
 from mapnet_cli.report.load import Results, runs_of_a_task
 
@@ -107,16 +106,11 @@ class Scores:
 
 
 def score(results: Results) -> Scores:
-    """Returns all scores that can be computed from the records.
-
-    Raises UsageError, with the key and the closest valid name, if `finetune.metrics` or
-    `finetune.tasks` has an unknown name.
-    """
+    """Returns all scores that can be computed from the records."""
     config = results.config
     metrics = metrics_by_task(config)
     columns = columns_of(metrics)
-    baselines = baseline_scores(results.baselines, columns)
-    grids = run_grids(results.runs, results.config, columns, baselines)
+    baselines, grids = baseline_scores(results.baselines, columns), results.grids
     rows = dict.fromkeys((method, step) for method, _, step in fine_tuned(config))
     cells = {
         (method, step, column.name): _task_score(config, grids, method, step, column)

@@ -9,15 +9,16 @@ each half is used in both roles.
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import Cell, Column, FinetuneRun, Table, build_table, each, number_cell
+from mapnet_cli.core import Cell, Column, Table, build_table, each, number_cell
 from mapnet_cli.glue import GridKey, Setting, other_rows
 from mapnet_cli.report.compare import CONFIDENCE, Comparison, difference_cell, interval, paired
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import columns_suffix, data_suffix, label, marks, model_cell, score_notes
+from mapnet_cli.report.runs import Choice, Run
 from mapnet_cli.report.scores import Scores, TaskScore, mean
 
 
@@ -87,18 +88,6 @@ def _interval_cell(by_seed: Mapping[tuple[int, int], float]) -> Cell | None:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A score times 100 on the half of the dev set used for selection (`own`), and on the other half."""
-
-    own: float
-    other: float
-
-    @property
-    def bias(self) -> float:
-        return self.own - self.other
-
-
-@dataclass(frozen=True)
 class _SelectionRow:
     """A model's choices, by column."""
 
@@ -109,7 +98,7 @@ class _SelectionRow:
 def selection_table(results: Results, scores: Scores) -> Table:
     """Returns the table of scores on the half not used for selection, and the selection bias, one row per model."""
     config = results.config
-    found = choices(results.runs, config, scores)
+    found = choices(results, scores)
     names = [column.name for column in scores.columns if column.chooser == column.name]
     rows = [
         _SelectionRow(method, {name: found[method, step, name] for name in names if (method, step, name) in found})
@@ -143,46 +132,36 @@ def _average_cell(found: Sequence[Choice], columns: int) -> Cell | None:
     return _choice_cell(_mean(found), columns_suffix(len(found), columns)) if found else None
 
 
-def choices(runs: Iterable[FinetuneRun], config: Config, scores: Scores) -> dict[tuple[str, int, str], Choice]:
+def choices(results: Results, scores: Scores) -> dict[tuple[str, int, str], Choice]:
     """Returns the choice by (method, step, column), averaged over pretraining seeds.
 
     MNLI-mm is omitted, since its settings are chosen on the matched set. So are encoders with runs
     that recorded no scores on halves.
     """
     columns = {column.task: column for column in scores.columns if column.chooser == column.name}
-    by_encoder: dict[GridKey, list[FinetuneRun]] = defaultdict(list)
-    for run in runs:
-        if run.task in columns:
-            by_encoder[run.method, run.pretrain_seed, run.step, run.task].append(run)
+    by_encoder: dict[GridKey, list[Run]] = defaultdict(list)
+    for run in results.runs:
+        place = run.grid_run
+        by_encoder[place.method, place.pretrain_seed, place.step, place.task].append(run)
     by_row: dict[tuple[str, int, str], list[Choice]] = defaultdict(list)
     for (method, _, step, task), group in by_encoder.items():
         column = columns[task]
-        splits = {len(epoch.halves) for run in group for epoch in run.epochs}
-        if len(splits) == 1 and splits != {0}:
+        numbers = {len(run.choices) for run in group if run.epochs}
+        if len(numbers) == 1 and numbers != {0}:
             fallback = scores.baselines.get(("majority", column.name), 0.0)
-            halves = [(split, half) for split in range(splits.pop()) for half in (0, 1)]
-            found = [_chosen(group, column.metric, config.finetune.epoch, fallback, *which) for which in halves]
+            found = [_chosen(group, number, Choice(fallback, fallback)) for number in range(numbers.pop())]
             by_row[method, step, column.name].append(_mean(found))
     return {row: _mean(group) for row, group in by_row.items()}
 
 
-def _chosen(runs: Sequence[FinetuneRun], metric: str, epoch: str, fallback: float, split: int, half: int) -> Choice:
-    """Returns the mean over seeds of the setting that is best on this half."""
+def _chosen(runs: Sequence[Run], number: int, fallback: Choice) -> Choice:
+    """Returns the mean over seeds of the setting that is best on a half; runs without epochs count as `fallback`."""
     by_setting: dict[Setting, list[Choice]] = defaultdict(list)
     for run in runs:
-        by_setting[run.batch_size, run.lr].append(_of_run(run, metric, epoch, fallback, split, half))
+        by_setting[run.grid_run.batch_size, run.grid_run.lr].append(run.choices[number] if run.epochs else fallback)
     fullest = max(map(len, by_setting.values()))
     means = [_mean(seeds) for seeds in by_setting.values() if len(seeds) == fullest]
     return max(means, key=lambda choice: round(choice.own, 9))
-
-
-def _of_run(run: FinetuneRun, metric: str, epoch: str, fallback: float, split: int, half: int) -> Choice:
-    """Returns a run's scores on both halves at the best epoch on this half, or at the last one if the run failed."""
-    if not run.epochs:
-        return Choice(fallback, fallback)
-    both = [(e.halves[split][half][metric], e.halves[split][1 - half][metric]) for e in run.epochs]
-    found = [Choice(100 * own, 100 * other) for own, other in both]
-    return found[-1] if run.failure or epoch == "last" else max(found, key=lambda choice: choice.own)
 
 
 def _mean(found: Sequence[Choice]) -> Choice:

@@ -6,19 +6,21 @@ settings; each file includes the signature of its scores.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from mapnet_cli.core import CorpusManifest, Table, publishing, to_csv, to_json, to_markdown, write_text
+from mapnet_cli.core import CorpusManifest, Table, publishing, to_csv, to_json, to_markdown, write_bytes, write_text
 from mapnet_cli.glue import GLUE_COLUMNS
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.report.compare import compare
 from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figures import curves, figure3
 from mapnet_cli.report.heldout import held_out_tables
-from mapnet_cli.report.load import Results, load_results, missing, next_command, signature
+from mapnet_cli.report.load import Results, json_line, load_results, missing, next_command, record_line, signature
 from mapnet_cli.report.notes import PROBE, data_suffix, is_probe
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.seeds import selection_table, spread_table
@@ -26,6 +28,8 @@ from mapnet_cli.report.settings import settings_tables
 from mapnet_cli.report.tables import cost_table, summary_table, table3, task_table
 from mapnet_cli.report.trajectories import target_table
 
+RECORDS = "records.jsonl"
+"""The raw records: one JSON object per line, "record" is the name of its class in core/records.py."""
 HOW_TO_READ = """\
 - Compare methods within a column: they use the same data in the same order and, unless a note says otherwise, the
   same number of steps. Paired differences have a 95% confidence interval; if it contains 0, no difference is shown.
@@ -81,12 +85,28 @@ def build(lineage: Lineage) -> ReportResult:
     if the config's input data is missing and was never hashed.
     """
     config = lineage.config
-    results = load_results(lineage)
-    scores = score(results)
-    comparisons = compare(config, scores)
+    folder = lineage.artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}")
+    lineage.artifacts.root.mkdir(parents=True, exist_ok=True)
+    # lines of records.jsonl, whose first one is known only when all runs are read
+    with TemporaryFile(dir=lineage.artifacts.root) as runs:
+        results = load_results(lineage, runs)
+        scores = score(results)
+        built = _tables(folder, results, scores)
+        contents = _contents(built, results, scores)
+        for name, content in contents.items():
+            write_text(folder / name, content) if isinstance(content, str) else write_bytes(folder / name, content)
+        with publishing(folder / RECORDS) as temporary, temporary.open("wb") as file:
+            file.writelines(record_lines(results, built.signature))
+            runs.seek(0)
+            shutil.copyfileobj(runs, file)
+    return replace(built, files={name: folder / name for name in (*contents, RECORDS)})
+
+
+def _tables(folder: Path, results: Results, scores: Scores) -> ReportResult:
+    comparisons = compare(results.config, scores)
     signed = signature(results, scores.metrics)
-    built = ReportResult(
-        folder=lineage.artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}"),
+    return ReportResult(
+        folder=folder,
         summary=summary_table(results, scores, comparisons),
         table3=table3(results, scores, comparisons),
         cost=cost_table(results, scores, comparisons),
@@ -99,6 +119,10 @@ def build(lineage: Lineage) -> ReportResult:
         missing=tuple(missing(results)),
         next_command=next_command(results),
     )
+
+
+def _contents(built: ReportResult, results: Results, scores: Scores) -> dict[str, str | bytes]:
+    """Returns the contents of all files but records.jsonl, by name."""
     contents: dict[str, str | bytes] = {}
     for table in built.tables:
         contents[f"{table.name}.md"] = to_markdown(table)
@@ -109,32 +133,18 @@ def build(lineage: Lineage) -> ReportResult:
     contents |= {f"curves.{kind}": image for kind, image in curves(results, scores).items()}
     contents["figure2.html"] = figure2(results, scores)
     contents["report.md"] = _document(results, scores, built.tables)
-    contents["records.jsonl"] = record_lines(results, signed)
-    for name, content in contents.items():
-        if isinstance(content, str):
-            write_text(built.folder / name, content)
-        else:
-            with publishing(built.folder / name) as temporary:
-                temporary.write_bytes(content)
-    return replace(built, files={name: built.folder / name for name in contents})
+    return contents
 
 
-def record_lines(results: Results, signed: str) -> str:
-    """Returns records.jsonl: the signature, then the corpus, imports, checkpoints, tasks, baselines and runs.
-
-    Each line is a JSON object; "record" is the name of its class in core/records.py.
-    """
+def record_lines(results: Results, signed: str) -> list[bytes]:
+    """Returns the lines of records.jsonl up to the runs: signature, corpus, imports, checkpoints, tasks, baselines."""
     scores = f"GLUE's dev sets{data_suffix(results)}" if not is_probe(results.config) else PROBE
-    rows = [{"record": "signature", "signature": signed, "scores": scores}, *_rows(results)]
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-
-
-def _rows(results: Results) -> Iterator[dict[str, Any]]:
+    first = {"record": "signature", "signature": signed, "scores": scores}
     # without the quotes from dropped paragraphs: a report may be published where the text may not
     corpus = [results.manifest.model_copy(update={"examples": {}})] if results.manifest else []
     trained = (*results.imports, *results.checkpoints.values())
-    for row in (*corpus, *trained, *results.tasks.values(), *results.baselines, *results.runs):
-        yield {"record": type(row).__name__} | row.to_json()
+    rows = (*corpus, *trained, *results.tasks.values(), *results.baselines)
+    return [json_line(first), *map(record_line, rows)]
 
 
 def _document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:

@@ -1,8 +1,8 @@
 """Engine overhead: the paper's 10,240 fine-tuning runs as no-op jobs, each of which must be recorded exactly once.
 
-Compared with concurrent.futures' ProcessPoolExecutor, which runs the same jobs through the same `run_job`
-with the same number of workers, but fails all pending jobs when a worker dies. The last line on stdout is one
-JSON object with `ours` and `theirs` in seconds (target: below two minutes on two cores).
+The records are as large as real ones. Compared with concurrent.futures' ProcessPoolExecutor, which runs the same jobs
+through the same `run_job` with the same number of workers, but fails all pending jobs when a worker dies. The last line
+on stdout is one JSON object with `ours` and `theirs` in seconds (target: below two minutes on two cores).
 
     python -m tests.benchmarks.engine
     python -m tests.benchmarks.engine --engine ray --ray-address auto
@@ -20,22 +20,26 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+
+import numpy as np
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import ArtifactId, Artifacts
 from mapnet_cli.core.console import Console
-from mapnet_cli.core.records import EpochScores, FinetuneRun
+from mapnet_cli.core.records import EpochScores
+from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.jobs.engine import Engine
 from mapnet_cli.jobs.job import Job, Output, Phase, ProgressCallback, ignore_progress, is_done, run_job
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray import RayEngine
+from tests.benchmarks.grid import epochs, finetune_run
 
 LEDGER = "ledger.txt"
 TARGET = 120.0
-PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.config.loading", "mapnet_cli.core.records"]
+PRELOAD = ["mapnet_cli.jobs.job", "mapnet_cli.config.loading", "mapnet_cli.core.records", "tests.benchmarks.grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +50,16 @@ class NoOpRun(Job):
     config: Config
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        epochs = self.config.finetune.epochs
-        metrics = {"accuracy": 0.5, "f1": 0.5, "mcc": 0.0}
-        scores = [EpochScores(epoch=n, train_loss=0.5, metrics=metrics) for n in range(epochs)]
         handle = os.open(artifacts.path(LEDGER), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(handle, f"{self.number}\n".encode())
         os.close(handle)
-        row = FinetuneRun(
-            method="bert", pretrain_seed=1, step=self.number, checkpoint="0" * 64, task="CoLA", batch_size=16, lr=1e-5,
-            seed=1, settings={}, train_examples=1, dev_examples=1, epochs=scores, failure="", device="none",
-        )  # fmt: skip
-        return Output([], row)
+        run = GridRun("bert", 1, self.number, "CoLA", 16, 1e-5, 1)
+        return Output([], finetune_run(run, self.config, scores(self.config.finetune.epochs)))
+
+
+@cache
+def scores(count: int) -> list[EpochScores]:
+    return epochs("CoLA", count, np.random.default_rng(0))
 
 
 def make_jobs(count: int) -> list[Job]:

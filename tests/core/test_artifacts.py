@@ -1,5 +1,6 @@
 """Artifacts: atomic publication, detection of damaged files, and stage locks."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_text
+from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_json, write_text
 from mapnet_cli.core.errors import DamagedError, LockedError, MissingResultError
 from mapnet_cli.core.records import Row
 
@@ -54,6 +55,33 @@ def test_markers_round_trip_and_detect_changes(artifacts: Artifacts) -> None:
         artifacts.marker("a/b")
     path.write_text(path.read_text()[:40])
     with pytest.raises(DamagedError, match="damaged"):
+        artifacts.marker("a/b")
+
+
+def test_every_altered_byte_of_a_marker_is_detected(artifacts: Artifacts) -> None:
+    written = Marker("a/b", "f00", {"score": 81.48, "of": ["caf\u00e9", "\udcff"]}, {"a/file": "00"}, 1.5, {"x": "1"})
+    artifacts.publish(written)
+    assert artifacts.marker("a/b") == written
+    path = artifacts.path("a/b.json")
+    data = path.read_bytes()
+    for at in range(len(data) - 3):  # the last ones are the braces and white space after the checksum
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(DamagedError, match=r"a/b\.json is damaged"):
+            artifacts.marker("a/b")
+
+
+def test_markers_of_version_0_1_are_read(artifacts: Artifacts) -> None:
+    """Their checksum is over the values, in the order of their keys."""
+    new = Marker("a/b", "f00", {"b": [1e-05, 0.5], "a": "caf\u00e9"}, {"a/file": "00"}, 1.5, {"x": "1"})
+    record = {"key": "a/b", "fingerprint": "f00", "result": new.result, "files": new.files, "seconds": 1.5}
+    record["versions"] = new.versions
+    canonical = json.dumps(record, sort_keys=True, ensure_ascii=False).encode()
+    write_json(artifacts.path("a/b.json"), record | {"checksum": hashlib.sha256(canonical).hexdigest()})
+    old = artifacts.marker("a/b")
+    assert old == new and not old.line
+    path = artifacts.path("a/b.json")
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(DamagedError, match="checksum"):
         artifacts.marker("a/b")
 
 
@@ -138,8 +166,6 @@ def test_locking_removes_files_left_by_a_killed_process(artifacts: Artifacts) ->
 
 
 def test_json_files_contain_no_nan(tmp_path: Path) -> None:
-    from mapnet_cli.core.artifacts import write_json
-
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []

@@ -15,9 +15,11 @@ from mapnet_cli.core.artifacts import ArtifactId, Artifacts, write_text
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, MapnetError, UsageError
 from mapnet_cli.core.records import Row
+from mapnet_cli.finetune_glue.stage import FinetuneGlue
 from mapnet_cli.jobs import local
 from mapnet_cli.jobs.job import Job, Output, Phase, Progress, ProgressCallback, is_done
 from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.pretrain.stage import Pretrain
 
 Function = Callable[[Artifacts, ProgressCallback, int], Output]
 
@@ -236,3 +238,17 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("stage", [Pretrain, FinetuneGlue])
+def test_workers_have_what_torch_imports_late(stage: type[Pretrain | FinetuneGlue]) -> None:
+    """The first optimiser of a process imports torch._dynamo, which takes longer than a small fine-tuning run."""
+    code = (
+        f"import importlib, sys\nfor name in {stage.preload!r}:\n    importlib.import_module(name)\n"
+        "import torch\nbefore = set(sys.modules)\nmodel = torch.nn.Linear(2, 2)\n"
+        "optimizer = torch.optim.AdamW(model.parameters(), fused=True)\n"
+        "model(torch.ones(1, 2)).sum().backward()\noptimizer.step()\nprint(*set(sys.modules) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) < 10, "so many modules are imported in each worker instead of once"

@@ -9,8 +9,9 @@ import pytest
 from report_fixtures import Records, config
 
 from mapnet_cli.report.load import load_results
+from mapnet_cli.report.runs import Choice
 from mapnet_cli.report.scores import score
-from mapnet_cli.report.seeds import Choice, choices
+from mapnet_cli.report.seeds import choices
 from mapnet_cli.report.stage import build
 
 Halves = list[tuple[float, float]]
@@ -25,7 +26,7 @@ def run(records: Records, method: str, seed: int, *epochs: Halves, batch: int = 
 
 def found(records: Records) -> dict[tuple[str, int, str], Choice]:
     results = load_results(records.lineage)
-    return choices(results.runs, records.config, score(results))
+    return choices(results, score(results))
 
 
 def test_selection_on_one_half_is_scored_on_the_other(tmp_path: Path) -> None:
