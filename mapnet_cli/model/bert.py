@@ -4,15 +4,14 @@ Shapes: B sequences, L positions, Q requested positions, H hidden size, A heads,
 T tokens of a batch without its padding.
 """
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.model.kernels import compute_dtype, cpu_attention, dropout_add, layer_norm, sdpa
+from mapnet_cli.model.kernels import Places, attention, compute_dtype, dropout_add, layer_norm
 
 LAYER_NORM_EPS = 1e-12
 EMBEDDING_STD = 0.02
@@ -26,17 +25,14 @@ TOKENS_MULTIPLE = 64
 
 @dataclass(frozen=True)
 class Packing:
-    """Locations of the tokens in a padded batch, so that everything except attention skips the padding."""
+    """A padded batch [B, L] reduced to its T tokens."""
 
-    batch: int
-    length: int
+    places: Places
     place_T: Tensor
     """Flat indices of the tokens in [B, L]."""
     first_B: Tensor
     """Index of each sequence's first token among the T."""
     position_T: Tensor
-    attention_mask_B11L: Tensor | None
-    """False at padding; None without padding, which allows the fastest kernels."""
 
     @staticmethod
     def of(attention_mask_BL: Tensor) -> "Packing":
@@ -45,25 +41,29 @@ class Packing:
         A few padding tokens are kept, so that the number of tokens is a multiple of `TOKENS_MULTIPLE`.
         """
         batch, length = attention_mask_BL.shape
-        kept = attention_mask_BL.flatten()
-        padding = (~kept).nonzero().squeeze(1)
-        kept = kept.index_fill(0, padding[: -int(kept.sum()) % TOKENS_MULTIPLE], True)
-        place_T = kept.nonzero().squeeze(1)
-        ends_B = kept.view(batch, length).sum(dim=1).cumsum(0)
-        return Packing(
-            batch, length, place_T, torch.cat([ends_B.new_zeros(1), ends_B[:-1]]), place_T % length,
-            None if bool(attention_mask_BL.all()) else attention_mask_BL[:, None, None, :],
-        )  # fmt: skip
+        kept_S = attention_mask_BL.flatten()
+        padding = (~kept_S).nonzero().squeeze(1)
+        kept_S = kept_S.index_fill(0, padding[: -int(kept_S.sum()) % TOKENS_MULTIPLE], True)
+        place_T = kept_S.nonzero().squeeze(1)
+        token_S = (kept_S.cumsum(0) - 1).masked_fill_(~kept_S, 0)
+        mask_B11L = None if not len(padding) else attention_mask_BL[:, None, None, :]
+        # without padding, all places are tokens
+        indices = (place_T, token_S) if len(place_T) < batch * length else ()
+        return Packing(Places(batch, length, mask_B11L, *indices), place_T, token_S[::length], place_T % length)
 
     def to(self, device: torch.device) -> "Packing":
-        place_T, first_B, position_T = (t.to(device) for t in (self.place_T, self.first_B, self.position_T))
-        attention_mask_B11L = None if self.attention_mask_B11L is None else self.attention_mask_B11L.to(device)
-        return Packing(self.batch, self.length, place_T, first_B, position_T, attention_mask_B11L)
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
 
-    def pad(self, x_TH: Tensor) -> Tensor:
-        """Returns the vectors as [B, L, H], 0 at padding."""
-        padded = x_TH.new_zeros(self.batch * self.length, x_TH.shape[1]).index_copy(0, self.place_T, x_TH)
-        return padded.view(self.batch, self.length, -1)
+        places = self.places
+        places = replace(
+            places, attention_mask_B11L=moved(places.attention_mask_B11L), place_T=moved(places.place_T),
+            token_S=moved(places.token_S),
+        )  # fmt: skip
+        place_T, first_B, position_T = (
+            t.to(device, non_blocking=True) for t in (self.place_T, self.first_B, self.position_T)
+        )
+        return Packing(places, place_T, first_B, position_T)
 
 
 class Attention(nn.Module):
@@ -78,39 +78,20 @@ class Attention(nn.Module):
         self.own_kernel = True
         """Whether training on a CPU uses our attention; otherwise torch's."""
 
-    def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, query_BQH: Tensor | None = None) -> Tensor:
-        """Returns [B, Q, H] for the query vectors, or [B, L, H] for all of x if there are none."""
-        batch, length, hidden = x_BLH.shape
+    def forward(self, x_TH: Tensor, places: Places, query_BQH: Tensor | None = None) -> Tensor:
+        """Returns [T, H], or [B x Q, H] for the query vectors."""
+        tokens, hidden = x_TH.shape
+        query = None
         if query_BQH is None:
-            packed_BLNH, query = self.qkv(x_BLH).view(batch, length, 3, hidden), None
+            packed_TNH = self.qkv(x_TH).view(tokens, 3, hidden)
         else:
-            query, packed = self._apart(query_BQH, x_BLH)
-            packed_BLNH = packed.view(batch, length, 2, hidden)
-        out: Tensor = self.out(self._mix(packed_BLNH, query, attention_mask_B11L))
-        return out
-
-    def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
-        """Returns [T, H] for the tokens without padding, or [B, H] for each sequence's first token if `first_only`."""
-        batch, length, hidden = packing.batch, packing.length, x_TH.shape[1]
-        if first_only:
-            query, packed = self._apart(x_TH[packing.first_B][:, None], x_TH)
-        else:
-            query, packed = None, self.qkv(x_TH)
-        mixed = self._mix(packing.pad(packed).view(batch, length, -1, hidden), query, packing.attention_mask_B11L)
-        mixed = mixed.view(-1, hidden)
-        out: Tensor = self.out(mixed if first_only else mixed.index_select(0, packing.place_T))
-        return out
-
-    def _apart(self, query: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the projected queries, and key and value of x in one tensor."""
-        hidden, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
-        return F.linear(query, weight[:hidden], bias[:hidden]), F.linear(x, weight[hidden:], bias[hidden:])
-
-    def _mix(self, packed_BLNH: Tensor, query_BQH: Tensor | None, attention_mask_B11L: Tensor | None) -> Tensor:
-        if self.training and self.own_kernel and packed_BLNH.device.type == "cpu":
-            return cpu_attention(packed_BLNH, query_BQH, self.heads, attention_mask_B11L, self.dropout)
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(query_BQH, weight[:hidden], bias[:hidden])
+            packed_TNH = F.linear(x_TH, weight[hidden:], bias[hidden:]).view(tokens, 2, hidden)
+        own = self.training and self.own_kernel and x_TH.device.type == "cpu"
         dropout = self.dropout if self.training else 0.0
-        return sdpa(packed_BLNH, query_BQH, self.heads, attention_mask_B11L, dropout)
+        out: Tensor = self.out(attention(packed_TNH, query, self.heads, places, dropout, own))
+        return out
 
 
 class Layer(nn.Module):
@@ -125,17 +106,11 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = config.dropout
 
-    def forward(self, x_BLH: Tensor, attention_mask_B11L: Tensor | None, positions_BQ: Tensor | None = None) -> Tensor:
-        """Returns [B, L, H], or [B, Q, H] for the positions in `positions_BQ`."""
-        query = None if positions_BQ is None else _at(x_BLH, positions_BQ)
-        return self._after(x_BLH if query is None else query, self.attention(x_BLH, attention_mask_B11L, query))
-
-    def packed(self, x_TH: Tensor, packing: Packing, first_only: bool) -> Tensor:
-        """Returns [T, H], or [B, H] for each sequence's first token if `first_only`."""
-        query = x_TH[packing.first_B] if first_only else x_TH
-        return self._after(query, self.attention.packed(x_TH, packing, first_only))
-
-    def _after(self, x: Tensor, attended: Tensor) -> Tensor:
+    def forward(self, x_TH: Tensor, places: Places, query_BQ: Tensor | None = None) -> Tensor:
+        """Returns [T, H], or [B x Q, H] for the tokens at the indices in `query_BQ`."""
+        query_BQH = None if query_BQ is None else x_TH[query_BQ]
+        attended = self.attention(x_TH, places, query_BQH)
+        x = x_TH if query_BQH is None else query_BQH.flatten(0, 1)
         x = layer_norm(dropout_add(attended, x, self.dropout, self.training), self.attention_norm)
         inner = self.ffn_out(F.gelu(self.ffn_in(x)))
         return layer_norm(dropout_add(inner, x, self.dropout, self.training), self.ffn_norm)
@@ -148,7 +123,7 @@ class Stack(nn.Module):
         super().__init__()
         self.positions = nn.Embedding(config.max_length, config.hidden)
         self.norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
     def forward(
@@ -159,27 +134,26 @@ class Stack(nn.Module):
         With `positions_BQ`, returns only the vectors at those positions, [B, Q, H], and the last layer
         computes no others. The result is the same.
         """
-        length = vectors_BLH.shape[1]
-        x_BLH = self._embed(vectors_BLH, self.positions.weight[:length])
-        attention_mask_B11L = None if attention_mask_BL is None else attention_mask_BL[:, None, None, :]
-        *layers, last = self.layers
-        for layer in layers:
-            x_BLH = layer(x_BLH, attention_mask_B11L)
-        out: Tensor = last(x_BLH, attention_mask_B11L, positions_BQ)
-        return out
-
-    def _embed(self, vectors: Tensor, positions: Tensor) -> Tensor:
-        """Returns the input of the first layer, in autocast's precision, as are all residuals after it."""
-        x: Tensor = self.dropout(layer_norm(vectors + positions, self.norm))
-        return x.to(compute_dtype(x))
+        batch, length, hidden = vectors_BLH.shape
+        mask_B11L = None if attention_mask_BL is None else attention_mask_BL[:, None, None, :]
+        query_BQ = None
+        if positions_BQ is not None:
+            query_BQ = positions_BQ + length * torch.arange(batch, device=positions_BQ.device)[:, None]
+        vectors_TH = (vectors_BLH + self.positions.weight[:length]).flatten(0, 1)
+        return self._layers(vectors_TH, Places(batch, length, mask_B11L), query_BQ).view(batch, -1, hidden)
 
     def encode_cls(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
         """Returns each sequence's first vector, [B, H]. Only attention computes on padding."""
-        x_TH = self._embed(vectors_TH, self.positions(packing.position_T))
-        *layers, last = cast(list[Layer], list(self.layers))  # a ModuleList is typed as holding Modules
+        vectors_TH = vectors_TH + self.positions(packing.position_T)
+        return self._layers(vectors_TH, packing.places, packing.first_B[:, None])
+
+    def _layers(self, vectors_TH: Tensor, places: Places, query_BQ: Tensor | None) -> Tensor:
+        x_TH = dropout_add(layer_norm(vectors_TH, self.norm), None, self.dropout, self.training)
+        x_TH = x_TH.to(compute_dtype(x_TH))  # under autocast, all residuals are in its precision
+        *layers, last = self.layers
         for layer in layers:
-            x_TH = layer.packed(x_TH, packing, first_only=False)
-        out: Tensor = last.packed(x_TH, packing, first_only=True)
+            x_TH = layer(x_TH, places)
+        out: Tensor = last(x_TH, places, query_BQ)
         return out
 
 
@@ -211,11 +185,6 @@ class Encoder(nn.Module):
         vectors_TH = self.tokens(tokens_T)
         hidden_BH: Tensor = self.stack.encode_cls(vectors_TH if added_TH is None else vectors_TH + added_TH, packing)
         return hidden_BH
-
-
-def _at(x_BLH: Tensor, positions_BQ: Tensor) -> Tensor:
-    """Returns the vectors at the given positions of each row, [B, Q, H]."""
-    return x_BLH.gather(1, positions_BQ[:, :, None].expand(-1, -1, x_BLH.shape[2]))
 
 
 def padded_vocabulary(vocab_size: int) -> int:

@@ -7,6 +7,7 @@ Shapes: B sequences, L positions, Q query positions, A heads, D size of a head, 
 V vocabulary.
 """
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -43,16 +44,18 @@ class _DropoutAdd(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (mask,) = ctx.saved_tensors
-        return (grad * mask).mul_(ctx.scale), grad, None
+        return (grad * mask).mul_(ctx.scale), grad if ctx.needs_input_grad[1] else None, None
 
 
-def dropout_add(x: Tensor, residual: Tensor, probability: float, training: bool) -> Tensor:
-    """Returns residual + dropout(x)."""
+def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training: bool) -> Tensor:
+    """Returns residual + dropout(x); without a residual dropout(x)."""
     if training and probability and x.device.type == "cpu":
-        return cast(Tensor, _DropoutAdd.apply(x, residual, probability))  # type: ignore[no-untyped-call]
-    return residual + F.dropout(x, probability, training)
+        added = x.new_zeros(()) if residual is None else residual
+        return cast(Tensor, _DropoutAdd.apply(x, added, probability))  # type: ignore[no-untyped-call]
+    dropped = F.dropout(x, probability, training)
+    return dropped if residual is None else residual + dropped
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -63,86 +66,123 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
         return F.layer_norm(x, norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the tokens of a batch are, so that everything except attention can skip the padding."""
+
+    batch: int
+    length: int
+    attention_mask_B11L: Tensor | None
+    """False at padding; None without padding, which allows the fastest kernels."""
+    place_T: Tensor | None = None
+    """Flat indices of the tokens in [B, L]; None if they are all B x L, padding included."""
+    token_S: Tensor | None = None
+    """Index among the T of the token at each of the S = B x L places; 0 at padding."""
+
+    def spread(self, rows: Tensor, dim: int = 1) -> Tensor:
+        """Returns B x L rows for T along `dim`; those at padding are copies of others."""
+        return rows if self.token_S is None else rows.index_select(dim, self.token_S)
+
+    def spread_gradient(self, rows: Tensor) -> Tensor:
+        """Returns [N, B x L, D] for [N, T, D], 0 at padding."""
+        if self.place_T is None:
+            return rows
+        zeros = rows.new_zeros(rows.shape[0], self.batch * self.length, rows.shape[2])
+        return zeros.index_copy_(1, self.place_T, rows)
+
+    def gather(self, rows: Tensor, dim: int = 1) -> Tensor:
+        """Returns T rows for B x L along `dim`."""
+        return rows if self.place_T is None else rows.index_select(dim, self.place_T)
+
+
 class _Attention(torch.autograd.Function):
-    """Attention by batched products. torch's CPU kernel has no dropout, and its fallback computes in float32."""
+    """Batched products of [A x B, L, D]. torch's CPU kernel has no dropout, and its fallback computes in float32."""
 
     @staticmethod
-    def forward(
-        ctx: Any, packed_BLNH: Tensor, query_BQH: Tensor | None, heads: int, mask_B11L: Tensor | None, dropout: float
-    ) -> Tensor:
-        batch, length, parts, hidden = packed_BLNH.shape
-        size = hidden // heads
-        # [N, B x A, L, D]
-        packed = packed_BLNH.view(batch, length, parts, heads, size).permute(2, 0, 3, 1, 4)
-        packed = packed.reshape(parts, batch * heads, length, size)
-        key, value = packed[-2], packed[-1]
-        query = packed[0] if query_BQH is None else _split(query_BQH, heads)
-        ctx.factor = size**-0.5
-        scores = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=ctx.factor)
-        if mask_B11L is not None:
-            scores.view(batch, heads, -1, length).masked_fill_(~mask_B11L, -torch.inf)
-        p = torch.softmax(scores, dim=2, out=scores) if scores.dtype is torch.float32 else scores.softmax(dim=2)
-        mask, ctx.scale = keep_mask(p.shape, dropout, p.dtype) if dropout else (None, 1.0)
-        out = torch.bmm(p if mask is None else p * mask, value)
-        if mask is not None:
-            out.mul_(ctx.scale)
-        ctx.save_for_backward(query, packed, p, mask)
-        ctx.heads, ctx.own_query = heads, query_BQH is not None
-        return _join(out, heads)
+    def forward(ctx: Any, packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, p: float) -> Tensor:
+        parts = _parts(packed_TNH, heads, places)
+        query, key, value = (_queries(query_BQH, heads), *parts) if query_BQH is not None else parts
+        ctx.factor = query.shape[2] ** -0.5
+        probs = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=ctx.factor)
+        if places.attention_mask_B11L is not None:  # adding is faster than masked_fill_
+            mask_B1L = places.attention_mask_B11L[:, 0]
+            bias_B1L = probs.new_zeros(mask_B1L.shape).masked_fill_(~mask_B1L, -torch.inf)
+            probs.view(heads, places.batch, -1, places.length).add_(bias_B1L)
+        torch.softmax(probs, dim=2, out=probs)
+        kept, ctx.scale = keep_mask(probs.shape, p, probs.dtype) if p else (None, 1.0)
+        mixed = torch.bmm(probs, value) if kept is None else torch.bmm(probs * kept, value).mul_(ctx.scale)
+        ctx.save_for_backward(query, parts, probs, kept)
+        ctx.places, ctx.heads, ctx.packed_shape = places, heads, packed_TNH.shape
+        ctx.query_shape = None if query_BQH is None else query_BQH.shape
+        rows = mixed.view(heads, -1, mixed.shape[2])
+        return _heads_last(places.gather(rows) if query_BQH is None else rows)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_BQH: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        query, packed, p, mask = ctx.saved_tensors
-        heads, key, value = ctx.heads, packed[-2], packed[-1]
-        grad = _split(grad_BQH, heads)
-        if mask is not None:
-            grad = grad.mul_(ctx.scale) if grad.data_ptr() != grad_BQH.data_ptr() else grad * ctx.scale
-        d_packed = grad_BQH.new_empty(grad_BQH.shape[0], packed.shape[2], packed.shape[0], grad_BQH.shape[2])
-        d_packed[:, :, -1] = _join(torch.bmm((p if mask is None else p * mask).transpose(1, 2), grad), heads)
-        d_p = torch.bmm(grad, value.transpose(1, 2))
-        if mask is not None:
-            d_p.mul_(mask)
-        d_scores = torch._softmax_backward_data(d_p, p, 2, p.dtype)
-        d_packed[:, :, -2] = _join(torch.bmm(d_scores.transpose(1, 2), query).mul_(ctx.factor), heads)
-        d_query = _join(torch.bmm(d_scores, key).mul_(ctx.factor), heads)
-        if ctx.own_query:
-            return d_packed, d_query, None, None, None
-        d_packed[:, :, 0] = d_query
-        return d_packed, None, None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        query, parts, probs, kept = ctx.saved_tensors
+        places, heads, key, value = ctx.places, ctx.heads, parts[-2], parts[-1]
+        rows = _heads_first(grad, heads)
+        if ctx.query_shape is None:
+            rows = places.spread_gradient(rows)
+        rows = rows.view_as(query) if kept is None else rows.view_as(query) * ctx.scale
+        d_parts = torch.empty_like(parts)
+        torch.bmm((probs if kept is None else probs * kept).transpose(1, 2), rows, out=d_parts[-1])
+        d_probs = torch.bmm(rows, value.transpose(1, 2))
+        if kept is not None:
+            d_probs.mul_(kept)
+        d_scores = torch._softmax_backward_data(d_probs, probs, 2, probs.dtype).mul_(ctx.factor)
+        torch.bmm(d_scores.transpose(1, 2), query, out=d_parts[-2])
+        d_query = None
+        if ctx.query_shape is None:
+            torch.bmm(d_scores, key, out=d_parts[0])
+        else:
+            d_query = _heads_last(torch.bmm(d_scores, key).view(heads, -1, query.shape[2])).view(ctx.query_shape)
+        d_packed = _heads_last(places.gather(d_parts.view(-1, places.batch * places.length, query.shape[2])))
+        return d_packed.view(ctx.packed_shape), d_query, None, None, None
 
 
-def _split(x_BQH: Tensor, heads: int) -> Tensor:
-    """Returns [B x A, Q, D]."""
-    batch, length, hidden = x_BQH.shape
-    return x_BQH.view(batch, length, heads, -1).transpose(1, 2).reshape(batch * heads, length, hidden // heads)
+def _parts(packed_TNH: Tensor, heads: int, places: Places) -> Tensor:
+    """Returns [N, A x B, L, D]."""
+    rows = places.spread(_heads_first(packed_TNH.flatten(1), packed_TNH.shape[1] * heads))
+    return rows.view(-1, heads * places.batch, places.length, rows.shape[2])
 
 
-def _join(x: Tensor, heads: int) -> Tensor:
-    """Returns [B, Q, H] for [B x A, Q, D]."""
-    rows, length, size = x.shape
-    return x.view(-1, heads, length, size).transpose(1, 2).reshape(rows // heads, length, heads * size)
+def _queries(query_BQH: Tensor, heads: int) -> Tensor:
+    """Returns [A x B, Q, D]."""
+    batch, count, hidden = query_BQH.shape
+    return _heads_first(query_BQH.flatten(0, 1), heads).view(heads * batch, count, hidden // heads)
 
 
-def cpu_attention(
-    packed_BLNH: Tensor, query_BQH: Tensor | None, heads: int, mask_B11L: Tensor | None, dropout: float
+def _heads_first(x: Tensor, heads: int) -> Tensor:
+    """Returns [A, T, D] for [T, A x D]."""
+    return x.reshape(x.shape[0], heads, -1).transpose(0, 1).contiguous()
+
+
+def _heads_last(x: Tensor) -> Tensor:
+    """Returns [T, A x D] for [A, T, D]."""
+    return x.transpose(0, 1).reshape(x.shape[1], -1)
+
+
+def attention(
+    packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, dropout: float, own: bool
 ) -> Tensor:
-    """Returns what `sdpa` returns. It can be differentiated once, and not batched by vmap."""
-    with torch.autocast("cpu", enabled=False):
-        out = _Attention.apply(packed_BLNH, query_BQH, heads, mask_B11L, dropout)  # type: ignore[no-untyped-call]
-        return cast(Tensor, out)
+    """Returns the attention output: [T, H], or [B x Q, H] if there is a query of its own.
 
-
-def sdpa(packed_BLNH: Tensor, query_BQH: Tensor | None, heads: int, mask_B11L: Tensor | None, dropout: float) -> Tensor:
-    """Returns torch's scaled dot-product attention [B, Q, H]. `mask_B11L` is False at padding.
-
-    `packed_BLNH` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own.
+    `packed_TNH` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own.
+    With `own`, the CPU kernel of this module, which can be differentiated once and not batched by vmap.
     """
-    batch, _, _, hidden = packed_BLNH.shape
-    parts = packed_BLNH.unbind(2) if query_BQH is None else (query_BQH, *packed_BLNH.unbind(2))
-    query, key, value = (part.view(batch, -1, heads, hidden // heads).transpose(1, 2) for part in parts)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_B11L, dropout_p=dropout)
-    return mixed.transpose(1, 2).reshape(batch, -1, hidden)
+    if own:
+        with torch.autocast("cpu", enabled=False):
+            out = _Attention.apply(packed_TNH, query_BQH, heads, places, dropout)  # type: ignore[no-untyped-call]
+            return cast(Tensor, out)
+    hidden = packed_TNH.shape[2]
+    spread = places.spread(packed_TNH, dim=0).view(places.batch, places.length, *packed_TNH.shape[1:])
+    parts = spread.unbind(2) if query_BQH is None else (query_BQH, *spread.unbind(2))
+    query, key, value = (part.reshape(places.batch, -1, heads, hidden // heads).transpose(1, 2) for part in parts)
+    mixed = F.scaled_dot_product_attention(query, key, value, places.attention_mask_B11L, dropout)
+    rows = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+    return rows if query_BQH is not None else places.gather(rows, dim=0)
 
 
 class _TiedEmbedding(torch.autograd.Function):

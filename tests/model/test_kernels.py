@@ -1,6 +1,7 @@
 """Each kernel equals the plain formula: in float32 up to rounding, in bfloat16 within its rounding."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,42 +34,49 @@ def assert_close(ours: list[Tensor], plain: list[Tensor], dtype: torch.dtype) ->
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("own_query", [False, True])
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("padding", ["none", "masked", "left out"])
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
-def test_attention(dtype: torch.dtype, own_query: bool, padded: bool, dropout: float) -> None:
+def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: float) -> None:
     """The reference is the formula in float32, with the same dropped probabilities."""
     batch, length, heads, size = 3, 8, 2, 12
     torch.manual_seed(0)
-    packed = torch.randn(batch, length, 2 if own_query else 3, heads * size).to(dtype)
+    real_BL = torch.arange(length) < torch.tensor([8, 5, 1])[:, None]
+    places = kernels.Places(batch, length, None if padding == "none" else real_BL[:, None, None, :])
+    if padding == "left out":
+        token_S = (real_BL.flatten().cumsum(0) - 1).masked_fill_(~real_BL.flatten(), 0)
+        places = replace(places, place_T=real_BL.flatten().nonzero().squeeze(1), token_S=token_S)
+    at = torch.arange(batch * length) if places.place_T is None else places.place_T
+    packed = torch.randn(len(at), 2 if own_query else 3, heads * size).to(dtype)
     queries = [torch.randn(batch, 4, heads * size).to(dtype)] if own_query else []
-    mask_B11L = torch.arange(length) < torch.tensor([8, 5, 1])[:, None, None, None] if padded else None
 
-    def ours(packed_BLNH: Tensor, *query: Tensor) -> Tensor:
-        torch.manual_seed(1)
-        return kernels.cpu_attention(packed_BLNH, query[0] if query else None, heads, mask_B11L, dropout)
-
-    def plain(packed_BLNH: Tensor, *query: Tensor) -> Tensor:
-        *first, key, value = (
-            part.reshape(batch, -1, heads, size).transpose(1, 2) for part in (*query, *packed_BLNH.unbind(2))
-        )
-        scores = first[0] @ key.transpose(2, 3) / size**0.5
-        if mask_B11L is not None:
-            scores = scores.masked_fill(~mask_B11L, -torch.inf)
+    def plain(packed_TNH: Tensor, *query: Tensor) -> Tensor:
+        spread = packed_TNH.new_zeros(batch * length, *packed_TNH.shape[1:]).index_copy(0, at, packed_TNH)
+        parts = (*query, *spread.view(batch, length, -1, heads * size).unbind(2))
+        first, key, value = (part.reshape(batch, -1, heads, size).transpose(1, 2) for part in parts)
+        scores = first @ key.transpose(2, 3) / size**0.5
+        if places.attention_mask_B11L is not None:
+            scores = scores.masked_fill(~places.attention_mask_B11L, -torch.inf)
         p = scores.softmax(dim=3)
         if dropout:
             torch.manual_seed(1)
-            kept, scale = kernels.keep_mask(p.flatten(0, 1).shape, dropout, torch.float32)
-            p = p * kept.view_as(p) * scale
-        return (p @ value).transpose(1, 2).reshape(batch, -1, heads * size)
+            shape = torch.Size((heads * batch, *p.shape[2:]))
+            kept, scale = kernels.keep_mask(shape, dropout, torch.float32)
+            p = p * kept.view(heads, batch, *p.shape[2:]).transpose(0, 1) * scale
+        rows = (p @ value).transpose(1, 2).reshape(-1, heads * size)
+        return rows if query else rows[at]
 
-    expected = gradients(plain, packed.float(), *(q.float() for q in queries))
-    assert_close(gradients(ours, packed, *queries), expected, dtype)
+    def ours(own: bool) -> Callable[..., Tensor]:
+        def attend(packed_TNH: Tensor, *query: Tensor) -> Tensor:
+            torch.manual_seed(1)
+            return kernels.attention(packed_TNH, query[0] if query else None, heads, places, dropout, own)
+
+        return attend
+
+    exactly = [packed.float(), *(query.float() for query in queries)]
+    expected = gradients(plain, *exactly)
+    assert_close(gradients(ours(own=True), packed, *queries), expected, dtype)
     if not dropout:
-        torch_s = gradients(
-            lambda p, *q: kernels.sdpa(p, q[0] if q else None, heads, mask_B11L, 0.0),
-            packed.float(), *(q.float() for q in queries),
-        )  # fmt: skip
-        assert_close(expected, torch_s, torch.float32)
+        assert_close(gradients(ours(own=False), *exactly), expected, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,7 +150,10 @@ def test_dropout_add(dtype: torch.dtype) -> None:
 
     plain = gradients(lambda x, residual: residual + x * kept * scale, x.float(), residual.float())
     assert_close(gradients(ours, x, residual), plain, dtype)
+    torch.manual_seed(1)
+    assert torch.equal(kernels.dropout_add(x, None, 0.1, training=True), ours(x, torch.zeros_like(x)))
     assert torch.equal(kernels.dropout_add(x, residual, 0.1, training=False), residual + x)
+    assert torch.equal(kernels.dropout_add(x, None, 0.1, training=False), x)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])

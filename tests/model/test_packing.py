@@ -5,6 +5,7 @@ import torch
 
 from mapnet_cli.config import Transformer
 from mapnet_cli.model.bert import Encoder, Packing, initialise
+from mapnet_cli.model.kernels import Places
 
 CONFIG = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
 
@@ -54,4 +55,4 @@ def test_linear_layers_skip_padding() -> None:
 
 
 def test_no_attention_mask_without_padding() -> None:
-    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).attention_mask_B11L is None
+    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).places == Places(2, 3, None)
