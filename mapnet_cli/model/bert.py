@@ -19,7 +19,7 @@ SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
 """Embedding rows are padded to a multiple of this for fast matrix products. Callers never see the padding."""
 
-TOKENS_MULTIPLE = 64
+TOKENS_MULTIPLE = 32
 """Packed batches have a multiple of this number of tokens: each new shape costs milliseconds, as kernels are made."""
 
 
@@ -45,7 +45,7 @@ class Packing:
         padding = (~kept_S).nonzero().squeeze(1)
         kept_S = kept_S.index_fill(0, padding[: -int(kept_S.sum()) % TOKENS_MULTIPLE], True)
         place_T = kept_S.nonzero().squeeze(1)
-        token_S = (kept_S.cumsum(0) - 1).masked_fill_(~kept_S, 0)
+        token_S = (kept_S.cumsum(0) - 1).masked_fill_(~kept_S, len(place_T))
         mask_B11L = None if not len(padding) else attention_mask_BL[:, None, None, :]
         # without padding, all places are tokens
         indices = (place_T, token_S) if len(place_T) < batch * length else ()

@@ -7,7 +7,7 @@ Shapes: B sequences, L positions, Q query positions, A heads, D size of a head, 
 V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -22,31 +22,35 @@ ROWS = 32
 """The number of positions of `token_loss` is padded to a multiple of this, which matrix units prefer."""
 
 
-def keep_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """Returns (mask, scale): 1 where an element is kept, 0 where it is dropped, and 1 / the probability to be kept.
+def keep_bits(shape: torch.Size, probability: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Returns (bits, scale) for dropout: all bits set where an element is kept, none where it is dropped.
 
-    Four elements share one 64-bit random number, which takes a fifth of the time of one draw each.
+    `scale` is 1 / the probability to be kept. Four elements share one 64-bit random number, which takes a fifth of the
+    time of one draw each.
     """
-    dropped = round(probability * NOISE)
-    size = shape.numel()
+    dropped, size = round(probability * NOISE), shape.numel()
     noise = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:size].view(shape)
-    last = dropped - NOISE // 2 - 1  # the largest value that means dropped
-    # in place on 16 bits: 2.5 times as fast as a comparison
-    return noise.clamp_(last, last + 1).sub_(last).to(dtype), NOISE / (NOISE - dropped)
+    bits = noise.gt_(dropped - NOISE // 2 - 1).neg_()  # in place on 16 bits
+    return bits if dtype is torch.bfloat16 else bits.to(torch.int32), NOISE / (NOISE - dropped)
+
+
+def keep(x: Tensor, bits: Tensor | None) -> Tensor:
+    """Returns x with 0 where it is dropped; x itself without `bits`."""
+    return x if bits is None else (x.view(bits.dtype) & bits).view(x.dtype)
 
 
 class _DropoutAdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, probability: float) -> Tensor:
-        mask, ctx.scale = keep_mask(x.shape, probability, x.dtype)
-        ctx.save_for_backward(mask)
-        return torch.addcmul(residual, x, mask, value=ctx.scale)
+        bits, ctx.scale = keep_bits(x.shape, probability, x.dtype)
+        ctx.save_for_backward(bits)
+        return torch.add(residual, keep(x, bits), alpha=ctx.scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        (mask,) = ctx.saved_tensors
-        return (grad * mask).mul_(ctx.scale), grad if ctx.needs_input_grad[1] else None, None
+        (bits,) = ctx.saved_tensors
+        return keep(grad, bits).mul_(ctx.scale), grad if ctx.needs_input_grad[1] else None, None
 
 
 def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training: bool) -> Tensor:
@@ -75,24 +79,49 @@ class Places:
     attention_mask_B11L: Tensor | None
     """False at padding; None without padding, which allows the fastest kernels."""
     place_T: Tensor | None = None
-    """Flat indices of the tokens in [B, L]; None if they are all B x L, padding included."""
+    """Flat indices of the tokens in [B, L]; None if they are all S = B x L, padding included."""
     token_S: Tensor | None = None
-    """Index among the T of the token at each of the S = B x L places; 0 at padding."""
+    """Index among the T of the token at each of the S places; T at padding."""
+    _known: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """What the layers share: index tensors and the bias."""
 
-    def spread(self, rows: Tensor, dim: int = 1) -> Tensor:
-        """Returns B x L rows for T along `dim`; those at padding are copies of others."""
-        return rows if self.token_S is None else rows.index_select(dim, self.token_S)
+    def spread(self, x: Tensor, parts: int) -> Tensor:
+        """Returns [N, S, D] for [T, N x D], 0 at padding; N is `parts`."""
+        if self.token_S is None:
+            return x.reshape(len(x), parts, -1).transpose(0, 1).contiguous()
+        rows = x.reshape(len(x) * parts, -1)
+        # a missing index of token T and part 0 is that of the row of zeros
+        rows = torch.cat([rows, rows.new_zeros(parts, rows.shape[1])])
+        return rows.index_select(0, self._indices("spread", parts)).view(parts, -1, rows.shape[1])
 
-    def spread_gradient(self, rows: Tensor) -> Tensor:
-        """Returns [N, B x L, D] for [N, T, D], 0 at padding."""
+    def gather(self, x: Tensor) -> Tensor:
+        """Returns [T, N x D] for [N, S, D]."""
+        parts = len(x)
         if self.place_T is None:
-            return rows
-        zeros = rows.new_zeros(rows.shape[0], self.batch * self.length, rows.shape[2])
-        return zeros.index_copy_(1, self.place_T, rows)
+            return x.transpose(0, 1).reshape(x.shape[1], -1)
+        rows = x.view(parts * x.shape[1], -1).index_select(0, self._indices("gather", parts))
+        return rows.view(len(self.place_T), -1)
 
-    def gather(self, rows: Tensor, dim: int = 1) -> Tensor:
-        """Returns T rows for B x L along `dim`."""
-        return rows if self.place_T is None else rows.index_select(dim, self.place_T)
+    def bias(self, dtype: torch.dtype) -> Tensor | None:
+        """Returns the attention mask as a term of the scores, [B, 1, L]: 0, and -inf at padding."""
+        if self.attention_mask_B11L is None:
+            return None
+        if dtype not in self._known:
+            mask_B1L = self.attention_mask_B11L[:, 0]
+            zeros = torch.zeros(mask_B1L.shape, dtype=dtype, device=mask_B1L.device)
+            self._known[dtype] = zeros.masked_fill_(~mask_B1L, -torch.inf)
+        return self._known[dtype]
+
+    def _indices(self, kind: str, parts: int) -> Tensor:
+        assert self.token_S is not None and self.place_T is not None
+        if (kind, parts) not in self._known:
+            part_N = torch.arange(parts, device=self.token_S.device)
+            if kind == "spread":
+                indices = self.token_S * parts + part_N[:, None]
+            else:
+                indices = self.place_T[:, None] + self.batch * self.length * part_N
+            self._known[kind, parts] = indices.flatten()
+        return self._known[kind, parts]
 
 
 class _Attention(torch.autograd.Function):
@@ -100,68 +129,47 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, p: float) -> Tensor:
-        parts = _parts(packed_TNH, heads, places)
-        query, key, value = (_queries(query_BQH, heads), *parts) if query_BQH is not None else parts
-        ctx.factor = query.shape[2] ** -0.5
+        batch, size = places.batch, packed_TNH.shape[2] // heads
+        parts = places.spread(packed_TNH, packed_TNH.shape[1] * heads).view(-1, heads * batch, places.length, size)
+        key, value = parts[-2], parts[-1]
+        if query_BQH is None:
+            query, own = parts[0], places
+        else:
+            own = Places(batch, query_BQH.shape[1], None)
+            query = own.spread(query_BQH.flatten(0, 1), heads).view(heads * batch, -1, size)
+        ctx.factor = size**-0.5
         probs = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=ctx.factor)
-        if places.attention_mask_B11L is not None:  # adding is faster than masked_fill_
-            mask_B1L = places.attention_mask_B11L[:, 0]
-            bias_B1L = probs.new_zeros(mask_B1L.shape).masked_fill_(~mask_B1L, -torch.inf)
-            probs.view(heads, places.batch, -1, places.length).add_(bias_B1L)
+        bias_B1L = places.bias(probs.dtype)
+        if bias_B1L is not None:
+            probs.view(heads, batch, -1, places.length).add_(bias_B1L)
         torch.softmax(probs, dim=2, out=probs)
-        kept, ctx.scale = keep_mask(probs.shape, p, probs.dtype) if p else (None, 1.0)
-        mixed = torch.bmm(probs, value) if kept is None else torch.bmm(probs * kept, value).mul_(ctx.scale)
-        ctx.save_for_backward(query, parts, probs, kept)
-        ctx.places, ctx.heads, ctx.packed_shape = places, heads, packed_TNH.shape
-        ctx.query_shape = None if query_BQH is None else query_BQH.shape
-        rows = mixed.view(heads, -1, mixed.shape[2])
-        return _heads_last(places.gather(rows) if query_BQH is None else rows)
+        bits, ctx.scale = keep_bits(probs.shape, p, probs.dtype) if p else (None, 1.0)
+        mixed = torch.baddbmm(probs.new_empty(()), keep(probs, bits), value, beta=0, alpha=ctx.scale)
+        ctx.save_for_backward(query, parts, probs, bits)
+        ctx.places, ctx.own = places, own
+        return own.gather(mixed.view(heads, -1, size))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        query, parts, probs, kept = ctx.saved_tensors
-        places, heads, key, value = ctx.places, ctx.heads, parts[-2], parts[-1]
-        rows = _heads_first(grad, heads)
-        if ctx.query_shape is None:
-            rows = places.spread_gradient(rows)
-        rows = rows.view_as(query) if kept is None else rows.view_as(query) * ctx.scale
+        query, parts, probs, bits = ctx.saved_tensors
+        places, own, none = ctx.places, ctx.own, probs.new_empty(())
+        heads, size = query.shape[0] // places.batch, query.shape[2]
+        rows = own.spread(grad, heads).view_as(query)
         d_parts = torch.empty_like(parts)
-        torch.bmm((probs if kept is None else probs * kept).transpose(1, 2), rows, out=d_parts[-1])
-        d_probs = torch.bmm(rows, value.transpose(1, 2))
-        if kept is not None:
-            d_probs.mul_(kept)
-        d_scores = torch._softmax_backward_data(d_probs, probs, 2, probs.dtype).mul_(ctx.factor)
-        torch.bmm(d_scores.transpose(1, 2), query, out=d_parts[-2])
-        d_query = None
-        if ctx.query_shape is None:
-            torch.bmm(d_scores, key, out=d_parts[0])
-        else:
-            d_query = _heads_last(torch.bmm(d_scores, key).view(heads, -1, query.shape[2])).view(ctx.query_shape)
-        d_packed = _heads_last(places.gather(d_parts.view(-1, places.batch * places.length, query.shape[2])))
-        return d_packed.view(ctx.packed_shape), d_query, None, None, None
-
-
-def _parts(packed_TNH: Tensor, heads: int, places: Places) -> Tensor:
-    """Returns [N, A x B, L, D]."""
-    rows = places.spread(_heads_first(packed_TNH.flatten(1), packed_TNH.shape[1] * heads))
-    return rows.view(-1, heads * places.batch, places.length, rows.shape[2])
-
-
-def _queries(query_BQH: Tensor, heads: int) -> Tensor:
-    """Returns [A x B, Q, D]."""
-    batch, count, hidden = query_BQH.shape
-    return _heads_first(query_BQH.flatten(0, 1), heads).view(heads * batch, count, hidden // heads)
-
-
-def _heads_first(x: Tensor, heads: int) -> Tensor:
-    """Returns [A, T, D] for [T, A x D]."""
-    return x.reshape(x.shape[0], heads, -1).transpose(0, 1).contiguous()
-
-
-def _heads_last(x: Tensor) -> Tensor:
-    """Returns [T, A x D] for [A, T, D]."""
-    return x.transpose(0, 1).reshape(x.shape[1], -1)
+        torch.baddbmm(none, keep(probs, bits).transpose(1, 2), rows, beta=0, alpha=ctx.scale, out=d_parts[-1])
+        d_probs = keep(torch.bmm(rows, parts[-1].transpose(1, 2)), bits)
+        d_scores = torch._softmax_backward_data(d_probs, probs, 2, probs.dtype)
+        factor = ctx.factor * ctx.scale
+        torch.baddbmm(none, d_scores.transpose(1, 2), query, beta=0, alpha=factor, out=d_parts[-2])
+        d_query = torch.empty_like(query) if own is not places else d_parts[0]
+        torch.baddbmm(none, d_scores, parts[-2], beta=0, alpha=factor, out=d_query)
+        d_packed_TNH = places.gather(d_parts.view(-1, places.batch * places.length, size))
+        d_packed_TNH = d_packed_TNH.view(len(d_packed_TNH), -1, heads * size)
+        if own is places:
+            return d_packed_TNH, None, None, None, None
+        d_query_BQH = own.gather(d_query.view(heads, -1, size)).view(places.batch, -1, heads * size)
+        return d_packed_TNH, d_query_BQH, None, None, None
 
 
 def attention(
@@ -176,13 +184,15 @@ def attention(
         with torch.autocast("cpu", enabled=False):
             out = _Attention.apply(packed_TNH, query_BQH, heads, places, dropout)  # type: ignore[no-untyped-call]
             return cast(Tensor, out)
-    hidden = packed_TNH.shape[2]
-    spread = places.spread(packed_TNH, dim=0).view(places.batch, places.length, *packed_TNH.shape[1:])
-    parts = spread.unbind(2) if query_BQH is None else (query_BQH, *spread.unbind(2))
-    query, key, value = (part.reshape(places.batch, -1, heads, hidden // heads).transpose(1, 2) for part in parts)
+    batch, hidden = places.batch, packed_TNH.shape[2]
+    if places.token_S is not None:
+        packed_TNH = F.pad(packed_TNH, (0, 0, 0, 0, 0, 1)).index_select(0, places.token_S)
+    parts = packed_TNH.view(batch, places.length, -1, hidden).unbind(2)
+    query, key, value = parts if query_BQH is None else (query_BQH, *parts)
+    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in (query, key, value))
     mixed = F.scaled_dot_product_attention(query, key, value, places.attention_mask_B11L, dropout)
-    rows = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
-    return rows if query_BQH is not None else places.gather(rows, dim=0)
+    rows = mixed.transpose(1, 2).reshape(-1, hidden)
+    return rows if query_BQH is not None or places.place_T is None else rows.index_select(0, places.place_T)
 
 
 class _TiedEmbedding(torch.autograd.Function):

@@ -53,7 +53,7 @@ def ours(lap: Lap, chosen: argparse.Namespace, folder: Path, precision: str, bat
     keep_freed_memory()
     if precision == "auto":
         precision = automatic_precision(chosen.device)
-    config = Finetune(epochs=1, clip_norm=1.0, precision=precision, batching=batching)
+    config = Finetune(epochs=1, clip_norm=0.0, precision=precision, batching=batching)
     device, data, encoder = torch.device(chosen.device), examples(chosen), sizes(chosen)
     setting = Setting(chosen.batch, 1e-5, 1)
     model = build(TASK, encoder_weights(folder / "ours"), encoder, config, setting).to(device).train()
@@ -89,7 +89,6 @@ def theirs(lap: Lap, chosen: argparse.Namespace, folder: Path, precision: str, b
                     labels=labels_B.to(device),
                 ).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()

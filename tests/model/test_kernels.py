@@ -43,7 +43,7 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
     real_BL = torch.arange(length) < torch.tensor([8, 5, 1])[:, None]
     places = kernels.Places(batch, length, None if padding == "none" else real_BL[:, None, None, :])
     if padding == "left out":
-        token_S = (real_BL.flatten().cumsum(0) - 1).masked_fill_(~real_BL.flatten(), 0)
+        token_S = (real_BL.flatten().cumsum(0) - 1).masked_fill_(~real_BL.flatten(), int(real_BL.sum()))
         places = replace(places, place_T=real_BL.flatten().nonzero().squeeze(1), token_S=token_S)
     at = torch.arange(batch * length) if places.place_T is None else places.place_T
     packed = torch.randn(len(at), 2 if own_query else 3, heads * size).to(dtype)
@@ -60,8 +60,8 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
         if dropout:
             torch.manual_seed(1)
             shape = torch.Size((heads * batch, *p.shape[2:]))
-            kept, scale = kernels.keep_mask(shape, dropout, torch.float32)
-            p = p * kept.view(heads, batch, *p.shape[2:]).transpose(0, 1) * scale
+            bits, scale = kernels.keep_bits(shape, dropout, torch.float32)
+            p = p * -bits.view(heads, batch, *p.shape[2:]).transpose(0, 1) * scale
         rows = (p @ value).transpose(1, 2).reshape(-1, heads * size)
         return rows if query else rows[at]
 
@@ -142,13 +142,13 @@ def test_dropout_add(dtype: torch.dtype) -> None:
     """A kept element is scaled, a dropped one leaves the residual, and gradients pass only through kept ones."""
     x, residual = torch.randn(64, 65).to(dtype), torch.randn(64, 65).to(dtype)
     torch.manual_seed(1)
-    kept, scale = kernels.keep_mask(x.shape, 0.1, torch.float32)
+    bits, scale = kernels.keep_bits(x.shape, 0.1, torch.float32)
 
     def ours(x: Tensor, residual: Tensor) -> Tensor:
         torch.manual_seed(1)
         return kernels.dropout_add(x, residual, 0.1, training=True)
 
-    plain = gradients(lambda x, residual: residual + x * kept * scale, x.float(), residual.float())
+    plain = gradients(lambda x, residual: residual + x * -bits * scale, x.float(), residual.float())
     assert_close(gradients(ours, x, residual), plain, dtype)
     torch.manual_seed(1)
     assert torch.equal(kernels.dropout_add(x, None, 0.1, training=True), ours(x, torch.zeros_like(x)))
@@ -157,20 +157,21 @@ def test_dropout_add(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-def test_keep_mask(probability: float) -> None:
+def test_keep_bits(probability: float) -> None:
     """Elements are kept with the probability whose inverse is the scale, independently of their neighbours."""
     torch.manual_seed(0)
-    mask, scale = kernels.keep_mask(torch.Size((1000, 1003)), probability, torch.float32)
-    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    bits, scale = kernels.keep_bits(torch.Size((1000, 1003)), probability, torch.float32)
+    assert set(bits.unique().tolist()) == {-1, 0}
     assert scale == pytest.approx(1 / (1 - probability), rel=2e-4)
-    deviation = (probability * (1 - probability) / mask.numel()) ** 0.5
-    assert abs(float(mask.mean()) - 1 / scale) < 4 * deviation
-    flat = mask.flatten() - 1 / scale
+    deviation = (probability * (1 - probability) / bits.numel()) ** 0.5
+    assert abs(float(-bits.float().mean()) - 1 / scale) < 4 * deviation
+    flat = -bits.flatten() - 1 / scale
     for distance in (1, 2, 3, 4, 1003):
         assert abs(float((flat[:-distance] * flat[distance:]).mean())) < 5 * probability * (1 - probability) / 1000
     torch.manual_seed(0)
-    again, _ = kernels.keep_mask(torch.Size((1000, 1003)), probability, torch.float32)
-    assert torch.equal(mask, again)
+    assert torch.equal(bits, kernels.keep_bits(torch.Size((1000, 1003)), probability, torch.float32)[0])
+    x = torch.randn(1000, 1003)
+    assert torch.equal(kernels.keep(x, bits), torch.where(bits == 0, 0.0, x))
 
 
 def test_a_step_in_bfloat16_matches_float32() -> None:
