@@ -19,7 +19,7 @@ SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
 """Embedding rows are padded to a multiple of this for fast matrix products. Callers never see the padding."""
 
-TOKENS_MULTIPLE = 32
+TOKENS_MULTIPLE = 64
 """Packed batches have a multiple of this number of tokens: each new shape costs milliseconds, as kernels are made."""
 
 

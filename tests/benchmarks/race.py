@@ -1,7 +1,8 @@
 """Races between implementations: each in a process of its own, taking turns, measured in CPU seconds of one thread.
 
 A side is a function that sets itself up, then calls `lap()` after every lap of a fixed amount of work and never
-returns. A round is one lap of every side, so a drifting clock speed affects all sides alike.
+returns. A round is one lap of every side, so a drifting clock speed affects all sides alike, and each
+round starts with another side.
 """
 
 import json
@@ -19,7 +20,7 @@ from mapnet_cli.training.device import device_name
 
 Lap = Callable[[], None]
 Side = Callable[[Lap], None]
-WARM_UP = 2
+WARM_UP = 6
 """Laps before the measured ones: imports, page faults, kernels that are compiled on first use, Adam's state."""
 
 
@@ -55,7 +56,9 @@ def race(
             _seconds_of_lap(teams[name])
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
-        for name, team in teams.items():
+        order = list(teams)
+        for name in order[number % len(order) :] + order[: number % len(order)]:
+            team = teams[name]
             rates[name].append(sum(work / seconds for seconds in _seconds_of_lap(team)))
         print(f"round {number + 1} of {rounds} done", file=sys.stderr)
     for process in active_children():
