@@ -5,6 +5,7 @@ from typing import Literal
 from mapnet_cli.config import Config, MapNetSizes
 from mapnet_cli.model.bert import (
     LAYER_NORM_EPS,
+    MODERN_NORM_EPS,
     Attention,
     Encoder,
     Packing,
@@ -17,8 +18,8 @@ from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel, log
 from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
 
 __all__ = [
-    "LAYER_NORM_EPS", "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder", "Packing",
-    "PretrainingModel", "TokenTable", "attention_mask", "build_model", "initialise", "logit_gradient_norm",
+    "LAYER_NORM_EPS", "MODERN_NORM_EPS", "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder",
+    "Packing", "PretrainingModel", "TokenTable", "attention_mask", "build_model", "initialise", "logit_gradient_norm",
     "masked_log_softmax", "padded_vocabulary",
 ]  # fmt: skip
 
