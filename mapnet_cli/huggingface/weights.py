@@ -37,6 +37,8 @@ _MODERN = {
 }
 TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias", "decoder.weight")
 """Aliases of other weights: the word embeddings and BERT's head's bias."""
+VOCABULARY = ("word_embeddings.weight", "tok_embeddings.weight", f"{_HEAD}.bias", "decoder.bias")
+"""Ends of the names of weights with a row for each token."""
 
 
 def to_hugging_face(model: AnyPretrainingModel) -> Weights:
@@ -117,15 +119,17 @@ def _encoder(model: AnyPretrainingModel, prefix: str) -> Weights:
 
 
 def standard_names(state: Weights) -> Weights:
-    """Returns the weights of any BERT checkpoint under `BertForMaskedLM`'s names.
+    """Returns the weights of any BERT or ModernBERT checkpoint under the names of the masked language model.
 
-    `BertModel` checkpoints have no prefix, old files name LayerNorm parameters gamma and beta, and
+    Checkpoints of the encoder alone have no prefix, old files name LayerNorm parameters gamma and beta, and
     some files have the head's bias only under its tied name.
     """
     out = {}
     for name, tensor in state.items():
         name = name.removesuffix(".gamma") + ".weight" if name.endswith("LayerNorm.gamma") else name
         name = name.removesuffix(".beta") + ".bias" if name.endswith("LayerNorm.beta") else name
+        if name.startswith(("embeddings.tok_embeddings", "embeddings.norm", "layers.", "final_norm.")):
+            name = f"model.{name}"
         out[f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name] = tensor
     bias, tied = f"{_HEAD}.bias", f"{_HEAD}.decoder.bias"
     return {bias: out[tied], **out} if tied in out and bias not in out else out

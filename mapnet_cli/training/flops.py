@@ -16,15 +16,13 @@ def stack_flops(config: Transformer, length: int, outputs: float | None = None) 
     """Returns the forward FLOPs of the layers for one sequence of `length`: matrix products and attention.
 
     The last layer computes keys and values at all positions, but the rest only at `outputs` positions (None: all).
+    Local attention computes all scores, too.
     """
     outputs = length if outputs is None else outputs
     keys_values = 2 * 2 * config.hidden**2
     matrices = 2 if config.architecture == "bert" else 3  # of the feed-forward layers
-    attended = [min(length, window or length) for window in config.attention_windows()]
-    others = 2 * (2 * config.hidden**2 + matrices * config.hidden * config.ffn)
-    attention = [2 * 2 * n * config.hidden for n in attended]
-    inner = (config.layers - 1) * (keys_values + others) + sum(attention[:-1])
-    return float(length * (inner + keys_values) + outputs * (others + attention[-1]))
+    others = 2 * (2 * config.hidden**2 + matrices * config.hidden * config.ffn) + 2 * 2 * length * config.hidden
+    return float((config.layers - 1) * length * (keys_values + others) + length * keys_values + outputs * others)
 
 
 def head_flops(config: Transformer, vocab_size: int, positions: float) -> float:
