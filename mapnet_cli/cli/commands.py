@@ -43,6 +43,7 @@ def _run(names: Sequence[str], invocation: Invocation) -> None:
     from mapnet_cli.cli import stages
 
     lineage, console, workers = invocation.lineage, invocation.console, invocation.workers
+    _advise(invocation)
     if not invocation.dry_run:
         stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address)
         if console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's JSON instead
@@ -59,6 +60,14 @@ def _run(names: Sequence[str], invocation: Invocation) -> None:
         console.data(f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{done}")
         for line in row.get("estimate", []):
             console.data(f"{'':<15} {'':<14} {line}")
+
+
+def _advise(invocation: Invocation) -> None:
+    """Warns if a machine with another automatic precision has left results that this one won't use."""
+    from mapnet_cli.lineage import precision_advice
+
+    if advice := precision_advice(invocation.config, invocation.artifacts):
+        invocation.console.warn(advice)
 
 
 @command(app, "prepare-corpus", RUNNING)
@@ -85,6 +94,7 @@ def report(invocation: Invocation) -> None:
     from mapnet_cli.core import to_rich
     from mapnet_cli.report.stage import build
 
+    _advise(invocation)
     with invocation.artifacts.lock("report"):
         built = build(invocation.lineage)
     if invocation.console.as_json:
@@ -113,6 +123,7 @@ def status(invocation: Invocation) -> None:
     from mapnet_cli.cli.stages import status
     from mapnet_cli.core import to_rich
 
+    _advise(invocation)
     rows = status(invocation.lineage)
     if invocation.console.as_json:
         invocation.console.json([row for row, _ in rows])

@@ -1,7 +1,7 @@
 """Dependencies of each artifact, and the name derived from them."""
 
 from mapnet_cli.lineage.digests import fingerprint, input_files
-from mapnet_cli.lineage.graph import Lineage, import_id, manifest_key, variance_id
+from mapnet_cli.lineage.graph import Lineage, import_id, manifest_key, precision_advice, variance_id
 from mapnet_cli.lineage.milestones import find_milestone
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "import_id",
     "input_files",
     "manifest_key",
+    "precision_advice",
     "variance_id",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Config, Electra
-from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, UsageError, is_hub
+from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, MapnetError, UsageError, is_hub
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
 from mapnet_cli.jobs import automatic_precision
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
@@ -222,14 +222,35 @@ class Lineage:
         return Digests(self.artifacts)
 
 
-def with_precision(config: Config) -> Config:
-    """Returns the config with the precision of pretraining and fine-tuning chosen for this machine."""
-    chosen = {
-        name: section.model_copy(update={"precision": automatic_precision(section.device)})
-        for name, section in (("pretrain", config.pretrain), ("finetune", config.finetune))
-        if section.precision == "auto"
-    }
+def with_precision(config: Config, flip: bool = False) -> Config:
+    """Returns the config with the automatic precisions chosen for this machine; with `flip`, the others."""
+    chosen = {}
+    for name, section in (("pretrain", config.pretrain), ("finetune", config.finetune)):
+        if section.precision == "auto":
+            here = automatic_precision(section.device)
+            there = "float32" if here == "bfloat16" else "bfloat16"
+            chosen[name] = section.model_copy(update={"precision": there if flip else here})
     return config.model_copy(update=chosen) if chosen else config
+
+
+def precision_advice(config: Config, artifacts: Artifacts) -> str:
+    """Returns how to use results of a machine with another automatic precision, or "" if there are none of use."""
+    here, there = (Lineage(with_precision(config, flip), artifacts) for flip in (False, True))
+    for method, seed in config.pretraining_runs():
+        try:
+            other = there.pretraining(method, seed)
+            if other == here.pretraining(method, seed) or artifacts.marker(here.pretraining(method, seed).key):
+                continue
+            if artifacts.marker(other.key):
+                found, precision = other.key, there.config.pretrain.precision
+                return (
+                    f"{found} is finished, in {precision}, but automatic precision here is "
+                    f"{here.config.pretrain.precision}: to use it, set pretrain.precision={precision} "
+                    f"and finetune.precision={precision}"
+                )
+        except MapnetError:  # reported by the command itself
+            return ""
+    return ""
 
 
 def manifest_key(corpus: ArtifactId) -> str:
