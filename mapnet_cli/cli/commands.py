@@ -102,6 +102,8 @@ def report(invocation: Invocation) -> None:
         return
     invocation.console.data(to_rich(built.tasks, notes=False))
     invocation.console.data(to_rich(built.table3))
+    for table in built.minimal_pairs[:1]:
+        invocation.console.data(to_rich(table, notes=False))
     invocation.console.data(f"Report: {built.folder / 'report.md'}")
     if built.next_command:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")
