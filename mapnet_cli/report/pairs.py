@@ -121,9 +121,9 @@ def _notes(results: Results, rows: Sequence[_Row], first: str) -> list[str]:
         "Percent of pairs whose acceptable sentence has the higher pseudo-log-likelihood, each token masked "
         f"{words}; ties count one half, and so do pairs that a model can't tell apart. Mean over the paradigms.",
         "± is the standard deviation over pretraining seeds. Standard error over pairs: of one run's accuracy, "
-        f"binomial in each paradigm. Difference to {first}: mean over runs with the same pretraining seed, with Student's "
-        "95% confidence interval if there are several; for a single one it is from the standard errors over pairs, and "
-        "ignores the variance between pretraining runs.",
+        f"binomial in each paradigm. Difference to {first}: mean over runs with the same pretraining seed, with "
+        "Student's 95% confidence interval if there are several; for a single one it is from the standard errors over "
+        "pairs, and ignores the variance between pretraining runs.",
         *steps_note(config),
     ]
     if config.minimal_pairs.pairs:
