@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.huggingface.import_encoder import import_folder
 from mapnet_cli.lineage.graph import Lineage
-from tests.huggingface.conftest import run, user_config
+from tests.huggingface.conftest import run, settings
 from tests.huggingface.hf_folders import save_bert
 from tests.prepare_corpus.corpora import prose, text_folder
 
@@ -32,12 +33,15 @@ class User:
         text_folder(folder / "books")
         write_pairs(folder / "mine.tsv", list(zip(SENTENCES[::2], SENTENCES[1::2], strict=True)))
 
-    def lineage(self, *overrides: str) -> Lineage:
-        settings = (
-            'methods=["bert", "mapnet", "electra"]', "encoder.max_length=40", "pretrain.milestones=[0.5, 1.0]",
-            "finetune.data=probe", f'minimal_pairs.data=["{self.folder}/mine.tsv"]',
+    def settings(self, *overrides: str) -> list[str]:
+        return settings(
+            self.folder, 'methods=["bert", "mapnet", "electra"]', "encoder.max_length=40",
+            "pretrain.milestones=[0.5, 1.0]", "finetune.data=probe",
+            f'minimal_pairs.data=["{self.folder}/mine.tsv"]', *overrides,
         )  # fmt: skip
-        return Lineage(user_config(self.folder, *settings, *overrides), self.artifacts)
+
+    def lineage(self, *overrides: str) -> Lineage:
+        return Lineage(resolve("demo", None, self.settings(*overrides), {}).config, self.artifacts)
 
     def score(self, *overrides: str) -> Lineage:
         lineage = self.lineage(*overrides)
