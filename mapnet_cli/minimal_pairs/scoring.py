@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from mapnet_cli.config import MinimalPairs, Transformer
 from mapnet_cli.core import DivergedError, ParadigmScore
@@ -78,43 +77,29 @@ def pseudo_log_likelihoods(
     scores, done = [0.0] * len(sentences), 0
     by_length = defaultdict(list)
     for number, sentence in enumerate(sentences):
-        by_length[sentence.scored].append(number)
-    for scored, numbers in sorted(by_length.items()):
+        by_length[len(sentence.tokens)].append(number)
+    for length, numbers in sorted(by_length.items()):
         tokens_SL, words_SL = (
             torch.tensor([getattr(sentences[n], name) for n in numbers]) for name in ("tokens", "words")
         )
-        parts = []
-        for copies_B in torch.split(torch.arange(len(numbers) * scored), max(1, batch_tokens // (scored + 2))):
-            row_B, position_B = copies_B // scored, 1 + copies_B % scored
-            words_BL = words_SL[row_B] if whole_words else None
-            parts.append(_log_p(model, tokens_SL[row_B], position_B, words_BL, device, precision))
+        scored, log_p, index_L = length - 2, [], torch.arange(length)
+        for copies_B in torch.split(torch.arange(len(numbers) * scored), max(1, batch_tokens // length)):
+            row_B, position_B1 = copies_B // scored, 1 + (copies_B % scored)[:, None]
+            tokens_BL, words_BL = tokens_SL[row_B], words_SL[row_B]
+            masked_BL = index_L == position_B1
+            if whole_words:
+                masked_BL = (words_BL == words_BL.gather(1, position_B1)) & (index_L >= position_B1)
+            with autocast(device, precision):
+                input_BL = tokens_BL.masked_fill(masked_BL, MASK).to(device)
+                logits_BV = model.token_logits(input_BL, None, position_B1.to(device))
+            target_B = tokens_BL.gather(1, position_B1).squeeze(1).to(device)
+            log_p.append(-F.cross_entropy(logits_BV.float(), target_B, reduction="none"))
             progress(done := done + len(copies_B))
-        by_sentence = torch.cat(parts).view(-1, scored).tolist() if parts else [[]] * len(numbers)
-        for number, values in zip(numbers, by_sentence, strict=True):
+        for number, values in zip(numbers, torch.cat(log_p).view(-1, scored).tolist(), strict=True):
             scores[number] = math.fsum(values)  # exact, so that the order of the tokens doesn't matter
     if not all(map(math.isfinite, scores)):
         raise DivergedError("scores are not finite")
     return scores
-
-
-def _log_p(
-    model: PretrainingModel,
-    tokens_BL: Tensor,
-    position_B: Tensor,
-    words_BL: Tensor | None,
-    device: torch.device,
-    precision: str,
-) -> Tensor:
-    """Returns log p [B] of each row's token at one position, with the position masked, or the rest of its word too."""
-    position_B1, index_L = position_B[:, None], torch.arange(tokens_BL.shape[1])
-    target_B = tokens_BL.gather(1, position_B1).squeeze(1).to(device)
-    masked_BL = index_L == position_B1
-    if words_BL is not None:
-        masked_BL = (words_BL == words_BL.gather(1, position_B1)) & (index_L >= position_B1)
-    masked_tokens_BL = tokens_BL.masked_fill(masked_BL, MASK).to(device)
-    with autocast(device, precision):
-        logits_BV = model.token_logits(masked_tokens_BL, None, position_B1.to(device))
-    return -F.cross_entropy(logits_BV.float(), target_B, reduction="none")
 
 
 def estimate(paradigms: Sequence[Paradigm], encoder: Transformer, vocab_size: int, options: MinimalPairs) -> float:

@@ -12,7 +12,6 @@ from mapnet_cli.core import (
     Artifacts,
     Checkpoint,
     CorpusManifest,
-    DamagedError,
     DivergedError,
     Imported,
     PairScores,
@@ -160,10 +159,7 @@ class ScorePairs(Job):
         return Output([], row)
 
     def _model(self, artifacts: Artifacts) -> tuple["PretrainingModel", str]:
-        """Returns the model and the SHA-256 of its weights, "" for random ones.
-
-        Raises DamagedError if the weights don't match their record.
-        """
+        """Returns the model and its weights' SHA-256, "" for random ones. Raises DamagedError if they have changed."""
         from mapnet_cli.model import PretrainingModel
         from mapnet_cli.training import load_checkpoint
 
@@ -172,15 +168,10 @@ class ScorePairs(Job):
             model = PretrainingModel(config.encoder, artifacts.read(self.weights, CorpusManifest).vocab_size)
             model.init_weights(run.pretrain_seed)
             return model, ""
+        artifacts.verify(self.weights)
         kind: type[Imported] | type[Checkpoint] = Imported if self._imported else Checkpoint
         row = artifacts.read(self.weights, kind)
-        again = "run `mapnet pretrain --force` with the same options, or `mapnet import-hf` for an import"
-        try:
-            tensors, facts = load_checkpoint(artifacts.path(row.path))
-        except DamagedError as error:
-            raise DamagedError(f"{error}: {again}") from None
-        if facts["sha256"] != row.fingerprint:
-            raise DamagedError(f"{row.path} doesn't match its record: {again}")
+        tensors, facts = load_checkpoint(artifacts.path(row.path))
         encoder = Transformer.model_validate(row.encoder) if isinstance(row, Imported) else config.encoder
         model = PretrainingModel(encoder, int(facts["vocab_size"]))
         model.load_state_dict({name: tensors[name] for name in model.state_dict()})  # without the proposal
