@@ -82,8 +82,9 @@ def pseudo_log_likelihoods(
         tokens_SL, words_SL = (
             torch.tensor([getattr(sentences[n], name) for n in numbers]) for name in ("tokens", "words")
         )
-        scored, log_p, index_L = length - 2, [], torch.arange(length)
-        for copies_B in torch.split(torch.arange(len(numbers) * scored), max(1, batch_tokens // length)):
+        scored, index_L = length - 2, torch.arange(length)
+        log_p = torch.empty(len(numbers) * scored, device=device)  # one tensor: many small ones fragment the heap
+        for copies_B in torch.split(torch.arange(len(log_p)), max(1, batch_tokens // length)):
             row_B, position_B1 = copies_B // scored, 1 + (copies_B % scored)[:, None]
             tokens_BL, words_BL = tokens_SL[row_B], words_SL[row_B]
             masked_BL = index_L == position_B1
@@ -93,9 +94,9 @@ def pseudo_log_likelihoods(
                 input_BL = tokens_BL.masked_fill(masked_BL, MASK).to(device)
                 logits_BV = model.token_logits(input_BL, None, position_B1.to(device))
             target_B = tokens_BL.gather(1, position_B1).squeeze(1).to(device)
-            log_p.append(-F.cross_entropy(logits_BV.float(), target_B, reduction="none"))
+            log_p[copies_B[0] : copies_B[-1] + 1] = -F.cross_entropy(logits_BV.float(), target_B, reduction="none")
             progress(done := done + len(copies_B))
-        for number, values in zip(numbers, torch.cat(log_p).view(-1, scored).tolist(), strict=True):
+        for number, values in zip(numbers, log_p.view(-1, scored).tolist(), strict=True):
             scores[number] = math.fsum(values)  # exact, so that the order of the tokens doesn't matter
     if not all(map(math.isfinite, scores)):
         raise DivergedError("scores are not finite")

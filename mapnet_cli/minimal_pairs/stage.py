@@ -126,11 +126,10 @@ class ScorePairs(Job):
 
         from mapnet_cli.minimal_pairs.scoring import judge, pseudo_log_likelihoods
         from mapnet_cli.text import verified_tokenizer
-        from mapnet_cli.training import choose_device, device_name, keep_freed_memory
+        from mapnet_cli.training import choose_device, device_name
 
         options, run = self.config.minimal_pairs, self.pairs_run
         torch.set_num_threads(options.threads)
-        keep_freed_memory()
         device = choose_device(options.device)
         model, checksum = self._model(artifacts)
         model.to(device)
