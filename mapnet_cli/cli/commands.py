@@ -82,6 +82,16 @@ def pretrain(invocation: Invocation) -> None:
     _run(["pretrain"], invocation)
 
 
+@command(app, "minimal-pairs", RUNNING)
+def minimal_pairs(invocation: Invocation) -> None:
+    """Score every checkpoint on minimal pairs of sentences (BLiMP, Zorro, your own), without fine-tuning."""
+    from mapnet_cli.core import UsageError
+
+    if not invocation.config.minimal_pairs.data:
+        raise UsageError('minimal_pairs.data lists no data: set it, for example to ["blimp.tar.xz", "zorro.tar.xz"]')
+    _run(["minimal-pairs"], invocation)
+
+
 @command(app, "finetune-glue", RUNNING)
 def finetune_glue(invocation: Invocation) -> None:
     """Fine-tune every checkpoint on the GLUE tasks, with every setting and seed."""
@@ -102,6 +112,8 @@ def report(invocation: Invocation) -> None:
         return
     invocation.console.data(to_rich(built.tasks, notes=False))
     invocation.console.data(to_rich(built.table3))
+    for table in built.minimal_pairs[:1]:
+        invocation.console.data(to_rich(table, notes=False))
     invocation.console.data(f"Report: {built.folder / 'report.md'}")
     if built.next_command:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")
@@ -109,7 +121,7 @@ def report(invocation: Invocation) -> None:
 
 @command(app, "run", TRAINING)
 def run(invocation: Invocation) -> None:
-    """Run prepare-corpus, pretrain, finetune-glue and report in order, skipping finished work."""
+    """Run prepare-corpus, pretrain, minimal-pairs, finetune-glue and report in order, skipping finished work."""
     from mapnet_cli.cli.stages import STAGES
 
     _run(tuple(STAGES), invocation)
