@@ -103,8 +103,9 @@ class Pretrain:
             if line:
                 steps = lineage.config.last_step(method)
                 rows.append({"method": method, "seed": seed, "of_steps": steps} | line)
+                branch = f" in the branch to {line['branch']:,}" if "branch" in line else ""
                 lines.append(
-                    f"{method} seed {seed}: step {line['step']:,} of {steps:,}, loss {line['loss']:.3f}, "
+                    f"{method} seed {seed}: step {line['step']:,} of {steps:,}{branch}, loss {line['loss']:.3f}, "
                     f"{line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
                 )
         return StageProgress({"trainings": rows}, tuple(lines))
@@ -191,7 +192,7 @@ class TrainModel(Job):
             config, self.method, self.seed, self.artifact, corpus, context, dist, device, model, optimizer
         )
         for warning in [*_advice(config, device), *resume(state)]:
-            progress(Progress(state.step, config.pretrain.steps, warning=warning))
+            progress(Progress(state.place, config.pretrain.steps, warning=warning))
         train(state, progress)
         totals = PretrainingTotals(
             method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,

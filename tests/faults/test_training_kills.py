@@ -30,11 +30,12 @@ def command(root: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "mapnet_cli", *stage, *settings, *more]
 
 
-def weights(root: Path) -> dict[str, torch.Tensor]:
-    key = Lineage(small_config(*SETTINGS), Artifacts(root)).pretraining("mapnet", 1).key
-    milestones = small_config(*SETTINGS).pretrain.milestone_steps()
+def weights(root: Path, *more: str) -> dict[int, dict[str, torch.Tensor]]:
+    """Returns the tensors of each milestone."""
+    config = small_config(*SETTINGS, *more)
+    key, milestones = Lineage(config, Artifacts(root)).pretraining("mapnet", 1).key, config.pretrain.milestone_steps()
     assert {p.name for p in (root / key).glob("step*.json")} == {f"step{step}.json" for step in milestones}
-    return load_checkpoint(root / key / f"step{milestones[-1]}")[0]
+    return {step: load_checkpoint(root / key / f"step{step}")[0] for step in milestones}
 
 
 def last_logged(root: Path) -> int:
@@ -42,7 +43,13 @@ def last_logged(root: Path) -> int:
     return max((log.stat().st_mtime_ns for log in root.glob("pretrain/*/log.jsonl")), default=0)
 
 
-@pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["one process", "two processes"])
+WSD = ("--set", 'pretrain.schedule="wsd"')
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--processes", "2"), WSD, (*WSD, "--processes", "2")],
+    ids=["one process", "two processes", "wsd", "wsd, two processes"],
+)  # fmt: skip
 def test_kill_9_at_any_step_does_not_change_the_weights(
     more: tuple[str, ...], make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
 ) -> None:
@@ -50,7 +57,10 @@ def test_kill_9_at_any_step_does_not_change_the_weights(
     uninterrupted, killed = uninterrupted_and_killed(
         artifacts.root, tmp_path, lambda root: command(root, *more), 300, last_logged, 0.5
     )
-    expected, found = weights(uninterrupted), weights(killed)
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(tensor, found[name]), name
+    expected, found = (
+        weights(root, *more[1:2]) if "--set" in more else weights(root) for root in (uninterrupted, killed)
+    )
+    for step in expected:
+        assert expected[step].keys() == found[step].keys()
+        for name, tensor in expected[step].items():
+            assert torch.equal(tensor, found[step][name]), (step, name)

@@ -217,7 +217,7 @@ def _another(key: str, value: object) -> str:
         "method.proposal.objective": "loss-matching", "method.proposal.signal": "one-minus-p",
         "method.proposal.sampler": "gumbel" if value == "systematic" else "systematic",
         "method.proposal.embeddings": "own",
-        "method.proposal.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
+        "method.proposal.loss_weight_on": "encoder", "pretrain.schedule": "wsd", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
         "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17",
         "encoder.initial_positions": "random",
