@@ -45,10 +45,12 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     pretrain, length = config.pretrain, config.corpus.block_length
     device = choose_device(pretrain.device)
     torch.set_num_threads(threads)
-    steps, share = segments(pretrain)[-1].end, pretrain.micro_batch_size or pretrain.batch_size // processes
+    steps = segments(pretrain)[-1].end
     branches = f", {steps - pretrain.milestone_steps()[-1]:,} of them in branches" if pretrain.schedule == "wsd" else ""
     parallel = f"; {side_by_side} runs in parallel" if side_by_side > 1 else ""
-    own = ", unless a method sets its own steps" if any(config.method[m].steps for m in config.methods) else ""
+    others = [(own.steps, own.batch_size) for own in (config.for_method(m).pretrain for m in config.methods)]
+    differ = any(other != (pretrain.steps, pretrain.batch_size) for other in others)
+    own = ", unless a method sets its own steps or batch size" if differ else ""
     lines = [
         f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
         f"tokens per run{branches}{own}; rates measured now on {device_name(device)}, in "
@@ -57,8 +59,9 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     ]
     total, longest, first = 0.0, 0.0, 0.0
     for name in config.methods:
+        settings = config.for_method(name).pretrain
+        share, parts = settings.micro_batch_size or settings.batch_size // processes, segments(settings)
         cost = cost_of(config.for_method(name), name, vocab_size, device, share)
-        parts = segments(config.for_method(name).pretrain)
         hours = cost.flops * parts[-1].end / parts[-1].last / cost.flops_per_second / processes / 3600
         fixed = OPTIMISER_BYTES * cost.parameters
         memory = ", ".join(
@@ -77,7 +80,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
         first = first or cost.flops
         if not math.isclose(cost.flops, first, rel_tol=0.01):
-            equal = round(config.for_method(name).pretrain.steps * first / cost.flops)
+            equal = round(settings.steps * first / cost.flops)
             lines.append(f"{name}: to match {config.methods[0]}'s FLOPs, set method.{name}.steps={equal}")
     if len(config.pretraining_runs()) > 1:
         together = max(total / side_by_side, longest)

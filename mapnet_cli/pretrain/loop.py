@@ -55,7 +55,7 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
                     set_learning_rate(state.optimizer, lr)
                     state.optimizer.step()
                     if plan.learns:
-                        update_table(state.model, method, state.dist)
+                        update_table(state.model, method, plan, state.dist)
 
                     state.step += 1
                     monitor.after_step(batch, plan, sums, norm, lr, waited)

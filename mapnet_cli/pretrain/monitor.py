@@ -89,7 +89,12 @@ class TrainingMonitor:
             state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.length, work_of(plan)
         )
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
-        host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": plan.explore, "learned": plan.learns}
+        host = {
+            "tokens": batch.tokens,
+            "flops": flops,
+            "uniform_steps": plan.explore or batch.explored,
+            "learned": plan.learns,
+        }
         self._metrics.add(plan.step, sums, norm, host, waited)
 
         stop = state.dist.any(self._stopped())

@@ -38,9 +38,15 @@ class Pretrain:
         from mapnet_cli.masking import validate_method
 
         config, pretrain = self.lineage.config, self.lineage.config.pretrain
-        for name in config.methods:
-            validate_method(name, config.method[name], pretrain.visits)
         processes = (launched() or ALONE).size * pretrain.processes
+        for name in config.methods:
+            method = config.method[name]
+            validate_method(name, method, pretrain.visits)
+            if method.mapnet and method.mapnet.baseline == "batch" and (pretrain.micro_batch_size or processes > 1):
+                raise UsageError(
+                    f"method.{name}.proposal.baseline: 'batch' needs the whole batch in one pass, so it can't be "
+                    "combined with pretrain.micro_batch_size or several processes"
+                )
         if pretrain.batch_size % processes:
             raise UsageError(
                 f"pretrain.batch_size ({pretrain.batch_size}) must be a multiple of the number of processes "
