@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mapnet_cli.config import MapNetProposal
+from mapnet_cli.masking.sampling import Masks, conditional_log_q
+
 
 def encoder_loss(loss_BK: Tensor, valid_BK: Tensor, weight_BK: Tensor, total_masked: Tensor | int) -> Tensor:
     """Returns Eq. 5: sum_b sum_k r_bk l_bk / (number of masked positions), a scalar.
@@ -60,6 +63,20 @@ def loss_matching(log_q_BK: Tensor, signal_BK: Tensor, valid_BK: Tensor) -> Tens
     # a row without masks is all -inf: its softmax would be NaN
     log_here_BK = torch.log_softmax(torch.where(valid_BK.any(dim=1, keepdim=True), masked_BK, 0.0), dim=1)
     return -(share_BK * torch.where(valid_BK, log_here_BK, 0.0)).sum(dim=1)
+
+
+def mapnet_loss(
+    settings: MapNetProposal, log_q_BL: Tensor, maskable_BL: Tensor, masks: Masks, signal_BK: Tensor, learned_BK: Tensor
+) -> Tensor:
+    """Returns MAP-Net's loss for each sequence [B], learned from the masks where `learned_BK` is True."""
+    log_q_BK = log_q_BL.gather(1, masks.positions_BK)
+    if settings.baseline == "batch":
+        log_q_BK = conditional_log_q(log_q_BK, masks.valid_BK)
+        loss_B = pairwise(log_q_BK, signal_BK, learned_BK, mean_of_others(signal_BK, learned_BK))
+    else:
+        loss_B = OBJECTIVES[settings.objective](log_q_BK, signal_BK, learned_BK)
+    bonus = settings.entropy_bonus
+    return loss_B - bonus * entropy(log_q_BL, maskable_BL) if bonus else loss_B
 
 
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

@@ -106,7 +106,7 @@ class TrainingMonitor:
         check = at_milestone or _is_due(state.step, pretrain.validate_every)
         if save or check or _is_due(state.step, pretrain.log_every):
             self._log(lr)
-            validation = self._validate() if check else {}
+            validation = self._validate(at_milestone) if check else {}
             if save or at_milestone:
                 self._save(validation if at_milestone else None, save)
             self._started = time.monotonic()
@@ -149,13 +149,13 @@ class TrainingMonitor:
     def _buckets(self) -> TokenBuckets:
         return token_buckets(self.state.corpus)
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, single: bool) -> dict[str, float]:
         state, pretrain = self.state, self.state.config.pretrain
         how = (self.held_out, pretrain.validation_sequences, state.device, pretrain.precision, state.dist)
         if isinstance(state.model, Electra):
             found = validate_detection(state.model, *how)
         else:
-            found = validate(state.model, *how, self._buckets)
+            found = validate(state.model, *how, self._buckets, single)
         self._metrics.write({"step": state.step, **found})
         # other load may have slowed down the last measurement, so the highest one is the most accurate
         self._metrics.peak_flops = max(self._metrics.peak_flops, self._peak())

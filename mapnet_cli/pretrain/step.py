@@ -19,7 +19,6 @@ from mapnet_cli.core import derive_seed
 from mapnet_cli.jobs import DistContext
 from mapnet_cli.masking import (
     ESTIMATORS,
-    OBJECTIVES,
     STRATEGIES,
     Drawn,
     MaskRequest,
@@ -181,15 +180,7 @@ class JointLosses(Losses):
             learned_BK = learned_BK & (corrupted_BL.gather(1, masks.positions_BK) == MASK)
         if plan.learns and mapnet:
             assert log_q_BL is not None
-            drawn_log_q_BK = log_q_BL.gather(1, masks.positions_BK)
-            if mapnet.baseline == "batch":
-                drawn_log_q_BK = sampling.conditional_log_q(drawn_log_q_BK, masks.valid_BK)
-                baseline_B1 = objectives.mean_of_others(signal_BK, learned_BK)
-                mapnet_loss_B = objectives.pairwise(drawn_log_q_BK, signal_BK, learned_BK, baseline_B1)
-            else:
-                mapnet_loss_B = OBJECTIVES[mapnet.objective](drawn_log_q_BK, signal_BK, learned_BK)
-            if mapnet.entropy_bonus:
-                mapnet_loss_B = mapnet_loss_B - mapnet.entropy_bonus * objectives.entropy(log_q_BL, part.maskable_BL)
+            mapnet_loss_B = objectives.mapnet_loss(mapnet, log_q_BL, part.maskable_BL, masks, signal_BK, learned_BK)
             mapnet_loss = mapnet_loss_B.sum() / part.all_sequences
             if mapnet.loss_weight_on == "encoder":
                 loss = mapnet_loss + mapnet.loss_weight * encoder_loss
