@@ -214,17 +214,12 @@ class JointLosses(Losses):
 
 def masks_of(part: MicroBatch, plan: StepPlan, method: Method, log_q_BL: Tensor | None = None) -> Masks:
     """Returns the masks of a micro-batch: uniform in exploration steps and sentences, else the strategy's."""
-    request = mask_request(part, method, log_q_BL)
-    masks = STRATEGIES["uniform" if plan.explore else method.strategy].draw(request)
-    return masks if part.explore_B is None else sampling.mixed(part.explore_B, uniform(request), masks)
-
-
-def mask_request(part: MicroBatch, method: Method, log_q_BL: Tensor | None = None) -> MaskRequest:
-    """Returns the inputs of a strategy for a micro-batch."""
-    return MaskRequest(
+    request = MaskRequest(
         part.tokens_BL, part.maskable_BL, part.counts_B, part.max_masks, part.noise.order_BL, log_q_BL,
         method.drawing.sampler, method.drawing.uniform_mix, part.visit_B, part.unit_starts_BL,
     )  # fmt: skip
+    masks = STRATEGIES["uniform" if plan.explore else method.strategy].draw(request)
+    return masks if part.explore_B is None else sampling.mixed(part.explore_B, uniform(request), masks)
 
 
 def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]:

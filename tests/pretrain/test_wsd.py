@@ -104,6 +104,21 @@ def test_a_milestone_is_a_run_that_ends_there(
     assert found[12].flops < found[21].flops < found[30].flops
 
 
+def test_a_branch_may_begin_before_the_first_step(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts
+) -> None:
+    """Milestones after 3 and 15 steps, whose branches begin after 0 and 12, and one after 12, which begins after 8."""
+    keys = ("pretrain.visits=4", "pretrain.steps=30")
+    config = config_of("mapnet", *keys, "pretrain.milestones=[0.1, 0.4, 0.5]")
+    make_corpus(config)
+    with failing_at(2, kill), pytest.raises(KeyboardInterrupt):
+        train(config, artifacts, "mapnet")
+    train(config, artifacts, "mapnet")
+    alone = config_of("mapnet", *keys, "pretrain.milestones=[0.5]")
+    train(alone, artifacts, "mapnet")
+    assert milestones(alone, artifacts)[15].fingerprint == milestones(config, artifacts)[15].fingerprint
+
+
 @contextmanager
 def failing_at(place: int, error: Callable[[], object]) -> Iterator[None]:
     """Calls `error` after the step at a place of the run, before anything about the step is saved."""
