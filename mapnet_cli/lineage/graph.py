@@ -107,7 +107,8 @@ class Lineage:
         del settings["seeds"]
         how = config.method[method].results_view()
         start = how.pop("start")
-        del how["steps"], how["seeds"]  # the run's steps and seed are hashed separately
+        for key in ("steps", "batch_factor", "peak_lr", "seeds"):  # hashed with the run's own settings and seed
+            how.pop(key, None)
         if not config.method[method].electra:  # settings of an unused generator don't matter
             how = {key: value for key, value in how.items() if key not in ("task", *Electra.model_fields)}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
