@@ -15,9 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Config, Electra, Transformer
-from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, MapnetError, UsageError, is_hub
+from mapnet_cli.core import (
+    AbsentError,
+    ArtifactId,
+    Artifacts,
+    Checkpoint,
+    Imported,
+    MapnetError,
+    UsageError,
+    automatic_precision,
+    is_hub,
+)
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
-from mapnet_cli.jobs import automatic_precision
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, last_line
+from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, last_line, visible_gpus
 from mapnet_cli.jobs import (
     ALONE,
     Job,
@@ -17,7 +17,6 @@ from mapnet_cli.jobs import (
     current,
     launched,
     local_processes,
-    visible_gpus,
 )
 from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
