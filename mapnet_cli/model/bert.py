@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.model.kernels import Places, attention, compute_dtype, dropout_add, layer_norm
+from mapnet_cli.model.kernels import (
+    Places,
+    attention,
+    compute_dtype,
+    dropout_add,
+    layer_norm,
+    on_cpu,
+    project,
+    trained_attention,
+)
 
 LAYER_NORM_EPS = 1e-12
 EMBEDDING_STD = 0.02
@@ -75,22 +84,22 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
-        self.own_kernel = True
-        """Whether training on a CPU uses our attention; otherwise torch's."""
 
     def forward(self, x_TH: Tensor, places: Places, query_BQH: Tensor | None = None) -> Tensor:
         """Returns [T, H], or [B x Q, H] for the query vectors."""
-        tokens, hidden = x_TH.shape
-        query = None
-        if query_BQH is None:
-            packed_TNH = self.qkv(x_TH).view(tokens, 3, hidden)
-        else:
-            weight, bias = self.qkv.weight, self.qkv.bias
+        hidden, weight, bias, query = x_TH.shape[1], self.qkv.weight, self.qkv.bias, None
+        if query_BQH is not None:
             query = F.linear(query_BQH, weight[:hidden], bias[:hidden])
-            packed_TNH = F.linear(x_TH, weight[hidden:], bias[hidden:]).view(tokens, 2, hidden)
-        own = self.training and self.own_kernel and x_TH.device.type == "cpu"
-        dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out(attention(packed_TNH, query, self.heads, places, dropout, own))
+            weight, bias = weight[hidden:], bias[hidden:]
+        if self.training and not on_cpu(x_TH):
+            mixed = attention(project(x_TH, weight, bias, len(bias) // hidden), query, self.heads, places, self.dropout)
+        else:
+            packed_TNH = F.linear(x_TH, weight, bias).view(len(x_TH), -1, hidden)
+            if self.training:
+                mixed = trained_attention(packed_TNH, query, self.heads, places, self.dropout)
+            else:
+                mixed = attention(packed_TNH, query, self.heads, places, 0.0)
+        out: Tensor = self.out(mixed)
         return out
 
 

@@ -7,6 +7,8 @@ Shapes: B sequences, L positions, Q query positions, A heads, D size of a head, 
 V vocabulary.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,6 +22,24 @@ NOISE = 1 << 16
 
 ROWS = 32
 """The number of positions of `token_loss` is padded to a multiple of this, which matrix units prefer."""
+
+_rehearsing = False
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Returns whether x takes the operations for CPUs, which torch.compile can't trace."""
+    return x.device.type == "cpu" and not (_rehearsing or torch.compiler.is_compiling())
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Tensors on a CPU take the operations that they would on a GPU, to compile, count and test them without one."""
+    global _rehearsing
+    before, _rehearsing = _rehearsing, True
+    try:
+        yield
+    finally:
+        _rehearsing = before
 
 
 def keep_bits(shape: torch.Size, probability: float, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -55,10 +75,11 @@ class _DropoutAdd(torch.autograd.Function):
 
 def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training: bool) -> Tensor:
     """Returns residual + dropout(x); without a residual dropout(x)."""
-    if training and probability and x.device.type == "cpu":
+    if training and probability and on_cpu(x):
         added = x.new_zeros(()) if residual is None else residual
         return cast(Tensor, _DropoutAdd.apply(x, added, probability))  # type: ignore[no-untyped-call]
-    dropped = F.dropout(x, probability, training)
+    # what F.dropout calls on a GPU; on a CPU that keeps a larger mask
+    dropped = torch.native_dropout(x, probability, True)[0] if training and probability else x
     return dropped if residual is None else residual + dropped
 
 
@@ -66,7 +87,7 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Returns the LayerNorm of x in the precision of x, with statistics in float32. Autocast would return float32."""
     with torch.autocast(x.device.type, enabled=False):
         # the CPU kernel takes parameters in float32 with a bfloat16 input, CUDA's doesn't
-        dtype = norm.weight.dtype if x.device.type == "cpu" else x.dtype
+        dtype = norm.weight.dtype if on_cpu(x) else x.dtype
         return F.layer_norm(x, norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
 
 
@@ -108,8 +129,7 @@ class Places:
             return None
         if dtype not in self._known:
             mask_B1L = self.attention_mask_B11L[:, 0]
-            zeros = torch.zeros(mask_B1L.shape, dtype=dtype, device=mask_B1L.device)
-            self._known[dtype] = zeros.masked_fill_(~mask_B1L, -torch.inf)
+            self._known[dtype] = torch.zeros_like(mask_B1L, dtype=dtype).masked_fill_(~mask_B1L, -torch.inf)
         return self._known[dtype]
 
     def _indices(self, kind: str, parts: int) -> Tensor:
@@ -172,27 +192,66 @@ class _Attention(torch.autograd.Function):
         return d_packed_TNH, d_query_BQH, None, None, None
 
 
+class _Project(torch.autograd.Function):
+    """Products with the parts of one matrix. The parts' gradients are never stacked into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TH: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
+        weights = weight.to(x_TH.dtype).chunk(parts)
+        ctx.save_for_backward(x_TH, *weights)
+        ctx.dtype = weight.dtype
+        pairs = zip(weights, bias.to(x_TH.dtype).chunk(parts), strict=True)
+        return tuple(torch.addmm(bias_H, x_TH, weight_HH.t()) for weight_HH, bias_H in pairs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x_TH, *weights = ctx.saved_tensors
+        d_x_TH = torch.mm(grads[0], weights[0])
+        for grad, weight_HH in zip(grads[1:], weights[1:], strict=True):
+            d_x_TH = d_x_TH.addmm_(grad, weight_HH)
+        d_weight = torch.cat([torch.mm(grad.t(), x_TH) for grad in grads])
+        d_bias = torch.cat([grad.sum(dim=0) for grad in grads])
+        return d_x_TH, d_weight.to(ctx.dtype), d_bias.to(ctx.dtype), None
+
+
+def project(x_TH: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """Returns the projections of x with each of the parts of a weight, [T, H] each, for training on a GPU."""
+    with torch.autocast(x_TH.device.type, enabled=False):
+        return cast(tuple[Tensor, ...], _Project.apply(x_TH, weight, bias, parts))  # type: ignore[no-untyped-call]
+
+
 def attention(
-    packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, dropout: float, own: bool
+    packed: Tensor | tuple[Tensor, ...], query_BQH: Tensor | None, heads: int, places: Places, dropout: float
 ) -> Tensor:
     """Returns the attention output: [T, H], or [B x Q, H] if there is a query of its own.
 
-    `packed_TNH` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own.
-    With `own`, the CPU kernel of this module, which can be differentiated once and not batched by vmap.
+    `packed` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own: as one tensor
+    [T, N, H], or as N tensors [T, H].
     """
-    if own:
-        with torch.autocast("cpu", enabled=False):
-            out = _Attention.apply(packed_TNH, query_BQH, heads, places, dropout)  # type: ignore[no-untyped-call]
-            return cast(Tensor, out)
-    batch, hidden = places.batch, packed_TNH.shape[2]
+    batch, parts = places.batch, packed if isinstance(packed, tuple) else (packed,)
     if places.token_S is not None:
-        packed_TNH = F.pad(packed_TNH, (0, 0, 0, 0, 0, 1)).index_select(0, places.token_S)
-    parts = packed_TNH.view(batch, places.length, -1, hidden).unbind(2)
-    query, key, value = parts if query_BQH is None else (query_BQH, *parts)
-    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in (query, key, value))
-    mixed = F.scaled_dot_product_attention(query, key, value, places.attention_mask_B11L, dropout)
+        parts = tuple(
+            F.pad(x, (0, 0) * (x.ndim - 1) + (0, 1)).index_select(0, places.token_S) for x in parts
+        )
+    if isinstance(packed, Tensor):
+        parts = parts[0].view(batch, places.length, -1, packed.shape[2]).unbind(2)
+    hidden = parts[0].shape[-1]
+    parts = parts if query_BQH is None else (query_BQH, *parts)
+    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in parts)
+    bias_B1L = places.bias(query.dtype)  # SDPA would convert a boolean mask in every layer
+    mixed = F.scaled_dot_product_attention(query, key, value, None if bias_B1L is None else bias_B1L[:, None], dropout)
     rows = mixed.transpose(1, 2).reshape(-1, hidden)
     return rows if query_BQH is not None or places.place_T is None else rows.index_select(0, places.place_T)
+
+
+def trained_attention(
+    packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, dropout: float
+) -> Tensor:
+    """Returns what `attention` does, for training on a CPU. Can be differentiated once and not batched by vmap."""
+    with torch.autocast("cpu", enabled=False):
+        out = _Attention.apply(packed_TNH, query_BQH, heads, places, dropout)  # type: ignore[no-untyped-call]
+        return cast(Tensor, out)
 
 
 class _TiedEmbedding(torch.autograd.Function):
