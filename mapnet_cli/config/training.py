@@ -4,10 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mapnet_cli.config.base import Count, Floats, Ints, NonNegative, Section, Share, Strings, operational
+from mapnet_cli.config.base import Count, Floats, Ints, NonNegative, Section, Share, Strings, added, operational
 
 
 class Transformer(Section):
+    architecture: Literal["bert", "modernbert"] = added("bert")
+    """bert: post-LN, learned positions; modernbert: transformers' ModernBERT, pre-LN, rotary positions, GeGLU."""
     layers: Count = 12
     hidden: Count = 768
     heads: Count = 12
@@ -20,13 +22,26 @@ class Transformer(Section):
     init_std: Annotated[float, Field(gt=0)] = 0.02
     """Standard deviation of the initial weight matrices; 0.02 is BERT's, narrower models need a larger value."""
     initial_positions: Literal["random", "sinusoidal"] = "random"
-    """Initialisation of the learned position embeddings; sinusoidal helps short pretraining runs."""
+    """Initialisation of the learned position embeddings of bert; sinusoidal helps short pretraining runs."""
+    local_attention: NonNegative = added(0)
+    """Tokens that most layers of modernbert attend to, half of them on either side; 0: all layers attend to all."""
+    global_every: Count = added(3)
+    """With local_attention, the first of every N layers still attends to all tokens."""
+    rope_theta: Annotated[float, Field(gt=0)] = added(160_000.0)
+    """Base of the rotary positions in layers of modernbert that attend to all tokens."""
+    rope_theta_local: Annotated[float, Field(gt=0)] = added(10_000.0)
+    """The same in layers with local attention."""
 
     @model_validator(mode="after")
     def _check(self) -> "Transformer":
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
+
+    def attention_windows(self) -> list[int]:
+        """Returns how many tokens each layer attends to; 0 means all."""
+        local = self.local_attention if self.architecture == "modernbert" else 0
+        return [local if number % self.global_every else 0 for number in range(self.layers)]
 
     def narrowed(self, fraction: float) -> "Transformer":
         """Returns sizes with hidden size, heads and feed-forward size scaled by `fraction`, and as many layers.

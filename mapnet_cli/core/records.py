@@ -201,7 +201,7 @@ class Imported(Row):
     name: str
     path: str
     """Folder below the artifact directory."""
-    encoder: dict[str, int | float]
+    encoder: dict[str, int | float | str]
     """Sizes and dropout rates, by config key."""
     vocab_size: int
     fingerprint: str

@@ -182,13 +182,14 @@ def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:
 
     With hidden size H and feed-forward size F, each layer stores per token for the backward pass: two sums and
     two norms (4 H), query, key and value with and without padding (6 H), the attention output before and after
-    its projection and without padding (3 H), dropout masks (under 2 H), and the two inner vectors of the
-    feed-forward block (2 F). All are counted as float32, although autocast stores most of them in half of that.
+    its projection and without padding (3 H), dropout masks (under 2 H), and the inner vectors of the feed-forward
+    block (2 F, with GeGLU 4 F). All are counted as float32, although autocast stores most of them in half of that.
     Fused attention stores no scores.
     """
     hidden, ffn = encoder.hidden, encoder.ffn
-    layer_weights = 4 * hidden * (hidden + 1) + 2 * hidden * ffn + ffn + 5 * hidden
+    matrices, vectors = (2, 2) if encoder.architecture == "bert" else (3, 4)
+    layer_weights = 4 * hidden * (hidden + 1) + matrices * hidden * ffn + ffn + 5 * hidden
     embeddings = (vocab_size + encoder.max_length + 2) * hidden
     head = hidden * (hidden + 1)
-    kept = batch_size * encoder.max_length * encoder.layers * (15 * hidden + 2 * ffn) * FLOAT
+    kept = batch_size * encoder.max_length * encoder.layers * (15 * hidden + vectors * ffn) * FLOAT
     return CONTEXT + STATE * (embeddings + encoder.layers * layer_weights + head) + kept

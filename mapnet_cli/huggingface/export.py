@@ -7,12 +7,12 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from torch import Tensor
 
-from mapnet_cli.config import Config
+from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core import Checkpoint, CorpusManifest, UsageError, publishing, write_json, write_text
 from mapnet_cli.huggingface.model_card import model_card
 from mapnet_cli.huggingface.weights import TIED, to_hugging_face
 from mapnet_cli.lineage import Lineage, find_milestone
-from mapnet_cli.model import LAYER_NORM_EPS, build_model
+from mapnet_cli.model import LAYER_NORM_EPS, MODERN_NORM_EPS, build_model
 from mapnet_cli.text import CLS, MASK, PAD, SEP, SPECIALS, UNK, load_tokenizer
 from mapnet_cli.training import load_checkpoint
 
@@ -33,6 +33,8 @@ def export_checkpoint(
         raise UsageError(f"{folder} is not empty: choose a new folder")
     config, artifacts = lineage.config, lineage.artifacts
     row = find_milestone(lineage, method, seed, step)
+    if config.method[row.method].electra and config.encoder.architecture == "modernbert":
+        raise UsageError("transformers has no ELECTRA with ModernBERT's architecture: export another method")
     manifest = artifacts.read(lineage.manifest, CorpusManifest)
     artifacts.verify(row.path)
     artifacts.verify(lineage.manifest, only=manifest.tokenizer)
@@ -49,29 +51,59 @@ def export_checkpoint(
 
 
 def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]:
-    """Returns config.json for a BertForMaskedLM or ElectraForPreTraining; `vocab_size` excludes padding rows."""
+    """Returns config.json for the transformers model of the checkpoint; `vocab_size` excludes padding rows."""
     encoder = config.encoder
-    kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
-    if config.method[method].electra:
-        # transformers adds an embedding projection if the sizes differ
-        kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
-    return {
-        **kind,
+    common = {
         "vocab_size": vocab_size,
         "hidden_size": encoder.hidden,
         "num_hidden_layers": encoder.layers,
         "num_attention_heads": encoder.heads,
         "intermediate_size": encoder.ffn,
         "max_position_embeddings": encoder.max_length,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": encoder.dropout,
-        "attention_probs_dropout_prob": encoder.attention_dropout,
         "initializer_range": encoder.init_std,
-        "layer_norm_eps": LAYER_NORM_EPS,
-        "type_vocab_size": 2,
         "pad_token_id": PAD,
         "tie_word_embeddings": True,
         "dtype": "float32",
+    }
+    if encoder.architecture == "modernbert":
+        return common | _modern_config(encoder)
+    kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
+    if config.method[method].electra:
+        # transformers adds an embedding projection if the sizes differ
+        kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
+    return (
+        kind
+        | common
+        | {
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": encoder.dropout,
+            "attention_probs_dropout_prob": encoder.attention_dropout,
+            "layer_norm_eps": LAYER_NORM_EPS,
+            "type_vocab_size": 2,
+        }
+    )
+
+
+def _modern_config(encoder: Transformer) -> dict[str, Any]:
+    types = ["sliding_attention" if window else "full_attention" for window in encoder.attention_windows()]
+    return {
+        "architectures": ["ModernBertForMaskedLM"],
+        "model_type": "modernbert",
+        "hidden_activation": "gelu",
+        "norm_eps": MODERN_NORM_EPS,
+        "embedding_dropout": encoder.dropout,
+        "mlp_dropout": encoder.dropout,
+        "attention_dropout": encoder.attention_dropout,
+        "layer_types": types,
+        "local_attention": encoder.local_attention or 128,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": encoder.rope_theta},
+            "sliding_attention": {"rope_type": "default", "rope_theta": encoder.rope_theta_local},
+        },
+        "bos_token_id": CLS,
+        "cls_token_id": CLS,
+        "eos_token_id": SEP,
+        "sep_token_id": SEP,
     }
 
 

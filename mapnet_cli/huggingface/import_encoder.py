@@ -1,4 +1,4 @@
-"""`mapnet import-hf`: converts a Hugging Face BERT folder to an encoder, head and tokenizer for mapnet."""
+"""`mapnet import-hf`: converts a Hugging Face folder of a BERT or ModernBERT to encoder, head and tokenizer."""
 
 import re
 from pathlib import Path
@@ -12,21 +12,34 @@ from torch import Tensor
 from mapnet_cli.config import Transformer
 from mapnet_cli.core import TEMPORARY, Artifacts, Imported, InputError, Marker, UsageError, publishing, sha256
 from mapnet_cli.huggingface.tokenizer_files import read_object, read_tokenizer
-from mapnet_cli.huggingface.weights import TIED, Weights, from_hugging_face, standard_names, to_hugging_face
+from mapnet_cli.huggingface.weights import TIED, VOCABULARY, Weights, from_hugging_face, standard_names, to_hugging_face
 from mapnet_cli.jobs import library_versions
 from mapnet_cli.lineage import import_id
-from mapnet_cli.model import LAYER_NORM_EPS, PretrainingModel
+from mapnet_cli.model import LAYER_NORM_EPS, MODERN_NORM_EPS, PretrainingModel
 from mapnet_cli.training import SEGMENT, save_checkpoint
 
-_REQUIRED: dict[str, Any] = {
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "layer_norm_eps": LAYER_NORM_EPS,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
+_REQUIRED: dict[str, dict[str, Any]] = {
+    "bert": {
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    },
+    "modernbert": {
+        "hidden_activation": "gelu",
+        "classifier_activation": "gelu",
+        "norm_eps": MODERN_NORM_EPS,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "classifier_bias": False,
+        "decoder_bias": True,
+        "tie_word_embeddings": True,
+    },
 }
-"""Required values in config.json; they are also the defaults of transformers."""
+"""Required values in config.json by model_type; they are also the defaults of transformers."""
 _SIZES = {
     "layers": "num_hidden_layers",
     "hidden": "hidden_size",
@@ -34,7 +47,12 @@ _SIZES = {
     "ffn": "intermediate_size",
     "max_length": "max_position_embeddings",
 }
-_DROPOUTS = {"dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
+_DROPOUTS = {
+    "bert": {"dropout": ("hidden_dropout_prob", 0.1), "attention_dropout": ("attention_probs_dropout_prob", 0.1)},
+    "modernbert": {"dropout": ("mlp_dropout", 0.0), "attention_dropout": ("attention_dropout", 0.0)},
+}
+"""Our keys: their key, and its default."""
+_MODERN_KEYS = ("local_attention", "global_every", "rope_theta", "rope_theta_local")
 _FRESH_HEAD_SEED = 1
 
 
@@ -57,7 +75,9 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     model.init_weights(_FRESH_HEAD_SEED)
     found = standard_names(_read_weights(folder))
     fresh_head = _copy_weights(model, found, rows, old_ids, folder)
-    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS)}
+    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS["bert"])}
+    if encoder.architecture != "bert":
+        sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
     with artifacts.lock("import"):
         row = _write(artifacts, name, model, _second_segment(found), tokenizer.to_str(pretty=True), sizes)
     warnings = []
@@ -71,17 +91,45 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
 def _read_config(file: Path) -> tuple[Transformer, int]:
     """Returns the encoder config and vocab_size; raises InputError for an unsupported value."""
     found = read_object(file)
-    for key, required in {"model_type": "bert", **_REQUIRED}.items():
-        if (value := found.get(key, None if key == "model_type" else required)) != required:
+    kind = found.get("model_type")
+    if kind not in _REQUIRED:
+        raise InputError(f"{file}: model_type {kind!r} is not supported, only {' and '.join(map(repr, _REQUIRED))}")
+    for key, required in _REQUIRED[kind].items():
+        if (value := found.get(key, required)) != required:
             raise InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
     if absent := [key for key in (*_SIZES.values(), "vocab_size") if type(found.get(key)) is not int]:
         raise InputError(f"{file}: {', '.join(absent)} must be given as integers")
-    sizes = {ours: found[theirs] for ours, theirs in _SIZES.items()}
-    sizes |= {ours: found.get(theirs, 0.1) for ours, theirs in _DROPOUTS.items()}
+    sizes: dict[str, Any] = {ours: found[theirs] for ours, theirs in _SIZES.items()}
+    sizes |= {ours: found.get(theirs, default) for ours, (theirs, default) in _DROPOUTS[kind].items()}
+    if kind == "modernbert":
+        sizes |= {"architecture": kind, **_attention_settings(found, file)}
     try:
         return Transformer(**sizes), found["vocab_size"]
     except ValidationError as error:
         raise InputError(f"{file}: {error.errors()[0]['msg']}") from None
+
+
+def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Returns our keys for ModernBERT's local layers and rotary positions, in its config's old and new format."""
+    layers, every = found["num_hidden_layers"], found.get("global_attn_every_n_layers", 3)
+    types = found.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
+    local = [kind == "sliding_attention" for kind in types]
+    every = local[1:].index(False) + 1 if False in local[1:] else layers
+    if local != [any(local) and i % every > 0 for i in range(layers)]:
+        raise InputError(f"{file}: layer_types must have full attention in the first of every N layers, or everywhere")
+    rope = found.get("rope_parameters") or {}
+    theta = {}
+    for key, kind, old in (
+        ("rope_theta", "full_attention", "global_rope_theta"),
+        ("rope_theta_local", "sliding_attention", "local_rope_theta"),
+    ):
+        given = rope.get(kind) or {}
+        if given.get("rope_type", "default") != "default" or found.get("rope_scaling"):
+            raise InputError(f"{file}: only rope_type 'default' is supported")
+        if value := given.get("rope_theta") or found.get(old):
+            theta[key] = float(value)
+    window = found.get("local_attention", 128) if any(local) else 0
+    return {"local_attention": window, "global_every": every if window else 3, **theta}
 
 
 def _read_weights(folder: Path) -> Weights:
@@ -100,7 +148,7 @@ def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: l
     Returns whether the head is missing, in which case the model's own head is kept.
     """
     wanted = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
-    head = {name for name in wanted if name.startswith("cls.")}
+    head = {name for name in wanted if name.startswith(("cls.", "head.", "decoder."))}
     fresh_head = not head & found.keys()
     copied = {}
     for name, ours in wanted.items():
@@ -118,7 +166,7 @@ def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: l
 
 def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int], folder: Path) -> Tensor:
     """Returns the weight with its rows in the new order; raises InputError if its shape doesn't match config.json."""
-    vocabulary = len(ours) == len(old_ids) and ("word_embeddings" in name or name == "cls.predictions.bias")
+    vocabulary = len(ours) == len(old_ids) and name.endswith(VOCABULARY)
     segments = "token_type_embeddings" in name  # only the first is used
     expected = (rows if vocabulary else len(tensor) if segments else len(ours), *ours.shape[1:])
     if tuple(tensor.shape) != expected or not len(tensor):
@@ -131,6 +179,8 @@ def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list
 
 def _second_segment(found: Weights) -> Weights:
     """Returns the second segment embedding minus the first, for fine-tuning on pairs; {} if they are equal."""
+    if "bert.embeddings.token_type_embeddings.weight" not in found:
+        return {}
     segments = found["bert.embeddings.token_type_embeddings.weight"]
     added = segments[1] - segments[0] if len(segments) > 1 else segments[0] * 0
     return {SEGMENT: added} if bool(added.any()) else {}
@@ -142,7 +192,7 @@ def _write(
     model: PretrainingModel,
     segment: Weights,
     tokenizer: str,
-    sizes: dict[str, int | float],
+    sizes: dict[str, int | float | str],
 ) -> Imported:
     """Publishes the folder with weights and tokenizer, then the marker."""
     facts: dict[str, Any] = {"encoder": sizes, "vocab_size": model.encoder.vocab_size}

@@ -1,6 +1,6 @@
-"""Conversion of weights to and from `BertForMaskedLM`, and to `ElectraForPreTraining`.
+"""Conversion of weights to and from `BertForMaskedLM` and `ModernBertForMaskedLM`, and to `ElectraForPreTraining`.
 
-Those models add a segment embedding to every token, ours doesn't. Exported segment embeddings are
+BERT and ELECTRA add a segment embedding to every token, ours doesn't. Exported segment embeddings are
 zero; on import the first segment's vector is added to the position embeddings, which is equivalent.
 """
 
@@ -19,16 +19,54 @@ _LAYER = {
 }
 _EMBEDDINGS = "bert.embeddings"
 _HEAD = "cls.predictions"
-TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias")
-"""Aliases of other weights: the word embeddings and the head's bias."""
+_MODERN_LAYER = {
+    "attention_norm": "attn_norm",
+    "attention.qkv": "attn.Wqkv",
+    "attention.out": "attn.Wo",
+    "ffn_norm": "mlp_norm",
+    "ffn_in": "mlp.Wi",
+    "ffn_out": "mlp.Wo",
+}
+_MODERN = {
+    "encoder.tokens.weight": "model.embeddings.tok_embeddings.weight",
+    "encoder.stack.norm.weight": "model.embeddings.norm.weight",
+    "encoder.stack.final_norm.weight": "model.final_norm.weight",
+    "head.dense.weight": "head.dense.weight",
+    "head.norm.weight": "head.norm.weight",
+    "head.bias": "decoder.bias",
+}
+TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias", "decoder.weight")
+"""Aliases of other weights: the word embeddings and BERT's head's bias."""
+VOCABULARY = ("word_embeddings.weight", "tok_embeddings.weight", f"{_HEAD}.bias", "decoder.bias")
+"""Ends of the names of weights with a row for each token."""
 
 
 def to_hugging_face(model: AnyPretrainingModel) -> Weights:
-    """Returns encoder and head as a state dict for `BertForMaskedLM` or `ElectraForPreTraining`.
+    """Returns encoder and head as a state dict for the transformers model of their architecture.
 
     Padding rows of the vocabulary and ELECTRA's generator are removed.
     """
-    return _electra(model) if isinstance(model, Electra) else _bert(model)
+    if isinstance(model, Electra):
+        return _electra(model)
+    return _modern(model) if model.encoder.config.architecture == "modernbert" else _bert(model)
+
+
+def _modern(model: PretrainingModel) -> Weights:
+    state = model.state_dict()
+    out = {theirs: state[ours] for ours, theirs in _modern_names(model).items()}
+    words = out[_MODERN["encoder.tokens.weight"]][: model.encoder.vocab_size]
+    return _copies(out | {_MODERN["encoder.tokens.weight"]: words, "decoder.weight": words})
+
+
+def _modern_names(model: PretrainingModel) -> dict[str, str]:
+    """Returns `ModernBertForMaskedLM`'s name of each of our weights."""
+    layers = {
+        f"encoder.stack.layers.{i}.{ours}.weight": f"model.layers.{i}.{theirs}.weight"
+        for i in range(model.encoder.config.layers)
+        for ours, theirs in _MODERN_LAYER.items()
+    }
+    del layers["encoder.stack.layers.0.attention_norm.weight"]
+    return _MODERN | layers
 
 
 def _bert(model: PretrainingModel) -> Weights:
@@ -81,26 +119,39 @@ def _encoder(model: AnyPretrainingModel, prefix: str) -> Weights:
 
 
 def standard_names(state: Weights) -> Weights:
-    """Returns the weights of any BERT checkpoint under `BertForMaskedLM`'s names.
+    """Returns the weights of any BERT or ModernBERT checkpoint under the names of the masked language model.
 
-    `BertModel` checkpoints have no prefix, old files name LayerNorm parameters gamma and beta, and
+    Checkpoints of the encoder alone have no prefix, old files name LayerNorm parameters gamma and beta, and
     some files have the head's bias only under its tied name.
     """
     out = {}
     for name, tensor in state.items():
         name = name.removesuffix(".gamma") + ".weight" if name.endswith("LayerNorm.gamma") else name
         name = name.removesuffix(".beta") + ".bias" if name.endswith("LayerNorm.beta") else name
+        if name.startswith(("embeddings.tok_embeddings", "embeddings.norm", "layers.", "final_norm.")):
+            name = f"model.{name}"
         out[f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name] = tensor
     bias, tied = f"{_HEAD}.bias", f"{_HEAD}.decoder.bias"
     return {bias: out[tied], **out} if tied in out and bias not in out else out
 
 
 def from_hugging_face(state: Weights, model: PretrainingModel) -> None:
-    """Copies a `BertForMaskedLM` state dict into the encoder and MLM head. Raises KeyError for a missing weight."""
-    words = state[f"{_EMBEDDINGS}.word_embeddings.weight"]
+    """Copies a state dict as of `to_hugging_face` into encoder and MLM head. Raises KeyError for a missing weight."""
+    modern = model.encoder.config.architecture == "modernbert"
+    words = state[_MODERN["encoder.tokens.weight"] if modern else f"{_EMBEDDINGS}.word_embeddings.weight"]
     padding = model.encoder.tokens.num_embeddings - len(words)
+    words = torch.cat([words, words.new_zeros(padding, words.shape[1])])
+    if modern:
+        ours_state = {ours: state[theirs] for ours, theirs in _modern_names(model).items()}
+        ours_state["encoder.tokens.weight"] = words
+    else:
+        ours_state = _from_bert(state, model.encoder.config.layers) | {"encoder.tokens.weight": words}
+    missing, unexpected = model.load_state_dict(ours_state, strict=False)
+    assert not unexpected and all(name.startswith("proposal.") for name in missing)
+
+
+def _from_bert(state: Weights, layers: int) -> Weights:
     ours_state = {
-        "encoder.tokens.weight": torch.cat([words, words.new_zeros(padding, words.shape[1])]),
         "encoder.stack.positions.weight": state[f"{_EMBEDDINGS}.position_embeddings.weight"]
         + state[f"{_EMBEDDINGS}.token_type_embeddings.weight"][0],
         "head.bias": state[f"{_HEAD}.bias"],
@@ -109,11 +160,10 @@ def from_hugging_face(state: Weights, model: PretrainingModel) -> None:
         ours_state[f"encoder.stack.norm.{kind}"] = state[f"{_EMBEDDINGS}.LayerNorm.{kind}"]
         ours_state[f"head.dense.{kind}"] = state[f"{_HEAD}.transform.dense.{kind}"]
         ours_state[f"head.norm.{kind}"] = state[f"{_HEAD}.transform.LayerNorm.{kind}"]
-        for i in range(model.encoder.config.layers):
+        for i in range(layers):
             ours, theirs = f"encoder.stack.layers.{i}", f"bert.encoder.layer.{i}"
             parts = [state[f"{theirs}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
             ours_state[f"{ours}.attention.qkv.{kind}"] = torch.cat(parts)
             for name, other in _LAYER.items():
                 ours_state[f"{ours}.{name}.{kind}"] = state[f"{theirs}.{other}.{kind}"]
-    missing, unexpected = model.load_state_dict(ours_state, strict=False)
-    assert not unexpected and all(name.startswith("proposal.") for name in missing)
+    return ours_state

@@ -5,6 +5,7 @@ from typing import Literal
 from mapnet_cli.config import Config, MapNetSizes
 from mapnet_cli.model.bert import (
     LAYER_NORM_EPS,
+    MODERN_NORM_EPS,
     Attention,
     Encoder,
     Packing,
@@ -18,9 +19,9 @@ from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel, log
 from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
 
 __all__ = [
-    "LAYER_NORM_EPS", "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder", "Packing",
-    "PretrainingModel", "TokenTable", "as_on_gpu", "attention_mask", "build_model", "initialise", "logit_gradient_norm",
-    "masked_log_softmax", "padded_vocabulary",
+    "LAYER_NORM_EPS", "MODERN_NORM_EPS", "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder",
+    "Packing", "PretrainingModel", "TokenTable", "as_on_gpu", "attention_mask", "build_model", "initialise",
+    "logit_gradient_norm", "masked_log_softmax", "padded_vocabulary",
 ]  # fmt: skip
 
 AnyPretrainingModel = PretrainingModel | Electra

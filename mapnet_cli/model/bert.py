@@ -1,10 +1,12 @@
-"""The transformer underlying the encoder and MAP-Net: BERT's, post-LN.
+"""The transformer underlying the encoder and MAP-Net: BERT's, post-LN, or ModernBERT's, pre-LN.
 
 Shapes: B sequences, L positions, Q requested positions, H hidden size, A heads, V vocabulary (padded internally);
 T tokens of a batch without its padding.
 """
 
+import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +18,15 @@ from mapnet_cli.model.kernels import (
     attention,
     compute_dtype,
     dropout_add,
+    geglu,
     layer_norm,
     on_cpu,
     project,
-    trained_attention,
+    rotary_angles,
+    rotated,
 )
 
-LAYER_NORM_EPS = 1e-12
+LAYER_NORM_EPS, MODERN_NORM_EPS = 1e-12, 1e-5
 EMBEDDING_STD = 0.02
 SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
@@ -58,7 +62,9 @@ class Packing:
         mask_B11L = None if not len(padding) else attention_mask_BL[:, None, None, :]
         # without padding, all places are tokens
         indices = (place_T, token_S) if len(place_T) < batch * length else ()
-        return Packing(Places(batch, length, mask_B11L, *indices), place_T, token_S[::length], place_T % length)
+        return Packing(
+            Places(batch, length, kept_S.device, mask_B11L, *indices), place_T, token_S[::length], place_T % length
+        )
 
     def to(self, device: torch.device) -> "Packing":
         def moved(tensor: Tensor | None) -> Tensor | None:
@@ -66,13 +72,31 @@ class Packing:
 
         places = self.places
         places = replace(
-            places, attention_mask_B11L=moved(places.attention_mask_B11L), place_T=moved(places.place_T),
+            places, device=device, attention_mask_B11L=moved(places.attention_mask_B11L), place_T=moved(places.place_T),
             token_S=moved(places.token_S),
         )  # fmt: skip
         place_T, first_B, position_T = (
             t.to(device, non_blocking=True) for t in (self.place_T, self.first_B, self.position_T)
         )
         return Packing(places, place_T, first_B, position_T)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the attention of a layer needs besides the vectors."""
+
+    places: Places
+    window: int
+    """Largest distance over which tokens attend to each other; 0: any."""
+    angles: tuple[Tensor, Tensor] | None
+    """Of the tokens' rotary positions, see `rotary_angles`."""
+    position_T: Tensor
+
+    def rows(self, query_BQ: Tensor) -> "tuple[Tensor, tuple[Tensor, Tensor] | None]":
+        """Returns the positions [B, Q] and the angles of the tokens at the indices `query_BQ`."""
+        flat = query_BQ.flatten()
+        angles = None if self.angles is None else (self.angles[0][flat], self.angles[1][flat])
+        return self.position_T[query_BQ], angles
 
 
 class Attention(nn.Module):
@@ -82,25 +106,39 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.dropout = config.attention_dropout
-        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
-        self.out = nn.Linear(config.hidden, config.hidden)
+        bias = config.architecture == "bert"
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias)
+        self.out = nn.Linear(config.hidden, config.hidden, bias)
 
-    def forward(self, x_TH: Tensor, places: Places, query_BQH: Tensor | None = None) -> Tensor:
-        """Returns [T, H], or [B x Q, H] for the query vectors."""
-        hidden, weight, bias, query = x_TH.shape[1], self.qkv.weight, self.qkv.bias, None
-        if query_BQH is not None:
-            query = F.linear(query_BQH, weight[:hidden], bias[:hidden])
-            weight, bias = weight[hidden:], bias[hidden:]
-        if self.training and not on_cpu(x_TH):
-            mixed = attention(project(x_TH, weight, bias, len(bias) // hidden), query, self.heads, places, self.dropout)
+    def forward(self, x_TH: Tensor, site: Site, query_BQ: Tensor | None = None) -> Tensor:
+        """Returns [T, H], or [B x Q, H] for the tokens at the indices `query_BQ`."""
+        hidden, weight, bias = x_TH.shape[1], self.qkv.weight, self.qkv.bias
+        query_BQH, position_BQ, angles = None, None, site.angles
+        if query_BQ is None:
+            packed = self._projected(x_TH, weight, bias)
         else:
-            packed_TNH = F.linear(x_TH, weight, bias).view(len(x_TH), -1, hidden)
-            if self.training:
-                mixed = trained_attention(packed_TNH, query, self.heads, places, self.dropout)
-            else:
-                mixed = attention(packed_TNH, query, self.heads, places, 0.0)
-        out: Tensor = self.out(mixed)
+            own_bias, other_bias = (None, None) if bias is None else (bias[:hidden], bias[hidden:])
+            query_BQH = F.linear(x_TH[query_BQ], weight[:hidden], own_bias)
+            packed = self._projected(x_TH, weight[hidden:], other_bias)
+            position_BQ, query_angles = site.rows(query_BQ)
+            if query_angles is not None:
+                flat = rotated(query_BQH.view(-1, 1, hidden), self.heads, query_angles, 1, self.training)
+                query_BQH = flat.view_as(query_BQH)
+        if angles is not None:
+            assert isinstance(packed, Tensor)
+            packed = rotated(packed, self.heads, angles, packed.shape[1] - 1, self.training)
+        score_bias = site.places.bias(compute_dtype(x_TH), site.window, position_BQ)
+        own = self.training and on_cpu(x_TH)
+        dropout = self.dropout if self.training else 0.0
+        out: Tensor = self.out(attention(packed, query_BQH, self.heads, site.places, score_bias, dropout, own))
         return out
+
+    def _projected(self, x_TH: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | tuple[Tensor, ...]:
+        """Returns the `packed` of `attention`, as several tensors where they need no stacked gradient."""
+        parts = len(weight) // x_TH.shape[1]
+        if self.training and bias is not None and not on_cpu(x_TH):
+            return project(x_TH, weight, bias, parts)
+        return F.linear(x_TH, weight, bias).view(len(x_TH), parts, -1)
 
 
 class Layer(nn.Module):
@@ -115,25 +153,63 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = config.dropout
 
-    def forward(self, x_TH: Tensor, places: Places, query_BQ: Tensor | None = None) -> Tensor:
+    def forward(self, x_TH: Tensor, site: Site, query_BQ: Tensor | None = None) -> Tensor:
         """Returns [T, H], or [B x Q, H] for the tokens at the indices in `query_BQ`."""
-        query_BQH = None if query_BQ is None else x_TH[query_BQ]
-        attended = self.attention(x_TH, places, query_BQH)
-        x = x_TH if query_BQH is None else query_BQH.flatten(0, 1)
+        attended = self.attention(x_TH, site, query_BQ)
+        x = _rows(x_TH, query_BQ)
         x = layer_norm(dropout_add(attended, x, self.dropout, self.training), self.attention_norm)
         inner = self.ffn_out(F.gelu(self.ffn_in(x)))
         return layer_norm(dropout_add(inner, x, self.dropout, self.training), self.ffn_norm)
 
 
+class ModernLayer(nn.Module):
+    """ModernBERT's: LayerNorm before attention and before a GeGLU (pre-LN); no biases; dropout as in transformers."""
+
+    def __init__(self, config: Transformer, first: bool) -> None:
+        super().__init__()
+        norm = partial(nn.LayerNorm, config.hidden, MODERN_NORM_EPS, bias=False)
+        self.attention_norm = None if first else norm()  # the embeddings are normalised already
+        self.attention = Attention(config)
+        self.ffn_norm = norm()
+        self.ffn_in = nn.Linear(config.hidden, 2 * config.ffn, bias=False)
+        self.ffn_out = nn.Linear(config.ffn, config.hidden, bias=False)
+        self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
+
+    def forward(self, x_TH: Tensor, site: Site, query_BQ: Tensor | None = None) -> Tensor:
+        """Returns [T, H], or [B x Q, H] for the tokens at the indices in `query_BQ`.
+
+        The residuals stay in float32 under autocast: they grow from layer to layer, while what is added doesn't.
+        """
+        normed_TH = x_TH if self.attention_norm is None else layer_norm(x_TH, self.attention_norm)
+        attended = self.attention(normed_TH.to(compute_dtype(x_TH)), site, query_BQ)
+        x = dropout_add(attended, _rows(x_TH, query_BQ), self.attention_dropout, self.training)
+        inner = self.ffn_in(layer_norm(x, self.ffn_norm).to(compute_dtype(x)))
+        inner = dropout_add(geglu(inner, self.training), None, self.dropout, self.training)
+        return dropout_add(self.ffn_out(inner), x, 0.0, self.training)
+
+
+def _rows(x_TH: Tensor, query_BQ: Tensor | None) -> Tensor:
+    return x_TH if query_BQ is None else x_TH[query_BQ.flatten()]
+
+
 class Stack(nn.Module):
-    """Learned position embeddings, LayerNorm, dropout and the layers, applied to token vectors of the hidden size."""
+    """LayerNorm, dropout and the layers, applied to token vectors of the hidden size.
+
+    `positions` are BERT's learned position embeddings; `final_norm` is ModernBERT's.
+    """
 
     def __init__(self, config: Transformer) -> None:
         super().__init__()
-        self.positions = nn.Embedding(config.max_length, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
+        self.config = config
+        modern = config.architecture == "modernbert"
+        self.positions = None if modern else nn.Embedding(config.max_length, config.hidden)
+        norm = partial(nn.LayerNorm, config.hidden, MODERN_NORM_EPS if modern else LAYER_NORM_EPS, bias=not modern)
+        self.norm = norm()
         self.dropout = config.dropout
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            ModernLayer(config, first=not i) if modern else Layer(config) for i in range(config.layers)
+        )
+        self.final_norm = norm() if modern else None
 
     def forward(
         self, vectors_BLH: Tensor, attention_mask_BL: Tensor | None, positions_BQ: Tensor | None = None
@@ -143,31 +219,43 @@ class Stack(nn.Module):
         With `positions_BQ`, returns only the vectors at those positions, [B, Q, H], and the last layer
         computes no others. The result is the same.
         """
-        batch, length, hidden = vectors_BLH.shape
+        batch, length, _ = vectors_BLH.shape
+        device = vectors_BLH.device
         mask_B11L = None if attention_mask_BL is None else attention_mask_BL[:, None, None, :]
         query_BQ = None
         if positions_BQ is not None:
-            query_BQ = positions_BQ + length * torch.arange(batch, device=positions_BQ.device)[:, None]
-        vectors_TH = (vectors_BLH + self.positions.weight[:length]).flatten(0, 1)
-        return self._layers(vectors_TH, Places(batch, length, mask_B11L), query_BQ).view(batch, -1, hidden)
+            query_BQ = positions_BQ + length * torch.arange(batch, device=device)[:, None]
+        if self.positions is not None:
+            vectors_BLH = vectors_BLH + self.positions.weight[:length]
+        position_T = torch.arange(length, device=device).repeat(batch)
+        places = Places(batch, length, device, mask_B11L)
+        return self._layers(vectors_BLH.flatten(0, 1), places, position_T, query_BQ).view(batch, -1, self.config.hidden)
 
     def encode_cls(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
         """Returns each sequence's first vector, [B, H]. Only attention computes on padding."""
-        vectors_TH = vectors_TH + self.positions(packing.position_T)
-        return self._layers(vectors_TH, packing.places, packing.first_B[:, None])
+        if self.positions is not None:
+            vectors_TH = vectors_TH + self.positions(packing.position_T)
+        return self._layers(vectors_TH, packing.places, packing.position_T, packing.first_B[:, None])
 
-    def _layers(self, vectors_TH: Tensor, places: Places, query_BQ: Tensor | None) -> Tensor:
+    def _layers(self, vectors_TH: Tensor, places: Places, position_T: Tensor, query_BQ: Tensor | None) -> Tensor:
+        config = self.config
         x_TH = dropout_add(layer_norm(vectors_TH, self.norm), None, self.dropout, self.training)
-        x_TH = x_TH.to(compute_dtype(x_TH))  # under autocast, all residuals are in its precision
-        *layers, last = self.layers
-        for layer in layers:
-            x_TH = layer(x_TH, places)
-        out: Tensor = last(x_TH, places, query_BQ)
-        return out
+        if config.architecture == "bert":
+            sites = [Site(places, 0, None, position_T)]
+            x_TH = x_TH.to(compute_dtype(x_TH))  # under autocast, all residuals are in its precision
+        else:
+            size = config.hidden // config.heads
+            sites = [
+                Site(places, window, rotary_angles(position_T, size, theta), position_T)
+                for window, theta in ((0, config.rope_theta), (config.local_attention // 2, config.rope_theta_local))
+            ]
+        for number, (layer, window) in enumerate(zip(self.layers, config.attention_windows(), strict=True)):
+            x_TH = layer(x_TH, sites[window > 0], query_BQ if number + 1 == config.layers else None)
+        return x_TH if self.final_norm is None else layer_norm(x_TH, self.final_norm)
 
 
 class Encoder(nn.Module):
-    """BERT's encoder without segment embeddings.
+    """The encoder: BERT's without segment embeddings, or ModernBERT's.
 
     `tokens` is the token embedding, shared with the MLM head and MAP-Net.
     """
@@ -201,15 +289,25 @@ def padded_vocabulary(vocab_size: int) -> int:
 
 
 def initialise(module: nn.Module, config: Transformer, generator: torch.Generator) -> None:
-    """Initialises weights as BERT does: embeddings N(0, 0.02), matrices N(0, init_std), biases 0, LayerNorm 1 and 0."""
-    for part in module.modules():
+    """Initialises weights: embeddings N(0, 0.02), matrices N(0, init_std), biases 0, LayerNorm 1 and 0, as BERT does.
+
+    ModernBERT truncates at two standard deviations, and that of matrices whose output is added to the residuals, and
+    of the head's, is divided by sqrt(2 layers).
+    """
+    for name, part in module.named_modules():
         if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=EMBEDDING_STD, generator=generator)
         elif isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=config.init_std, generator=generator)
-            nn.init.zeros_(part.bias)
+            if config.architecture == "bert":
+                nn.init.normal_(part.weight, std=config.init_std, generator=generator)
+            else:
+                last = name.rpartition(".")[2] in ("out", "ffn_out", "dense")
+                std = config.init_std / (math.sqrt(2 * config.layers) if last else 1)
+                nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
     for part in module.modules():
-        if isinstance(part, Stack) and config.initial_positions == "sinusoidal":
+        if isinstance(part, Stack) and part.positions is not None and config.initial_positions == "sinusoidal":
             part.positions.weight.data.copy_(sinusoids(*part.positions.weight.shape))
 
 

@@ -22,7 +22,7 @@ class Generator(nn.Module):
         self.config = config
         self.project = nn.Linear(embedding, config.hidden)
         self.stack = Stack(config)
-        self.head = MaskedLMHead(config.hidden, vocab_size, embedding)
+        self.head = MaskedLMHead(config, vocab_size, embedding)
 
     def forward(self, vectors_BLE: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor) -> Tensor:
         """Returns the hidden states at the given positions, [B, K, H]. `vectors_BLE` are the token embeddings."""

@@ -20,8 +20,11 @@ from torch.autograd.function import once_differentiable
 NOISE = 1 << 16
 """Number of values of the noise that decides what is dropped, so probabilities are multiples of its inverse."""
 
+EXCLUDED = -1e4
+"""Added to a score, makes its probability 0. Not -inf, since padding may be too far from every token."""
 ROWS = 32
 """The number of positions of `token_loss` is padded to a multiple of this, which matrix units prefer."""
+
 
 _rehearsing = False
 
@@ -74,7 +77,8 @@ class _DropoutAdd(torch.autograd.Function):
 
 
 def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training: bool) -> Tensor:
-    """Returns residual + dropout(x); without a residual dropout(x)."""
+    """Returns residual + dropout(x) in the precision of the residual; without a residual dropout(x)."""
+    x = x if residual is None else x.to(residual.dtype)
     if training and probability and on_cpu(x):
         added = x.new_zeros(()) if residual is None else residual
         return cast(Tensor, _DropoutAdd.apply(x, added, probability))  # type: ignore[no-untyped-call]
@@ -88,7 +92,8 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         # the CPU kernel takes parameters in float32 with a bfloat16 input, CUDA's doesn't
         dtype = norm.weight.dtype if on_cpu(x) else x.dtype
-        return F.layer_norm(x, norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
+        bias = None if norm.bias is None else norm.bias.to(dtype)
+        return F.layer_norm(x, norm.normalized_shape, norm.weight.to(dtype), bias, norm.eps)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Places:
 
     batch: int
     length: int
+    device: torch.device
     attention_mask_B11L: Tensor | None
     """False at padding; None without padding, which allows the fastest kernels."""
     place_T: Tensor | None = None
@@ -123,14 +129,26 @@ class Places:
         rows = x.view(parts * x.shape[1], -1).index_select(0, self._indices("gather", parts))
         return rows.view(len(self.place_T), -1)
 
-    def bias(self, dtype: torch.dtype) -> Tensor | None:
-        """Returns the attention mask as a term of the scores, [B, 1, L]: 0, and -inf at padding."""
-        if self.attention_mask_B11L is None:
+    def bias(self, dtype: torch.dtype, window: int, query_BQ: Tensor | None) -> Tensor | None:
+        """Returns what is added to scores, 0 or EXCLUDED; None if nothing is. [B, 1, L], with a window [B or 1, Q, L].
+
+        Positions further than `window` apart don't attend to each other; 0: all do. `query_BQ` has the positions of
+        queries of their own.
+        """
+        if self.attention_mask_B11L is None and not window:
             return None
-        if dtype not in self._known:
-            mask_B1L = self.attention_mask_B11L[:, 0]
-            self._known[dtype] = torch.zeros_like(mask_B1L, dtype=dtype).masked_fill_(~mask_B1L, -torch.inf)
-        return self._known[dtype]
+        key = (dtype, window, query_BQ is None)
+        if key not in self._known:
+            allowed = None if self.attention_mask_B11L is None else self.attention_mask_B11L[:, 0]
+            if window:
+                position_L = torch.arange(self.length, device=self.device)
+                query = position_L[None] if query_BQ is None else query_BQ
+                near = (query[:, :, None] - position_L).abs() <= window
+                allowed = near if allowed is None else allowed & near
+            assert allowed is not None
+            zeros = torch.zeros(allowed.shape, dtype=dtype, device=self.device)
+            self._known[key] = zeros.masked_fill_(~allowed, EXCLUDED)
+        return self._known[key]
 
     def _indices(self, kind: str, parts: int) -> Tensor:
         assert self.token_S is not None and self.place_T is not None
@@ -148,22 +166,29 @@ class _Attention(torch.autograd.Function):
     """Batched products of [A x B, L, D]. torch's CPU kernel has no dropout, and its fallback computes in float32."""
 
     @staticmethod
-    def forward(ctx: Any, packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, p: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        packed_TNH: Tensor,
+        query_BQH: Tensor | None,
+        heads: int,
+        places: Places,
+        bias: Tensor | None,
+        dropout: float,
+    ) -> Tensor:
         batch, size = places.batch, packed_TNH.shape[2] // heads
         parts = places.spread(packed_TNH, packed_TNH.shape[1] * heads).view(-1, heads * batch, places.length, size)
         key, value = parts[-2], parts[-1]
         if query_BQH is None:
             query, own = parts[0], places
         else:
-            own = Places(batch, query_BQH.shape[1], None)
+            own = Places(batch, query_BQH.shape[1], query_BQH.device, None)
             query = own.spread(query_BQH.flatten(0, 1), heads).view(heads * batch, -1, size)
         ctx.factor = size**-0.5
         probs = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=ctx.factor)
-        bias_B1L = places.bias(probs.dtype)
-        if bias_B1L is not None:
-            probs.view(heads, batch, -1, places.length).add_(bias_B1L)
+        if bias is not None:
+            probs.view(heads, batch, -1, places.length).add_(bias)
         torch.softmax(probs, dim=2, out=probs)
-        bits, ctx.scale = keep_bits(probs.shape, p, probs.dtype) if p else (None, 1.0)
+        bits, ctx.scale = keep_bits(probs.shape, dropout, probs.dtype) if dropout else (None, 1.0)
         mixed = torch.baddbmm(probs.new_empty(()), keep(probs, bits), value, beta=0, alpha=ctx.scale)
         ctx.save_for_backward(query, parts, probs, bits)
         ctx.places, ctx.own = places, own
@@ -171,7 +196,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, parts, probs, bits = ctx.saved_tensors
         places, own, none = ctx.places, ctx.own, probs.new_empty(())
         heads, size = query.shape[0] // places.batch, query.shape[2]
@@ -187,9 +212,9 @@ class _Attention(torch.autograd.Function):
         d_packed_TNH = places.gather(d_parts.view(-1, places.batch * places.length, size))
         d_packed_TNH = d_packed_TNH.view(len(d_packed_TNH), -1, heads * size)
         if own is places:
-            return d_packed_TNH, None, None, None, None
+            return d_packed_TNH, None, None, None, None, None
         d_query_BQH = own.gather(d_query.view(heads, -1, size)).view(places.batch, -1, heads * size)
-        return d_packed_TNH, d_query_BQH, None, None, None
+        return d_packed_TNH, d_query_BQH, None, None, None, None
 
 
 class _Project(torch.autograd.Function):
@@ -222,36 +247,109 @@ def project(x_TH: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Ten
 
 
 def attention(
-    packed: Tensor | tuple[Tensor, ...], query_BQH: Tensor | None, heads: int, places: Places, dropout: float
-) -> Tensor:
+    packed: Tensor | tuple[Tensor, ...], query_BQH: Tensor | None, heads: int, places: Places, bias: Tensor | None,
+    dropout: float, own: bool,
+) -> Tensor:  # fmt: skip
     """Returns the attention output: [T, H], or [B x Q, H] if there is a query of its own.
 
     `packed` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own: as one tensor
-    [T, N, H], or as N tensors [T, H].
+    [T, N, H], or as N tensors [T, H]. The bias is `Places.bias`. With `own`, the CPU kernel of this module, for one
+    tensor, which can be differentiated once and not batched by vmap.
     """
-    batch, parts = places.batch, packed if isinstance(packed, tuple) else (packed,)
+    if own:
+        with torch.autocast("cpu", enabled=False):
+            out = _Attention.apply(packed, query_BQH, heads, places, bias, dropout)  # type: ignore[no-untyped-call]
+            return cast(Tensor, out)
+    batch, tensors = places.batch, packed if isinstance(packed, tuple) else (packed,)
+    hidden = tensors[0].shape[-1]
     if places.token_S is not None:
-        parts = tuple(
-            F.pad(x, (0, 0) * (x.ndim - 1) + (0, 1)).index_select(0, places.token_S) for x in parts
-        )
+        # a row of zeros for the padding
+        below = (*[0, 0] * (tensors[0].ndim - 1), 0, 1)
+        tensors = tuple(F.pad(x, below).index_select(0, places.token_S) for x in tensors)
     if isinstance(packed, Tensor):
-        parts = parts[0].view(batch, places.length, -1, packed.shape[2]).unbind(2)
-    hidden = parts[0].shape[-1]
-    parts = parts if query_BQH is None else (query_BQH, *parts)
-    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in parts)
-    bias_B1L = places.bias(query.dtype)  # SDPA would convert a boolean mask in every layer
-    mixed = F.scaled_dot_product_attention(query, key, value, None if bias_B1L is None else bias_B1L[:, None], dropout)
+        tensors = tensors[0].view(batch, places.length, -1, hidden).unbind(2)
+    tensors = tensors if query_BQH is None else (query_BQH, *tensors)
+    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in tensors)
+    mixed = F.scaled_dot_product_attention(query, key, value, None if bias is None else bias[:, None], dropout)
     rows = mixed.transpose(1, 2).reshape(-1, hidden)
     return rows if query_BQH is not None or places.place_T is None else rows.index_select(0, places.place_T)
 
 
-def trained_attention(
-    packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, dropout: float
-) -> Tensor:
-    """Returns what `attention` does, for training on a CPU. Can be differentiated once and not batched by vmap."""
-    with torch.autocast("cpu", enabled=False):
-        out = _Attention.apply(packed_TNH, query_BQH, heads, places, dropout)  # type: ignore[no-untyped-call]
-        return cast(Tensor, out)
+class _Rotated(torch.autograd.Function):
+    """Rotary positions of the first parts; the others are copied."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TNAD: Tensor, cos_T11D: Tensor, sin_T11D: Tensor, parts: int) -> Tensor:
+        ctx.save_for_backward(cos_T11D, sin_T11D)
+        ctx.parts = parts
+        return _Rotated.turn(x_TNAD, cos_T11D, sin_T11D, parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        cos_T11D, sin_T11D = ctx.saved_tensors
+        return _Rotated.turn(grad, cos_T11D, -sin_T11D, ctx.parts), None, None, None
+
+    @staticmethod
+    def turn(x: Tensor, cos: Tensor, sin: Tensor, parts: int) -> Tensor:
+        out = torch.empty_like(x)
+        out[:, parts:] = x[:, parts:]
+        (a, b), (out_a, out_b) = x[:, :parts].chunk(2, dim=3), out[:, :parts].chunk(2, dim=3)
+        torch.mul(a, cos, out=out_a).addcmul_(b, sin, value=-1)
+        torch.mul(b, cos, out=out_b).addcmul_(a, sin)
+        return out
+
+
+def rotated(x_TNH: Tensor, heads: int, angles: tuple[Tensor, Tensor], parts: int, training: bool) -> Tensor:
+    """Returns x with the vectors of the first `parts` of the N turned by their tokens' angles.
+
+    Element i of a head forms a pair with element i + D/2. The angles are (cosines, sines) [T, 1, 1, D/2], as of
+    `rotary_angles`. (Su et al. 2021)
+    """
+    x_TNAD = x_TNH.view(len(x_TNH), -1, heads, x_TNH.shape[2] // heads)
+    cos, sin = (angle.to(x_TNH.dtype) for angle in angles)
+    if training and on_cpu(x_TNH):
+        out = cast(Tensor, _Rotated.apply(x_TNAD, cos, sin, parts))  # type: ignore[no-untyped-call]
+        return out.view_as(x_TNH)
+    a, b = x_TNAD[:, :parts].chunk(2, dim=3)
+    turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=3)
+    return torch.cat([turned, x_TNAD[:, parts:]], dim=1).view_as(x_TNH)
+
+
+def rotary_angles(position_T: Tensor, size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Returns the cosines and sines of the tokens' angles, [T, 1, 1, D/2] in float32, for heads of size D."""
+    frequency = theta ** (-torch.arange(0, size, 2, device=position_T.device) / size)
+    angle = position_T[:, None, None, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+class _Geglu(torch.autograd.Function):
+    """Both gradients in one tensor; torch would concatenate them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inner, gate = x.chunk(2, dim=-1)
+        active = F.gelu(inner)
+        ctx.save_for_backward(x, active)
+        return active * gate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, active = ctx.saved_tensors
+        (inner, gate), d_x = x.chunk(2, dim=-1), torch.empty_like(x)
+        d_inner, d_gate = d_x.chunk(2, dim=-1)
+        torch.mul(grad, active, out=d_gate)
+        d_inner.copy_(torch.ops.aten.gelu_backward(grad * gate, inner))
+        return d_x
+
+
+def geglu(x: Tensor, training: bool) -> Tensor:
+    """Returns GELU of the first half of the last dimension times the second half (Shazeer 2020)."""
+    if training and on_cpu(x):
+        return cast(Tensor, _Geglu.apply(x))  # type: ignore[no-untyped-call]
+    inner, gate = x.chunk(2, dim=-1)
+    return F.gelu(inner) * gate
 
 
 class _TiedEmbedding(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.core import derive_seed
-from mapnet_cli.model.bert import LAYER_NORM_EPS, Encoder, initialise, padded_vocabulary
+from mapnet_cli.model.bert import LAYER_NORM_EPS, MODERN_NORM_EPS, Encoder, initialise, padded_vocabulary
 from mapnet_cli.model.kernels import layer_norm, tied_embedding, token_loss
 from mapnet_cli.model.proposal import MapNet, TokenTable
 
@@ -26,7 +26,7 @@ class PretrainingModel(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder = Encoder(encoder, vocab_size)
-        self.head = MaskedLMHead(encoder.hidden, vocab_size)
+        self.head = MaskedLMHead(encoder, vocab_size)
         self.proposal: MapNet | TokenTable | None = None
         if proposal == "table":
             self.proposal = TokenTable(vocab_size)
@@ -119,16 +119,17 @@ PADDING_LOGIT = -1e4
 
 
 class MaskedLMHead(nn.Module):
-    """BERT's MLM head: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
+    """The MLM head: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
 
-    `embedding` is the embedding size if it differs from the hidden size, as for ELECTRA's generator.
+    `embedding` is the embedding size if it differs from the hidden size, as for ELECTRA's generator. In ModernBERT's
+    form, dense and LayerNorm have no bias.
     """
 
-    def __init__(self, hidden: int, vocab_size: int, embedding: int | None = None) -> None:
+    def __init__(self, config: Transformer, vocab_size: int, embedding: int | None = None) -> None:
         super().__init__()
-        embedding = embedding or hidden
-        self.dense = nn.Linear(hidden, embedding)
-        self.norm = nn.LayerNorm(embedding, eps=LAYER_NORM_EPS)
+        embedding, bert = embedding or config.hidden, config.architecture == "bert"
+        self.dense = nn.Linear(config.hidden, embedding, bias=bert)
+        self.norm = nn.LayerNorm(embedding, LAYER_NORM_EPS if bert else MODERN_NORM_EPS, bias=bert)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.padding = padded_vocabulary(vocab_size) - vocab_size
 

@@ -125,7 +125,7 @@ def import_key(lineage: Lineage, method: str) -> str:
         return ""
     row = lineage.imported(name)
     # dropout has no weights, so it may differ
-    sizes = {key: value for key, value in row.encoder.items() if "dropout" not in key}
+    sizes = {key: value for key, value in ({"architecture": "bert"} | row.encoder).items() if "dropout" not in key}
     wrong = [f"encoder.{key} = {value}" for key, value in sizes.items() if getattr(config.encoder, key) != value]
     own = lineage.imported(config.corpus.tokenizer).tokenizer_fingerprint if config.corpus.tokenizer else ""
     if own != row.tokenizer_fingerprint:

@@ -16,10 +16,12 @@ def stack_flops(config: Transformer, length: int, outputs: float | None = None) 
     """Returns the forward FLOPs of the layers for one sequence of `length`: matrix products and attention.
 
     The last layer computes keys and values at all positions, but the rest only at `outputs` positions (None: all).
+    Local attention computes all scores, too.
     """
     outputs = length if outputs is None else outputs
     keys_values = 2 * 2 * config.hidden**2
-    others = 2 * (2 * config.hidden**2 + 2 * config.hidden * config.ffn) + 2 * 2 * length * config.hidden
+    matrices = 2 if config.architecture == "bert" else 3  # of the feed-forward layers
+    others = 2 * (2 * config.hidden**2 + matrices * config.hidden * config.ffn) + 2 * 2 * length * config.hidden
     return float((config.layers - 1) * length * (keys_values + others) + length * keys_values + outputs * others)
 
 

@@ -1,5 +1,7 @@
 """Estimate of a fine-tuning run's GPU memory, compared with a real model."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,17 +16,22 @@ from mapnet_cli.text.words import PAD
 from tests.conftest import small_config
 
 
-@pytest.mark.parametrize("sizes", [{}, {"layers": 2, "hidden": 16, "heads": 2, "ffn": 40, "max_length": 9}])
-def test_weights_are_counted_as_in_the_model(sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"layers": 2, "hidden": 16, "heads": 2, "ffn": 40, "max_length": 9}, {"architecture": "modernbert"}],
+)
+def test_weights_are_counted_as_in_the_model(sizes: dict[str, Any]) -> None:
     encoder = Transformer(**sizes)
     weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, 0.1, "float32").parameters())
     kept = run_bytes(encoder, 1_001, 9) - run_bytes(encoder, 1_001, 8)  # per additional example
     assert (run_bytes(encoder, 1_001, 8) - CONTEXT - 8 * kept) / 16 == pytest.approx(weights, rel=0.02)
 
 
-def test_memory_for_the_backward_pass_is_not_underestimated() -> None:
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+def test_memory_for_the_backward_pass_is_not_underestimated(architecture: str) -> None:
     """Measured in a float32 forward pass with fused attention, as on a GPU: without dropout there, and torch's."""
-    encoder = Transformer(layers=12, hidden=64, heads=4, ffn=256, max_length=64, attention_dropout=0.0)
+    sizes = {"layers": 12, "hidden": 64, "heads": 4, "ffn": 256, "max_length": 64}
+    encoder = Transformer(architecture=architecture, attention_dropout=0.0, **sizes)
     model = Classifier(encoder, 1_000, 3, 0.1, "float32").train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}

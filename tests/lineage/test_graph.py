@@ -220,7 +220,8 @@ def _another(key: str, value: object) -> str:
         "method.proposal.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
         "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17",
-        "encoder.initial_positions": "random",
+        "encoder.initial_positions": "random", "encoder.architecture": "modernbert",
+        "proposal.architecture": "modernbert",
         "proposal.initial_positions": "random", "encoder.heads": "4", "proposal.heads": "4",
         "encoder.hidden": "32", "proposal.hidden": "16",
     }  # fmt: skip

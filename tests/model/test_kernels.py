@@ -43,7 +43,8 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
     batch, length, heads, size = 3, 8, 2, 12
     torch.manual_seed(0)
     real_BL = torch.arange(length) < torch.tensor([8, 5, 1])[:, None]
-    places = kernels.Places(batch, length, None if padding == "none" else real_BL[:, None, None, :])
+    device = torch.device("cpu")
+    places = kernels.Places(batch, length, device, None if padding == "none" else real_BL[:, None, None, :])
     if padding == "left out":
         token_S = (real_BL.flatten().cumsum(0) - 1).masked_fill_(~real_BL.flatten(), int(real_BL.sum()))
         places = replace(places, place_T=real_BL.flatten().nonzero().squeeze(1), token_S=token_S)
@@ -70,11 +71,11 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
     def ours(own: bool) -> Callable[..., Tensor]:
         def attend(packed_TNH: Tensor, *query: Tensor) -> Tensor:
             torch.manual_seed(1)
-            one = query[0] if query else None
+            one, bias = query[0] if query else None, places.bias(packed_TNH.dtype, 0, None)
             if own:
-                return kernels.trained_attention(packed_TNH, one, heads, places, dropout)
-            as_packed = kernels.attention(packed_TNH, one, heads, places, dropout)
-            as_parts = kernels.attention(packed_TNH.unbind(1), one, heads, places, dropout)
+                return kernels.attention(packed_TNH, one, heads, places, bias, dropout, own)
+            as_packed = kernels.attention(packed_TNH, one, heads, places, bias, dropout, own)
+            as_parts = kernels.attention(packed_TNH.unbind(1), one, heads, places, bias, dropout, own)
             torch.testing.assert_close(as_parts, as_packed)
             return as_parts
 
@@ -85,6 +86,48 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
     assert_close(gradients(ours(own=True), packed, *queries), expected, dtype)
     if not dropout:
         assert_close(gradients(ours(own=False), *exactly), expected, torch.float32)
+
+
+@pytest.mark.parametrize("own_query", [False, True])
+def test_local_attention(own_query: bool) -> None:
+    """A token attends to those at most as far away as the window."""
+    places = kernels.Places(2, 6, torch.device("cpu"), torch.arange(6) < torch.tensor([6, 4])[:, None, None, None])
+    position_BQ = torch.tensor([[0, 5], [3, 2]]) if own_query else None
+    bias = places.bias(torch.float32, 2, position_BQ)
+    assert bias is not None
+    queries = position_BQ.tolist() if position_BQ is not None else [list(range(6))] * 2
+    expected = torch.tensor(
+        [[[abs(q - k) <= 2 and k < end for k in range(6)] for q in queries[n]] for n, end in enumerate((6, 4))]
+    )
+    assert torch.equal(bias == 0, expected)
+    assert (bias[~expected].exp() == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("training", [True, False])
+def test_rotary_positions(dtype: torch.dtype, training: bool) -> None:
+    """The reference multiplies complex numbers; the last part stays as it is."""
+    tokens, heads, size = 5, 2, 8
+    x_TNH, position_T = torch.randn(tokens, 3, heads * size).to(dtype), torch.tensor([0, 1, 2, 0, 9])
+    angles = kernels.rotary_angles(position_T, size, 100.0)
+
+    def plain(x: Tensor) -> Tensor:
+        a, b = x[:, :2].reshape(tokens, 2, heads, size).chunk(2, dim=3)
+        angle_TD = position_T[:, None] * 100.0 ** (-torch.arange(0, size, 2) / size)
+        turned = torch.complex(a, b) * torch.polar(torch.ones_like(angle_TD), angle_TD)[:, None, None]
+        turned = torch.cat([turned.real, turned.imag], dim=3).reshape(tokens, 2, -1)
+        return torch.cat([turned, x[:, 2:]], dim=1)
+
+    expected = gradients(plain, x_TNH.float())
+    assert_close(gradients(lambda x: kernels.rotated(x, heads, angles, 2, training), x_TNH), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("training", [True, False])
+def test_geglu(dtype: torch.dtype, training: bool) -> None:
+    x = torch.randn(5, 12).to(dtype)
+    expected = gradients(lambda x: F.gelu(x[:, :6]) * x[:, 6:], x.float())
+    assert_close(gradients(lambda x: kernels.geglu(x, training), x), expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -199,9 +242,10 @@ CASES = ((False, False, False), (True, False, False), (True, False, True), (True
 """Whether the model trains, in bfloat16, as on a GPU."""
 
 
-def test_steps_match_plain_float32() -> None:
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+def test_steps_match_plain_float32(architecture: str) -> None:
     """Losses and gradients of the whole model, encoder and MAP-Net, without dropout."""
-    off = {"dropout": 0.0, "attention_dropout": 0.0}
+    off = {"dropout": 0.0, "attention_dropout": 0.0, "architecture": architecture}
     encoder = Transformer(layers=2, hidden=32, heads=4, ffn=64, max_length=16, **off)
     model = PretrainingModel(encoder, 100, MapNetSizes(layers=1, hidden=16, heads=2, ffn=32, max_length=16, **off))
     model.init_weights(1)
@@ -228,11 +272,12 @@ def test_steps_match_plain_float32() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # from torch.compile itself
-@pytest.mark.parametrize("padded", [False, True])
-def test_compiles_into_one_graph(padded: bool) -> None:
+@pytest.mark.parametrize(("architecture", "padded"), [("bert", False), ("bert", True), ("modernbert", True)])
+def test_compiles_into_one_graph(architecture: str, padded: bool) -> None:
     """In bfloat16 with dropout, for training: a graph break raises. The gradients are those without compilation."""
-    encoder = Transformer(layers=2, hidden=32, heads=4, ffn=64, max_length=16)
-    model = PretrainingModel(encoder, 100, MapNetSizes(layers=1, hidden=16, heads=2, ffn=32, max_length=16)).train()
+    both: dict[str, Any] = {"architecture": architecture, "max_length": 16}
+    encoder = Transformer(layers=2, hidden=32, heads=4, ffn=64, **both)
+    model = PretrainingModel(encoder, 100, MapNetSizes(layers=1, hidden=16, heads=2, ffn=32, **both)).train()
     model.init_weights(1)
     tokens_BL, positions_BK = torch.randint(5, 100, (4, 16)), torch.randint(16, (4, 3))
     tokens_BL[1, 12:] = 0

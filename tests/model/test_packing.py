@@ -8,11 +8,12 @@ from mapnet_cli.model.bert import Encoder, Packing, initialise
 from mapnet_cli.model.kernels import Places
 
 CONFIG = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
+MODERN = CONFIG.model_copy(update={"architecture": "modernbert", "local_attention": 8, "global_every": 2})
 
 
-def encoder() -> Encoder:
-    model = Encoder(CONFIG, 50)
-    initialise(model, CONFIG.model_copy(update={"init_std": 0.2}), torch.Generator().manual_seed(0))
+def encoder(config: Transformer = CONFIG) -> Encoder:
+    model = Encoder(config, 50)
+    initialise(model, config.model_copy(update={"init_std": 0.2}), torch.Generator().manual_seed(0))
     return model
 
 
@@ -23,9 +24,10 @@ def padded(lengths: list[int]) -> torch.Tensor:
     return tokens_BL
 
 
+@pytest.mark.parametrize("config", [CONFIG, MODERN], ids=["bert", "modernbert"])
 @pytest.mark.parametrize("lengths", [[5, 12, 1, 16], [7], [4, 4, 4], [1, 2], [16] * 4 + [1] * 31, [16] * 4 + [3]])
-def test_first_vectors_and_gradients_match_the_padded_batch(lengths: list[int]) -> None:
-    tokens_BL, model = padded(lengths), encoder()
+def test_first_vectors_and_gradients_match_the_padded_batch(lengths: list[int], config: Transformer) -> None:
+    tokens_BL, model = padded(lengths), encoder(config)
     attention_mask_BL = tokens_BL != 0
     packing = Packing.of(attention_mask_BL)
     weights_BH = torch.randn(len(lengths), 32, generator=torch.Generator().manual_seed(2))
@@ -55,4 +57,4 @@ def test_linear_layers_skip_padding() -> None:
 
 
 def test_no_attention_mask_without_padding() -> None:
-    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).places == Places(2, 3, None)
+    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)).places == Places(2, 3, torch.device("cpu"), None)

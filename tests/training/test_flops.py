@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,10 @@ def counting() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def test_forward_flops_match_torch() -> None:
-    config = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
+@pytest.mark.parametrize("architecture", [{}, {"architecture": "modernbert", "local_attention": 4}])
+def test_forward_flops_match_torch(architecture: dict[str, Any]) -> None:
+    sizes = {"layers": 3, "hidden": 32, "heads": 4, "ffn": 64, "max_length": 16}
+    config = Transformer(dropout=0.0, attention_dropout=0.0, **sizes, **architecture)
     model = PretrainingModel(config, 128, None).eval()
     tokens_BL = torch.randint(5, 128, (2, 16))
     positions_BK = torch.arange(3).expand(2, 3)
