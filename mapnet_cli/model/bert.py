@@ -128,7 +128,7 @@ class Attention(nn.Module):
             assert isinstance(packed, Tensor)
             packed = rotated(packed, self.heads, angles, packed.shape[1] - 1, self.training)
         score_bias = site.places.bias(compute_dtype(x_TH), site.window, position_BQ)
-        own = self.training and on_cpu(x_TH)
+        own = self.training and on_cpu(x_TH.device)
         dropout = self.dropout if self.training else 0.0
         out: Tensor = self.out(attention(packed, query_BQH, self.heads, site.places, score_bias, dropout, own))
         return out
@@ -136,7 +136,7 @@ class Attention(nn.Module):
     def _projected(self, x_TH: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | tuple[Tensor, ...]:
         """Returns the `packed` of `attention`, as several tensors where they need no stacked gradient."""
         parts = len(weight) // x_TH.shape[1]
-        if self.training and bias is not None and not on_cpu(x_TH):
+        if self.training and bias is not None and not on_cpu(x_TH.device):
             return project(x_TH, weight, bias, parts)
         return F.linear(x_TH, weight, bias).view(len(x_TH), parts, -1)
 
@@ -274,14 +274,18 @@ class Encoder(nn.Module):
         hidden: Tensor = self.stack(self.tokens(tokens_BL), attention_mask_BL, positions_BQ)
         return hidden
 
-    def encode_cls(self, tokens_T: Tensor, packing: Packing, added_TH: Tensor | None = None) -> Tensor:
-        """Returns the hidden state at each sequence's first token, [B, H], for a batch without its padding.
+    def encode_cls(self, tokens: Tensor, packing: Packing | Tensor | None, added: Tensor | None = None) -> Tensor:
+        """Returns the hidden state at each sequence's first token, [B, H].
 
-        `added_TH` is added to the token embeddings.
+        `packing` is that of tokens [T] without padding, or the attention mask of tokens [B, L], None without padding.
+        `added` is added to the token embeddings.
         """
-        vectors_TH = self.tokens(tokens_T)
-        hidden_BH: Tensor = self.stack.encode_cls(vectors_TH if added_TH is None else vectors_TH + added_TH, packing)
-        return hidden_BH
+        vectors = self.tokens(tokens) if added is None else self.tokens(tokens) + added
+        if isinstance(packing, Packing):
+            hidden_BH: Tensor = self.stack.encode_cls(vectors, packing)
+            return hidden_BH
+        first_B1H: Tensor = self.stack(vectors, packing, tokens.new_zeros(len(tokens), 1))
+        return first_B1H[:, 0]
 
 
 def padded_vocabulary(vocab_size: int) -> int:

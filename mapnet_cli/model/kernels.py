@@ -29,9 +29,9 @@ ROWS = 32
 _rehearsing = False
 
 
-def on_cpu(x: Tensor) -> bool:
-    """Returns whether x takes the operations for CPUs, which torch.compile can't trace."""
-    return x.device.type == "cpu" and not (_rehearsing or torch.compiler.is_compiling())
+def on_cpu(device: torch.device) -> bool:
+    """Returns whether tensors on a device take the operations for CPUs, which torch.compile can't trace."""
+    return device.type == "cpu" and not (_rehearsing or torch.compiler.is_compiling())
 
 
 @contextmanager
@@ -79,7 +79,7 @@ class _DropoutAdd(torch.autograd.Function):
 def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training: bool) -> Tensor:
     """Returns residual + dropout(x) in the precision of the residual; without a residual dropout(x)."""
     x = x if residual is None else x.to(residual.dtype)
-    if training and probability and on_cpu(x):
+    if training and probability and on_cpu(x.device):
         added = x.new_zeros(()) if residual is None else residual
         return cast(Tensor, _DropoutAdd.apply(x, added, probability))  # type: ignore[no-untyped-call]
     # what F.dropout calls on a GPU; on a CPU that keeps a larger mask
@@ -91,7 +91,7 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Returns the LayerNorm of x in the precision of x, with statistics in float32. Autocast would return float32."""
     with torch.autocast(x.device.type, enabled=False):
         # the CPU kernel takes parameters in float32 with a bfloat16 input, CUDA's doesn't
-        dtype = norm.weight.dtype if on_cpu(x) else x.dtype
+        dtype = norm.weight.dtype if on_cpu(x.device) else x.dtype
         bias = None if norm.bias is None else norm.bias.to(dtype)
         return F.layer_norm(x, norm.normalized_shape, norm.weight.to(dtype), bias, norm.eps)
 
@@ -217,6 +217,35 @@ class _Attention(torch.autograd.Function):
         return d_packed_TNH, d_query_BQH, None, None, None, None
 
 
+class _Rounded(torch.autograd.Function):
+    """Copies to bfloat16, and of the gradients to float32, in one operation each."""
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+        return _copies(weights, torch.bfloat16)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return _copies(grads, torch.float32)
+
+
+def _copies(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    copies = tuple(torch.empty_like(x, dtype=dtype) for x in tensors)
+    torch._foreach_copy_(copies, tensors)
+    return copies
+
+
+def rounded_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Returns what bfloat16 autocast would make of each weight, for `torch.func.functional_call`.
+
+    Autocast launches a kernel for each weight, and one for its gradient. Embeddings stay in float32.
+    """
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    weights = {name: weight for name, weight in model.named_parameters() if id(weight) not in tables}
+    return dict(zip(weights, _Rounded.apply(*weights.values()), strict=True))  # type: ignore[no-untyped-call]
+
+
 class _Project(torch.autograd.Function):
     """Products with the parts of one matrix. The parts' gradients are never stacked into one tensor."""
 
@@ -308,7 +337,7 @@ def rotated(x_TNH: Tensor, heads: int, angles: tuple[Tensor, Tensor], parts: int
     """
     x_TNAD = x_TNH.view(len(x_TNH), -1, heads, x_TNH.shape[2] // heads)
     cos, sin = (angle.to(x_TNH.dtype) for angle in angles)
-    if training and on_cpu(x_TNH):
+    if training and on_cpu(x_TNH.device):
         out = cast(Tensor, _Rotated.apply(x_TNAD, cos, sin, parts))  # type: ignore[no-untyped-call]
         return out.view_as(x_TNH)
     a, b = x_TNAD[:, :parts].chunk(2, dim=3)
@@ -346,7 +375,7 @@ class _Geglu(torch.autograd.Function):
 
 def geglu(x: Tensor, training: bool) -> Tensor:
     """Returns GELU of the first half of the last dimension times the second half (Shazeer 2020)."""
-    if training and on_cpu(x):
+    if training and on_cpu(x.device):
         return cast(Tensor, _Geglu.apply(x))  # type: ignore[no-untyped-call]
     inner, gate = x.chunk(2, dim=-1)
     return F.gelu(inner) * gate
