@@ -199,9 +199,11 @@ def training_step(
 ) -> Tensor:
     """Takes one step and returns the mean loss as a tensor on the device. `forward` replaces the model's own."""
     optimizer.zero_grad(set_to_none=True)
-    if forward is not None:
+    if forward is None:
+        forward = _forward(model, inputs.labels_B.device)
+    else:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-    loss = _loss(task, _outputs(model, inputs, forward or _forward(model, inputs.labels_B.device)), inputs.labels_B)
+    loss = _loss(task, _outputs(model, inputs, forward), inputs.labels_B)
     torch.autograd.backward(loss)
     if clip_norm > 0:
         gradient_norm(model, clip_norm)

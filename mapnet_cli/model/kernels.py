@@ -137,7 +137,7 @@ class Places:
         """
         if self.attention_mask_B11L is None and not window:
             return None
-        key = (dtype, window, query_BQ is None)
+        key = (dtype, window, window > 0 and query_BQ is not None)
         if key not in self._known:
             allowed = None if self.attention_mask_B11L is None else self.attention_mask_B11L[:, 0]
             if window:

@@ -48,7 +48,7 @@ class Algorithm1:
 
     def __init__(self, losses: nn.Module, device: torch.device, resting: nn.Module | None = None) -> None:
         self._losses = losses
-        self._resting = resting or losses
+        self._resting = losses if resting is None else resting
         self._device = device
         self._proposals: dict[int, Tensor] = {}
         """log q [B, L] of each micro-batch, by the index of its first sequence."""
