@@ -37,11 +37,11 @@ faults: $(INSTALLED)
 # Comparisons with standard implementations; each prints a JSON object as its last line.
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.pretrain
-	$(BIN)/python -m tests.benchmarks.pretrain --size base --steps 4 --warm 1
+	$(BIN)/python -m tests.benchmarks.pretrain --size base --steps 1 --only mapnet --only masked
 	$(BIN)/python -m tests.benchmarks.overhead
-	$(BIN)/python -m tests.benchmarks.precision
 	$(BIN)/python -m tests.benchmarks.loading
 	$(BIN)/python -m tests.benchmarks.finetune
+	$(BIN)/python -m tests.benchmarks.finetune --size base --examples 64 --only mapnet --only bfloat16
 	$(BIN)/python -m tests.benchmarks.engine
 	$(BIN)/python -m tests.benchmarks.grid
 

@@ -43,6 +43,7 @@ def _run(names: Sequence[str], invocation: Invocation) -> None:
     from mapnet_cli.cli import stages
 
     lineage, console, workers = invocation.lineage, invocation.console, invocation.workers
+    _advise(invocation)
     if not invocation.dry_run:
         stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address)
         if console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's JSON instead
@@ -61,6 +62,14 @@ def _run(names: Sequence[str], invocation: Invocation) -> None:
             console.data(f"{'':<15} {'':<14} {line}")
 
 
+def _advise(invocation: Invocation) -> None:
+    """Warns if a machine with another automatic precision has left results that this one won't use."""
+    from mapnet_cli.lineage import precision_advice
+
+    if advice := precision_advice(invocation.config, invocation.artifacts):
+        invocation.console.warn(advice)
+
+
 @command(app, "prepare-corpus", RUNNING)
 def prepare_corpus(invocation: Invocation) -> None:
     """Turn raw text into a vocabulary and token shards."""
@@ -71,6 +80,16 @@ def prepare_corpus(invocation: Invocation) -> None:
 def pretrain(invocation: Invocation) -> None:
     """Pretrain an encoder with each method in the config on the prepared corpus."""
     _run(["pretrain"], invocation)
+
+
+@command(app, "minimal-pairs", RUNNING)
+def minimal_pairs(invocation: Invocation) -> None:
+    """Score every checkpoint on minimal pairs of sentences (BLiMP, Zorro, your own), without fine-tuning."""
+    from mapnet_cli.core import UsageError
+
+    if not invocation.config.minimal_pairs.data:
+        raise UsageError('minimal_pairs.data lists no data: set it, for example to ["blimp.tar.xz", "zorro.tar.xz"]')
+    _run(["minimal-pairs"], invocation)
 
 
 @command(app, "finetune-glue", RUNNING)
@@ -85,6 +104,7 @@ def report(invocation: Invocation) -> None:
     from mapnet_cli.core import to_rich
     from mapnet_cli.report.stage import build
 
+    _advise(invocation)
     with invocation.artifacts.lock("report"):
         built = build(invocation.lineage)
     if invocation.console.as_json:
@@ -92,6 +112,8 @@ def report(invocation: Invocation) -> None:
         return
     invocation.console.data(to_rich(built.tasks, notes=False))
     invocation.console.data(to_rich(built.table3))
+    for table in built.minimal_pairs[:1]:
+        invocation.console.data(to_rich(table, notes=False))
     invocation.console.data(f"Report: {built.folder / 'report.md'}")
     if built.next_command:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")
@@ -99,7 +121,7 @@ def report(invocation: Invocation) -> None:
 
 @command(app, "run", TRAINING)
 def run(invocation: Invocation) -> None:
-    """Run prepare-corpus, pretrain, finetune-glue and report in order, skipping finished work."""
+    """Run prepare-corpus, pretrain, minimal-pairs, finetune-glue and report in order, skipping finished work."""
     from mapnet_cli.cli.stages import STAGES
 
     _run(tuple(STAGES), invocation)
@@ -113,6 +135,7 @@ def status(invocation: Invocation) -> None:
     from mapnet_cli.cli.stages import status
     from mapnet_cli.core import to_rich
 
+    _advise(invocation)
     rows = status(invocation.lineage)
     if invocation.console.as_json:
         invocation.console.json([row for row, _ in rows])

@@ -61,6 +61,12 @@ def _pretrain(lineage: Lineage) -> Stage:
     return Pretrain(lineage)
 
 
+def _minimal_pairs(lineage: Lineage) -> Stage:
+    from mapnet_cli.minimal_pairs.stage import MinimalPairs
+
+    return MinimalPairs(lineage)
+
+
 def _finetune_glue(lineage: Lineage) -> Stage:
     from mapnet_cli.finetune_glue.stage import FinetuneGlue
 
@@ -70,6 +76,7 @@ def _finetune_glue(lineage: Lineage) -> Stage:
 STAGES: dict[str, Callable[[Lineage], Stage]] = {
     "prepare-corpus": _prepare_corpus,
     "pretrain": _pretrain,
+    "minimal-pairs": _minimal_pairs,
     "finetune-glue": _finetune_glue,
 }
 """Stages in execution order. Each is imported on first use, which keeps --help fast."""

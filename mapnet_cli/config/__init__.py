@@ -18,13 +18,13 @@ from mapnet_cli.config.method import (
     Proposal,
     TableProposal,
 )
-from mapnet_cli.config.training import Finetune, MapNetSizes, Optimiser, Pretrain, Transformer
+from mapnet_cli.config.training import Finetune, MapNetSizes, MinimalPairs, Optimiser, Pretrain, Transformer
 from mapnet_cli.core import did_you_mean
 
 __all__ = [
     "PROPOSALS", "Cleanup", "Config", "Corpus", "Electra", "Finetune", "FrequencyProposal", "MapNetProposal",
-    "MapNetSizes", "Method", "Optimiser", "Pretrain", "Proposal", "Report", "Section", "Source", "TableProposal",
-    "Transformer",
+    "MapNetSizes", "Method", "MinimalPairs", "Optimiser", "Pretrain", "Proposal", "Report", "Section", "Source",
+    "TableProposal", "Transformer",
 ]  # fmt: skip
 
 
@@ -43,12 +43,13 @@ class Config(Section):
     methods: Strings = ("bert", "mapnet")
     """Methods to pretrain and compare, each defined in a `[method.NAME]` table."""
     imports: Strings = ()
-    """Imported encoders (`mapnet import-hf`) to fine-tune alongside the methods, each with its own tokenizer."""
+    """Imported encoders (`mapnet import-hf`) to compare with the methods, each with its own tokenizer."""
     corpus: Corpus = Corpus()
     encoder: Transformer = Transformer()
     proposal: MapNetSizes = MapNetSizes()
     method: dict[str, Method] = Field(default_factory=dict)
     pretrain: Pretrain = Pretrain()
+    minimal_pairs: MinimalPairs = MinimalPairs()
     finetune: Finetune = Finetune()
     report: Report = Report()
 

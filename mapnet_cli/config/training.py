@@ -1,5 +1,7 @@
-"""[encoder], [proposal], [pretrain] and [finetune]: network sizes and training settings."""
+"""[encoder], [proposal], [pretrain], [minimal_pairs] and [finetune]: network sizes, training and evaluation."""
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -121,6 +123,39 @@ class Pretrain(Optimiser):
     def milestone_steps(self, shares: tuple[float, ...] = ()) -> tuple[int, ...]:
         """Returns the steps of the milestones, or of the given shares of `steps`, in ascending order."""
         return tuple(sorted({max(1, round(self.steps * share)) for share in shares or self.milestones}))
+
+
+class MinimalPairs(Section):
+    data: Strings = ()
+    """Sets of minimal pairs to score, named after their files: a folder or archive (tar.xz, tar.gz, zip) of BLiMP's
+    JSONL or Zorro's text files, or a JSONL or TSV file with columns `good` and `bad`. Empty: the stage does nothing."""
+    pairs: NonNegative = 0
+    """Score at most N pairs per paradigm: a random choice, the same for all encoders. 0: all."""
+    whole_words: bool = False
+    """Mask each token together with the tokens to its right that belong to the same word, so that rare words that the
+    vocabulary splits don't get inflated scores (PLL-word-l2r, Kauf and Ivanova 2023)."""
+    untrained: bool = True
+    """Also score the encoder and head with the random weights from which pretraining starts, for each pretraining
+    seed."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 (autocast) is faster where hardware has it, but rounds the differences that decide a pair."""
+    batch_tokens: Count = operational(8192)
+    """Tokens per forward pass, each in a masked copy of its sentence."""
+    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+    threads: Count = operational(1)
+    """CPU threads per encoder and data set."""
+
+    @property
+    def sets(self) -> dict[str, Path]:
+        """Returns the path of each data set by its name: that of its folder or file, without suffixes."""
+        paths = [Path(path).absolute() for path in self.data]
+        return {re.sub(r"(\.(tar|tgz|gz|bz2|xz|zip|jsonl|tsv|txt))+$", "", path.name): path for path in paths}
+
+    @model_validator(mode="after")
+    def _check(self) -> "MinimalPairs":
+        if len(self.sets) < len(self.data):
+            raise ValueError("data has two sets of the same name: rename a file or folder")
+        return self
 
 
 NON_RUN_KEYS = (

@@ -45,12 +45,15 @@ from mapnet_cli.core.records import (
     Imported,
     MaskedWord,
     Outcome,
+    PairScores,
+    ParadigmScore,
     PretrainingTotals,
     ProposedMasks,
     Row,
     SourceCounts,
     TaskFacts,
     TunedEncoder,
+    mean_accuracy,
 )
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.core.tables import (
@@ -99,6 +102,8 @@ __all__ = [
     "Marker",
     "MaskedWord",
     "Outcome",
+    "PairScores",
+    "ParadigmScore",
     "PretrainingTotals",
     "ProcessError",
     "ProposedMasks",
@@ -123,6 +128,7 @@ __all__ = [
     "last_line",
     "lines_up_to",
     "load_hub_split",
+    "mean_accuracy",
     "number_cell",
     "panels",
     "plain",

@@ -1,5 +1,7 @@
 """Rows that stages write to disk and later stages read."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -182,6 +184,52 @@ class Baselines(Row):
     """All baselines of a task."""
 
     rows: list[Baseline]
+
+
+class ParadigmScore(Row):
+    """Outcome of one paradigm of minimal pairs."""
+
+    name: str
+    phenomenon: str
+    """"" if the data doesn't say."""
+    field: str
+    """Field of linguistics; "" if the data doesn't say."""
+    pairs: int
+    correct: float
+    """Pairs whose acceptable sentence has the higher score; ties and pairs that aren't scored count one half."""
+    ties: int
+    unscored: dict[str, list[int]]
+    """Numbers of the pairs that aren't scored (in the data, from 0), by reason."""
+
+
+class PairScores(Row):
+    """Scores of one encoder with its MLM head on one set of minimal pairs."""
+
+    method: str
+    """A method, an import or "untrained"."""
+    pretrain_seed: int
+    step: int
+    checkpoint: str
+    """SHA-256 of the weights; "" for random ones."""
+    data: str
+    """Name of the data set."""
+    settings: dict[str, Any]
+    """Keys of [minimal_pairs] that affect the scores."""
+    accuracy: float
+    """Mean over the paradigms, each the fraction of its pairs that are correct."""
+    standard_error: float
+    """Standard error of the accuracy over pairs: binomial in each paradigm."""
+    unknown_share: float
+    """Fraction of the tokens that are [UNK]."""
+    paradigms: list[ParadigmScore]
+    device: str
+
+
+def mean_accuracy(paradigms: Sequence[ParadigmScore]) -> tuple[float, float]:
+    """Returns the mean over paradigms of the fraction of correct pairs, and its standard error over pairs."""
+    shares = [paradigm.correct / paradigm.pairs for paradigm in paradigms]
+    variance = sum(p * (1 - p) / paradigm.pairs for p, paradigm in zip(shares, paradigms, strict=True))
+    return sum(shares) / len(shares), math.sqrt(variance) / len(shares)
 
 
 class PretrainingTotals(Row):

@@ -12,7 +12,6 @@ from mapnet_cli.core import Artifacts, format_duration
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.loop import Classifier, make_inputs, training_step
 from mapnet_cli.finetune_glue.prepare import load_task
-from mapnet_cli.finetune_glue.run import sizes
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import TASKS, GridRun, task_location
 from mapnet_cli.jobs import cores
@@ -69,7 +68,7 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
         runs = [run for run in todo if run.task == task]
         seconds = 0.0
         for run in runs:
-            encoder, vocab_size = sizes(config, lineage, run.method)
+            encoder, vocab_size = lineage.sizes(run.method)
             if encoder not in rates:
                 rates[encoder] = measure(config, encoder, vocab_size, device)
             seconds += rates[encoder].seconds(size, run.batch_size, finetune.epochs)

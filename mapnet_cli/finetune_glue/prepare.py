@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from mapnet_cli.core import Artifacts, Baseline, Baselines, CorpusManifest, Imported, Row, TaskFacts, publishing
+from mapnet_cli.core import Artifacts, Baseline, Baselines, Row, TaskFacts, publishing
 from mapnet_cli.finetune_glue import tokenised
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import TASKS, Floats, GlueTask, score
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
+from mapnet_cli.text import verified_tokenizer
 
 
 class ProbeSizes(Row):
@@ -94,14 +95,6 @@ class PrepareTask(Job):
             notes=notes,
         )
         return Output(files, facts)
-
-
-def verified_tokenizer(artifacts: Artifacts, key: str) -> Path:
-    """Returns the tokenizer of a corpus manifest or an import. Raises DamagedError if the file has changed."""
-    kind: type[Imported] | type[CorpusManifest] = Imported if key.startswith("import/") else CorpusManifest
-    name = artifacts.read(key, kind).tokenizer
-    artifacts.verify(key, only=name)
-    return artifacts.path(name)
 
 
 def load_task(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:

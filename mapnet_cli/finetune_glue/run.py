@@ -160,21 +160,13 @@ def run_requirements(config: Config, lineage: Lineage) -> Requirements:
     finetune = config.finetune
     starts = [finetune.mnli_batch_size] if starts_from_mnli(config) else []
     largest_batch = max([*finetune.batch_sizes, *starts])
-    models = dict.fromkeys(sizes(config, lineage, method) for method, _, _ in fine_tuned(config))
+    models = dict.fromkeys(lineage.sizes(method) for method, _, _ in fine_tuned(config))
     largest = max(run_bytes(encoder, vocab_size, largest_batch) for encoder, vocab_size in models)
     return {
         "threads": finetune.threads,
         "gpu_bytes": 0 if finetune.device == "cpu" else largest,
         "jobs_per_gpu": finetune.runs_per_gpu,
     }
-
-
-def sizes(config: Config, lineage: Lineage, method: str) -> tuple[Transformer, int]:
-    """Returns the encoder config and the maximum vocabulary size of a row of Table 3."""
-    if imported := lineage.tokenizer_of(method):
-        row = lineage.imported(imported)
-        return Transformer.model_validate(row.encoder), row.vocab_size
-    return config.encoder, lineage.vocab_size
 
 
 def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mapnet_cli.config import Config
 from mapnet_cli.core import AbsentError, Artifacts, Baselines, Console, FinetuneRun, UsageError, publishing
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
-from mapnet_cli.finetune_glue.prepare import TextSettings, verified_tokenizer
+from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
 from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings
 from mapnet_cli.glue import (
@@ -31,6 +31,7 @@ from mapnet_cli.glue import (
 )
 from mapnet_cli.jobs import LocalEngine, Output, Phase, Progress, ProgressCallback
 from mapnet_cli.lineage import Lineage, find_milestone
+from mapnet_cli.text import verified_tokenizer
 
 FILES = {
     "CoLA": ("CoLA", "test"), "SST-2": ("SST-2", "test"), "MRPC": ("MRPC", "test"), "STS-B": ("STS-B", "test"),

@@ -1,15 +1,26 @@
 """Dependencies of each artifact, and the name derived from them."""
 
 from mapnet_cli.lineage.digests import fingerprint, input_files
-from mapnet_cli.lineage.graph import Lineage, import_id, manifest_key, variance_id
+from mapnet_cli.lineage.graph import (
+    Lineage,
+    PairsRun,
+    import_id,
+    manifest_key,
+    precision_advice,
+    scored_encoders,
+    variance_id,
+)
 from mapnet_cli.lineage.milestones import find_milestone
 
 __all__ = [
     "Lineage",
+    "PairsRun",
     "find_milestone",
     "fingerprint",
     "import_id",
     "input_files",
     "manifest_key",
+    "precision_advice",
+    "scored_encoders",
     "variance_id",
 ]  # fmt: skip

@@ -7,13 +7,15 @@ results, and stale results are never reused.
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.config import Config, Electra
-from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, UsageError, is_hub
+from mapnet_cli.config import Config, Electra, Transformer
+from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, MapnetError, UsageError, is_hub
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
 from mapnet_cli.jobs import automatic_precision
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
@@ -21,7 +23,7 @@ from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
     "text": 2, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 1, "import": 2,
-    "variance": 2, "predictions": 1,
+    "variance": 2, "predictions": 1, "pairs": 1,
 }  # fmt: skip
 
 
@@ -213,6 +215,42 @@ class Lineage:
         """Majority-class and bag-of-words baselines on one task."""
         return _artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
+    def pair_scores(self) -> Iterator[tuple[str, "PairsRun", ArtifactId]]:
+        """Yields what minimal-pairs scores: the key of the encoder's weights, the run, and the artifact of its record.
+
+        Every encoder of `scored_encoders` is scored on each data set. The untrained one's key is the corpus's manifest.
+        """
+        config, settings = self.config, self.pair_settings
+        for method, seed, step in scored_encoders(config):
+            parts: list[Any] = [self._start(method, seed), step]
+            if method == UNTRAINED:
+                key, parts = self.manifest, [*parts, seed, self.corpus.fingerprint]
+            elif self.tokenizer_of(method):
+                key = self.imported(method).path
+            else:
+                key = f"{self.pretraining(method, seed).key}/step{step}"
+            for name, content in self.pair_data.items():
+                prefix = f"minimal-pairs/{method}-seed{seed}/step{step}/{name}-"
+                yield key, PairsRun(method, seed, step, name), _artifact_id(prefix, "pairs", *parts, content, settings)
+
+    @property
+    def pair_settings(self) -> dict[str, Any]:
+        """Returns the keys of [minimal_pairs] that affect scores."""
+        view = self.config.minimal_pairs.results_view()
+        return {key: value for key, value in view.items() if key not in ("data", "untrained")}
+
+    @cached_property
+    def pair_data(self) -> dict[str, str]:
+        """Hash of each set of minimal pairs, by name. Raises InputError if one is missing and was never hashed."""
+        return {name: self._digests.folder(path) for name, path in self.config.minimal_pairs.sets.items()}
+
+    def sizes(self, method: str) -> tuple[Transformer, int]:
+        """Returns the sizes and the maximum vocabulary size of a method's encoder, an import or the untrained one."""
+        if imported := self.tokenizer_of(method):
+            row = self.imported(imported)
+            return Transformer.model_validate(row.encoder), row.vocab_size
+        return self.config.encoder, self.vocab_size
+
     @property
     def uses_probe(self) -> bool:
         return self.config.finetune.data == "probe"
@@ -222,14 +260,53 @@ class Lineage:
         return Digests(self.artifacts)
 
 
-def with_precision(config: Config) -> Config:
-    """Returns the config with the precision of pretraining and fine-tuning chosen for this machine."""
-    chosen = {
-        name: section.model_copy(update={"precision": automatic_precision(section.device)})
-        for name, section in (("pretrain", config.pretrain), ("finetune", config.finetune))
-        if section.precision == "auto"
-    }
+@dataclass(frozen=True)
+class PairsRun:
+    """An encoder with its MLM head, and a set of minimal pairs. Imports have pretraining seed 0 and step 0."""
+
+    method: str
+    pretrain_seed: int
+    step: int
+    data: str
+
+
+def scored_encoders(config: Config) -> list[tuple[str, int, int]]:
+    """Returns (method, pretraining seed, step) of every encoder with an MLM head: milestones, imports, untrained."""
+    runs = [run for run in config.pretraining_runs() if not config.method[run[0]].electra]
+    milestones = [(method, seed, step) for method, seed in runs for step in config.milestone_steps(method)]
+    seeds = config.pretrain.seeds if config.minimal_pairs.untrained and config.methods else ()
+    return [*milestones, *((name, 0, 0) for name in config.imports), *((UNTRAINED, seed, 0) for seed in seeds)]
+
+
+def with_precision(config: Config, flip: bool = False) -> Config:
+    """Returns the config with the automatic precisions chosen for this machine; with `flip`, the others."""
+    chosen = {}
+    for name, section in (("pretrain", config.pretrain), ("finetune", config.finetune)):
+        if section.precision == "auto":
+            here = automatic_precision(section.device)
+            there = "float32" if here == "bfloat16" else "bfloat16"
+            chosen[name] = section.model_copy(update={"precision": there if flip else here})
     return config.model_copy(update=chosen) if chosen else config
+
+
+def precision_advice(config: Config, artifacts: Artifacts) -> str:
+    """Returns how to use results of a machine with another automatic precision, or "" if there are none of use."""
+    here, there = (Lineage(with_precision(config, flip), artifacts) for flip in (False, True))
+    for method, seed in config.pretraining_runs():
+        try:
+            other = there.pretraining(method, seed)
+            if other == here.pretraining(method, seed) or artifacts.marker(here.pretraining(method, seed).key):
+                continue
+            if artifacts.marker(other.key):
+                found, precision = other.key, there.config.pretrain.precision
+                return (
+                    f"{found} is finished, in {precision}, but automatic precision here is "
+                    f"{here.config.pretrain.precision}: to use it, set pretrain.precision={precision} "
+                    f"and finetune.precision={precision}"
+                )
+        except MapnetError:  # reported by the command itself
+            return ""
+    return ""
 
 
 def manifest_key(corpus: ArtifactId) -> str:

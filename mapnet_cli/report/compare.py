@@ -1,6 +1,7 @@
 """Paired differences between each method and the first method of the config."""
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,25 @@ def difference_cell(comparison: Comparison | None, columns: int = 1) -> Cell:
     if comparison.low is not None and comparison.high is not None:
         text += f" [{comparison.low:+.2f}, {comparison.high:+.2f}]"
     return Cell(text + columns_suffix(comparison.columns, columns), data)
+
+
+def seed_difference(
+    ours: Mapping[int, float | None], theirs: Mapping[int, float | None], form: str, error: float | None = None
+) -> Cell:
+    """Returns the mean of `ours` minus `theirs` over common pretraining seeds, with Student's confidence interval.
+
+    For a single seed the interval is that of a normal distribution with standard error `error`, if given.
+    """
+    pairs = [(value, theirs.get(seed)) for seed, value in ours.items()]
+    values = [a - b for a, b in pairs if a is not None and b is not None]
+    if not values:
+        return plain(None)
+    centre, (low, high) = mean(values), interval(values)
+    if len(values) == 1 and error is not None:
+        half = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error
+        low, high = centre - half, centre + half
+    within = "" if low is None or high is None else f" [{form.format(low)}, {form.format(high)}]"
+    return Cell(f"{form.format(centre)}{within}", {"mean": centre, "low": low, "high": high, "n": len(values)})
 
 
 def interval(values: list[float]) -> tuple[float | None, float | None]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, each, plain, proposal_warnings
-from mapnet_cli.report.compare import interval
+from mapnet_cli.report.compare import seed_difference
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.notes import label, model_cell, steps_note
 from mapnet_cli.report.scores import mean, spread
@@ -99,14 +99,8 @@ def held_out(checkpoints: Iterable[Checkpoint], name: str) -> list[float | None]
 
 def loss_difference(name: str, ours: Sequence[Checkpoint], theirs: Sequence[Checkpoint]) -> Cell:
     """Returns the mean of a held-out loss of `ours` minus that of `theirs`, paired by pretraining seed."""
-    reference = {c.pretrain_seed: c.validation.get(name) for c in theirs}
-    pairs = [(c.validation.get(name), reference.get(c.pretrain_seed)) for c in ours]
-    values = [a - b for a, b in pairs if a is not None and b is not None]
-    if not values:
-        return plain(None)
-    centre, (low, high) = mean(values), interval(values)
-    within = "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
-    return Cell(f"{centre:+.3f}{within}", {"mean": centre, "low": low, "high": high, "n": len(values)})
+    a, b = ({c.pretrain_seed: c.validation.get(name) for c in checkpoints} for checkpoints in (ours, theirs))
+    return seed_difference(a, b, "{:+.3f}")
 
 
 def spread_cell(values: Iterable[float | None], form: str) -> Cell:

@@ -19,6 +19,7 @@ from mapnet_cli.core import (
     FinetuneRun,
     Imported,
     Marker,
+    PairScores,
     ProposedMasks,
     Row,
     TaskFacts,
@@ -35,7 +36,7 @@ from mapnet_cli.glue import (
     run_grids,
     used_tasks,
 )
-from mapnet_cli.lineage import Lineage, fingerprint
+from mapnet_cli.lineage import Lineage, fingerprint, scored_encoders
 from mapnet_cli.report.runs import Run, reduced
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
@@ -59,6 +60,7 @@ class Results:
     """Every run's scores; see `run_grids`."""
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
+    pair_scores: tuple[PairScores, ...] = ()
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Library name -> all versions found in the records."""
 
@@ -76,6 +78,10 @@ class Results:
     @property
     def expected_runs(self) -> int:
         return len(fine_tuned(self.config)) * len(self.config.finetune.tasks) * runs_of_a_task(self.config)
+
+    @property
+    def expected_pair_scores(self) -> int:
+        return len(scored_encoders(self.config)) * len(self.config.minimal_pairs.sets)
 
     @property
     def stale_runs(self) -> int:
@@ -120,6 +126,8 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
             checkpoints[index] = trained.row(Checkpoint)
             if (drawn := _masks(artifacts, trained)) is not None:
                 masks[index] = drawn
+    pair_scores = (read(artifact.key, PairScores) for _, _, artifact in lineage.pair_scores())
+    scored_pairs = tuple(row for row in pair_scores if row)
     tasks = {task: read(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)}
     scored = config.finetune.tasks if config.finetune.baselines else ()
     baselines = [row for task in scored if (found := read(lineage.baseline(task).key, Baselines)) for row in found.rows]
@@ -147,6 +155,7 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
         grids=grids,
         tasks={task: facts for task, facts in tasks.items() if facts},
         baselines=tuple(baselines),
+        pair_scores=scored_pairs,
         versions={name: tuple(sorted(seen)) for name, seen in sorted(versions.items())},
     )
 
@@ -194,6 +203,8 @@ def missing(results: Results) -> list[str]:
     if absent := [key for key in results.expected_checkpoints if key not in results.checkpoints]:
         by_method = ", ".join(f"{name} {sum(key[0] == name for key in absent)}" for name in config.methods)
         lines.append(f"{len(absent)} of {len(results.expected_checkpoints)} checkpoints ({by_method})")
+    if (absent_pairs := results.expected_pair_scores - len(results.pair_scores)) > 0:
+        lines.append(f"{absent_pairs:,} of {results.expected_pair_scores:,} records of minimal pairs")
     if len(results.runs) < results.expected_runs:
         lines.append(f"{results.expected_runs - len(results.runs):,} of {results.expected_runs:,} fine-tuning runs")
     if config.finetune.baselines:
@@ -209,6 +220,8 @@ def next_command(results: Results) -> str:
         return "mapnet prepare-corpus"
     if any(key not in results.checkpoints for key in results.expected_checkpoints):
         return "mapnet pretrain"
+    if len(results.pair_scores) < results.expected_pair_scores:
+        return "mapnet minimal-pairs"
     return "mapnet finetune-glue" if missing(results) else ""
 
 
@@ -255,4 +268,5 @@ def _fingerprint(lineage: Lineage) -> str:
     del finetune["task_data"]  # the content of the data matters, not its path
     encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.pretraining_runs()]
     encoders += [lineage.import_fingerprint(name) for name in config.imports]
-    return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune)
+    pairs = [lineage.pair_data, lineage.pair_settings] if config.minimal_pairs.data else []
+    return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune, *pairs)

@@ -22,6 +22,7 @@ from mapnet_cli.report.figures import curves, figure3
 from mapnet_cli.report.heldout import held_out_tables
 from mapnet_cli.report.load import Results, json_line, load_results, missing, next_command, record_line, signature
 from mapnet_cli.report.notes import PROBE, data_suffix, is_probe
+from mapnet_cli.report.pairs import pair_tables
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.seeds import selection_table, spread_table
 from mapnet_cli.report.settings import settings_tables
@@ -55,6 +56,8 @@ class ReportResult:
     spread: tuple[Table, ...]
     """Spread over seeds, and selection on half of the dev set."""
     held_out: tuple[Table, ...]
+    minimal_pairs: tuple[Table, ...]
+    """By data set and by phenomenon; empty without minimal pairs."""
     settings: tuple[Table, ...]
     signature: str
     missing: tuple[str, ...]
@@ -65,7 +68,7 @@ class ReportResult:
     @property
     def tables(self) -> tuple[Table, ...]:
         scored = (self.summary, self.table3, self.cost, self.target, self.tasks)
-        return (*scored, *self.spread, *self.held_out, *self.settings)
+        return (*scored, *self.spread, *self.held_out, *self.minimal_pairs, *self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all tables, the missing records, and the file paths relative to the report's folder."""
@@ -114,6 +117,7 @@ def _tables(folder: Path, results: Results, scores: Scores) -> ReportResult:
         tasks=task_table(results, scores),
         spread=(spread_table(results, scores), selection_table(results, scores)),
         held_out=held_out_tables(results, signed),
+        minimal_pairs=pair_tables(results, signed),
         settings=settings_tables(results, scores),
         signature=signed,
         missing=tuple(missing(results)),
@@ -137,13 +141,13 @@ def _contents(built: ReportResult, results: Results, scores: Scores) -> dict[str
 
 
 def record_lines(results: Results, signed: str) -> list[bytes]:
-    """Returns the lines of records.jsonl up to the runs: signature, corpus, imports, checkpoints, tasks, baselines."""
+    """Returns the lines of records.jsonl up to the fine-tuning runs: the signature, then one line per record."""
     scores = f"GLUE's dev sets{data_suffix(results)}" if not is_probe(results.config) else PROBE
     first = {"record": "signature", "signature": signed, "scores": scores}
     # without the quotes from dropped paragraphs: a report may be published where the text may not
     corpus = [results.manifest.model_copy(update={"examples": {}})] if results.manifest else []
     trained = (*results.imports, *results.checkpoints.values())
-    rows = (*corpus, *trained, *results.tasks.values(), *results.baselines)
+    rows = (*corpus, *trained, *results.pair_scores, *results.tasks.values(), *results.baselines)
     return [json_line(first), *map(record_line, rows)]
 
 
@@ -153,6 +157,7 @@ def _document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:
     Links are relative to the report's folder.
     """
     by_name = {table.name: to_markdown(table, 2) for table in tables}
+    pairs = [name for name in ("minimal-pairs", "phenomena") if name in by_name]
     parts = [
         f"# Report: {results.config.recipe or 'custom config'}{f' ({PROBE})' if is_probe(results.config) else ''}\n",
         _status(results, scores),
@@ -160,7 +165,7 @@ def _document(results: Results, scores: Scores, tables: Sequence[Table]) -> str:
         *(by_name[name] for name in ("summary", "table3")),
         "## Figure 3: learning curves\n\n![Score vs. pretraining steps](figure3.png)\n\n[As SVG](figure3.svg)\n",
         "## Score and held-out loss vs. cost\n\n![Score and loss vs. cost](curves.png)\n\n[As SVG](curves.svg)\n",
-        *(by_name[name] for name in ("cost", "target", "heldout", "tasks", "seeds", "selection")),
+        *(by_name[name] for name in ("cost", "target", "heldout", *pairs, "tasks", "seeds", "selection")),
         f"## Figure 2: which words are masked\n\n{_figure2(results)}\n",
         *(by_name[name] for name in ("health", "methods", "table1", "table2")),
         f"## Corpus\n\n{_corpus(results.manifest)}\n",

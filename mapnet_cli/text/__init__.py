@@ -1,6 +1,14 @@
 """Text to token ids: Moses normalisation and tokenisation, BPE, token shards, special tokens."""
 
-from mapnet_cli.text.bpe import TOKENS_PER_WORD, WordEncoder, encode_lines, load_tokenizer, train_tokenizer, word_part
+from mapnet_cli.text.bpe import (
+    TOKENS_PER_WORD,
+    WordEncoder,
+    encode_lines,
+    load_tokenizer,
+    train_tokenizer,
+    verified_tokenizer,
+    word_part,
+)
 from mapnet_cli.text.normalise import normalise_text, prepare_line, word_tokeniser
 from mapnet_cli.text.python_docs import Document, harvest, paragraphs
 from mapnet_cli.text.shards import Sequences, open_shards, shard_files, writing_shard
@@ -30,6 +38,7 @@ __all__ = [
     "shard_files",
     "stem",
     "train_tokenizer",
+    "verified_tokenizer",
     "word_part",
     "word_tokeniser",
     "writing_shard",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mapnet_cli.core import DamagedError
+from mapnet_cli.core import Artifacts, CorpusManifest, DamagedError, Imported
 from mapnet_cli.text.words import SPECIALS, UNK, BoundedCache
 
 SPACE = "▁"
@@ -60,6 +60,14 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise DamagedError(f"{path} is not a mapnet tokenizer: ids 0 to 4 are not {' '.join(SPECIALS)}")
     tokenizer.encode_special_tokens = True  # "[MASK]" in the input is ordinary text
     return tokenizer
+
+
+def verified_tokenizer(artifacts: Artifacts, key: str) -> Path:
+    """Returns the tokenizer of a corpus manifest or an import. Raises DamagedError if the file has changed."""
+    kind: type[Imported] | type[CorpusManifest] = Imported if key.startswith("import/") else CorpusManifest
+    name = artifacts.read(key, kind).tokenizer
+    artifacts.verify(key, only=name)
+    return artifacts.path(name)
 
 
 def encode_lines(tokenizer: Tokenizer, lines: Sequence[str]) -> Iterator[list[int]]:

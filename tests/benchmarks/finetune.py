@@ -42,7 +42,7 @@ from mapnet_cli.training.checkpoint import save_checkpoint
 from tests.benchmarks.race import Lap, Side, matching, race, report
 
 VOCAB = 8_000
-SIZES = {"small": (4, 256, 4, 1024), "base": (12, 768, 12, 3072)}
+SIZES = {"tiny": (2, 32, 2, 64), "small": (4, 256, 4, 1024), "base": (12, 768, 12, 3072)}
 TASK = TASKS["RTE"]
 
 

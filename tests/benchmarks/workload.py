@@ -37,9 +37,9 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each side")
     parser.add_argument("--batch", type=int, default=0, help="sequences per step; 0: the default of the size")
     parser.add_argument("--micro", type=int, default=0, help="sequences per forward pass; 0: the whole batch")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps per round")
-    parser.add_argument("--warm", type=int, default=4, help="warm-up steps before the timed ones")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; the sides alternate")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps per round")
+    parser.add_argument("--warm", type=int, default=2, help="warm-up steps before the timed ones")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the sides alternate")
     parser.add_argument("--compile", action="store_true", help="use torch.compile on all sides")
     return parser
 

@@ -13,13 +13,14 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.lineage.graph import Lineage
 
 COMMANDS = [
-    "prepare-corpus", "pretrain", "finetune-glue", "report", "run", "status", "export", "predict-glue", "import-hf",
-    "variance", "doctor", "config",
+    "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "report", "run", "status", "export", "predict-glue",
+    "import-hf", "variance", "doctor", "config",
 ]  # fmt: skip
 CONFIG, HOW, SHOW = ["--recipe", "--config", "--set", "--artifacts"], ["--dry-run", "--force"], ["--quiet", "--json"]
 CHECKPOINT, ENGINE = ["--method", "--seed", "--step"], ["--engine", "--ray-address"]
+STAGES = ["prepare-corpus", "minimal-pairs", "finetune-glue"]
 OPTIONS = {
-    **{key: [*CONFIG, "--workers", *ENGINE, *HOW, *SHOW] for key in ["prepare-corpus", "finetune-glue"]},
+    **{key: [*CONFIG, "--workers", *ENGINE, *HOW, *SHOW] for key in STAGES},
     **{key: [*CONFIG, "--workers", "--processes", *ENGINE, *HOW, *SHOW] for key in ["pretrain", "run"]},
     **{key: [*CONFIG, "--json"] for key in ["report", "status", "doctor", "config show"]},
     "export": ["folder", *CHECKPOINT, *CONFIG, "--json"],

@@ -1,6 +1,7 @@
 """Changing a value changes exactly the fingerprints that depend on it."""
 
 import os
+import re
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +16,7 @@ from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage import graph
 from mapnet_cli.lineage.digests import Digests, input_files
-from mapnet_cli.lineage.graph import Lineage, import_id
+from mapnet_cli.lineage.graph import Lineage, import_id, precision_advice
 from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
 
@@ -191,6 +192,25 @@ def test_automatic_precision_is_that_of_this_machine(artifacts: Artifacts, monke
             seen.append((lineage.pretraining("bert", 1), lineage.finetuning(run)))
     assert seen[0] == seen[1] and seen[2] == seen[3]
     assert seen[0][0] != seen[2][0] and seen[0][1] != seen[2][1]
+
+
+def test_results_in_another_precision_are_pointed_out(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until there are results in this machine's precision, or until the advice is followed."""
+    auto = ("pretrain.precision=auto", "finetune.precision=auto", "corpus.sources=[]")
+    monkeypatch.setattr(graph, "automatic_precision", lambda device: "float32")
+    trained = Lineage(small_config(*auto), artifacts).pretraining("bert", 1)
+    artifacts.publish(Marker(trained.key, trained.fingerprint, {}, {}))
+    assert precision_advice(small_config(*auto), artifacts) == ""
+    monkeypatch.setattr(graph, "automatic_precision", lambda device: "bfloat16")
+    advice = precision_advice(small_config(*auto), artifacts)
+    assert advice.startswith(f"{trained.key} is finished, in float32, but automatic precision here is bfloat16")
+    settings = re.findall(r"\w+\.precision=\w+", advice)
+    followed = small_config(*auto, *settings)
+    assert Lineage(followed, artifacts).pretraining("bert", 1) == trained
+    assert precision_advice(followed, artifacts) == ""
+    own = Lineage(small_config(*auto), artifacts).pretraining("bert", 1)
+    artifacts.publish(Marker(own.key, own.fingerprint, {}, {}))
+    assert precision_advice(small_config(*auto), artifacts) == ""
 
 
 def _pretraining(artifacts: Artifacts, method: str, *overrides: str) -> str:

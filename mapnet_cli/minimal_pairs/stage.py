@@ -1,0 +1,193 @@
+"""`mapnet minimal-pairs`: one job per encoder and set of minimal pairs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapnet_cli.config import Config, Transformer
+from mapnet_cli.core import (
+    Artifacts,
+    Checkpoint,
+    CorpusManifest,
+    DivergedError,
+    Imported,
+    PairScores,
+    UsageError,
+    format_duration,
+    mean_accuracy,
+)
+from mapnet_cli.glue import UNTRAINED
+from mapnet_cli.jobs import Job, Output, Phase, Progress, ProgressCallback, StageProgress, is_done
+from mapnet_cli.lineage import Lineage, PairsRun
+from mapnet_cli.minimal_pairs.readers import Paradigm, read_paradigms
+
+if TYPE_CHECKING:
+    from mapnet_cli.minimal_pairs.scoring import Sentence
+    from mapnet_cli.model import PretrainingModel
+
+CONTEXT = 2**30
+"""Bytes of GPU memory that CUDA and its libraries take per process."""
+FLOAT = 4
+
+EncodedPairs = list[tuple[Paradigm, list[tuple["Sentence", "Sentence"]]]]
+
+
+@dataclass(frozen=True)
+class MinimalPairs:
+    """The minimal-pairs stage, see `cli.stages.Stage`. It has no jobs if minimal_pairs.data is empty."""
+
+    lineage: Lineage
+    preload = ("torch", "mapnet_cli.minimal_pairs.scoring")
+
+    def validate(self) -> None:
+        """Raises UsageError if a method or import has the name of the untrained encoder."""
+        config = self.lineage.config
+        if UNTRAINED in (*config.methods, *config.imports):
+            raise UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
+
+    def preflight(self) -> None:
+        """Does nothing: the stage has no checks to run before its first job."""
+
+    def plan(self, workers: int) -> list[Phase]:
+        """Returns one phase with all jobs. Raises InputError if data is missing and was never scored."""
+        config, jobs = self.lineage.config, self._jobs()
+        if not jobs:
+            return []
+        sizes = {self.lineage.sizes(job.pairs_run.method) for job in jobs}
+        memory = 0 if config.minimal_pairs.device == "cpu" else max(_gpu_bytes(config, *size) for size in sizes)
+        threads = config.minimal_pairs.threads
+        return [Phase("minimal pairs", jobs, "record", threads=threads, gpu_bytes=memory)]
+
+    def forecast(self, workers: int) -> list[str]:
+        """Returns the lines of `--dry-run`: pairs of each data set, and hours at a rate measured now."""
+        from mapnet_cli.minimal_pairs.scoring import estimate
+
+        options, lines = self.lineage.config.minimal_pairs, []
+        todo = [job for job in self._jobs() if not is_done(job, self.lineage.artifacts)]
+        for name in dict.fromkeys(job.pairs_run.data for job in todo):
+            paradigms = read_paradigms(options.sets[name], options.pairs)
+            runs = Counter(self.lineage.sizes(job.pairs_run.method) for job in todo if job.pairs_run.data == name)
+            seconds = sum(count * estimate(paradigms, *size, options) for size, count in runs.items())
+            pairs = sum(len(paradigm.pairs) for paradigm in paradigms)
+            lines.append(
+                f"{name}: {pairs:,} pairs in {len(paradigms)} paradigms, {sum(runs.values()):,} encoders: about "
+                f"{format_duration(seconds)} one at a time (rate measured now)"
+            )
+        return lines
+
+    def progress(self) -> StageProgress:
+        """Returns nothing beyond the job counts."""
+        return StageProgress()
+
+    def summary(self) -> list[str]:
+        """Returns no lines: the report shows the scores."""
+        return []
+
+    def _jobs(self) -> list["ScorePairs"]:
+        lineage, sets = self.lineage, self.lineage.config.minimal_pairs.sets
+        return [
+            ScorePairs(
+                artifact=artifact, needs=(key,), pairs_run=run, weights=key, location=sets[run.data],
+                content=lineage.pair_data[run.data], settings=lineage.pair_settings, config=lineage.config,
+                tokenizer=key if lineage.tokenizer_of(run.method) else lineage.manifest,
+            )
+            for key, run, artifact in lineage.pair_scores()
+        ]  # fmt: skip
+
+
+def _gpu_bytes(config: Config, encoder: Transformer, vocab_size: int) -> int:
+    """Returns a rough upper bound on a job's GPU memory in bytes: weights, hidden states and logits, in float32."""
+    hidden, ffn = encoder.hidden, encoder.ffn
+    weights = (vocab_size + encoder.max_length) * hidden + encoder.layers * (4 * hidden + 2 * ffn) * hidden
+    # a masked copy has at least three tokens, and its logits exist up to three times
+    return CONTEXT + FLOAT * (weights + config.minimal_pairs.batch_tokens * (10 * hidden + 2 * ffn + vocab_size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorePairs(Job):
+    """Scores one encoder with its MLM head on one set of minimal pairs."""
+
+    pairs_run: PairsRun
+    weights: str
+    """Key of the checkpoint or import; of the corpus's manifest for random weights."""
+    tokenizer: str
+    """Key of the corpus's manifest or import that provides the tokenizer."""
+    location: Path
+    content: str
+    """Hash of the data."""
+    settings: dict[str, Any]
+    config: Config
+
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        import torch
+
+        from mapnet_cli.minimal_pairs.scoring import judge, pseudo_log_likelihoods
+        from mapnet_cli.text import verified_tokenizer
+        from mapnet_cli.training import choose_device, device_name
+
+        options, run = self.config.minimal_pairs, self.pairs_run
+        torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        model, checksum = self._model(artifacts)
+        model.to(device)
+        tokenizer = verified_tokenizer(artifacts, self.tokenizer)
+        lowercase = "none" if self._imported else self.config.corpus.preparation
+        pairs = encoded_pairs(self.location, self.content, options.pairs, tokenizer, lowercase)
+
+        def score(sentences: Sequence["Sentence"]) -> list[float]:
+            total = sum(sentence.scored for sentence in sentences)
+            return pseudo_log_likelihoods(
+                model, sentences, options.whole_words, options.batch_tokens, options.precision,
+                lambda done: progress(Progress(done, total, "masked tokens")),
+            )  # fmt: skip
+
+        try:
+            paradigms = judge(pairs, model.encoder.config.max_length, score)
+        except DivergedError as error:
+            raise DivergedError(f"{self.key}: {error}") from None
+        sentences = [sentence for _, encoded in pairs for pair in encoded for sentence in pair]
+        accuracy, standard_error = mean_accuracy(paradigms)
+        row = PairScores(
+            **asdict(run), checkpoint=checksum, settings=self.settings, accuracy=accuracy,
+            standard_error=standard_error, paradigms=paradigms, device=device_name(device),
+            unknown_share=sum(s.unknown for s in sentences) / max(1, sum(s.scored for s in sentences)),
+        )  # fmt: skip
+        return Output([], row)
+
+    def _model(self, artifacts: Artifacts) -> tuple["PretrainingModel", str]:
+        """Returns the model and its weights' SHA-256, "" for random ones. Raises DamagedError if they have changed."""
+        from mapnet_cli.model import PretrainingModel
+        from mapnet_cli.training import load_checkpoint
+
+        run, config = self.pairs_run, self.config
+        if run.method == UNTRAINED:
+            model = PretrainingModel(config.encoder, artifacts.read(self.weights, CorpusManifest).vocab_size)
+            model.init_weights(run.pretrain_seed)
+            return model, ""
+        artifacts.verify(self.weights)
+        kind: type[Imported] | type[Checkpoint] = Imported if self._imported else Checkpoint
+        row = artifacts.read(self.weights, kind)
+        tensors, facts = load_checkpoint(artifacts.path(row.path))
+        encoder = Transformer.model_validate(row.encoder) if isinstance(row, Imported) else config.encoder
+        model = PretrainingModel(encoder, int(facts["vocab_size"]))
+        model.load_state_dict({name: tensors[name] for name in model.state_dict()})  # without the proposal
+        return model, row.fingerprint
+
+    @property
+    def _imported(self) -> bool:
+        return self.tokenizer.startswith("import/")
+
+
+@lru_cache(maxsize=4)  # for the next encoder in this process
+def encoded_pairs(location: Path, content: str, limit: int, tokenizer: Path, lowercase: str) -> EncodedPairs:
+    """Returns a data set's paradigms, each with its pairs as tokens. `content` is the hash of the data."""
+    from mapnet_cli.minimal_pairs.scoring import encode
+    from mapnet_cli.text import load_tokenizer
+
+    paradigms = read_paradigms(location, limit)
+    texts = [text for paradigm in paradigms for pair in paradigm.pairs.values() for text in pair]
+    sentences = encode(texts, load_tokenizer(tokenizer), lowercase)
+    return [(paradigm, [(next(sentences), next(sentences)) for _ in paradigm.pairs]) for paradigm in paradigms]
