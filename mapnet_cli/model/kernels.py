@@ -396,6 +396,7 @@ class _TiedEmbedding(torch.autograd.Function):
     def backward(ctx: Any, d_vectors: Tensor, d_decoder_VH: Tensor) -> tuple[Tensor, None, None]:
         (tokens,) = ctx.saved_tensors
         d_weight_VH = d_decoder_VH.to(ctx.like)
+        # on a GPU in no fixed order, unless torch.use_deterministic_algorithms is on
         d_weight_VH.index_add_(0, tokens.flatten(), d_vectors.flatten(0, -2).to(ctx.like))
         return d_weight_VH, None, None
 
