@@ -2,9 +2,14 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.benchmarks import gpu
 
 SLICES = {
     "pretrain": "--size tiny --steps 1 --rounds 2 --only mapnet,auto --only bfloat16,masked,eager",
@@ -29,3 +34,34 @@ def test_benchmark(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     if name in ("pretrain", "finetune"):
         assert result["least"] <= result["ratio"] <= result["most"]
         assert result["against"].startswith("transformers") and result["against"] in err
+
+
+MISSING = ["spacy", "datasets", "sacremoses", "snowballstemmer", "mwparserfromhell", "zstandard", "jinja2", "ray"]
+"""What a machine with a GPU may lack; of the dependencies, the benchmarks there need what torch and transformers do."""
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_can_be_rehearsed(tmp_path: Path) -> None:
+    """All its parts except compilation, without most dependencies. A tight budget leaves parts out, which it says."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({MISSING}))\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
+    command = [sys.executable, "-m", "tests.benchmarks.gpu", "--rehearse", "--out", str(tmp_path / "gpu.jsonl")]
+    most = ("compiled", "runs", "length", "against", "loading")
+    without = [word for name in most for word in ("--without", name)]
+    done = subprocess.run([*command, *without], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert list(result["parts"]) == ["checks", "bert", "mapnet", "fine-tuning, 1 run"]
+    assert result["ours"] > 0 and result["mfu"].keys() == {"bert", "mapnet"}
+    assert max(result["parts"]["checks"]["distances"].values()) < 0.1
+    lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["part"] for line in lines] == list(result["parts"]) and all(line["took"] > 0 for line in lines)
+    done = subprocess.run([*command, "--budget", "0.5"], env=environment, capture_output=True, text=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, list(result["parts"])) == (1, ["checks"])
+    assert "killed" in result["parts"]["checks"]["error"] and "bert" in done.stderr.split("left out: ")[1]
+
+
+def test_parts_of_the_gpu_benchmark_fit_its_budget() -> None:
+    """At least those that its targets are about: steps, and fine-tuning with one and with several runs."""
+    assert sum(part.seconds for part in gpu.parts(rehearse=False)[:9]) <= gpu.BUDGET <= 480

@@ -215,6 +215,8 @@ class Finetune(Optimiser):
     """auto: bfloat16 (autocast) on a GPU or CPU with hardware for it, else float32."""
     threads: Count = operational(1)
     """CPU threads per fine-tuning run."""
+    compile: bool = operational(False)
+    """Use torch.compile and CUDA graphs for training, with lengths padded to powers of two. For GPUs."""
     runs_per_gpu: NonNegative = operational(0)
     """Fine-tuning runs that share a GPU; 0: as many as fit into its memory by a conservative estimate."""
     seed: int = 1

@@ -10,7 +10,7 @@ import torch
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core import Artifacts, format_duration
 from mapnet_cli.finetune_glue.examples import read_examples
-from mapnet_cli.finetune_glue.loop import Classifier, training_step
+from mapnet_cli.finetune_glue.loop import Classifier, make_inputs, training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import TASKS, GridRun, task_location
@@ -126,7 +126,8 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
         took: list[float] = []
         while len(took) < MAX_TIMINGS and (not took or took[-1] < SLOW_STEP):  # the first is a warm-up, unless slow
             start = time.perf_counter()
-            training_step(model, optimizer, TASKS["RTE"], data, np.arange(batch), finetune.clip_norm, device).item()
+            inputs = make_inputs(model, data, np.arange(batch), device)
+            training_step(model, optimizer, TASKS["RTE"], inputs, finetune.clip_norm).item()
             took.append(time.perf_counter() - start)
         tokens.append(batch * length)
         seconds.append(min(took))

@@ -1,5 +1,8 @@
 """One fine-tuning run: section 4.1.2 and Table 2 of the paper.
 
+On a CPU batches have no padding, since every token costs time; on a GPU they do, since every kernel launch does, and
+the host waits for the GPU only at the end of an epoch.
+
 Shapes: B examples, L positions, T tokens of a batch without padding, C outputs (classes, or 1 for regression).
 """
 
@@ -18,7 +21,7 @@ from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core import DamagedError, DivergedError, EpochScores, derive_seed
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import SPLITS, Floats, GlueTask, Halves, score, score_halves
-from mapnet_cli.model import ClassificationHead, Encoder, Packing, initialise
+from mapnet_cli.model import ClassificationHead, Encoder, Packing, attention_mask, initialise, on_cpu, rounded_weights
 from mapnet_cli.text import PAD
 from mapnet_cli.training import (
     SEGMENT,
@@ -30,7 +33,8 @@ from mapnet_cli.training import (
     set_learning_rate,
 )
 
-EVALUATION_BATCH = 64
+EVALUATION_BATCH, EVALUATION_TOKENS = 64, 16_384
+"""Examples per batch of an evaluation; on a GPU more, if they have at most this number of tokens with padding."""
 LENGTH_MULTIPLE = 32
 """Attention pads batches to a multiple of this length, at which softmax is up to three times as fast on a CPU.
 
@@ -66,11 +70,28 @@ class Classifier(nn.Module):
         self.segment = None if segment_H is None else nn.Parameter(segment_H.clone())
         """Vector that an imported BERT adds to the embeddings of the second text."""
 
-    def forward(self, tokens_T: Tensor, packing: Packing, second_T: Tensor | None) -> Tensor:
-        """Returns outputs [B, C]. `second_T` is True for tokens of the second text, None without `segment`."""
-        added_TH = None if self.segment is None or second_T is None else second_T[:, None] * self.segment
-        out_BC: Tensor = self.head(self.encoder.encode_cls(tokens_T, packing, added_TH))
+    def forward(self, tokens: Tensor, packing: Packing | Tensor | None, second: Tensor | None) -> Tensor:
+        """Returns outputs [B, C]; for `packing` see `Encoder.encode_cls`.
+
+        `second` is True for tokens of the second text, None without `segment`.
+        """
+        added = None if self.segment is None or second is None else second[..., None] * self.segment
+        out_BC: Tensor = self.head(self.encoder.encode_cls(tokens, packing, added))
         return out_BC
+
+
+Forward = Callable[[Tensor, Packing | Tensor | None, Tensor | None], Tensor]
+"""`Classifier.forward`, maybe compiled."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch on the device that computes it. See `Encoder.encode_cls` for `packing`."""
+
+    tokens: Tensor
+    packing: Packing | Tensor | None
+    second: Tensor | None
+    labels_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -126,6 +147,9 @@ def fine_tune(
     """Returns the model after the last epoch, or after epoch `until`; `on_epoch` is called after each epoch."""
     tuned = Tuned(build(task, start, encoder, config, setting).to(device), [], "")
     optimizer = build_adamw(tuned.model, config)
+    compiled = None
+    if config.compile:
+        compiled = torch.compile(tuned.model, mode="reduce-overhead", dynamic=False, fullgraph=True)
     total = -(-len(train) // setting.batch_size) * config.epochs
     warmup = round(config.warmup_ratio * total)
     torch.manual_seed(derive_seed(setting.seed, "fine-tuning dropout", task.name))
@@ -136,7 +160,10 @@ def fine_tune(
         losses = []
         for indices in epoch_batches(train, setting.batch_size, config.batching, generator):
             set_learning_rate(optimizer, learning_rate(step, setting.lr, warmup, total))
-            losses.append(training_step(tuned.model, optimizer, task, train, indices, config.clip_norm, device))
+            # the last batch is smaller: a shape that isn't worth compiling
+            forward = compiled if len(indices) == setting.batch_size else None
+            inputs = make_inputs(tuned.model, train, indices, device, fixed=forward is not None)
+            losses.append(training_step(tuned.model, optimizer, task, inputs, config.clip_norm, forward))
             step += 1
         train_loss = float(torch.stack(losses).mean())
         if not np.isfinite(train_loss):
@@ -166,15 +193,17 @@ def training_step(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     task: GlueTask,
-    data: Tokenised,
-    indices: npt.NDArray[np.int64],
+    inputs: Inputs,
     clip_norm: float,
-    device: torch.device,
+    forward: Forward | None = None,
 ) -> Tensor:
-    """Takes one step on the examples `indices` and returns their mean loss as a tensor on the device."""
+    """Takes one step and returns the mean loss as a tensor on the device. `forward` replaces the model's own."""
     optimizer.zero_grad(set_to_none=True)
-    out_BC = _forward(model, data, indices, device)
-    loss = _loss(task, out_BC, torch.from_numpy(data.labels[indices]).to(device))
+    if forward is None:
+        forward = _forward(model, inputs.labels_B.device)
+    else:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    loss = _loss(task, _outputs(model, inputs, forward), inputs.labels_B)
     torch.autograd.backward(loss)
     if clip_norm > 0:
         gradient_norm(model, clip_norm)
@@ -214,20 +243,42 @@ def _evaluate(
     return metrics, halves
 
 
-def _forward(model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+def make_inputs(
+    model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64], device: torch.device, fixed: bool = False
+) -> Inputs:
+    """Returns the batch of some examples; its copies to a GPU are asynchronous. `fixed`: one of few shapes."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
     tokens_BL = torch.from_numpy(data.batch(indices))
     length = tokens_BL.shape[1]
+    wanted = max(LENGTH_MULTIPLE, 1 << (length - 1).bit_length()) if fixed else length + -length % LENGTH_MULTIPLE
     longest = max(length, model.encoder.config.max_length)
-    tokens_BL = F.pad(tokens_BL, (0, min(-length % LENGTH_MULTIPLE, longest - length)), value=PAD)
-    packing = Packing.of(tokens_BL != PAD)
-    tokens_T = tokens_BL.flatten()[packing.place_T]
-    second_T = None
+    tokens_BL = F.pad(tokens_BL, (0, min(wanted, longest) - length), value=PAD)
+    labels_B, second_BL = moved(torch.from_numpy(data.labels[indices])), None
     if model.segment is not None:
-        second_B = torch.from_numpy(data.second[indices])
-        second_T = (packing.position_T >= second_B[packing.place_T // tokens_BL.shape[1]]).to(device)
-    with autocast(device, model.precision):
-        out_BC: Tensor = model(tokens_T.to(device), packing.to(device), second_T)
-    return out_BC.float()
+        second_BL = torch.arange(tokens_BL.shape[1]) >= torch.from_numpy(data.second[indices])[:, None]
+    if fixed or not on_cpu(device):
+        mask_BL = tokens_BL != PAD if fixed else attention_mask(tokens_BL, PAD)
+        second_BL = None if second_BL is None else moved(second_BL)
+        return Inputs(moved(tokens_BL), None if mask_BL is None else moved(mask_BL), second_BL, labels_B)
+    packing = Packing.of(tokens_BL != PAD)
+    second_T = None if second_BL is None else second_BL.flatten()[packing.place_T]
+    return Inputs(tokens_BL.flatten()[packing.place_T], packing, second_T, labels_B)
+
+
+def _forward(model: Classifier, device: torch.device) -> Forward:
+    """Returns the model's forward pass with its present weights."""
+    if on_cpu(device) or model.precision != "bfloat16":
+        return model
+    weights = rounded_weights(model)
+    return lambda *inputs: torch.func.functional_call(model, weights, inputs)
+
+
+def _outputs(model: Classifier, inputs: Inputs, forward: Forward) -> Tensor:
+    with autocast(inputs.labels_B.device, model.precision):
+        return forward(inputs.tokens, inputs.packing, inputs.second).float()
 
 
 def _loss(task: GlueTask, out_BC: Tensor, labels_B: Tensor) -> Tensor:
@@ -235,19 +286,29 @@ def _loss(task: GlueTask, out_BC: Tensor, labels_B: Tensor) -> Tensor:
     return F.mse_loss(out_BC[:, 0], labels_B) if task.regression else F.cross_entropy(out_BC, labels_B.long())
 
 
+def evaluation_batches(data: Tokenised, tokens: int = 0) -> list[npt.NDArray[np.int64]]:
+    """Returns batches of similar lengths, of more than `EVALUATION_BATCH` if they have at most `tokens` tokens."""
+    order = np.argsort(data.lengths, kind="stable")
+    if not tokens:
+        return [order[start : start + EVALUATION_BATCH] for start in range(0, len(order), EVALUATION_BATCH)]
+    batches = []
+    while len(order):
+        size = max(EVALUATION_BATCH, tokens // int(data.lengths[order[-1]]))
+        batches.append(order[-size:])
+        order = order[:-size]
+    return batches
+
+
 @torch.no_grad()
 def predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
-    """Returns class ids or scores / 5 in the order of the data, or None if an output is not finite.
-
-    Batches group examples of similar length.
-    """
+    """Returns class ids or scores / 5 in the order of the data, or None if an output is not finite."""
     model.eval()
-    order = np.argsort(data.lengths, kind="stable")
+    batches = evaluation_batches(data, 0 if on_cpu(device) else EVALUATION_TOKENS)
+    forward = _forward(model, device)
+    outputs = [_outputs(model, make_inputs(model, data, indices, device), forward) for indices in batches]
+    out_NC = torch.cat(outputs).cpu()  # the only wait for a GPU
+    if not torch.isfinite(out_NC).all():
+        return None
     predicted = np.empty(len(data), dtype=np.float32)
-    for start in range(0, len(data), EVALUATION_BATCH):
-        indices = order[start : start + EVALUATION_BATCH]
-        out_BC = _forward(model, data, indices, device)
-        if not torch.isfinite(out_BC).all():
-            return None
-        predicted[indices] = (out_BC[:, 0] if task.regression else out_BC.argmax(dim=1).float()).cpu().numpy()
+    predicted[np.concatenate(batches)] = (out_NC[:, 0] if task.regression else out_NC.argmax(dim=1).float()).numpy()
     return predicted

@@ -20,6 +20,8 @@ from mapnet_cli.model.kernels import (
     dropout_add,
     geglu,
     layer_norm,
+    on_cpu,
+    project,
     rotary_angles,
     rotated,
 )
@@ -107,31 +109,36 @@ class Attention(nn.Module):
         bias = config.architecture == "bert"
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias)
         self.out = nn.Linear(config.hidden, config.hidden, bias)
-        self.own_kernel = True
-        """Whether training on a CPU uses our attention; otherwise torch's."""
 
     def forward(self, x_TH: Tensor, site: Site, query_BQ: Tensor | None = None) -> Tensor:
         """Returns [T, H], or [B x Q, H] for the tokens at the indices `query_BQ`."""
-        tokens, hidden = x_TH.shape
+        hidden, weight, bias = x_TH.shape[1], self.qkv.weight, self.qkv.bias
         query_BQH, position_BQ, angles = None, None, site.angles
         if query_BQ is None:
-            packed_TNH = self.qkv(x_TH).view(tokens, 3, hidden)
+            packed = self._projected(x_TH, weight, bias)
         else:
-            weight, bias = self.qkv.weight, self.qkv.bias
             own_bias, other_bias = (None, None) if bias is None else (bias[:hidden], bias[hidden:])
             query_BQH = F.linear(x_TH[query_BQ], weight[:hidden], own_bias)
-            packed_TNH = F.linear(x_TH, weight[hidden:], other_bias).view(tokens, 2, hidden)
+            packed = self._projected(x_TH, weight[hidden:], other_bias)
             position_BQ, query_angles = site.rows(query_BQ)
             if query_angles is not None:
                 flat = rotated(query_BQH.view(-1, 1, hidden), self.heads, query_angles, 1, self.training)
                 query_BQH = flat.view_as(query_BQH)
         if angles is not None:
-            packed_TNH = rotated(packed_TNH, self.heads, angles, packed_TNH.shape[1] - 1, self.training)
-        score_bias = site.places.bias(packed_TNH.dtype, site.window, position_BQ)
-        own = self.training and self.own_kernel and x_TH.device.type == "cpu"
+            assert isinstance(packed, Tensor)
+            packed = rotated(packed, self.heads, angles, packed.shape[1] - 1, self.training)
+        score_bias = site.places.bias(compute_dtype(x_TH), site.window, position_BQ)
+        own = self.training and on_cpu(x_TH.device)
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out(attention(packed_TNH, query_BQH, self.heads, site.places, score_bias, dropout, own))
+        out: Tensor = self.out(attention(packed, query_BQH, self.heads, site.places, score_bias, dropout, own))
         return out
+
+    def _projected(self, x_TH: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | tuple[Tensor, ...]:
+        """Returns the `packed` of `attention`, as several tensors where they need no stacked gradient."""
+        parts = len(weight) // x_TH.shape[1]
+        if self.training and bias is not None and not on_cpu(x_TH.device):
+            return project(x_TH, weight, bias, parts)
+        return F.linear(x_TH, weight, bias).view(len(x_TH), parts, -1)
 
 
 class Layer(nn.Module):
@@ -267,14 +274,18 @@ class Encoder(nn.Module):
         hidden: Tensor = self.stack(self.tokens(tokens_BL), attention_mask_BL, positions_BQ)
         return hidden
 
-    def encode_cls(self, tokens_T: Tensor, packing: Packing, added_TH: Tensor | None = None) -> Tensor:
-        """Returns the hidden state at each sequence's first token, [B, H], for a batch without its padding.
+    def encode_cls(self, tokens: Tensor, packing: Packing | Tensor | None, added: Tensor | None = None) -> Tensor:
+        """Returns the hidden state at each sequence's first token, [B, H].
 
-        `added_TH` is added to the token embeddings.
+        `packing` is that of tokens [T] without padding, or the attention mask of tokens [B, L], None without padding.
+        `added` is added to the token embeddings.
         """
-        vectors_TH = self.tokens(tokens_T)
-        hidden_BH: Tensor = self.stack.encode_cls(vectors_TH if added_TH is None else vectors_TH + added_TH, packing)
-        return hidden_BH
+        vectors = self.tokens(tokens) if added is None else self.tokens(tokens) + added
+        if isinstance(packing, Packing):
+            hidden_BH: Tensor = self.stack.encode_cls(vectors, packing)
+            return hidden_BH
+        first_B1H: Tensor = self.stack(vectors, packing, tokens.new_zeros(len(tokens), 1))
+        return first_B1H[:, 0]
 
 
 def padded_vocabulary(vocab_size: int) -> int:

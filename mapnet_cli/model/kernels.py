@@ -7,6 +7,8 @@ Shapes: B sequences, L positions, Q query positions, A heads, D size of a head, 
 V vocabulary.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,6 +24,25 @@ EXCLUDED = -1e4
 """Added to a score, makes its probability 0. Not -inf, since padding may be too far from every token."""
 ROWS = 32
 """The number of positions of `token_loss` is padded to a multiple of this, which matrix units prefer."""
+
+
+_rehearsing = False
+
+
+def on_cpu(device: torch.device) -> bool:
+    """Returns whether tensors on a device take the operations for CPUs, which torch.compile can't trace."""
+    return device.type == "cpu" and not (_rehearsing or torch.compiler.is_compiling())
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Tensors on a CPU take the operations that they would on a GPU, to compile, count and test them without one."""
+    global _rehearsing
+    before, _rehearsing = _rehearsing, True
+    try:
+        yield
+    finally:
+        _rehearsing = before
 
 
 def keep_bits(shape: torch.Size, probability: float, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -58,10 +79,11 @@ class _DropoutAdd(torch.autograd.Function):
 def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training: bool) -> Tensor:
     """Returns residual + dropout(x) in the precision of the residual; without a residual dropout(x)."""
     x = x if residual is None else x.to(residual.dtype)
-    if training and probability and x.device.type == "cpu":
+    if training and probability and on_cpu(x.device):
         added = x.new_zeros(()) if residual is None else residual
         return cast(Tensor, _DropoutAdd.apply(x, added, probability))  # type: ignore[no-untyped-call]
-    dropped = F.dropout(x, probability, training)
+    # what F.dropout calls on a GPU; on a CPU that keeps a larger mask
+    dropped = torch.native_dropout(x, probability, True)[0] if training and probability else x
     return dropped if residual is None else residual + dropped
 
 
@@ -69,7 +91,7 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Returns the LayerNorm of x in the precision of x, with statistics in float32. Autocast would return float32."""
     with torch.autocast(x.device.type, enabled=False):
         # the CPU kernel takes parameters in float32 with a bfloat16 input, CUDA's doesn't
-        dtype = norm.weight.dtype if x.device.type == "cpu" else x.dtype
+        dtype = norm.weight.dtype if on_cpu(x.device) else x.dtype
         bias = None if norm.bias is None else norm.bias.to(dtype)
         return F.layer_norm(x, norm.normalized_shape, norm.weight.to(dtype), bias, norm.eps)
 
@@ -115,7 +137,7 @@ class Places:
         """
         if self.attention_mask_B11L is None and not window:
             return None
-        key = (dtype, window, query_BQ is None)
+        key = (dtype, window, window > 0 and query_BQ is not None)
         if key not in self._known:
             allowed = None if self.attention_mask_B11L is None else self.attention_mask_B11L[:, 0]
             if window:
@@ -195,25 +217,88 @@ class _Attention(torch.autograd.Function):
         return d_packed_TNH, d_query_BQH, None, None, None, None
 
 
+class _Rounded(torch.autograd.Function):
+    """Copies to bfloat16, and of the gradients to float32, in one operation each."""
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+        return _copies(weights, torch.bfloat16)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return _copies(grads, torch.float32)
+
+
+def _copies(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    copies = tuple(torch.empty_like(x, dtype=dtype) for x in tensors)
+    torch._foreach_copy_(copies, tensors)
+    return copies
+
+
+def rounded_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Returns what bfloat16 autocast would make of each weight, for `torch.func.functional_call`.
+
+    Autocast launches a kernel for each weight, and one for its gradient. Embeddings stay in float32.
+    """
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    weights = {name: weight for name, weight in model.named_parameters() if id(weight) not in tables}
+    return dict(zip(weights, _Rounded.apply(*weights.values()), strict=True))  # type: ignore[no-untyped-call]
+
+
+class _Project(torch.autograd.Function):
+    """Products with the parts of one matrix. The parts' gradients are never stacked into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TH: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
+        weights = weight.to(x_TH.dtype).chunk(parts)
+        ctx.save_for_backward(x_TH, *weights)
+        ctx.dtype = weight.dtype
+        pairs = zip(weights, bias.to(x_TH.dtype).chunk(parts), strict=True)
+        return tuple(torch.addmm(bias_H, x_TH, weight_HH.t()) for weight_HH, bias_H in pairs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x_TH, *weights = ctx.saved_tensors
+        d_x_TH = torch.mm(grads[0], weights[0])
+        for grad, weight_HH in zip(grads[1:], weights[1:], strict=True):
+            d_x_TH = d_x_TH.addmm_(grad, weight_HH)
+        d_weight = torch.cat([torch.mm(grad.t(), x_TH) for grad in grads])
+        d_bias = torch.cat([grad.sum(dim=0) for grad in grads])
+        return d_x_TH, d_weight.to(ctx.dtype), d_bias.to(ctx.dtype), None
+
+
+def project(x_TH: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """Returns the projections of x with each of the parts of a weight, [T, H] each, for training on a GPU."""
+    with torch.autocast(x_TH.device.type, enabled=False):
+        return cast(tuple[Tensor, ...], _Project.apply(x_TH, weight, bias, parts))  # type: ignore[no-untyped-call]
+
+
 def attention(
-    packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, bias: Tensor | None, dropout: float,
-    own: bool,
+    packed: Tensor | tuple[Tensor, ...], query_BQH: Tensor | None, heads: int, places: Places, bias: Tensor | None,
+    dropout: float, own: bool,
 ) -> Tensor:  # fmt: skip
     """Returns the attention output: [T, H], or [B x Q, H] if there is a query of its own.
 
-    `packed_TNH` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own. The bias is
-    `Places.bias`. With `own`, the CPU kernel of this module, which can be differentiated once and not batched by vmap.
+    `packed` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own: as one tensor
+    [T, N, H], or as N tensors [T, H]. The bias is `Places.bias`. With `own`, the CPU kernel of this module, for one
+    tensor, which can be differentiated once and not batched by vmap.
     """
     if own:
         with torch.autocast("cpu", enabled=False):
-            out = _Attention.apply(packed_TNH, query_BQH, heads, places, bias, dropout)  # type: ignore[no-untyped-call]
+            out = _Attention.apply(packed, query_BQH, heads, places, bias, dropout)  # type: ignore[no-untyped-call]
             return cast(Tensor, out)
-    batch, hidden = places.batch, packed_TNH.shape[2]
+    batch, tensors = places.batch, packed if isinstance(packed, tuple) else (packed,)
+    hidden = tensors[0].shape[-1]
     if places.token_S is not None:
-        packed_TNH = F.pad(packed_TNH, (0, 0, 0, 0, 0, 1)).index_select(0, places.token_S)
-    parts = packed_TNH.view(batch, places.length, -1, hidden).unbind(2)
-    query, key, value = parts if query_BQH is None else (query_BQH, *parts)
-    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in (query, key, value))
+        # a row of zeros for the padding
+        below = (*[0, 0] * (tensors[0].ndim - 1), 0, 1)
+        tensors = tuple(F.pad(x, below).index_select(0, places.token_S) for x in tensors)
+    if isinstance(packed, Tensor):
+        tensors = tensors[0].view(batch, places.length, -1, hidden).unbind(2)
+    tensors = tensors if query_BQH is None else (query_BQH, *tensors)
+    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in tensors)
     mixed = F.scaled_dot_product_attention(query, key, value, None if bias is None else bias[:, None], dropout)
     rows = mixed.transpose(1, 2).reshape(-1, hidden)
     return rows if query_BQH is not None or places.place_T is None else rows.index_select(0, places.place_T)
@@ -252,7 +337,7 @@ def rotated(x_TNH: Tensor, heads: int, angles: tuple[Tensor, Tensor], parts: int
     """
     x_TNAD = x_TNH.view(len(x_TNH), -1, heads, x_TNH.shape[2] // heads)
     cos, sin = (angle.to(x_TNH.dtype) for angle in angles)
-    if training and x_TNH.device.type == "cpu":
+    if training and on_cpu(x_TNH.device):
         out = cast(Tensor, _Rotated.apply(x_TNAD, cos, sin, parts))  # type: ignore[no-untyped-call]
         return out.view_as(x_TNH)
     a, b = x_TNAD[:, :parts].chunk(2, dim=3)
@@ -290,7 +375,7 @@ class _Geglu(torch.autograd.Function):
 
 def geglu(x: Tensor, training: bool) -> Tensor:
     """Returns GELU of the first half of the last dimension times the second half (Shazeer 2020)."""
-    if training and x.device.type == "cpu":
+    if training and on_cpu(x.device):
         return cast(Tensor, _Geglu.apply(x))  # type: ignore[no-untyped-call]
     inner, gate = x.chunk(2, dim=-1)
     return F.gelu(inner) * gate
@@ -311,6 +396,7 @@ class _TiedEmbedding(torch.autograd.Function):
     def backward(ctx: Any, d_vectors: Tensor, d_decoder_VH: Tensor) -> tuple[Tensor, None, None]:
         (tokens,) = ctx.saved_tensors
         d_weight_VH = d_decoder_VH.to(ctx.like)
+        # on a GPU in no fixed order, unless torch.use_deterministic_algorithms is on
         d_weight_VH.index_add_(0, tokens.flatten(), d_vectors.flatten(0, -2).to(ctx.like))
         return d_weight_VH, None, None
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mapnet_cli.config import Config
 from mapnet_cli.core import format_size
 from mapnet_cli.masking import ProposalWork, StepPlan, max_mask_count, plan_step
-from mapnet_cli.model import AnyPretrainingModel, Attention, build_model, padded_vocabulary
+from mapnet_cli.model import AnyPretrainingModel, as_on_gpu, build_model, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.segments import segments
@@ -177,11 +178,8 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
         kept[storage._cdata] = storage.nbytes()  # the data pointer of a fake tensor is 0
         return tensor
 
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_gpu() if gpu else nullcontext():
         model = build_model(config.model_copy(update=parts), name, vocab_size)
-        for module in model.modules():
-            if isinstance(module, Attention):
-                module.own_kernel = not gpu
         losses = build_losses(model.train(), method, torch.device("cpu"), precision)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

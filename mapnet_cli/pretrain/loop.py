@@ -2,7 +2,9 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,7 +35,7 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
         progress(Progress(state.place, parts[-1].end, "compiling"))
         losses.compile_networks()
         compile_ahead(losses, make.micro, state.manifest.block_length)
-    algorithm1 = Algorithm1(distributed(losses, state), state.device)
+    algorithm1 = Algorithm1(*distributed(losses, state))
     own_clip_norm = method.mapnet.clip_norm if method.mapnet else 0.0
 
     with TrainingMonitor(state, progress, parts) as monitor:
@@ -73,19 +75,28 @@ def batch_maker(state: TrainState) -> BatchMaker:
     )  # fmt: skip
 
 
-def distributed(losses: nn.Module, state: TrainState) -> nn.Module:
-    """Returns the losses, wrapped in DDP if there are several processes."""
+def distributed(losses: nn.Module, state: TrainState) -> tuple[nn.Module, torch.device, nn.Module | None]:
+    """Returns the arguments of Algorithm1; the losses are wrapped in DDP if there are several processes.
+
+    If MAP-Net doesn't learn in every step, there are two wrappings, one for steps without it: DDP could look for unused
+    parameters itself, but in each step the host would wait for the GPU to find out what the other processes used.
+    """
+    device, mapnet, proposal = state.device, state.method.mapnet, state.model.proposal
     if state.dist.size == 1:
-        return losses
-    # If MAP-Net doesn't run in every step, DDP must look for unused parameters, which makes the host wait for the GPU.
-    mapnet = state.method.mapnet
-    always = mapnet and mapnet.learn_on_uniform_steps and mapnet.learn_every == mapnet.propose_every == 1
-    return DistributedDataParallel(
-        losses,
-        device_ids=[state.device.index] if state.device.type == "cuda" else None,
+        return losses, device, None
+    wrap = partial(
+        DistributedDataParallel, losses, device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        find_unused_parameters=mapnet is not None and not always,
-    )
+    )  # fmt: skip
+    whole = wrap()
+    if not mapnet or (mapnet.learn_on_uniform_steps and mapnet.learn_every == mapnet.propose_every == 1):
+        return whole, device, None
+    assert proposal is not None
+    # a wrapping manages the parameters that require a gradient when it is made
+    proposal.requires_grad_(False)
+    resting = wrap()
+    proposal.requires_grad_(True)
+    return whole, device, resting
 
 
 def compile_ahead(losses: Losses, size: int, length: int) -> None:

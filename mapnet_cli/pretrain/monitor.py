@@ -85,9 +85,11 @@ class TrainingMonitor:
         saves everything and raises Interrupted.
         """
         state, pretrain = self.state, self.state.config.pretrain
+        # padding is not useful work
         flops = method_flops(
-            state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.length, work_of(plan)
-        )
+            state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.tokens / batch.size,
+            work_of(plan),
+        )  # fmt: skip
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
         host = {
             "tokens": batch.tokens,

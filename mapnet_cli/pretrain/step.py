@@ -44,12 +44,13 @@ Prepare = Callable[[Callable[..., Any]], Callable[..., Any]]
 class Algorithm1:
     """Algorithm 1 of the paper, lines 3 to 6: one call accumulates the gradients of one step.
 
-    `losses` is a `Losses` module, possibly wrapped in DDP. Proposals are kept between steps if MAP-Net
-    doesn't read every batch (`propose_every`).
+    `losses` is a `Losses` module, possibly wrapped in DDP; `resting`, if given, replaces it in steps in which MAP-Net
+    doesn't learn. Proposals are kept between steps if MAP-Net doesn't read every batch (`propose_every`).
     """
 
-    def __init__(self, losses: nn.Module, device: torch.device) -> None:
+    def __init__(self, losses: nn.Module, device: torch.device, resting: nn.Module | None = None) -> None:
         self._losses = losses
+        self._resting = losses if resting is None else resting
         self._device = device
         self._proposals: dict[int, Tensor] = {}
         """log q [B, L] of each micro-batch, by the index of its first sequence."""
@@ -63,13 +64,16 @@ class Algorithm1:
         sums: dict[str, Tensor] = {}
         if not plan.reuses:
             self._proposals.clear()
-        for number, part in enumerate(batch.parts):
-            with _synchronised(self._losses, number + 1 == len(batch.parts)):
-                loss, logged, log_q_BL = self._losses(part.to(self._device), plan, self._proposals.get(part.first))
-                torch.autograd.backward(loss)
-            if log_q_BL is not None:
-                self._proposals[part.first] = log_q_BL
-            add_up(sums, logged)
+        losses = self._losses if plan.learns else self._resting
+        # autocast keeps its copies of the weights until the outermost context ends: all micro-batches share them
+        with torch.autocast(self._device.type, enabled=False):
+            for number, part in enumerate(batch.parts):
+                with _synchronised(losses, number + 1 == len(batch.parts)):
+                    loss, logged, log_q_BL = losses(part.to(self._device), plan, self._proposals.get(part.first))
+                    torch.autograd.backward(loss)
+                if log_q_BL is not None:
+                    self._proposals[part.first] = log_q_BL
+                add_up(sums, logged)
         return sums
 
 

@@ -12,7 +12,7 @@ TRAIN = 3
 """Cost of a training step in forward passes: one forward pass, and a backward pass that costs two."""
 
 
-def stack_flops(config: Transformer, length: int, outputs: float | None = None) -> float:
+def stack_flops(config: Transformer, length: float, outputs: float | None = None) -> float:
     """Returns the forward FLOPs of the layers for one sequence of `length`: matrix products and attention.
 
     The last layer computes keys and values at all positions, but the rest only at `outputs` positions (None: all).
@@ -30,7 +30,7 @@ def head_flops(config: Transformer, vocab_size: int, positions: float) -> float:
     return 2.0 * positions * config.hidden * (config.hidden + vocab_size)
 
 
-def proposal_flops(encoder: Transformer, proposal: Transformer, length: int) -> float:
+def proposal_flops(encoder: Transformer, proposal: Transformer, length: float) -> float:
     """Returns the forward FLOPs of MAP-Net for one sequence."""
     return stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
 
@@ -47,7 +47,7 @@ class Work:
 
 
 def step_flops(
-    encoder: Transformer, proposal: Transformer | None, vocab_size: int, batch: int, length: int, work: Work
+    encoder: Transformer, proposal: Transformer | None, vocab_size: int, batch: int, length: float, work: Work
 ) -> float:
     """Returns the FLOPs of one training step on `batch` sequences; `proposal` is None if there is no MAP-Net."""
     masked = work.mask_rate * length
@@ -58,7 +58,7 @@ def step_flops(
 
 
 def electra_flops(
-    encoder: Transformer, generator: Transformer, vocab_size: int, batch: int, length: int, mask_rate: float
+    encoder: Transformer, generator: Transformer, vocab_size: int, batch: int, length: float, mask_rate: float
 ) -> float:
     """Returns the FLOPs of one training step of ELECTRA, whose encoder and head run at every position."""
     masked = mask_rate * length
@@ -68,8 +68,8 @@ def electra_flops(
     return TRAIN * batch * (generating + detecting)
 
 
-def method_flops(config: Config, name: str, vocab_size: int, batch: int, length: int, work: Work) -> float:
-    """Returns the FLOPs of one training step of one of the config's methods."""
+def method_flops(config: Config, name: str, vocab_size: int, batch: int, length: float, work: Work) -> float:
+    """Returns the FLOPs of one training step of one of the config's methods, on sequences of a mean `length`."""
     method, generator = config.method[name], config.generator(name)
     if generator is not None:
         return electra_flops(config.encoder, generator, vocab_size, batch, length, work.mask_rate)

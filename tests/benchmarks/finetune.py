@@ -24,7 +24,14 @@ import torch
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core import automatic_precision
-from mapnet_cli.finetune_glue.loop import Setting, build, encoder_weights, epoch_batches, training_step
+from mapnet_cli.finetune_glue.loop import (
+    Setting,
+    build,
+    encoder_weights,
+    epoch_batches,
+    make_inputs,
+    training_step,
+)
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.huggingface.weights import to_hugging_face
@@ -59,10 +66,13 @@ def ours(lap: Lap, chosen: argparse.Namespace, folder: Path, precision: str, bat
     model = build(TASK, encoder_weights(folder / "ours"), encoder, config, setting).to(device).train()
     optimizer = build_adamw(model, config)
     set_learning_rate(optimizer, setting.lr)
+    compiled = torch.compile(model, mode="reduce-overhead", dynamic=False, fullgraph=True) if chosen.compile else None
     generator = torch.Generator().manual_seed(1)
     while True:
         for indices in epoch_batches(data, chosen.batch, batching, generator):
-            training_step(model, optimizer, TASK, data, indices, config.clip_norm, device)
+            forward = compiled if len(indices) == chosen.batch else None
+            inputs = make_inputs(model, data, indices, device, fixed=forward is not None)
+            training_step(model, optimizer, TASK, inputs, config.clip_norm, forward)
         lap()
 
 
@@ -112,6 +122,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", default=[], help="words in the names of the sides to race")
+    parser.add_argument("--compile", action="store_true", help="finetune.compile on our side")
     parser.add_argument("--parallel", type=int, default=1, help="processes of each side that run at the same time")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

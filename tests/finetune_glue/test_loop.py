@@ -1,5 +1,6 @@
 """Fine-tuning: it learns, is reproducible, and records divergence."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.core.records import EpochScores
+from mapnet_cli.finetune_glue import loop
 from mapnet_cli.finetune_glue.loop import EncoderWeights, Setting, Tuned, encoder_weights, epoch_batches, fine_tune
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.scoring import SPLITS
 from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.model.kernels import as_on_gpu
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.words import CLS, SEP
 from mapnet_cli.training.checkpoint import save_checkpoint
@@ -98,6 +101,74 @@ def test_an_epoch_has_every_example_once(batching: str) -> None:
     assert (max(spreads) <= 1) == (batching == "by-length")
     firsts = [data.lengths[batch[0]] for batch in batches]
     assert firsts != sorted(firsts), "batches are not sorted by length"
+
+
+@pytest.mark.parametrize("tokens", [0, 1_000])
+def test_evaluation_batches_have_every_example_once(tokens: int) -> None:
+    data = rows(301, 0)
+    batches = loop.evaluation_batches(data, tokens)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(301))
+    assert max(map(len, batches)) == 64 if not tokens else 100 <= len(batches[0]) <= 1_000 // data.lengths.max()
+    for batch in batches:
+        assert len(batch) <= 64 or len(batch) * data.lengths[batch].max() <= tokens
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_batches_with_padding_match_those_without(precision: str, fixed: bool) -> None:
+    """A GPU's batches, and those for torch.compile: the same loss, gradients and predictions, with segments."""
+    encoder = ENCODER.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})
+    start, data = EncoderWeights(None, 40, torch.linspace(-1, 1, 16)), rows(8, 0)
+    second = data.second // 2
+    data = Tokenised(data.tokens, data.offsets, data.labels, second)
+    config = CONFIG.model_copy(update={"precision": precision, "dropout": 0.0})
+    model = loop.build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
+    optimizer = loop.build_adamw(model, config)
+    found, cpu = [], torch.device("cpu")
+    for gpu in (False, True):
+        with as_on_gpu() if gpu else nullcontext():
+            inputs = loop.make_inputs(model, data, np.arange(8), cpu, fixed=gpu and fixed)
+            assert inputs.tokens.shape == ((8, 12) if gpu else (64,))
+            loss = loop.training_step(model, optimizer, TASKS["CoLA"], inputs, 0.0)
+            gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+            predicted = loop.predict(model.eval(), TASKS["STS-B"], data, cpu)
+        assert predicted is not None
+        found.append((loss, gradients, torch.from_numpy(predicted)))
+        model.train()
+    (loss, gradients, predicted), (padded_loss, padded, padded_predicted) = found
+    tolerance = 1e-4 if precision == "float32" else 0.05
+    torch.testing.assert_close(padded_loss, loss, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(padded_predicted, predicted, rtol=tolerance, atol=tolerance)
+    assert padded.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert padded[name].dtype == torch.float32
+        assert float((padded[name] - gradient).norm()) < tolerance * float(gradient.norm()) + 1e-5, name
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # when torch imports its compiler
+def test_rounding_all_weights_together_equals_autocast() -> None:
+    """Bit for bit."""
+    model = loop.build(TASKS["CoLA"], EncoderWeights(None, 40), ENCODER, CONFIG, Setting(8, 1e-3, 1)).train()
+    model.precision, found = "bfloat16", []
+    optimizer = loop.build_adamw(model, CONFIG)
+    with as_on_gpu():
+        inputs = loop.make_inputs(model, rows(8, 0), np.arange(8), torch.device("cpu"))
+        for forward in (None, model):
+            torch.manual_seed(0)
+            loss = loop.training_step(model, optimizer, TASKS["CoLA"], inputs, 0.0, forward)
+            found.append([loss, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # from inductor, on a CPU
+def test_learns_compiled(checkpoint: Path, compiler: None) -> None:
+    """With CUDA graphs on a GPU; on a CPU these are left out. The last batch of an epoch isn't compiled."""
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(error_on_recompile=True):  # all batches have one shape
+        tuned = run(checkpoint, "CoLA", config=CONFIG.model_copy(update={"compile": True}))
+    assert tuned.epochs[-1].metrics["accuracy"] > 0.95
 
 
 def test_divergence_is_a_recorded_failure(checkpoint: Path) -> None:

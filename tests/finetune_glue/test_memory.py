@@ -10,7 +10,8 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.finetune_glue.loop import Classifier
 from mapnet_cli.finetune_glue.run import CONTEXT, run_bytes, run_requirements
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.model.bert import Attention, Packing
+from mapnet_cli.model.bert import Packing
+from mapnet_cli.model.kernels import as_on_gpu
 from mapnet_cli.text.words import PAD
 from tests.conftest import small_config
 
@@ -32,9 +33,6 @@ def test_memory_for_the_backward_pass_is_not_underestimated(architecture: str) -
     sizes = {"layers": 12, "hidden": 64, "heads": 4, "ffn": 256, "max_length": 64}
     encoder = Transformer(architecture=architecture, attention_dropout=0.0, **sizes)
     model = Classifier(encoder, 1_000, 3, 0.1, "float32").train()
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.own_kernel = False
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -44,7 +42,7 @@ def test_memory_for_the_backward_pass_is_not_underestimated(architecture: str) -
 
     tokens_BL = torch.randint(5, 1_000, (8, encoder.max_length))
     packing = Packing.of(tokens_BL != PAD)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), as_on_gpu():
         model(tokens_BL.flatten(), packing, None)
     found = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
     estimated = run_bytes(encoder, 1_000, 9) - run_bytes(encoder, 1_000, 1)

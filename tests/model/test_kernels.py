@@ -1,7 +1,9 @@
 """Each kernel equals the plain formula: in float32 up to rounding, in bfloat16 within its rounding."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -69,8 +71,13 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
     def ours(own: bool) -> Callable[..., Tensor]:
         def attend(packed_TNH: Tensor, *query: Tensor) -> Tensor:
             torch.manual_seed(1)
-            bias = places.bias(packed_TNH.dtype, 0, None)
-            return kernels.attention(packed_TNH, query[0] if query else None, heads, places, bias, dropout, own)
+            one, bias = query[0] if query else None, places.bias(packed_TNH.dtype, 0, None)
+            if own:
+                return kernels.attention(packed_TNH, one, heads, places, bias, dropout, own)
+            as_packed = kernels.attention(packed_TNH, one, heads, places, bias, dropout, own)
+            as_parts = kernels.attention(packed_TNH.unbind(1), one, heads, places, bias, dropout, own)
+            torch.testing.assert_close(as_parts, as_packed)
+            return as_parts
 
         return attend
 
@@ -121,6 +128,19 @@ def test_geglu(dtype: torch.dtype, training: bool) -> None:
     x = torch.randn(5, 12).to(dtype)
     expected = gradients(lambda x: F.gelu(x[:, :6]) * x[:, 6:], x.float())
     assert_close(gradients(lambda x: kernels.geglu(x, training), x), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parts", [2, 3])
+def test_project(dtype: torch.dtype, parts: int) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(7, 6).to(dtype), torch.randn(parts * 6, 6), torch.randn(parts * 6)
+
+    def plain(x_TH: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x_TH, weight, bias)
+
+    ours = gradients(lambda x, w, b: torch.cat(kernels.project(x, w, b, parts), dim=1), *inputs)
+    assert_close(ours, gradients(plain, *(x.float() for x in inputs)), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -218,8 +238,12 @@ def test_keep_bits(probability: float) -> None:
     assert torch.equal(kernels.keep(x, bits), torch.where(bits == 0, 0.0, x))
 
 
+CASES = ((False, False, False), (True, False, False), (True, False, True), (True, True, False), (True, True, True))
+"""Whether the model trains, in bfloat16, as on a GPU."""
+
+
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_a_step_in_bfloat16_matches_float32(architecture: str) -> None:
+def test_steps_match_plain_float32(architecture: str) -> None:
     """Losses and gradients of the whole model, encoder and MAP-Net, without dropout."""
     off = {"dropout": 0.0, "attention_dropout": 0.0, "architecture": architecture}
     encoder = Transformer(layers=2, hidden=32, heads=4, ffn=64, max_length=16, **off)
@@ -228,9 +252,9 @@ def test_a_step_in_bfloat16_matches_float32(architecture: str) -> None:
     tokens_BL, positions_BK = torch.randint(5, 100, (4, 16)), torch.randint(16, (4, 3))
     tokens_BL[1, 12:] = 0
     attention_mask_BL, found = tokens_BL != 0, []
-    for training, autocast in ((False, False), (True, False), (True, True)):
+    for training, autocast, gpu in CASES:
         model.train(training).zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), kernels.as_on_gpu() if gpu else nullcontext():
             loss_BK, _ = model.token_losses(
                 tokens_BL, attention_mask_BL, positions_BK, tokens_BL.gather(1, positions_BK), None
             )
@@ -238,7 +262,40 @@ def test_a_step_in_bfloat16_matches_float32(architecture: str) -> None:
         total = loss_BK.mean() - log_q_BL[attention_mask_BL].mean()
         total.backward()
         found.append([total.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
-    assert_close(found[1], found[0], torch.float32)
-    assert len(found[0]) == 1 + len(list(model.parameters()))
-    for name, a, b in zip(("loss", *dict(model.named_parameters())), found[2], found[0], strict=True):
-        assert float((a - b).norm()) < 0.1 * float(b.norm()) + 1e-3, name
+    plain, trained, trained_as_on_gpu, *rounded = found
+    assert_close(trained, plain, torch.float32)
+    assert_close(trained_as_on_gpu, plain, torch.float32)
+    assert len(plain) == 1 + len(list(model.parameters()))
+    for values in rounded:
+        for name, a, b in zip(("loss", *dict(model.named_parameters())), values, plain, strict=True):
+            assert float((a - b).norm()) < 0.1 * float(b.norm()) + 1e-3, name
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # from torch.compile itself
+@pytest.mark.parametrize(("architecture", "padded"), [("bert", False), ("bert", True), ("modernbert", True)])
+def test_compiles_into_one_graph(architecture: str, padded: bool) -> None:
+    """In bfloat16 with dropout, for training: a graph break raises. The gradients are those without compilation."""
+    both: dict[str, Any] = {"architecture": architecture, "max_length": 16}
+    encoder = Transformer(layers=2, hidden=32, heads=4, ffn=64, **both)
+    model = PretrainingModel(encoder, 100, MapNetSizes(layers=1, hidden=16, heads=2, ffn=32, **both)).train()
+    model.init_weights(1)
+    tokens_BL, positions_BK = torch.randint(5, 100, (4, 16)), torch.randint(16, (4, 3))
+    tokens_BL[1, 12:] = 0
+    mask_BL = tokens_BL != 0 if padded else None
+    torch._dynamo.reset()
+
+    def run(prepare: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[Tensor]:
+        model.zero_grad()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            targets_BK = tokens_BL.gather(1, positions_BK)
+            loss_BK, _ = prepare(model.token_losses)(tokens_BL, mask_BL, positions_BK, targets_BK, None)
+            log_q_BL = prepare(model.propose)(tokens_BL, mask_BL, tokens_BL != 0)
+        torch.autograd.backward(loss_BK.mean() - log_q_BL[tokens_BL != 0].mean())
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    compiled = run(lambda network: torch.compile(network, backend="aot_eager", fullgraph=True, dynamic=False))
+    with kernels.as_on_gpu():
+        eager = run(lambda network: network)
+    for ours, plain in zip(compiled, eager, strict=True):
+        assert float((ours - plain).norm()) < 0.05 * float(plain.norm()) + 1e-3

@@ -10,6 +10,7 @@ from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model.electra import Electra
+from mapnet_cli.model.kernels import as_on_gpu
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import ElectraLosses, detection_metrics, replace_tokens
 from mapnet_cli.pretrain.step import Algorithm1
@@ -135,7 +136,7 @@ def test_compiled_matches_eager(compiler: None) -> None:
 def test_step_never_waits_for_the_device(every_slot: bool) -> None:
     """Runs on fake tensors: reading a value, or a data-dependent shape, raises."""
     batch = split_batch(3, tokens(), noise(), ELECTRA.mask_rate, 3, every_slot=every_slot)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_gpu():
         model = Electra(CONFIG.encoder, VOCAB, CONFIG.encoder.narrowed(0.5))
         optimizer = build_adamw(model, CONFIG.pretrain)
         Algorithm1(ElectraLosses(model, ELECTRA, CPU, "bfloat16"), CPU)(batch, PLAN)

@@ -11,7 +11,7 @@ from mapnet_cli.config import Method
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
-from mapnet_cli.model import build_model
+from mapnet_cli.model import as_on_gpu, build_model
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.model.proposal import MapNet, TokenTable
 from mapnet_cli.pretrain.batches import split_batch
@@ -257,7 +257,7 @@ def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MA
         3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot,
         visit_B=torch.arange(6), unit_starts_BL=tokens() % 2 == 0,
     )  # fmt: skip
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_gpu():
         model = build_model(CONFIG.model_copy(update={"method": {"it": method}}), "it", VOCAB)
         assert isinstance(model, PretrainingModel)
         optimizer = build_adamw(model, CONFIG.pretrain, model.proposal)
