@@ -5,7 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from mapnet_cli.jobs import cores, library_versions, visible_gpus
+from mapnet_cli.core import visible_gpus
+from mapnet_cli.jobs import cores, library_versions
 
 
 def facts(artifacts: Path) -> dict[str, str]:

@@ -83,10 +83,18 @@ class Config(Section):
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
 
     def for_method(self, method: str) -> "Config":
-        """Returns the config for training a method: with the method's own number of steps, if it has one."""
-        steps = self.method[method].steps if method in self.methods else 0
-        pretrain = self.pretrain.model_copy(update={"steps": steps})
-        return self.model_copy(update={"pretrain": pretrain}) if steps else self
+        """Returns the config for training a method: with the method's own steps, batch size and peak rate.
+
+        Its result must not be passed on to `for_method` again.
+        """
+        own, common = self.method[method] if method in self.methods else Method(), self.pretrain
+        update = {
+            "steps": own.steps or common.steps,
+            "batch_size": own.batch_factor * common.batch_size,
+            "peak_lr": own.peak_lr or common.peak_lr,
+        }
+        pretrain = common.model_copy(update=update)
+        return self if pretrain == common else self.model_copy(update={"pretrain": pretrain})
 
     def last_step(self, method: str) -> int:
         """Returns the step of a method's last milestone, where its training ends."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mapnet_cli.config.base import Count, Ints, NonNegative, Section, Share
+from mapnet_cli.config.base import Count, Ints, NonNegative, Section, Share, added
 from mapnet_cli.core import did_you_mean
 
 
@@ -31,10 +31,13 @@ class FrequencyProposal(Proposal):
 
 
 class LearnedProposal(Proposal):
-    signal: Literal["loss", "one-minus-p", "logit-gradient"] = "loss"
-    """Quantity that the proposal learns per masked position: loss, 1 - p(token) or gradient norm ||W^T (p - y)||."""
+    signal: Literal["loss", "error", "one-minus-p", "logit-gradient"] = "loss"
+    """Quantity that the proposal learns per masked position: loss, 1 if the prediction is wrong, else 0 (error),
+    1 - p(token), or gradient norm ||W^T (p - y)||."""
+    signal_at: Literal["all", "mask"] = added("all")
+    """Masked positions that it learns from: all, or only those that [MASK] replaces."""
     learn_on_uniform_steps: bool = True
-    """Also train the proposal in exploration steps, whose masks are uniform."""
+    """Also train the proposal on exploration steps or sentences, whose masks are uniform."""
 
 
 class TableProposal(LearnedProposal):
@@ -44,6 +47,9 @@ class TableProposal(LearnedProposal):
     """The method's strategy."""
     memory: Count = 1_000
     """Time constant of the running mean: the weight of an observation falls to 1/e after this many steps."""
+    update_every: NonNegative = added(0)
+    """Instead of the running mean, AMLM's rule: every N steps, a token's weight becomes a fifth of its old weight plus
+    four fifths of its mean signal since the last update. 0: the running mean."""
 
 
 class MapNetProposal(LearnedProposal):
@@ -55,6 +61,11 @@ class MapNetProposal(LearnedProposal):
     """How the importance weight of a masked position's loss is computed; none: weight 1."""
     objective: str = "pairwise"
     """Training objective of MAP-Net. pairwise: Eq. 10; loss-matching: match the distribution of the signal."""
+    baseline: Literal["sentence", "batch"] = added("sentence")
+    """What objective "pairwise" subtracts from a position's signal: its mean over the sentence's masks, as in Eq. 10,
+    or over those of the batch's other sentences, which doesn't change the expected gradient of the draws."""
+    entropy_bonus: Annotated[float, Field(ge=0)] = added(0.0)
+    """Factor of the proposal's entropy in nats per sentence, which is subtracted from MAP-Net's objective."""
     embeddings: Literal["shared", "detached", "own"] = "shared"
     """Token embeddings of MAP-Net. shared: the encoder's, trained by both; detached: the encoder's, read-only."""
     peak_lr: Annotated[float, Field(ge=0)] = 0.0
@@ -125,6 +136,10 @@ class Method(Section):
     steps: NonNegative = 0
     """Pretraining steps of this method, to compare at equal FLOPs (`mapnet pretrain --dry-run` prints the number);
     0: pretrain.steps."""
+    batch_factor: Count = added(1)
+    """Sequences per step of this method, as a multiple of pretrain.batch_size; the number of steps stays the same."""
+    peak_lr: Annotated[float, Field(ge=0)] = added(0.0)
+    """Peak learning rate of this method; 0: pretrain.peak_lr."""
     init_from: str = ""
     """Name of an import whose encoder and head pretraining starts from; empty: random weights."""
     strategy: str = "uniform"
@@ -141,6 +156,8 @@ class Method(Section):
     """Probability of an exploration step (uniform masks) at the first step; default: 1 with a proposal, else 0."""
     explore_end: Share | None = None
     """The same at the last step, with linear interpolation; default: 1/3 with a proposal, else 0."""
+    explore_unit: Literal["step", "sentence"] = added("step")
+    """Whether one coin decides about exploration for the whole step, or one per sentence."""
     proposal: AnyProposal | None = None
     """How masks are drawn, for strategies with a proposal."""
     electra: Electra | None = None

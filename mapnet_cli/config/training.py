@@ -87,6 +87,9 @@ class Pretrain(Optimiser):
     """Number of consecutive steps on the same sentences, each with new masks; applies to every method."""
     peak_lr: Annotated[float, Field(gt=0)] = 1e-4
     warmup_steps: NonNegative = 10_000
+    schedule: Literal["linear", "wsd"] = added("linear")
+    """Learning rate after the warm-up. linear: decays to 0 at the last step; wsd: constant, and every milestone is a
+    branch that decays to 0 over the last tenth of its steps, so that each is a finished training."""
     milestones: Floats = (0.4, 0.6, 0.8, 1.0)
     """Checkpoints to keep and fine-tune, as fractions of the steps."""
     seeds: Ints = (1,)

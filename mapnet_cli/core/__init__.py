@@ -9,7 +9,7 @@ from mapnet_cli.core.artifacts import (
     Artifacts,
     Marker,
     last_line,
-    lines_up_to,
+    lines_where,
     publishing,
     read_json,
     record_checksum,
@@ -33,6 +33,14 @@ from mapnet_cli.core.errors import (
     did_you_mean,
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
+from mapnet_cli.core.hardware import (
+    automatic_precision,
+    min_free_memory,
+    min_total_memory,
+    query_gpus,
+    visible_devices,
+    visible_gpus,
+)
 from mapnet_cli.core.hub import hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels, style
 from mapnet_cli.core.records import (
@@ -114,6 +122,7 @@ __all__ = [
     "TaskFacts",
     "TunedEncoder",
     "UsageError",
+    "automatic_precision",
     "build_table",
     "derive_seed",
     "did_you_mean",
@@ -126,14 +135,17 @@ __all__ = [
     "images",
     "is_hub",
     "last_line",
-    "lines_up_to",
+    "lines_where",
     "load_hub_split",
     "mean_accuracy",
+    "min_free_memory",
+    "min_total_memory",
     "number_cell",
     "panels",
     "plain",
     "proposal_warnings",
     "publishing",
+    "query_gpus",
     "read_json",
     "record_checksum",
     "render",
@@ -144,6 +156,8 @@ __all__ = [
     "to_json",
     "to_markdown",
     "to_rich",
+    "visible_devices",
+    "visible_gpus",
     "write_bytes",
     "write_json",
     "write_text",

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,9 +251,9 @@ def record_checksum(record: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
-def lines_up_to(path: Path, step: int) -> list[str]:
-    """Returns the log's lines up to and including a step; skips lines that a crash left incomplete."""
-    return [text for text, row in _rows(path) if row["step"] <= step]
+def lines_where(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[str]:
+    """Returns the log's lines whose rows `keep` selects; skips lines that a crash left incomplete."""
+    return [text for text, row in _rows(path) if keep(row)]
 
 
 def last_line(path: Path) -> dict[str, Any] | None:

@@ -16,10 +16,10 @@ from mapnet_cli.jobs.job import (
 )
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.jobs.ray import RayEngine
-from mapnet_cli.jobs.resources import automatic_precision, local_processes, visible_gpus
+from mapnet_cli.jobs.resources import local_processes
 
 __all__ = [
     "ALONE", "DistContext", "Engine", "Job", "LaunchedEngine", "LocalEngine", "Output", "Phase", "Progress",
-    "ProgressCallback", "RayEngine", "StageProgress", "automatic_precision", "cores", "current", "is_done",
-    "joined", "launched", "library_versions", "local_processes", "run_job", "show", "visible_gpus",
+    "ProgressCallback", "RayEngine", "StageProgress", "cores", "current", "is_done",
+    "joined", "launched", "library_versions", "local_processes", "run_job", "show",
 ]  # fmt: skip

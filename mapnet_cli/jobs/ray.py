@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, UsageError
+from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, UsageError, min_total_memory, query_gpus
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, show
-from mapnet_cli.jobs.resources import jobs_per_gpu, min_total_memory, query_gpus
+from mapnet_cli.jobs.resources import jobs_per_gpu
 
 IN_FLIGHT = 1_000
 """Maximum number of submitted tasks: enough for a large cluster, few enough to limit memory and to stop quickly."""

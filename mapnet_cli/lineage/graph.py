@@ -15,9 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Config, Electra, Transformer
-from mapnet_cli.core import AbsentError, ArtifactId, Artifacts, Checkpoint, Imported, MapnetError, UsageError, is_hub
+from mapnet_cli.core import (
+    AbsentError,
+    ArtifactId,
+    Artifacts,
+    Checkpoint,
+    Imported,
+    MapnetError,
+    UsageError,
+    automatic_precision,
+    is_hub,
+)
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
-from mapnet_cli.jobs import automatic_precision
 from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.
@@ -107,7 +116,8 @@ class Lineage:
         del settings["seeds"]
         how = config.method[method].results_view()
         start = how.pop("start")
-        del how["steps"], how["seeds"]  # the run's steps and seed are hashed separately
+        for key in ("steps", "batch_factor", "peak_lr", "seeds"):  # hashed with the run's own settings and seed
+            how.pop(key, None)
         if not config.method[method].electra:  # settings of an unused generator don't matter
             how = {key: value for key, value in how.items() if key not in ("task", *Electra.model_fields)}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]

@@ -15,7 +15,7 @@ from mapnet_cli.masking.sampling import (
     valid_slots,
 )
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan, exploration_probability, plan_step
-from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest, draw_masks, visits_in_turn
+from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest, draw_masks, uniform, visits_in_turn
 from mapnet_cli.masking.validate import CHOICES, validate_method
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "max_mask_count",
     "mixed_with_uniform",
     "plan_step",
+    "uniform",
     "uniform_log_q",
     "valid_slots",
     "validate_method",

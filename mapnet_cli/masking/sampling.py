@@ -8,7 +8,7 @@ Shapes: B sequences, L positions, K masked positions per sequence (at most; `val
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -106,6 +106,23 @@ def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: T
     positions_BK = (log_q_BL + gumbel_BL).topk(max_masks, dim=1).indices
     valid_BK = torch.arange(max_masks, device=log_q_BL.device) < counts_B[:, None]
     return Masks(positions_BK, valid_BK, log_q_BL.gather(1, positions_BK))
+
+
+def mixed(explore_B: Tensor, uniform: Masks, proposed: Masks) -> Masks:
+    """Returns the positions of `uniform` where a sentence explores and those of `proposed` elsewhere.
+
+    Both have the same number of masks per sentence. The probabilities are those of `proposed`.
+    """
+    return replace(proposed, positions_BK=torch.where(explore_B[:, None], uniform.positions_BK, proposed.positions_BK))
+
+
+def conditional_log_q(log_q_BK: Tensor, valid_BK: Tensor) -> Tensor:
+    """Returns the log-probability of each sequential draw given the earlier ones: log q_k - log(1 - q_1 ... - q_(k-1)).
+
+    Their sum is the log-probability of the ordered draw without replacement.
+    """
+    q_BK = torch.where(valid_BK, log_q_BK, -torch.inf).exp()
+    return log_q_BK - torch.log1p(-(q_BK.cumsum(dim=1) - q_BK).clamp(max=BELOW_ONE))
 
 
 def log_undrawn(log_q_BL: Tensor, masks: Masks) -> Tensor:

@@ -72,5 +72,7 @@ def exploration_probability(method: Method, step: int, steps: int) -> float:
 
 def is_exploration_step(method: Method, seed: int, step: int, steps: int) -> bool:
     """Returns whether this step explores: one coin flip for the whole batch, the same in all processes."""
+    if method.explore_unit == "sentence":
+        return False
     coin = random.Random(derive_seed(seed, "exploration", step)).random()
     return coin < exploration_probability(method, step, steps)

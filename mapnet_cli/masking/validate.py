@@ -5,7 +5,7 @@ What the config's types rule out (such as proposal keys without a proposal) is n
 
 from collections.abc import Iterable
 
-from mapnet_cli.config import Method
+from mapnet_cli.config import MapNetProposal, Method, TableProposal
 from mapnet_cli.core import UsageError, did_you_mean
 from mapnet_cli.masking.importance import ESTIMATORS
 from mapnet_cli.masking.objectives import OBJECTIVES
@@ -27,6 +27,10 @@ def validate_method(name: str, method: Method, visits: int = 1) -> None:
     if method.mapnet:
         _check_name(f"method.{name}.proposal.objective", method.mapnet.objective, "objective")
         _check_intervals(f"method.{name}.proposal", method, visits)
+        _check_baseline(f"method.{name}.proposal", method.mapnet)
+    table = method.proposal if isinstance(method.proposal, TableProposal) else None
+    if table and table.update_every and table.signal not in ("error", "loss"):
+        raise UsageError(f"method.{name}.proposal.update_every: AMLM learns an 'error' or 'loss'; set signal to one")
     if STRATEGIES[method.strategy].successive and method.mask_rate_end not in (0.0, method.mask_rate):
         raise UsageError(
             f"method.{name}.mask_rate_end: strategy {method.strategy!r} splits a sentence's positions among visits "
@@ -75,6 +79,16 @@ def _check_intervals(section: str, method: Method, visits: int) -> None:
             f"{section}.propose_every ({mapnet.propose_every}) reuses a proposal for the same sentences, so "
             f"pretrain.visits ({visits}) must be a multiple of it"
         )
+
+
+def _check_baseline(section: str, mapnet: MapNetProposal) -> None:
+    """The baseline is free of bias for draws from q itself only."""
+    needs: dict[str, object] = {
+        "objective": "pairwise", "sampler": "gumbel", "uniform_mix": 0.0, "learn_on_uniform_steps": False,
+    }  # fmt: skip
+    for key, value in needs.items():
+        if mapnet.baseline == "batch" and getattr(mapnet, key) != value:
+            raise UsageError(f"{section}.baseline: 'batch' is for learning from draws from q; set {key} to {value!r}")
 
 
 def _check_name(key: str, value: str, kind: str) -> None:

@@ -87,9 +87,11 @@ class PretrainingModel(nn.Module):
         signal_N = loss_N.detach()
         if signal == "one-minus-p":
             signal_N = -torch.expm1(-signal_N)
-        elif signal == "logit-gradient":
+        elif signal in ("error", "logit-gradient"):
             logits_NV = F.linear(features_NE.detach(), decoder_VH.detach(), bias_V.detach())
-            signal_N = logit_gradient_norm(logits_NV.float(), targets_N, decoder_VH.detach())
+            signal_N = (logits_NV.argmax(dim=1) != targets_N).float()
+            if signal == "logit-gradient":
+                signal_N = logit_gradient_norm(logits_NV.float(), targets_N, decoder_VH.detach())
         return at_slots(loss_N, slots_N, targets_BK), at_slots(signal_N, slots_N, targets_BK)
 
     def propose(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Shapes: B sequences, L positions, K masked positions per sequence, E the encoder
 V vocabulary.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,8 @@ def masked_log_softmax(scores_BL: Tensor, maskable_BL: Tensor) -> Tensor:
 
 UNIT = 2.0**-20
 """Signals are summed as integer multiples of this, so sums don't depend on order or number of processes."""
+FLOOR, NEW = 0.005, 0.8
+"""Of AMLM: the smallest masking probability of a token, and the share of the new mean in its weight."""
 PRIOR = 5.0
 """Weight of the overall mean signal in each token's mean, as a number of observations."""
 
@@ -89,3 +93,21 @@ class TokenTable(nn.Module):
         weight_V = (self.signal_V + PRIOR * mean) / (self.count_V + PRIOR)
         self.log_weight_V.copy_(weight_V.clamp(min=UNIT).log())
         self.fresh_2V.zero_()
+
+    def adapt(self, fresh_2V: Tensor, due: bool, rate: float, soft: bool) -> None:
+        """Adds a step's sums and counts; if `due`, updates the weights by AMLM's rule and starts new sums.
+
+        The signal is an error (0 or 1) or, if `soft`, a loss, rescaled so that the tokens' means go from 0 to 1. Every
+        mean includes one more observation: half an error, or the loss of a uniform guess. `rate` is the mask rate.
+        """
+        self.signal_V.add_(fresh_2V[0].double() * UNIT)
+        self.count_V.add_(fresh_2V[1].double())
+        self.fresh_2V.zero_()
+        if due:
+            new_V = (self.signal_V + (math.log(len(self.count_V)) if soft else 0.5)) / (self.count_V + 1)
+            if soft:
+                new_V = (new_V - new_V.min()) / (new_V.max() - new_V.min()).clamp(min=UNIT)
+            weight_V = ((1 - NEW) * self.log_weight_V.exp() + NEW * new_V).clamp(min=FLOOR / rate)
+            self.log_weight_V.copy_((weight_V / weight_V.mean()).log())
+            self.signal_V.zero_()
+            self.count_V.zero_()

@@ -21,6 +21,7 @@ from mapnet_cli.masking import (
     STRATEGIES,
     MaskContext,
     MaskNoise,
+    exploration_probability,
     mask_counts,
     maskable_positions,
     max_mask_count,
@@ -62,6 +63,8 @@ class MicroBatch:
     all_masked: int
     all_tokens: int
     """Excluding padding."""
+    explore_B: Tensor | None = None
+    """Whether each sentence explores; None if the step decides for all."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MicroBatch":
         def optional(tensor: Tensor | None) -> Tensor | None:
@@ -77,6 +80,7 @@ class MicroBatch:
             noise=self.noise.map(function),
             visit_B=optional(self.visit_B),
             unit_starts_BL=optional(self.unit_starts_BL),
+            explore_B=optional(self.explore_B),
         )
 
     def to(self, device: torch.device) -> "MicroBatch":
@@ -93,6 +97,8 @@ class Batch:
     tokens: int
     """Over all processes, excluding padding."""
     parts: list[MicroBatch]
+    explored: float = 0.0
+    """Share of the sentences that explore by their own coin, over all processes."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +134,17 @@ class BatchMaker:
         if STRATEGIES[self.method.strategy].successive:
             visit_B = self.order.epochs(data_step) * self.pretrain.visits + step % self.pretrain.visits
             noise, visit_B = self._shared_noise(noise, indices_B, visit_B)
+        explore_B = None
+        if self.method.explore_unit == "sentence" and any(self.method.exploration):
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "exploration", step))
+            p = exploration_probability(self.method, step, self.pretrain.steps)
+            explore_B = torch.rand(len(tokens_BL), generator=generator) < p
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
         batch = split_batch(
             step, tokens_BL, noise, self.method.rate_at(step, self.pretrain.steps), self.micro, self.dist, self.fixed,
             highest_rate=self.method.highest_rate if self.fixed else 0.0, visit_B=visit_B,
             unit_starts_BL=None if self.context.unit_starts is None else self.context.unit_starts(tokens_BL),
+            explore_B=explore_B,
         )  # fmt: skip
         return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
 
@@ -158,6 +170,7 @@ def split_batch(
     highest_rate: float = 0.0,
     visit_B: Tensor | None = None,
     unit_starts_BL: Tensor | None = None,
+    explore_B: Tensor | None = None,
 ) -> Batch:
     """Returns this process's share of a batch of tokens [B, L], split into micro-batches of `micro` sequences.
 
@@ -178,9 +191,11 @@ def split_batch(
                 first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],
                 slots_N, max_masks, noise.map(itemgetter(rows)), None if visit_B is None else visit_B[rows],
                 None if unit_starts_BL is None else unit_starts_BL[rows], size, all_masked, all_tokens,
+                None if explore_B is None else explore_B[rows],
             )
         )  # fmt: skip
-    return Batch(step, size, length, all_tokens, parts)
+    explored = 0.0 if explore_B is None else explore_B.double().mean().item()
+    return Batch(step, size, length, all_tokens, parts, explored)
 
 
 def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = False, padded: bool = False) -> Batch:

@@ -14,10 +14,10 @@ from torch import Tensor
 from mapnet_cli.config import Method
 from mapnet_cli.core import derive_seed
 from mapnet_cli.jobs import DistContext
-from mapnet_cli.masking import STRATEGIES, Masks, StepPlan, corrupt
+from mapnet_cli.masking import Masks, StepPlan, corrupt
 from mapnet_cli.model import AnyPretrainingModel, Electra, attention_mask
 from mapnet_cli.pretrain.batches import MicroBatch
-from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, add_up, mask_request
+from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, add_up, masks_of
 from mapnet_cli.pretrain.validation import BATCH, fixed_masks
 from mapnet_cli.text import PAD, Sequences
 from mapnet_cli.training import autocast
@@ -40,8 +40,7 @@ class ElectraLosses(Losses):
         """Returns the loss to differentiate, the sums to log, and None (there is no proposal to keep)."""
         method, electra = self.method, self.method.electra
         assert electra is not None
-        strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
-        masks = strategy.draw(mask_request(part, method))
+        masks = masks_of(part, plan, method)
         corrupted_BL = corrupt(
             part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
         )

@@ -14,6 +14,7 @@ from mapnet_cli.masking import ProposalWork, StepPlan, max_mask_count, plan_step
 from mapnet_cli.model import AnyPretrainingModel, as_on_gpu, build_model, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
 from mapnet_cli.pretrain.electra import build_losses
+from mapnet_cli.pretrain.segments import segments
 from mapnet_cli.pretrain.step import Algorithm1, Losses, work_of
 from mapnet_cli.training import Work, choose_device, device_name, method_flops, precision_advice
 
@@ -30,6 +31,7 @@ class Cost:
     """Cost of pretraining with one method and one seed."""
 
     flops: float
+    """Up to the last milestone, without branches that end in others."""
     parameters: int
     flops_per_second: float
     """Per process, measured now."""
@@ -44,19 +46,24 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     pretrain, length = config.pretrain, config.corpus.block_length
     device = choose_device(pretrain.device)
     torch.set_num_threads(threads)
-    steps, share = max(pretrain.milestone_steps()), pretrain.micro_batch_size or pretrain.batch_size // processes
+    steps = segments(pretrain)[-1].end
+    branches = f", {steps - pretrain.milestone_steps()[-1]:,} of them in branches" if pretrain.schedule == "wsd" else ""
     parallel = f"; {side_by_side} runs in parallel" if side_by_side > 1 else ""
-    own = ", unless a method sets its own steps" if any(config.method[m].steps for m in config.methods) else ""
+    others = [(own.steps, own.batch_size) for own in (config.for_method(m).pretrain for m in config.methods)]
+    differ = any(other != (pretrain.steps, pretrain.batch_size) for other in others)
+    own = ", unless a method sets its own steps or batch size" if differ else ""
     lines = [
         f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
-        f"tokens per run{own}; rates measured now on {device_name(device)}, in "
+        f"tokens per run{branches}{own}; rates measured now on {device_name(device)}, in "
         f"{pretrain.precision}{parallel}",
         *precision_advice(device, pretrain.precision, "pretrain"),
     ]
     total, longest, first = 0.0, 0.0, 0.0
     for name in config.methods:
+        settings = config.for_method(name).pretrain
+        share, parts = settings.micro_batch_size or settings.batch_size // processes, segments(settings)
         cost = cost_of(config.for_method(name), name, vocab_size, device, share)
-        hours = cost.flops / cost.flops_per_second / processes / 3600
+        hours = cost.flops * parts[-1].end / parts[-1].last / cost.flops_per_second / processes / 3600
         fixed = OPTIMISER_BYTES * cost.parameters
         memory = ", ".join(
             f"{format_size(fixed + once + share * each)} in {precision} ({format_size(each)} per sequence)"
@@ -74,7 +81,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
         first = first or cost.flops
         if not math.isclose(cost.flops, first, rel_tol=0.01):
-            equal = round(config.for_method(name).pretrain.steps * first / cost.flops)
+            equal = round(settings.steps * first / cost.flops)
             lines.append(f"{name}: to match {config.methods[0]}'s FLOPs, set method.{name}.steps={equal}")
     if len(config.pretraining_runs()) > 1:
         together = max(total / side_by_side, longest)
@@ -96,7 +103,7 @@ def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, sh
 
 
 def training_flops(config: Config, name: str, vocab_size: int) -> float:
-    """Returns the total FLOPs of a run, assuming full blocks."""
+    """Returns the FLOPs of a run up to its last milestone, assuming full blocks."""
     steps = max(config.pretrain.milestone_steps())
     sampled = range(0, steps, max(1, steps // SAMPLED_STEPS))
     work = [work_of(plan_step(config.method[name], 1, step, config.pretrain.steps)) for step in sampled]
@@ -184,4 +191,5 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
 def _disk(config: Config, cost: Cost) -> float:
     """Returns bytes: milestones store weights, resume checkpoints also Adam's moments; one more is being written."""
     pretrain = config.pretrain
-    return cost.parameters * (4 * len(pretrain.milestone_steps()) + 12 * (pretrain.keep_checkpoints + 1))
+    resume = pretrain.keep_checkpoints + 1 + (pretrain.schedule == "wsd")  # the beginning of a branch is kept too
+    return cost.parameters * (4 * len(pretrain.milestone_steps()) + 12 * resume)

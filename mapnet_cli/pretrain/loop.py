@@ -16,6 +16,7 @@ from mapnet_cli.pretrain.batches import BatchMaker, prefetching, sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.monitor import TrainingMonitor
 from mapnet_cli.pretrain.sampler import ResumableSampler
+from mapnet_cli.pretrain.segments import segments
 from mapnet_cli.pretrain.state import TrainState
 from mapnet_cli.pretrain.step import Algorithm1, Losses, update_table
 from mapnet_cli.training import gradient_norm, learning_rate, set_learning_rate
@@ -27,34 +28,39 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
     Raises DivergedError and Interrupted, see `TrainingMonitor.after_step`.
     """
     pretrain, method = state.config.pretrain, state.method
-    last = max(pretrain.milestone_steps())
+    parts = segments(pretrain)
     make = batch_maker(state)
     losses = build_losses(state.model.train(), method, state.device, pretrain.precision, state.dist.size)
     if pretrain.compile:
-        progress(Progress(state.step, last, "compiling"))
+        progress(Progress(state.place, parts[-1].end, "compiling"))
         losses.compile_networks()
         compile_ahead(losses, make.micro, state.manifest.block_length)
     algorithm1 = Algorithm1(*distributed(losses, state))
     own_clip_norm = method.mapnet.clip_norm if method.mapnet else 0.0
 
-    with prefetching(make, state.step, last) as next_batch, TrainingMonitor(state, progress, last) as monitor:
-        while state.step < last:
-            start = time.monotonic()
-            batch = next_batch()
-            waited = time.monotonic() - start
-            plan = plan_step(method, state.seed, state.step, pretrain.steps)
+    with TrainingMonitor(state, progress, parts) as monitor:
+        for part in parts:
+            if state.place >= part.end:
+                continue
+            stable, total = part.decay
+            with monitor.segment(part), prefetching(make, state.step, part.last) as next_batch:
+                while state.step < part.last:
+                    start = time.monotonic()
+                    batch = next_batch()
+                    waited = time.monotonic() - start
+                    plan = plan_step(method, state.seed, state.step, pretrain.steps)
 
-            state.optimizer.zero_grad(set_to_none=True)
-            sums = algorithm1(batch, plan)
-            norm = gradient_norm(state.model, pretrain.clip_norm, state.model.proposal, own_clip_norm)
-            lr = learning_rate(state.step, pretrain.peak_lr, pretrain.warmup_steps, pretrain.steps)
-            set_learning_rate(state.optimizer, lr)
-            state.optimizer.step()
-            if plan.learns:
-                update_table(state.model, method, state.dist)
+                    state.optimizer.zero_grad(set_to_none=True)
+                    sums = algorithm1(batch, plan)
+                    norm = gradient_norm(state.model, pretrain.clip_norm, state.model.proposal, own_clip_norm)
+                    lr = learning_rate(state.step, pretrain.peak_lr, pretrain.warmup_steps, total, stable)
+                    set_learning_rate(state.optimizer, lr)
+                    state.optimizer.step()
+                    if plan.learns:
+                        update_table(state.model, method, plan, state.dist)
 
-            state.step += 1
-            monitor.after_step(batch, plan, sums, norm, lr, waited)
+                    state.step += 1
+                    monitor.after_step(batch, plan, sums, norm, lr, waited)
 
 
 def batch_maker(state: TrainState) -> BatchMaker:

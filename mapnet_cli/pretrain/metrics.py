@@ -1,6 +1,7 @@
 """The training log: sums are kept on the device between log lines, with one host-device synchronisation per line."""
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapnet_cli.core import lines_up_to, write_text
+from mapnet_cli.core import lines_where, write_text
 from mapnet_cli.jobs import DistContext
 from mapnet_cli.pretrain.electra import detection_metrics
+from mapnet_cli.pretrain.segments import Segment, place_of
 from mapnet_cli.pretrain.step import MAXIMA, add_up
 
 NEVER = -(1 << 40)
@@ -19,27 +21,35 @@ NEVER = -(1 << 40)
 class StepMetrics:
     """Writes a JSONL log, and TensorBoard events if TensorBoard is installed; only the first process writes.
 
-    When a run resumes, log lines after its starting step are removed.
+    When a run resumes, log lines after the place where it resumes are removed.
     """
 
-    def __init__(self, folder: Path, step: int, dist: DistContext, peak_flops: float) -> None:
+    def __init__(
+        self, folder: Path, parts: Sequence[Segment], place: int, dist: DistContext, peak_flops: float
+    ) -> None:
         self.path = folder / "log.jsonl"
         self.dist = dist
         self.peak_flops = peak_flops
         """Peak FLOP/s of all processes' devices together."""
         self.bad_step: int | None = None
         """First step, counted from 0, whose loss or gradient was not finite."""
-        self._board = None
         if dist.rank == 0:
-            write_text(self.path, "".join(lines_up_to(self.path, step)))
-            self._board = _tensorboard(folder / "tensorboard", step)
-        self._start = step
+            write_text(self.path, "".join(lines_where(self.path, lambda row: place_of(row, parts) <= place)))
+        self._board: Any = None
         self._reset()
+
+    def begin(self, step: int, branch: int) -> None:
+        """Starts a segment of the run, whose TensorBoard events are a run of their own for a branch."""
+        self._branch = {"branch": branch} if branch else {}
+        self.close()
+        if self.dist.rank == 0:
+            self._board = _tensorboard(self.path.with_name("tensorboard") / (f"branch{branch}" if branch else ""), step)
 
     def _reset(self) -> None:
         self._kept: dict[str, Tensor] = {}
         self._host: dict[str, float] = {}
         self._waited = 0.0
+        self._steps = 0
 
     def add(
         self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float], waited: float = 0.0
@@ -51,6 +61,7 @@ class StepMetrics:
         for name, count in host.items():
             self._host[name] = self._host.get(name, 0.0) + count
         self._waited += waited
+        self._steps += 1
         finite = torch.isfinite(norm) & torch.isfinite(sums["objective"])
         # the maximum of -step is the first bad step
         values = {**sums, "gradient_norm": norm / self.dist.size, "gradient_norm_max": norm}
@@ -66,6 +77,7 @@ class StepMetrics:
         largest = self.dist.all_reduce_max_(torch.stack([*(self._kept[name] for name in maxima), waited]))
         names = [*added, *maxima, "data_wait"]
         values = dict(zip(names, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
+        values["steps"] = self._steps
         bad = values.pop("bad")
         if bad > NEVER and self.bad_step is None:
             self.bad_step = int(-bad)
@@ -74,7 +86,7 @@ class StepMetrics:
 
     def line(self, sums: dict[str, float], step: int, seconds: float, facts: dict[str, float]) -> dict[str, Any]:
         """Writes and returns the log line of the steps since the previous one, which took `seconds`."""
-        steps, seconds = step - self._start, max(seconds, 1e-9)
+        steps, seconds = sums["steps"], max(seconds, 1e-9)
         row: dict[str, Any] = {
             "step": step,
             "loss": sums["loss"] / max(sums["masked"], 1),
@@ -103,13 +115,12 @@ class StepMetrics:
             row["effective_sample_share"] = sums["weight"] ** 2 / squares if squares else 0.0
         if self.bad_step is None:
             self.write(row)
-        self._start = step
         return row
 
     def write(self, row: dict[str, Any]) -> None:
         if self.dist.rank == 0:
             with self.path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(row) + "\n")
+                handle.write(json.dumps(row | self._branch) + "\n")
         if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, row["step"])

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from types import TracebackType
@@ -18,7 +18,8 @@ from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.electra import validate_detection
 from mapnet_cli.pretrain.held_out_words import TokenBuckets, figure2_masks, token_buckets
 from mapnet_cli.pretrain.metrics import StepMetrics
-from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point
+from mapnet_cli.pretrain.segments import Segment
+from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point, return_to_trunk
 from mapnet_cli.pretrain.step import work_of
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.text import open_shards
@@ -28,12 +29,12 @@ from mapnet_cli.training import BackgroundWriter, method_flops, peak_flops, peak
 class TrainingMonitor:
     """Logs, validates and saves a run. A context manager that exits once everything is on disk."""
 
-    def __init__(self, state: TrainState, progress: ProgressCallback, last: int) -> None:
+    def __init__(self, state: TrainState, progress: ProgressCallback, parts: Sequence[Segment]) -> None:
         self.state = state
         self.progress = progress
-        self.last = last
+        self.parts = parts
+        self.part = parts[0]
         self.held_out = open_shards(state.artifacts, state.manifest.validation)
-        self.milestones = set(state.config.pretrain.milestone_steps())
         self._save_due = False
         self._note = ""
         self._warned: set[str] = set()
@@ -43,16 +44,37 @@ class TrainingMonitor:
         state = self.state
         reset_peak_memory(state.device)
         with ExitStack() as contexts:
-            self._metrics = StepMetrics(state.folder, state.step, state.dist, self._peak())
+            self._metrics = StepMetrics(state.folder, self.parts, state.place, state.dist, self._peak())
             contexts.callback(self._metrics.close)
             self._writer = contexts.enter_context(BackgroundWriter())
             self._stopped = contexts.enter_context(stop_requested())
             self._contexts = contexts.pop_all()
-        self._started = time.monotonic()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._contexts.__exit__(kind, error, at)
+
+    @contextmanager
+    def segment(self, part: Segment) -> Iterator[None]:
+        """A context for the steps of a segment. After a branch, restores the trunk and saves it to resume from."""
+        state, self.part = self.state, part
+        self._metrics.begin(state.step, part.branch)
+        if part.branch and not state.place:  # other branches begin after a step of the trunk, which saved it
+            self._save(None, True)
+        self._started = time.monotonic()
+        yield
+        if self._returns:
+            self._wait()
+            return_to_trunk(state, part)
+            stop = state.dist.any(self._stopped())  # also a barrier: saving prunes what others may still be reading
+            self._save(None, True)
+            if stop:
+                self._interrupt()
+
+    @property
+    def _returns(self) -> bool:
+        """Whether the run returns to the trunk at the end of this segment."""
+        return self.part.branch > 0 and self.part is not self.parts[-1]
 
     def after_step(
         self, batch: Batch, plan: StepPlan, sums: dict[str, Tensor], norm: Tensor, lr: float, waited: float
@@ -69,26 +91,40 @@ class TrainingMonitor:
             work_of(plan),
         )  # fmt: skip
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
-        host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": plan.explore, "learned": plan.learns}
+        host = {
+            "tokens": batch.tokens,
+            "flops": flops,
+            "uniform_steps": plan.explore or batch.explored,
+            "learned": plan.learns,
+        }
         self._metrics.add(plan.step, sums, norm, host, waited)
 
         stop = state.dist.any(self._stopped())
-        at_milestone = state.step in self.milestones
-        self._save_due |= at_milestone or stop or _is_due(state.step, pretrain.checkpoint_every)
+        at_milestone, ends = state.step in self.part.milestones, state.step == self.part.last
+        self._save_due |= at_milestone or ends or stop or _is_due(state.step, pretrain.checkpoint_every)
         # checkpoints don't contain the proposal, so never save before a step that reuses it
         save = self._save_due and state.step % state.method.propose_every == 0
+        save &= not (ends and self._returns)  # saved after the return
         check = at_milestone or _is_due(state.step, pretrain.validate_every)
         if save or check or _is_due(state.step, pretrain.log_every):
             self._log(lr)
-            validation = self._validate() if check else {}
+            validation = self._validate(at_milestone) if check else {}
             if save or at_milestone:
                 self._save(validation if at_milestone else None, save)
             self._started = time.monotonic()
-        self.progress(Progress(state.step, self.last, self._note))
+        self.progress(Progress(state.place, self.parts[-1].end, self._note))
         if stop and save:
-            self._writer.wait()
-            state.dist.any(False)  # barrier: the launcher kills rank 0 if another process exits first
-            raise Interrupted(f"{state.artifact.key}: stopped at step {state.step}; run the same command to resume")
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._wait()
+        key, step = self.state.artifact.key, self.state.step
+        raise Interrupted(f"{key}: stopped at step {step}; run the same command to resume")
+
+    def _wait(self) -> None:
+        """Waits until everything is on disk, in all processes: the launcher kills rank 0 if another one exits first."""
+        self._writer.wait()
+        self.state.dist.any(False)
 
     def _log(self, lr: float) -> None:
         """Synchronises with the device, which steps never do, and logs the steps since the last line."""
@@ -105,9 +141,9 @@ class TrainingMonitor:
         self._diagnostics = {name: row[name] for name in DIAGNOSTICS if name in row}
         for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
             if kind not in self._warned and state.dist.rank == 0:
-                self.progress(Progress(state.step, self.last, warning=text))
+                self.progress(Progress(state.place, self.parts[-1].end, warning=text))
             self._warned.add(kind)
-        left = row["step_seconds"] * (self.last - state.step)
+        left = row["step_seconds"] * (self.parts[-1].end - state.place)
         rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
         self._note = f"loss {row['loss']:.3f}, {rate}, {format_duration(left)} left"
 
@@ -115,13 +151,13 @@ class TrainingMonitor:
     def _buckets(self) -> TokenBuckets:
         return token_buckets(self.state.corpus)
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, single: bool) -> dict[str, float]:
         state, pretrain = self.state, self.state.config.pretrain
         how = (self.held_out, pretrain.validation_sequences, state.device, pretrain.precision, state.dist)
         if isinstance(state.model, Electra):
             found = validate_detection(state.model, *how)
         else:
-            found = validate(state.model, *how, self._buckets)
+            found = validate(state.model, *how, self._buckets, single)
         self._metrics.write({"step": state.step, **found})
         # other load may have slowed down the last measurement, so the highest one is the most accurate
         self._metrics.peak_flops = max(self._metrics.peak_flops, self._peak())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, last_line
+from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, last_line, visible_gpus
 from mapnet_cli.jobs import (
     ALONE,
     Job,
@@ -17,7 +17,6 @@ from mapnet_cli.jobs import (
     current,
     launched,
     local_processes,
-    visible_gpus,
 )
 from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
@@ -38,9 +37,15 @@ class Pretrain:
         from mapnet_cli.masking import validate_method
 
         config, pretrain = self.lineage.config, self.lineage.config.pretrain
-        for name in config.methods:
-            validate_method(name, config.method[name], pretrain.visits)
         processes = (launched() or ALONE).size * pretrain.processes
+        for name in config.methods:
+            method = config.method[name]
+            validate_method(name, method, pretrain.visits)
+            if method.mapnet and method.mapnet.baseline == "batch" and (pretrain.micro_batch_size or processes > 1):
+                raise UsageError(
+                    f"method.{name}.proposal.baseline: 'batch' needs the whole batch in one pass, so it can't be "
+                    "combined with pretrain.micro_batch_size or several processes"
+                )
         if pretrain.batch_size % processes:
             raise UsageError(
                 f"pretrain.batch_size ({pretrain.batch_size}) must be a multiple of the number of processes "
@@ -103,8 +108,9 @@ class Pretrain:
             if line:
                 steps = lineage.config.last_step(method)
                 rows.append({"method": method, "seed": seed, "of_steps": steps} | line)
+                branch = f" in the branch to {line['branch']:,}" if "branch" in line else ""
                 lines.append(
-                    f"{method} seed {seed}: step {line['step']:,} of {steps:,}, loss {line['loss']:.3f}, "
+                    f"{method} seed {seed}: step {line['step']:,} of {steps:,}{branch}, loss {line['loss']:.3f}, "
                     f"{line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
                 )
         return StageProgress({"trainings": rows}, tuple(lines))
@@ -191,7 +197,7 @@ class TrainModel(Job):
             config, self.method, self.seed, self.artifact, corpus, context, dist, device, model, optimizer
         )
         for warning in [*_advice(config, device), *resume(state)]:
-            progress(Progress(state.step, config.pretrain.steps, warning=warning))
+            progress(Progress(state.place, config.pretrain.steps, warning=warning))
         train(state, progress)
         totals = PretrainingTotals(
             method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,

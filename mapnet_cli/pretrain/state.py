@@ -1,9 +1,11 @@
 """State of one pretraining run: settings, model and progress, and the checkpoints written from it."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ from mapnet_cli.jobs import DistContext, library_versions
 from mapnet_cli.lineage import fingerprint
 from mapnet_cli.masking import CorpusFacts, MaskContext
 from mapnet_cli.model import AnyPretrainingModel
+from mapnet_cli.pretrain.segments import Segment, needed_for, segments
 from mapnet_cli.training import (
     FACTS,
     TENSORS,
@@ -58,6 +61,8 @@ class TrainState:
     model: AnyPretrainingModel
     optimizer: torch.optim.AdamW
     step: int = 0
+    before: int = 0
+    """Number of steps made in earlier branches. They don't count in the next three."""
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
@@ -77,6 +82,11 @@ class TrainState:
     @property
     def folder(self) -> Path:
         return self.artifacts.path(self.artifact.key)
+
+    @property
+    def place(self) -> int:
+        """Number of steps made so far, including those in branches; names resume checkpoints."""
+        return self.before + self.step
 
     @property
     def rolling(self) -> Path:
@@ -114,13 +124,14 @@ def resume_point(state: TrainState) -> Write:
     """Returns a function that writes a rolling checkpoint and prunes older ones."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= optimizer_state(state.model, state.optimizer)
-    facts = {"step": state.step, "tokens": state.tokens, "flops": state.flops, "seconds": state.seconds}
+    facts = {name: getattr(state, name) for name in ("step", "before", "tokens", "flops", "seconds")}
     return partial(_write_resume_point, state, facts, snapshot(tensors))
 
 
 def _write_resume_point(state: TrainState, facts: dict[str, float], tensors: dict[str, Tensor]) -> None:
-    save_checkpoint(state.rolling / rolling_name(int(facts["step"])), tensors, facts)
-    prune_checkpoints(state.rolling, state.config.pretrain.keep_checkpoints)
+    save_checkpoint(state.rolling / rolling_name(int(facts["before"] + facts["step"])), tensors, facts)
+    parts = segments(state.config.pretrain)
+    prune_checkpoints(state.rolling, state.config.pretrain.keep_checkpoints, lambda place: needed_for(place, parts))
 
 
 def resume(state: TrainState) -> list[str]:
@@ -129,16 +140,33 @@ def resume(state: TrainState) -> list[str]:
     The first process chooses the checkpoint, so that all start at the same step. Returns warnings about damaged ones.
     """
     found, warnings = newest_checkpoint(state.rolling) if state.dist.rank == 0 else (None, [])
-    step = state.dist.broadcast(None if found is None else found[1]["step"])
-    if step is None:
-        return warnings
-    if found is None:
-        found = load_checkpoint(state.rolling / rolling_name(step))
-    tensors, facts = found
+    place = state.dist.broadcast(None if found is None else found[1].get("before", 0) + found[1]["step"])
+    if place is not None:
+        _restore(state, *(found or load_checkpoint(state.rolling / rolling_name(place))))
+    return warnings
+
+
+def return_to_trunk(state: TrainState, branch: Segment) -> None:
+    """Restores the state that a finished branch began from.
+
+    If that checkpoint is damaged, raises DamagedError and deletes all checkpoints that need it.
+    """
+    place = branch.before + branch.first
+    try:
+        _restore(state, *load_checkpoint(state.rolling / rolling_name(place)))
+    except DamagedError as error:
+        for needs_it in state.rolling.glob("step*") if state.dist.rank == 0 else ():
+            if needs_it.name >= rolling_name(place):
+                shutil.rmtree(needs_it)
+        raise DamagedError(f"{error}: run the same command to resume from the one before") from None
+    state.before = branch.end - state.step
+
+
+def _restore(state: TrainState, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     state.step, state.tokens, state.flops, state.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
+    state.before = facts.get("before", 0)
     restore_optimizer(state.model, state.optimizer, tensors)
-    return warnings
 
 
 def init_from(artifacts: Artifacts, imported: str, model: AnyPretrainingModel) -> None:

@@ -19,17 +19,19 @@ from mapnet_cli.core import derive_seed
 from mapnet_cli.jobs import DistContext
 from mapnet_cli.masking import (
     ESTIMATORS,
-    OBJECTIVES,
     STRATEGIES,
     Drawn,
     MaskRequest,
+    Masks,
     StepPlan,
     Weights,
     objectives,
     sampling,
+    uniform,
 )
 from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
+from mapnet_cli.text import MASK
 from mapnet_cli.training import Work, autocast
 
 MAXIMA = ("largest_q", "gradient_norm_max", "bad")
@@ -80,10 +82,15 @@ def work_of(plan: StepPlan) -> Work:
     return Work(plan.mask_rate, 3 if plan.learns else 1 if plan.proposes else 0, plan.learns)
 
 
-def update_table(model: AnyPretrainingModel, method: Method, dist: DistContext) -> None:
+def update_table(model: AnyPretrainingModel, method: Method, plan: StepPlan, dist: DistContext) -> None:
     """Updates a token table with all processes' observations of this step; does nothing for other methods."""
-    if isinstance(model.proposal, TokenTable) and isinstance(method.proposal, TableProposal):
-        model.proposal.learn(dist.all_reduce_sum_(model.proposal.fresh_2V), method.proposal.memory)
+    table, settings = model.proposal, method.proposal
+    if isinstance(table, TokenTable) and isinstance(settings, TableProposal):
+        fresh_2V, every = dist.all_reduce_sum_(table.fresh_2V), settings.update_every
+        if every:
+            table.adapt(fresh_2V, (plan.step + 1) % every == 0, plan.mask_rate, settings.signal == "loss")
+        else:
+            table.learn(fresh_2V, settings.memory)
 
 
 def add_up(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
@@ -147,8 +154,7 @@ class JointLosses(Losses):
         # Line 4: MAP-Net reads the unmasked sentence and proposes masks, which are then sampled.
         log_q_BL = self._propose(part, plan) if plan.learns or plan.proposes else kept_BL
         proposed_BL = None if log_q_BL is None else log_q_BL.detach()
-        strategy = STRATEGIES["uniform" if plan.explore else method.strategy]
-        masks = strategy.draw(mask_request(part, method, proposed_BL))
+        masks = masks_of(part, plan, method, proposed_BL)
         corrupted_BL = sampling.corrupt(
             part.tokens_BL, masks, part.noise, self.model.encoder.vocab_size, method.replace_mask, method.replace_random
         )
@@ -164,15 +170,21 @@ class JointLosses(Losses):
         loss_BK = torch.where(masks.valid_BK, loss_BK, 0.0)
         estimator = ESTIMATORS["none" if plan.explore else drawing.estimator]
         weights = estimator(Drawn.of(masks, part.maskable_BL.sum(dim=1)), drawing.ratio_clip)
+        proposed_BK = masks.valid_BK
+        if part.explore_B is not None:
+            proposed_BK = masks.valid_BK & ~part.explore_B[:, None]
+            weights = Weights(torch.where(proposed_BK, weights.weight_BK, 1.0), weights.clipped_BK & proposed_BK)
         encoder_loss = objectives.encoder_loss(loss_BK, masks.valid_BK, weights.weight_BK, part.all_masked)
         logged = {"loss": loss_BK.detach().sum(), "masked": part.counts_B.sum(), "objective": encoder_loss.detach()}
 
         # Line 6: MAP-Net learns which positions are hard (Eq. 10); lambda weights the two losses.
         loss = encoder_loss
+        learned_BK = proposed_BK if method.learned and not method.learned.learn_on_uniform_steps else masks.valid_BK
+        if method.learned and method.learned.signal_at == "mask":
+            learned_BK = learned_BK & (corrupted_BL.gather(1, masks.positions_BK) == MASK)
         if plan.learns and mapnet:
             assert log_q_BL is not None
-            drawn_log_q_BK = log_q_BL.gather(1, masks.positions_BK)
-            mapnet_loss_B = OBJECTIVES[mapnet.objective](drawn_log_q_BK, signal_BK, masks.valid_BK)
+            mapnet_loss_B = objectives.mapnet_loss(mapnet, log_q_BL, part.maskable_BL, masks, signal_BK, learned_BK)
             mapnet_loss = mapnet_loss_B.sum() / part.all_sequences
             if mapnet.loss_weight_on == "encoder":
                 loss = mapnet_loss + mapnet.loss_weight * encoder_loss
@@ -180,12 +192,12 @@ class JointLosses(Losses):
                 loss = encoder_loss + mapnet.loss_weight * mapnet_loss
             logged["mapnet_loss"] = mapnet_loss.detach()
         if plan.learns and isinstance(self.model.proposal, TokenTable):
-            self.model.proposal.observe(targets_BK, signal_BK, masks.valid_BK)
+            self.model.proposal.observe(targets_BK, signal_BK, learned_BK)
         if proposed_BL is not None:
             drawn_from_BL = sampling.mixed_with_uniform(proposed_BL, part.maskable_BL, drawing.uniform_mix)
             logged |= _proposal_health(drawn_from_BL, part.maskable_BL)
         if not plan.explore and drawing.estimator != "none":
-            logged |= _weight_health(weights, masks.valid_BK)
+            logged |= _weight_health(weights, proposed_BK)
         # DDP averages gradients over processes, but each loss is only its process's share of a sum
         return loss * self.processes, logged, proposed_BL
 
@@ -204,24 +216,25 @@ class JointLosses(Losses):
         return log_q_BL
 
 
-def mask_request(part: MicroBatch, method: Method, log_q_BL: Tensor | None = None) -> MaskRequest:
-    """Returns the inputs of a strategy for a micro-batch."""
-    return MaskRequest(
+def masks_of(part: MicroBatch, plan: StepPlan, method: Method, log_q_BL: Tensor | None = None) -> Masks:
+    """Returns the masks of a micro-batch: uniform in exploration steps and sentences, else the strategy's."""
+    request = MaskRequest(
         part.tokens_BL, part.maskable_BL, part.counts_B, part.max_masks, part.noise.order_BL, log_q_BL,
         method.drawing.sampler, method.drawing.uniform_mix, part.visit_B, part.unit_starts_BL,
     )  # fmt: skip
+    masks = STRATEGIES["uniform" if plan.explore else method.strategy].draw(request)
+    return masks if part.explore_B is None else sampling.mixed(part.explore_B, uniform(request), masks)
 
 
 def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]:
     """Returns entropy and KL to uniform (nats, summed over sequences), and the largest probability."""
-    q_BL = log_q_BL.exp()
-    entropy_B = -(q_BL * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
+    entropy_B = objectives.entropy(log_q_BL, maskable_BL)
     log_n_B = torch.log(maskable_BL.sum(dim=1).clamp(min=1).float())
     return {
         "proposals": maskable_BL.any(dim=1).sum(),
         "entropy": entropy_B.sum(),
         "kl_to_uniform": (log_n_B - entropy_B).sum(),
-        "largest_q": q_BL.max(),
+        "largest_q": log_q_BL.max().exp(),
     }
 
 

@@ -9,6 +9,7 @@ V vocabulary (padded).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,9 @@ from mapnet_cli.training import autocast
 
 MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
 """Rates of the fixed masks: the paper's, for every method, so that losses are comparable."""
-NAMES = {"uniform": "validation_loss", "spaced": "validation_loss_spaced"}
+NAMES = {"validation_loss": "uniform", "validation_loss_spaced": "spaced"}
+SINGLE, DRAWS = "validation_loss_single", 8
+"""Loss with a single [MASK] per sentence, which favours no mask rate, in this number of passes with different masks."""
 SEED = 0
 BATCH = 64
 ROWS = 2048
@@ -44,21 +47,25 @@ def validate(
     precision: str,
     dist: DistContext,
     buckets: TokenBuckets,
+    single: bool = False,
 ) -> dict[str, float]:
     """Returns held-out losses in nats per masked token, and top-1 accuracies on masked tokens.
 
-    Losses: validation_loss (uniform masks) and validation_loss_spaced, each also as `_refit`. Accuracies: accuracy,
+    Losses: validation_loss (uniform masks), validation_loss_spaced and, if `single`, validation_loss_single (one mask
+    per sentence), each also as `_refit`. Accuracies: accuracy,
     accuracy_function and accuracy_content (single-token words), accuracy_decile_1 (the most frequent tokens) to _10,
     without empty kinds. Each process evaluates its share of the sequences; all return the same values.
     """
     model.eval()
     found: dict[str, float] = {}
-    for strategy, name in NAMES.items():
+    for name, strategy in (NAMES | ({SINGLE: "uniform"} if single else {})).items():
         folds: list[list[Targets]] = [[], []]
-        for start in range(0, min(count, len(sequences)), BATCH):
+        draws = range(1, 1 + DRAWS) if name == SINGLE else range(1)
+        for start, draw in product(range(0, min(count, len(sequences)), BATCH), draws):
             numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
             if len(numbers):
-                fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences)
+                replace = (1.0, 0.0) if draw else (REPLACE_MASK, REPLACE_RANDOM)
+                fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences, *replace, draw)
                 found_N, number_N = _targets(model, fixed, numbers, buckets, device, precision)
                 for fold in (0, 1):
                     folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
@@ -70,7 +77,7 @@ def validate(
                 loss, n = measure.loss(here, zero_V)
                 raw, masked = raw + loss, masked + n
                 refitted += measure.loss(here, measure.refit(other))[0]
-            if strategy == "uniform":
+            if name == "validation_loss":
                 found |= measure.accuracies(folds[0] + folds[1], buckets)
         found[name], found[f"{name}_refit"] = raw / max(masked, 1), refitted / max(masked, 1)
     model.train()
@@ -96,14 +103,20 @@ def fixed_masks(
     sequences: Sequences,
     replace_mask: float = REPLACE_MASK,
     replace_random: float = REPLACE_RANDOM,
+    single: int = 0,
 ) -> FixedMasks:
-    """Returns the masks of these sequences of the batch that begins at `start`, the same for any subset of it."""
+    """Returns the masks of these sequences of the batch that begins at `start`, the same for any subset of it.
+
+    With `single`, there is one mask per sequence; the number selects one of several draws.
+    """
     tokens_BL = load_batch(sequences, numbers)
-    generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", start))
+    position = (start, single) if single else (start,)
+    generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", *position))
     noise = MaskNoise.draw(generator, BATCH, encoder.config.max_length)
     # truncated to these sequences and their length: a draw doesn't depend on the other sequences
     noise = noise.map(lambda t: t[numbers - start] if t.ndim == 1 else t[numbers - start, : tokens_BL.shape[1]])
-    masks = draw_masks(Method(strategy=strategy, mask_rate=MASK_RATE), tokens_BL, noise, NO_CONTEXT)
+    rate = 1e-9 if single else MASK_RATE  # every sequence has at least one mask
+    masks = draw_masks(Method(strategy=strategy, mask_rate=rate), tokens_BL, noise, NO_CONTEXT)
     slots_N = valid_slots(masks.valid_BK.sum(dim=1), masks.valid_BK.shape[1])
     corrupted_BL = corrupt(tokens_BL, masks, noise, encoder.vocab_size, replace_mask, replace_random)
     return FixedMasks(tokens_BL, corrupted_BL, masks, slots_N, noise)

@@ -108,8 +108,9 @@ def newest_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], dict[str, 
     return None, warnings
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` rolling checkpoints."""
-    names = sorted(p for p in folder.glob("step*") if re.fullmatch(r"step\d{9}", p.name))
-    for old in names[:-keep]:
-        shutil.rmtree(old)
+def prune_checkpoints(folder: Path, keep: int, needed_for: Callable[[int], int] = lambda place: place) -> None:
+    """Removes all but the newest `keep` rolling checkpoints, and those that `needed_for` names for one of them."""
+    names = sorted(p.name for p in folder.glob("step*") if re.fullmatch(r"step\d{9}", p.name))
+    needed = {rolling_name(needed_for(int(name.removeprefix("step")))) for name in names[-keep:]}
+    for old in set(names[:-keep]) - needed:
+        shutil.rmtree(folder / old)

@@ -31,11 +31,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["scale"]
 
 
-def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
-    """Returns the rate of step `step`, counted from 0: linear warm-up over `warmup` steps, then linear decay to 0."""
+def learning_rate(step: int, peak: float, warmup: int, total: int, stable: int = 0) -> float:
+    """Returns the rate of step `step`, counted from 0.
+
+    Linear warm-up over `warmup` steps, `peak` up to step `stable`, then linear decay to 0 at step `total`.
+    """
     if step < warmup:
         return peak * (step + 1) / max(warmup, 1)
-    return peak * (total - step) / max(total - warmup, 1)
+    begin = max(warmup, stable)
+    return peak if step < begin else peak * (total - step) / max(total - begin, 1)
 
 
 def gradient_norm(
@@ -76,6 +80,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
     """Restores the state that `optimizer_state` returned."""
+    optimizer.state.clear()
     for name, parameter in model.named_parameters():
         if f"exp_avg.{name}" in state:
             optimizer.state[parameter] = {m: state[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from mapnet_cli.config import Finetune, Transformer
+from mapnet_cli.core import automatic_precision
 from mapnet_cli.finetune_glue.loop import (
     Setting,
     build,
@@ -34,7 +35,6 @@ from mapnet_cli.finetune_glue.loop import (
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.huggingface.weights import to_hugging_face
-from mapnet_cli.jobs import automatic_precision
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.words import CLS, PAD, SEP
 from mapnet_cli.training import build_adamw, keep_freed_memory, set_learning_rate

@@ -30,11 +30,12 @@ def command(root: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "mapnet_cli", *stage, *settings, *more]
 
 
-def weights(root: Path) -> dict[str, torch.Tensor]:
-    key = Lineage(small_config(*SETTINGS), Artifacts(root)).pretraining("mapnet", 1).key
-    milestones = small_config(*SETTINGS).pretrain.milestone_steps()
+def weights(root: Path, *more: str) -> dict[int, dict[str, torch.Tensor]]:
+    """Returns the tensors of each milestone."""
+    config = small_config(*SETTINGS, *more)
+    key, milestones = Lineage(config, Artifacts(root)).pretraining("mapnet", 1).key, config.pretrain.milestone_steps()
     assert {p.name for p in (root / key).glob("step*.json")} == {f"step{step}.json" for step in milestones}
-    return load_checkpoint(root / key / f"step{milestones[-1]}")[0]
+    return {step: load_checkpoint(root / key / f"step{step}")[0] for step in milestones}
 
 
 def last_logged(root: Path) -> int:
@@ -42,15 +43,23 @@ def last_logged(root: Path) -> int:
     return max((log.stat().st_mtime_ns for log in root.glob("pretrain/*/log.jsonl")), default=0)
 
 
-@pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["one process", "two processes"])
+@pytest.mark.parametrize("processes", ["1", "2"], ids=["one process", "two processes"])
+@pytest.mark.parametrize("schedule", ["linear", "wsd"])
 def test_kill_9_at_any_step_does_not_change_the_weights(
-    more: tuple[str, ...], make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
+    schedule: str, processes: str, make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
 ) -> None:
+    key = f"pretrain.schedule={schedule}"
     make_corpus(small_config(*SETTINGS))
     uninterrupted, killed = uninterrupted_and_killed(
-        artifacts.root, tmp_path, lambda root: command(root, *more), 300, last_logged, 0.5
+        artifacts.root,
+        tmp_path,
+        lambda root: command(root, "--set", key, "--processes", processes),
+        300,
+        last_logged,
+        0.5,
     )
-    expected, found = weights(uninterrupted), weights(killed)
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(tensor, found[name]), name
+    expected, found = weights(uninterrupted, key), weights(killed, key)
+    for step in expected:
+        assert expected[step].keys() == found[step].keys()
+        for name, tensor in expected[step].items():
+            assert torch.equal(tensor, found[step][name]), (step, name)

@@ -93,12 +93,19 @@ def test_a_value_changes_its_dependents(override: str, expected: set[str], artif
     assert changed(artifacts, override) == expected
 
 
-def test_a_methods_own_steps_are_its_pretrain_steps(artifacts: Artifacts) -> None:
-    """The result of a run with the same number of steps is reused."""
-    own, common = (
-        Lineage(small_config(f"{key}.steps=9"), artifacts).pretraining("bert", 1) for key in ("method.bert", "pretrain")
-    )
-    assert own == common
+@pytest.mark.parametrize(
+    ("own", "common"),
+    [
+        ("method.bert.steps=9", "pretrain.steps=9"),
+        ("method.bert.batch_factor=2", "pretrain.batch_size=8"),
+        ("method.bert.peak_lr=0.1", "pretrain.peak_lr=0.1"),
+    ],
+)
+def test_a_methods_own_settings_are_its_pretrain_settings(own: str, common: str, artifacts: Artifacts) -> None:
+    """The result of a run with the same number of steps, batch size or peak rate is reused."""
+    first, second = (Lineage(small_config(key), artifacts).pretraining("bert", 1) for key in (own, common))
+    assert first == second
+    assert changed(artifacts, own) == {"bert", "bert run"}
 
 
 def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
@@ -127,7 +134,7 @@ def is_operational(config: Config, key: str) -> bool:
 @pytest.mark.parametrize("method", ["bert", "mapnet", "adaptive", "frequency"])
 def test_every_key_of_a_method_changes_its_pretraining(method: str, artifacts: Artifacts) -> None:
     """Covers a method without a proposal, and one with each kind of proposal."""
-    free = {"steps", "seeds"}  # override pretrain.steps (tested above) and pretrain.seeds
+    free = {"steps", "seeds", "batch_factor", "peak_lr"}  # override those of [pretrain]: tested above
     settings = small_config().method[method]
     if settings.proposal:
         free |= {"electra", "strategy", "proposal.kind"}  # invalid with a proposal, or tested as another method below
@@ -233,11 +240,12 @@ def _another(key: str, value: object) -> str:
         "corpus.tokenizer": "tiny", "method.init_from": "tiny", "finetune.from_mnli": '["RTE"]',
         "finetune.batching": "by-length", "finetune.precision": "bfloat16",
         "method.electra": "{}", "method.explore_start": "0.25", "method.explore_end": "0.25",
+        "method.explore_unit": "sentence", "method.proposal.signal_at": "mask", "method.proposal.baseline": "batch",
         "method.strategy": "spaced", "method.proposal.estimator": "position-ratio",
         "method.proposal.objective": "loss-matching", "method.proposal.signal": "one-minus-p",
         "method.proposal.sampler": "gumbel" if value == "systematic" else "systematic",
         "method.proposal.embeddings": "own",
-        "method.proposal.loss_weight_on": "encoder", "pretrain.milestones": "[1.0]",
+        "method.proposal.loss_weight_on": "encoder", "pretrain.schedule": "wsd", "pretrain.milestones": "[1.0]",
         "pretrain.adam_betas": "[0.8, 0.9]", "finetune.adam_betas": "[0.8, 0.9]",
         "corpus.vocab_size": "301", "encoder.max_length": "17", "proposal.max_length": "17",
         "encoder.initial_positions": "random", "encoder.architecture": "modernbert",

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable
+from itertools import permutations, product
 
 import pytest
 import torch
 from torch import Tensor
 
-from mapnet_cli.masking.objectives import encoder_loss, loss_matching, pairwise
+from mapnet_cli.masking.objectives import encoder_loss, entropy, loss_matching, mean_of_others, pairwise
+from mapnet_cli.masking.sampling import conditional_log_q
+from mapnet_cli.model import masked_log_softmax
 
 
 def test_eq_5_by_hand() -> None:
@@ -111,3 +114,50 @@ def test_loss_matching_by_hand_and_in_edge_cases() -> None:
     assert torch.isfinite(log_q_BK.grad).all()
     no_signal_B = loss_matching(log_q_BK, torch.zeros(2, 3), valid_BK)
     assert no_signal_B.tolist() == [0.0, 0.0]
+
+
+def test_batch_baseline_leaves_the_expected_gradient_unchanged() -> None:
+    """Two sentences of 4 positions, 2 ordered draws from each without replacement: all 144 outcomes, weighted.
+
+    The losses depend on the whole draw. Eq. 10's own baseline changes the expectation.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits_BL = torch.randn(2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    losses = {draw: torch.rand(2, 2, generator=generator, dtype=torch.float64) for draw in permutations(range(4), 2)}
+    valid_BK = torch.ones(2, 2, dtype=torch.bool)
+
+    def expected(baseline: Callable[[Tensor], Tensor | None]) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for draws in product(losses, repeat=2):
+            signal_BK = torch.stack([losses[draw][row] for row, draw in enumerate(draws)])
+            log_q_BK = torch.log_softmax(logits_BL, dim=1).gather(1, torch.tensor(draws))
+            draw_BK = conditional_log_q(log_q_BK, valid_BK)
+            probability = draw_BK.sum().exp().detach()
+            total = total + probability * pairwise(draw_BK, signal_BK, valid_BK, baseline(signal_BK)).sum()
+        (gradient_BL,) = torch.autograd.grad(total, logits_BL)
+        return gradient_BL
+
+    none_BL = expected(lambda signal_BK: torch.zeros(2, 1, dtype=torch.float64))
+    assert torch.allclose(expected(lambda signal_BK: mean_of_others(signal_BK, valid_BK)), none_BL, atol=1e-12)
+    assert not torch.allclose(expected(lambda _: None), none_BL, atol=1e-3)
+
+
+def test_batch_baseline_by_hand() -> None:
+    signal_BK = torch.tensor([[1.0, 2.0], [3.0, 9.0], [5.0, 9.0]])
+    valid_BK = torch.tensor([[True, True], [True, False], [False, False]])
+    assert mean_of_others(signal_BK, valid_BK).flatten().tolist() == [3.0, 1.5, 2.0]
+    assert mean_of_others(signal_BK[:1], valid_BK[:1]).tolist() == [[0.0]]
+
+
+def test_gradient_of_the_entropy() -> None:
+    """dH/dlogit_i = -q_i (log q_i + H), and 0 where nothing can be masked."""
+    logits_BL = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    maskable_BL = torch.tensor([[True, True, True, True, False], [False] * 5])
+    log_q_BL = masked_log_softmax(logits_BL, maskable_BL)
+    entropy_B = entropy(log_q_BL, maskable_BL)
+    entropy_B.sum().backward()
+    q_L, log_q_L = log_q_BL[0, :4].exp().detach(), log_q_BL[0, :4].detach()
+    assert entropy_B.tolist() == [pytest.approx(-(q_L * log_q_L).sum().item()), 0.0]
+    assert logits_BL.grad is not None
+    assert torch.allclose(logits_BL.grad[0, :4], -q_L * (log_q_L + entropy_B[0].detach()))
+    assert logits_BL.grad[0, 4] == 0 and not logits_BL.grad[1].any()

@@ -153,3 +153,31 @@ def test_noise_of_a_part_is_a_slice_of_the_batch_noise() -> None:
     part = whole.map(lambda tensor: tensor[2:4])
     assert torch.equal(part.order_BL, whole.order_BL[2:4])
     assert torch.equal(part.rounding_B, whole.rounding_B[2:4])
+
+
+def test_conditional_log_q_is_that_of_ordered_draws() -> None:
+    """For every ordered draw of 3 of 4 positions, the terms add up to its probability; those add up to 1."""
+    q_L = torch.tensor([0.5, 0.2, 0.2, 0.1], dtype=torch.float64)
+    draws = torch.tensor(list(itertools.permutations(range(4), 3)))
+    expected_B = torch.tensor([
+        q_L[a] * q_L[b] / (1 - q_L[a]) * q_L[c] / (1 - q_L[a] - q_L[b]) for a, b, c in draws.tolist()
+    ])  # fmt: skip
+    found_BK = sampling.conditional_log_q(q_L.log()[draws], torch.ones_like(draws, dtype=torch.bool))
+    assert torch.allclose(found_BK.sum(dim=1).exp(), expected_B)
+    assert expected_B.sum().item() == pytest.approx(1.0)
+
+
+def test_one_coin_per_sentence_mixes_the_two_distributions() -> None:
+    """A position's share of the masks is p/n + (1 - p) q."""
+    rows, p = 40_000, 0.3
+    q_L = torch.tensor([0.7, 0.1, 0.1, 0.1])
+    tokens_BL = torch.full((rows, 4), FIRST_ORDINARY)
+    noise = MaskNoise.draw(torch.Generator().manual_seed(1), rows, 4)
+    request = MaskRequest(
+        tokens_BL, tokens_BL > 0, torch.ones(rows, dtype=torch.long), 1, noise.order_BL, q_L.log().expand(rows, 4)
+    )
+    explore_B = torch.rand(rows, generator=torch.Generator().manual_seed(2)) < p
+    masks = sampling.mixed(explore_B, STRATEGIES["uniform"].draw(request), STRATEGIES["mapnet"].draw(request))
+    share_L = torch.bincount(masks.positions_BK.flatten(), minlength=4) / rows
+    assert share_L.tolist() == pytest.approx((p / 4 + (1 - p) * q_L).tolist(), abs=4 * 0.5 / rows**0.5)
+    assert masks.valid_BK.all()

@@ -68,3 +68,32 @@ def test_sums_do_not_depend_on_order_and_ignore_invalid_entries() -> None:
     assert torch.equal(whole.fresh_2V, parts.fresh_2V)
     assert whole.fresh_2V[1].sum() == valid_BK.sum()
     assert whole.fresh_2V[0].sum().item() * UNIT == pytest.approx(signal_BK[valid_BK].sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_amlm_matches_plain_counting(soft: bool) -> None:
+    """Dictionaries of counts, a window of 3 steps, and a falling mask rate, against AMLM's formulas step by step."""
+    tokens, generator = range(7), torch.Generator().manual_seed(0)
+    table, weight = TokenTable(len(tokens)), dict.fromkeys(tokens, 1.0)
+    total, count = dict.fromkeys(tokens, 0.0), dict.fromkeys(tokens, 0)
+    for step in range(12):
+        rate = 0.4 - 0.02 * step
+        seen = torch.randint(3, 7, (8,), generator=generator).tolist()  # 0 to 2 are never masked
+        signals = torch.rand(8, generator=generator)
+        values = (signals * 4 if soft else (signals < 0.3).float()).tolist()
+        observe(table, seen, values)
+        table.adapt(table.fresh_2V.clone(), (step + 1) % 3 == 0, rate, soft)
+        for token, value in zip(seen, values, strict=True):
+            total[token], count[token] = total[token] + value, count[token] + 1
+        if (step + 1) % 3 == 0:
+            prior = math.log(len(tokens)) if soft else 0.5
+            new = {token: (total[token] + prior) / (count[token] + 1) for token in tokens}
+            if soft:
+                low, high = min(new.values()), max(new.values())
+                new = {token: (mean - low) / (high - low) for token, mean in new.items()}
+            weight = {token: max(0.2 * weight[token] + 0.8 * new[token], 0.005 / rate) for token in tokens}
+            mean = sum(weight.values()) / len(tokens)
+            weight = {token: value / mean for token, value in weight.items()}
+            total, count = dict.fromkeys(tokens, 0.0), dict.fromkeys(tokens, 0)
+        assert table.log_weight_V.exp().tolist() == pytest.approx(list(weight.values()), rel=1e-5), step
+    assert not table.fresh_2V.any()

@@ -38,16 +38,17 @@ def maker(
 def test_processes_split_one_batch(
     fixed: bool, processes: int, make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
 ) -> None:
-    config = small_config("pretrain.batch_size=8")
+    config = small_config("pretrain.batch_size=8", "method.mapnet.explore_unit=sentence")
     manifest = make_corpus(config)
     whole = maker(config, manifest, artifacts, DistContext(), fixed)(5)
     (everything,) = whole.parts
     shares = [maker(config, manifest, artifacts, DistContext(r, processes), fixed)(5) for r in range(processes)]
     parts = [part for share in shares for part in share.parts]
-    for name in ("tokens_BL", "maskable_BL", "counts_B"):
+    for name in ("tokens_BL", "maskable_BL", "counts_B", "explore_B"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(everything, name)), name
     assert torch.equal(torch.cat([part.noise.order_BL for part in parts]), everything.noise.order_BL)
-    assert {share.tokens for share in shares} == {whole.tokens}
+    assert {(share.tokens, share.explored) for share in shares} == {(whole.tokens, whole.explored)}
+    assert everything.explore_B is not None and whole.explored == everything.explore_B.double().mean()
     assert {part.all_masked for part in parts} == {int(everything.counts_B.sum())}
     assert [part.first for part in parts] == [rank * 8 // processes for rank in range(processes)]
 
@@ -139,3 +140,15 @@ def test_error_in_the_thread_is_raised_by_the_call() -> None:
 
     with prefetching(make, 0, 5) as take, pytest.raises(OSError, match="disk gone at 0"):
         take()
+
+
+def test_coins_of_sentences_follow_the_schedule(
+    make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifacts
+) -> None:
+    config = small_config("pretrain.batch_size=100", "pretrain.steps=30", "method.mapnet.explore_unit=sentence")
+    make = maker(config, make_corpus(config), artifacts, DistContext(), False)
+    shares = [make(step).explored for step in range(30)]
+    thirds = [sum(shares[start : start + 10]) / 10 for start in (0, 10, 20)]
+    assert thirds == pytest.approx([8 / 9, 2 / 3, 4 / 9], abs=4 * 0.5 / 1000**0.5)
+    assert all(0 < share < 1 for share in shares[5:])
+    assert make(3).explored == shares[3]

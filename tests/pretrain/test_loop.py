@@ -72,6 +72,10 @@ def killed_at(step: int) -> Iterator[None]:
         ("disjoint", ("pretrain.visits=2",)),
         ("whole-word", ()),
         ("frequency", ()),
+        ("amlm", ("method.amlm.proposal.update_every=3",)),
+        ("mapnet-kind", ("pretrain.micro_batch_size=3",)),
+        ("spaced-then-uniform", ("method.spaced-then-uniform.explore_unit=sentence",)),
+        ("bert-batch-2x", ("pretrain.micro_batch_size=3", "method.bert-batch-2x.peak_lr=0.003")),
     ],
 )
 def test_resume_is_bit_identical(
@@ -242,3 +246,14 @@ def test_collapsed_proposal_causes_a_warning(make_corpus: Callable[[Config], obj
         train(config, artifacts, "mapnet", lambda p, texts=texts: texts.append(p.warning))
     assert any("has collapsed by step 2" in text and "method.mapnet.explore_end" in text for text in warnings[5.0])
     assert not any(warnings[0.02])
+
+
+def test_twice_the_batch_equals_a_batch_of_that_size(
+    make_corpus: Callable[[Config], object], artifacts: Artifacts
+) -> None:
+    config = small_config('methods=["bert-batch-2x"]')
+    make_corpus(config)
+    doubled = weights(train(config, artifacts, "bert-batch-2x"))
+    plain = weights(train(small_config('methods=["bert"]', "pretrain.batch_size=8"), artifacts, "bert"))
+    for name, tensor in plain.items():
+        assert torch.equal(tensor, doubled[name]), name

@@ -13,7 +13,7 @@ from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model import as_on_gpu, build_model
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.model.proposal import MapNet
+from mapnet_cli.model.proposal import MapNet, TokenTable
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.step import Algorithm1, JointLosses, add_up, update_table, work_of
 from mapnet_cli.text.words import CLS, MASK, PAD, SEP
@@ -42,7 +42,12 @@ def changed(method: Method, **keys: object) -> Method:
 
 
 def gradients(
-    method: Method, explore: bool, micro_batch: int = 6, seed: int = 1, uniform: bool = False
+    method: Method,
+    explore: bool,
+    micro_batch: int = 6,
+    seed: int = 1,
+    uniform: bool = False,
+    explore_B: torch.Tensor | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     config = CONFIG.model_copy(update={"method": {"it": method}})
     model = build_model(config, "it", VOCAB)
@@ -55,8 +60,9 @@ def gradients(
     learns = method.learned is not None and (method.learned.learn_on_uniform_steps or not explore)
     plan = StepPlan(seed, 3, explore, ProposalWork.LEARN if learns else ProposalWork.REST, method.mask_rate)
     algorithm1 = Algorithm1(JointLosses(model, method, CPU, "float32"), CPU)
-    sums = algorithm1(split_batch(3, tokens(), noise, method.mask_rate, micro_batch), plan)
-    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
+    sums = algorithm1(split_batch(3, tokens(), noise, method.mask_rate, micro_batch, explore_B=explore_B), plan)
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return found | ({"fresh": model.proposal.fresh_2V} if isinstance(model.proposal, TokenTable) else {}), sums
 
 
 def test_bert_trains_encoder_and_head() -> None:
@@ -168,6 +174,59 @@ def test_signals_match_their_definitions(signal: str) -> None:
     assert not signal_BK.requires_grad
 
 
+@pytest.mark.parametrize("explore", [True, False])
+def test_sentences_that_all_explore_or_all_do_not_equal_a_step_that_does(explore: bool) -> None:
+    """Gradients and sums; with coins that differ, the weights of exploring sentences are 1 and not counted."""
+    whole, whole_sums = gradients(MAPNET, explore)
+    found, sums = gradients(MAPNET, False, explore_B=torch.full((6,), explore))
+    for name, gradient in whole.items():
+        assert torch.allclose(found[name], gradient, rtol=1e-5, atol=1e-8), name
+    for name, value in whole_sums.items():
+        assert sums[name].item() == pytest.approx(value.item(), rel=1e-5), name
+    _, some = gradients(MAPNET, False, explore_B=torch.arange(6) < 2)
+    assert 0 < some["weighted"] < some["masked"]
+
+
+@pytest.mark.parametrize("strategy", ["mapnet", "table"])
+def test_learning_from_mask_tokens_or_proposed_sentences_only(strategy: str) -> None:
+    """Without any [MASK] there is nothing to learn; nor from sentences that explore, if so configured."""
+    method = MAPNET if strategy == "mapnet" else CONFIG.method["adaptive"]
+    method = changed(method, signal_at="mask").model_copy(update={"replace_mask": 0.5, "mask_rate": 0.4})
+    none, _ = gradients(method.model_copy(update={"replace_mask": 0.0}), False)
+    some, sums = gradients(method, False)
+    everywhere, all_sums = gradients(changed(method, signal_at="all"), False)
+    rests = changed(method, learn_on_uniform_steps=False)
+    explored, _ = gradients(rests, False, explore_B=torch.ones(6, dtype=torch.bool))
+    name = "proposal.score.weight" if strategy == "mapnet" else "fresh"
+    assert not none[name].any() and not explored[name].any()
+    assert some[name].any() and not torch.equal(some[name], everywhere[name])
+    assert sums["loss"] == all_sums["loss"]
+    if strategy == "table":
+        assert 0 < some[name][1].sum() < everywhere[name][1].sum() == all_sums["masked"]
+
+
+def test_error_signal_is_one_where_the_prediction_is_wrong() -> None:
+    model = PretrainingModel(CONFIG.encoder, VOCAB, None).eval()
+    model.init_weights(1)
+    tokens_BL, positions_BK = tokens(), torch.arange(1, 8).expand(6, -1)
+    predicted_BK = model.token_logits(tokens_BL, None, positions_BK).argmax(dim=1).view(6, 7)
+    targets_BK = torch.where(torch.arange(7) % 2 == 0, predicted_BK, tokens_BL.gather(1, positions_BK))
+    _, signal_BK = model.token_losses(tokens_BL, None, positions_BK, targets_BK, None, "error")
+    assert torch.equal(signal_BK, (predicted_BK != targets_BK).float())
+    assert 0 < signal_BK.sum() < signal_BK.numel()
+
+
+def test_entropy_bonus_and_batch_baseline_change_only_mapnets_gradient() -> None:
+    plain = changed(MAPNET, embeddings="detached", learn_on_uniform_steps=False)
+    before, sums = gradients(plain, explore=False)
+    for more in ({"entropy_bonus": 0.5}, {"baseline": "batch"}):
+        after, with_more = gradients(changed(plain, **more), explore=False)
+        assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"proposal"}
+        if "entropy_bonus" in more:
+            bonus = 0.5 * sums["entropy"].item() / 6
+            assert with_more["mapnet_loss"].item() == pytest.approx(sums["mapnet_loss"].item() - bonus, abs=1e-4)
+
+
 def test_mapnet_can_rest_on_uniform_steps() -> None:
     found, sums = gradients(changed(MAPNET, learn_on_uniform_steps=False), explore=True)
     assert not any(name.startswith("proposal.") for name in found)
@@ -207,7 +266,7 @@ def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MA
         sums = Algorithm1(JointLosses(model, method, CPU, "bfloat16"), CPU)(part, plan)
         norm = gradient_norm(model, 1.0, model.proposal, method.mapnet.clip_norm if method.mapnet else 0.0)
         optimizer.step()
-        update_table(model, method, ALONE)
+        update_table(model, method, plan, ALONE)
         add_up(sums, {"gradient_norm_max": norm, **sums})
     return norm
 

@@ -13,9 +13,10 @@ from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.held_out_words import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
-from mapnet_cli.pretrain.validation import validate
+from mapnet_cli.pretrain.validation import DRAWS, fixed_masks, validate
 from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from mapnet_cli.text.shards import Sequences, writing_shard
+from mapnet_cli.text.words import MASK, PAD
 from tests.conftest import small_config
 
 CPU = torch.device("cpu")
@@ -27,11 +28,11 @@ def held_out(make_corpus: Callable[[Config], CorpusManifest], artifacts: Artifac
     return Sequences([artifacts.path(name) for name in manifest.validation]), manifest.vocab_size
 
 
-def measured(model: PretrainingModel, sequences: Sequences, count: int) -> dict[str, float]:
+def measured(model: PretrainingModel, sequences: Sequences, count: int, single: bool = False) -> dict[str, float]:
     """Validates with even tokens as function words and the lower half of the vocabulary as the frequent tokens."""
     token_V = torch.arange(model.encoder.vocab_size)
     buckets = TokenBuckets(9 * (token_V >= len(token_V) // 2), token_V >= 5, token_V % 2)
-    return validate(model, sequences, count, CPU, "float32", ALONE, buckets)
+    return validate(model, sequences, count, CPU, "float32", ALONE, buckets, single)
 
 
 def model_of(vocab_size: int) -> PretrainingModel:
@@ -52,6 +53,26 @@ def test_masks_are_fixed(held_out: tuple[Sequences, int]) -> None:
     }  # fmt: skip
     assert measured(model, sequences, 1000) != first  # all sequences
     assert model.training
+
+
+def test_single_masks_match_one_sentence_at_a_time(held_out: tuple[Sequences, int]) -> None:
+    """8 different draws of one [MASK] per sentence, everything else unchanged, and no other loss changes."""
+    sequences, vocab_size = held_out
+    model = model_of(vocab_size).eval()
+    losses, places = [], set()
+    for draw in range(1, 1 + DRAWS):
+        fixed = fixed_masks(model.encoder, "uniform", 0, torch.arange(12), sequences, 1.0, 0.0, draw)
+        for row, corrupted_L in enumerate(fixed.corrupted_BL):
+            (place,) = (corrupted_L != fixed.tokens_BL[row]).nonzero().flatten().tolist()
+            assert corrupted_L[place] == MASK
+            length = int((corrupted_L != PAD).sum())
+            places.add((row, place))
+            logits_NV = model.token_logits(corrupted_L[None, :length], None, torch.tensor([[place]]))
+            losses.append(torch.nn.functional.cross_entropy(logits_NV, fixed.tokens_BL[row, place][None]).item())
+    assert len(places) > 40
+    found = measured(model, sequences, 12, single=True)
+    assert found["validation_loss_single"] == pytest.approx(sum(losses) / (8 * 12), rel=1e-5)
+    assert found.items() > measured(model, sequences, 12).items()
 
 
 def skewed(artifacts: Artifacts) -> Sequences:
