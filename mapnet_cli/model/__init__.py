@@ -12,9 +12,10 @@ from mapnet_cli.model.bert import (
     attention_mask,
     initialise,
     padded_vocabulary,
+    rounded_weights,
 )
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.kernels import as_on_gpu, on_cpu, rounded_weights
+from mapnet_cli.model.kernels import as_on_gpu, on_cpu
 from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel, logit_gradient_norm
 from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
 

@@ -7,6 +7,7 @@ T tokens of a batch without its padding.
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from mapnet_cli.model.kernels import (
     project,
     rotary_angles,
     rotated,
+    rounded,
 )
 
 LAYER_NORM_EPS, MODERN_NORM_EPS = 1e-12, 1e-5
@@ -321,6 +323,18 @@ def sinusoids(length: int, hidden: int) -> Tensor:
     angle_LH = torch.arange(length)[:, None] * frequency_H
     both_LH = torch.stack([angle_LH.sin(), angle_LH.cos()], dim=2).reshape(length, -1)[:, :hidden]
     return SINUSOID_AMPLITUDE * both_LH
+
+
+def rounded_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Returns bfloat16 copies, for `torch.func.functional_call`, of all weights that are used in bfloat16 only.
+
+    Results are autocast's, which would launch a kernel for each weight and one for its gradient.
+    """
+    parts = [part for part in model.modules() if isinstance(part, nn.Linear)]
+    norms = [(part.attention_norm, part.ffn_norm) for part in model.modules() if isinstance(part, Layer)]
+    used = {weight for part in (*parts, *chain(*norms)) for weight in part.parameters()}
+    names = {name: weight for name, weight in model.named_parameters() if weight in used}
+    return dict(zip(names, rounded(names.values()), strict=True))
 
 
 def attention_mask(tokens_BL: Tensor, pad: int) -> Tensor | None:

@@ -7,7 +7,7 @@ Shapes: B sequences, L positions, Q query positions, A heads, D size of a head, 
 V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -236,14 +236,9 @@ def _copies(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ..
     return copies
 
 
-def rounded_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Returns what bfloat16 autocast would make of each weight, for `torch.func.functional_call`.
-
-    Autocast launches a kernel for each weight, and one for its gradient. Embeddings stay in float32.
-    """
-    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    weights = {name: weight for name, weight in model.named_parameters() if id(weight) not in tables}
-    return dict(zip(weights, _Rounded.apply(*weights.values()), strict=True))  # type: ignore[no-untyped-call]
+def rounded(weights: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Returns copies in bfloat16, whose gradients reach the weights in float32."""
+    return cast(tuple[Tensor, ...], _Rounded.apply(*weights))  # type: ignore[no-untyped-call]
 
 
 class _Project(torch.autograd.Function):
