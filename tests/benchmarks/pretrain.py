@@ -12,6 +12,7 @@ line on stdout is one JSON object; `ratio` is our default against the best of th
 """
 
 import argparse
+import os
 import tempfile
 from functools import partial
 from itertools import product
@@ -38,7 +39,7 @@ def ours(lap: Lap, chosen: argparse.Namespace, folder: Path, precision: str) -> 
     """Runs `mapnet pretrain`; a lap ends with a log line."""
     settings = (f"pretrain.steps={NEVER}", f"pretrain.log_every={chosen.steps}", f"pretrain.precision={precision}")
     config = workload.config_for(chosen, *settings)
-    artifacts = Artifacts(folder / precision)
+    artifacts = Artifacts(folder / f"{precision}{os.getpid()}")
     workload.make_corpus(config, artifacts)
     [job] = [
         job for job in Pretrain(Lineage(config, artifacts)).plan(1)[0].jobs if job.key.startswith("pretrain/bert-")
