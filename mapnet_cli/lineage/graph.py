@@ -301,6 +301,8 @@ def with_precision(config: Config, flip: bool = False) -> Config:
 
 def precision_advice(config: Config, artifacts: Artifacts) -> str:
     """Returns how to use results of a machine with another automatic precision, or "" if there are none of use."""
+    if with_precision(config) is config:  # nothing is automatic
+        return ""
     here, there = (Lineage(with_precision(config, flip), artifacts) for flip in (False, True))
     for method, seed in config.pretraining_runs():
         try:

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
+from mapnet_cli.model.attention import Places, attention
 from mapnet_cli.model.kernels import (
-    Places,
-    attention,
     compute_dtype,
     dropout_add,
     geglu,

@@ -3,13 +3,12 @@
 Each one equals a plain formula (`tests/model/test_kernels.py`) and derives its randomness from torch's default
 generator, so resuming stays exact. They compute in the precision of their input: float32, or bfloat16 under autocast.
 
-Shapes: B sequences, L positions, Q query positions, A heads, D size of a head, H = A x D; N positions with a loss,
-V vocabulary.
+Attention is in `attention.py`. Shapes: B sequences, L positions, T tokens, A heads, D size of a head, H = A x D;
+N positions with a loss, V vocabulary.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -20,8 +19,6 @@ from torch.autograd.function import once_differentiable
 NOISE = 1 << 16
 """Number of values of the noise that decides what is dropped, so probabilities are multiples of its inverse."""
 
-EXCLUDED = -1e4
-"""Added to a score, makes its probability 0. Not -inf, since padding may be too far from every token."""
 ROWS = 32
 """The number of positions of `token_loss` is padded to a multiple of this, which matrix units prefer."""
 
@@ -43,6 +40,11 @@ def as_on_gpu() -> Iterator[None]:
         yield
     finally:
         _rehearsing = before
+
+
+def apply(function: type[torch.autograd.Function], *inputs: Any) -> Any:
+    """Returns the result of an operation with a backward pass of its own."""
+    return function.apply(*inputs)  # type: ignore[no-untyped-call]  # torch has no annotations for it
 
 
 def keep_bits(shape: torch.Size, probability: float, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -81,7 +83,7 @@ def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training
     x = x if residual is None else x.to(residual.dtype)
     if training and probability and on_cpu(x.device):
         added = x.new_zeros(()) if residual is None else residual
-        return cast(Tensor, _DropoutAdd.apply(x, added, probability))  # type: ignore[no-untyped-call]
+        return cast(Tensor, apply(_DropoutAdd, x, added, probability))
     # what F.dropout calls on a GPU; on a CPU that keeps a larger mask
     dropped = torch.native_dropout(x, probability, True)[0] if training and probability else x
     return dropped if residual is None else residual + dropped
@@ -94,127 +96,6 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
         dtype = norm.weight.dtype if on_cpu(x.device) else x.dtype
         bias = None if norm.bias is None else norm.bias.to(dtype)
         return F.layer_norm(x, norm.normalized_shape, norm.weight.to(dtype), bias, norm.eps)
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the tokens of a batch are, so that everything except attention can skip the padding."""
-
-    batch: int
-    length: int
-    device: torch.device
-    attention_mask_B11L: Tensor | None
-    """False at padding; None without padding, which allows the fastest kernels."""
-    place_T: Tensor | None = None
-    """Flat indices of the tokens in [B, L]; None if they are all S = B x L, padding included."""
-    token_S: Tensor | None = None
-    """Index among the T of the token at each of the S places; T at padding."""
-    _known: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
-    """What the layers share: index tensors and the bias."""
-
-    def spread(self, x: Tensor, parts: int) -> Tensor:
-        """Returns [N, S, D] for [T, N x D], 0 at padding; N is `parts`."""
-        if self.token_S is None:
-            return x.reshape(len(x), parts, -1).transpose(0, 1).contiguous()
-        rows = x.reshape(len(x) * parts, -1)
-        # a missing index of token T and part 0 is that of the row of zeros
-        rows = torch.cat([rows, rows.new_zeros(parts, rows.shape[1])])
-        return rows.index_select(0, self._indices("spread", parts)).view(parts, -1, rows.shape[1])
-
-    def gather(self, x: Tensor) -> Tensor:
-        """Returns [T, N x D] for [N, S, D]."""
-        parts = len(x)
-        if self.place_T is None:
-            return x.transpose(0, 1).reshape(x.shape[1], -1)
-        rows = x.view(parts * x.shape[1], -1).index_select(0, self._indices("gather", parts))
-        return rows.view(len(self.place_T), -1)
-
-    def bias(self, dtype: torch.dtype, window: int, query_BQ: Tensor | None) -> Tensor | None:
-        """Returns what is added to scores, 0 or EXCLUDED; None if nothing is. [B, 1, L], with a window [B or 1, Q, L].
-
-        Positions further than `window` apart don't attend to each other; 0: all do. `query_BQ` has the positions of
-        queries of their own.
-        """
-        if self.attention_mask_B11L is None and not window:
-            return None
-        key = (dtype, window, window > 0 and query_BQ is not None)
-        if key not in self._known:
-            allowed = None if self.attention_mask_B11L is None else self.attention_mask_B11L[:, 0]
-            if window:
-                position_L = torch.arange(self.length, device=self.device)
-                query = position_L[None] if query_BQ is None else query_BQ
-                near = (query[:, :, None] - position_L).abs() <= window
-                allowed = near if allowed is None else allowed & near
-            assert allowed is not None
-            zeros = torch.zeros(allowed.shape, dtype=dtype, device=self.device)
-            self._known[key] = zeros.masked_fill_(~allowed, EXCLUDED)
-        return self._known[key]
-
-    def _indices(self, kind: str, parts: int) -> Tensor:
-        assert self.token_S is not None and self.place_T is not None
-        if (kind, parts) not in self._known:
-            part_N = torch.arange(parts, device=self.token_S.device)
-            if kind == "spread":
-                indices = self.token_S * parts + part_N[:, None]
-            else:
-                indices = self.place_T[:, None] + self.batch * self.length * part_N
-            self._known[kind, parts] = indices.flatten()
-        return self._known[kind, parts]
-
-
-class _Attention(torch.autograd.Function):
-    """Batched products of [A x B, L, D]. torch's CPU kernel has no dropout, and its fallback computes in float32."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        packed_TNH: Tensor,
-        query_BQH: Tensor | None,
-        heads: int,
-        places: Places,
-        bias: Tensor | None,
-        dropout: float,
-    ) -> Tensor:
-        batch, size = places.batch, packed_TNH.shape[2] // heads
-        parts = places.spread(packed_TNH, packed_TNH.shape[1] * heads).view(-1, heads * batch, places.length, size)
-        key, value = parts[-2], parts[-1]
-        if query_BQH is None:
-            query, own = parts[0], places
-        else:
-            own = Places(batch, query_BQH.shape[1], query_BQH.device, None)
-            query = own.spread(query_BQH.flatten(0, 1), heads).view(heads * batch, -1, size)
-        ctx.factor = size**-0.5
-        probs = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=ctx.factor)
-        if bias is not None:
-            probs.view(heads, batch, -1, places.length).add_(bias)
-        torch.softmax(probs, dim=2, out=probs)
-        bits, ctx.scale = keep_bits(probs.shape, dropout, probs.dtype) if dropout else (None, 1.0)
-        mixed = torch.baddbmm(probs.new_empty(()), keep(probs, bits), value, beta=0, alpha=ctx.scale)
-        ctx.save_for_backward(query, parts, probs, bits)
-        ctx.places, ctx.own = places, own
-        return own.gather(mixed.view(heads, -1, size))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, parts, probs, bits = ctx.saved_tensors
-        places, own, none = ctx.places, ctx.own, probs.new_empty(())
-        heads, size = query.shape[0] // places.batch, query.shape[2]
-        rows = own.spread(grad, heads).view_as(query)
-        d_parts = torch.empty_like(parts)
-        torch.baddbmm(none, keep(probs, bits).transpose(1, 2), rows, beta=0, alpha=ctx.scale, out=d_parts[-1])
-        d_probs = keep(torch.bmm(rows, parts[-1].transpose(1, 2)), bits)
-        d_scores = torch._softmax_backward_data(d_probs, probs, 2, probs.dtype)
-        factor = ctx.factor * ctx.scale
-        torch.baddbmm(none, d_scores.transpose(1, 2), query, beta=0, alpha=factor, out=d_parts[-2])
-        d_query = torch.empty_like(query) if own is not places else d_parts[0]
-        torch.baddbmm(none, d_scores, parts[-2], beta=0, alpha=factor, out=d_query)
-        d_packed_TNH = places.gather(d_parts.view(-1, places.batch * places.length, size))
-        d_packed_TNH = d_packed_TNH.view(len(d_packed_TNH), -1, heads * size)
-        if own is places:
-            return d_packed_TNH, None, None, None, None, None
-        d_query_BQH = own.gather(d_query.view(heads, -1, size)).view(places.batch, -1, heads * size)
-        return d_packed_TNH, d_query_BQH, None, None, None, None
 
 
 class _Rounded(torch.autograd.Function):
@@ -238,7 +119,7 @@ def _copies(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ..
 
 def rounded(weights: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Returns copies in bfloat16, whose gradients reach the weights in float32."""
-    return cast(tuple[Tensor, ...], _Rounded.apply(*weights))  # type: ignore[no-untyped-call]
+    return cast(tuple[Tensor, ...], apply(_Rounded, *weights))
 
 
 class _Project(torch.autograd.Function):
@@ -267,36 +148,7 @@ class _Project(torch.autograd.Function):
 def project(x_TH: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
     """Returns the projections of x with each of the parts of a weight, [T, H] each, for training on a GPU."""
     with torch.autocast(x_TH.device.type, enabled=False):
-        return cast(tuple[Tensor, ...], _Project.apply(x_TH, weight, bias, parts))  # type: ignore[no-untyped-call]
-
-
-def attention(
-    packed: Tensor | tuple[Tensor, ...], query_BQH: Tensor | None, heads: int, places: Places, bias: Tensor | None,
-    dropout: float, own: bool,
-) -> Tensor:  # fmt: skip
-    """Returns the attention output: [T, H], or [B x Q, H] if there is a query of its own.
-
-    `packed` has query, key and value (N = 3), or key and value (N = 2) if there is a query of its own: as one tensor
-    [T, N, H], or as N tensors [T, H]. The bias is `Places.bias`. With `own`, the CPU kernel of this module, for one
-    tensor, which can be differentiated once and not batched by vmap.
-    """
-    if own:
-        with torch.autocast("cpu", enabled=False):
-            out = _Attention.apply(packed, query_BQH, heads, places, bias, dropout)  # type: ignore[no-untyped-call]
-            return cast(Tensor, out)
-    batch, tensors = places.batch, packed if isinstance(packed, tuple) else (packed,)
-    hidden = tensors[0].shape[-1]
-    if places.token_S is not None:
-        # a row of zeros for the padding
-        below = (*[0, 0] * (tensors[0].ndim - 1), 0, 1)
-        tensors = tuple(F.pad(x, below).index_select(0, places.token_S) for x in tensors)
-    if isinstance(packed, Tensor):
-        tensors = tensors[0].view(batch, places.length, -1, hidden).unbind(2)
-    tensors = tensors if query_BQH is None else (query_BQH, *tensors)
-    query, key, value = (x.reshape(batch, -1, heads, hidden // heads).transpose(1, 2) for x in tensors)
-    mixed = F.scaled_dot_product_attention(query, key, value, None if bias is None else bias[:, None], dropout)
-    rows = mixed.transpose(1, 2).reshape(-1, hidden)
-    return rows if query_BQH is not None or places.place_T is None else rows.index_select(0, places.place_T)
+        return cast(tuple[Tensor, ...], apply(_Project, x_TH, weight, bias, parts))
 
 
 class _Rotated(torch.autograd.Function):
@@ -333,7 +185,7 @@ def rotated(x_TNH: Tensor, heads: int, angles: tuple[Tensor, Tensor], parts: int
     x_TNAD = x_TNH.view(len(x_TNH), -1, heads, x_TNH.shape[2] // heads)
     cos, sin = (angle.to(x_TNH.dtype) for angle in angles)
     if training and on_cpu(x_TNH.device):
-        out = cast(Tensor, _Rotated.apply(x_TNAD, cos, sin, parts))  # type: ignore[no-untyped-call]
+        out = cast(Tensor, apply(_Rotated, x_TNAD, cos, sin, parts))
         return out.view_as(x_TNH)
     a, b = x_TNAD[:, :parts].chunk(2, dim=3)
     turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=3)
@@ -371,7 +223,7 @@ class _Geglu(torch.autograd.Function):
 def geglu(x: Tensor, training: bool) -> Tensor:
     """Returns GELU of the first half of the last dimension times the second half (Shazeer 2020)."""
     if training and on_cpu(x.device):
-        return cast(Tensor, _Geglu.apply(x))  # type: ignore[no-untyped-call]
+        return cast(Tensor, apply(_Geglu, x))
     inner, gate = x.chunk(2, dim=-1)
     return F.gelu(inner) * gate
 
@@ -430,8 +282,7 @@ class _TokenLoss(torch.autograd.Function):
 
 def tied_embedding(weight_VH: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the embeddings of the tokens, [*tokens, H], and the matrix as a decoder in autocast's precision."""
-    both = _TiedEmbedding.apply(weight_VH, tokens, compute_dtype(weight_VH))  # type: ignore[no-untyped-call]
-    return cast(tuple[Tensor, Tensor], both)
+    return cast(tuple[Tensor, Tensor], apply(_TiedEmbedding, weight_VH, tokens, compute_dtype(weight_VH)))
 
 
 def token_loss(hidden_NH: Tensor, decoder_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
@@ -440,7 +291,7 @@ def token_loss(hidden_NH: Tensor, decoder_VH: Tensor, bias_V: Tensor, targets_N:
     with torch.autocast(hidden_NH.device.type, enabled=False):
         hidden_NH = F.pad(hidden_NH.to(dtype), (0, 0, 0, -count % ROWS))
         targets_N = F.pad(targets_N, (0, -count % ROWS))
-        loss_N = _TokenLoss.apply(hidden_NH, decoder_VH.to(dtype), bias_V, targets_N)  # type: ignore[no-untyped-call]
+        loss_N = apply(_TokenLoss, hidden_NH, decoder_VH.to(dtype), bias_V, targets_N)
     return cast(Tensor, loss_N)[:count]
 
 

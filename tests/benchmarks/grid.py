@@ -44,7 +44,7 @@ from mapnet_cli.pretrain.stage import Pretrain
 SETTINGS = ('corpus.sources=[{kind="cpython"}]', 'finetune.data="probe"')
 TARGETS = {"status": {"CPU seconds": 3.0}, "report": {"CPU seconds": 10.0, "peak MB": 500.0}}
 FAILURES = 20
-"""One run in so many failed: alternately before its first epoch and after its second one."""
+"""Every run with a multiple of this number failed, alternately before its first epoch and after its second."""
 
 
 def grid_config(*settings: str) -> Config:

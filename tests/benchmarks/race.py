@@ -40,7 +40,7 @@ def race(
 ) -> dict[str, Rates]:
     """Returns each side's rate: `work` (of one lap) per CPU second, or per second of wall time on a GPU.
 
-    With `parallel`, each side runs in so many processes at a time, and its rate is their sum. Sides must be
+    Each side runs in `parallel` processes at a time, and its rate is their sum. Sides must be
     picklable. Raises EOFError if one fails.
     """
     rates: dict[str, list[float]] = {name: [] for name in sides}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.model import kernels
+from mapnet_cli.model.attention import Places, attention
 from mapnet_cli.model.masked_lm import PretrainingModel
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -44,7 +45,7 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
     torch.manual_seed(0)
     real_BL = torch.arange(length) < torch.tensor([8, 5, 1])[:, None]
     device = torch.device("cpu")
-    places = kernels.Places(batch, length, device, None if padding == "none" else real_BL[:, None, None, :])
+    places = Places(batch, length, device, None if padding == "none" else real_BL[:, None, None, :])
     if padding == "left out":
         token_S = (real_BL.flatten().cumsum(0) - 1).masked_fill_(~real_BL.flatten(), int(real_BL.sum()))
         places = replace(places, place_T=real_BL.flatten().nonzero().squeeze(1), token_S=token_S)
@@ -73,9 +74,9 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
             torch.manual_seed(1)
             one, bias = query[0] if query else None, places.bias(packed_TNH.dtype, 0, None)
             if own:
-                return kernels.attention(packed_TNH, one, heads, places, bias, dropout, own)
-            as_packed = kernels.attention(packed_TNH, one, heads, places, bias, dropout, own)
-            as_parts = kernels.attention(packed_TNH.unbind(1), one, heads, places, bias, dropout, own)
+                return attention(packed_TNH, one, heads, places, bias, dropout, own)
+            as_packed = attention(packed_TNH, one, heads, places, bias, dropout, own)
+            as_parts = attention(packed_TNH.unbind(1), one, heads, places, bias, dropout, own)
             torch.testing.assert_close(as_parts, as_packed)
             return as_parts
 
@@ -91,7 +92,7 @@ def test_attention(dtype: torch.dtype, own_query: bool, padding: str, dropout: f
 @pytest.mark.parametrize("own_query", [False, True])
 def test_local_attention(own_query: bool) -> None:
     """A token attends to those at most as far away as the window."""
-    places = kernels.Places(2, 6, torch.device("cpu"), torch.arange(6) < torch.tensor([6, 4])[:, None, None, None])
+    places = Places(2, 6, torch.device("cpu"), torch.arange(6) < torch.tensor([6, 4])[:, None, None, None])
     position_BQ = torch.tensor([[0, 5], [3, 2]]) if own_query else None
     bias = places.bias(torch.float32, 2, position_BQ)
     assert bias is not None
