@@ -202,7 +202,7 @@ def training_step(
     if forward is None:
         forward = _forward(model, inputs.labels_B.device)
     else:
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch has no annotations
     loss = _loss(task, _outputs(model, inputs, forward), inputs.labels_B)
     torch.autograd.backward(loss)
     if clip_norm > 0:

@@ -61,16 +61,15 @@ def test_only_new_records_are_made(user: User) -> None:
     assert written(user.score(both)) == after
 
 
-@pytest.mark.parametrize(
-    ("setting", "changes"),
-    [
-        ("minimal_pairs.pairs=3", True), ("minimal_pairs.whole_words=true", True),
-        ("minimal_pairs.precision=bfloat16", True), ("minimal_pairs.untrained=false", False),
-        ("minimal_pairs.batch_tokens=64", False), ("minimal_pairs.device=cpu", False),
-        ("minimal_pairs.threads=2", False), ("finetune.epochs=7", False), ("pretrain.peak_lr=1e-3", True),
-        ("corpus.lowercase=never", True), ("encoder.init_std=0.3", True),
-    ],
-)  # fmt: skip
+AFFECTS = {
+    "minimal_pairs.pairs=3": True, "minimal_pairs.whole_words=true": True, "minimal_pairs.precision=bfloat16": True,
+    "minimal_pairs.untrained=false": False, "minimal_pairs.batch_tokens=64": False, "minimal_pairs.device=cpu": False,
+    "minimal_pairs.threads=2": False, "finetune.epochs=7": False, "pretrain.peak_lr=1e-3": True,
+    "corpus.lowercase=never": True, "encoder.init_std=0.3": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "changes"), AFFECTS.items())
 def test_a_record_depends_on_settings_that_affect_it(setting: str, changes: bool, user: User) -> None:
     before, after = (
         {run: artifact for _, run, artifact in user.lineage(*more).pair_scores()} for more in ((), (setting,))
@@ -83,8 +82,7 @@ def test_a_record_depends_on_settings_that_affect_it(setting: str, changes: bool
 
 
 def test_every_key_is_covered_by_the_test_above(user: User) -> None:
-    cases = test_a_record_depends_on_settings_that_affect_it.pytestmark[0].args[1]  # type: ignore[attr-defined]
-    named = {case[0].split("=")[0].removeprefix("minimal_pairs.") for case in cases}
+    named = {setting.split("=")[0].removeprefix("minimal_pairs.") for setting in AFFECTS}
     assert set(type(user.lineage().config.minimal_pairs).model_fields) - named == {"data"}
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_fixtures import Records, config
@@ -33,18 +34,18 @@ def with_pairs(
     )  # fmt: skip
 
 
-def paradigm(name: str, correct: float, pairs: int = 100, phenomenon: str = "", **more: object) -> ParadigmScore:
-    values = {"field": "", "ties": 0, "unscored": {}} | more
-    return ParadigmScore(name=name, phenomenon=phenomenon, pairs=pairs, correct=correct, **values)  # type: ignore[arg-type]
+def paradigm(name: str, correct: float, phenomenon: str = "", **more: Any) -> ParadigmScore:
+    values = {"pairs": 100, "field": "", "ties": 0, "unscored": {}} | more
+    return ParadigmScore(name=name, phenomenon=phenomenon, correct=correct, **values)
 
 
-def write(records: Records, correct: dict[tuple[str, int], float], **more: object) -> None:
+def write(records: Records, correct: dict[tuple[str, int], float], **more: Any) -> None:
     """Writes a record per encoder: two paradigms of one phenomenon, the second one 10 pairs better, and one alone."""
     for _, run, artifact in records.lineage.pair_scores():
         right = correct[run.method, run.pretrain_seed] - (20 if run.step == 4 else 0)
         rows = [
             paradigm("a", right, phenomenon="gaps", **more), paradigm("b", right + 10, phenomenon="gaps"),
-            paradigm("alone", 50, 100),
+            paradigm("alone", 50),
         ]  # fmt: skip
         accuracy, error = mean_accuracy(rows)
         row = PairScores(
