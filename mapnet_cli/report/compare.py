@@ -114,16 +114,21 @@ def interval(values: list[float]) -> tuple[float | None, float | None]:
 def paired(
     config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[ScoreColumn]
 ) -> Comparison | None:
-    """Returns the comparison of two methods over some columns, None if there are no paired runs."""
+    """Returns the comparison of two methods over some columns, None if there are no paired runs.
+
+    The reference may be the untrained encoder, which is paired by fine-tuning seed with every pretraining run.
+    """
     by_column: list[dict[Seeds, float]] = []
-    reference_step = config.matching_step(method, step, reference)
+    trained = reference in config.methods
+    reference_step = config.matching_step(method, step, reference) if trained else 0
+    common = {*config.seeds_of(method)} & {*config.seeds_of(reference if trained else method)}
     for column in columns:
         differences: dict[Seeds, float] = {}
-        for seed in sorted({*config.seeds_of(method)} & {*config.seeds_of(reference)}):
+        for seed in sorted(common):
             ours, theirs, chooser_ours, chooser_theirs = (
-                scores.grids.get((name, seed, at, column_name), {})
+                scores.grids.get((*place, column_name), {})
                 for column_name in (column.name, column.chooser)
-                for name, at in ((method, step), (reference, reference_step))
+                for place in ((method, seed, step), (reference, seed if trained else 0, reference_step))
             )
             if (setting := _common_setting(chooser_ours, chooser_theirs)) is not None:
                 for fine, run in ours[setting].items():
@@ -135,11 +140,10 @@ def paired(
     if not shared:
         return None
     units = {seeds: mean(column[seeds] for column in by_column) for seeds in shared}
-    unit, values = "fine-tuning seed", list(units.values())
-    pretrain_seeds = sorted({seed for seed, _ in shared})
-    if len(pretrain_seeds) > 1:
-        unit = "pretraining seed"
-        values = [mean(v for (p, _), v in units.items() if p == seed) for seed in pretrain_seeds]
+    by_run = trained and len({seed for seed, _ in shared}) > 1
+    unit, index = ("pretraining seed", 0) if by_run else ("fine-tuning seed", 1)
+    groups = sorted({seeds[index] for seeds in shared})
+    values = [mean(value for seeds, value in units.items() if seeds[index] == group) for group in groups]
     low, high = interval(values)
     return Comparison(method, reference, step, mean(values), low, high, len(values), unit, len(by_column))
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, each, number_cell, plain, short_steps
-from mapnet_cli.glue import other_rows
-from mapnet_cli.report.compare import DEFINITION, Comparison, difference_cell, pairs_note
+from mapnet_cli.glue import UNTRAINED, other_rows
+from mapnet_cli.report.compare import DEFINITION, Comparison, difference_cell, paired, pairs_note
 from mapnet_cli.report.heldout import held_out, loss_difference, spread_cell
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import (
@@ -145,9 +145,15 @@ def _table3_rows(results: Results, scores: Scores, comparisons: Comparisons, tit
         yield replace(rows[-1], cells=by_title(average_cell(row.average, count) for row in rows))
     for row in _other_rows(results, scores):
         yield replace(row, cells={titles[-1]: average_cell(row.average, count)})
-    for method in config.methods[1:]:
-        name, shown = (f"{form(method)} minus {form(config.methods[0])}" for form in (str, label))
-        cells = by_title(difference_cell(row.difference, count) for row in by_method[method])
+    others = config.methods[1:]
+    differences = [(name, config.methods[0], [row.difference for row in by_method[name]]) for name in others]
+    for first in config.methods[:1] if config.finetune.untrained else ():
+        steps = config.fine_tuned_steps(first)
+        found = [paired(config, scores, first, UNTRAINED, step, scores.columns) for step in steps]
+        differences.append((first, UNTRAINED, found))
+    for method, other, found in differences:
+        name, shown = (f"{form(method)} minus {form(other)}" for form in (str, label))
+        cells = by_title(difference_cell(difference, count) for difference in found)
         yield _Row(name, f"{shown} (paired)", cells=cells)
     if config.recipe == "paper" and not is_probe(config):
         for method, published in PAPER_TABLE_3.items():

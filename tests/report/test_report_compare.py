@@ -45,6 +45,21 @@ def test_interval_is_over_pretraining_seeds_if_there_are_several(tmp_path: Path)
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
+def test_table3_compares_the_first_method_with_the_untrained_encoder(tmp_path: Path) -> None:
+    """Each fine-tuning seed of the untrained encoder is paired with the mean over the pretraining runs."""
+    records = Records(tmp_path, config(methods=("bert",), untrained=True, seeds=(1, 2, 3), pretrain_seeds=(1, 2)))
+    untrained, gains = (0.50, 0.54, 0.49), ((0.10, 0.12, 0.11), (0.14, 0.14, 0.11))
+    for seed, value in enumerate(untrained, 1):
+        records.run("untrained", 0, seed, value, pretrain_seed=0)
+        for pretrain_seed in (1, 2):
+            records.run("bert", 10, seed, value + gains[pretrain_seed - 1][seed - 1], pretrain_seed=pretrain_seed)
+    row = {row[0].data: row for row in build(records.lineage).table3.rows}["bert minus untrained"]
+    paired = [12, 13, 11]
+    low, high = stats.t.interval(0.95, 2, loc=12, scale=stats.sem(paired))
+    assert row[0].text == "BERT minus untrained (paired)"
+    assert [cell.text for cell in row[1:3]] == ["-", f"+12.00 [{low:+.2f}, {high:+.2f}]"]
+
+
 def test_methods_with_own_seeds_are_compared_on_shared_seeds(tmp_path: Path) -> None:
     records = Records(tmp_path, config(own_seeds={"bert": (1, 2)}))
     for pretrain_seed, value in ((1, 0.5), (2, 0.9)):
