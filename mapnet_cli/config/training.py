@@ -192,6 +192,9 @@ class Finetune(Optimiser):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     dropout: Share = 0.1
     """Dropout of the classification head; for the encoder, see [encoder]."""
+    pooling: Literal["cls", "mean"] = added("cls")
+    """Input of the classification head. cls: the vector at [CLS]; mean: the mean over all tokens of the last layer,
+    [CLS] and [SEP] included, padding not."""
     batching: Literal["random", "by-length"] = "random"
     """by-length: batches of similar length in random order; slightly faster, but batches are less random."""
     metrics: dict[str, str] = Field(default_factory=dict)

@@ -116,7 +116,7 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
     """Returns the rate at the grid's largest batch size, from one step on short and one on long sequences."""
     batch = max(config.finetune.batch_sizes)
     finetune = config.finetune
-    model = Classifier(encoder, vocab_size, 2, finetune.dropout, finetune.precision).to(device).train()
+    model = Classifier(encoder, vocab_size, 2, finetune).to(device).train()
     optimizer = build_adamw(model, finetune)
     tokens, seconds = [], []
     for length in (min(SHORT, encoder.max_length), min(LONG, encoder.max_length)):

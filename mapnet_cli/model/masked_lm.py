@@ -162,7 +162,7 @@ class DetectionHead(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """fairseq's classification head on [CLS]: dropout, dense, tanh, dropout, output projection."""
+    """fairseq's classification head: dropout, dense, tanh, dropout, output projection."""
 
     def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class ClassificationHead(nn.Module):
         self.out = nn.Linear(hidden, outputs)
 
     def forward(self, hidden_BH: Tensor) -> Tensor:
-        """Returns [B, outputs] for the vectors at [CLS]: logits, or a single value for regression."""
+        """Returns [B, outputs] for a vector per sequence: logits, or a single value for regression."""
         x_BH = torch.tanh(self.dense(self.dropout(hidden_BH)))
         logits: Tensor = self.out(self.dropout(x_BH))
         return logits

@@ -188,6 +188,8 @@ def signature(results: Results, metrics: Mapping[str, str]) -> str:
     }
     if config.finetune.from_mnli:
         parts["from-mnli"] = "+".join(config.finetune.from_mnli)
+    if config.finetune.pooling != "cls":
+        parts["pooling"] = config.finetune.pooling
     if config.finetune.max_train_examples:
         parts["train-rows"] = f"first-{config.finetune.max_train_examples}"
     parts |= {name: "+".join(results.versions.get(name, ("none",))) for name in SIGNED_VERSIONS}

@@ -164,6 +164,8 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
             f"{FAILED_MARK} includes failed runs, which count with their last finished epoch or, if they finished none,"
             " as the majority baseline (0 if that isn't recorded)."
         )
+    if finetune.pooling == "mean":
+        notes.append("The classification head reads the mean over all tokens, not the vector at [CLS].")
     if started := [task for task in finetune.tasks if task in finetune.from_mnli]:
         notes.append(
             f"{', '.join(started)}: started from each encoder after one fine-tuning run on MNLI (batch "
