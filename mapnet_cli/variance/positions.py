@@ -13,12 +13,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking import visits_in_turn
-from mapnet_cli.model import PretrainingModel, logit_gradient_norm, masked_log_softmax
+from mapnet_cli.model import PretrainingModel, masked_log_softmax, token_loss
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.gradients import SentenceGradients
 from mapnet_cli.variance.results import NORMS, Correlation, Estimate, LossBin
@@ -82,9 +81,9 @@ def _signals(model: PretrainingModel, masks: SentenceMasks, device: torch.device
     """Returns the losses and ||W^T (p - y)||, both [M, K] in float64 on the CPU."""
     corrupted_ML, positions_MK = masks.corrupted_ML.to(device), masks.positions_MK.to(device)
     targets_N = masks.targets_MK.flatten().to(device)
-    logits_NV = model.token_logits(corrupted_ML, None, positions_MK).float()
-    loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-    norm_N = logit_gradient_norm(logits_NV, targets_N, model.encoder.tokens.weight)
+    features_NH = model.head.features(model.hidden_at(corrupted_ML, None, positions_MK, None))
+    decoder_VH, bias_V = model.encoder.tokens.weight, model.head.padded_bias()
+    loss_N, norm_N = token_loss(features_NH, decoder_VH, bias_V, targets_N, "logit-gradient")
     shape = masks.positions_MK.shape
     return loss_N.double().cpu().view(shape), norm_N.double().cpu().view(shape)
 
