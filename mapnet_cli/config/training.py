@@ -212,7 +212,7 @@ class Finetune(Optimiser):
     untrained: bool = False
     """Also fine-tune a randomly initialised encoder, to show the benefit of pretraining."""
     baselines: bool = True
-    """Also score majority-class and bag-of-words baselines, for the per-task table."""
+    """Also score majority class, bag of words and token overlap, for the per-task table."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 (autocast) on a GPU or CPU with hardware for it, else float32."""

@@ -164,7 +164,7 @@ def test_token_loss(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("signal", ["loss", "error", "one-minus-p", "logit-gradient"])
 def test_signals_of_token_loss(dtype: torch.dtype, signal: str) -> None:
-    """Half of the targets are the most probable tokens. Errors are exactly those of the logits"""
+    """Half of the targets are the most probable tokens. Errors are exactly those of the logits."""
     torch.manual_seed(0)
     hidden_NH, decoder_VH, bias_V = torch.randn(137, 16).to(dtype), torch.randn(200, 16).to(dtype), torch.randn(200)
     logits_NV = F.linear(hidden_NH, decoder_VH, bias_V.to(dtype))
