@@ -192,6 +192,9 @@ class Finetune(Optimiser):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     dropout: Share = 0.1
     """Dropout of the classification head; for the encoder, see [encoder]."""
+    pooling: Literal["cls", "mean"] = added("cls")
+    """Input of the classification head. cls: the vector at [CLS]; mean: the mean over all tokens of the last layer,
+    [CLS] and [SEP] included, padding not."""
     batching: Literal["random", "by-length"] = "random"
     """by-length: batches of similar length in random order; slightly faster, but batches are less random."""
     metrics: dict[str, str] = Field(default_factory=dict)
@@ -209,7 +212,7 @@ class Finetune(Optimiser):
     untrained: bool = False
     """Also fine-tune a randomly initialised encoder, to show the benefit of pretraining."""
     baselines: bool = True
-    """Also score majority-class and bag-of-words baselines, for the per-task table."""
+    """Also score majority class, bag of words and token overlap, for the per-task table."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 (autocast) on a GPU or CPU with hardware for it, else float32."""

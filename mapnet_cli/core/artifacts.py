@@ -253,16 +253,17 @@ def record_checksum(record: dict[str, Any]) -> str:
 
 def lines_where(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[str]:
     """Returns the log's lines whose rows `keep` selects; skips lines that a crash left incomplete."""
-    return [text for text, row in _rows(path) if keep(row)]
+    return [text for text, row in log_rows(path) if keep(row)]
 
 
 def last_line(path: Path) -> dict[str, Any] | None:
     """Returns the newest log line with a training loss, or None."""
-    rows = [row for _, row in _rows(path) if "loss" in row]
+    rows = [row for _, row in log_rows(path) if "loss" in row]
     return rows[-1] if rows else None
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def log_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the log's complete lines with their rows; none if there is no log."""
     if not path.exists():
         return
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):

@@ -116,6 +116,8 @@ class TaskFacts(Row):
     """Whether the row counts are those of official GLUE."""
     probe: bool
     notes: list[str]
+    absent: list[str] = Field(default_factory=list)
+    """Dev sets that a subset lacks, such as "dev-mm" for MNLI's mismatched one."""
 
 
 class EpochScores(Row):

@@ -1,11 +1,11 @@
 """Strict conversion of rows to examples: an invalid row raises an error with its location and is never dropped."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core import InputError
+from mapnet_cli.core import AbsentError, InputError
 from mapnet_cli.finetune_glue.readers import LABEL_NAME, open_split
 from mapnet_cli.glue import LARGEST_SCORE, TASKS, GlueTask
 
@@ -39,6 +39,22 @@ def read_examples(location: str | Path, task: GlueTask, split: str, labelled: bo
     if not texts:
         raise InputError(f"{found.where} has no rows")
     return Examples(texts, labels, found.where, found.broken)
+
+
+def training_and_dev_sets(location: str | Path, task: GlueTask, subset: bool) -> Iterator[tuple[str, Examples]]:
+    """Yields the training set and the dev sets by the name of their split. Raises InputError like `read_examples`.
+
+    A subset may lack dev sets other than the first, which is MNLI's matched one.
+    """
+    for split in ("train", *task.dev.values()):
+        try:
+            yield split, read_examples(location, task, split)
+        except AbsentError as error:
+            if split in ("train", "dev"):
+                raise
+            if not subset:
+                allow = f'if there is none, add "{task.name}" to finetune.subsets; its column is then left out'
+                raise AbsentError(f"{error}; {allow}") from None
 
 
 def check_count(task: GlueTask, split: str, examples: Examples, subset: bool) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core import Artifacts, format_duration
-from mapnet_cli.finetune_glue.examples import read_examples
+from mapnet_cli.finetune_glue.examples import training_and_dev_sets
 from mapnet_cli.finetune_glue.loop import Classifier, make_inputs, training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.tokenised import Tokenised
@@ -98,8 +98,7 @@ def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> 
         return None
     spec, longest = TASKS[task], config.encoder.max_length
     counted = []
-    for split in ("train", *spec.dev.values()):
-        examples = read_examples(task_location(config, task), spec, split)
+    for split, examples in training_and_dev_sets(task_location(config, task), spec, task in config.finetune.subsets):
         if split == "train" and config.finetune.max_train_examples:
             examples = examples.first(config.finetune.max_train_examples)
         words = (sum(len(text.split()) for text in row) for row in examples.texts)
@@ -116,7 +115,7 @@ def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch
     """Returns the rate at the grid's largest batch size, from one step on short and one on long sequences."""
     batch = max(config.finetune.batch_sizes)
     finetune = config.finetune
-    model = Classifier(encoder, vocab_size, 2, finetune.dropout, finetune.precision).to(device).train()
+    model = Classifier(encoder, vocab_size, 2, finetune).to(device).train()
     optimizer = build_adamw(model, finetune)
     tokens, seconds = [], []
     for length in (min(SHORT, encoder.max_length), min(LONG, encoder.max_length)):

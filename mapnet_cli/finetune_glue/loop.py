@@ -59,24 +59,24 @@ class Classifier(nn.Module):
         encoder: Transformer,
         vocab_size: int,
         outputs: int,
-        dropout: float,
-        precision: str,
+        config: Finetune,
         segment_H: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.precision = precision
+        self.precision = config.precision
+        self.mean = config.pooling == "mean"
         self.encoder = Encoder(encoder, vocab_size)
-        self.head = ClassificationHead(encoder.hidden, outputs, dropout)
+        self.head = ClassificationHead(encoder.hidden, outputs, config.dropout)
         self.segment = None if segment_H is None else nn.Parameter(segment_H.clone())
         """Vector that an imported BERT adds to the embeddings of the second text."""
 
     def forward(self, tokens: Tensor, packing: Packing | Tensor | None, second: Tensor | None) -> Tensor:
-        """Returns outputs [B, C]; for `packing` see `Encoder.encode_cls`.
+        """Returns outputs [B, C]; for `packing` see `Encoder.pooled`.
 
         `second` is True for tokens of the second text, None without `segment`.
         """
         added = None if self.segment is None or second is None else second[..., None] * self.segment
-        out_BC: Tensor = self.head(self.encoder.encode_cls(tokens, packing, added))
+        out_BC: Tensor = self.head(self.encoder.pooled(tokens, packing, added, self.mean))
         return out_BC
 
 
@@ -86,7 +86,7 @@ Forward = Callable[[Tensor, Packing | Tensor | None, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch on the device that computes it. See `Encoder.encode_cls` for `packing`."""
+    """A batch on the device that computes it. See `Encoder.pooled` for `packing`."""
 
     tokens: Tensor
     packing: Packing | Tensor | None
@@ -216,7 +216,7 @@ def build(
 ) -> Classifier:
     """Returns the model at the start of a run."""
     outputs = max(len(task.labels), 1)
-    model = Classifier(encoder, start.vocab_size, outputs, config.dropout, config.precision, start.segment_H)
+    model = Classifier(encoder, start.vocab_size, outputs, config, start.segment_H)
     if start.state is not None:
         model.encoder.load_state_dict(start.state)
     else:

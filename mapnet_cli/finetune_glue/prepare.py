@@ -1,8 +1,10 @@
 """Jobs that run before the grid: probe tasks, tokenised tasks, and baselines without an encoder."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import numpy as np
 
 from mapnet_cli.core import Artifacts, Baseline, Baselines, Row, TaskFacts, publishing
 from mapnet_cli.finetune_glue import tokenised
-from mapnet_cli.finetune_glue.examples import check_count, read_examples
+from mapnet_cli.finetune_glue.examples import check_count, training_and_dev_sets
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import TASKS, Floats, GlueTask, score
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
-from mapnet_cli.text import verified_tokenizer
+from mapnet_cli.text import FIRST_ORDINARY, verified_tokenizer
 
 
 class ProbeSizes(Row):
@@ -68,9 +70,7 @@ class PrepareTask(Job):
         files: list[Path] = []
         counts: dict[str, int] = {}
         official = True
-        splits = ("train", *spec.dev.values())
-        for split in splits:
-            examples = read_examples(self.location, spec, split)
+        for split, examples in training_and_dev_sets(self.location, spec, self.subset):
             if examples.broken:
                 notes.append(f"{split}: {examples.broken} malformed lines skipped")
             if not check_count(spec, split, examples, self.subset or self.probe):
@@ -85,14 +85,15 @@ class PrepareTask(Job):
                 notes.append(f"{split}: {cut:,} rows cut to {max_length} tokens")
             files += tokenised.save(artifacts.path(f"{self.key}/{split}"), data)
             counts[split] = len(data)
-            progress(Progress(len(counts), len(splits), split))
+            progress(Progress(len(counts), 1 + len(spec.dev), split))
         facts = TaskFacts(
             task=self.task,
             train_examples=counts["train"],
             dev_examples=sum(counts.values()) - counts["train"],
-            official=official,
+            official=official and len(counts) == 1 + len(spec.dev),
             probe=self.probe,
             notes=notes,
+            absent=[split for split in spec.dev.values() if split not in counts],
         )
         return Output(files, facts)
 
@@ -100,7 +101,9 @@ class PrepareTask(Job):
 def load_task(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:
     """Returns a task's training set, and its dev sets by metric suffix. Raises DamagedError if a file has changed."""
     _verify(artifacts.root, key)
-    dev = {suffix: tokenised.load(artifacts.path(f"{key}/{split}")) for suffix, split in TASKS[task].dev.items()}
+    absent = artifacts.read(key, TaskFacts).absent
+    splits = {suffix: split for suffix, split in TASKS[task].dev.items() if split not in absent}
+    dev = {suffix: tokenised.load(artifacts.path(f"{key}/{split}")) for suffix, split in splits.items()}
     return tokenised.load(artifacts.path(f"{key}/train")), dev
 
 
@@ -111,7 +114,7 @@ def _verify(root: Path, key: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreBaselines(Job):
-    """Scores the majority-class and bag-of-words baselines on one task."""
+    """Scores the baselines without an encoder on one task."""
 
     task: str
     data: str
@@ -122,36 +125,46 @@ class ScoreBaselines(Job):
 
 
 def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> list[Baseline]:
-    """Returns the metrics of both baselines. For regression, they are the mean and ridge regression."""
-    majority: dict[str, float] = {}
-    bag: dict[str, float] = {}
+    """Returns the metrics of the majority class (for regression, the mean) and of fits to simple features.
+
+    The bag of words counts tokens, separately for each text. Token overlap, of tasks with two texts, has no other
+    feature than their Jaccard index: a threshold on it for two classes, its Pearson correlation for regression.
+    """
     constant = float(train.labels.mean()) if task.regression else float(np.bincount(train.labels.astype(int)).argmax())
-    one_label = len(np.unique(train.labels)) == 1  # a classifier can't be fitted to one class
-    predictor = (lambda data: np.full(len(data), constant, dtype=np.float32)) if one_label else _fit(task, train)
-    for suffix, data in dev.items():
-        guesses = {"majority": np.full(len(data), constant, dtype=np.float32), "bag": predictor(data)}
-        majority |= {name + suffix: v for name, v in score(task, guesses["majority"], data.labels).items()}
-        bag |= {name + suffix: v for name, v in score(task, guesses["bag"], data.labels).items()}
-    return [
-        Baseline(task=task.name, name="majority", metrics=majority),
-        Baseline(task=task.name, name="bag of words", metrics=bag),
-    ]
+    predictors: dict[str, Predictor] = {"majority": lambda data: np.full(len(data), constant, dtype=np.float32)}
+    features: dict[str, Callable[[Tokenised], Any]]
+    features = {"bag of words": partial(_counts, width=int(train.tokens.max()) + 1)}
+    if len(task.texts) == 2:
+        features["token overlap"] = _overlap
+    for name, of in features.items():  # a classifier can't be fitted to one class
+        predictors[name] = _fit(task, train, of) if len(np.unique(train.labels)) > 1 else predictors["majority"]
+    found = {name: dict[str, float]() for name in predictors}
+    for (name, predict), (suffix, data) in product(predictors.items(), dev.items()):
+        found[name] |= {metric + suffix: v for metric, v in score(task, predict(data), data.labels).items()}
+    return [Baseline(task=task.name, name=name, metrics=metrics) for name, metrics in found.items()]
 
 
-def _fit(task: GlueTask, train: Tokenised) -> Any:
-    """Returns a predictor: logistic (ridge) regression on token counts, counted separately for each text."""
+Predictor = Callable[[Tokenised], Floats]
+
+
+def _fit(task: GlueTask, train: Tokenised, features: Callable[[Tokenised], Any]) -> Predictor:
+    """Returns the predictor of a logistic (ridge) regression."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    width = int(train.tokens.max()) + 1
     model = Ridge(alpha=10.0) if task.regression else LogisticRegression(max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fit is used even if it hasn't converged
-        model.fit(_counts(train, width), train.labels)
+        model.fit(features(train), train.labels)
+    return lambda data: np.asarray(model.predict(features(data)), dtype=np.float32)
 
-    def predict(data: Tokenised) -> Floats:
-        return np.asarray(model.predict(_counts(data, width)), dtype=np.float32)
 
-    return predict
+def _overlap(data: Tokenised) -> Any:
+    """Returns the Jaccard index of each example's two sets of tokens, [examples, 1]; special tokens don't count."""
+    width = int(data.tokens.max()) + 1
+    present = _counts(data, width).sign()
+    first, second = present[:, FIRST_ORDINARY:width], present[:, width + FIRST_ORDINARY :]
+    both = first.multiply(second).sum(axis=1)
+    return (both / np.maximum(first.sum(axis=1) + second.sum(axis=1) - both, 1))[:, None]
 
 
 def _counts(data: Tokenised, width: int) -> Any:

@@ -222,7 +222,7 @@ def _load_saved(folder: Path, split: str) -> Rows:
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} can't be read as a data set: {error}") from None
     if split not in found:
-        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(found)}")
+        raise AbsentError(f"{folder} has no split {split!r}; it has {', '.join(found)}")
     return _from_datasets(found[split], f"{folder} {split}")
 
 

@@ -77,12 +77,13 @@ def rows_used(config: Config, facts: Iterable[TaskFacts]) -> str:
     return "; ".join(parts)
 
 
-def columns_of(metrics: Mapping[str, str]) -> tuple[ScoreColumn, ...]:
-    columns = []
+def columns_of(metrics: Mapping[str, str], facts: Iterable[TaskFacts] = ()) -> tuple[ScoreColumn, ...]:
+    """Returns the columns of tasks with the given metrics; `facts` of their data say which dev sets there aren't."""
+    columns, absent = [], {split for task in facts for split in task.absent}
     for task, metric in metrics.items():
         name = "MNLI-m" if task == "MNLI" else task
         columns.append(ScoreColumn(name, task, metric, metric, name))
-        if task == "MNLI":
+        if task == "MNLI" and "dev-mm" not in absent:
             columns.append(ScoreColumn("MNLI-mm", task, f"{metric}-mm", metric, name))
     return tuple(columns)
 

@@ -114,7 +114,9 @@ def _validation_loss(row: Checkpoint) -> str:
 def _scores(lineage: Lineage, row: Checkpoint) -> str:
     """Returns a table of the tasks whose grid is complete, with the same scores as in the report."""
     config, artifacts = lineage.config, lineage.artifacts
-    columns = columns_of(metrics_by_task(config))
+    found = (artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config))
+    facts = list(filter(None, found))
+    columns = columns_of(metrics_by_task(config), facts)
     baselines = baseline_scores(_baselines(lineage), columns)
     lines = []
     for column in columns:
@@ -128,8 +130,7 @@ def _scores(lineage: Lineage, row: Checkpoint) -> str:
             lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
     if not lines:
         return "Not fine-tuned yet.\n"
-    facts = [artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)]
-    limits = rows_used(config, filter(None, facts))
+    limits = rows_used(config, facts)
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({limits})' if limits else ''}"
     seeds = len(config.finetune.seeds)
     return (

@@ -31,8 +31,8 @@ from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 2, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 1, "import": 2,
-    "variance": 2, "predictions": 1, "pairs": 1,
+    "text": 2, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
+    "variance": 3, "predictions": 1, "pairs": 1,
 }  # fmt: skip
 
 
@@ -222,7 +222,7 @@ class Lineage:
         return self.artifacts.require(self.imported(name).path).fingerprint
 
     def baseline(self, task: str) -> ArtifactId:
-        """Majority-class and bag-of-words baselines on one task."""
+        """Baselines without an encoder on one task."""
         return _artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
     def pair_scores(self) -> Iterator[tuple[str, "PairsRun", ArtifactId]]:

@@ -15,14 +15,14 @@ from mapnet_cli.model.bert import (
     rounded_weights,
 )
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.kernels import as_on_gpu, on_cpu
-from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel, logit_gradient_norm
+from mapnet_cli.model.kernels import as_on_gpu, on_cpu, token_loss
+from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel
 from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
 
 __all__ = [
     "LAYER_NORM_EPS", "MODERN_NORM_EPS", "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder",
     "Packing", "PretrainingModel", "TokenTable", "as_on_gpu", "attention_mask", "build_model", "initialise",
-    "logit_gradient_norm", "masked_log_softmax", "on_cpu", "padded_vocabulary", "rounded_weights",
+    "masked_log_softmax", "on_cpu", "padded_vocabulary", "rounded_weights", "token_loss",
 ]  # fmt: skip
 
 AnyPretrainingModel = PretrainingModel | Electra

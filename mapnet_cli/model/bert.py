@@ -232,11 +232,13 @@ class Stack(nn.Module):
         places = Places(batch, length, device, mask_B11L)
         return self._layers(vectors_BLH.flatten(0, 1), places, position_T, query_BQ).view(batch, -1, self.config.hidden)
 
-    def encode_cls(self, vectors_TH: Tensor, packing: Packing) -> Tensor:
-        """Returns each sequence's first vector, [B, H]. Only attention computes on padding."""
+    def packed(self, vectors_TH: Tensor, packing: Packing, first: bool) -> Tensor:
+        """Returns [B, L, H], or each sequence's first vector [B, 1, H]. Only attention computes on padding."""
         if self.positions is not None:
             vectors_TH = vectors_TH + self.positions(packing.position_T)
-        return self._layers(vectors_TH, packing.places, packing.position_T, packing.first_B[:, None])
+        places, query_B1 = packing.places, packing.first_B[:, None] if first else None
+        x_TH = self._layers(vectors_TH, places, packing.position_T, query_B1)
+        return (x_TH if first else places.spread(x_TH, 1)).view(places.batch, -1, self.config.hidden)
 
     def _layers(self, vectors_TH: Tensor, places: Places, position_T: Tensor, query_BQ: Tensor | None) -> Tensor:
         config = self.config
@@ -275,18 +277,25 @@ class Encoder(nn.Module):
         hidden: Tensor = self.stack(self.tokens(tokens_BL), attention_mask_BL, positions_BQ)
         return hidden
 
-    def encode_cls(self, tokens: Tensor, packing: Packing | Tensor | None, added: Tensor | None = None) -> Tensor:
-        """Returns the hidden state at each sequence's first token, [B, H].
+    def pooled(
+        self, tokens: Tensor, packing: Packing | Tensor | None, added: Tensor | None = None, mean: bool = False
+    ) -> Tensor:
+        """Returns the hidden state at each sequence's first token, or the mean over all its tokens in float32, [B, H].
 
         `packing` is that of tokens [T] without padding, or the attention mask of tokens [B, L], None without padding.
-        `added` is added to the token embeddings.
+        `added` is added to the token embeddings. The last layer computes what is needed.
         """
         vectors = self.tokens(tokens) if added is None else self.tokens(tokens) + added
         if isinstance(packing, Packing):
-            hidden_BH: Tensor = self.stack.encode_cls(vectors, packing)
-            return hidden_BH
-        first_B1H: Tensor = self.stack(vectors, packing, tokens.new_zeros(len(tokens), 1))
-        return first_B1H[:, 0]
+            hidden, mask_B11L = self.stack.packed(vectors, packing, not mean), packing.places.attention_mask_B11L
+            kept_BL = None if mask_B11L is None else mask_B11L[:, 0, 0]
+        else:
+            hidden, kept_BL = self.stack(vectors, packing, None if mean else tokens.new_zeros(len(tokens), 1)), packing
+        if not mean:
+            return hidden[:, 0]
+        if kept_BL is None:
+            return hidden.mean(dim=1, dtype=torch.float32)
+        return (hidden * kept_BL[:, :, None]).sum(dim=1, dtype=torch.float32) / kept_BL.sum(dim=1, keepdim=True)
 
 
 def padded_vocabulary(vocab_size: int) -> int:

@@ -69,7 +69,7 @@ class PretrainingModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns -log p of each target and the signal that a proposal learns from, both [B, K] in float32.
 
-        Both are 0 at slots that aren't computed; the signal carries no gradient.
+        Both are 0 at slots that aren't computed; the signal carries no gradient, and is the loss except in training.
         """
         if self.training:
             vectors_BLH, decoder_VH = tied_embedding(self.encoder.tokens.weight, tokens_BL)
@@ -81,17 +81,10 @@ class PretrainingModel(nn.Module):
             hidden_NH, targets_N = hidden_NH.index_select(0, slots_N), targets_N.index_select(0, slots_N)
         features_NE, bias_V = self.head.features(hidden_NH), self.head.padded_bias()
         if self.training:
-            loss_N = token_loss(features_NE, decoder_VH, bias_V, targets_N)
+            loss_N, signal_N = token_loss(features_NE, decoder_VH, bias_V, targets_N, signal)
         else:  # can be differentiated by torch.func
             loss_N = F.cross_entropy(F.linear(features_NE, decoder_VH, bias_V).float(), targets_N, reduction="none")
-        signal_N = loss_N.detach()
-        if signal == "one-minus-p":
-            signal_N = -torch.expm1(-signal_N)
-        elif signal in ("error", "logit-gradient"):
-            logits_NV = F.linear(features_NE.detach(), decoder_VH.detach(), bias_V.detach())
-            signal_N = (logits_NV.argmax(dim=1) != targets_N).float()
-            if signal == "logit-gradient":
-                signal_N = logit_gradient_norm(logits_NV.float(), targets_N, decoder_VH.detach())
+            signal_N = loss_N.detach()
         return at_slots(loss_N, slots_N, targets_BK), at_slots(signal_N, slots_N, targets_BK)
 
     def propose(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
@@ -106,14 +99,6 @@ class PretrainingModel(nn.Module):
             vectors_BLE = vectors_BLE.detach() if self.embeddings == "detached" else vectors_BLE
         log_q_BL: Tensor = self.proposal(vectors_BLE, attention_mask_BL, maskable_BL)
         return log_q_BL
-
-
-def logit_gradient_norm(logits_NV: Tensor, targets_N: Tensor, embeddings_VH: Tensor) -> Tensor:
-    """Returns ||W^T (p - y)|| [N]: the norm of the gradient of each position's loss at the decoder's input."""
-    p_NV = logits_NV.softmax(dim=1)
-    gradient_NH = p_NV.to(embeddings_VH.dtype) @ embeddings_VH - embeddings_VH[targets_N]
-    norm_N: Tensor = torch.linalg.vector_norm(gradient_NH.float(), dim=1)
-    return norm_N
 
 
 PADDING_LOGIT = -1e4
@@ -162,7 +147,7 @@ class DetectionHead(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """fairseq's classification head on [CLS]: dropout, dense, tanh, dropout, output projection."""
+    """fairseq's classification head: dropout, dense, tanh, dropout, output projection."""
 
     def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -171,7 +156,7 @@ class ClassificationHead(nn.Module):
         self.out = nn.Linear(hidden, outputs)
 
     def forward(self, hidden_BH: Tensor) -> Tensor:
-        """Returns [B, outputs] for the vectors at [CLS]: logits, or a single value for regression."""
+        """Returns [B, outputs] for a vector per sequence: logits, or a single value for regression."""
         x_BH = torch.tanh(self.dense(self.dropout(hidden_BH)))
         logits: Tensor = self.out(self.dropout(x_BH))
         return logits

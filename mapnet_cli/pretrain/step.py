@@ -79,7 +79,7 @@ class Algorithm1:
 
 def work_of(plan: StepPlan) -> Work:
     """Returns the work that a step's plan implies. MAP-Net's backward pass costs two forward passes."""
-    return Work(plan.mask_rate, 3 if plan.learns else 1 if plan.proposes else 0, plan.learns)
+    return Work(plan.mask_rate, 3 if plan.learns else 1 if plan.proposes else 0)
 
 
 def update_table(model: AnyPretrainingModel, method: Method, plan: StepPlan, dist: DistContext) -> None:

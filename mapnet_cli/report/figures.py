@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from mapnet_cli.core import FAINT, frame, images, panels, short_steps, style
 from mapnet_cli.report.load import Results, missing, signature
 from mapnet_cli.report.notes import data_suffix, label
-from mapnet_cli.report.scores import Average, Scores, TaskScore
+from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Average, Scores, TaskScore
 from mapnet_cli.report.trajectories import (
-    REFITTED,
     CurvePoint,
     loss_trajectory,
     score_trajectory,
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
 BASELINE_STYLES: Mapping[str, Any] = {
     "majority": {"color": FAINT, "linewidth": 1, "linestyle": (0, (1, 1.5))},
     "bag of words": {"color": FAINT, "linewidth": 1, "linestyle": (0, (5, 2))},
+    "token overlap": {"color": FAINT, "linewidth": 1, "linestyle": (0, (4, 1.5, 1, 1.5))},
 }
 COSTS = {"steps": "Pretraining steps", "flops": "Pretraining FLOPs", "hours": "Pretraining hours"}
-CURVES_CAPTION = (
-    "Points: checkpoints; error bars: ± one standard deviation over seeds. Bias refitted: only the output bias is"
-    " refitted, which removes the effect of a method's masking on the token prior."
-)
+CURVES_CAPTION = "Points: checkpoints; error bars: ± one standard deviation over seeds. Losses are in nats."
 
 
 def figure3(results: Results, scores: Scores) -> dict[str, bytes]:
@@ -124,8 +121,8 @@ def curves(results: Results, scores: Scores) -> dict[str, bytes]:
     methods = results.config.methods
     rows = {
         "Average score": [score_trajectory(results, scores, m, scored_seeds(results, scores, m)) for m in methods],
-        "Held-out loss, bias refitted (nats)": [
-            loss_trajectory(results, REFITTED, m, seeds_with(results, REFITTED, m)) for m in methods
+        f"Held-out loss, {PRIMARY_NAME}": [
+            loss_trajectory(results, PRIMARY, m, seeds_with(results, PRIMARY, m)) for m in methods
         ],
     }
     title, signed = f"Score and held-out loss vs. cost{data_suffix(results)}", signature(results, scores.metrics)

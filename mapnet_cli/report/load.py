@@ -37,6 +37,7 @@ from mapnet_cli.glue import (
     used_tasks,
 )
 from mapnet_cli.lineage import Lineage, fingerprint, scored_encoders
+from mapnet_cli.report.logs import TrainingLog, read_log
 from mapnet_cli.report.runs import Run, reduced
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
@@ -54,6 +55,8 @@ class Results:
     manifest: CorpusManifest | None = None
     checkpoints: Mapping[tuple[str, int, int], Checkpoint] = field(default_factory=dict)
     imports: tuple[Imported, ...] = ()
+    logs: Mapping[tuple[str, int], TrainingLog | None] = field(default_factory=dict)
+    """By method and pretraining seed, of methods that explore, and of the first method to compare them with."""
     masks: Mapping[tuple[str, int, int], ProposedMasks] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     grids: Mapping[GridKey, Grid] = field(default_factory=dict)
@@ -128,7 +131,8 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
                 masks[index] = drawn
     pair_scores = (read(artifact.key, PairScores) for _, _, artifact in lineage.pair_scores())
     scored_pairs = tuple(row for row in pair_scores if row)
-    tasks = {task: read(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config)}
+    found_tasks = ((task, read(lineage.main_task(task).key, TaskFacts)) for task in used_tasks(config))
+    tasks = {task: facts for task, facts in found_tasks if facts}
     scored = config.finetune.tasks if config.finetune.baselines else ()
     baselines = [row for task in scored if (found := read(lineage.baseline(task).key, Baselines)) for row in found.rows]
     metrics, runs = metrics_by_task(config), list[Run]()
@@ -142,7 +146,7 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
                 if lines is not None:
                     lines.write(record_line(row, found.line))
 
-    columns = columns_of(metrics)
+    columns = columns_of(metrics, tasks.values())
     grids = run_grids(records(), config, columns, baseline_scores(baselines, columns))
     return Results(
         config=config,
@@ -150,10 +154,11 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
         manifest=manifest,
         checkpoints=checkpoints,
         imports=tuple(lineage.imported(name) for name in config.imports),
+        logs=_logs(lineage),
         masks=masks,
         runs=tuple(runs),
         grids=grids,
-        tasks={task: facts for task, facts in tasks.items() if facts},
+        tasks=tasks,
         baselines=tuple(baselines),
         pair_scores=scored_pairs,
         versions={name: tuple(sorted(seen)) for name, seen in sorted(versions.items())},
@@ -188,6 +193,8 @@ def signature(results: Results, metrics: Mapping[str, str]) -> str:
     }
     if config.finetune.from_mnli:
         parts["from-mnli"] = "+".join(config.finetune.from_mnli)
+    if config.finetune.pooling != "cls":
+        parts["pooling"] = config.finetune.pooling
     if config.finetune.max_train_examples:
         parts["train-rows"] = f"first-{config.finetune.max_train_examples}"
     parts |= {name: "+".join(results.versions.get(name, ("none",))) for name in SIGNED_VERSIONS}
@@ -246,6 +253,21 @@ def _checkpoint_keys(lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], s
         key = lineage.pretraining(method, seed).key
         for step in lineage.config.milestone_steps(method):
             yield (method, seed, step), f"{key}/step{step}"
+
+
+def _logs(lineage: Lineage) -> dict[tuple[str, int], TrainingLog | None]:
+    config = lineage.config
+    exploring = [method for method in config.methods if any(config.method[method].exploration)]
+    logged = {config.methods[0], *exploring} if exploring else set()
+    return {
+        (method, seed): read_log(
+            lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl"),
+            config.last_step(method),
+            config.pretrain.schedule,
+        )
+        for method, seed in config.pretraining_runs()
+        if method in logged
+    }
 
 
 def _masks(artifacts: Artifacts, checkpoint: Marker) -> ProposedMasks | None:

@@ -10,10 +10,13 @@ PROBE = "probe tasks, not GLUE"
 LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
 MISSING_MARK = "*"
 FAILED_MARK = "†"
-MID_SCHEDULE = (
-    "Checkpoints before the last one come from the middle of the learning-rate schedule; a run scheduled for that"
-    " number of steps may end above or below them."
-)
+SCHEDULES = {
+    "linear": "Checkpoints before the last one come from the middle of the learning-rate schedule; a run scheduled for "
+    "that number of steps may end above or below them.",
+    "wsd": "Every checkpoint is a finished training: on a branch of the run, its learning rate decays to 0 over the "
+    "last tenth. Its cost leaves out the branches of other checkpoints.",
+}
+"""What checkpoints stand for, by pretrain.schedule."""
 
 
 def label(method: str) -> str:
@@ -90,6 +93,8 @@ def data_notes(results: Results) -> list[str]:
         notes.append(f"Fine-tuned on only the first {config.finetune.max_train_examples:,} training rows of each task.")
     if names := subsets(results.tasks.values()):
         notes.append(f"Subsets of the official GLUE data: {', '.join(names)}.")
+    if any(task.absent for task in results.tasks.values()):
+        notes.append("MNLI has no mismatched dev set here, so the column MNLI-mm is left out.")
     return notes
 
 
@@ -119,14 +124,34 @@ def import_notes(results: Results) -> list[str]:
     return notes + [f"{label(m)} starts from the import {start}, {cost}." for m, start in starts.items() if start]
 
 
-def steps_note(config: Config) -> list[str]:
-    """Returns a note on methods with their own number of steps, [] if there are none."""
-    steps = [f"{label(name)} {config.method[name].steps:,}" for name in config.methods if config.method[name].steps]
-    if not steps:
-        return []
-    if len(steps) < len(config.methods):
-        steps.append(f"all others {config.pretrain.steps:,}")
-    return [f"Steps: {', '.join(steps)}. Methods are compared at the same fraction of their steps."]
+OWN_KEYS = {"steps": "Steps", "batch_size": "Sequences per step", "peak_lr": "Peak learning rate"}
+"""Keys of [pretrain] that a method may have values of its own for."""
+
+
+def own_values(config: Config, key: str) -> list[str]:
+    """Returns the value of one of OWN_KEYS for each method whose value isn't that of [pretrain]."""
+    own = {name: getattr(config.for_method(name).pretrain, key) for name in config.methods}
+    return [f"{label(name)} {number(value)}" for name, value in own.items() if value != getattr(config.pretrain, key)]
+
+
+def own_settings(config: Config) -> list[str]:
+    """Returns notes on the methods with their own number of steps, batch size or learning rate."""
+    notes = []
+    for key, name in OWN_KEYS.items():
+        if own := own_values(config, key):
+            others = [f"all others {number(getattr(config.pretrain, key))}"] if len(own) < len(config.methods) else []
+            notes.append(f"{name}: {', '.join([*own, *others])}.")
+    if any(config.method[name].steps for name in config.methods):
+        notes.append("Methods are compared at the same fraction of their steps.")
+    return notes
+
+
+def number(value: float) -> str:
+    """Returns a number in the paper's format: 1e-05 as "1e-5", values from 0.001 as decimals, 1000000 as 1,000,000."""
+    if value == 0 or value >= 0.001:
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    digits, _, exponent = f"{value:e}".partition("e")
+    return f"{float(digits):g}e{int(exponent)}"
 
 
 def hours_notes(results: Results) -> list[str]:
@@ -158,12 +183,14 @@ def score_notes(results: Results, scores: Scores) -> list[str]:
     if several:
         counts = ", ".join(f"{label(name)} {len(results.config.seeds_of(name))}" for name in results.config.methods)
         notes.append(f"Number of pretraining seeds: {counts}.")
-    notes += steps_note(results.config)
+    notes += own_settings(results.config)
     if any(average.failed_counted for average in scores.averages.values()):
         notes.append(
             f"{FAILED_MARK} includes failed runs, which count with their last finished epoch or, if they finished none,"
             " as the majority baseline (0 if that isn't recorded)."
         )
+    if finetune.pooling == "mean":
+        notes.append("The classification head reads the mean over all tokens, not the vector at [CLS].")
     if started := [task for task in finetune.tasks if task in finetune.from_mnli]:
         notes.append(
             f"{', '.join(started)}: started from each encoder after one fine-tuning run on MNLI (batch "

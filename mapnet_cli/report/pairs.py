@@ -10,7 +10,7 @@ from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.lineage import scored_encoders
 from mapnet_cli.report.compare import seed_difference
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.notes import label, model_cell, steps_note
+from mapnet_cli.report.notes import label, model_cell, own_settings
 from mapnet_cli.report.scores import mean, spread
 
 
@@ -124,7 +124,7 @@ def _notes(results: Results, rows: Sequence[_Row], first: str) -> list[str]:
         f"binomial in each paradigm. Difference to {first}: mean over runs with the same pretraining seed, with "
         "Student's 95% confidence interval if there are several; for a single one it is from the standard errors over "
         "pairs, and ignores the variance between pretraining runs.",
-        *steps_note(config),
+        *own_settings(config),
     ]
     if config.minimal_pairs.pairs:
         notes.append(f"At most {config.minimal_pairs.pairs:,} pairs per paradigm, the same for all models.")

@@ -37,6 +37,10 @@ from mapnet_cli.glue import (
 )
 from mapnet_cli.report.load import Results, runs_of_a_task
 
+PRIMARY = "validation_loss_single"
+"""The held-out loss that methods are compared by: with one [MASK] per sentence, it favours no mask rate."""
+PRIMARY_NAME = "one mask per sentence"
+
 
 @dataclass(frozen=True)
 class TaskScore:
@@ -81,7 +85,8 @@ class Average:
     tokens: float | None = None
     flops: float | None = None
     hours: float | None = None
-    validation_loss: float | None = None
+    held_out_loss: float | None = None
+    """The PRIMARY one."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def score(results: Results) -> Scores:
     """Returns all scores that can be computed from the records."""
     config = results.config
     metrics = metrics_by_task(config)
-    columns = columns_of(metrics)
+    columns = columns_of(metrics, results.tasks.values())
     baselines, grids = baseline_scores(results.baselines, columns), results.grids
     rows = dict.fromkeys((method, step) for method, _, step in fine_tuned(config))
     cells = {
@@ -186,7 +191,7 @@ def _average(results: Results, cells: Mapping[ScoreColumn, TaskScore], method: s
         tokens=_mean_or_none(c.tokens for c in costs),
         flops=_mean_or_none(c.flops for c in costs),
         hours=_mean_or_none(c.seconds / 3600 for c in costs),
-        validation_loss=_mean_or_none(c.validation_loss for c in costs),
+        held_out_loss=_mean_or_none(c.validation.get(PRIMARY) for c in costs),
     )
 
 

@@ -116,7 +116,11 @@ def selection_table(results: Results, scores: Scores) -> Table:
         "much higher the score on the selection half is, i.e. the bias of selecting and scoring on the same data. Mean "
         "over both halves of five random splits, at the last checkpoint. Half a dev set is noisier than all of it, so "
         "the bias of the tables above is somewhat smaller.",
-        *(["MNLI-mm is omitted: nothing is selected on it."] if "MNLI" in config.finetune.tasks else []),
+        *(
+            f"{column.name} is omitted: nothing is selected on it."
+            for column in scores.columns
+            if column.name not in names
+        ),
     )
     title = f"Selection on one half of the dev set, scores on the other{data_suffix(results)}"
     return build_table("selection", title, columns, rows, notes, signature(results, scores.metrics))

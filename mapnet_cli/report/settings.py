@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mapnet_cli.config import Config, Method
-from mapnet_cli.core import Column, Table, build_table
+from mapnet_cli.core import Column, Table, build_table, each
 from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import PROBE, is_probe, label, model_cell
+from mapnet_cli.report.notes import OWN_KEYS, PROBE, is_probe, label, model_cell, number, own_values
 from mapnet_cli.report.scores import Scores
 
 
@@ -26,6 +26,10 @@ SETTING_COLUMNS: list[Column[_Setting]] = [
 ]
 
 
+DECAY = {"linear": "Linear", "wsd": "None, then linear over the last tenth of each milestone's steps"}
+"""By pretrain.schedule."""
+
+
 def settings_tables(results: Results, scores: Scores) -> tuple[Table, Table, Table]:
     """Returns Table 1, Table 2 and the table of methods."""
     config, signed = results.config, signature(results, scores.metrics)
@@ -41,24 +45,33 @@ def settings_tables(results: Results, scores: Scores) -> tuple[Table, Table, Tab
 def _table1(config: Config) -> list[_Setting]:
     """Returns the hyperparameters in the paper's order, and the encoder and vocabulary sizes."""
     pretrain, encoder = config.pretrain, config.encoder
-    own = [f"{label(name)} {steps:,}" for name in config.methods if (steps := config.method[name].steps)]
+    rates = [
+        f"{label(name)} {number(mapnet.peak_lr)} for its proposal"
+        for name in config.methods
+        if (mapnet := config.method[name].mapnet) and mapnet.peak_lr
+    ]
     sizes = f"{encoder.layers} layers, H {encoder.hidden}, A {encoder.heads}, FFN {encoder.ffn}"
     imported = config.corpus.tokenizer
     vocabulary = f"of the import {imported}" if imported else f"{config.corpus.vocab_size:,}"
     return [
-        _Setting("Batch size", f"{pretrain.batch_size:,}", "256"),
+        _Setting("Batch size", _by_method(config, "batch_size"), "256"),
         _Setting("Sequence length", f"{config.corpus.block_length:,}", "512"),
-        _Setting("Training steps", "; ".join([f"{pretrain.steps:,}", *own]), "1,000,000"),
-        _Setting("Peak learning rate", number(pretrain.peak_lr), "1e-4"),
+        _Setting("Training steps", _by_method(config, "steps"), "1,000,000"),
+        _Setting("Peak learning rate", "; ".join([_by_method(config, "peak_lr"), *rates]), "1e-4"),
         _Setting("Adam eps", number(pretrain.adam_eps), "1e-6"),
         _Setting("Adam betas", "({:g}, {:g})".format(*pretrain.adam_betas), "(0.9, 0.98)"),
         _Setting("Warm-up steps", f"{pretrain.warmup_steps:,}", "10,000"),
-        _Setting("Learning rate decay", "Linear", "Linear"),
+        _Setting("Learning rate decay", DECAY[pretrain.schedule], "Linear"),
         _Setting("Dropout", number(encoder.dropout), "0.1"),
         _Setting("Weight decay", number(pretrain.weight_decay), "0.01"),
         _Setting("Encoder (section 4.1)", sizes, "12 layers, H 768, A 12, FFN 3072"),
         _Setting("Vocabulary (section 4.1.1)", vocabulary, "32,678"),
     ]
+
+
+def _by_method(config: Config, key: str) -> str:
+    """Returns the value of a key of [pretrain], and those of methods with their own."""
+    return "; ".join([number(getattr(config.pretrain, key)), *own_values(config, key)])
 
 
 def _table2(config: Config) -> list[_Setting]:
@@ -85,7 +98,7 @@ def _method_columns(config: Config) -> list[Column[str]]:
         Column("MAP-Net objective", lambda name: m.objective if (m := method[name].mapnet) else "none"),
         Column("Loss weight (lambda)", lambda name: _weight(method[name])),
         Column("Steps with uniform masks", lambda name: _exploration(method[name])),
-        Column("Steps", lambda name: f"{config.for_method(name).pretrain.steps:,}"),
+        *each(OWN_KEYS, lambda name, key: number(getattr(config.for_method(name).pretrain, key))),
         Column("Pretraining seeds", lambda name: "+".join(map(str, config.seeds_of(name)))),
     ]
 
@@ -113,14 +126,6 @@ def _weight(method: Method) -> str | None:
 def _exploration(method: Method) -> str | None:
     start, end = method.exploration
     return f"{start:.0%} to {end:.0%}" if method.proposal or start or end else None
-
-
-def number(value: float) -> str:
-    """Returns a number in the paper's format: 1e-05 as "1e-5", values from 0.001 as decimals."""
-    if value == 0 or value >= 0.001:
-        return f"{value:g}"
-    digits, _, exponent = f"{value:e}".partition("e")
-    return f"{float(digits):g}e{int(exponent)}"
 
 
 def _set(values: Iterable[str]) -> str:

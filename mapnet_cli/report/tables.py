@@ -10,7 +10,7 @@ from mapnet_cli.report.compare import DEFINITION, Comparison, difference_cell, p
 from mapnet_cli.report.heldout import held_out, loss_difference, spread_cell
 from mapnet_cli.report.load import Results, signature
 from mapnet_cli.report.notes import (
-    MID_SCHEDULE,
+    SCHEDULES,
     average_cell,
     average_name,
     data_suffix,
@@ -22,18 +22,19 @@ from mapnet_cli.report.notes import (
     task_cell,
     task_notes,
 )
-from mapnet_cli.report.scores import Average, Scores
-from mapnet_cli.report.trajectories import REFITTED, SAME_COST, at_equal_cost
+from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Average, Scores
+from mapnet_cli.report.trajectories import SAME_COST, at_equal_cost
 
 PAPER_TABLE_3 = {
     "bert": {400_000: 80.86, 600_000: 81.41, 800_000: 81.62, 1_000_000: 81.68},
     "mapnet": {400_000: 81.15, 600_000: 81.48, 800_000: 82.11, 1_000_000: 81.88},
 }
 LOSS_NOTE = (
-    "Held-out loss: nats per masked token under the same 15% uniform masks for all methods, mean ± standard deviation"
-    " over pretraining seeds; differences are between runs with equal seeds. Bias refitted: after refitting only the"
-    " output bias, which removes the effect of a method's masking on the token prior."
+    "Held-out loss: nats per token, the same for all methods, each the only [MASK] of its sentence, which favours no"
+    " mask rate; mean ± standard deviation over pretraining seeds; differences are between runs with equal seeds."
 )
+
+LOSS = f"Held-out loss ({PRIMARY_NAME})"
 
 Comparisons = Mapping[tuple[str, int], Comparison]
 
@@ -96,9 +97,9 @@ def summary_table(results: Results, scores: Scores, comparisons: Comparisons) ->
         Column("Pretraining runs", lambda row: len(row.checkpoints) if row.step else None),
         Column("Score", lambda row: average_cell(row.average, count)),
         Column(f"Difference to {name} (paired)", lambda row: difference_cell(row.difference, count)),
-        Column("Held-out loss (bias refitted)", lambda row: spread_cell(held_out(row.checkpoints, REFITTED), "{:.3f}")),
+        Column(LOSS, lambda row: spread_cell(held_out(row.checkpoints, PRIMARY), "{:.3f}")),
         Column(
-            f"Loss difference to {name} (paired)", lambda row: loss_difference(REFITTED, row.checkpoints, row.reference)
+            f"Loss difference to {name} (paired)", lambda row: loss_difference(PRIMARY, row.checkpoints, row.reference)
         ),
         Column(f"Relative FLOPs (× {name})", lambda row: _ratio(row, first, "flops")),
         Column(f"Relative hours (× {name})", lambda row: _ratio(row, first, "hours")),
@@ -179,7 +180,7 @@ def cost_table(results: Results, scores: Scores, comparisons: Comparisons) -> Ta
         Column(f"{first} score at equal FLOPs", lambda row: equal(row, "flops")),
         Column(f"{first} score at equal hours", lambda row: equal(row, "hours")),
         *COSTS,
-        Column("Validation loss", lambda row: number_cell(_value(row, "validation_loss"), "{:.3f}")),
+        Column(LOSS, lambda row: number_cell(_value(row, "held_out_loss"), "{:.3f}")),
         Column("Fine-tuning runs", lambda row: number_cell(_value(row, "runs"), "{:,}")),
         Column("Failed runs", lambda row: number_cell(_value(row, "failed"), "{:,}")),
         Column("Missing runs", lambda row: number_cell(_value(row, "missing"), "{:,}")),
@@ -189,12 +190,13 @@ def cost_table(results: Results, scores: Scores, comparisons: Comparisons) -> Ta
         "Tokens, FLOPs and hours: one pretraining run up to that step, without fine-tuning.",
         *hours_notes(results),
         f"{first} score at equal cost: linear interpolation between {first}'s checkpoints, omitted more than"
-        f" {SAME_COST:.0%} outside their range; over the pretraining seeds that both methods have. {MID_SCHEDULE}",
+        f" {SAME_COST:.0%} outside their range; over the pretraining seeds that both methods have.",
+        SCHEDULES[config.pretrain.schedule],
         *pairs_note(config, comparisons),
-        "Validation loss: nats per masked token under fixed uniform masks.",
+        LOSS_NOTE,
     ]
     if detecting := [label(m) for m in config.methods if config.method[m].electra]:
-        notes.append(f"{', '.join(detecting)}: no masked-language-model head, so no validation loss.")
+        notes.append(f"{', '.join(detecting)}: no masked-language-model head, so no held-out loss.")
     devices = sorted({row.device for row in results.checkpoints.values()})
     notes += [f"Pretrained on: {', '.join(devices)}."] if devices else []
     title = f"Score and cost: {average_name(results, scores)}"
@@ -216,6 +218,8 @@ def task_table(results: Results, scores: Scores) -> Table:
         rows.append(_Row(baseline, baseline, cells=cells))
     measured = ", ".join(f"{column.name} {column.metric.removesuffix('-mm')}" for column in scores.columns)
     notes = [*score_notes(results, scores), f"Metrics (× 100): {measured}.", *task_notes(results)]
+    if any(baseline == "token overlap" for baseline, _ in scores.baselines):
+        notes.append("token overlap: regression on the share of tokens that the two texts have in common; no encoder.")
     columns = [MODEL, STEPS, *_by_title([*names, "Average"])]
     title = f"Score per task{data_suffix(results)}"
     return build_table("tasks", title, columns, rows, notes, signature(results, scores.metrics))

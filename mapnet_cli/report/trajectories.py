@@ -10,13 +10,16 @@ from typing import NamedTuple
 
 from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, number_cell
 from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import MID_SCHEDULE, data_suffix, hours_notes, label, model_cell, partial_note
-from mapnet_cli.report.scores import Scores, mean, spread
+from mapnet_cli.report.notes import SCHEDULES, data_suffix, hours_notes, label, model_cell, partial_note
+from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Scores, mean, spread
 
 SAME_COST = 0.01
 """Relative tolerance for equal costs; steps are integers, so costs rarely match exactly."""
-REFITTED = "validation_loss_refit"
-LOSSES = {"validation_loss": "held-out loss", REFITTED: "held-out loss (bias refitted)"}
+LOSSES = {
+    PRIMARY: f"held-out loss ({PRIMARY_NAME})",
+    "validation_loss": "held-out loss (uniform masks)",
+    "validation_loss_refit": "held-out loss (uniform masks, bias refitted)",
+}
 LINEAR = (
     'Linear interpolation between checkpoints, over the pretraining seeds that both methods have. "At most": the'
     " method's first checkpoint already reaches the value."
@@ -88,10 +91,13 @@ def at_equal_cost(results: Results, scores: Scores, method: str, step: int, cost
     seeds = scored_seeds(results, scores, method) & scored_seeds(results, scores, first)
     points = {point.steps: point for point in score_trajectory(results, scores, method, seeds)}
     curve = [(getattr(point, cost), point.value) for point in score_trajectory(results, scores, first, seeds)]
-    return _interpolate(curve, getattr(points[step], cost)) if step in points and curve else None
+    return interpolate(curve, getattr(points[step], cost)) if step in points else None
 
 
-def _interpolate(curve: Sequence[tuple[float, float]], cost: float) -> float | None:
+def interpolate(curve: Sequence[tuple[float, float]], cost: float) -> float | None:
+    """Returns the value of a curve at a cost, None outside its points."""
+    if not curve:
+        return None
     (least, start), (most, end) = curve[0], curve[-1]
     if not (1 - SAME_COST) * least <= cost <= (1 + SAME_COST) * most:
         return None
@@ -163,7 +169,8 @@ def target_table(results: Results, scores: Scores) -> Table:
         Column(f"Hours (% of {first})", lambda row: _share_cell(row, 2)),
     ]
     title = f"Cost of reaching the final value of {first}{data_suffix(results)}"
-    notes = (LINEAR, MID_SCHEDULE, *hours_notes(results), NOISE if several else ONE_SCORE, *partial_note(results))
+    schedule, score_note = SCHEDULES[config.pretrain.schedule], NOISE if several else ONE_SCORE
+    notes = (LINEAR, schedule, *hours_notes(results), score_note, *partial_note(results))
     return build_table("target", title, columns, rows, notes, signature(results, scores.metrics))
 
 

@@ -42,8 +42,6 @@ class Work:
     mask_rate: float
     proposal_passes: float = TRAIN
     """MAP-Net's cost in forward passes; 0 if it doesn't run."""
-    learns: bool = True
-    """Whether the proposal's learning signal is computed."""
 
 
 def step_flops(
@@ -73,11 +71,7 @@ def method_flops(config: Config, name: str, vocab_size: int, batch: int, length:
     method, generator = config.method[name], config.generator(name)
     if generator is not None:
         return electra_flops(config.encoder, generator, vocab_size, batch, length, work.mask_rate)
-    flops = step_flops(config.encoder, config.proposal if method.mapnet else None, vocab_size, batch, length, work)
-    if work.learns and method.learned and method.learned.signal == "logit-gradient":
-        # the product of the probabilities and the embedding matrix
-        flops += 2.0 * batch * work.mask_rate * length * vocab_size * config.encoder.hidden
-    return flops
+    return step_flops(config.encoder, config.proposal if method.mapnet else None, vocab_size, batch, length, work)
 
 
 def reset_peak_memory(device: torch.device) -> None:

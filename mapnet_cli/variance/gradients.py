@@ -98,12 +98,12 @@ class Projection:
         """Upper bound on the standard deviation of an inner product, relative to the product of the norms."""
         return 0.0 if self.exact else math.sqrt(2 / self.dimensions)
 
-    def __call__(self, vector_P: Tensor) -> Tensor:
-        """Returns the vector or its sketch, [D]."""
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Returns the vectors [..., P] or their sketches [..., D]."""
         if self.exact:
-            return vector_P
-        sketch_D = torch.zeros(self.dimensions, dtype=vector_P.dtype, device=vector_P.device)
-        return sketch_D.index_add_(0, self._buckets_P, vector_P * self._signs_P)
+            return vectors
+        sketches = torch.zeros(*vectors.shape[:-1], self.dimensions, dtype=vectors.dtype, device=vectors.device)
+        return sketches.index_add_(-1, self._buckets_P, vectors * self._signs_P)
 
 
 BATCHES = 16

@@ -1,28 +1,27 @@
-"""Measurements of single positions: the loss, cheap signals, and the norm of the loss's gradient.
+"""Measurements of single positions: the loss, cheap signals, and the loss's gradient.
 
-Disjoint uniform masks cover all positions of a sentence. The norms are correlated with the signals
-that MAP-Net learns from, and define the oracles' proposals.
+Disjoint uniform masks cover all positions of a sentence. The gradients' norms are correlated with the signals that
+MAP-Net learns from, and define the oracles' proposals.
 
-Shapes: N measurements at positions of one sentence, L positions, M masks, K masked positions, P parameters.
+Shapes: N measurements at positions of one sentence, S sentences, L positions, M masks, K masked positions,
+P parameters.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking import visits_in_turn
-from mapnet_cli.model import PretrainingModel, logit_gradient_norm, masked_log_softmax
+from mapnet_cli.model import PretrainingModel, masked_log_softmax, token_loss
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
-from mapnet_cli.variance.gradients import SentenceGradients
+from mapnet_cli.variance.gradients import Projection, SentenceGradients
 from mapnet_cli.variance.results import NORMS, Correlation, Estimate, LossBin
-from mapnet_cli.variance.statistics import jackknife
+from mapnet_cli.variance.statistics import jackknife, ratio
 
 SIGNALS = ("loss", "one-minus-p", "logit-gradient")
 """Signals that a proposal may learn from; each is correlated with the gradient norms."""
@@ -39,6 +38,8 @@ class PositionFacts:
     """Keyed by SIGNALS, [N] each."""
     norms: dict[str, Tensor]
     """Norms of the gradient of each position's loss, keyed by NORMS, [N] each."""
+    products: dict[str, Tensor]
+    """Inner products of that gradient with the mean gradient of every sentence under uniform masks, [N, S] each."""
 
 
 def measure_positions(
@@ -46,26 +47,35 @@ def measure_positions(
     model: PretrainingModel,
     method: Method,
     scales: Mapping[str, Tensor | None],
+    project: Projection,
+    uniform: Mapping[str, Tensor],
     number: int,
     tokens_L: Tensor,
     whole: bool,
 ) -> PositionFacts:
-    """Returns measurements of all positions of the sentence, ROUNDS times, if `whole`; else of those in one mask."""
+    """Returns measurements of all positions of the sentence, ROUNDS times, if `whole`; else of those in one mask.
+
+    `uniform` has the projected mean gradients of all sentences under uniform masks, keyed by NORMS.
+    """
     disjoint = Candidate("positions", method.model_copy(update={"strategy": "disjoint", "proposal": None}))
     turns = visits_in_turn(method.mask_rate)
     count = ROUNDS * turns if whole else 1
     vocab_size = model.encoder.vocab_size
     masks = sentence_masks(disjoint, number, tokens_L, count, turns, vocab_size, stream="positions")
     row_N, slot_N = (masks.weight_MK > 0).nonzero(as_tuple=True)
-    parts = [
-        torch.stack([(part_CP if scale_P is None else part_CP * scale_P).norm(dim=1) for scale_P in scales.values()])
-        for part_CP in gradients.of(_one_by_one(masks, row_N, slot_N))
-    ]
-    norms = dict(zip(scales, torch.cat(parts, dim=1).double().cpu(), strict=True))
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in scales}
+    for part_CP in gradients.of(_one_by_one(masks, row_N, slot_N)):
+        for norm, scale_P in scales.items():
+            scaled_CP = part_CP if scale_P is None else part_CP * scale_P
+            parts[norm].append((scaled_CP.norm(dim=1), project(scaled_CP) @ uniform[norm].T))
+    norms, products = (
+        {norm: torch.cat([pair[which] for pair in found]).double().cpu() for norm, found in parts.items()}
+        for which in (0, 1)
+    )
     loss_MK, logit_gradient_MK = _signals(model, masks, gradients.device)
     loss_N = loss_MK[row_N, slot_N]
     signals = {"loss": loss_N, "one-minus-p": -torch.expm1(-loss_N), "logit-gradient": logit_gradient_MK[row_N, slot_N]}
-    return PositionFacts(masks.positions_MK[row_N, slot_N], signals, norms)
+    return PositionFacts(masks.positions_MK[row_N, slot_N], signals, norms, products)
 
 
 def _one_by_one(masks: SentenceMasks, row_N: Tensor, slot_N: Tensor) -> SentenceMasks:
@@ -82,9 +92,9 @@ def _signals(model: PretrainingModel, masks: SentenceMasks, device: torch.device
     """Returns the losses and ||W^T (p - y)||, both [M, K] in float64 on the CPU."""
     corrupted_ML, positions_MK = masks.corrupted_ML.to(device), masks.positions_MK.to(device)
     targets_N = masks.targets_MK.flatten().to(device)
-    logits_NV = model.token_logits(corrupted_ML, None, positions_MK).float()
-    loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-    norm_N = logit_gradient_norm(logits_NV, targets_N, model.encoder.tokens.weight)
+    features_NH = model.head.features(model.hidden_at(corrupted_ML, None, positions_MK, None))
+    decoder_VH, bias_V = model.encoder.tokens.weight, model.head.padded_bias()
+    loss_N, norm_N = token_loss(features_NH, decoder_VH, bias_V, targets_N, "logit-gradient")
     shape = masks.positions_MK.shape
     return loss_N.double().cpu().view(shape), norm_N.double().cpu().view(shape)
 
@@ -126,17 +136,51 @@ def correlations(facts: list[PositionFacts]) -> list[Correlation]:
 
 def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
     """Returns BINS bins with equal numbers of positions, from the lowest loss to the highest."""
-    losses, norms = [f.signals["loss"].numpy() for f in facts], [f.norms["raw"].numpy() for f in facts]
-    edges = np.unique(np.quantile(np.concatenate(losses), np.linspace(0, 1, BINS + 1)))
+    loss_N, norm_N = torch.cat([f.signals["loss"] for f in facts]), torch.cat([f.norms["raw"] for f in facts])
+    sentence_N = torch.cat([torch.full((len(f.position_N),), number) for number, f in enumerate(facts)])
     bins = []
-    for low, high in pairwise(edges.tolist()):
-        inside = [(low <= loss) & ((loss < high) | (high == edges[-1])) for loss in losses]
-        counts = torch.tensor([int(i.sum()) for i in inside], dtype=torch.float64)
-        sums = torch.tensor([float(n[i].sum()) for n, i in zip(norms, inside, strict=True)], dtype=torch.float64)
+    for inside in torch.tensor_split(loss_N.argsort(stable=True), min(BINS, len(loss_N))):
+        sums = torch.bincount(sentence_N[inside], norm_N[inside], len(facts))
+        counts = torch.bincount(sentence_N[inside], minlength=len(facts))
         without = (sums.sum() - sums) / (counts.sum() - counts)
         replicates = torch.cat([(sums.sum() / counts.sum())[None], without])
-        bins.append(LossBin(low=low, high=high, positions=int(counts.sum()), norm=jackknife(replicates)))
+        low, high = loss_N[inside[0]].item(), loss_N[inside[-1]].item()
+        bins.append(LossBin(low=low, high=high, positions=len(inside), norm=jackknife(replicates)))
     return bins
+
+
+BEST = 0.3
+"""Share of the positions that are chosen in `alignment`."""
+
+
+def alignment(products: list[Tensor]) -> Estimate:
+    """Returns the share of sum_k <g_k, E g> that the best 30% of all measured positions k hold; 0.3 if all are equal.
+
+    `products` are those of `PositionFacts` in one norm, of every sentence: g_k is the gradient of position k's loss
+    alone, under a uniform mask that covers k and others, and E g is the mean gradient under uniform masks. Half of the
+    sentences, without the own one, estimate E g to choose by, and the other half the products that are added, and
+    vice versa: noise in E g can't raise the share, but errors in the choice lower it. The error is the jackknife's, and
+    needs six sentences.
+    """
+    every = range(len(products))
+    found = [_held_by_best(products, [s for s in every if s != left_out]) for left_out in (None, *every)]
+    held, total = torch.tensor(found, dtype=torch.float64).T
+    return ratio(held, total)
+
+
+def _held_by_best(products: list[Tensor], kept: list[int]) -> tuple[float, float]:
+    """Returns the sums over the best positions of the sentences `kept`, and over all of them."""
+    parts = []
+    for sentence in kept:
+        halves = ([s for s in kept if s != sentence and s % 2 == half] for half in (0, 1))
+        parts.append(torch.stack([products[sentence][:, half].mean(dim=1) for half in halves]))
+    halves_2N = torch.cat(parts, dim=1)
+    whole, rest = divmod(BEST * halves_2N.shape[1], 1)
+    held = 0.0
+    for chooser_N, scored_N in (halves_2N, halves_2N.flip(0)):
+        best_N = scored_N[chooser_N.argsort(descending=True)]
+        held += float(best_N[: int(whole)].sum() + rest * best_N[int(whole)])
+    return held, float(halves_2N.sum())
 
 
 def _pearson(a_N: Values, b_N: Values) -> float:

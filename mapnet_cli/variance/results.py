@@ -33,6 +33,12 @@ class Variances(Row):
     """Squared norm of the difference in mean gradient from uniform masks; unbiased, so it may be negative."""
     bias: Estimate
     """`difference` divided by the squared norm of the mean gradient under uniform masks."""
+    noise_scale: Estimate
+    """The sum of both variances divided by the squared norm of the mean gradient: the number of sentences per batch at
+    which noise and signal are equal (McCandlish et al. 2018)."""
+    error_to_uniform: Estimate
+    """Mean squared error of a batch's gradient as an estimate of the mean gradient under uniform masks, the sum of both
+    variances / batch size + `difference`, divided by that of uniform masks."""
 
 
 class Clipping(Row):
@@ -53,6 +59,7 @@ class Measured(Row):
     sampler: str
     estimator: str
     mask_rate: float
+    batch_size: int
     proposal: str
     """Description of the proposal's source; empty without a proposal."""
     variances: dict[str, Variances]
@@ -95,9 +102,11 @@ class VarianceReport(Row):
     projection: int | None
     """Dimensions of the CountSketches of mean gradients; None if these are exact."""
     projection_error: float
-    """Standard deviation of an inner product of sketches, relative to the product of the norms."""
+    """Upper bound on the standard deviation of an inner product of sketches, relative to the product of the norms."""
     measured: list[Measured]
     """Uniform masks first."""
     correlations: list[Correlation]
     loss_bins: list[LossBin]
+    alignment: dict[str, Estimate]
+    """Share of the alignment with the mean gradient that the best 30% of positions hold, keyed by NORMS."""
     signature: str

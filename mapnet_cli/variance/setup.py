@@ -51,13 +51,16 @@ class Setup:
             self.contexts[strategy] = STRATEGIES[strategy].prepare(self.corpus)
         return self.contexts[strategy]
 
-    def positions(self, whole: bool, after_each: Callable[[], None]) -> list[PositionFacts]:
-        """Returns per-position losses and norms in each sentence, for all positions if `whole`, else for some."""
+    def positions(self, whole: bool, uniform: Samples, after_each: Callable[[], None]) -> list[PositionFacts]:
+        """Returns measurements of single positions of each sentence, of all positions if `whole`, else of some."""
         facts = []
         for number, tokens_L in enumerate(self.sentences):
             facts.append(
-                measure_positions(self.gradients, self.model, self.plain, self.scales, number, tokens_L, whole)
-            )
+                measure_positions(
+                    self.gradients, self.model, self.plain, self.scales, self.project, uniform.means_SD, number,
+                    tokens_L, whole,
+                )
+            )  # fmt: skip
             after_each()
         return facts
 

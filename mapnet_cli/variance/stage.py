@@ -10,11 +10,11 @@ from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, Checkpoint, Console, UsageError, publishing, write_json, write_text
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
 from mapnet_cli.lineage import Lineage, variance_id
-from mapnet_cli.variance.candidates import Plan, plan_candidates
+from mapnet_cli.variance.candidates import Candidate, Plan, plan_candidates
 from mapnet_cli.variance.gradients import saved_at
 from mapnet_cli.variance.measure import Samples, compare
-from mapnet_cli.variance.positions import correlations, norms_by_loss
-from mapnet_cli.variance.results import VarianceReport
+from mapnet_cli.variance.positions import alignment, correlations, norms_by_loss
+from mapnet_cli.variance.results import NORMS, VarianceReport
 from mapnet_cli.variance.setup import build_setup
 from mapnet_cli.variance.table import document, variance_figure
 
@@ -103,20 +103,24 @@ class MeasureVariance(Job):
             done += 1
             progress(Progress(done, total, note))
 
-        facts = setup.positions(any(plan.oracle for plan in plans), partial(step, "single positions"))
-        uniform: Samples | None = None
-        measured = []
-        for plan in plans:
+        def sample(candidate: Candidate) -> Samples:
+            return setup.sample(candidate, settings.masks, settings.visits, partial(step, candidate.name))
+
+        reference = setup.candidate(plans[0], [])
+        uniform = sample(reference)
+        facts = setup.positions(any(plan.oracle for plan in plans), uniform, partial(step, "single positions"))
+        measured = [compare(reference, uniform, uniform, self.config.pretrain.batch_size)]
+        for plan in plans[1:]:
             candidate = setup.candidate(plan, facts)
-            samples = setup.sample(candidate, settings.masks, settings.visits, partial(step, plan.name))
-            uniform = uniform or samples
-            measured.append(compare(candidate, samples, uniform))
+            measured.append(compare(candidate, sample(candidate), uniform, self.config.pretrain.batch_size))
         found = VarianceReport(
             method=row.method, pretrain_seed=row.pretrain_seed, step=row.step, checkpoint=row.fingerprint,
             parameters=setup.gradients.size, **asdict(settings), second_moments=setup.second_moments,
             projection=None if setup.project.exact else setup.project.dimensions,
             projection_error=setup.project.relative_error, measured=measured, correlations=correlations(facts),
-            loss_bins=norms_by_loss(facts), signature=_signature(row, self.fingerprint),
+            loss_bins=norms_by_loss(facts),
+            alignment={norm: alignment([fact.products[norm] for fact in facts]) for norm in NORMS},
+            signature=_signature(row, self.fingerprint),
         )  # fmt: skip
         folder = artifacts.path(self.key)
         with publishing(folder) as temporary:

@@ -99,6 +99,10 @@ class Moments:
         """Returns |E g|^2 over sentences and masks, as replicates."""
         return leave_one_out_pairs(self.gram_SS)
 
+    def variance(self) -> Tensor:
+        """Returns the sum of both terms of Theorem 1, E |g|^2 - |E g|^2, as replicates."""
+        return leave_one_out(self.square_S) - self.mean_square()
+
 
 def collect(sentences: list[SentenceMoments], visits: int, means_SD: Tensor) -> Moments:
     """Returns the moments of all sentences and the Gram matrix of their mean gradients."""

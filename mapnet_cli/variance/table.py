@@ -34,7 +34,8 @@ def document(found: VarianceReport) -> str:
 
 def variance_tables(found: VarianceReport) -> list[Table]:
     """Returns tables of variances in each norm, clipping of ratios, correlations, and norms by loss."""
-    return [*(_variances(found, norm) for norm in NORMS), *_clipping(found), _correlations(found), _bins(found)]
+    variances = (_variances(found, norm) for norm in NORMS)
+    return [*variances, *_clipping(found), _correlations(found), _bins(found), _alignment(found)]
 
 
 def _variances(found: VarianceReport, norm: str) -> Table:
@@ -48,18 +49,23 @@ def _variances(found: VarianceReport, norm: str) -> Table:
         Column("mask variance / uniform", lambda row: _estimate(row.variances[norm].mask_to_uniform)),
         Column(f"over {found.visits} visits / uniform", lambda row: _estimate(row.variances[norm].visits_to_uniform)),
         Column("bias", lambda row: _estimate(row.variances[norm].bias)),
+        Column("noise scale", lambda row: _estimate(row.variances[norm].noise_scale)),
+        Column("batch size", lambda row: row.batch_size),
+        Column("batch error / uniform", lambda row: _estimate(row.variances[norm].error_to_uniform)),
     ]
     notes = [
         f"Gradients of one sentence under one mask, weighted as in a batch; {found.parameters:,} parameters; "
         f"{found.sentences} held-out sentences, {found.masks} masks each. Errors: one standard error over sentences.",
         "bias: |difference of mean gradients|^2 / |mean gradient of uniform masks|^2; unbiased, so it may be negative.",
+        "noise scale: (mask + sentence variance) / |mean gradient|^2, in sentences. batch error: (mask + sentence "
+        "variance) / batch size + |difference of mean gradients|^2, relative to that of uniform masks.",
     ]
     if norm != "raw":
         notes.append(f"Second moments: {found.second_moments}.")
     if found.projection is not None:
         notes.append(
-            f"Inner products of mean gradients (sentence variance, bias) use CountSketches of {found.projection:,} "
-            f"dimensions, with a standard deviation of {found.projection_error:.2%} of the product of the norms."
+            f"Inner products with mean gradients (all but the mask variance) use CountSketches of {found.projection:,} "
+            f"dimensions, whose standard deviation is at most {found.projection_error:.2%} of the product of the norms."
         )
     notes += [f"Proposal of {row.name}: {row.proposal}." for row in found.measured if row.proposal]
     title = f"Gradient variance, {NORMS[norm]}: {_where(found)}"
@@ -112,6 +118,19 @@ def _bins(found: VarianceReport) -> Table:
         Column("mean gradient norm", lambda row: _estimate(row.norm)),
     ]
     return build_table("norms-by-loss", "Gradient norm by loss", columns, found.loss_bins, (), found.signature)
+
+
+def _alignment(found: VarianceReport) -> Table:
+    columns: list[Column[str]] = [
+        Column("norm", lambda norm: NORMS[norm]),
+        Column("share of the best 30%", lambda norm: _estimate(found.alignment[norm])),
+    ]
+    note = (
+        "Inner products of single positions' gradients with the mean gradient of other sentences: the share of their "
+        "sum that the 30% of positions with the largest ones hold, chosen and added up with different sentences."
+    )
+    title = "Alignment of single positions with the mean gradient"
+    return build_table("alignment", title, columns, NORMS, (note,), found.signature)
 
 
 def _estimate(estimate: Estimate) -> Cell:

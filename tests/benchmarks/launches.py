@@ -121,7 +121,7 @@ def fine_tuning_step(batch: int = 16, length: int = 64) -> Launches:
         np.full(lengths.sum(), 7, np.uint32), np.cumsum([0, *lengths]), np.zeros(batch, np.float32), lengths
     )
     with FakeTensorMode(allow_non_fake_inputs=True), as_on_gpu():
-        model = Classifier(paper().encoder, VOCAB, 2, config.dropout, config.precision).train()
+        model = Classifier(paper().encoder, VOCAB, 2, config).train()
         optimizer = build_adamw(model, config)
         with unset_fake_temporarily():
             inputs = make_inputs(model, data, np.arange(batch), CPU)

@@ -70,8 +70,9 @@ def test_runs_are_bitwise_reproducible_and_seeds_differ(checkpoint: Path) -> Non
     assert once[0].train_loss != run(checkpoint, "CoLA", seed=2).epochs[0].train_loss
 
 
-def test_learns_in_bfloat16(checkpoint: Path) -> None:
-    tuned = run(checkpoint, "CoLA", config=CONFIG.model_copy(update={"precision": "bfloat16"}))
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"pooling": "mean"}])
+def test_learns_in_bfloat16_and_from_the_mean(checkpoint: Path, change: dict[str, str]) -> None:
+    tuned = run(checkpoint, "CoLA", config=CONFIG.model_copy(update=change))
     assert tuned.epochs[-1].metrics["accuracy"] > 0.95
     assert tuned.epochs[0].train_loss != run(checkpoint, "CoLA").epochs[0].train_loss
 
@@ -115,13 +116,14 @@ def test_evaluation_batches_have_every_example_once(tokens: int) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_batches_with_padding_match_those_without(precision: str, fixed: bool) -> None:
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_batches_with_padding_match_those_without(precision: str, fixed: bool, pooling: str) -> None:
     """A GPU's batches, and those for torch.compile: the same loss, gradients and predictions, with segments."""
     encoder = ENCODER.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})
     start, data = EncoderWeights(None, 40, torch.linspace(-1, 1, 16)), rows(8, 0)
     second = data.second // 2
     data = Tokenised(data.tokens, data.offsets, data.labels, second)
-    config = CONFIG.model_copy(update={"precision": precision, "dropout": 0.0})
+    config = CONFIG.model_copy(update={"precision": precision, "dropout": 0.0, "pooling": pooling})
     model = loop.build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
     optimizer = loop.build_adamw(model, config)
     found, cpu = [], torch.device("cpu")
@@ -146,11 +148,13 @@ def test_batches_with_padding_match_those_without(precision: str, fixed: bool) -
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")  # when torch imports its compiler
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_rounding_all_weights_together_equals_autocast(architecture: str) -> None:
+def test_rounding_all_weights_together_equals_autocast(architecture: str, pooling: str) -> None:
     """Bit for bit, also the embeddings' norm and the segment, which autocast doesn't round."""
     start, encoder = EncoderWeights(None, 40, torch.rand(16)), ENCODER.model_copy(update={"architecture": architecture})
-    model = loop.build(TASKS["CoLA"], start, encoder, CONFIG, Setting(8, 1e-3, 1)).train()
+    config = CONFIG.model_copy(update={"pooling": pooling})
+    model = loop.build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
     for weight in model.parameters():
         weight.data += 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     model.precision, found = "bfloat16", []

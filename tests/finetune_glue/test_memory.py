@@ -1,11 +1,11 @@
 """Estimate of a fine-tuning run's GPU memory, compared with a real model."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
-from mapnet_cli.config import Transformer
+from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.finetune_glue.loop import Classifier
 from mapnet_cli.finetune_glue.run import CONTEXT, run_bytes, run_requirements
@@ -22,17 +22,18 @@ from tests.conftest import small_config
 )
 def test_weights_are_counted_as_in_the_model(sizes: dict[str, Any]) -> None:
     encoder = Transformer(**sizes)
-    weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, 0.1, "float32").parameters())
+    weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, Finetune()).parameters())
     kept = run_bytes(encoder, 1_001, 9) - run_bytes(encoder, 1_001, 8)  # per additional example
     assert (run_bytes(encoder, 1_001, 8) - CONTEXT - 8 * kept) / 16 == pytest.approx(weights, rel=0.02)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_memory_for_the_backward_pass_is_not_underestimated(architecture: str) -> None:
+def test_memory_for_the_backward_pass_is_not_underestimated(architecture: str, pooling: Literal["cls", "mean"]) -> None:
     """Measured in a float32 forward pass with fused attention, as on a GPU: without dropout there, and torch's."""
     sizes = {"layers": 12, "hidden": 64, "heads": 4, "ffn": 256, "max_length": 64}
     encoder = Transformer(architecture=architecture, attention_dropout=0.0, **sizes)
-    model = Classifier(encoder, 1_000, 3, 0.1, "float32").train()
+    model = Classifier(encoder, 1_000, 3, Finetune(pooling=pooling)).train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -41,6 +42,7 @@ def test_memory_for_the_backward_pass_is_not_underestimated(architecture: str) -
         return tensor
 
     tokens_BL = torch.randint(5, 1_000, (8, encoder.max_length))
+    tokens_BL[0, -1] = PAD
     packing = Packing.of(tokens_BL != PAD)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), as_on_gpu():
         model(tokens_BL.flatten(), packing, None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.core.errors import InputError
-from mapnet_cli.finetune_glue.examples import check_count, read_examples
+from mapnet_cli.finetune_glue.examples import check_count, read_examples, training_and_dev_sets
 from mapnet_cli.glue.tasks import TASKS, task_location
 from tests.finetune_glue.glue_files import write
 from tests.finetune_glue.test_examples import at, labelled
@@ -16,7 +16,9 @@ from tests.finetune_glue.test_examples import at, labelled
 def real_glue(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("glue")
     safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Python 3.11.0 to 3.11.3
-    for name in ("glue", "qqp-subset"):
+    for name in ("glue", "qqp-subset", "glue-more"):
+        if not (shared_data / f"{name}.tar.xz").exists():
+            pytest.skip(f"no {name}.tar.xz in {shared_data}")
         with tarfile.open(shared_data / f"{name}.tar.xz") as archive:
             archive.extractall(folder, **safely)
     return folder
@@ -42,6 +44,23 @@ def test_real_mrpc_is_the_same_from_microsofts_original_file(real_glue: Path, tm
         assert sorted(zip(ours.texts, ours.labels, strict=True)) == sorted(
             zip(theirs.texts, theirs.labels, strict=True)
         )
+
+
+@pytest.mark.parametrize(("name", "rows"), [("MNLI", [10_000, 4_908]), ("QNLI", [4_076, 1_387])])
+def test_real_subsets_are_read(name: str, rows: list[int], real_glue: Path) -> None:
+    """MNLI as JSONL without a mismatched dev set, QNLI as TSV: only as subsets."""
+    task = TASKS[name]
+    location = task_location(at(real_glue / "glue-more"), name)
+    sets = dict(training_and_dev_sets(location, task, subset=True))
+    assert {split: len(examples) for split, examples in sets.items()} == dict(zip(("train", "dev"), rows, strict=True))
+    assert {label for examples in sets.values() for label in examples.labels} == set(range(len(task.labels)))
+    for split, examples in sets.items():
+        assert not check_count(task, split, examples, subset=True)
+        with pytest.raises(InputError, match=f'add "{name}" to finetune.subsets'):
+            check_count(task, split, examples, subset=False)
+    if name == "MNLI":
+        with pytest.raises(InputError, match=r'has no dev_mismatched\.tsv .*add "MNLI" to finetune\.subsets'):
+            list(training_and_dev_sets(location, task, subset=False))
 
 
 def test_real_qqp_rows_are_read(real_glue: Path) -> None:

@@ -12,9 +12,11 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import AbsentError, DamagedError, InputError, UsageError
 from mapnet_cli.core.records import Checkpoint, FinetuneRun, TunedEncoder
 from mapnet_cli.finetune_glue import prepare
+from mapnet_cli.finetune_glue.examples import training_and_dev_sets
 from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
 from mapnet_cli.finetune_glue.stage import FinetuneGlue
 from mapnet_cli.glue.grid import GridRun, grid_runs
+from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report.stage import build
 from mapnet_cli.training import device
@@ -90,6 +92,38 @@ def test_tasks_start_from_mnli_if_configured(user: User) -> None:
     assert any(line.startswith("MNLI: 1 runs") for line in lines)
     with pytest.raises(UsageError, match="MNLI itself"):
         user.run("finetune-glue", 'finetune.from_mnli=["MNLI"]', 'finetune.tasks=["MNLI"]')
+
+
+def test_mnli_without_a_mismatched_dev_set(user: User, tmp_path: Path) -> None:
+    """As a subset only: its column is left out everywhere, and every table of scores says so."""
+    glue = tmp_path / "glue"
+    shutil.copytree(user.folder / "glue", glue)
+    (glue / "MNLI" / "dev_mismatched.tsv").unlink()
+    settings = (f"finetune.data={glue}", 'finetune.tasks=["MNLI","RTE"]', 'finetune.from_mnli=["RTE"]')
+    with pytest.raises(AbsentError, match=r'has no dev_mismatched\.tsv .*add "MNLI" to finetune\.subsets'):
+        list(training_and_dev_sets(glue / "MNLI", TASKS["MNLI"], subset=False))
+    assert (
+        FinetuneGlue(user.lineage(*settings))
+        .forecast(1)[0]
+        .startswith("MNLI: 2 runs of 1 epochs, 12 training and 12 dev")
+    )
+    lineage = user.run("finetune-glue", *settings)
+    row = user.artifacts.read(lineage.finetuning(GridRun("bert", 1, 10, "MNLI", 16, 1e-3, 1)).key, FinetuneRun)
+    assert row.epochs[0].metrics.keys() == {"accuracy"} and row.dev_examples == 12
+    result = build(lineage)
+    assert result.missing == () and result.tasks.columns == ("Model", "Steps", "MNLI-m", "RTE", "Average")
+    assert "over 2 of 9 GLUE columns (subset: MNLI, RTE)" in result.table3.title
+    assert [line[0].text for line in result.tasks.rows] == ["BERT", "majority", "bag of words", "token overlap"]
+    for table in (result.summary, result.table3, result.cost, result.tasks, *result.spread):
+        assert "MNLI has no mismatched dev set here, so the column MNLI-mm is left out." in table.notes, table.name
+        assert "MNLI-mm is omitted: nothing is selected on it." not in table.notes
+    for split in ("train", "dev_matched"):
+        file = glue / "MNLI" / f"{split}.tsv"
+        text = file.read_text()
+        file.unlink()
+        with pytest.raises(AbsentError, match=f"has no {split}"):
+            user.run("finetune-glue", *settings, "finetune.seeds=[2]")
+        file.write_text(text)
 
 
 def test_status_shows_the_progress_of_the_matrix(user: User) -> None:

@@ -97,7 +97,12 @@ def test_ax_may_be_added_later_and_a_broken_one_is_an_error(
     glue = tmp_path / "glue"
     shutil.copytree(user.folder / "glue", glue)
     shutil.move(glue / "AX", tmp_path / "AX")
-    mnli = (f"finetune.data={glue}", 'finetune.tasks=["MNLI"]', 'finetune.subsets=["MNLI","AX"]')
+    mnli = (
+        f"finetune.data={glue}",
+        'finetune.tasks=["MNLI"]',
+        'finetune.subsets=["MNLI","AX"]',
+        "finetune.pooling=mean",
+    )
     user.run("finetune-glue", *mnli)
     without = submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)
     assert without["AX"] == ["entailment"] * 1104

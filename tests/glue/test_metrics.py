@@ -9,7 +9,7 @@ from mapnet_cli.finetune_glue.prepare import baselines
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.scoring import SPLITS, from_counts, score, score_halves
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.text.words import CLS, SEP
+from mapnet_cli.text.words import CLS, SEP, UNK
 
 
 def array(*values: float) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_bag_of_words_counts_the_two_texts_separately() -> None:
     """The label is whether token 9 is in the second text, so joint counts have no information."""
     rows = [([9], [10]), ([10], [9])] * 20
     data = pairs(rows, [0, 1] * 20)
-    majority, bag = baselines(TASKS["RTE"], data, {"": data})
+    majority, bag, _ = baselines(TASKS["RTE"], data, {"": data})
     assert (majority.name, majority.metrics["accuracy"]) == ("majority", 0.5)
     assert (bag.name, bag.metrics["accuracy"]) == ("bag of words", 1.0)
 
@@ -88,6 +88,29 @@ def test_tokens_unseen_in_training_are_ignored() -> None:
 def test_regression_baselines() -> None:
     rows = [([9] * n, [10]) for n in range(1, 9)]
     data = pairs(rows, [n / 8 for n in range(8)])
-    mean, bag = baselines(TASKS["STS-B"], data, {"": data})
+    mean, bag, _ = baselines(TASKS["STS-B"], data, {"": data})
     assert mean.metrics["pearson"] == 0.0
     assert bag.metrics["pearson"] == pytest.approx(1.0, abs=1e-4)
+
+
+OVERLAPS = [([9], [9]), ([9, 9, 10], [10, 11]), ([9, 10, 11], [12, 9, 9, 10]), ([9], [10]), ([9, UNK], [UNK]), ([], [])]
+JACCARD = [1, 1 / 3, 1 / 2, 0, 0, 0]
+"""By hand: sets of tokens, without special ones; two empty texts have nothing in common."""
+
+
+def test_token_overlap_is_the_jaccard_index() -> None:
+    """A threshold on it for two classes and, for regression, a line; tasks with one text have no such baseline."""
+    data = pairs(OVERLAPS * 20, [jaccard * 0.8 for jaccard in JACCARD] * 20)
+    found = {row.name: row.metrics for row in baselines(TASKS["STS-B"], data, {"": data})}
+    assert found["token overlap"]["pearson"] == pytest.approx(1.0)
+    classes = pairs(OVERLAPS * 20, [float(jaccard < 0.4) for jaccard in JACCARD] * 20)
+    for name, suffixes in (("RTE", [""]), ("MNLI", ["", "-mm"])):
+        found = {row.name: row.metrics for row in baselines(TASKS[name], classes, dict.fromkeys(suffixes, classes))}
+        assert {suffix: found["token overlap"][f"accuracy{suffix}"] for suffix in suffixes} == dict.fromkeys(
+            suffixes, 1
+        )
+    assert [row.name for row in baselines(TASKS["CoLA"], classes, {"": classes})] == ["majority", "bag of words"]
+    one = pairs(OVERLAPS, [0.0] * 6)
+    assert {row.name: row.metrics["accuracy"] for row in baselines(TASKS["RTE"], one, {"": classes})} == dict.fromkeys(
+        ("majority", "bag of words", "token overlap"), pytest.approx(1 / 3)
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mapnet_cli.config import Transformer
+from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import DamagedError, UsageError
@@ -193,7 +193,7 @@ def test_pairs_are_encoded_as_in_transformers(imported: tuple[Artifacts, Importe
     data, cut = tokenise(Examples(pairs, [0.0, 1.0]), artifacts.path(row.tokenizer), "none", 24)
     weights = encoder_weights(artifacts.path(row.path))
     assert cut == 1 and weights.segment_H is not None and weights.segment_H.any()
-    model = Classifier(Transformer(**row.encoder), weights.vocab_size, 2, 0.0, "float32", weights.segment_H).eval()
+    model = Classifier(Transformer(**row.encoder), weights.vocab_size, 2, Finetune(), weights.segment_H).eval()
     assert weights.state is not None
     model.encoder.load_state_dict(weights.state)
     model.head = torch.nn.Identity()

@@ -224,7 +224,9 @@ def _pretraining(artifacts: Artifacts, method: str, *overrides: str) -> str:
     return Lineage(small_config(*overrides), artifacts).pretraining(method, 1).fingerprint
 
 
-@pytest.mark.parametrize("setting", ["mnli_batch_size=8", "mnli_learning_rate=1e-4", "seeds=[2]", "epochs=2"])
+@pytest.mark.parametrize(
+    "setting", ["mnli_batch_size=8", "mnli_learning_rate=1e-4", "seeds=[2]", "epochs=2", "pooling=mean"]
+)
 def test_runs_that_start_from_mnli_depend_on_the_mnli_run(setting: str, artifacts: Artifacts) -> None:
     run = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)
     start = 'finetune.from_mnli=["RTE"]'
@@ -238,7 +240,7 @@ def _another(key: str, value: object) -> str:
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
         "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.proposal.precision": "bfloat16",
         "corpus.tokenizer": "tiny", "method.init_from": "tiny", "finetune.from_mnli": '["RTE"]',
-        "finetune.batching": "by-length", "finetune.precision": "bfloat16",
+        "finetune.batching": "by-length", "finetune.pooling": "mean", "finetune.precision": "bfloat16",
         "method.electra": "{}", "method.explore_start": "0.25", "method.explore_end": "0.25",
         "method.explore_unit": "sentence", "method.proposal.signal_at": "mask", "method.proposal.baseline": "batch",
         "method.strategy": "spaced", "method.proposal.estimator": "position-ratio",

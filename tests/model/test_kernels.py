@@ -156,7 +156,32 @@ def test_token_loss(dtype: torch.dtype) -> None:
         return weight_N * F.cross_entropy(hidden_NH @ decoder_VH.t() + bias_V, targets_N, reduction="none")
 
     expected = gradients(plain, *(x.float() for x in inputs))
-    assert_close(gradients(lambda *x: weight_N * kernels.token_loss(*x, targets_N), *inputs), expected, dtype)
+    for signal in ("loss", "logit-gradient"):  # which makes one product of the backward pass in advance
+        ours = gradients(lambda *x: weight_N * kernels.token_loss(*x, targets_N, signal)[0], *inputs)  # noqa: B023
+        assert_close(ours, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("signal", ["loss", "error", "one-minus-p", "logit-gradient"])
+def test_signals_of_token_loss(dtype: torch.dtype, signal: str) -> None:
+    """Half of the targets are the most probable tokens. Errors are exactly those of the logits."""
+    torch.manual_seed(0)
+    hidden_NH, decoder_VH, bias_V = torch.randn(137, 16).to(dtype), torch.randn(200, 16).to(dtype), torch.randn(200)
+    logits_NV = F.linear(hidden_NH, decoder_VH, bias_V.to(dtype))
+    targets_N = torch.where(torch.arange(137) % 2 == 0, logits_NV.argmax(dim=1), torch.randint(200, (137,)))
+    _, signal_N = kernels.token_loss(hidden_NH.requires_grad_(), decoder_VH, bias_V, targets_N, signal)
+    p_NV = logits_NV.detach().float().softmax(dim=1)
+    d_input_NH = (p_NV - F.one_hot(targets_N, 200)) @ decoder_VH.float()
+    expected_N = {
+        "loss": -p_NV[torch.arange(137), targets_N].log(),
+        "error": (logits_NV.argmax(dim=1) != targets_N).float(),
+        "one-minus-p": 1 - p_NV[torch.arange(137), targets_N],
+        "logit-gradient": d_input_NH.norm(dim=1),
+    }[signal]
+    assert signal_N.dtype == torch.float32 and not signal_N.requires_grad
+    if signal == "error":
+        assert torch.equal(signal_N, expected_N) and 0.3 < signal_N.mean() < 0.6
+    assert_close([signal_N], [expected_N], dtype)
 
 
 def test_losses_in_bfloat16_are_unbiased() -> None:
@@ -167,7 +192,7 @@ def test_losses_in_bfloat16_are_unbiased() -> None:
         logits_NV = (hidden_NH @ decoder_VH.t()).float()
         targets_N = logits_NV.argmax(dim=1)
         exact_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-        error_N = kernels.token_loss(hidden_NH, decoder_VH, torch.zeros(500), targets_N) - exact_N
+        error_N = kernels.token_loss(hidden_NH, decoder_VH, torch.zeros(500), targets_N)[0] - exact_N
         assert error_N.abs().max() < 2**-8
         assert abs(float(error_N.mean())) < 2e-4
 
@@ -175,11 +200,11 @@ def test_losses_in_bfloat16_are_unbiased() -> None:
 def test_token_loss_is_finite_where_the_probability_underflows() -> None:
     hidden_NH, decoder_VH = torch.tensor([[100.0]]), torch.tensor([[1.0], [-1.0]])
     loss_N, d_hidden_NH = gradients(
-        lambda h: kernels.token_loss(h, decoder_VH, torch.zeros(2), torch.tensor([1])), hidden_NH
+        lambda h: kernels.token_loss(h, decoder_VH, torch.zeros(2), torch.tensor([1]))[0], hidden_NH
     )
     assert 87 < loss_N < 88
     assert torch.isfinite(d_hidden_NH).all() and d_hidden_NH.abs() > 0
-    diverged = kernels.token_loss(hidden_NH * torch.inf, decoder_VH, torch.zeros(2), torch.tensor([1]))
+    diverged, _ = kernels.token_loss(hidden_NH * torch.inf, decoder_VH, torch.zeros(2), torch.tensor([1]))
     assert not torch.isfinite(diverged)
 
 

@@ -153,27 +153,6 @@ def test_unshared_embeddings_get_no_gradient_from_mapnet(embeddings: str) -> Non
     assert ("proposal.tokens.weight" in joint) is (embeddings == "own")
 
 
-@pytest.mark.parametrize("signal", ["one-minus-p", "logit-gradient"])
-def test_signals_match_their_definitions(signal: str) -> None:
-    model = PretrainingModel(CONFIG.encoder, VOCAB, None).eval()
-    model.init_weights(1)
-    tokens_BL, positions_BK = tokens(), torch.tensor([[1, 4, 7]]).expand(6, -1)
-    targets_BK = tokens_BL.gather(1, positions_BK)
-    loss_BK, signal_BK = model.token_losses(tokens_BL, None, positions_BK, targets_BK, None, signal)
-    if signal == "one-minus-p":
-        expected_BK = 1 - torch.exp(-loss_BK)
-    else:  # autograd's gradient at the decoder's input
-        hidden_NH = model.hidden_at(tokens_BL, None, positions_BK, None)
-        input_NH = model.head.norm(torch.nn.functional.gelu(model.head.dense(hidden_NH))).detach().requires_grad_()
-        bias_V = torch.nn.functional.pad(model.head.bias, (0, model.head.padding), value=-1e4)
-        logits_NV = torch.nn.functional.linear(input_NH, model.encoder.tokens.weight, bias_V)
-        torch.nn.functional.cross_entropy(logits_NV, targets_BK.flatten(), reduction="sum").backward()
-        assert input_NH.grad is not None
-        expected_BK = input_NH.grad.norm(dim=1).view_as(targets_BK)
-    assert torch.allclose(signal_BK, expected_BK, rtol=1e-4, atol=1e-6)
-    assert not signal_BK.requires_grad
-
-
 @pytest.mark.parametrize("explore", [True, False])
 def test_sentences_that_all_explore_or_all_do_not_equal_a_step_that_does(explore: bool) -> None:
     """Gradients and sums; with coins that differ, the weights of exploring sentences are 1 and not counted."""
@@ -205,15 +184,24 @@ def test_learning_from_mask_tokens_or_proposed_sentences_only(strategy: str) -> 
         assert 0 < some[name][1].sum() < everywhere[name][1].sum() == all_sums["masked"]
 
 
-def test_error_signal_is_one_where_the_prediction_is_wrong() -> None:
-    model = PretrainingModel(CONFIG.encoder, VOCAB, None).eval()
+@pytest.mark.parametrize("signal", ["error", "logit-gradient"])
+def test_signals_of_computed_slots(signal: str) -> None:
+    """Without dropout: 1 where the prediction is wrong, and autograd's gradient at the decoder's input; else 0."""
+    model = PretrainingModel(CONFIG.encoder, VOCAB, None)
     model.init_weights(1)
-    tokens_BL, positions_BK = tokens(), torch.arange(1, 8).expand(6, -1)
-    predicted_BK = model.token_logits(tokens_BL, None, positions_BK).argmax(dim=1).view(6, 7)
-    targets_BK = torch.where(torch.arange(7) % 2 == 0, predicted_BK, tokens_BL.gather(1, positions_BK))
-    _, signal_BK = model.token_losses(tokens_BL, None, positions_BK, targets_BK, None, "error")
-    assert torch.equal(signal_BK, (predicted_BK != targets_BK).float())
-    assert 0 < signal_BK.sum() < signal_BK.numel()
+    tokens_BL, positions_BK, slots_N = tokens(), torch.arange(1, 8).expand(6, -1), torch.arange(0, 42, 3)
+    hidden_NH = model.hidden_at(tokens_BL, None, positions_BK, slots_N)
+    input_NH = model.head.features(hidden_NH).detach().requires_grad_()
+    logits_NV = torch.nn.functional.linear(input_NH, model.encoder.tokens.weight, model.head.padded_bias())
+    targets_BK = tokens_BL.gather(1, positions_BK)
+    targets_BK.view(-1)[slots_N[::2]] = logits_NV[::2].argmax(dim=1)
+    targets_N = targets_BK.flatten()[slots_N]
+    torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum").backward()
+    assert input_NH.grad is not None
+    expected_N = {"error": (logits_NV.argmax(dim=1) != targets_N).float(), "logit-gradient": input_NH.grad.norm(dim=1)}
+    _, signal_BK = model.token_losses(tokens_BL, None, positions_BK, targets_BK, slots_N, signal)
+    assert torch.allclose(signal_BK.flatten()[slots_N], expected_N[signal], rtol=1e-4, atol=1e-6)
+    assert signal_BK.count_nonzero() == expected_N[signal].count_nonzero() > 0
 
 
 def test_entropy_bonus_and_batch_baseline_change_only_mapnets_gradient() -> None:

@@ -82,7 +82,7 @@ def test_steps_note_and_signature_if_every_method_has_its_own_steps(tmp_path: Pa
     records = Records(tmp_path, config(**own))
     results = load_results(records.lineage)
     [note] = [note for note in score_notes(results, score(results)) if note.startswith("Steps")]
-    assert note == "Steps: BERT 20, MAP-Net 15. Methods are compared at the same fraction of their steps."
+    assert note == "Steps: BERT 20, MAP-Net 15."
     signed = signature(results, {})
     assert "|steps:bert:8+20,mapnet:6+15|pretrain-seeds:bert:1+2,mapnet:2|" in signed
 
@@ -121,6 +121,30 @@ def test_methods_with_own_steps_are_compared_at_the_same_fraction(tmp_path: Path
     assert "|steps:4+10,mapnet:2+5|" in built.signature
     assert dict(zip(built.cost.columns, built.cost.rows[-1], strict=True))["BERT score at equal FLOPs"].text == "50.00"
     assert {row[0].text: row[1].text for row in built.settings[0].rows}["Training steps"] == "10; MAP-Net 5"
+
+
+def test_settings_tables_show_the_schedule_and_what_differs_between_methods(tmp_path: Path) -> None:
+    base = config(recipe="demo", own_steps={"mapnet": 20})
+    proposal = base.method["mapnet"].proposal.model_copy(update={"peak_lr": 1e-3})
+    own = {"batch_factor": 2, "peak_lr": 5e-4, "proposal": proposal}
+    method = base.method | {"mapnet": base.method["mapnet"].model_copy(update=own)}
+    for schedule, decay in (("linear", "Linear"), ("wsd", "None, then linear over the last tenth")):
+        pretrain = base.pretrain.model_copy(update={"schedule": schedule})
+        records = Records(tmp_path / schedule, base.model_copy(update={"pretrain": pretrain, "method": method}))
+        built = build(records.lineage)
+        shown = {row[0].text: row[1].text for row in built.settings[0].rows}
+        assert shown["Learning rate decay"].startswith(decay)
+        assert shown["Batch size"] == "256; MAP-Net 512"
+        assert shown["Training steps"] == "10; MAP-Net 20"
+        assert shown["Peak learning rate"] == "1e-4; MAP-Net 5e-4; MAP-Net 0.001 for its proposal"
+        methods = built.settings[2]
+        row = {row[0].text: dict(zip(methods.columns, row, strict=True)) for row in methods.rows}["MAP-Net"]
+        cells = [row[name].text for name in ("Steps", "Sequences per step", "Peak learning rate")]
+        assert cells == ["20", "512", "5e-4"]
+        notes = "\n".join((*built.cost.notes, *built.target.notes))
+        assert notes.count("Every checkpoint is a finished training") == (2 if schedule == "wsd" else 0)
+        assert notes.count("from the middle of the learning-rate schedule") == (0 if schedule == "wsd" else 2)
+        assert "Sequences per step: MAP-Net 512, all others 256." in notes
 
 
 def test_notes_name_the_units_of_paired_differences(tmp_path: Path) -> None:

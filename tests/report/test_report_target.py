@@ -64,10 +64,10 @@ def test_table_pairs_seeds_and_has_steps_flops_and_hours(tmp_path: Path) -> None
                 records.run(method, step, seed, value)
     table = build(records.lineage).target
     found = {(row[0].data, row[1].data): [cell.text for cell in row[2:]] for row in table.rows}
-    assert found["mapnet", "held-out loss"] == ["5.000", "4.000", "7", "70%", "140%", "140%"]
-    assert found["bert", "held-out loss"] == ["3.500", "3.500", "10", "100%", "100%", "100%"]
+    assert found["mapnet", "held-out loss (uniform masks)"] == ["5.000", "4.000", "7", "70%", "140%", "140%"]
+    assert found["bert", "held-out loss (uniform masks)"] == ["3.500", "3.500", "10", "100%", "100%", "100%"]
     assert found["mapnet", "score"] == ["70.00", "70.00", "at most 4", "at most 40%", "at most 80%", "at most 80%"]
-    assert set(found["mapnet", "held-out loss (bias refitted)"]) == {"-"}
+    assert set(found["mapnet", "held-out loss (one mask per sentence)"]) == {"-"}
 
 
 def test_unreached_value_is_shown_as_not_reached(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_unreached_value_is_shown_as_not_reached(tmp_path: Path) -> None:
     for method, loss in (("bert", 5.0), ("mapnet", 5.1)):
         records.checkpoint(method, 1, 10, validation={"validation_loss": loss})
     table = build(records.lineage).target
-    [row] = [row for row in table.rows if (row[0].data, row[1].data) == ("mapnet", "held-out loss")]
+    [row] = [row for row in table.rows if (row[0].data, row[1].data) == ("mapnet", "held-out loss (uniform masks)")]
     assert [cell.text for cell in row[2:]] == ["5.000", "5.100", "not reached", "-", "-", "-"]
 
 
@@ -155,7 +155,7 @@ def test_note_on_hours_of_different_devices(tmp_path: Path) -> None:
 def test_summary_has_one_row_per_method_and_relative_costs(tmp_path: Path) -> None:
     records = Records(tmp_path, config(untrained=True, own_seeds={"bert": (1, 2)}))
     for method, seed, factor in (("bert", 1, 1), ("bert", 2, 1), ("mapnet", 1, 1.5)):
-        losses = {"validation_loss_refit": 4.0 + seed}
+        losses = {"validation_loss_single": 4.0 + seed}
         records.checkpoint(method, seed, 10, flops=1e10 * factor, seconds=360 * factor, validation=losses)
         for fine in (1, 2):
             records.run(method, 10, fine, 0.5 + 0.1 * factor, pretrain_seed=seed)
@@ -170,6 +170,6 @@ def test_summary_uses_one_checkpoint(tmp_path: Path) -> None:
     """Only step 4 is fine-tuned, so the loss is that of step 4; only finished pretraining runs are counted."""
     records = Records(tmp_path, config(milestones=(0.4,), pretrain_seeds=(1, 2)))
     for step, loss in ((4, 6.0), (10, 5.0)):
-        records.checkpoint("bert", 1, step, validation={"validation_loss_refit": loss})
+        records.checkpoint("bert", 1, step, validation={"validation_loss_single": loss})
     [first, _] = build(records.lineage).summary.rows
     assert [first[1].text, first[4].text] == ["1", "6.000"]

@@ -34,6 +34,20 @@ def test_forward_flops_match_torch(architecture: dict[str, Any]) -> None:
     assert counter.get_total_flops() == 2 * (stack_flops(config, 16, 3) + head_flops(config, 128, 3))
 
 
+@pytest.mark.parametrize("signal", ["loss", "error", "one-minus-p", "logit-gradient"])
+def test_flops_of_a_training_step_match_torch_for_every_signal(signal: str) -> None:
+    """Up to the gradient of the first layer's input, which isn't needed, and that of the bias."""
+    sizes = {"layers": 3, "hidden": 32, "heads": 4, "ffn": 64, "max_length": 16}
+    config = Transformer(dropout=0.0, attention_dropout=0.0, **sizes)
+    model, positions_BK = PretrainingModel(config, 128, None).train(), torch.arange(16).expand(2, 16)
+    tokens_BL = torch.randint(5, 128, (2, 16))
+    with FlopCounterMode(display=False) as counter:
+        loss_BK, _ = model.token_losses(tokens_BL, None, positions_BK, tokens_BL, None, signal)
+        loss_BK.sum().backward()
+    expected = step_flops(config, None, 128, 2, 16, Work(1.0))
+    assert counter.get_total_flops() == pytest.approx(expected + 2 * 32 * 128)
+
+
 def test_step_flops_of_bert_base_at_paper_size() -> None:
     """About 73 TFLOPs per step; MAP-Net adds about 20.5."""
     bert = step_flops(Transformer(), None, 32_678, 256, 512, Work(0.15))

@@ -21,13 +21,20 @@ from mapnet_cli.text.words import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance.candidates import Candidate, sentence_masks
 from mapnet_cli.variance.gradients import Projection, SentenceGradients
 from mapnet_cli.variance.measure import Samples, compare, sample
-from mapnet_cli.variance.positions import PositionFacts, correlations, measure_positions, norms_by_loss, oracle_log_q
+from mapnet_cli.variance.positions import (
+    PositionFacts,
+    alignment,
+    correlations,
+    measure_positions,
+    norms_by_loss,
+    oracle_log_q,
+)
 from mapnet_cli.variance.results import Measured
 
 TOPICS, NOISE, LENGTH, STEPS = 4, 8, 12, 400
 VOCAB = FIRST_ORDINARY + TOPICS + NOISE
 UNIFORM = Method(mask_rate=0.25, replace_mask=1.0, replace_random=0.0)
-SENTENCES, MASKS, VISITS = 24, 24, 4
+SENTENCES, MASKS, VISITS, BATCH = 24, 24, 4, 16
 HARD_L = torch.tensor([False] + [False, True] * (LENGTH // 2) + [False])
 
 
@@ -51,11 +58,8 @@ class Experiment:
         self.sentences = list(language(SENTENCES, torch.Generator().manual_seed(99)))
         self.scales = {"raw": None, "adam": torch.full((self.gradients.size,), 3.0), "adam-layers": None}
         self.project = Projection(self.gradients.size, 1, 0, torch.device("cpu"))
-        self.facts: list[PositionFacts] = [
-            measure_positions(self.gradients, self.model, UNIFORM, self.scales, number, tokens_L, whole=True)
-            for number, tokens_L in enumerate(self.sentences)
-        ]
         self.uniform = self.samples(Candidate("uniform", UNIFORM))
+        self.facts = [self.positions(number, whole=True) for number in range(SENTENCES)]
 
     def _train(self, steps: int) -> None:
         optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3)
@@ -78,8 +82,14 @@ class Experiment:
         ]
         return sample(self.gradients, self.scales, project or self.project, VISITS, draws, lambda: None)
 
+    def positions(self, number: int, whole: bool) -> PositionFacts:
+        return measure_positions(
+            self.gradients, self.model, UNIFORM, self.scales, self.project, self.uniform.means_SD, number,
+            self.sentences[number], whole,
+        )  # fmt: skip
+
     def measured(self, candidate: Candidate) -> Measured:
-        return compare(candidate, self.samples(candidate), self.uniform)
+        return compare(candidate, self.samples(candidate), self.uniform, BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +116,41 @@ def test_the_hard_positions_have_the_large_gradients(experiment: Experiment) -> 
     assert bins[-1].norm.value > 5 * bins[0].norm.value
 
 
+def test_products_of_positions_add_up_to_those_of_their_masks(experiment: Experiment) -> None:
+    """The loss of a mask is the sum of its positions' losses; all positions are in two of the disjoint masks."""
+    disjoint = Candidate("positions", UNIFORM.model_copy(update={"strategy": "disjoint"}))
+    tokens_L, products = experiment.sentences[3], experiment.facts[3].products
+    masks = sentence_masks(disjoint, 3, tokens_L, 8, 4, VOCAB, stream="positions")
+    whole_P = torch.cat(list(experiment.gradients.of(masks))).sum(dim=0)
+    for norm, factor in (("raw", 1.0), ("adam", 9.0)):
+        expected_S = factor * experiment.uniform.means_SD["raw"] @ whole_P
+        torch.testing.assert_close(products[norm].sum(dim=0), expected_S.double(), rtol=1e-3, atol=1e-4 * factor)
+    for norm in products:
+        share = alignment([fact.products[norm] for fact in experiment.facts])
+        assert share.value is None or share.value > 0.3
+
+
+def test_bins_by_loss_have_equal_numbers_of_positions_also_if_losses_coincide() -> None:
+    """Four sentences of ten positions, most of them with a loss of 0; the norm is the position's rank."""
+    norm_N = torch.arange(40, dtype=torch.float64)
+    loss_N = (norm_N - 30).clamp(min=0)
+    facts = [PositionFacts(n, {"loss": loss_N[n]}, {"raw": norm_N[n]}, {}) for n in torch.arange(40).split(10)]
+    bins = norms_by_loss(facts)
+    assert [b.positions for b in bins] == [5] * 8
+    assert [(b.low, b.high) for b in bins] == [(0.0, 0.0)] * 6 + [(0.0, 4.0), (5.0, 9.0)]
+    assert [b.norm.value for b in bins] == [2.0 + 5 * n for n in range(8)]
+    assert all(b.norm.error is None for b in bins), "each bin is within one sentence"
+
+
 def test_all_positions_are_measured_for_an_oracle_and_else_one_mask(experiment: Experiment) -> None:
     for fact in experiment.facts:
         assert set(fact.position_N.tolist()) == set(range(1, LENGTH + 1))
-    some = measure_positions(
-        experiment.gradients, experiment.model, UNIFORM, experiment.scales, 0, experiment.sentences[0], whole=False
-    )
-    assert len(some.position_N) == LENGTH * UNIFORM.mask_rate
+    assert len(experiment.positions(0, whole=False).position_N) == LENGTH * UNIFORM.mask_rate
 
 
 def test_most_of_the_variance_is_mask_variance(experiment: Experiment) -> None:
     """Sentences differ only in their topics, which the model predicts with certainty, and in random tokens."""
-    found = compare(Candidate("uniform", UNIFORM), experiment.uniform, experiment.uniform)
+    found = compare(Candidate("uniform", UNIFORM), experiment.uniform, experiment.uniform, BATCH)
     share = found.variances["raw"].mask_share
     assert share.value > 0.6 and share.error < 0.1
     assert found.variances["raw"].mask_to_uniform.value == 1
