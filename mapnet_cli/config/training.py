@@ -33,12 +33,18 @@ class Transformer(Section):
     """Base of the rotary positions in layers of modernbert that attend to all tokens."""
     rope_theta_local: Annotated[float, Field(gt=0)] = added(10_000.0)
     """The same in layers with local attention."""
+    norm_eps: Annotated[float, Field(ge=0)] = added(0.0)
+    """Epsilon of every LayerNorm; 0: 1e-12 for bert, 1e-5 for modernbert. RoBERTa's is 1e-5."""
 
     @model_validator(mode="after")
     def _check(self) -> "Transformer":
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
+
+    @property
+    def layer_norm_eps(self) -> float:
+        return self.norm_eps or (1e-12 if self.architecture == "bert" else 1e-5)
 
     def attention_windows(self) -> list[int]:
         """Returns how many tokens each layer attends to; 0 means all."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Finetune, Transformer
-from mapnet_cli.core import DamagedError, DivergedError, EpochScores, derive_seed
+from mapnet_cli.core import DivergedError, EpochScores, derive_seed
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import SPLITS, Floats, GlueTask, Halves, score, score_halves
 from mapnet_cli.model import ClassificationHead, Encoder, Packing, attention_mask, initialise, on_cpu, rounded_weights
@@ -123,11 +123,7 @@ class Tuned:
 @lru_cache(maxsize=2)
 def encoder_weights(folder: Path) -> EncoderWeights:
     """Returns the encoder weights of a checkpoint, cached for the next run in this process."""
-    try:
-        tensors, facts = load_checkpoint(folder)
-    except DamagedError as error:
-        again = "run `mapnet pretrain --force` with the same options, or `mapnet import-hf` for an import"
-        raise DamagedError(f"{error}: {again}") from None
+    tensors, facts = load_checkpoint(folder)
     weights = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
     return EncoderWeights(weights, int(facts["vocab_size"]), tensors.get(SEGMENT))
 

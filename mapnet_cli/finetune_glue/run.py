@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.loop import EncoderWeights, Tuned
 
 EncoderRow = Checkpoint | Imported | TunedEncoder | CorpusManifest
+_AGAIN: dict[type[EncoderRow], str] = {
+    Checkpoint: "run `mapnet pretrain --force` with the same options",
+    Imported: "run `mapnet import-hf` again on the same folder",
+    TunedEncoder: "run `mapnet finetune-glue --force` with the same options",
+}
+"""How to make a damaged encoder again."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +136,18 @@ def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> S
     if isinstance(row, CorpusManifest):
         return Start(config.encoder, EncoderWeights(None, row.vocab_size), "", "")
     path = artifacts.path(row.path)
-    if read_json(path / "facts.json")["sha256"] != row.fingerprint:
-        raise DamagedError(f"{row.path} doesn't match its record: run `mapnet pretrain --force`")
+    try:
+        weights = encoder_weights(path)
+        if read_json(path / "facts.json")["sha256"] != row.fingerprint:
+            raise DamagedError(f"{row.path} doesn't match its record")
+    except DamagedError as error:
+        raise DamagedError(f"{error}: {_AGAIN[type(row)]}") from None
     if isinstance(row, Checkpoint):
-        return Start(config.encoder, encoder_weights(path), row.fingerprint, "")
+        return Start(config.encoder, weights, row.fingerprint, "")
     encoder = Transformer.model_validate(row.encoder)
     if isinstance(row, TunedEncoder):
-        return Start(encoder, encoder_weights(path), row.checkpoint, row.fingerprint)
-    return Start(encoder, encoder_weights(path), row.fingerprint, "")
+        return Start(encoder, weights, row.checkpoint, row.fingerprint)
+    return Start(encoder, weights, row.fingerprint, "")
 
 
 CONTEXT = 2**30

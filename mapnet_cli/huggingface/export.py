@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, normalizers, processors
+from tokenizers import Tokenizer, processors
 from torch import Tensor
 
-from mapnet_cli.config import Config, Transformer
+from mapnet_cli.config import Config, Corpus, Transformer
 from mapnet_cli.core import Checkpoint, CorpusManifest, UsageError, publishing, write_json, write_text
 from mapnet_cli.huggingface.model_card import model_card
 from mapnet_cli.huggingface.weights import TIED, to_hugging_face
 from mapnet_cli.lineage import Lineage, find_milestone
-from mapnet_cli.model import LAYER_NORM_EPS, MODERN_NORM_EPS, build_model
-from mapnet_cli.text import CLS, MASK, PAD, SEP, SPECIALS, UNK, load_tokenizer
+from mapnet_cli.model import build_model
+from mapnet_cli.text import CLS, MASK, PAD, SEP, SPECIALS, UNK, load_tokenizer, moses_normalizer
 from mapnet_cli.training import load_checkpoint
 
 
@@ -44,7 +44,7 @@ def export_checkpoint(
         temporary.mkdir()
         write_json(temporary / "config.json", model_config(config, row.method, manifest.vocab_size))
         save_file(_untied(to_hugging_face(model)), temporary / "model.safetensors", {"format": "pt"})
-        _tokenizer(artifacts.path(manifest.tokenizer), config).save(str(temporary / "tokenizer.json"))
+        exported_tokenizer(artifacts.path(manifest.tokenizer), config.corpus).save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", tokenizer_config(config))
         write_text(temporary / "README.md", model_card(lineage, row, manifest))
     return row
@@ -78,7 +78,7 @@ def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]
             "hidden_act": "gelu",
             "hidden_dropout_prob": encoder.dropout,
             "attention_probs_dropout_prob": encoder.attention_dropout,
-            "layer_norm_eps": LAYER_NORM_EPS,
+            "layer_norm_eps": encoder.layer_norm_eps,
             "type_vocab_size": 2,
         }
     )
@@ -90,7 +90,7 @@ def _modern_config(encoder: Transformer) -> dict[str, Any]:
         "architectures": ["ModernBertForMaskedLM"],
         "model_type": "modernbert",
         "hidden_activation": "gelu",
-        "norm_eps": MODERN_NORM_EPS,
+        "norm_eps": encoder.layer_norm_eps,
         "embedding_dropout": encoder.dropout,
         "mlp_dropout": encoder.dropout,
         "attention_dropout": encoder.attention_dropout,
@@ -108,9 +108,12 @@ def _modern_config(encoder: Transformer) -> dict[str, Any]:
 
 
 def tokenizer_config(config: Config) -> dict[str, Any]:
+    """Returns tokenizer_config.json. Without the class, `AutoTokenizer` would build another tokenizer."""
+    segments = ["token_type_ids"] if config.encoder.architecture == "bert" else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.encoder.max_length,
+        "model_input_names": ["input_ids", *segments, "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "pad_token": SPECIALS[PAD],
         "unk_token": SPECIALS[UNK],
@@ -125,17 +128,16 @@ def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if name not in TIED}
 
 
-def _tokenizer(path: Path, config: Config) -> Tokenizer:
-    """Returns our tokenizer with lower-casing, [CLS], [SEP] and support for [MASK] in the text."""
+def exported_tokenizer(path: Path, corpus: Corpus) -> Tokenizer:
+    """Returns a corpus's tokenizer for plain text with special tokens; an import's as it is, with its own layout."""
     tokenizer = load_tokenizer(path)
     tokenizer.encode_special_tokens = False
-    # without lstrip the space before a [MASK] becomes a separate token
-    tokenizer.add_special_tokens([AddedToken(SPECIALS[MASK], lstrip=True, special=True)])
-    if config.corpus.preparation not in ("never", "none"):
-        tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A:0 [SEP]:0 [SEP]:0 $B:0 [SEP]:0",
-        special_tokens=[(SPECIALS[CLS], CLS), (SPECIALS[SEP], SEP)],
-    )
+    if corpus.preparation != "none":
+        tokenizer.normalizer = moses_normalizer(corpus.preparation)
+    if tokenizer.post_processor is None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A:0 [SEP]:0 [SEP]:0 $B:0 [SEP]:0",
+            special_tokens=[(SPECIALS[CLS], CLS), (SPECIALS[SEP], SEP)],
+        )
     return tokenizer

@@ -1,36 +1,44 @@
-"""`mapnet import-hf`: converts a Hugging Face folder of a BERT or ModernBERT to encoder, head and tokenizer."""
+"""`mapnet import-hf`: converts a Hugging Face BERT, RoBERTa or ModernBERT to encoder, head and tokenizer."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mapnet_cli.config import Transformer
 from mapnet_cli.core import TEMPORARY, Artifacts, Imported, InputError, Marker, UsageError, publishing, sha256
-from mapnet_cli.huggingface.tokenizer_files import read_object, read_tokenizer
-from mapnet_cli.huggingface.weights import TIED, VOCABULARY, Weights, from_hugging_face, standard_names, to_hugging_face
+from mapnet_cli.huggingface.folder import read_object, read_weights
+from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
+from mapnet_cli.huggingface.weights import (
+    POSITIONS,
+    TIED,
+    VOCABULARY,
+    Weights,
+    from_hugging_face,
+    standard_names,
+    to_hugging_face,
+    unused_weights,
+)
 from mapnet_cli.jobs import library_versions
 from mapnet_cli.lineage import import_id
-from mapnet_cli.model import LAYER_NORM_EPS, MODERN_NORM_EPS, PretrainingModel
+from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import SEGMENT, save_checkpoint
 
+_BERT = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
 _REQUIRED: dict[str, dict[str, Any]] = {
-    "bert": {
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-        "layer_norm_eps": LAYER_NORM_EPS,
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "tie_word_embeddings": True,
-    },
+    "bert": _BERT,
+    "roberta": _BERT,
     "modernbert": {
         "hidden_activation": "gelu",
         "classifier_activation": "gelu",
-        "norm_eps": MODERN_NORM_EPS,
         "norm_bias": False,
         "attention_bias": False,
         "mlp_bias": False,
@@ -47,11 +55,15 @@ _SIZES = {
     "ffn": "intermediate_size",
     "max_length": "max_position_embeddings",
 }
+_BERT_DROPOUTS = {"dropout": ("hidden_dropout_prob", 0.1), "attention_dropout": ("attention_probs_dropout_prob", 0.1)}
 _DROPOUTS = {
-    "bert": {"dropout": ("hidden_dropout_prob", 0.1), "attention_dropout": ("attention_probs_dropout_prob", 0.1)},
+    "bert": _BERT_DROPOUTS,
+    "roberta": _BERT_DROPOUTS,
     "modernbert": {"dropout": ("mlp_dropout", 0.0), "attention_dropout": ("attention_dropout", 0.0)},
 }
 """Our keys: their key, and its default."""
+_PADDING = (1, *(2**n for n in range(3, 10)))
+"""Vocabularies are padded to a multiple of one of these."""
 _MODERN_KEYS = ("local_attention", "global_every", "rope_theta", "rope_theta_local")
 _FRESH_HEAD_SEED = 1
 
@@ -65,22 +77,28 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     name = name or folder.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
-    encoder, rows = _read_config(folder / "config.json")
-    tokenizer, old_ids = read_tokenizer(folder)
-    if len(old_ids) > rows:
-        raise InputError(
-            f"{folder}: the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
-        )
+    config = read_object(folder / "config.json")
+    encoder, rows = _read_config(config, folder / "config.json")
+    tokenizer, old_ids, warnings = read_tokenizer(folder, config)
+    _check_rows(len(old_ids), rows, folder)
     model = PretrainingModel(encoder, len(old_ids), None)
     model.init_weights(_FRESH_HEAD_SEED)
-    found = standard_names(_read_weights(folder))
-    fresh_head = _copy_weights(model, found, rows, old_ids, folder)
-    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS["bert"])}
+    try:
+        found = standard_names(read_weights(folder))
+        if (first := _first_position(config)) and POSITIONS in found:
+            found[POSITIONS] = found[POSITIONS][first:]
+        unused, fresh_head = _copy_weights(model, found, rows, old_ids)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}") from None
+    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_BERT_DROPOUTS)}
     if encoder.architecture != "bert":
         sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
+    if encoder.norm_eps:
+        sizes["norm_eps"] = encoder.norm_eps
     with artifacts.lock("import"):
         row = _write(artifacts, name, model, _second_segment(found), tokenizer.to_str(pretty=True), sizes)
-    warnings = []
+    if unused:
+        warnings.append(f"not part of encoder or masked-language-model head, so not imported: {', '.join(unused)}")
     if fresh_head:
         warnings.append(f"{folder} has no masked-language-model head: the import gets a randomly initialised one")
     if rows > len(old_ids):
@@ -88,12 +106,28 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     return row, warnings
 
 
-def _read_config(file: Path) -> tuple[Transformer, int]:
+def _check_rows(tokens: int, rows: int, folder: Path) -> None:
+    """Raises InputError unless the embeddings have a row per token, and no others but padding to a round number."""
+    padded = {-(-tokens // multiple) * multiple for multiple in _PADDING}
+    if tokens > rows or rows not in padded:
+        raise InputError(
+            f"{folder}: the tokenizer has {tokens:,} tokens, but config.json's vocab_size is {rows:,}: they don't "
+            "belong together"
+        )
+
+
+def _first_position(config: dict[str, Any]) -> int:
+    """Returns the row of the position embeddings at which texts begin: RoBERTa's follow that of its padding."""
+    return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] == "roberta" else 0
+
+
+def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
     """Returns the encoder config and vocab_size; raises InputError for an unsupported value."""
-    found = read_object(file)
     kind = found.get("model_type")
+    if found.get("quantization_config"):
+        raise InputError(f"{file}: quantized weights (quantization_config) are not supported: save them in float32")
     if kind not in _REQUIRED:
-        raise InputError(f"{file}: model_type {kind!r} is not supported, only {' and '.join(map(repr, _REQUIRED))}")
+        raise InputError(f"{file}: model_type {kind!r} is not supported, only {', '.join(map(repr, _REQUIRED))}")
     for key, required in _REQUIRED[kind].items():
         if (value := found.get(key, required)) != required:
             raise InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
@@ -103,6 +137,9 @@ def _read_config(file: Path) -> tuple[Transformer, int]:
     sizes |= {ours: found.get(theirs, default) for ours, (theirs, default) in _DROPOUTS[kind].items()}
     if kind == "modernbert":
         sizes |= {"architecture": kind, **_attention_settings(found, file)}
+    sizes["max_length"] -= _first_position(found)
+    eps, usual = ("norm_eps", 1e-5) if kind == "modernbert" else ("layer_norm_eps", 1e-12)
+    sizes["norm_eps"] = 0.0 if found.get(eps, usual) == usual else found[eps]
     try:
         return Transformer(**sizes), found["vocab_size"]
     except ValidationError as error:
@@ -132,48 +169,32 @@ def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
     return {"local_attention": window, "global_every": every if window else 3, **theta}
 
 
-def _read_weights(folder: Path) -> Weights:
-    file = folder / "model.safetensors"
-    if not file.exists():
-        raise InputError(f"{file} does not exist: only weights in a single safetensors file are supported")
-    try:
-        return {name: tensor.float() for name, tensor in load_file(file).items()}
-    except SafetensorError as error:
-        raise InputError(f"{file} is not a readable safetensors file: {error}") from None
-
-
-def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: list[int], folder: Path) -> bool:
+def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: list[int]) -> tuple[list[str], bool]:
     """Copies the weights into the model, with the vocabulary rows in their new order.
 
-    Returns whether the head is missing, in which case the model's own head is kept.
+    Returns the names of unused weights, and whether the head is missing, in which case the model's own head is kept.
+    Raises ValueError for a missing, unknown or misshapen weight.
     """
     wanted = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
+    unused = unused_weights(found, wanted)
     head = {name for name in wanted if name.startswith(("cls.", "head.", "decoder."))}
     fresh_head = not head & found.keys()
-    copied = {}
-    for name, ours in wanted.items():
-        if fresh_head and name in head:
-            copied[name] = ours
-            continue
-        if name not in found:
-            raise InputError(
-                f"{folder / 'model.safetensors'} has no weight {name}: does config.json belong to this model?"
-            )
-        copied[name] = _reordered(name, found[name], ours, rows, old_ids, folder)
-    from_hugging_face(copied, model)
-    return fresh_head
+    kept = head if fresh_head else set()
+    if missing := sorted(wanted.keys() - found.keys() - kept):
+        raise ValueError(f"there is no weight {missing[0]}: does config.json belong to this model?")
+    from_hugging_face(
+        {n: ours if n in kept else _reordered(n, found[n], ours, rows, old_ids) for n, ours in wanted.items()}, model
+    )
+    return unused, fresh_head
 
 
-def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int], folder: Path) -> Tensor:
-    """Returns the weight with its rows in the new order; raises InputError if its shape doesn't match config.json."""
+def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int]) -> Tensor:
+    """Returns the weight with its rows in the new order; raises ValueError if its shape doesn't match config.json."""
     vocabulary = len(ours) == len(old_ids) and name.endswith(VOCABULARY)
     segments = "token_type_embeddings" in name  # only the first is used
     expected = (rows if vocabulary else len(tensor) if segments else len(ours), *ours.shape[1:])
     if tuple(tensor.shape) != expected or not len(tensor):
-        raise InputError(
-            f"{folder / 'model.safetensors'}: {name} has shape {tuple(tensor.shape)}, "
-            f"but config.json implies {expected}"
-        )
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but config.json implies {expected}")
     return tensor[old_ids] if vocabulary else tensor
 
 

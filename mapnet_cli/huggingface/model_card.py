@@ -1,8 +1,9 @@
-"""Model card of an exported checkpoint: facts, usage, text preparation and scores."""
+"""Model card of an exported checkpoint: facts, usage, what the tokenizer does, and scores."""
 
 import statistics
 from collections.abc import Iterator
 
+from mapnet_cli.config import Corpus
 from mapnet_cli.core import Baseline, Baselines, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
 from mapnet_cli.glue import (
     baseline_scores,
@@ -18,12 +19,10 @@ from mapnet_cli.lineage import Lineage
 
 _USE = """\
 ```python
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import pipeline
 
-tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-model = AutoModelForMaskedLM.from_pretrained("FOLDER")
-batch = tokenizer(f"the cat sat on the {tokenizer.mask_token} .", return_tensors="pt")
-logits = model(**batch).logits
+fill_mask = pipeline("fill-mask", "FOLDER")
+fill_mask("The cat sat on the [MASK].")
 ```
 """
 _DETECT = """\
@@ -32,39 +31,31 @@ from transformers import AutoModelForPreTraining, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 model = AutoModelForPreTraining.from_pretrained("FOLDER")
-batch = tokenizer("the cat sat on the mat .", return_tensors="pt")
+batch = tokenizer("The cat sat on the mat.", return_tensors="pt")
 replaced = model(**batch).logits > 0
 ```
 """
-_PREPARE = """\
-The model was trained on sentences preprocessed as follows. Apply `prepare` to each sentence before the tokenizer
-(`pip install sacremoses`):
+_PREPARED = """\
+The tokenizer takes plain text, of one sentence or several: Unicode NFC, Moses' punctuation normalisation and
+tokenisation{lowercase} are part of `tokenizer.json`. It encodes pairs as `[CLS] a [SEP] [SEP] b [SEP]`.
+It differs from what the model was trained on in these cases:
 
-```python
-import unicodedata
-
-from sacremoses import MosesPunctNormalizer, MosesTokenizer
-
-punctuation = MosesPunctNormalizer(lang="en", perl_parity=True)
-moses = MosesTokenizer(lang="en")
-
-
-def prepare(sentence):
-    text = punctuation.normalize(unicodedata.normalize("NFC", sentence))
-    text = "".join(" " if unicodedata.category(char).startswith("C") else char for char in text)
-    text = " ".join(text.split()){before}
-    return " ".join(moses.tokenize(text, escape=False)){after}
-```
+- Training text was prepared sentence by sentence. In a text of several sentences, an apostrophe right after a full stop
+  is split off only at the end of the text.
+- A special token in the text is that token. What comes before it is prepared as if the text ended there:
+  `approx. [MASK]` becomes `approx . [MASK]`, whatever the next word is. What follows it begins a word, so `[MASK]`
+  doesn't stand for part of a word.
+- Of three or more apostrophes with single letters between them (`fo’c’s’le`), some are split elsewhere. So are runs of
+  more than four commas and full stops before a quotation mark, and words that contain `MULTI`, a placeholder of
+  sacremoses.
+"""
+_IMPORTED = """\
+The tokenizer is that of the import {name}, in everything but the numbers of its tokens: it takes plain text and has its
+own layout of pairs.
 """
 _FILL_MASK = "pipeline_tag: fill-mask\n"
 _BERT = "A BERT encoder with a masked-language-model head"
 _ELECTRA = "An ELECTRA discriminator, an encoder with a replaced-token-detection head"
-_PREPARED = {
-    "after-moses": _PREPARE.format(before="", after=".lower()"),
-    "before-moses": _PREPARE.format(before=".lower()", after=""),
-    "never": _PREPARE.format(before="", after=""),
-    "none": "The tokenizer takes plain text; no preparation is needed.\n",
-}
 
 
 def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> str:
@@ -97,10 +88,15 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
         "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
         "| Property | Value |\n| --- | --- |", *lines,
         f"\n## Use\n\n{_DETECT if electra else _USE}",
-        "All token type ids are 0; the tokenizer encodes pairs as `[CLS] a [SEP] [SEP] b [SEP]`.\n",
-        f"## Preparing text\n\n{_PREPARED[config.corpus.preparation]}",
+        f"## Text\n\n{_text(config.corpus)}",
         f"## Scores\n\n{_scores(lineage, row)}",
     ))  # fmt: skip
+
+
+def _text(corpus: Corpus) -> str:
+    if corpus.tokenizer:
+        return _IMPORTED.format(name=corpus.tokenizer)
+    return _PREPARED.format(lowercase="" if corpus.lowercase == "never" else ", and lower-casing,")
 
 
 def _validation_loss(row: Checkpoint) -> str:

@@ -1,4 +1,8 @@
-"""Loading of a Hugging Face BERT tokenizer, renumbered so that mapnet's special tokens come first."""
+"""The tokenizer of a Hugging Face folder, as `AutoTokenizer` loads it, renumbered so that mapnet's specials come first.
+
+Several files describe it. A class of its own, such as BertTokenizer, is built from the vocabulary and the settings of
+tokenizer_config.json; only the general class takes tokenizer.json as it is. Both become one tokenizer.json here.
+"""
 
 import json
 from pathlib import Path
@@ -7,123 +11,238 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from mapnet_cli.core import InputError
-from mapnet_cli.text import CLS, SEP, SPECIALS, UNK
+from mapnet_cli.huggingface.folder import present, read_object
+from mapnet_cli.text import SPECIALS
 
-_MODELS = ("WordPiece", "BPE", "WordLevel")
+Json = dict[str, Any]
+_GENERAL = "TokenizersBackend"
+_CLASSES = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "modernbert": _GENERAL}
+"""Class by model_type, if no file names one."""
+_VOCABULARY = {"BertTokenizer": ["vocab.txt"], "RobertaTokenizer": ["vocab.json", "merges.txt"], _GENERAL: []}
+"""Files that replace tokenizer.json."""
+_ROLES = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+"""Roles of mapnet's special tokens, in their order, with RoBERTa's names."""
+_SWITCHES = ("lowercase", "strip_accents", "handle_chinese_chars", "add_prefix_space")
+"""Settings in tokenizer.json that tokenizer_config.json overrides."""
+_MODELS = "WordPiece, BPE or WordLevel"
 
 
-def read_tokenizer(folder: Path) -> tuple[Tokenizer, list[int]]:
-    """Returns the renumbered tokenizer, and the old id of each new id.
+class _Files:
+    """The files that describe the tokenizer, {} for those that don't exist, and what they agree on."""
 
-    Raises InputError if the folder has no tokenizer or its type isn't supported.
+    def __init__(self, folder: Path, config: Json) -> None:
+        names = ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")
+        self.paths = [folder / f"{name}.json" for name in names]
+        self.state, self.settings, specials, self.added = (read_object(p) if present(p) else {} for p in self.paths)
+        declared = str(self.settings.get("tokenizer_class") or config.get("tokenizer_class") or "")
+        general = config["model_type"] == "modernbert" or declared.startswith("PreTrained")  # as in transformers
+        self.kind = _GENERAL if general else declared.removesuffix("Fast") or _CLASSES[config["model_type"]]
+        if self.kind not in _VOCABULARY or "auto_map" in self.settings:
+            supported = ", ".join([*_VOCABULARY, "PreTrainedTokenizerFast"])
+            raise InputError(f"{self.paths[1]}: tokenizer_class {declared!r} is not supported, only {supported}")
+        vocabulary = [folder / name for name in _VOCABULARY[self.kind]]
+        if not self.state and not (vocabulary and all(map(present, vocabulary))):
+            wanted = " nor ".join(["tokenizer.json", *(_VOCABULARY[self.kind] or ["vocab.txt"])])
+            raise InputError(f"{folder} has neither {wanted}: save the tokenizer there as well")
+        self.source = self.paths[0] if self.state else vocabulary[0]
+        for key in specials.keys() & self.settings.keys():
+            one, other = _content(specials[key]), _content(self.settings[key])
+            if key.endswith("_token") and one != other:
+                raise self.contradiction(2, 1, f"{key} is {one!r} and {other!r}")
+        self.lists_added = "added_tokens_decoder" in self.settings  # then transformers ignores the older two files
+        named = self.settings | ({} if self.lists_added else specials)
+        self.roles = {
+            role: _content(named.get(f"{role}_token"))
+            or (roberta if self.kind == "RobertaTokenizer" else f"[{role.upper()}]")
+            for role, roberta in _ROLES.items()
+        }
+        extra = named.get("extra_special_tokens") or named.get("additional_special_tokens") or []
+        self.special = [
+            *(value for key, value in named.items() if key.endswith("_token") and isinstance(value, str | dict)),
+            *self.roles.values(), *(extra.values() if isinstance(extra, dict) else extra),
+        ]  # fmt: skip
+
+    def contradiction(self, one: int, other: int, what: str) -> InputError:
+        first, second = (self.paths[n] if n else self.source for n in (one, other))
+        return InputError(f"{first} and {second} contradict each other: {what}. Correct or delete one of them")
+
+
+def read_tokenizer(folder: Path, config: Json) -> tuple[Tokenizer, list[int], list[str]]:
+    """Returns the renumbered tokenizer, the old id of each new id, and warnings; `config` is config.json.
+
+    Raises InputError if the tokenizer is missing or unsupported, or if two files contradict each other.
     """
-    file = folder / "tokenizer.json"
-    if file.exists():
-        state = read_object(file)
-    elif (folder / "vocab.txt").exists():
-        file = folder / "vocab.txt"
-        state = json.loads(_from_vocabulary(folder).to_str())
-    else:
-        raise InputError(f"{folder} has neither tokenizer.json nor vocab.txt: save the tokenizer there as well")
+    files, warnings = _Files(folder, config), list[str]()
+    state = files.state
     try:
-        Tokenizer.from_str(json.dumps(state))  # validates the structure
+        if state:
+            Tokenizer.from_str(json.dumps(state))  # validates the structure
+            if (model := state["model"].get("type", "WordPiece")) not in _MODELS:
+                raise InputError(f"{files.source}: a vocabulary of type {model!r} is not supported, only {_MODELS}")
+        if files.kind != _GENERAL:
+            state = json.loads(_built(files).to_str())
+            warnings = _compare(files, state) if files.state else []
+        state["added_tokens"] = _added_tokens(files, state)
+        old_ids = _renumber(state, files)
+        state["truncation"] = state["padding"] = None  # mapnet truncates and pads itself
+        tokenizer = Tokenizer.from_str(json.dumps(state))
+    except InputError:
+        raise
     except Exception as error:  # the library raises plain Exception
-        raise InputError(f"{file} is not a readable tokenizer: {error}") from None
-    old_ids = _renumber(state, file)
-    state["truncation"] = state["padding"] = None  # mapnet truncates and pads itself
-    tokenizer = Tokenizer.from_str(json.dumps(state))
+        raise InputError(f"{files.source} is not a readable tokenizer: {error}") from None
     if tokenizer.get_vocab_size() != len(old_ids):
-        raise InputError(f"{file}: {len(old_ids):,} tokens have ids, but {tokenizer.get_vocab_size():,} were loaded")
-    return tokenizer, old_ids
+        raise InputError(f"{files.source}: {len(old_ids):,} tokens have ids, but {tokenizer.get_vocab_size():,} loaded")
+    return tokenizer, old_ids, warnings
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """Returns the JSON object in a file; raises InputError if there is none."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist: pass a folder written by save_pretrained") from None
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} is not a JSON object")
-    return value
-
-
-def _from_vocabulary(folder: Path) -> Tokenizer:
-    """Returns the standard BERT tokenizer for vocab.txt, with the options from tokenizer_config.json."""
-    settings = read_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    try:
-        tokens = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{folder / 'vocab.txt'} is not UTF-8: {error}") from None
-    vocab = {token: number for number, token in enumerate(tokens)}
-    _check(list(vocab.values()), vocab, folder / "vocab.txt")
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=SPECIALS[UNK], max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.BertProcessing(
-        (SPECIALS[SEP], vocab[SPECIALS[SEP]]), (SPECIALS[CLS], vocab[SPECIALS[CLS]])
-    )
-    tokenizer.add_special_tokens(list(SPECIALS))
+def _built(files: _Files) -> Tokenizer:
+    """Returns the tokenizer of the class in tokenizer_config.json, with its settings and the defaults of the class."""
+    model, get, roles = files.state.get("model") or {}, files.settings.get, files.roles
+    paths = [str(files.source.with_name(name)) for name in _VOCABULARY[files.kind]]
+    if files.kind == "RobertaTokenizer":
+        vocab, merges = (model["vocab"], model["merges"]) if model else models.BPE.read_file(*paths)
+        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in merges]
+        tokenizer = Tokenizer(models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=""))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=get("add_prefix_space", False))
+        tokenizer.decoder = decoders.ByteLevel()
+        layout = "{cls} $A:0 {sep}", "{cls} $A:0 {sep} {sep} $B:0 {sep}:0"
+    else:
+        vocab = model["vocab"] if model else models.WordPiece.read_file(*paths)
+        tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=roles["unk"]))
+        tokenizer.normalizer = normalizers.BertNormalizer(
+            handle_chinese_chars=get("tokenize_chinese_chars", True),
+            strip_accents=get("strip_accents"),
+            lowercase=get("do_lower_case", True),
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        layout = "{cls} $A:0 {sep}", "{cls} $A:0 {sep} $B:1 {sep}:1"
+    single, pair = (template.format(**roles) for template in layout)
+    ids = [(roles[role], vocab.get(roles[role], 0)) for role in ("cls", "sep")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
     return tokenizer
 
 
-def _renumber(state: dict[str, Any], file: Path) -> list[int]:
-    """Renumbers the tokens of a tokenizer.json in place: special tokens first, the rest in their old order.
+def _compare(files: _Files, built: Json) -> list[str]:
+    """Compares tokenizer.json with the tokenizer that `transformers` builds instead.
 
-    Returns the old ids in the new order.
+    Returns a warning per setting that tokenizer_config.json overrides; raises InputError for any other difference.
     """
-    model = state.get("model") or {}
-    vocab, added = model.get("vocab"), state.get("added_tokens") or []
-    if model.get("type", "WordPiece") not in _MODELS or not isinstance(vocab, dict):
-        raise InputError(
-            f"{file}: a vocabulary of type {model.get('type')!r} is not supported, only {' or '.join(_MODELS)}"
-        )
-    if model.get("unk_token") not in (None, SPECIALS[UNK]):
-        raise InputError(f"{file}: unk_token {model['unk_token']!r} is not supported, only {SPECIALS[UNK]!r}")
+    warnings, unused = [], {"type", "vocab", "merges", "trim_offsets"}
+    if files.kind == "RobertaTokenizer":
+        unused.add("unk_token")  # bytes are never unknown
+    for part in ("normalizer", "pre_tokenizer", "model"):
+        given = files.state.get(part) or {}
+        for key in ("type", *sorted(given.keys() - unused)):
+            one, other = given.get(key) or None, (built[part] or {}).get(key) or None
+            if key in _SWITCHES and one != other:
+                warnings.append(
+                    f"{files.paths[1]} has {key} {other}, {files.paths[0]} {one}: the first is used, as in transformers"
+                )
+            elif one != other and not (part == "model" and key == "type" and one is None):
+                what = f"{part}.{key} is {one!r}, but {files.kind} has {other!r}"
+                raise files.contradiction(
+                    0, 1, what + " (tokenizer_class PreTrainedTokenizerFast would keep the first)"
+                )
+    theirs, ours = (
+        Tokenizer.from_str(json.dumps(state | {"truncation": None, "padding": None})).encode("", "")
+        for state in (files.state, built)
+    )
+    if files.state.get("post_processor") and (theirs.ids, theirs.type_ids) != (ours.ids, ours.type_ids):
+        raise files.contradiction(0, 1, f"the layout of pairs is not that of {files.kind}")
+    return warnings
+
+
+def _added_tokens(files: _Files, state: Json) -> list[Json]:
+    """Returns the added tokens of all files, with their ids. Raises InputError if two files disagree."""
+    own = {token["content"]: token for token in files.state.get("added_tokens") or []}
+    listed = {
+        token["content"]: token | {"id": int(number)}
+        for number, token in (files.settings.get("added_tokens_decoder") or {}).items()
+    }
+    special = set(map(_content, files.special))
+    old = {
+        token: {"id": number, "content": token, "special": token in special} for token, number in files.added.items()
+    }
+    ids: dict[str, tuple[int, int]] = {token: (0, number) for token, number in state["model"]["vocab"].items()}
+    for place, tokens in ((0, own), (1, listed), (3, old)):
+        for content, token in tokens.items():
+            other, number = ids.setdefault(content, (place, token["id"]))
+            if number != token["id"]:
+                raise files.contradiction(other, place, f"{content!r} has the ids {number} and {token['id']}")
+    if files.lists_added:
+        for place, tokens, kept in ((0, own, own if files.kind == _GENERAL else {}), (3, old, own)):
+            if dropped := sorted(tokens.keys() - kept.keys() - listed.keys() - set(files.roles.values())):
+                raise files.contradiction(place, 1, f"added_tokens_decoder lacks {dropped[0]!r}")
+    merged = old | own | listed
+    for value in files.special:
+        content = _content(value)
+        flags = value if isinstance(value, dict) else {}
+        if content not in merged and (content in ids or content not in files.roles.values()):
+            number = ids.setdefault(content, (1, 1 + max(number for _, number in ids.values())))[1]
+            merged[content] = flags | {"id": number, "content": content, "special": True}
+    defaults = {"single_word": False, "lstrip": False, "rstrip": False}
+    keys = (*defaults, "id", "content", "normalized", "special")
+    return [
+        {k: v for k, v in (defaults | {"normalized": not token.get("special")} | token).items() if k in keys}
+        for token in merged.values()
+    ]
+
+
+def _content(token: Json | str | None) -> str:
+    return str(token["content"]) if isinstance(token, dict) else token or ""
+
+
+def _renumber(state: Json, files: _Files) -> list[int]:
+    """Gives the special tokens mapnet's names and ids, in place; the rest keep their order. Returns the old ids.
+
+    Only the five are special in mapnet, where special tokens in a text are ordinary characters.
+    """
+    model, added = state["model"], state["added_tokens"]
+    vocab = model["vocab"]
+    if model.get("unk_token") not in (None, files.roles["unk"]):
+        raise InputError(f"{files.source}: unk_token {model['unk_token']!r} is not {files.roles['unk']!r}")
     every = vocab | {token["content"]: token["id"] for token in added}
     old_ids = sorted(every.values())
-    _check(old_ids, every, file)
-    first = [every[special] for special in SPECIALS]
+    if absent := [special for special in files.roles.values() if special not in every]:
+        raise InputError(f"{files.source} has no {' '.join(absent)}: mapnet needs {' '.join(files.roles.values())}")
+    if old_ids != list(range(len(old_ids))):
+        raise InputError(
+            f"{files.source}: the ids of the {len(old_ids):,} tokens are not exactly 0 to {len(old_ids) - 1:,}"
+        )
+    first = [every[special] for special in files.roles.values()]
     order = first + [number for number in old_ids if number not in set(first)]
     new = {old: number for number, old in enumerate(order)}
+    names = dict(zip(files.roles.values(), SPECIALS, strict=True))
+    if taken := [name for name in SPECIALS if name in every and name not in names]:
+        raise InputError(f"{files.source}: {taken[0]} is an ordinary token, but mapnet's name for a special one")
     # special tokens from added_tokens move into the vocabulary: their new ids are below its size
-    model["vocab"] = {token: new[old] for token, old in every.items() if token in vocab or token in SPECIALS}
-    model["vocab"] = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+    kept = {names.get(token, token): new[old] for token, old in every.items() if token in vocab or token in names}
+    model["vocab"] = dict(sorted(kept.items(), key=lambda item: item[1]))
+    if model.get("unk_token"):
+        model["unk_token"] = names[model["unk_token"]]
     for token in added:
-        token["id"] = new[token["id"]]
+        token |= {"id": new[token["id"]], "content": names.get(token["content"], token["content"])}
+        token["special"] = token["content"] in SPECIALS
     state["added_tokens"] = sorted(added, key=lambda token: int(token["id"]))
-    _renumber_processor(state.get("post_processor"), new, file)
+    _renumber_processor(state.get("post_processor"), names, new, files.source)
     return order
 
 
-def _check(ids: list[int], vocab: dict[str, int], file: Path) -> None:
-    """Raises InputError unless the ids are 0 to N - 1 without gaps and all special tokens exist."""
-    if absent := [special for special in SPECIALS if special not in vocab]:
-        raise InputError(f"{file} has no {' '.join(absent)}: only a vocabulary with {' '.join(SPECIALS)} is supported")
-    if ids != list(range(len(ids))):
-        raise InputError(f"{file}: the ids of the {len(ids):,} tokens are not exactly 0 to {len(ids) - 1:,}")
-
-
-def _renumber_processor(processor: dict[str, Any] | None, new: dict[int, int], file: Path) -> None:
+def _renumber_processor(processor: Json | None, names: dict[str, str], new: dict[int, int], file: Path) -> None:
     kind = processor["type"] if processor else None
     if processor is None or kind == "ByteLevel":
         return
     if kind == "Sequence":
         for part in processor["processors"]:
-            _renumber_processor(part, new, file)
+            _renumber_processor(part, names, new, file)
     elif kind == "TemplateProcessing":
         for special in processor["special_tokens"].values():
             special["ids"] = [new[old] for old in special["ids"]]
+            special["tokens"] = [names.get(token, token) for token in special["tokens"]]
     elif kind in ("BertProcessing", "RobertaProcessing"):
         for name in ("sep", "cls"):
             token, old = processor[name]
-            processor[name] = [token, new[old]]
+            processor[name] = [names.get(token, token), new[old]]
     else:
         raise InputError(f"{file}: a post_processor of type {kind!r} is not supported, only TemplateProcessing")

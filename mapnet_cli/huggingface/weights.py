@@ -4,6 +4,8 @@ BERT and ELECTRA add a segment embedding to every token, ours doesn't. Exported 
 zero; on import the first segment's vector is added to the position embeddings, which is equivalent.
 """
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ _LAYER = {
     "ffn_norm": "output.LayerNorm",
 }
 _EMBEDDINGS = "bert.embeddings"
+POSITIONS = f"{_EMBEDDINGS}.position_embeddings.weight"
 _HEAD = "cls.predictions"
 _MODERN_LAYER = {
     "attention_norm": "attn_norm",
@@ -35,8 +38,18 @@ _MODERN = {
     "head.norm.weight": "head.norm.weight",
     "head.bias": "decoder.bias",
 }
-TIED = (f"{_HEAD}.decoder.weight", f"{_HEAD}.decoder.bias", "decoder.weight")
-"""Aliases of other weights: the word embeddings and BERT's head's bias."""
+TIED = {
+    f"{_HEAD}.decoder.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
+    f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
+    "decoder.weight": _MODERN["encoder.tokens.weight"],
+}
+"""Aliases of other weights."""
+_ROBERTA = {
+    "roberta.": "bert.",
+    "lm_head.dense.": f"{_HEAD}.transform.dense.",
+    "lm_head.layer_norm.": f"{_HEAD}.transform.LayerNorm.",
+    "lm_head.": f"{_HEAD}.",
+}
 VOCABULARY = ("word_embeddings.weight", "tok_embeddings.weight", f"{_HEAD}.bias", "decoder.bias")
 """Ends of the names of weights with a row for each token."""
 
@@ -119,20 +132,39 @@ def _encoder(model: AnyPretrainingModel, prefix: str) -> Weights:
 
 
 def standard_names(state: Weights) -> Weights:
-    """Returns the weights of any BERT or ModernBERT checkpoint under the names of the masked language model.
+    """Returns the weights of any BERT, RoBERTa or ModernBERT under the names of BERT's or ModernBERT's masked LM.
 
     Checkpoints of the encoder alone have no prefix, old files name LayerNorm parameters gamma and beta, and
-    some files have the head's bias only under its tied name.
+    some files have the head's bias only under its tied name. Raises ValueError if two weights get the same name.
     """
-    out = {}
+    out: Weights = {}
     for name, tensor in state.items():
-        name = name.removesuffix(".gamma") + ".weight" if name.endswith("LayerNorm.gamma") else name
-        name = name.removesuffix(".beta") + ".bias" if name.endswith("LayerNorm.beta") else name
-        if name.startswith(("embeddings.tok_embeddings", "embeddings.norm", "layers.", "final_norm.")):
-            name = f"model.{name}"
-        out[f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name] = tensor
+        new = re.sub(r"(LayerNorm)\.gamma$", r"\1.weight", re.sub(r"(LayerNorm)\.beta$", r"\1.bias", name))
+        for theirs, ours in _ROBERTA.items():
+            new = ours + new.removeprefix(theirs) if new.startswith(theirs) else new
+        if new.startswith(("embeddings.tok_embeddings", "embeddings.norm", "layers.", "final_norm.")):
+            new = f"model.{new}"
+        new = f"bert.{new}" if new.startswith(("embeddings.", "encoder.", "pooler.")) else new
+        if new in out:
+            raise ValueError(f"{new} exists twice, under different names; one of them is {name}")
+        out[new] = tensor
     bias, tied = f"{_HEAD}.bias", f"{_HEAD}.decoder.bias"
     return {bias: out[tied], **out} if tied in out and bias not in out else out
+
+
+def unused_weights(found: Weights, wanted: Weights) -> list[str]:
+    """Returns the names of weights of other heads.
+
+    Raises ValueError if copies of a weight differ, or if the encoder has a weight that `wanted` doesn't.
+    """
+    for copy, original in TIED.items():
+        if copy in found and original in found and not torch.equal(found[copy], found[original]):
+            raise ValueError(f"{copy} differs from {original}: only a decoder tied to the embeddings is supported")
+    unused = sorted(found.keys() - wanted.keys() - TIED.keys())
+    for name in unused:
+        if name.startswith(("bert.", "model.")) and not name.startswith("bert.pooler."):
+            raise ValueError(f"{name} is not part of the encoder that config.json describes: do they belong together?")
+    return unused
 
 
 def from_hugging_face(state: Weights, model: PretrainingModel) -> None:

@@ -4,8 +4,6 @@ from typing import Literal
 
 from mapnet_cli.config import Config, MapNetSizes
 from mapnet_cli.model.bert import (
-    LAYER_NORM_EPS,
-    MODERN_NORM_EPS,
     Attention,
     Encoder,
     Packing,
@@ -20,7 +18,7 @@ from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel
 from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
 
 __all__ = [
-    "LAYER_NORM_EPS", "MODERN_NORM_EPS", "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder",
+    "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder",
     "Packing", "PretrainingModel", "TokenTable", "as_on_gpu", "attention_mask", "build_model", "initialise",
     "masked_log_softmax", "on_cpu", "padded_vocabulary", "rounded_weights", "token_loss",
 ]  # fmt: skip

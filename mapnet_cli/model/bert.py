@@ -27,7 +27,6 @@ from mapnet_cli.model.kernels import (
     rounded,
 )
 
-LAYER_NORM_EPS, MODERN_NORM_EPS = 1e-12, 1e-5
 EMBEDDING_STD = 0.02
 SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
@@ -148,10 +147,10 @@ class Layer(nn.Module):
     def __init__(self, config: Transformer) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
+        self.attention_norm = nn.LayerNorm(config.hidden, eps=config.layer_norm_eps)
         self.ffn_in = nn.Linear(config.hidden, config.ffn)
         self.ffn_out = nn.Linear(config.ffn, config.hidden)
-        self.ffn_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
+        self.ffn_norm = nn.LayerNorm(config.hidden, eps=config.layer_norm_eps)
         self.dropout = config.dropout
 
     def forward(self, x_TH: Tensor, site: Site, query_BQ: Tensor | None = None) -> Tensor:
@@ -168,7 +167,7 @@ class ModernLayer(nn.Module):
 
     def __init__(self, config: Transformer, first: bool) -> None:
         super().__init__()
-        norm = partial(nn.LayerNorm, config.hidden, MODERN_NORM_EPS, bias=False)
+        norm = partial(nn.LayerNorm, config.hidden, config.layer_norm_eps, bias=False)
         self.attention_norm = None if first else norm()  # the embeddings are normalised already
         self.attention = Attention(config)
         self.ffn_norm = norm()
@@ -204,7 +203,7 @@ class Stack(nn.Module):
         self.config = config
         modern = config.architecture == "modernbert"
         self.positions = None if modern else nn.Embedding(config.max_length, config.hidden)
-        norm = partial(nn.LayerNorm, config.hidden, MODERN_NORM_EPS if modern else LAYER_NORM_EPS, bias=not modern)
+        norm = partial(nn.LayerNorm, config.hidden, config.layer_norm_eps, bias=not modern)
         self.norm = norm()
         self.dropout = config.dropout
         self.layers = nn.ModuleList(

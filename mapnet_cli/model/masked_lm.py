@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.core import derive_seed
-from mapnet_cli.model.bert import LAYER_NORM_EPS, MODERN_NORM_EPS, Encoder, initialise, padded_vocabulary
+from mapnet_cli.model.bert import Encoder, initialise, padded_vocabulary
 from mapnet_cli.model.kernels import layer_norm, tied_embedding, token_loss
 from mapnet_cli.model.proposal import MapNet, TokenTable
 
@@ -116,7 +116,7 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         embedding, bert = embedding or config.hidden, config.architecture == "bert"
         self.dense = nn.Linear(config.hidden, embedding, bias=bert)
-        self.norm = nn.LayerNorm(embedding, LAYER_NORM_EPS if bert else MODERN_NORM_EPS, bias=bert)
+        self.norm = nn.LayerNorm(embedding, config.layer_norm_eps, bias=bert)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.padding = padded_vocabulary(vocab_size) - vocab_size
 

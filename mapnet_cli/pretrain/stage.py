@@ -130,8 +130,8 @@ def import_key(lineage: Lineage, method: str) -> str:
     if not name:
         return ""
     row = lineage.imported(name)
-    # dropout has no weights, so it may differ
-    sizes = {key: value for key, value in ({"architecture": "bert"} | row.encoder).items() if "dropout" not in key}
+    given = {"architecture": "bert", "norm_eps": 0.0} | row.encoder
+    sizes = {key: value for key, value in given.items() if "dropout" not in key}  # which has no weights: it may differ
     wrong = [f"encoder.{key} = {value}" for key, value in sizes.items() if getattr(config.encoder, key) != value]
     own = lineage.imported(config.corpus.tokenizer).tokenizer_fingerprint if config.corpus.tokenizer else ""
     if own != row.tokenizer_fingerprint:

@@ -9,6 +9,7 @@ from mapnet_cli.text.bpe import (
     verified_tokenizer,
     word_part,
 )
+from mapnet_cli.text.moses_rules import moses_normalizer
 from mapnet_cli.text.normalise import normalise_text, prepare_line, word_tokeniser
 from mapnet_cli.text.python_docs import Document, harvest, paragraphs
 from mapnet_cli.text.shards import Sequences, open_shards, shard_files, writing_shard
@@ -31,6 +32,7 @@ __all__ = [
     "encode_lines",
     "harvest",
     "load_tokenizer",
+    "moses_normalizer",
     "normalise_text",
     "open_shards",
     "paragraphs",

@@ -1,0 +1,87 @@
+"""The text preparation of `normalise` as regular expressions, so that a tokenizer.json can do it by itself.
+
+The rules follow sacremoses'. What they keep of a match becomes a look-around, since replacements of `tokenizers` can't
+refer to groups. docs/huggingface.md lists what differs.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Regex, normalizers
+
+Rule = tuple[str, str]
+"""A pattern and its literal replacement."""
+
+_RUNS = (",", ".", "...", "..", "....", ",.", ".,")
+"""Commas and full stops that move before a quotation mark; longer runs stay."""
+_ENDS = (r"\A\s+|\s+\z", "")
+_FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")
+"""What Python's lower-casing does, but not `tokenizers`'."""
+
+
+def moses_normalizer(lowercase: str) -> normalizers.Normalizer:
+    """Returns a normalizer of plain text to the words of `prepare_line`, separated by single spaces.
+
+    `lowercase` is the config key corpus.lowercase: "after-moses", "before-moses" or "never".
+    """
+    steps = [normalizers.NFC(), *_compiled(_punctuation()), *_compiled(_tokenisation())]
+    if lowercase != "never":
+        place = len(steps) if lowercase == "after-moses" else 1
+        steps[place:place] = [*_compiled([_FINAL_SIGMA]), normalizers.Lowercase()]
+    return normalizers.Sequence(steps)
+
+
+def _compiled(rules: Iterable[Rule]) -> Iterator[normalizers.Normalizer]:
+    return (normalizers.Replace(Regex(pattern), content) for pattern, content in rules)
+
+
+def _punctuation() -> Iterator[Rule]:
+    """Yields the rules of `normalise_text`."""
+    from sacremoses import MosesPunctNormalizer
+
+    for pattern, replacement in MosesPunctNormalizer(lang="en", perl_parity=True).substitutions:
+        if pattern == '"([,.]+)':
+            yield from ((f'"{re.escape(run)}(?![,.])', f'{run}"') for run in _RUNS)
+            continue
+        parts = re.fullmatch(r"(?:\((.+?)\))?(.*?)(?:(?<!\\)\((.+)\))?", pattern)
+        assert parts
+        first, replaced, last = (part or "" for part in parts.groups())
+        literal = re.sub(r"\\g<\d>", "", replacement)
+        # \K keeps what was matched so far; Python's next match can't begin with the last group of this one
+        kept = (rf"(?<!{first}{replaced})" if last else "") + rf"{first}\K" if first else ""
+        yield f"{kept}{replaced}(?={last})" if last else f"{kept}{replaced}", literal
+    yield r"[\p{C}\s]+", " "
+    yield _ENDS
+
+
+def _tokenisation() -> Iterator[Rule]:
+    """Yields the rules of Moses' English tokeniser, in its order."""
+    from sacremoses import MosesTokenizer
+
+    moses = MosesTokenizer(lang="en")
+    word, letter, number, lower = map(_ranges, (moses.IsAlnum, moses.IsAlpha, moses.IsN, moses.IsLower))
+    yield rf"(?=[^{word}\s.'`,-])|(?<=[^{word}\s.'`,-])", " "
+    yield r"(?<!\.)(?=\.\.)|(?<=\.\.)(?!\.)", " "
+    yield rf"(?<=[^{number}]),|,(?![{number}])", " , "
+    yield rf"(?<=[^{letter}])'(?=[^{letter}])|(?<=[{letter}])'(?=[^{letter}])", " ' "
+    yield rf"(?<=[^{letter}{number}])'(?=[{letter}])", " ' "
+    # in rock'n'roll, the first match takes the n that the second would begin with
+    yield rf"(?<![{letter}]'[{letter}])(?<=[{letter}])'(?=[{letter}])|(?<=[{number}])'(?=s)", " '"
+    digits_only = set(moses.NUMERIC_ONLY_PREFIXES)
+    prefixes = "|".join(re.escape(word) for word in moses.NONBREAKING_PREFIXES if " " not in word)
+    attached = (
+        rf"(?:{prefixes})\.(?:\s|\z)",
+        rf"(?:{'|'.join(sorted(digits_only))})\.\s+[0-9]",
+        rf"(?=\S*[{letter}])\S*\.\S+\.(?:\s|\z)",
+    )
+    yield rf"(?<!\S)(?!{'|'.join(attached)})\S*[^\s.]\K\.(?=\s|\z)(?!\s+[{lower}])", " ."
+    yield r"\.'\s*\z", " . '"
+    yield r"\s+", " "
+    yield _ENDS
+
+
+def _ranges(characters: str) -> str:
+    """Returns the characters as the inside of a regular expression's class."""
+    codes = set(map(ord, characters))
+    firsts, lasts = ({code for code in codes if code + step not in codes} for step in (-1, 1))
+    return "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(sorted(firsts), sorted(lasts), strict=True))
