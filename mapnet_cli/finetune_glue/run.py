@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 EncoderRow = Checkpoint | Imported | TunedEncoder | CorpusManifest
 _AGAIN: dict[type[EncoderRow], str] = {
     Checkpoint: "run `mapnet pretrain --force` with the same options",
-    Imported: "run `mapnet import-hf` again on the same folder",
-    TunedEncoder: "run `mapnet finetune-glue --force` with the same options",
+    Imported: "run `mapnet import-hf` again on the folder that it came from",
+    TunedEncoder: "delete it and run `mapnet finetune-glue` again with the same options",
 }
 """How to make a damaged encoder again."""
 

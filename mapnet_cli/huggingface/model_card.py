@@ -45,9 +45,8 @@ It differs from what the model was trained on in these cases:
 - A special token in the text is that token. What comes before it is prepared as if the text ended there:
   `approx. [MASK]` becomes `approx . [MASK]`, whatever the next word is. What follows it begins a word, so `[MASK]`
   doesn't stand for part of a word.
-- Of three or more apostrophes with single letters between them (`fo’c’s’le`), some are split elsewhere. So are runs of
-  more than four commas and full stops before a quotation mark, and words that contain `MULTI`, a placeholder of
-  sacremoses.
+- Of three or more apostrophes with single letters between them (`fo’c’s’le`), some are split elsewhere. So are long
+  runs of commas and full stops after a quotation mark (`",,,`), and words with `MULTI`, a placeholder of sacremoses.
 """
 _IMPORTED = """\
 The tokenizer is that of the import {name}, in everything but the numbers of its tokens: it takes plain text and has its

@@ -38,12 +38,12 @@ class _Files:
         general = config["model_type"] == "modernbert" or declared.startswith("PreTrained")  # as in transformers
         self.kind = _GENERAL if general else declared.removesuffix("Fast") or _CLASSES[config["model_type"]]
         if self.kind not in _VOCABULARY or "auto_map" in self.settings:
-            supported = ", ".join([*_VOCABULARY, "PreTrainedTokenizerFast"])
+            supported = f"{', '.join(_VOCABULARY)} and PreTrainedTokenizerFast, without auto_map"
             raise InputError(f"{self.paths[1]}: tokenizer_class {declared!r} is not supported, only {supported}")
         vocabulary = [folder / name for name in _VOCABULARY[self.kind]]
         if not self.state and not (vocabulary and all(map(present, vocabulary))):
-            wanted = " nor ".join(["tokenizer.json", *(_VOCABULARY[self.kind] or ["vocab.txt"])])
-            raise InputError(f"{folder} has neither {wanted}: save the tokenizer there as well")
+            wanted = " or ".join(["tokenizer.json", *filter(None, [" with ".join(_VOCABULARY[self.kind])])])
+            raise InputError(f"{folder} has no {wanted} for its {self.kind}: save the tokenizer there as well")
         self.source = self.paths[0] if self.state else vocabulary[0]
         for key in specials.keys() & self.settings.keys():
             one, other = _content(specials[key]), _content(self.settings[key])
@@ -134,16 +134,16 @@ def _compare(files: _Files, built: Json) -> list[str]:
     for part in ("normalizer", "pre_tokenizer", "model"):
         given = files.state.get(part) or {}
         for key in ("type", *sorted(given.keys() - unused)):
-            one, other = given.get(key) or None, (built[part] or {}).get(key) or None
-            if key in _SWITCHES and one != other:
-                warnings.append(
-                    f"{files.paths[1]} has {key} {other}, {files.paths[0]} {one}: the first is used, as in transformers"
-                )
-            elif one != other and not (part == "model" and key == "type" and one is None):
+            one, other = given.get(key), (built[part] or {}).get(key)
+            if (one or None) == (other or None) or (part == "model" and key == "type" and one is None):
+                continue
+            if key not in _SWITCHES:
                 what = f"{part}.{key} is {one!r}, but {files.kind} has {other!r}"
-                raise files.contradiction(
-                    0, 1, what + " (tokenizer_class PreTrainedTokenizerFast would keep the first)"
-                )
+                raise files.contradiction(0, 1, f"{what}; tokenizer_class PreTrainedTokenizerFast would keep the first")
+            warnings.append(
+                f"{files.paths[1].name}, where {key} is {other}, overrides {files.paths[0]}, where it is {one}, as in "
+                "transformers"
+            )
     theirs, ours = (
         Tokenizer.from_str(json.dumps(state | {"truncation": None, "padding": None})).encode("", "")
         for state in (files.state, built)
@@ -181,6 +181,10 @@ def _added_tokens(files: _Files, state: Json) -> list[Json]:
         if content not in merged and (content in ids or content not in files.roles.values()):
             number = ids.setdefault(content, (1, 1 + max(number for _, number in ids.values())))[1]
             merged[content] = flags | {"id": number, "content": content, "special": True}
+    for expected, (content, (place, number)) in enumerate(sorted(ids.items(), key=lambda item: item[1][::-1])):
+        if number != expected:
+            what = f"{content!r} has id {number}, but {expected} comes next"
+            raise files.contradiction(0, place, what) if place else InputError(f"{files.source}: {what}")
     defaults = {"single_word": False, "lstrip": False, "rstrip": False}
     keys = (*defaults, "id", "content", "normalized", "special")
     return [
@@ -203,15 +207,10 @@ def _renumber(state: Json, files: _Files) -> list[int]:
     if model.get("unk_token") not in (None, files.roles["unk"]):
         raise InputError(f"{files.source}: unk_token {model['unk_token']!r} is not {files.roles['unk']!r}")
     every = vocab | {token["content"]: token["id"] for token in added}
-    old_ids = sorted(every.values())
     if absent := [special for special in files.roles.values() if special not in every]:
         raise InputError(f"{files.source} has no {' '.join(absent)}: mapnet needs {' '.join(files.roles.values())}")
-    if old_ids != list(range(len(old_ids))):
-        raise InputError(
-            f"{files.source}: the ids of the {len(old_ids):,} tokens are not exactly 0 to {len(old_ids) - 1:,}"
-        )
     first = [every[special] for special in files.roles.values()]
-    order = first + [number for number in old_ids if number not in set(first)]
+    order = first + [number for number in range(len(every)) if number not in set(first)]
     new = {old: number for number, old in enumerate(order)}
     names = dict(zip(files.roles.values(), SPECIALS, strict=True))
     if taken := [name for name in SPECIALS if name in every and name not in names]:

@@ -107,12 +107,13 @@ class WordEncoder:
 def word_part(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
     """Returns a token's text without its word-boundary mark, and whether it begins a word.
 
-    Metaspace marks the first token of a word; WordPiece (imported tokenizers) marks all others.
+    Metaspace marks the first token of a word, and so does ByteLevel, with another letter; WordPiece marks all others.
     """
     piece = str(tokenizer.id_to_token(token))
     if isinstance(tokenizer.model, models.WordPiece):
         return piece.removeprefix("##"), not piece.startswith("##")
-    return piece.removeprefix(SPACE), piece.startswith((SPACE, "["))
+    mark = "Ġ" if isinstance(tokenizer.decoder, decoders.ByteLevel) else SPACE
+    return piece.removeprefix(mark), piece.startswith((mark, "["))
 
 
 def _untrained() -> Tokenizer:

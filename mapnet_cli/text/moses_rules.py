@@ -12,8 +12,8 @@ from tokenizers import Regex, normalizers
 Rule = tuple[str, str]
 """A pattern and its literal replacement."""
 
-_RUNS = (",", ".", "...", "..", "....", ",.", ".,")
-"""Commas and full stops that move before a quotation mark; longer runs stay."""
+_RUNS = (",", ".", "...", "..", "....", ",,", ",.", ".,")
+"""Commas and full stops that move before a quotation mark; other runs stay."""
 _ENDS = (r"\A\s+|\s+\z", "")
 _FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")
 """What Python's lower-casing does, but not `tokenizers`'."""
@@ -24,11 +24,10 @@ def moses_normalizer(lowercase: str) -> normalizers.Normalizer:
 
     `lowercase` is the config key corpus.lowercase: "after-moses", "before-moses" or "never".
     """
-    steps = [normalizers.NFC(), *_compiled(_punctuation()), *_compiled(_tokenisation())]
-    if lowercase != "never":
-        place = len(steps) if lowercase == "after-moses" else 1
-        steps[place:place] = [*_compiled([_FINAL_SIGMA]), normalizers.Lowercase()]
-    return normalizers.Sequence(steps)
+    lower = [*_compiled([_FINAL_SIGMA]), normalizers.Lowercase()]
+    before, after = (lower if lowercase == f"{when}-moses" else [] for when in ("before", "after"))
+    punctuation, words = _compiled(_punctuation()), _compiled(_tokenisation())
+    return normalizers.Sequence([normalizers.NFC(), *punctuation, *before, *words, *after])
 
 
 def _compiled(rules: Iterable[Rule]) -> Iterator[normalizers.Normalizer]:
@@ -67,14 +66,15 @@ def _tokenisation() -> Iterator[Rule]:
     yield rf"(?<=[^{letter}{number}])'(?=[{letter}])", " ' "
     # in rock'n'roll, the first match takes the n that the second would begin with
     yield rf"(?<![{letter}]'[{letter}])(?<=[{letter}])'(?=[{letter}])|(?<=[{number}])'(?=s)", " '"
-    digits_only = set(moses.NUMERIC_ONLY_PREFIXES)
     prefixes = "|".join(re.escape(word) for word in moses.NONBREAKING_PREFIXES if " " not in word)
-    attached = (
-        rf"(?:{prefixes})\.(?:\s|\z)",
-        rf"(?:{'|'.join(sorted(digits_only))})\.\s+[0-9]",
-        rf"(?=\S*[{letter}])\S*\.\S+\.(?:\s|\z)",
+    attached = "|".join(
+        (
+            rf"(?:{prefixes})\.(?:\s|\z)",
+            rf"(?:{'|'.join(moses.NUMERIC_ONLY_PREFIXES)})\.\s+[0-9]",
+            rf"(?=\S*[{letter}])[^\s.]*\.\S",  # another full stop, as in U.S.
+        )
     )
-    yield rf"(?<!\S)(?!{'|'.join(attached)})\S*[^\s.]\K\.(?=\s|\z)(?!\s+[{lower}])", " ."
+    yield rf"(?<!\S)(?!{attached})\S*[^\s.]\K\.(?=\s|\z)(?!\s+[{lower}])", " ."
     yield r"\.'\s*\z", " . '"
     yield r"\s+", " "
     yield _ENDS

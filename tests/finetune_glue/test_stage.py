@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from mapnet_cli.cli.stages import status
+from mapnet_cli.cli.stages import run_stages, status
 from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import AbsentError, DamagedError, InputError, UsageError
 from mapnet_cli.core.records import Checkpoint, FinetuneRun, TunedEncoder
 from mapnet_cli.finetune_glue import prepare
 from mapnet_cli.finetune_glue.examples import training_and_dev_sets
 from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
+from mapnet_cli.finetune_glue.loop import encoder_weights
 from mapnet_cli.finetune_glue.stage import FinetuneGlue
 from mapnet_cli.glue.grid import GridRun, grid_runs
 from mapnet_cli.glue.tasks import TASKS
@@ -124,6 +126,28 @@ def test_mnli_without_a_mismatched_dev_set(user: User, tmp_path: Path) -> None:
         with pytest.raises(AbsentError, match=f"has no {split}"):
             user.run("finetune-glue", *settings, "finetune.seeds=[2]")
         file.write_text(text)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_advice_for_a_damaged_encoder_works(tuned: bool, user: User) -> None:
+    """A pretrained encoder and one tuned on MNLI; tests/huggingface/test_use.py has imports."""
+    settings = ("finetune.seeds=[8]", *(['finetune.from_mnli=["RTE"]'] if tuned else []))
+    lineage = user.run("finetune-glue", *settings)
+    key = lineage.mnli_start("bert", 1, 10).key if tuned else f"{lineage.pretraining('bert', 1).key}/step10"
+    file = user.artifacts.path(key) / "tensors.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    encoder_weights.cache_clear()
+    again = ("finetune.learning_rates=[2e-3]", *settings)
+    advice = "delete it and run `mapnet finetune-glue` again" if tuned else "run `mapnet pretrain --force`"
+    with pytest.raises(DamagedError, match=f"is damaged .*: {advice} with the same options"):
+        user.run("finetune-glue", *again)
+    if tuned:
+        shutil.rmtree(file.parent)
+    else:
+        run_stages(["pretrain"], user.lineage(*again), Console(quiet=True), workers=0, force=True)
+    user.run("finetune-glue", *again)
+    assert file.read_bytes() == whole
 
 
 def test_status_shows_the_progress_of_the_matrix(user: User) -> None:

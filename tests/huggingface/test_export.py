@@ -15,11 +15,19 @@ from mapnet_cli.text.bpe import encode_lines, load_tokenizer
 from mapnet_cli.text.normalise import prepare_line
 from mapnet_cli.text.words import CLS, MASK, PAD, SEP, UNK
 from mapnet_cli.training.checkpoint import load_checkpoint
-from tests.huggingface.conftest import load_theirs, our_logits, padded_batch, run, their_logits, user_config
+from tests.huggingface.conftest import (
+    load_theirs,
+    our_logits,
+    padded_batch,
+    run,
+    their_logits,
+    transformers,
+    user_config,
+)
 
 ODD = (
     "Ba co “den” fu's U.S. garhi, (lumon)!", "cafe\u0301 İstanbul ΟΔΟΣ Straße ǅ ﬁ", "漢字 😀 a\u200bb\u00a0c\x07",
-    "▁ ▁▁a  b", "e-mail don't 3.5% <s> &amp;", "",
+    "▁ ▁▁a  b", "e-mail don't 3.5% <s> &amp;", "", "Mr. Ba\n (den):  fu… No. 5. No. Ba", "‘Ba’ ``co'', ba—co 5 %.",
 )  # fmt: skip
 
 
@@ -46,16 +54,15 @@ def test_logits_are_equal(pretrained: Lineage, theirs: tuple[Any, Any]) -> None:
     assert torch.allclose(our_logits(ours, tokens_BL, attention_mask_BL), expected, atol=1e-4)
 
 
-def test_token_ids_are_equal(pretrained: Lineage, theirs: tuple[Any, Any], folder: Path) -> None:
+def test_token_ids_of_plain_text_are_equal(pretrained: Lineage, theirs: tuple[Any, Any], folder: Path) -> None:
     tokenizer, lowercase = theirs[0], pretrained.config.corpus.lowercase
     ours = load_tokenizer(pretrained.artifacts.path(f"{pretrained.corpus.key}/tokenizer.json"))
     books = [line for path in sorted((folder / "books").rglob("*.txt")) for line in path.read_text().splitlines()]
-    prepared = [prepare_line(text, lowercase) for text in (*books, *ODD)]
-    for text, ids in zip(prepared, encode_lines(ours, prepared), strict=True):
+    texts = [*books, *ODD]
+    prepared = [prepare_line(text, lowercase) for text in texts]
+    for text, ids in zip(texts, encode_lines(ours, prepared), strict=True):
         assert tokenizer(text)["input_ids"] == [CLS, *ids, SEP], text
-    assert UNK not in tokenizer(prepared[: len(books)])["input_ids"][0]
-    shouted = tokenizer(prepared[0].upper())["input_ids"]
-    assert shouted == tokenizer(prepared[0])["input_ids"], "the tokenizer lower-cases"
+    assert UNK not in tokenizer(books)["input_ids"][0]
 
 
 def test_pairs_have_the_fairseq_layout(theirs: tuple[Any, Any]) -> None:
@@ -76,26 +83,50 @@ def test_tokenizer_class_and_special_tokens(theirs: tuple[Any, Any], pretrained:
     assert tokenizer.model_max_length == pretrained.config.encoder.max_length
 
 
-def test_mask_in_text_is_one_token_and_changes_no_other(theirs: tuple[Any, Any]) -> None:
-    tokenizer, model = theirs
-    left, right = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("ba co", "den fu"))
-    batch = tokenizer(f"ba co {tokenizer.mask_token} den fu", return_tensors="pt")
-    assert batch["input_ids"][0].tolist() == [CLS, *left, MASK, *right, SEP]
-    with torch.no_grad():
-        logits = model(**batch).logits
-    best = int(logits[0, 1 + len(left)].argmax())
-    assert tokenizer.decode([best]).strip()
+@pytest.mark.parametrize("text", ["Ba co [MASK] (den), fu.", "[MASK], co.", "Ba's [MASK][MASK] fu? [MASK]"])
+def test_mask_in_plain_text_is_one_token_and_changes_no_other(text: str, theirs: tuple[Any, Any]) -> None:
+    tokenizer, _ = theirs
+    ids = tokenizer(text)["input_ids"]
+    parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split("[MASK]")]
+    assert ids == [CLS, *parts[0], *(token for part in parts[1:] for token in (MASK, *part)), SEP]
 
 
-def test_model_card_has_facts_and_a_working_snippet(exported: Path, pretrained: Lineage) -> None:
+def test_fill_mask_gives_the_probabilities_of_the_corpus_text(
+    exported: Path, pretrained: Lineage, theirs: tuple[Any, Any]
+) -> None:
+    """The pipeline takes plain text, as the model card says."""
+    text = "Ba’s (den) [MASK], fu."
+    ours = load_tokenizer(pretrained.artifacts.path(f"{pretrained.corpus.key}/tokenizer.json"))
+    words = prepare_line(text.replace("[MASK]", "Xyz"), pretrained.config.corpus.lowercase).split(" xyz ")
+    left, right = encode_lines(ours, words)
+    tokens_BL = torch.tensor([[CLS, *left, MASK, *right, SEP]])
+    expected_V = their_logits(theirs[1], tokens_BL, torch.ones_like(tokens_BL, dtype=torch.bool))[1 + len(left)]
+    with transformers() as library:
+        found = library.pipeline("fill-mask", str(exported))(text)
+    probabilities = expected_V.softmax(0).topk(len(found))
+    assert [row["token"] for row in found] == probabilities.indices.tolist()
+    assert [row["score"] for row in found] == pytest.approx(probabilities.values.tolist(), abs=1e-5)
+
+
+def test_plain_encoder_loads_the_export(exported: Path, theirs: tuple[Any, Any]) -> None:
+    """AutoModel and AutoTokenizer, which sentence-transformers uses, give finite vectors for a batch of texts."""
+    with transformers() as library:
+        model = library.AutoModel.from_pretrained(exported)
+    batch = theirs[0](["Ba co.", "Den “fu”, (ba) co."], padding=True, truncation=True, return_tensors="pt")
+    hidden_BLH = model(**batch).last_hidden_state
+    assert hidden_BLH.shape[:2] == batch["input_ids"].shape and hidden_BLH.isfinite().all()
+
+
+def test_model_card_has_facts_and_lists_the_differences(
+    exported: Path, pretrained: Lineage, theirs: tuple[Any, Any]
+) -> None:
     card = (exported / "README.md").read_text()
     for text in ("mapnet at step 10", pretrained.corpus.fingerprint, "Not fine-tuned yet", "torch"):
         assert text in card
-    (snippet,) = re.findall(r"```python\n(import unicodedata.*?)```", card, re.S)
-    names: dict[str, Any] = {}
-    exec(snippet, names)
-    for text in ODD:
-        assert names["prepare"](text) == prepare_line(text, pretrained.config.corpus.lowercase)
+    assert "`approx. [MASK]` becomes `approx . [MASK]`" in card
+    tokenizer = theirs[0]
+    assert tokenizer("ba. [MASK]")["input_ids"] == tokenizer("ba . [MASK]")["input_ids"]
+    assert tokenizer("ba. co")["input_ids"] != tokenizer("ba . co")["input_ids"]
 
 
 def test_model_card_has_scores_after_fine_tuning(pretrained: Lineage, folder: Path) -> None:

@@ -131,9 +131,14 @@ def test_model_initialised_from_an_import_can_be_exported(
     with torch.no_grad():
         expected = theirs(input_ids=old[batch["input_ids"]]).logits[..., old]
         assert torch.allclose(model(**batch).logits, expected, atol=1e-4)
+    one, two = tokenizer("ba", "den", return_token_type_ids=True), pieces.encode("ba", "den")
+    assert (one["input_ids"], one["token_type_ids"]) == (two.ids, two.type_ids), "the import's layout"
+    assert 1 in two.type_ids
+    with torch.no_grad():
+        assert model(**tokenizer("ba", "den", return_tensors="pt")).logits.isfinite().all()
     card = (tmp_path / "out" / "README.md").read_text()
     assert "started from tiny" in card
-    assert "no preparation is needed" in card
+    assert "The tokenizer is that of the import tiny" in card and "[SEP] [SEP]" not in card
 
 
 @pytest.mark.parametrize(
@@ -165,7 +170,7 @@ def test_damaged_import_raises_with_a_fix(folder: Path, theirs: Any, artifacts: 
         init_from(artifacts, row.path, model)
     encoder_weights.cache_clear()
     other = user_config(folder, "methods=[]", 'imports=["tiny"]', "finetune.seeds=[2]")
-    with pytest.raises(DamagedError, match="`mapnet import-hf` for an import"):
+    with pytest.raises(DamagedError, match="run `mapnet import-hf` again on the folder"):
         run(Lineage(other, artifacts), "finetune-glue")
     assert import_folder(artifacts, folder / "tiny", None)[0] == row, "importing again repairs it"
     run(Lineage(other, artifacts), "finetune-glue")
