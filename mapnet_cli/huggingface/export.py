@@ -5,7 +5,6 @@ from typing import Any
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
-from torch import Tensor
 
 from mapnet_cli.config import Config, Corpus, Transformer
 from mapnet_cli.core import Checkpoint, CorpusManifest, UsageError, publishing, write_json, write_text
@@ -43,7 +42,8 @@ def export_checkpoint(
     with publishing(folder) as temporary:
         temporary.mkdir()
         write_json(temporary / "config.json", model_config(config, row.method, manifest.vocab_size))
-        save_file(_untied(to_hugging_face(model)), temporary / "model.safetensors", {"format": "pt"})
+        weights = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
+        save_file(weights, temporary / "model.safetensors", {"format": "pt"})
         exported_tokenizer(artifacts.path(manifest.tokenizer), config.corpus).save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", tokenizer_config(config))
         write_text(temporary / "README.md", model_card(lineage, row, manifest))
@@ -121,11 +121,6 @@ def tokenizer_config(config: Config) -> dict[str, Any]:
         "sep_token": SPECIALS[SEP],
         "mask_token": SPECIALS[MASK],
     }
-
-
-def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights without duplicates of tied ones, as `transformers` saves them."""
-    return {name: tensor for name, tensor in state.items() if name not in TIED}
 
 
 def exported_tokenizer(path: Path, corpus: Corpus) -> Tokenizer:

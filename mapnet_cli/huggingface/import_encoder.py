@@ -13,6 +13,7 @@ from mapnet_cli.huggingface.folder import read_object, read_weights
 from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
 from mapnet_cli.huggingface.weights import (
     POSITIONS,
+    SEGMENTS,
     TIED,
     VOCABULARY,
     Weights,
@@ -191,8 +192,7 @@ def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: l
 def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int]) -> Tensor:
     """Returns the weight with its rows in the new order; raises ValueError if its shape doesn't match config.json."""
     vocabulary = len(ours) == len(old_ids) and name.endswith(VOCABULARY)
-    segments = "token_type_embeddings" in name  # only the first is used
-    expected = (rows if vocabulary else len(tensor) if segments else len(ours), *ours.shape[1:])
+    expected = (rows if vocabulary else len(tensor) if name == SEGMENTS else len(ours), *ours.shape[1:])
     if tuple(tensor.shape) != expected or not len(tensor):
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but config.json implies {expected}")
     return tensor[old_ids] if vocabulary else tensor
@@ -200,9 +200,9 @@ def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list
 
 def _second_segment(found: Weights) -> Weights:
     """Returns the second segment embedding minus the first, for fine-tuning on pairs; {} if they are equal."""
-    if "bert.embeddings.token_type_embeddings.weight" not in found:
+    if SEGMENTS not in found:
         return {}
-    segments = found["bert.embeddings.token_type_embeddings.weight"]
+    segments = found[SEGMENTS]
     added = segments[1] - segments[0] if len(segments) > 1 else segments[0] * 0
     return {SEGMENT: added} if bool(added.any()) else {}
 

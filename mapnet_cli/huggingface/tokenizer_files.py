@@ -24,7 +24,7 @@ _ROLES = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "
 """Roles of mapnet's special tokens, in their order, with RoBERTa's names."""
 _SWITCHES = ("lowercase", "strip_accents", "handle_chinese_chars", "add_prefix_space")
 """Settings in tokenizer.json that tokenizer_config.json overrides."""
-_MODELS = "WordPiece, BPE or WordLevel"
+_MODELS = ("WordPiece", "BPE", "WordLevel")
 
 
 class _Files:
@@ -78,13 +78,20 @@ def read_tokenizer(folder: Path, config: Json) -> tuple[Tokenizer, list[int], li
         if state:
             Tokenizer.from_str(json.dumps(state))  # validates the structure
             if (model := state["model"].get("type", "WordPiece")) not in _MODELS:
-                raise InputError(f"{files.source}: a vocabulary of type {model!r} is not supported, only {_MODELS}")
+                supported = " or ".join(_MODELS)
+                raise InputError(f"{files.source}: a vocabulary of type {model!r} is not supported, only {supported}")
+            state = state | {"truncation": None, "padding": None}  # mapnet truncates and pads itself
         if files.kind != _GENERAL:
             state = json.loads(_built(files).to_str())
+        state["added_tokens"] = _added_tokens(files, state["model"]["vocab"])
+        ids = state["model"]["vocab"] | {token["content"]: token["id"] for token in state["added_tokens"]}
+        if absent := [special for special in files.roles.values() if special not in ids]:
+            raise InputError(f"{files.source} has no {' '.join(absent)}: mapnet needs {' '.join(files.roles.values())}")
+        if files.kind != _GENERAL:
+            for special in state["post_processor"]["special_tokens"].values():
+                special["ids"] = [ids[special["id"]]]
             warnings = _compare(files, state) if files.state else []
-        state["added_tokens"] = _added_tokens(files, state)
-        old_ids = _renumber(state, files)
-        state["truncation"] = state["padding"] = None  # mapnet truncates and pads itself
+        old_ids = _renumber(state, ids, files)
         tokenizer = Tokenizer.from_str(json.dumps(state))
     except InputError:
         raise
@@ -100,7 +107,7 @@ def _built(files: _Files) -> Tokenizer:
     model, get, roles = files.state.get("model") or {}, files.settings.get, files.roles
     paths = [str(files.source.with_name(name)) for name in _VOCABULARY[files.kind]]
     if files.kind == "RobertaTokenizer":
-        vocab, merges = (model["vocab"], model["merges"]) if model else models.BPE.read_file(*paths)
+        vocab, merges = (model["vocab"], model.get("merges", [])) if model else models.BPE.read_file(*paths)
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in merges]
         tokenizer = Tokenizer(models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=""))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=get("add_prefix_space", False))
@@ -118,8 +125,8 @@ def _built(files: _Files) -> Tokenizer:
         tokenizer.decoder = decoders.WordPiece()
         layout = "{cls} $A:0 {sep}", "{cls} $A:0 {sep} $B:1 {sep}:1"
     single, pair = (template.format(**roles) for template in layout)
-    ids = [(roles[role], vocab.get(roles[role], 0)) for role in ("cls", "sep")]
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    unset = [(roles["cls"], 0), (roles["sep"], 0)]  # ids follow when all tokens are known
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=unset)
     return tokenizer
 
 
@@ -153,7 +160,7 @@ def _compare(files: _Files, built: Json) -> list[str]:
     return warnings
 
 
-def _added_tokens(files: _Files, state: Json) -> list[Json]:
+def _added_tokens(files: _Files, vocab: dict[str, int]) -> list[Json]:
     """Returns the added tokens of all files, with their ids. Raises InputError if two files disagree."""
     own = {token["content"]: token for token in files.state.get("added_tokens") or []}
     listed = {
@@ -164,7 +171,7 @@ def _added_tokens(files: _Files, state: Json) -> list[Json]:
     old = {
         token: {"id": number, "content": token, "special": token in special} for token, number in files.added.items()
     }
-    ids: dict[str, tuple[int, int]] = {token: (0, number) for token, number in state["model"]["vocab"].items()}
+    ids: dict[str, tuple[int, int]] = {token: (0, number) for token, number in vocab.items()}
     for place, tokens in ((0, own), (1, listed), (3, old)):
         for content, token in tokens.items():
             other, number = ids.setdefault(content, (place, token["id"]))
@@ -197,27 +204,23 @@ def _content(token: Json | str | None) -> str:
     return str(token["content"]) if isinstance(token, dict) else token or ""
 
 
-def _renumber(state: Json, files: _Files) -> list[int]:
+def _renumber(state: Json, ids: dict[str, int], files: _Files) -> list[int]:
     """Gives the special tokens mapnet's names and ids, in place; the rest keep their order. Returns the old ids.
 
     Only the five are special in mapnet, where special tokens in a text are ordinary characters.
     """
     model, added = state["model"], state["added_tokens"]
-    vocab = model["vocab"]
     if model.get("unk_token") not in (None, files.roles["unk"]):
         raise InputError(f"{files.source}: unk_token {model['unk_token']!r} is not {files.roles['unk']!r}")
-    every = vocab | {token["content"]: token["id"] for token in added}
-    if absent := [special for special in files.roles.values() if special not in every]:
-        raise InputError(f"{files.source} has no {' '.join(absent)}: mapnet needs {' '.join(files.roles.values())}")
-    first = [every[special] for special in files.roles.values()]
-    order = first + [number for number in range(len(every)) if number not in set(first)]
+    first = [ids[special] for special in files.roles.values()]
+    order = first + [number for number in range(len(ids)) if number not in set(first)]
     new = {old: number for number, old in enumerate(order)}
     names = dict(zip(files.roles.values(), SPECIALS, strict=True))
-    if taken := [name for name in SPECIALS if name in every and name not in names]:
+    if taken := [name for name in SPECIALS if name in ids and name not in names]:
         raise InputError(f"{files.source}: {taken[0]} is an ordinary token, but mapnet's name for a special one")
     # special tokens from added_tokens move into the vocabulary: their new ids are below its size
-    kept = {names.get(token, token): new[old] for token, old in every.items() if token in vocab or token in names}
-    model["vocab"] = dict(sorted(kept.items(), key=lambda item: item[1]))
+    kept = sorted((new[old], token) for token, old in ids.items() if token in model["vocab"] or token in names)
+    model["vocab"] = {names.get(token, token): number for number, token in kept}
     if model.get("unk_token"):
         model["unk_token"] = names[model["unk_token"]]
     for token in added:

@@ -76,7 +76,7 @@ def bert_folder(folder: Path, source: str, **files: Any) -> Path:
     if source == "vocab.txt":
         files["vocab.txt"] = "\n".join(vocabulary()) + "\n"
     else:
-        files["tokenizer.json"] = bert_json()
+        files.setdefault("tokenizer", bert_json())
     if source == "general":
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     named = {name if "." in name else f"{name}.json": content for name, content in files.items()}

@@ -17,7 +17,6 @@ from mapnet_cli.minimal_pairs.readers import Paradigm
 from mapnet_cli.minimal_pairs.scoring import Sentence, encode, judge, pseudo_log_likelihoods
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.bpe import load_tokenizer
-from mapnet_cli.text.normalise import prepare_line
 from mapnet_cli.text.words import CLS, SEP, UNK
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.huggingface.conftest import load_theirs
@@ -60,7 +59,7 @@ def both(request: pytest.FixtureRequest, user: User, tmp_path_factory: pytest.Te
 def test_scores_equal_those_of_transformers(both: tuple[Any, ...], whole_words: bool) -> None:
     model, tokenizer, folder, lowercase = both
     theirs = load_theirs(folder)
-    expected = [reference(theirs, prepare_line(text, lowercase), whole_words) for text in SENTENCES]
+    expected = [reference(theirs, text, whole_words) for text in SENTENCES]
     sentences = list(encode(SENTENCES, tokenizer, lowercase))
     assert any(a == b for s in sentences for a, b in zip(s.words, s.words[1:], strict=False)), "some words are split"
     assert any(s.unknown for s in sentences)
@@ -69,12 +68,12 @@ def test_scores_equal_those_of_transformers(both: tuple[Any, ...], whole_words: 
 
 @pytest.mark.parametrize(("whole_words", "metric"), [(False, "original"), (True, "within_word_l2r")])
 def test_scores_equal_those_of_minicons(both: tuple[Any, ...], whole_words: bool, metric: str) -> None:
-    """`pip install --no-deps minicons wonderwords` runs this test; its input is prepared sentences, tokenised."""
+    """`pip install --no-deps minicons wonderwords` runs this test."""
     scorer = pytest.importorskip("minicons.scorer", reason="minicons is not installed")
     model, tokenizer, folder, lowercase = both
     theirs = load_theirs(folder)
     minicons = scorer.MaskedLMScorer(theirs[1], "cpu", tokenizer=theirs[0])
-    encodings = [theirs[0]([prepare_line(text, lowercase)], return_tensors="pt") for text in SENTENCES]
+    encodings = [theirs[0]([text], return_tensors="pt") for text in SENTENCES]
     total = partial(torch.sum, dim=0)
     expected = [
         float(minicons.sequence_score(encoding, reduction=total, PLL_metric=metric)[0]) for encoding in encodings
