@@ -81,7 +81,9 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     config = read_object(folder / "config.json")
     encoder, rows = _read_config(config, folder / "config.json")
     tokenizer, old_ids, warnings = read_tokenizer(folder, config)
-    _check_rows(len(old_ids), rows, folder)
+    if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
+        tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
+        raise InputError(f"{folder}: {tokens}: they don't belong together")
     model = PretrainingModel(encoder, len(old_ids), None)
     model.init_weights(_FRESH_HEAD_SEED)
     try:
@@ -105,16 +107,6 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     if rows > len(old_ids):
         warnings.append(f"{rows - len(old_ids):,} embedding rows belong to no token and were dropped")
     return row, warnings
-
-
-def _check_rows(tokens: int, rows: int, folder: Path) -> None:
-    """Raises InputError unless the embeddings have a row per token, and no others but padding to a round number."""
-    padded = {-(-tokens // multiple) * multiple for multiple in _PADDING}
-    if tokens > rows or rows not in padded:
-        raise InputError(
-            f"{folder}: the tokenizer has {tokens:,} tokens, but config.json's vocab_size is {rows:,}: they don't "
-            "belong together"
-        )
 
 
 def _first_position(config: dict[str, Any]) -> int:

@@ -36,16 +36,13 @@ replaced = model(**batch).logits > 0
 ```
 """
 _PREPARED = """\
-The tokenizer takes plain text, of one sentence or several: Unicode NFC, Moses' punctuation normalisation and
-tokenisation{lowercase} are part of `tokenizer.json`. It encodes pairs as `[CLS] a [SEP] [SEP] b [SEP]`.
-It differs from what the model was trained on in these cases:
+The tokenizer takes plain text: Unicode NFC, Moses' punctuation normalisation and tokenisation{lowercase} are part of
+`tokenizer.json`. It encodes pairs as `[CLS] a [SEP] [SEP] b [SEP]`. What differs from the text of the training:
 
-- Training text was prepared sentence by sentence. In a text of several sentences, an apostrophe right after a full stop
-  is split off only at the end of the text.
-- A special token in the text is that token. What comes before it is prepared as if the text ended there:
-  `approx. [MASK]` becomes `approx . [MASK]`, whatever the next word is. What follows it begins a word, so `[MASK]`
-  doesn't stand for part of a word.
-- Of three or more apostrophes with single letters between them (`fo’c’s’le`), some are split elsewhere. So are long
+- Sentences were prepared one by one. In a text of several, an apostrophe after a full stop stays attached to it.
+- A special token in the text is that token. What comes before it is prepared as if the text ended there: `etc. [MASK]`
+  is always `etc . [MASK]`. What follows it begins a word, so `[MASK]` doesn't stand for part of a word.
+- Of three or more apostrophes with single letters between them (`fo’c’s’le`), some are split elsewhere; so are long
   runs of commas and full stops after a quotation mark (`",,,`), and words with `MULTI`, a placeholder of sacremoses.
 """
 _IMPORTED = """\

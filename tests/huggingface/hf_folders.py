@@ -16,6 +16,8 @@ SIZES = {
 }  # fmt: skip
 SPECIALS = ("[PAD]", "[unused0]", "[MASK]", "[SEP]", "[UNK]", "[CLS]")
 """Special tokens, in a different order from mapnet's."""
+ROBERTA_SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+"""RoBERTa's special tokens, in mapnet's order."""
 
 
 def wordpiece() -> Tokenizer:

@@ -123,7 +123,7 @@ def test_model_card_has_facts_and_lists_the_differences(
     card = (exported / "README.md").read_text()
     for text in ("mapnet at step 10", pretrained.corpus.fingerprint, "Not fine-tuned yet", "torch"):
         assert text in card
-    assert "`approx. [MASK]` becomes `approx . [MASK]`" in card
+    assert "`etc. [MASK]`\n  is always `etc . [MASK]`" in card
     tokenizer = theirs[0]
     assert tokenizer("ba. [MASK]")["input_ids"] == tokenizer("ba . [MASK]")["input_ids"]
     assert tokenizer("ba. co")["input_ids"] != tokenizer("ba . co")["input_ids"]

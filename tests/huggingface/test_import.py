@@ -25,11 +25,10 @@ from mapnet_cli.text.bpe import encode_lines, load_tokenizer
 from mapnet_cli.text.words import CLS, SEP, SPECIALS
 from mapnet_cli.training.checkpoint import SEGMENT, load_checkpoint
 from tests.huggingface.conftest import load_theirs, our_logits, padded_batch, their_logits, transformers
-from tests.huggingface.hf_folders import SIZES, roberta, save_bert, save_roberta, wordpiece
+from tests.huggingface.hf_folders import ROBERTA_SPECIALS, SIZES, roberta, save_bert, save_roberta, wordpiece
 from tests.prepare_corpus.corpora import prose
 
 WORDS, DENSE = "bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.output.dense.weight"
-ROBERTA_SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 TEXTS = (prose(1, 1), "Ba CO den, (fu)!", "cafe\u0301 İstanbul 漢字 😀", "", "ba", "unheardof words ##ba [x]")
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
+from mapnet_cli.text.bpe import word_part
 from mapnet_cli.text.words import SPECIALS
 from tests.huggingface.conftest import transformers
 from tests.huggingface.hf_folders import roberta, roberta_vocabulary
@@ -190,3 +191,33 @@ def test_roberta(kind: str | None, switches: dict[str, Any], tmp_path: Path) -> 
         folder = write(tmp_path / str(prefix), {"config.json": ROBERTA, **settings, **files, **new})
         warnings = check_equal_ids(folder, ROBERTA)
         assert bool(warnings) == (prefix is not None and prefix != switches.get("add_prefix_space", False))
+
+
+def test_modernbert(tmp_path: Path) -> None:
+    """Its special tokens are added after the vocabulary, among ordinary added tokens."""
+    vocab, merges = roberta_vocabulary()
+    pieces = [piece for piece in vocab if not piece.startswith("<")]
+    model = models.BPE({piece: number for number, piece in enumerate(pieces)}, merges)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken("E1", normalized=False), AddedToken("  ", normalized=True)])
+    tokenizer.add_special_tokens(["[UNK]", "[CLS]", "[SEP]", "[PAD]", AddedToken("[MASK]", lstrip=True)])
+    tokenizer.add_tokens(["[unused0]"])
+    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids
+    )
+    config = {"model_type": "modernbert"}
+    settings = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "cls", "sep", "pad", "mask")}
+    files = {"config.json": config, "tokenizer.json": json.loads(tokenizer.to_str())}
+    folder = write(tmp_path, files | {"tokenizer_config.json": settings | {"tokenizer_class": "BertTokenizer"}})
+    assert check_equal_ids(folder, config) == []
+
+
+def test_words_of_byte_level_tokens(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"config.json": ROBERTA, "tokenizer.json": json.loads(roberta().to_str())})
+    tokenizer, _, _ = read_tokenizer(folder, ROBERTA)
+    pieces = {piece: word_part(tokenizer, tokenizer.token_to_id(piece)) for piece in ("Ġab", "ab", "[CLS]")}
+    assert pieces == {"Ġab": ("ab", True), "ab": ("ab", False), "[CLS]": ("[CLS]", True)}

@@ -32,9 +32,9 @@ from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.report.stage import build
 from mapnet_cli.text.bpe import load_tokenizer
 from mapnet_cli.text.shards import open_shards
-from mapnet_cli.text.words import PAD
+from mapnet_cli.text.words import PAD, SPECIALS
 from tests.huggingface.conftest import load_theirs, run, transformers, user_config
-from tests.huggingface.hf_folders import save_bert, wordpiece
+from tests.huggingface.hf_folders import ROBERTA_SPECIALS, save_bert, save_roberta, wordpiece
 from tests.prepare_corpus.corpora import sentence_lines
 
 MATCHING_IMPORT = (
@@ -229,6 +229,33 @@ def test_import_is_a_row_next_to_the_methods(imported: tuple[Artifacts, Imported
     assert "tiny: imported" in (built.folder / "table3.md").read_text()
     alone = Lineage(user_config(folder, "methods=[]", 'imports=["tiny"]'), artifacts)
     assert alone.task("RTE", "tiny") == combined.task("RTE", "tiny") != combined.task("RTE")
+
+
+def test_training_that_starts_from_a_roberta_is_exported_with_its_tokenizer(folder: Path, tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "a")
+    theirs = save_roberta(tmp_path / "tiny")
+    import_folder(artifacts, tmp_path / "tiny", None)
+    wrong = user_config(folder, *MATCHING_IMPORT)
+    with pytest.raises(UsageError, match=r"set encoder\.norm_eps = 1e-05$"):
+        Pretrain(Lineage(wrong, artifacts)).plan(1)
+    config = user_config(
+        folder, *MATCHING_IMPORT, "encoder.norm_eps=1e-5", "pretrain.steps=1", "pretrain.milestones=[1.0]",
+        "pretrain.peak_lr=1e-9",
+    )  # fmt: skip
+    lineage = Lineage(config, artifacts)
+    run(lineage, "prepare-corpus", "pretrain")
+    export_checkpoint(lineage, tmp_path / "out", None, None, None)
+    tokenizer, model = load_theirs(tmp_path / "out")
+    with transformers() as library:
+        original = library.AutoTokenizer.from_pretrained(tmp_path / "tiny")
+    names = dict(zip(SPECIALS, ROBERTA_SPECIALS, strict=True))
+    old = [original.get_vocab()[names.get(token, token)]
+           for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]  # fmt: skip
+    batch, expected = tokenizer("Ba co", "abde", return_tensors="pt"), original("Ba co", "abde")["input_ids"]
+    assert [old[number] for number in batch["input_ids"][0]] == expected
+    with torch.no_grad():
+        logits_LV = theirs(input_ids=torch.tensor([expected])).logits[0][:, old]
+        assert torch.allclose(model(**batch).logits[0], logits_LV, atol=1e-4)
 
 
 def test_import_names_are_resolved(imported: tuple[Artifacts, Imported], folder: Path, tmp_path: Path) -> None:
