@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core import Baseline, Baselines, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
+from mapnet_cli.core import AbsentError, Baseline, Baselines, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
 from mapnet_cli.glue import (
     baseline_scores,
     best_setting,
@@ -57,6 +57,10 @@ _ELECTRA = "An ELECTRA discriminator, an encoder with a replaced-token-detection
 def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> str:
     """Returns the README.md of the exported folder."""
     config, versions = lineage.config, lineage.artifacts.require(row.path).versions
+    try:
+        scores = _scores(lineage, row)
+    except AbsentError:  # no GLUE data, so no results either
+        scores = "Not fine-tuned yet.\n"
     encoder, start = config.encoder, config.method[row.method].init_from
     electra = config.method[row.method].electra is not None
     facts = {
@@ -85,7 +89,7 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
         "| Property | Value |\n| --- | --- |", *lines,
         f"\n## Use\n\n{_DETECT if electra else _USE}",
         f"## Text\n\n{_text(config.corpus)}",
-        f"## Scores\n\n{_scores(lineage, row)}",
+        f"## Scores\n\n{scores}",
     ))  # fmt: skip
 
 

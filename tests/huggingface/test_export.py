@@ -129,6 +129,12 @@ def test_model_card_has_facts_and_lists_the_differences(
     assert tokenizer("ba. co")["input_ids"] != tokenizer("ba . co")["input_ids"]
 
 
+def test_export_needs_no_glue_data(pretrained: Lineage, folder: Path) -> None:
+    config = user_config(folder, "finetune.data=nowhere")
+    export_checkpoint(Lineage(config, pretrained.artifacts), folder / "without glue", "bert", None, None)
+    assert "Not fine-tuned yet" in (folder / "without glue" / "README.md").read_text()
+
+
 def test_model_card_has_scores_after_fine_tuning(pretrained: Lineage, folder: Path) -> None:
     config = user_config(
         folder,

@@ -100,7 +100,7 @@ def test_switches(kind: str | None, switches: dict[str, Any], tmp_path: Path) ->
             {"config.json": BERT, "tokenizer_config.json": settings, "tokenizer.json": bert_json(**normalizer)},
         )
         warnings = check_equal_ids(folder, BERT)
-        overridden = kind != "PreTrainedTokenizerFast" and "do_lower_case" not in switches and name == "cased"
+        overridden = kind != "PreTrainedTokenizerFast" and switches.get("do_lower_case", True) and name == "cased"
         assert any("where lowercase is True, overrides" in warning for warning in warnings) == overridden
     if kind != "PreTrainedTokenizerFast":
         assert check_equal_ids(bert_folder(tmp_path / "txt", "vocab.txt", tokenizer_config=settings), BERT) == []
