@@ -12,7 +12,7 @@ from mapnet_cli.huggingface.model_card import model_card
 from mapnet_cli.huggingface.weights import TIED, to_hugging_face
 from mapnet_cli.lineage import Lineage, find_milestone
 from mapnet_cli.model import build_model
-from mapnet_cli.text import CLS, MASK, PAD, SEP, SPECIALS, UNK, load_tokenizer, moses_normalizer
+from mapnet_cli.text import CLS, PAD, SEP, SPECIALS, load_tokenizer, moses_normalizer
 from mapnet_cli.training import load_checkpoint
 
 
@@ -115,11 +115,7 @@ def tokenizer_config(config: Config) -> dict[str, Any]:
         "model_max_length": config.encoder.max_length,
         "model_input_names": ["input_ids", *segments, "attention_mask"],
         "clean_up_tokenization_spaces": False,
-        "pad_token": SPECIALS[PAD],
-        "unk_token": SPECIALS[UNK],
-        "cls_token": SPECIALS[CLS],
-        "sep_token": SPECIALS[SEP],
-        "mask_token": SPECIALS[MASK],
+        **{f"{special.strip('[]').lower()}_token": special for special in SPECIALS},
     }
 
 

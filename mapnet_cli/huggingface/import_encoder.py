@@ -8,7 +8,17 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.core import TEMPORARY, Artifacts, Imported, InputError, Marker, UsageError, publishing, sha256
+from mapnet_cli.core import (
+    TEMPORARY,
+    Artifacts,
+    Imported,
+    InputError,
+    Marker,
+    UsageError,
+    publishing,
+    sha256,
+    write_text,
+)
 from mapnet_cli.huggingface.folder import read_object, read_weights
 from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
 from mapnet_cli.huggingface.weights import (
@@ -124,6 +134,8 @@ def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
     for key, required in _REQUIRED[kind].items():
         if (value := found.get(key, required)) != required:
             raise InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
+    if (segments := found.get("type_vocab_size", 2)) not in (1, 2):
+        raise InputError(f"{file}: type_vocab_size {segments!r} is not supported, only 1 or 2")
     if absent := [key for key in (*_SIZES.values(), "vocab_size") if type(found.get(key)) is not int]:
         raise InputError(f"{file}: {', '.join(absent)} must be given as integers")
     sizes: dict[str, Any] = {ours: found[theirs] for ours, theirs in _SIZES.items()}
@@ -211,8 +223,7 @@ def _write(
     facts: dict[str, Any] = {"encoder": sizes, "vocab_size": model.encoder.vocab_size}
     staging = artifacts.path(f"import/{TEMPORARY}staging")  # the folder name depends on the content
     weights = save_checkpoint(staging, model.state_dict() | segment, facts)
-    with publishing(staging / "tokenizer.json") as temporary:
-        temporary.write_text(tokenizer, encoding="utf-8", newline="\n")
+    write_text(staging / "tokenizer.json", tokenizer)
     digest = sha256(staging / "tokenizer.json")
     artifact = import_id(name, sizes, weights, digest)
     folder = artifacts.path(artifact.key)

@@ -147,10 +147,8 @@ def _compare(files: _Files, built: Json) -> list[str]:
             if key not in _SWITCHES:
                 what = f"{part}.{key} is {one!r}, but {files.kind} has {other!r}"
                 raise files.contradiction(0, 1, f"{what}; tokenizer_class PreTrainedTokenizerFast would keep the first")
-            warnings.append(
-                f"{files.paths[1].name}, where {key} is {other}, overrides {files.paths[0]}, where it is {one}, as in "
-                "transformers"
-            )
+            where = f"{files.paths[1].name}, where {key} is {other}, overrides {files.paths[0]}, where it is {one}"
+            warnings.append(f"{where}, as in transformers")
     theirs, ours = (
         Tokenizer.from_str(json.dumps(state | {"truncation": None, "padding": None})).encode("", "")
         for state in (files.state, built)
@@ -164,13 +162,10 @@ def _added_tokens(files: _Files, vocab: dict[str, int]) -> list[Json]:
     """Returns the added tokens of all files, with their ids. Raises InputError if two files disagree."""
     own = {token["content"]: token for token in files.state.get("added_tokens") or []}
     listed = {
-        token["content"]: token | {"id": int(number)}
-        for number, token in (files.settings.get("added_tokens_decoder") or {}).items()
+        token["content"]: token | {"id": int(n)} for n, token in files.settings.get("added_tokens_decoder", {}).items()
     }
     special = set(map(_content, files.special))
-    old = {
-        token: {"id": number, "content": token, "special": token in special} for token, number in files.added.items()
-    }
+    old = {t: {"id": number, "content": t, "special": t in special} for t, number in files.added.items()}
     ids: dict[str, tuple[int, int]] = {token: (0, number) for token, number in vocab.items()}
     for place, tokens in ((0, own), (1, listed), (3, old)):
         for content, token in tokens.items():
@@ -216,8 +211,6 @@ def _renumber(state: Json, ids: dict[str, int], files: _Files) -> list[int]:
     order = first + [number for number in range(len(ids)) if number not in set(first)]
     new = {old: number for number, old in enumerate(order)}
     names = dict(zip(files.roles.values(), SPECIALS, strict=True))
-    if taken := [name for name in SPECIALS if name in ids and name not in names]:
-        raise InputError(f"{files.source}: {taken[0]} is an ordinary token, but mapnet's name for a special one")
     # special tokens from added_tokens move into the vocabulary: their new ids are below its size
     kept = sorted((new[old], token) for token, old in ids.items() if token in model["vocab"] or token in names)
     model["vocab"] = {names.get(token, token): number for number, token in kept}
