@@ -197,10 +197,13 @@ def predict_glue(
 @command(app, "import-hf", IMPORTING)
 def import_hf(
     invocation: Invocation,
-    folder: Annotated[Path, typer.Argument(help="BERT folder written by save_pretrained, with its tokenizer.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of a BERT, RoBERTa or ModernBERT written by save_pretrained, with its tokenizer."),
+    ],
     name: Annotated[str | None, typer.Option(help="Name to use in configs. Default: the folder's name.")] = None,
 ) -> None:
-    """Import a Hugging Face BERT folder, to fine-tune it or to continue pretraining from it."""
+    """Import a BERT, RoBERTa or ModernBERT from Hugging Face, to fine-tune it or to continue pretraining from it."""
     from mapnet_cli.huggingface.import_encoder import import_folder
 
     row, warnings = import_folder(invocation.artifacts, folder, name)
