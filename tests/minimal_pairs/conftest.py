@@ -36,7 +36,7 @@ class User:
     def settings(self, *overrides: str) -> list[str]:
         return settings(
             self.folder, 'methods=["bert", "mapnet", "electra"]', "encoder.max_length=40",
-            "pretrain.milestones=[0.5, 1.0]", "finetune.milestones=[]", "finetune.data=probe",
+            "pretrain.milestones=[0.5, 1.0]", "finetune.data=probe",
             f'minimal_pairs.data=["{self.folder}/mine.tsv"]', *overrides,
         )  # fmt: skip
 
