@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, number_cell
 from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import SCHEDULES, data_suffix, hours_notes, label, model_cell, partial_note
+from mapnet_cli.report.notes import SCHEDULES, data_notes, data_suffix, hours_notes, label, model_cell, partial_note
 from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Scores, mean, spread
 
 SAME_COST = 0.01
@@ -170,7 +170,7 @@ def target_table(results: Results, scores: Scores) -> Table:
     ]
     title = f"Cost of reaching the final value of {first}{data_suffix(results)}"
     schedule, score_note = SCHEDULES[config.pretrain.schedule], NOISE if several else ONE_SCORE
-    notes = (LINEAR, schedule, *hours_notes(results), score_note, *partial_note(results))
+    notes = (*data_notes(results), LINEAR, schedule, *hours_notes(results), score_note, *partial_note(results))
     return build_table("target", title, columns, rows, notes, signature(results, scores.metrics))
 
 

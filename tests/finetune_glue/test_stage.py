@@ -116,7 +116,7 @@ def test_mnli_without_a_mismatched_dev_set(user: User, tmp_path: Path) -> None:
     assert result.missing == () and result.tasks.columns == ("Model", "Steps", "MNLI-m", "RTE", "Average")
     assert "over 2 of 9 GLUE columns (subset: MNLI, RTE)" in result.table3.title
     assert [line[0].text for line in result.tasks.rows] == ["BERT", "majority", "bag of words", "token overlap"]
-    for table in (result.summary, result.table3, result.cost, result.tasks, *result.spread):
+    for table in (result.summary, result.table3, result.cost, result.target, result.tasks, *result.spread):
         assert "MNLI has no mismatched dev set here, so the column MNLI-mm is left out." in table.notes, table.name
         assert "MNLI-mm is omitted: nothing is selected on it." not in table.notes
     for split in ("train", "dev_matched"):
