@@ -298,8 +298,11 @@ def test_steps_match_plain_float32(architecture: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # from torch.compile itself
-@pytest.mark.parametrize(("architecture", "padded"), [("bert", False), ("bert", True), ("modernbert", True)])
-def test_compiles_into_one_graph(architecture: str, padded: bool) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "padded", "signal"),
+    [("bert", False, "loss"), ("bert", True, "error"), ("modernbert", True, "logit-gradient")],
+)
+def test_compiles_into_one_graph(architecture: str, padded: bool, signal: str) -> None:
     """In bfloat16 with dropout, for training: a graph break raises. The gradients are those without compilation."""
     both: dict[str, Any] = {"architecture": architecture, "max_length": 16}
     encoder = Transformer(layers=2, hidden=32, heads=4, ffn=64, **both)
@@ -315,7 +318,8 @@ def test_compiles_into_one_graph(architecture: str, padded: bool) -> None:
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16):
             targets_BK = tokens_BL.gather(1, positions_BK)
-            loss_BK, _ = prepare(model.token_losses)(tokens_BL, mask_BL, positions_BK, targets_BK, None)
+            loss_BK, signal_BK = prepare(model.token_losses)(tokens_BL, mask_BL, positions_BK, targets_BK, None, signal)
+            assert signal_BK.count_nonzero() and not signal_BK.requires_grad
             log_q_BL = prepare(model.propose)(tokens_BL, mask_BL, tokens_BL != 0)
         torch.autograd.backward(loss_BK.mean() - log_q_BL[tokens_BL != 0].mean())
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
