@@ -5,7 +5,7 @@ T tokens of a batch without its padding.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
@@ -49,7 +49,7 @@ class Packing:
 
     @staticmethod
     def of(attention_mask_BL: Tensor) -> "Packing":
-        """Returns the packing for a mask that is False at padding. Call it before moving the mask to a GPU.
+        """Returns the packing for a mask that is False at padding.
 
         A few padding tokens are kept, so that the number of tokens is a multiple of `TOKENS_MULTIPLE`.
         """
@@ -65,20 +65,6 @@ class Packing:
         return Packing(
             Places(batch, length, kept_S.device, mask_B11L, *indices), place_T, token_S[::length], place_T % length
         )
-
-    def to(self, device: torch.device) -> "Packing":
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
-        places = self.places
-        places = replace(
-            places, device=device, attention_mask_B11L=moved(places.attention_mask_B11L), place_T=moved(places.place_T),
-            token_S=moved(places.token_S),
-        )  # fmt: skip
-        place_T, first_B, position_T = (
-            t.to(device, non_blocking=True) for t in (self.place_T, self.first_B, self.position_T)
-        )
-        return Packing(places, place_T, first_B, position_T)
 
 
 @dataclass(frozen=True)
