@@ -259,15 +259,7 @@ def _logs(lineage: Lineage) -> dict[tuple[str, int], TrainingLog | None]:
     config = lineage.config
     exploring = [method for method in config.methods if any(config.method[method].exploration)]
     logged = {config.methods[0], *exploring} if exploring else set()
-    return {
-        (method, seed): read_log(
-            lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl"),
-            config.last_step(method),
-            config.pretrain.schedule,
-        )
-        for method, seed in config.pretraining_runs()
-        if method in logged
-    }
+    return {run: read_log(lineage, *run) for run in config.pretraining_runs() if run[0] in logged}
 
 
 def _masks(artifacts: Artifacts, checkpoint: Marker) -> ProposedMasks | None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mapnet_cli.core import log_rows
+from mapnet_cli.lineage import Lineage
 
 LOGGED_LOSS = "validation_loss_refit"
 
@@ -17,15 +17,16 @@ class TrainingLog:
     """Step and held-out loss of each validation; with schedule "wsd" only those of milestones, whose rate decayed."""
 
 
-def read_log(path: Path, last: int, schedule: str) -> TrainingLog | None:
-    """Returns the log of a run whose last milestone is step `last`; None if it doesn't reach it."""
+def read_log(lineage: Lineage, method: str, seed: int) -> TrainingLog | None:
+    """Returns the log of a run, None if it doesn't reach the last milestone."""
+    last, linear = lineage.config.last_step(method), lineage.config.pretrain.schedule == "linear"
     uniform, losses, ends = 0.0, list[tuple[float, float]](), {0: 0}
-    for _, row in log_rows(path):
+    for _, row in log_rows(lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")):
         step, branch = row["step"], row.get("branch", 0)
         if "uniform_steps" in row:  # the fraction of the steps since the line before
             if branch in (0, last):
                 uniform += (step - ends.get(branch, ends[0])) * row["uniform_steps"]
             ends[branch] = step
-        if LOGGED_LOSS in row and (schedule == "linear" or branch == step):
+        if LOGGED_LOSS in row and (linear or branch == step):
             losses.append((step, row[LOGGED_LOSS]))
     return TrainingLog(uniform, losses) if last in ends.values() else None
