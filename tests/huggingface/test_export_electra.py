@@ -118,7 +118,7 @@ def test_report_has_a_row_without_validation_loss(trained: Lineage) -> None:
     built = build(trained)
     assert built.missing == ()
     assert "ELECTRA" in [str(row[0].text) for row in built.table3.rows]
-    place = built.cost.columns.index("Validation loss")
+    place = built.cost.columns.index("Held-out loss (one mask per sentence)")
     losses: dict[Any, list[str]] = {}
     for row in built.cost.rows:
         losses.setdefault(row[0].text, []).append(row[place].text)
