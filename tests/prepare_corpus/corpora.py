@@ -1,8 +1,11 @@
 """Small test corpora, and helpers that prepare them."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
+
+from hypothesis import settings
 
 from mapnet_cli.config import Config, Corpus, Method, Source
 from mapnet_cli.core.artifacts import Artifacts
@@ -15,6 +18,8 @@ from mapnet_cli.prepare_corpus.sources.documents import read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
 from mapnet_cli.prepare_corpus.stage import PrepareCorpus
 
+FUZZ = settings(deadline=None, derandomize="FUZZ" not in os.environ, max_examples=int(os.environ.get("FUZZ", "300")))
+"""Settings of the fuzz tests of the readers: `make fuzz` tries many more examples, which differ each time."""
 SYLLABLES = (
     "ba",
     "co",

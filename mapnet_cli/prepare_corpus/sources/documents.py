@@ -40,7 +40,8 @@ def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, readin
     elif source.kind in ROWS:
         yield from rows.documents(ROWS[source.kind](piece, name, source.column, reading), name, reading)
     else:
-        lines = _decoded(_share(piece, source, name, reading), piece, name, reading.problems)
+        end = KINDS[source.kind].end
+        lines = _decoded(_share(piece, source, name, reading), piece, name, end, reading.problems)
         yield from KINDS[source.kind].documents(lines, piece, name, source, reading)
     piece.require_unchanged(name)
 
@@ -83,15 +84,17 @@ class Kind:
     """Yields the lines of the documents in a piece's decoded lines, with None after each document."""
     opens: Callable[[Source], Opens | None] = lambda source: None
     """Returns which lines begin a document, None if a file is one document."""
+    end: bytes = b"\n"
+    """What ends a line, or a record with its end."""
     suffixes: tuple[str, ...] = ()
     """Suffixes of the files that are read from a folder, compressed or not, in any case; empty: all files."""
 
 
 KINDS = {
     "text": Kind(_text, _text_opens),
-    "jsonl": Kind(_jsonl, lambda source: lambda raw: True, (".jsonl", ".ndjson", ".json")),
+    "jsonl": Kind(_jsonl, lambda source: lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json")),
     "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
-    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: raw.lstrip(BLANKS).startswith(b"<page>"), (".xml",)),
+    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: True, b"</page>", (".xml",)),
 }
 ROWS = {"parquet": rows.parquet, "dataset": rows.arrow}
 """Readers of the kinds whose files aren't text."""
@@ -130,7 +133,7 @@ def _share(piece: Piece, source: Source, name: str, reading: Reading) -> Iterato
     opens = KINDS[source.kind].opens(source) or (lambda raw: False)
     inside, length = piece.part == 0, end - begin + 1
     try:
-        for line in raw_lines(piece):
+        for line in raw_lines(piece, KINDS[source.kind].end):
             if line.offset >= end and (not inside or opens(line.raw)):
                 return
             inside = inside or opens(line.raw)
@@ -146,7 +149,7 @@ def _first_bad(piece: Piece, source: Source) -> str:
     """Returns the position of the piece's first invalid UTF-8 in words, or "" if there is none."""
     if source.kind in ROWS:
         return rows.first_bad(ROWS[source.kind](piece, piece.path.name, source.column, Reading()))
-    position = _Position(piece)
+    position = _Position(piece, KINDS[source.kind].end)
     for line in _share(piece, source, "", Reading()):
         try:
             line.raw.decode("utf-8")
@@ -159,32 +162,33 @@ def _first_bad(piece: Piece, source: Source) -> str:
 class _Position:
     """Position of a reader in a piece, for messages."""
 
-    def __init__(self, piece: Piece) -> None:
-        self._first = piece.part == 0
+    def __init__(self, piece: Piece, end: bytes) -> None:
+        self._first, self._ends_included = piece.part == 0, end != b"\n"
         self.offset = self.number = 0
 
     def advance(self, line: Line) -> None:
-        self.offset += len(line.raw) + line.unread + 1
-        self.number += 1
+        self.offset += len(line.raw) + line.unread + (not self._ends_included)
+        self.number += line.raw.count(b"\n") if self._ends_included else 1
 
     def describe(self, line: Line, index: int) -> str:
         """Returns the position of a byte of the next line as text."""
         if self._first:
-            return f"byte {self.offset + index:,} (line {self.number + 1:,})"
+            return f"byte {self.offset + index:,} (line {self.number + line.raw[:index].count(10) + 1:,})"
         return f"a line after byte {line.offset:,}"
 
 
-def _decoded(lines: Iterator[Line], piece: Piece, name: str, problems: Problems) -> Iterator[str]:
+def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, problems: Problems) -> Iterator[str]:
     """Yields lines without BOM, NUL and line ends (LF, CRLF or CR), with invalid UTF-8 replaced by U+FFFD.
 
     A line of more than READ bytes is replaced by "".
     """
     bad = nuls = 0
     first_bad = first_nul = ""
-    position = _Position(piece)
+    position = _Position(piece, end)
+    what = "line" if end == b"\n" else "page"
     for line in lines:
         if line.unread:
-            problems.add(f"{name}: {position.describe(line, 0)}: the line has over {READ:,} bytes and was skipped")
+            problems.add(f"{name}: {position.describe(line, 0)}: the {what} has over {READ:,} bytes and was skipped")
         try:
             text = line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -195,11 +199,11 @@ def _decoded(lines: Iterator[Line], piece: Piece, name: str, problems: Problems)
             first_nul = first_nul or position.describe(line, line.raw.index(b"\0"))
             nuls += text.count("\0")
             text = text.replace("\0", "")
-        if position.number == 0 and piece.part == 0:
+        if position.offset == 0 and piece.part == 0:
             text = text.removeprefix("\ufeff")
         position.advance(line)
-        yield from text.rstrip("\r").split("\r")
-    if position.number == 0 and piece.part == 0:
+        yield from text.rstrip("\r").split("\r") if what == "line" else [text]
+    if position.offset == 0 and piece.part == 0:
         problems.add(f"{name}: empty file")
     if bad:
         problems.add(f"{name}: repaired invalid UTF-8 in {bad:,} places, the first at {first_bad}")

@@ -1,10 +1,13 @@
 """Shared by the readers of all sources: pieces of files, their lines, and a record of problems and skipped input."""
 
 import lzma
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from html import unescape
+from html.entities import html5
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,6 +27,16 @@ def repaired(raw: bytes) -> tuple[str, int]:
     """Returns the text with invalid UTF-8 replaced by U+FFFD, and the number of replacements."""
     text = raw.decode("utf-8", errors="replace")
     return text, text.count("\ufffd") - raw.count("\ufffd".encode())
+
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
+
+
+def unescaped(text: str, written: Callable[[str], str] = str) -> str:
+    """Returns the text with its HTML entities replaced by `written` of the characters that they stand for."""
+    if "&" not in text:
+        return text
+    return _ENTITY.sub(lambda e: written(unescape(e[0]) if e[0][1] == "#" else html5.get(e[0][1:], e[0])), text)
 
 
 def printable(text: str) -> str:
@@ -120,45 +133,50 @@ class Piece:
 
 
 class Line(NamedTuple):
-    """One line without its line feed."""
+    """One line without its line feed, or one record with its end."""
 
     raw: bytes
     offset: int
-    """Byte offset of the line feed before the line (in a compressed file, of the block or chunk that contains it);
+    """Byte offset of the end of the line before (in a compressed file, of the block or chunk that contains it);
     -1 for the first line."""
     unread: int = 0
     """Length of the line in bytes if it exceeds READ; `raw` is empty then."""
 
 
-def raw_lines(piece: Piece) -> Iterator[Line]:
+def raw_lines(piece: Piece, end: bytes = b"\n") -> Iterator[Line]:
     """Yields the lines that begin in the piece or after it; the caller stops where the next piece begins.
 
-    Raises DamagedInput where the file is damaged.
+    With another `end`, yields the records that end with it. Raises DamagedInput where the file is damaged.
     """
-    exact = not packing(piece.path)
-    skip = piece.part > 0
+    exact, more = not packing(piece.path), len(end) - 1
+    skip, kept, held = piece.part > 0, b"", 0  # the last bytes of a chunk may begin an end; `held` is their offset
     rest, offset, unread = bytearray(), piece.begin - 1, 0
     for start, chunk in _chunks(piece):
-        if skip and start >= piece.end:
+        overlap, size = len(kept), len(chunk)
+        held = start - overlap if exact else held if kept else start
+        if skip and held >= piece.end:
             return  # the piece contains no line start
-        at = 0
-        while (end := chunk.find(b"\n", at)) >= 0:
+        chunk, at = kept + chunk if kept else chunk, 0
+        while (place := chunk.find(end, at)) >= 0:
+            cut = place + len(end) if more else place
             if rest:
-                rest += chunk[at:end]
+                rest += chunk[at:cut]
                 line = _line(rest, offset, unread)
                 rest, unread = bytearray(), 0
             else:
-                line = _line(chunk[at:end], offset, 0)
+                line = _line(chunk[at:cut], offset, 0)
             if not skip:
                 yield line
-            skip, at = False, end + 1
-            offset = start + end if exact else start
+            skip, at = False, place + len(end)
+            offset = held + place if exact else start if place >= overlap else held
+        kept = chunk[max(at, len(chunk) - more) :] if more else b""
+        held = start if size >= len(kept) else held
         if len(rest) <= READ:
-            rest += chunk[at:]
+            rest += chunk[at : len(chunk) - len(kept)]
         else:  # too long: only count the rest
-            unread += len(chunk) - at
-    if rest and not skip:
-        yield _line(rest, offset, unread)
+            unread += len(chunk) - at - len(kept)
+    if (rest or kept) and not skip:
+        yield _line(rest + kept, offset, unread)
 
 
 def _line(raw: bytes | bytearray, offset: int, unread: int) -> Line:
