@@ -3,9 +3,12 @@
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.sources.wiki_templates import _RENDERERS, template_text
 from mapnet_cli.prepare_corpus.sources.wikitext import literal, prose
+from tests.prepare_corpus.corpora import FUZZ
 
 SHOWN = r"""
 {{nowrap|10 years}} | 10 years
@@ -146,6 +149,7 @@ H{{sub|2}}O | H2O
 {{convert|2.5|e6acre|e6ha}} | 2.5 million acres
 {{convert|2.5|e6acre|abbr=on}} | 2.5×10^6 acres
 {{convert|12|mi|km|adj=on}} | 12-mile
+a {{convert|1000|ft|m|sing=on}}-wide, a {{convert|5|mi|km|adj=mid|-wide}} | a 1,000-foot-wide, a 5-mile-wide
 {{convert|9|km|0|sp=us}} | 9 kilometers
 {{convert|20|C|F}} | 20 °C
 {{convert|70|mph|km/h}} | 70 miles per hour
@@ -286,6 +290,31 @@ def test_every_template_has_a_test() -> None:
     tested = {name.strip().lower().replace("_", " ") for name in re.findall(r"\{\{([^|{}]+?)(?=[|:]|\}\})", SHOWN)}
     assert set(_RENDERERS) - tested - {*BLOCKS, *BREAKS, *TABLES} == set()
     assert len(_RENDERERS) >= 200
+
+
+VALUES = ["", "1", "5.5", "1,000", "abc", "km", "ft", "in", "e6", "-", "to", "(", "N", "W", "12", "é", "a b", "?", "²"]
+KEYS = [
+    "adj=on",
+    "adj=mid",
+    "sp=us",
+    "abbr=on",
+    "e=3",
+    "u=m",
+    "lt=x",
+    "df=y",
+    "1=a",
+    "2=",
+    "text=t",
+    "label=",
+    "=",
+    "9=z",
+]
+
+
+@FUZZ
+@given(st.sampled_from(sorted(_RENDERERS)), st.lists(st.sampled_from([*VALUES, *KEYS]), max_size=7))
+def test_any_arguments_give_text(name: str, values: list[str]) -> None:
+    assert template_text("|".join([name, *values])).count("\n") <= 2
 
 
 def test_other_templates_show_nothing() -> None:

@@ -92,6 +92,7 @@ def test_prose_of_markup(markup: str, expected: str) -> None:
         ("'''''a ''b'' '''c", "a b c"),
         ("a ''b\nc'' d", "a b\nc d"),  # per line
         ("[[a|''b]]'' '''[[c]]'''d", "b cd"),
+        ("''a''<sub>''b''</sub>''c''<ref/>''d''", "abcd"),
         ("''''", "'"),
         ("''", ""),
         ("{{'}}''a''{{'s}}", "'a's"),

@@ -82,11 +82,12 @@ def _converted(args: Args) -> str:
         value += _RANGES[listed[unit]] + _number(listed[unit + 1])
         unit += 2
     short = args.get("abbr", "on" if args["0"] == "cvt" else "") in ("on", "in", "values", "~")
-    hyphen = "-" if args.get("adj") == "on" and not short else " "
+    adjective = args.get("adj", args.get("sing"))
+    hyphen = "-" if adjective in ("on", "mid") and not short else " "
     shown = [_quantity(value, listed[unit] if unit < len(listed) else "", short, hyphen)]
     if unit == 1 and len(listed) > 4 and _PARTS.get(listed[1]) == listed[3]:
         shown.append(_quantity(listed[2], listed[3], short, hyphen))
-    text = hyphen.join(shown).strip()
+    text = hyphen.join(shown).strip() + ("".join(listed[-2:-1]) if adjective == "mid" else "")
     return text.replace("metre", "meter").replace("litre", "liter") if args.get("sp") == "us" else text
 
 
@@ -102,7 +103,7 @@ def _quantity(value: str, code: str, short: bool, hyphen: str) -> str:
 
 def _fraction(args: Args) -> str:
     """{{frac|3}}: "1/3"; {{frac|3|4}}: "3/4"; {{frac|1|3|4}}: "1 3/4"."""
-    *whole, top, bottom = ["1", *_listed(args)] if len(_listed(args)) < 2 else ["", *_listed(args)][-3:]
+    *whole, top, bottom = ["", "1", *_listed(args)][-3:] if len(_listed(args)) < 2 else ["", *_listed(args)][-3:]
     return f"{' '.join(whole)} {top}/{bottom}".strip()
 
 

@@ -61,6 +61,8 @@ _REMOVED = "\x00"
 _EDGE = "\x02"
 """Precedes and follows the text of a template."""
 _FORMULA = "\x03"
+_TAG_MARK = "\x06"
+"""Separates the quotation marks before and after an inline tag."""
 _INSIDE = str.maketrans({"|": "\x04", "=": "\x05"})
 """Protects the text of a template or link from the template around it."""
 _OUTSIDE = str.maketrans({"\x04": "|", "\x05": "="})
@@ -86,7 +88,7 @@ def prose(wikitext: str) -> Iterator[str]:
     """
     text = _without_tags(_expanded(wikitext))
     text = _ADDRESS.sub(_REMOVED, _EXTERNAL.sub(lambda link: link[1] or _REMOVED, text))
-    text = "\n".join(_lines(text))
+    text = "\n".join(_lines(text)).replace(_TAG_MARK, "")
     text = unescaped(text, lambda char: char.translate(_LITERAL))
     text = _FRACTION.sub(" ", _RAISED.sub("^", text))
     text = _GLUED.sub(" ", text).replace(_FORMULA, f"formula{_REMOVED}")
@@ -208,7 +210,7 @@ def _without_tags(text: str) -> str:
         elif tag["block"]:
             shown.append("\n")
         elif name != "sup" or not tag["closing"]:
-            shown.append(_SHOWN_TAGS.get(name, ""))
+            shown.append(_SHOWN_TAGS.get(name, _TAG_MARK))
     return "".join([*shown, text[at:]])
 
 
