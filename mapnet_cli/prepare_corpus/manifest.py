@@ -59,8 +59,9 @@ class WriteManifest(Job):
             )
             for clean, sentences, encode, dropped in zip(keys.clean, keys.sentences, keys.encode, repeated, strict=True)
         ]
-        vocab_size = artifacts.read(keys.vocabulary, TrainedVocabulary).vocab_size
-        problems = self._problems(artifacts, slices, vocab_size)
+        vocabulary = artifacts.read(keys.vocabulary, TrainedVocabulary)
+        vocab_size = vocabulary.vocab_size
+        problems = self._problems(artifacts, slices, vocabulary)
         encoded = [counts.encoded for counts in slices]
         manifest = CorpusManifest(
             **_sums(slices),
@@ -86,11 +87,15 @@ class WriteManifest(Job):
         files = [file for shard in shards for file in shard_files(shard)]
         return Output([artifacts.path(keys.tokenizer), *files], manifest)
 
-    def _problems(self, artifacts: Artifacts, slices: list[_SliceCounts], vocab_size: int) -> Problems:
+    def _problems(self, artifacts: Artifacts, slices: list[_SliceCounts], trained: TrainedVocabulary) -> Problems:
         problems = Problems()
-        if not self.corpus.tokenizer and vocab_size < self.corpus.vocab_size:
+        found, wanted = trained.vocab_size, self.corpus.vocab_size
+        if not self.corpus.tokenizer and found < wanted:
+            problems.add(f"corpus.vocab_size is {wanted:,}, but the text yields only {found:,} entries")
+        if trained.long_words:
             problems.add(
-                f"corpus.vocab_size is {self.corpus.vocab_size:,}, but the text yields only {vocab_size:,} entries"
+                f"BPE was trained without {trained.long_words:,} words of more than {self.corpus.bpe_word_chars:,} "
+                f"characters (corpus.bpe_word_chars), such as {trained.longest_word}"
             )
         keys = [*self.keys.clean, *self.keys.sentences, *self.keys.encode]
         for name, versions in mixed_versions(artifacts, keys).items():

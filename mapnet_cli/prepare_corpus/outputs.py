@@ -49,6 +49,10 @@ class TrainedVocabulary(Row):
 
     vocab_size: int
     sample_words: int
+    long_words: int = 0
+    """Number of words of the sample that were left out because of their length."""
+    longest_word: str = ""
+    """The beginning of the longest one."""
     first_documents: list[int]
 
 

@@ -16,6 +16,7 @@ from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, Deduplication
 from mapnet_cli.prepare_corpus.slices import Slice
+from mapnet_cli.prepare_corpus.sources.books import Words
 from mapnet_cli.prepare_corpus.sources.documents import read_cpython, read_hub, read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
 from mapnet_cli.prepare_corpus.sources.rows import require_key
@@ -66,7 +67,8 @@ class CleanSlice(Job):
         result = CleanedSlice(
             paragraphs=count, words=words, bytes=size,
             dropped=dict(sorted(dropped.counts.items())), examples=dict(sorted(dropped.examples.items())),
-            left_out=dict(sorted(reading.left_out.items())), markup=dict(sorted(reading.markup.items())),
+            left_out=dict(sorted(reading.left_out.items())),
+            markup=dict(sorted((reading.markup + dropped.changed).items())),
             problems=reading.problems.lines, problem_count=reading.problems.count,
         )  # fmt: skip
         return Output([text_file, hash_file], result)
@@ -80,6 +82,7 @@ def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, progress: Progre
         yield from read_hub(part.source, part.part, part.parts, part.config_key, reading)
     for note in part.notes:
         reading.problems.add(note)
+    reading.words = Words(part.pieces)
     for done, piece in enumerate(part.pieces):
         progress(Progress(done, len(part.pieces), printable(piece.path.name)))
         reading.pieces = done

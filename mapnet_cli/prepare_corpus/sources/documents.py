@@ -9,18 +9,17 @@ from itertools import islice
 
 from mapnet_cli.config import Source
 from mapnet_cli.core import InputError, hub_rows
-from mapnet_cli.prepare_corpus.sources import rows, wikipedia
+from mapnet_cli.prepare_corpus.sources import books, rows, wikipedia
 from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
 from mapnet_cli.prepare_corpus.sources.reading import (
-    OVERLONG,
     READ,
     Line,
     Lines,
     Piece,
-    Problems,
     Reading,
     raw_lines,
     repaired,
+    repairs,
 )
 from mapnet_cli.text import python_docs
 
@@ -32,23 +31,38 @@ def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, readin
 
     Raises InputError if the file changes, if the column is missing, and for invalid UTF-8 if `on_bad_utf8` is "fail".
     """
+    return _without_marks(_lines_of(piece, name, source, on_bad_utf8, reading), source, reading)
+
+
+def _without_marks(lines: Lines, source: Source, reading: Reading) -> Lines:
+    """Removes the marks of books, unless the source has marks of another kind."""
+    if source.kind in ("cpython", "wikiextractor", "mediawiki"):
+        return lines
+    if source.gutenberg:
+        lines = books.without_licence(lines, reading)
+    return (line and books.without_marks(line, reading.markup) for line in lines) if source.book_marks else lines
+
+
+def _lines_of(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
     piece.require_unchanged(name)
-    if on_bad_utf8 != "repair" and (where := _first_bad(piece, source)):
+    reading.fallback = "" if on_bad_utf8 in ("repair", "skip", "fail") else on_bad_utf8
+    if on_bad_utf8 in ("skip", "fail") and (where := _first_bad(piece, source)):
         if on_bad_utf8 == "fail":
-            raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair or skip")
+            raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair, skip or an encoding")
         reading.problems.add(f"{name}: skipped, not UTF-8 at {where}")
     elif source.kind in ROWS:
         yield from rows.documents(ROWS[source.kind](piece, name, source.column, reading), name, reading)
     else:
         end = KINDS[source.kind].end
-        lines = _decoded(_share(piece, source, name, reading), piece, name, end, reading.problems)
+        lines = _decoded(_share(piece, source, name, reading), piece, name, end, reading)
         yield from KINDS[source.kind].documents(lines, piece, name, source, reading)
     piece.require_unchanged(name)
 
 
 def _text(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
     if source.paragraphs == "blank-lines":
-        yield from _unwrapped(lines)
+        words = reading.words or books.Words([piece]) if source.hyphens == "rejoin" else None
+        yield from books.unwrapped(lines, words, reading.markup)
     elif source.documents == "blank-lines":
         yield from (line if line.strip() else None for line in lines)
     else:
@@ -113,7 +127,7 @@ def divisible(source: Source) -> bool:
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
     """Yields the rows of one of `parts` parts of a data set as documents, streamed from the Hub."""
     found = hub_rows(source.path, source.name or None, source.split, source.column, part, parts)
-    yield from rows.documents(islice(found, source.limit or None), name, reading)
+    yield from _without_marks(rows.documents(islice(found, source.limit or None), name, reading), source, reading)
 
 
 def read_cpython(part: int, parts: int, limit: int) -> Lines:
@@ -177,13 +191,14 @@ class _Position:
         return f"a line after byte {line.offset:,}"
 
 
-def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, problems: Problems) -> Iterator[str]:
-    """Yields lines without BOM, NUL and line ends (LF, CRLF or CR), with invalid UTF-8 replaced by U+FFFD.
+def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, reading: Reading) -> Iterator[str]:
+    """Yields lines without BOM, NUL and line ends (LF, CRLF or CR), with invalid UTF-8 repaired.
 
     A line of more than READ bytes is replaced by "".
     """
     bad = nuls = 0
     first_bad = first_nul = ""
+    problems = reading.problems
     position = _Position(piece, end)
     what = "line" if end == b"\n" else "page"
     for line in lines:
@@ -193,7 +208,7 @@ def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, problem
             text = line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
             first_bad = first_bad or position.describe(line, error.start)
-            text, count = repaired(line.raw)
+            text, count = repaired(line.raw, reading.fallback)
             bad += count
         if "\0" in text:
             first_nul = first_nul or position.describe(line, line.raw.index(b"\0"))
@@ -206,27 +221,6 @@ def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, problem
     if position.offset == 0 and piece.part == 0:
         problems.add(f"{name}: empty file")
     if bad:
-        problems.add(f"{name}: repaired invalid UTF-8 in {bad:,} places, the first at {first_bad}")
+        problems.add(f"{name}: {repairs(bad, reading.fallback)}, the first at {first_bad}")
     if nuls:
         problems.add(f"{name}: removed {nuls:,} NUL bytes, the first at {first_nul}")
-
-
-def _unwrapped(lines: Iterator[str]) -> Lines:
-    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line.
-
-    A hyphen at the end of a line is kept and joined without a space: in proofread books it belongs to
-    the word.
-    """
-    paragraph = ""
-    for line in lines:
-        line = line.strip()
-        if not line or len(paragraph) > OVERLONG:  # the clean-up drops and counts it
-            if paragraph:
-                yield paragraph
-            yield ""
-            paragraph = line
-        else:
-            hyphenated = line[0].islower() and len(paragraph) > 1 and paragraph[-1] == "-" and paragraph[-2].isalpha()
-            paragraph += line if hyphenated or not paragraph else f" {line}"
-    if paragraph:
-        yield paragraph

@@ -1,5 +1,6 @@
 """Shared by the readers of all sources: pieces of files, their lines, and a record of problems and skipped input."""
 
+import codecs
 import lzma
 import re
 import zlib
@@ -23,10 +24,27 @@ SHOWN_PROBLEMS = 5
 """Maximum number of problems printed to the terminal."""
 
 
-def repaired(raw: bytes) -> tuple[str, int]:
-    """Returns the text with invalid UTF-8 replaced by U+FFFD, and the number of replacements."""
-    text = raw.decode("utf-8", errors="replace")
-    return text, text.count("\ufffd") - raw.count("\ufffd".encode())
+def repaired(raw: bytes, fallback: str = "") -> tuple[str, int]:
+    """Returns the text and the number of places with invalid UTF-8, which are read in the encoding `fallback`.
+
+    Without one, or where that has no such character, they become U+FFFD.
+    """
+    places = 0
+
+    def repair(error: UnicodeError) -> tuple[str, int]:
+        nonlocal places
+        assert isinstance(error, UnicodeDecodeError)
+        places += 1
+        wrong = error.object[error.start : error.end]
+        return wrong.decode(fallback, "replace") if fallback else "\ufffd", error.end
+
+    codecs.register_error("mapnet-repair", repair)
+    return raw.decode("utf-8", "mapnet-repair"), places
+
+
+def repairs(count: int, fallback: str) -> str:
+    """Returns what was done to the places with invalid UTF-8, in words."""
+    return f"read {count:,} places in {fallback}" if fallback else f"repaired invalid UTF-8 in {count:,} places"
 
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
@@ -64,13 +82,17 @@ class Problems:
 
 @dataclass
 class Reading:
-    """Record of reading a slice: problems, skipped pages, removed markup, JSONL keys and progress."""
+    """Record of reading a slice: problems, skipped pages, removed marks, JSONL keys and progress; how it is read."""
 
     problems: Problems = field(default_factory=Problems)
     left_out: Counter[str] = field(default_factory=Counter)
     """Number of skipped dump pages, by reason."""
     markup: Counter[str] = field(default_factory=Counter)
-    """Number of removals of leftover wiki markup, by rule."""
+    """Number of removals of marks and leftover markup, by rule."""
+    fallback: str = ""
+    """Encoding of bytes that aren't UTF-8, "" if unknown."""
+    words: Any = None
+    """The words of the slice (`books.Words`), None if each piece is judged by its own."""
     with_key: int = 0
     """Number of JSONL rows that have the text key."""
     without_key: int = 0

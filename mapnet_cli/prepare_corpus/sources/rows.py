@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from mapnet_cli.core import InputError
-from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable, repaired
+from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable, repaired, repairs
 
 BATCH = 16
 """Parquet rows decoded together; a single row may contain a whole book."""
@@ -21,7 +21,7 @@ Row = tuple[int, Any]
 def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
     """Yields the lines of each row, followed by None; rows without text or with too much text are problems.
 
-    Invalid UTF-8 is replaced by U+FFFD.
+    Invalid UTF-8 is repaired.
     """
     bad, first = 0, -1
     for number, value in rows:
@@ -34,7 +34,7 @@ def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
             try:
                 text = str(value, "utf-8")
             except UnicodeDecodeError:
-                text, count = repaired(bytes(value))
+                text, count = repaired(bytes(value), reading.fallback)
                 bad, first = bad + count, number if first < 0 else first
         if not isinstance(text, str) or not text.strip():
             reading.problems.add(f"{name}: row {number:,} has no text")
@@ -43,7 +43,7 @@ def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
         yield from text.splitlines() if len(text) <= CUT else _lines(text)
         yield None
     if bad:
-        reading.problems.add(f"{name}: repaired invalid UTF-8 in {bad:,} places, the first in row {first:,}")
+        reading.problems.add(f"{name}: {repairs(bad, reading.fallback)}, the first in row {first:,}")
 
 
 def first_bad(rows: Iterable[Row]) -> str:

@@ -1,0 +1,120 @@
+"""Books as plain text: Project Gutenberg's licence, marks of typed books, and words that a line end divides."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, raw_lines, unescaped
+
+HEADER_LINES, HEADER_CHARS = 1_000, 100_000
+"""How much of a document is searched for the end of its header."""
+COUNTED_BYTES = 1 << 26
+"""Number of bytes of a slice in which words are counted."""
+
+_START = re.compile(
+    r"\W*(?:START OF TH(?:E|IS) PROJECT GUTENBERG[^*]*(?:\*+|$)|END\W+THE SMALL PRINT.*)", re.IGNORECASE
+)
+_END = re.compile(r"\W*END OF (?:TH(?:E|IS) )?PROJECT GUTENBERG", re.IGNORECASE)
+_MARKERS = ("Gutenberg", "GUTENBERG", "SMALL PRINT")
+_RULES = (
+    ("illustrations", re.compile(r"\[(?i:illustration)(?:[^\[\]]|\[[^\[\]]*\])*(?:\]|$)"), ""),
+    ("notes", re.compile(r"\[(?:Footnote|Sidenote)[ \w]*: ?([^\[\]]*)\]"), r"\1"),
+    ("notes", re.compile(r" ?\[\d{1,3}\](?=[\s.,;:!?)'\"’”-]|$)|\[\d{1,3}\]"), ""),
+    ("italics", re.compile(r"(?<!\w)_(?=\S)([^_]{1,2000})(?<=\S)_(?!\w)"), r"\1"),
+)
+_LETTERS = bytes(
+    byte | 32 if 65 <= byte <= 90 else byte if 97 <= byte <= 122 or byte == 45 or byte > 127 else 32
+    for byte in range(256)
+)
+"""For bytes.translate: lower case, and spaces for everything but letters and hyphens."""
+
+
+def without_licence(lines: Lines, reading: Reading) -> Lines:
+    """Yields the lines of each document without what precedes and follows the text of a Project Gutenberg book."""
+    header: list[str] | None = []  # lines that may precede the text; None: the header has ended
+    size, dropping = 0, False
+    for line in lines:
+        if line and any(marker in line for marker in _MARKERS):
+            if start := _START.match(line):
+                reading.markup["licence"] += len(header or ()) + 1
+                header, dropping, line = None, False, line[start.end() :].strip()
+            elif _END.match(line):
+                yield from header or ()
+                header, dropping = None, True
+        if line is None:
+            yield from header or ()
+            yield None
+            header, size, dropping = [], 0, False
+        elif dropping:
+            reading.markup["licence"] += 1
+        elif header is None:
+            yield line
+        else:
+            header.append(line)
+            size += len(line)
+            if len(header) > HEADER_LINES or size > HEADER_CHARS:
+                yield from header
+                header = None
+
+
+def without_marks(line: str, markup: Counter[str]) -> str:
+    """Returns the line without _italics_, [37], [Illustration: ...] and HTML entities; counts them by rule."""
+    if not ("_" in line or "[" in line or "&" in line) or len(line) > OVERLONG:
+        return line
+    if (plain := unescaped(line)) != line:
+        markup["entities"] += 1
+        line = plain
+    for rule, pattern, replacement in _RULES:
+        line, count = pattern.subn(replacement, line)
+        if count:
+            markup[rule] += count
+    return line
+
+
+class Words:
+    """The words of a slice, by which hyphens at line ends are judged; they are counted when first needed."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = pieces
+
+    @cached_property
+    def _counts(self) -> Counter[bytes]:
+        counts: Counter[bytes] = Counter()
+        read = 0
+        for piece in self._pieces:
+            for line in raw_lines(piece):
+                counts.update(line.raw.translate(_LETTERS).split())
+                read += len(line.raw)
+                if read > COUNTED_BYTES or line.offset >= piece.end:
+                    break
+        return counts
+
+    def joined(self, left: str, right: str) -> bool:
+        """Returns whether the parts are more often one word than joined by a hyphen."""
+        first, second = left.encode().translate(_LETTERS).split()[-1:], right.encode().translate(_LETTERS).split()[:1]
+        return self._counts[b"".join(first + second)] > self._counts[b"-".join(first + second)]
+
+
+def unwrapped(lines: Iterator[str], words: Words | None, markup: Counter[str]) -> Lines:
+    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line.
+
+    A hyphen between two letters at the end of a line belongs to the word, unless `words` has it more often without.
+    """
+    paragraph = ""
+    for line in lines:
+        line = line.strip()
+        if not line or len(paragraph) > OVERLONG:  # the clean-up drops and counts it
+            if paragraph:
+                yield paragraph
+            yield ""
+            paragraph = line
+        elif paragraph[-1:] == "-" and (line[0] == "-" or (line[0].islower() and paragraph[-2:-1].isalpha())):
+            if words and line[0] != "-" and words.joined(paragraph[:-1].rpartition(" ")[2], line.partition(" ")[0]):
+                markup["hyphens"] += 1
+                paragraph = paragraph[:-1]
+            paragraph += line
+        else:
+            paragraph += f" {line}" if paragraph else line
+    if paragraph:
+        yield paragraph
