@@ -87,7 +87,7 @@ def sentence_lines(artifacts: Artifacts) -> list[str]:
     return [line for file in files for line in file.read_text(encoding="utf-8").split("\n")]
 
 
-def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: str) -> tuple[list[str | None], list[str]]:
+def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: Any) -> tuple[list[str | None], list[str]]:
     """Writes a file "f" and returns its lines and problems."""
     path.write_bytes(content)
     reading = Reading()

@@ -56,6 +56,7 @@ def without_licence(lines: Lines, reading: Reading) -> Lines:
             if len(header) > HEADER_LINES or size > HEADER_CHARS:
                 yield from header
                 header = None
+    yield from header or ()
 
 
 def without_marks(line: str, markup: Counter[str]) -> str:
