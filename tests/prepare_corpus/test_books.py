@@ -204,8 +204,8 @@ def test_short_paragraphs_are_dropped_or_joined() -> None:
     kept = [long, together, long, long, None, together]
     assert run(lines, "join") == (kept, {"min_chars": 3})
     assert run([], "join") == ([], {})
-    many: list[str | None] = ["Yes, of course, my dear."] * 1_000
-    assert sum(len(line or "") for line in run(many, "join")[0]) > 20_000
+    many: list[str | None] = ["Certainly, my dear."] * 1_000
+    assert sum(len(line or "") for line in run(many, "join")[0]) > 19_000
     assert max(len(line or "") for line in run(many, "join")[0]) < 3_000
 
 
@@ -233,6 +233,6 @@ def test_changes_are_counted_on_the_card(tmp_path: Path) -> None:
 
 
 def test_fail_names_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="set corpus.on_bad_utf8 to repair, skip or an encoding"):
+    with pytest.raises(InputError, match="to repair, skip or an encoding"):
         read(tmp_path / "f", b"\xe9", "fail")
     assert read(tmp_path / "f", b"\xe9", "latin-1")[0] == ["é", None]
