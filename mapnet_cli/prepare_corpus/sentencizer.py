@@ -77,15 +77,17 @@ class Sentencizer:
 
         Of overlong chunks, spaCy sees only the ends, since its time grows with the square of their length.
         """
-        cuts = [(chunk.start() + 1, chunk.end() - KEPT) for chunk in _OVERLONG.finditer(text)]
+        cuts: list[tuple[int, int]] = []
+        if len(text) > LONGEST_CHUNK:
+            cuts = [(chunk.start() + 1, chunk.end() - KEPT) for chunk in _OVERLONG.finditer(text)]
         ends = [0, *(end for _, end in cuts)]
         short = "".join(text[a:b] for a, b in zip(ends, [*(begin for begin, _ in cuts), len(text)], strict=True))
-        removed = [0, *accumulate(end - begin for begin, end in cuts)]
-        places = [begin - before for (begin, _), before in zip(cuts, removed, strict=False)]
-        return [
-            (token.idx + removed[bisect_left(places, token.idx)], token.text in self._marks, token.is_punct)
-            for token in self.nlp.tokenizer(short)
-        ]
+        tokens = [(token.idx, token.text in self._marks, token.is_punct) for token in self.nlp.tokenizer(short)]
+        if cuts:
+            removed = [0, *accumulate(end - begin for begin, end in cuts)]
+            places = [begin - before for (begin, _), before in zip(cuts, removed, strict=False)]
+            tokens = [(start + removed[bisect_left(places, start)], *kinds) for start, *kinds in tokens]
+        return tokens
 
     def _special_across(self, text: str, space: int) -> bool:
         """Returns whether the tokens around a space may differ from those of the two chunks on their own.

@@ -3,12 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 
-from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, raw_lines, unescaped
+from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
+from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, chunks, unescaped
 
 HEADER_LINES, HEADER_CHARS = 1_000, 100_000
 """How much of a document is searched for the end of its header."""
+LONGEST_PART = 50
+"""Bytes of a part of a divided word."""
 COUNTED_BYTES = 1 << 26
 """Number of bytes of a slice in which words are counted."""
 
@@ -16,7 +20,6 @@ _START = re.compile(
     r"\W*(?:START OF TH(?:E|IS) PROJECT GUTENBERG[^*]*(?:\*+|$)|END\W+THE SMALL PRINT.*)", re.IGNORECASE
 )
 _END = re.compile(r"\W*END OF (?:TH(?:E|IS) )?PROJECT GUTENBERG", re.IGNORECASE)
-_MARKERS = ("Gutenberg", "GUTENBERG", "SMALL PRINT")
 _RULES = (
     ("illustrations", re.compile(r"\[(?i:illustration)(?:[^\[\]]|\[[^\[\]]*\])*(?:\]|$)"), ""),
     ("notes", re.compile(r"\[(?:Footnote|Sidenote)[ \w]*: ?([^\[\]]*)\]"), r"\1"),
@@ -35,7 +38,7 @@ def without_licence(lines: Lines, reading: Reading) -> Lines:
     header: list[str] | None = []  # lines that may precede the text; None: the header has ended
     size, dropping = 0, False
     for line in lines:
-        if line and any(marker in line for marker in _MARKERS):
+        if line and ("utenberg" in line or "UTENBERG" in line or "SMALL PRINT" in line):
             if start := _START.match(line):
                 reading.markup["licence"] += len(header or ()) + 1
                 header, dropping, line = None, False, line[start.end() :].strip()
@@ -81,20 +84,43 @@ class Words:
 
     @cached_property
     def _counts(self) -> Counter[bytes]:
+        """Counts of the words that are divided somewhere, with hyphen and without."""
+        wanted = {word for chunk in self._chunks() for parts in _divided(chunk) for word in _forms(*parts)}
         counts: Counter[bytes] = Counter()
+        for chunk in self._chunks() if wanted else ():
+            counts.update(filter(wanted.__contains__, chunk.translate(_LETTERS).split()))
+        return counts
+
+    def _chunks(self) -> Iterator[bytes]:
         read = 0
         for piece in self._pieces:
-            for line in raw_lines(piece):
-                counts.update(line.raw.translate(_LETTERS).split())
-                read += len(line.raw)
-                if read > COUNTED_BYTES or line.offset >= piece.end:
-                    break
-        return counts
+            with suppress(DamagedInput):  # which is reported when the piece is read
+                for _, chunk in chunks(piece):
+                    yield chunk
+                    read += len(chunk)
+                    if read > COUNTED_BYTES:
+                        return
 
     def joined(self, left: str, right: str) -> bool:
         """Returns whether the parts are more often one word than joined by a hyphen."""
-        first, second = left.encode().translate(_LETTERS).split()[-1:], right.encode().translate(_LETTERS).split()[:1]
-        return self._counts[b"".join(first + second)] > self._counts[b"-".join(first + second)]
+        whole, hyphenated = _forms(left.encode(), right.encode())
+        return self._counts[whole] > self._counts[hyphenated]
+
+
+def _divided(chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the two parts of each word that is divided at the end of a line."""
+    for end in (b"-\n", b"-\r\n"):
+        place = chunk.find(end)
+        while place >= 0:
+            after = place + len(end)
+            yield chunk[max(0, place - LONGEST_PART) : place], chunk[after : after + LONGEST_PART]
+            place = chunk.find(end, after)
+
+
+def _forms(left: bytes, right: bytes) -> tuple[bytes, bytes]:
+    """Returns the word whose parts end `left` and begin `right`, without and with a hyphen, in lower case."""
+    parts = left.translate(_LETTERS).split()[-1:] + right.translate(_LETTERS).split()[:1]
+    return b"".join(parts), b"-".join(parts)
 
 
 def unwrapped(lines: Iterator[str], words: Words | None, markup: Counter[str]) -> Lines:

@@ -173,7 +173,7 @@ def raw_lines(piece: Piece, end: bytes = b"\n") -> Iterator[Line]:
     exact, more = not packing(piece.path), len(end) - 1
     skip, kept, held = piece.part > 0, b"", 0  # the last bytes of a chunk may begin an end; `held` is their offset
     rest, offset, unread = bytearray(), piece.begin - 1, 0
-    for start, chunk in _chunks(piece):
+    for start, chunk in chunks(piece):
         overlap, size = len(kept), len(chunk)
         held = start - overlap if exact else held if kept else start
         if skip and held >= piece.end:
@@ -186,7 +186,7 @@ def raw_lines(piece: Piece, end: bytes = b"\n") -> Iterator[Line]:
                 line = _line(rest, offset, unread)
                 rest, unread = bytearray(), 0
             else:
-                line = _line(chunk[at:cut], offset, 0)
+                line = Line(chunk[at:cut], offset) if cut - at <= READ else _line(chunk[at:cut], offset, 0)
             if not skip:
                 yield line
             skip, at = False, place + len(end)
@@ -206,7 +206,7 @@ def _line(raw: bytes | bytearray, offset: int, unread: int) -> Line:
     return Line(b"", offset, size) if size > READ else Line(bytes(raw), offset)
 
 
-def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
+def chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
     """Yields (offset in the file, decompressed bytes) from the piece's beginning on."""
     packed = packing(piece.path)
     with piece.path.open("rb") as handle:

@@ -19,33 +19,35 @@ _PAGE = re.compile(r"<page(?:\s[^<>]*)?>")
 _ATTRIBUTES = r"(?:\s+[\w-]+\s*=[^<>]*|\s*/?)"
 
 
-def _word(placeholder: re.Match[str]) -> str:
-    """Returns the word for one of WikiExtractor's placeholders, separated from adjacent words."""
-    word = "code" if placeholder["kind"] == "codice" else "formula"
-    return f"{'' if placeholder['before'] is None else ' '}{word}{'' if placeholder['after'] is None else ' '}"
+def _placeholder(name: str) -> re.Pattern[str]:
+    """Returns the pattern of WikiExtractor's placeholders: formula_1, codice_2."""
+    return re.compile(rf"(?P<before>(?<=[^\W_]))?(?<!_){name}_\d+(?P<after>(?=[^\W_]))?")
 
 
-_Rules = tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
+def _separated(word: str) -> Callable[[re.Match[str]], str]:
+    """Returns a function that replaces a placeholder by the word, separated from adjacent words."""
+    return lambda found: f"{'' if found['before'] is None else ' '}{word}{'' if found['after'] is None else ' '}"
+
+
+_Rules = tuple[tuple[str, str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
+"""Name of a rule, text that must occur for the pattern to match, pattern and replacement."""
 _AFTER_PARSER: _Rules = (
-    ("empty_brackets", re.compile(r"(?<=\()\s*[;,:](?:\s*[;,:\]])*\s*"), ""),
-    ("empty_brackets", re.compile(r"(?<!\s)\s+\(\s*\)"), ""),
+    ("empty_brackets", "(", re.compile(r"(?<=\()\s*[;,:](?:\s*[;,:\]])*\s*"), ""),
+    ("empty_brackets", "(", re.compile(r"(?<!\s)\s+\(\s*\)"), ""),
 )
 """Rules for brackets emptied by removals."""
 _AFTER_WIKIEXTRACTOR: _Rules = (
-    ("notes", re.compile(r"<ref\b[^<>]*(?:/>|>[^<>]*</ref>)", re.I), ""),
-    ("tags", re.compile(rf"</?(?:a|{INLINE}|{EXTENSIONS}){_ATTRIBUTES}>", re.I), ""),
-    ("tags", re.compile(rf"</?(?:br|hr|{BLOCKS}|{HIDDEN}){_ATTRIBUTES}>", re.I), " "),
-    ("notes", re.compile(r"\[ ?\[update\]\]"), ""),
-    ("templates", re.compile(r"\{{2,3}(?:[^{}]|\{\{[^{}]*\}\})*\}{2,3}"), ""),
-    ("files", re.compile(r"\[\[(?:category|file|image|media):(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", re.I), ""),
-    ("links", re.compile(r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]"), r"\1"),
-    (
-        "formulas",
-        re.compile(r"(?P<before>(?<=[^\W_]))?(?<!_)(?P<kind>formula|codice)_\d+(?P<after>(?=[^\W_]))?"),
-        _word,
-    ),
-    ("quotes", re.compile(r'""+(?=[^\W_])|(?<=[\w.,;:!?)\]])""+'), '"'),  # italics within bold
-    ("empty_brackets", re.compile(r"(?<![\w.])([A-Z][a-z]{4,})\(\s*\)"), r"\1"),  # but not printf()
+    ("notes", "<", re.compile(r"<ref\b[^<>]*(?:/>|>[^<>]*</ref>)", re.I), ""),
+    ("tags", "<", re.compile(rf"</?(?:a|{INLINE}|{EXTENSIONS}){_ATTRIBUTES}>", re.I), ""),
+    ("tags", "<", re.compile(rf"</?(?:br|hr|{BLOCKS}|{HIDDEN}){_ATTRIBUTES}>", re.I), " "),
+    ("notes", "[update]]", re.compile(r"\[ ?\[update\]\]"), ""),
+    ("templates", "{{", re.compile(r"\{{2,3}(?:[^{}]|\{\{[^{}]*\}\})*\}{2,3}"), ""),
+    ("files", "[[", re.compile(r"\[\[(?:category|file|image|media):(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", re.I), ""),
+    ("links", "[[", re.compile(r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]"), r"\1"),
+    ("formulas", "formula_", _placeholder("formula"), _separated("formula")),
+    ("formulas", "codice_", _placeholder("codice"), _separated("code")),
+    ("quotes", '""', re.compile(r'""+(?=[^\W_])|(?<=[\w.,;:!?)\]])""+'), '"'),  # italics within bold
+    ("empty_brackets", "(", re.compile(r"(?<![\w.])([A-Z][a-z]{4,})\(\s*\)"), r"\1"),  # but not printf()
     *_AFTER_PARSER,
 )
 _TABLE_ROW = re.compile(  # or the beginning of a table or template
@@ -71,10 +73,10 @@ def without_markup(line: str, markup: Counter[str], parsed: bool = False) -> str
     if not parsed and "&" in line and (plain := unescaped(line)) != line:  # before the tags, which may be escaped
         markup["entities"] += 1
         line = plain
-    for rule, pattern, replacement in _AFTER_PARSER if parsed else _AFTER_WIKIEXTRACTOR:
-        line, count = pattern.subn(replacement, line)
-        if count:
-            markup[rule] += count
+    for rule, needed, pattern, replacement in _AFTER_PARSER if parsed else _AFTER_WIKIEXTRACTOR:
+        if needed in line:
+            line, count = pattern.subn(replacement, line)
+            markup.update({rule: count} if count else {})
     if _CAPTION.match(line) or (_TABLE_ROW.match(line) and not _is_sentence(line)):
         markup["remains"] += 1
         return ""
