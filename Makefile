@@ -5,7 +5,7 @@ ARTIFACTS ?= artifacts
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test quick lint install clean faults benchmarks
+.PHONY: demo test quick lint install clean faults fuzz benchmarks
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ lint: $(INSTALLED)
 # Fault tests with twenty SIGKILLs each: whole run, corpora, pretraining, grid. `make test` runs them with fewer kills.
 faults: $(INSTALLED)
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults tests/jobs/test_ray_corpus.py -k kill
+
+# The readers and the clean-up on random input, a few minutes. `make test` tries fewer examples, the same ones each time.
+fuzz: $(INSTALLED)
+	FUZZ=20000 $(BIN)/python -m pytest tests/prepare_corpus -k "any_"
 
 # Comparisons with standard implementations; each prints a JSON object as its last line.
 benchmarks: $(INSTALLED)

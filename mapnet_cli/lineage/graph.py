@@ -31,7 +31,7 @@ from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 2, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
+    "text": 3, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
     "variance": 3, "predictions": 1, "pairs": 1,
 }  # fmt: skip
 
@@ -75,6 +75,7 @@ class Lineage:
         names = {
             "vocab_size",
             "bpe_sample_words",
+            "bpe_word_chars",
             "blocks",
             "block_length",
             "cross_documents",
@@ -83,8 +84,9 @@ class Lineage:
         }
         if corpus["tokenizer"]:
             corpus["tokenizer"] = self.imported(corpus["tokenizer"]).tokenizer_fingerprint
-            names = names - {"vocab_size", "bpe_sample_words", "seed"} | {"tokenizer"}
-        return _artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
+            names = names - {"vocab_size", "bpe_sample_words", "bpe_word_chars", "seed"} | {"tokenizer"}
+        settings = {name: corpus[name] for name in names if name in corpus}
+        return _artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, settings)
 
     @property
     def manifest(self) -> str:

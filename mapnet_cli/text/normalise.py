@@ -22,7 +22,7 @@ _METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
 _ESCAPED = re.compile(r"\\(\W)")
 
 
-_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 """Soft hyphens, zero-width spaces and joiners, direction marks and variation selectors."""
 _NOT_BETWEEN_LETTERS = re.compile("’(?![a-zA-Z])|(?<![a-zA-Z])’")
 
@@ -37,7 +37,7 @@ def normalise_text(text: str, characters: str = "repair", changed: Counter[str] 
     repair = characters == "repair"
     if not text.isascii():
         if repair:
-            text, count = _INVISIBLE.subn("", text)
+            text, count = INVISIBLE.subn("", text)
             if changed is not None and (count or "’" in text):
                 found = {"invisible_characters": count, "apostrophes": len(_NOT_BETWEEN_LETTERS.findall(text))}
                 changed.update({name: number for name, number in found.items() if number})
@@ -168,19 +168,26 @@ def _moses() -> _Moses:
     return _Moses()
 
 
+def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
+    """Returns sacremoses' patterns and replacements, which are those of the Perl script.
+
+    It makes a ’ that is not between two letters a double quote; with `repair`, it is an apostrophe.
+    """
+    from sacremoses import MosesPunctNormalizer
+
+    rules = MosesPunctNormalizer(lang="en", perl_parity=True).substitutions
+    return [("’", "'") if repair and pattern == "’" else (pattern, replacement) for pattern, replacement in rules]
+
+
 @lru_cache
 def _substitutions(ascii_only: bool, repair: bool) -> list[tuple[str, Any, str]]:
     """Returns sacremoses' substitutions as (text that must occur for the pattern to match, pattern, replacement).
 
-    If the pattern is None, it is the needed text itself. `ascii_only` leaves out those that need non-ASCII text. With
-    `repair`, a ’ that is not between two letters is an apostrophe, which the Perl script makes a double quote.
+    If the pattern is None, it is the needed text itself. `ascii_only` leaves out those that need non-ASCII text.
     """
-    from sacremoses import MosesPunctNormalizer
-
     found: list[tuple[str, Any, str]] = []
-    for pattern, replacement in MosesPunctNormalizer(lang="en", perl_parity=True).substitutions:
+    for pattern, replacement in moses_substitutions(repair):
         pattern = {" +": "  +", r"\r": "\r"}.get(pattern, pattern)  # replacing a space by a space is a no-op
-        replacement = "'" if repair and pattern == "’" else replacement
         without_groups = _GROUPS.sub("", pattern).removesuffix("+")
         needed = _ESCAPED.sub(r"\1", without_groups)
         if not _METACHARACTERS.isdisjoint(_ESCAPED.sub("", without_groups)):

@@ -31,6 +31,7 @@ from tests.prepare_corpus.corpora import FUZZ, corpus_config, prepare, prose, re
         ('to do."[178] His party[372] built, as it [12], on', 'to do." His party built, as it, on', {"notes": 3}),
         ("[144] Letter. In [1742] he, [a], [4a]", " Letter. In [1742] he, [a], [4a]", {"notes": 1}),
         ("[Footnote 47: _Works_, xix. 91.]", "Works, xix. 91.", {"notes": 1, "italics": 1}),
+        ("[Footnote: [greek: hudos], water]", "[greek: hudos], water", {"notes": 1}),
         ("A [Illustration] cat. [Illustration: The [old] cat.]", "A  cat. ", {"illustrations": 2}),
         ("[ILLUSTRATION: A caption that goes on", "", {"illustrations": 1}),
         ("AT&amp;T said &quot;no&#8217; &unknown; R&D &c; x", 'AT&T said "no’ &unknown; R&D &c; x', {"entities": 1}),

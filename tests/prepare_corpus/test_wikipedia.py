@@ -101,7 +101,11 @@ def test_leftover_tags_are_removed(tmp_path: Path, line: str, expected: str) -> 
             "The Ministry was in Athens, printf(), R.read() and PEEK() are",
             {"empty_brackets": 2},
         ),
-        ('He read ""Emma"", ""The Sea,"" and x = "" .', 'He read "Emma", "The Sea," and x = "" .', {"quotes": 4}),
+        (
+            'He read ""Emma"", ""The Sea,"" "r""k" and x = "" .',
+            'He read "Emma", "The Sea," "r""k" and x = "" .',
+            {"quotes": 4},
+        ),
     ],
 )
 def test_leftovers_are_removed_and_counted(line: str, expected: str, rules: dict[str, int]) -> None:

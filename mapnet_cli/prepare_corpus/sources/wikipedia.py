@@ -46,7 +46,7 @@ _AFTER_WIKIEXTRACTOR: _Rules = (
     ("links", "[[", re.compile(r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]"), r"\1"),
     ("formulas", "formula_", _placeholder("formula"), _separated("formula")),
     ("formulas", "codice_", _placeholder("codice"), _separated("code")),
-    ("quotes", '""', re.compile(r'""+(?=[^\W_])|(?<=[\w.,;:!?)\]])""+'), '"'),  # italics within bold
+    ("quotes", '""', re.compile(r'(?<!\w)""+(?=\w)|(?<=[\w.,;:!?)\]])""+(?!\w)'), '"'),  # bold italics
     ("empty_brackets", "(", re.compile(r"(?<![\w.])([A-Z][a-z]{4,})\(\s*\)"), r"\1"),  # but not printf()
     *_AFTER_PARSER,
 )
