@@ -17,7 +17,7 @@ from mapnet_cli.text import BoundedCache
 
 LONGEST_CHUNK, KEPT = 100, 20
 """Characters of a chunk, and of the end of a longer one, in which sentence punctuation is found."""
-_OVERLONG = re.compile(rf"[^ ]{{{LONGEST_CHUNK + 1},}}")
+_OVERLONG = re.compile(rf"\S{{{LONGEST_CHUNK + 1},}}")
 _BEYOND_16_BITS = "\U00010000-\U0010ffff"
 _Found = tuple[tuple[int, ...], bool]
 """Sentence starts in a chunk, and whether it ends in sentence punctuation, ignoring closing marks."""

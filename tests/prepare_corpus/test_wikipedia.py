@@ -259,4 +259,3 @@ def test_the_text_before_a_truncation_is_read(shared_data: Path, tmp_path: Path)
     lines, reading = read_shares(cut, 2, kind="mediawiki")
     assert 5 < lines.count(None) < 60
     assert any("ends in the middle of a block" in problem for problem in reading.problems.lines)
-    assert any("no </page>" in problem for problem in reading.problems.lines)
