@@ -25,9 +25,10 @@ from mapnet_cli.core import (
     UsageError,
     automatic_precision,
     is_hub,
+    reading_input,
 )
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
-from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
+from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
@@ -59,11 +60,12 @@ class Lineage:
         """Cleaned, segmented, tokenised, lower-cased sentences."""
         corpus = self.config.corpus.results_view() | {"lowercase": self.config.corpus.preparation}
         names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
-        sources = [
-            {key: value for key, value in source.results_view().items() if key not in ("path", "weight")}
-            | {"content": self._digests.source(source)}
-            for source in self.config.corpus.sources
-        ]
+        sources = []
+        for number, source in enumerate(self.config.corpus.sources):
+            with reading_input(f"corpus.sources.{number}"):
+                content = {"content": self._digests.source(source)}
+            view = source.results_view().items()
+            sources.append({key: value for key, value in view if key not in ("path", "weight")} | content)
         name = self.config.corpus.spacy_pipeline
         pipeline = self._digests.folder(Path(name)) if name and Path(name).is_dir() else _version(name)
         return _artifact_id("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
@@ -98,6 +100,10 @@ class Lineage:
         """Maximum vocabulary size of the corpus, or the exact size if the tokenizer is from an import."""
         own = self.config.corpus.tokenizer
         return self.imported(own).vocab_size if own else self.config.corpus.vocab_size
+
+    def listing(self, path: Path) -> InputListing:
+        """Returns the files of an input, as they were when it was hashed."""
+        return self._digests.listing(path)
 
     def _imported(self, name: str) -> Imported:
         """Imported encoder by name, with or without its hash suffix. Raises UsageError unless exactly one matches."""
@@ -306,6 +312,7 @@ def precision_advice(config: Config, artifacts: Artifacts) -> str:
     if with_precision(config) is config:  # nothing is automatic
         return ""
     here, there = (Lineage(with_precision(config, flip), artifacts) for flip in (False, True))
+    there._digests = here._digests  # the input is listed once
     for method, seed in config.pretraining_runs():
         try:
             other = there.pretraining(method, seed)

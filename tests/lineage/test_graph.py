@@ -15,7 +15,7 @@ from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage import graph
-from mapnet_cli.lineage.digests import Digests, input_files
+from mapnet_cli.lineage.digests import Digests, list_input
 from mapnet_cli.lineage.graph import Lineage, import_id, precision_advice
 from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
@@ -318,8 +318,9 @@ def test_links_to_folders_are_followed_without_cycles(tmp_path: Path) -> None:
     (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "here").symlink_to(tmp_path / "in")
-    found = [file.relative_to(tmp_path / "in").as_posix() for file in input_files(tmp_path / "in")]
-    assert found == ["a.txt", "more/b.txt"]
+    found = list_input(tmp_path / "in")
+    assert [file.name for file in found.files] == ["a.txt", "more/b.txt"]
+    assert found.hidden == ["more/.hidden"]
 
 
 def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> None:
