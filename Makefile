@@ -36,7 +36,7 @@ faults: $(INSTALLED)
 
 # The readers and the clean-up on random input, a few minutes. `make test` tries fewer examples, the same ones each time.
 fuzz: $(INSTALLED)
-	FUZZ=20000 $(BIN)/python -m pytest tests/prepare_corpus -k "any_"
+	FUZZ=20000 $(BIN)/python -m pytest tests/prepare_corpus tests/fuzz -k "any_ or fuzz"
 
 # Comparisons with standard implementations; each prints a JSON object as its last line.
 benchmarks: $(INSTALLED)

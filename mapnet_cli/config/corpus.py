@@ -9,18 +9,23 @@ from mapnet_cli.core import is_hub
 
 
 class Source(Section):
-    kind: Literal["cpython", "text", "jsonl", "parquet", "wikiextractor", "mediawiki", "dataset"] = "text"
-    """cpython: the docstrings of the running Python; text: plain text; jsonl: one JSON object per line; parquet: one
-    document per row; wikiextractor: <doc> blocks; mediawiki: a pages-articles.xml dump; dataset: saved by `datasets`
-    or on the Hugging Face Hub. Files of all kinds but parquet and dataset may be .gz, .bz2, .xz or .zst compressed."""
+    kind: Literal["cpython", "text", "jsonl", "csv", "parquet", "arrow", "wikiextractor", "mediawiki", "dataset"] = (
+        "text"
+    )
+    """cpython: the docstrings of the running Python; text: plain text; jsonl: JSON objects, one per line or in an
+    array; csv: CSV or TSV with a header; parquet and arrow (Feather, IPC): one document per row; wikiextractor: <doc>
+    blocks or the output of --json; mediawiki: a pages-articles.xml dump; dataset: saved by `datasets` or on the Hugging
+    Face Hub. Files of all kinds but parquet, arrow and dataset may be .gz, .bz2, .xz or .zst compressed."""
     path: str = ""
     """File or folder (searched recursively, in sorted order), or hub:OWNER/NAME[@REVISION]; unused for cpython."""
+    encoding: str = added("")
+    """Encoding of text files by Python's name, such as cp1252; empty: UTF-8, or UTF-16 or UTF-32 where it is found."""
     column: str = "text"
-    """For jsonl, parquet and dataset: key or column that contains the text."""
+    """For all kinds with rows: key or column that contains the text, or a path to it (meta.text). Lists are joined."""
     name: str = ""
     """For Hub datasets: configuration name."""
     split: str = "train"
-    """For Hub datasets and saved DatasetDicts: split to use. Ignored for a saved Dataset, which has no splits."""
+    """For Hub datasets and saved DatasetDicts: split to use."""
     documents: Literal["file", "blank-lines"] = "file"
     """For text: one document per file, or documents separated by blank lines."""
     paragraphs: Literal["line", "blank-lines"] = "line"
@@ -39,6 +44,8 @@ class Source(Section):
     """Use only about the first N megabytes of the files, by size on disk. 0: all."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Uses of each sequence per pretraining epoch: 2 is twice, 0.5 every other epoch. Changing it keeps the shards."""
+    max_lost_share: Share = operational(0.5)
+    """Maximum fraction of the rows or bytes that may yield no text; more is an error."""
     licence: str = operational("")
     """Licence of the text, shown on the corpus card."""
 
@@ -50,6 +57,13 @@ class Source(Section):
             raise ValueError("documents and paragraphs can't both be separated by blank lines")
         if is_hub(self.path) and self.kind != "dataset":
             raise ValueError(f'{self.path} is a Hub dataset: set kind = "dataset"')
+        if self.encoding:
+            try:
+                "".encode(self.encoding)
+            except LookupError:
+                raise ValueError(f"{self.encoding!r} is not an encoding that Python knows") from None
+            if self.kind not in ("text", "jsonl", "csv", "wikiextractor", "mediawiki"):
+                raise ValueError(f"encoding applies only to text files, not to kind {self.kind!r}")
         if self.limit_mb and (self.kind == "cpython" or self.from_hub):
             raise ValueError("limit_mb applies only to files: use limit, a number of documents")
         return self

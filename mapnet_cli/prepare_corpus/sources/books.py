@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import cached_property
 
 from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
-from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, chunks, unescaped
+from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, head, text_chunks, unescaped
 
 HEADER_LINES, HEADER_CHARS = 1_000, 100_000
 """How much of a document is searched for the end of its header."""
@@ -79,8 +79,9 @@ def without_marks(line: str, markup: Counter[str]) -> str:
 class Words:
     """The words of a slice, by which hyphens at line ends are judged; they are counted when first needed."""
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[Piece], encoding: str) -> None:
         self._pieces = pieces
+        self._encoding = encoding
 
     @cached_property
     def _counts(self) -> Counter[bytes]:
@@ -95,7 +96,8 @@ class Words:
         read = 0
         for piece in self._pieces:
             with suppress(DamagedInput):  # which is reported when the piece is read
-                for _, chunk in chunks(piece):
+                encoding = head(piece.path, self._encoding)[0] if piece.parts == 1 else ""
+                for _, chunk in text_chunks(piece, encoding):
                     yield chunk
                     read += len(chunk)
                     if read > COUNTED_BYTES:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mapnet_cli.core import InputError
-from mapnet_cli.prepare_corpus.sources import compressed
+from mapnet_cli.prepare_corpus.sources import compressed, encodings
 
 Lines = Iterator[str | None]
 """Lines of text, "" at a paragraph boundary, and None at the end of a document."""
@@ -82,13 +82,15 @@ class Problems:
 
 @dataclass
 class Reading:
-    """Record of reading a slice: problems, skipped pages, removed marks, JSONL keys and progress; how it is read."""
+    """Record of reading a slice: problems, amounts, skipped pages, removed marks, keys, progress; how it is read."""
 
     problems: Problems = field(default_factory=Problems)
     left_out: Counter[str] = field(default_factory=Counter)
     """Number of skipped dump pages, by reason."""
     markup: Counter[str] = field(default_factory=Counter)
     """Number of removals of marks and leftover markup, by rule."""
+    amounts: Counter[str] = field(default_factory=Counter)
+    """Number of "rows" and "bytes" read, and of "lost rows" and "lost bytes", which yield no text."""
     fallback: str = ""
     """Encoding of bytes that aren't UTF-8, "" if unknown."""
     words: Any = None
@@ -103,6 +105,11 @@ class Reading:
     share: float = 0.0
     """Fraction of the current piece that has been read."""
 
+    def lose(self, problem: str, bytes_: int, unread: bool = False) -> None:
+        """Records a problem that loses bytes; `unread`: they were not counted as read."""
+        self.problems.add(problem)
+        self.amounts.update({"bytes": bytes_ * unread, "lost bytes": bytes_})
+
 
 OVERLONG = 2_000_000
 """Characters; the clean-up drops longer lines and paragraphs with any settings."""
@@ -116,10 +123,17 @@ STREAMS = (".gz", ".xz", ".zst")
 COMPRESSED = (*STREAMS, ".bz2")
 
 
-def packing(path: Path) -> str:
+def packing(path: str | Path) -> str:
     """Returns the suffix of a compressed file in lower case, or "" for any other file."""
-    suffix = path.suffix.lower()
-    return suffix if suffix in COMPRESSED else ""
+    name = str(path).lower()
+    return name[name.rfind(".") :] if name.endswith(COMPRESSED) else ""
+
+
+def suffix_of(path: str | Path) -> str:
+    """Returns a file's suffix in lower case, ignoring a compression suffix."""
+    name = str(path).lower()  # pathlib takes ten times as long
+    name = name.removesuffix(packing(name))
+    return name[name.rfind(".") :] if name.rfind(".") > name.rfind("/") else ""
 
 
 @dataclass(frozen=True)
@@ -129,15 +143,16 @@ class Piece:
     path: Path
     part: int = 0
     parts: int = 1
-    size: int = field(init=False)
-    """Size of the whole file on disk, in bytes."""
-    modified: int = field(init=False)
+    size: int = -1
+    """Size of the whole file on disk, in bytes; -1: look it up now."""
+    modified: int = -1
     """Modification time in nanoseconds."""
 
     def __post_init__(self) -> None:
-        stat = self.path.stat()
-        object.__setattr__(self, "size", stat.st_size)
-        object.__setattr__(self, "modified", stat.st_mtime_ns)
+        if self.size < 0:
+            stat = self.path.stat()
+            object.__setattr__(self, "size", stat.st_size)
+            object.__setattr__(self, "modified", stat.st_mtime_ns)
 
     @property
     def begin(self) -> int:
@@ -165,15 +180,16 @@ class Line(NamedTuple):
     """Length of the line in bytes if it exceeds READ; `raw` is empty then."""
 
 
-def raw_lines(piece: Piece, end: bytes = b"\n") -> Iterator[Line]:
+def raw_lines(piece: Piece, end: bytes = b"\n", encoding: str = "") -> Iterator[Line]:
     """Yields the lines that begin in the piece or after it; the caller stops where the next piece begins.
 
-    With another `end`, yields the records that end with it. Raises DamagedInput where the file is damaged.
+    With another `end`, yields the records that end with it. They are in UTF-8; `encoding` is the file's, "" for UTF-8.
+    Raises DamagedInput where the file is damaged.
     """
-    exact, more = not packing(piece.path), len(end) - 1
+    exact, more = not (encoding or packing(piece.path)), len(end) - 1
     skip, kept, held = piece.part > 0, b"", 0  # the last bytes of a chunk may begin an end; `held` is their offset
     rest, offset, unread = bytearray(), piece.begin - 1, 0
-    for start, chunk in chunks(piece):
+    for start, chunk in text_chunks(piece, encoding):
         overlap, size = len(kept), len(chunk)
         held = start - overlap if exact else held if kept else start
         if skip and held >= piece.end:
@@ -201,13 +217,33 @@ def raw_lines(piece: Piece, end: bytes = b"\n") -> Iterator[Line]:
         yield _line(rest + kept, offset, unread)
 
 
+def text_chunks(piece: Piece, encoding: str) -> encodings.Chunks:
+    """Returns the piece's contents from its beginning on, in UTF-8; `encoding` is the file's, "" for UTF-8."""
+    return encodings.recoded(_chunks(piece), encoding) if encoding else _chunks(piece)
+
+
+def head(path: Path, encoding: str) -> tuple[str, str]:
+    """Returns the encoding of a text file, detected unless given, and the beginning of its text, if it can be read."""
+    found = b""
+    try:
+        for _, chunk in _chunks(Piece(path), encodings.HEAD):
+            found += chunk
+            if len(found) >= encodings.HEAD:
+                break
+    except compressed.DamagedInput:
+        pass
+    found = found[: encodings.HEAD]
+    encoding = encoding or encodings.detect(found)
+    return encoding, found.decode(encoding or "utf-8", "replace").replace("\0", "").lstrip(encodings.BOM)
+
+
 def _line(raw: bytes | bytearray, offset: int, unread: int) -> Line:
     size = len(raw) + unread
     return Line(b"", offset, size) if size > READ else Line(bytes(raw), offset)
 
 
-def chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
-    """Yields (offset in the file, decompressed bytes) from the piece's beginning on."""
+def _chunks(piece: Piece, size: int = 0) -> encodings.Chunks:
+    """Yields the decompressed bytes from the piece's beginning on; `size` bytes of a file that isn't compressed."""
     packed = packing(piece.path)
     with piece.path.open("rb") as handle:
         try:
@@ -221,7 +257,7 @@ def chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
                 yield from _stream(handle, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))
             else:
                 handle.seek(piece.begin)
-                while chunk := handle.read(CHUNK):
+                while chunk := handle.read(size or CHUNK):
                     yield handle.tell() - len(chunk), chunk
         except (zlib.error, lzma.LZMAError) as error:
             raise compressed.DamagedInput(str(error)) from None

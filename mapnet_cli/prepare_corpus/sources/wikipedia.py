@@ -111,6 +111,7 @@ def wikiextractor(lines: Iterator[str], name: str, reading: Reading) -> Lines:
             inside = False
         elif not inside:
             outside += bool(line.strip())
+            reading.amounts["lost bytes"] += len(line)
         elif title and line.strip() and len(line) <= OVERLONG:
             if unescaped(line).strip() != title:
                 yield without_markup(line, reading.markup)
@@ -141,7 +142,9 @@ def mediawiki(records: Iterator[str], name: str, reading: Reading, whole: bool) 
         if begin and record.endswith("</page>"):
             yield from _page(f"<page>{record[begin.end() :]}", name, reading)
         elif begin:
-            reading.problems.add(f"{name}: the last page has no </page>, so the file may be truncated")
+            reading.lose(f"{name}: the last page has no </page>, so the file may be truncated", len(record))
+        else:
+            reading.amounts["lost bytes"] += len(record)
     if whole and not found:
         reading.problems.add(f"{name}: the file contains no <page>")
 
@@ -150,7 +153,7 @@ def _page(xml: str, name: str, reading: Reading) -> Lines:
     try:
         page = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        reading.problems.add(f"{name}: a page is invalid XML and was skipped ({error})")
+        reading.lose(f"{name}: a page is invalid XML and was skipped ({error})", len(xml))
         return
     revisions = page.findall("revision")
     text = (revisions[-1].findtext("text") or "") if revisions else ""
@@ -161,12 +164,14 @@ def _page(xml: str, name: str, reading: Reading) -> Lines:
     elif not revisions or revisions[-1].findtext("model", "wikitext") != "wikitext":
         reading.left_out["model"] += 1
     elif len(text) > LONGEST_PAGE:
-        reading.problems.add(f"{name}: {page.findtext('title')}: the page has {len(text):,} characters and was skipped")
+        reading.lose(
+            f"{name}: {page.findtext('title')}: the page has {len(text):,} characters and was skipped", len(xml)
+        )
     else:
         try:
             lines = list(prose(text))
         except ValueError as error:
-            reading.problems.add(f"{name}: {page.findtext('title')} was skipped: {error}")
+            reading.lose(f"{name}: {page.findtext('title')} was skipped: {error}", len(xml))
             return
         for line in lines:
             yield literal(without_markup(line, reading.markup, parsed=True))
