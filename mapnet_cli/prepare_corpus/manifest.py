@@ -26,6 +26,9 @@ from mapnet_cli.prepare_corpus.sources.reading import Problems
 from mapnet_cli.prepare_corpus.train_bpe import dropped as dropped_by_rule
 from mapnet_cli.text import shard_files
 
+LEAST_FILL = 0.2
+"""Mean fraction of a block's tokens that are used, below which there is a warning."""
+
 
 @dataclass(frozen=True)
 class _SliceCounts:
@@ -100,9 +103,25 @@ class WriteManifest(Job):
         keys = [*self.keys.clean, *self.keys.sentences, *self.keys.encode]
         for name, versions in mixed_versions(artifacts, keys).items():
             problems.add(f"slices were prepared with {name} {' and '.join(versions)}: use --force to redo them")
+        if thin := _thin_blocks([counts.encoded for counts in slices], self.corpus):
+            problems.add(thin)
         for counts in slices:
             problems.merge(counts.cleaned.problems, counts.cleaned.problem_count)
         return problems
+
+
+def _thin_blocks(slices: list[EncodedSlice], corpus: Corpus) -> str:
+    """Returns a warning, with its cure, if the blocks are mostly empty, else ""."""
+    blocks = sum(counts.train_sequences + counts.validation_sequences for counts in slices)
+    fill = (sum(counts.tokens for counts in slices) + 2 * blocks) / max(blocks * corpus.block_length, 1)
+    if fill >= LEAST_FILL or not blocks:
+        return ""
+    cure = f"set corpus.block_length to less than {corpus.block_length}"
+    if corpus.blocks == "sentence":
+        cure += ', or corpus.blocks to "complete"'
+    elif not corpus.cross_documents:
+        cure += ", or corpus.cross_documents = true, since documents are short"
+    return f"blocks of {corpus.block_length} tokens are only {fill:.0%} full on average: {cure}"
 
 
 def _of_source(kind: str, slices: list[_SliceCounts]) -> SourceCounts:
