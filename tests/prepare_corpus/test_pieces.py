@@ -147,7 +147,7 @@ def test_chunks_are_bounded(suffix: str, tmp_path: Path) -> None:
     text = b"x" * 29 + b" " * 9_999_970 + b"\n"
     file = tmp_path / f"f{suffix}"
     file.write_bytes(PACK[suffix](text) * 3)
-    chunks = [chunk for _, chunk in reading.chunks(Piece(file))]
+    chunks = [chunk for _, chunk in reading._chunks(Piece(file))]
     assert b"".join(chunks) == text * 3
     assert max(map(len, chunks)) <= 1 << 20
 
