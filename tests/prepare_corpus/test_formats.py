@@ -85,6 +85,14 @@ def test_encodings_and_line_ends(name: str, encoding: str, end: str, tmp_path: P
     assert (real_documents(lines), problems) == (PROSE, [])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_divided_words_are_rejoined_in_every_encoding(encoding: str, end: str, tmp_path: Path) -> None:
+    text = "The gov-\nernment is a government.\n\nThe well-\nknown one.\n".replace("\n", end)
+    lines, _ = read(tmp_path / "f", text.encode(encoding), paragraphs="blank-lines")
+    assert [line for line in lines if line] == ["The government is a government.", "The well-known one."]
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
 def test_compressed_files_in_other_encodings(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     file = tmp_path / f"f.{'gz' if pack is gzip.compress else 'bz2'}"
