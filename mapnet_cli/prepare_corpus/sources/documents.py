@@ -16,7 +16,6 @@ from mapnet_cli.prepare_corpus.sources import books, records, rows, wikipedia
 from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
 from mapnet_cli.prepare_corpus.sources.encodings import BOM
 from mapnet_cli.prepare_corpus.sources.reading import (
-    OVERLONG,
     READ,
     STREAMS,
     Line,
@@ -99,7 +98,7 @@ def _wikiextractor(lines: Iterator[str], piece: Piece, name: str, source: Source
         yield from wikipedia.wikiextractor(lines, name, reading)
         return
     for line in _jsonl(lines, piece, name, source, reading):  # the output of --json
-        yield line and wikipedia.without_markup(line, reading.markup) if len(line or "") <= OVERLONG else line
+        yield line and wikipedia.without_markup(line, reading.markup)
 
 
 def _mediawiki(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:

@@ -53,9 +53,13 @@ def _last(args: Args) -> str:
     return _listed(args)[-1] if args.get("2") else ""
 
 
-def _joined(between: str, before: str = "", most: int | None = None) -> Renderer:
-    """Returns a renderer of all arguments, or of the first `most` ones."""
-    return lambda args: before + between.join(_listed(args)[:most])
+def _joined(between: str, before: str = "") -> Renderer:
+    return lambda args: before + between.join(_listed(args))
+
+
+def _shown(text: str) -> Renderer:
+    """Returns a renderer of the text, in which {1} is the first argument."""
+    return lambda args: text.format(*(args.get(place, "") for place in "0123"))
 
 
 def _block(args: Args) -> str:
@@ -219,14 +223,12 @@ _QUOTATION = re.compile(r"[-'\" ]*['\"][-'\" ]*s?(?<!^\")")
 """{{'s}}, {{' "}}: templates for spaced quotation marks, but not {{"|a quotation}}."""
 _NOTES = {"sharp": "♯", "#": "♯", "flat": "♭", "b": "♭", "natural": "♮"}
 _RULES: dict[str, Renderer] = {
-    _DATA["first"]: _first,
     _DATA["second"]: lambda args: args.get("2") or _first(args),
     _DATA["last"]: _last,
     _DATA["block"]: _block,
     _DATA["ship"]: _ship,
     _DATA["date"]: _date,
-    **{names: lambda args, text=text: text for names, text in _DATA["text"].items()},  # type: ignore[misc]
-    **{names: lambda args, text=text: text.format(_first(args)) for names, text in _DATA["around"].items()},  # type: ignore[misc]
+    **{names: _shown(text) for names, text in _DATA["shown"].items()},
     "zh, lang-zh, zh-full": _labelled(_DATA["labelled"]["zh"]),
     "korean": _labelled(_DATA["labelled"]["korean"]),
     "convert, cvt": _converted,
@@ -237,7 +239,6 @@ _RULES: dict[str, Renderer] = {
     "coord": _coordinates,
     "height": lambda args: " ".join(f"{args[unit]} {unit}" for unit in ("m", "cm", "ft", "in") if args.get(unit)),
     "as of": _as_of,
-    "oldstyledate": lambda args: f"{_first(args)} [O.S. {args.get('3', '')}] {args.get('2', '')}",
     "circa, c., ca.": lambda args: " – ".join(f"c. {date}" for date in _listed(args) or [""]),
     "reign, r.": _joined("–", "r. "),
     "floruit, fl.": _joined("–", "fl. "),
@@ -249,9 +250,7 @@ _RULES: dict[str, Renderer] = {
     "ill, interlanguage link, interlanguage link multi, ill-wd": lambda args: args.get("lt") or _first(args),
     "linktext, gaps": _joined(""),
     "sclass, sclass-, sclass2, sclass2-": _ship_class,
-    "sortname": _joined(" ", most=2),
     "bibleverse, bibleref, bibleref2": _verse,
-    "cite quran": _joined(":", most=2),
     "section link, slink": _section,
     "sic": _sic,
     "lc": lambda args: _first(args).lower(),

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from xml.etree import ElementTree
 
 from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Reading, unescaped
@@ -68,8 +69,8 @@ def without_markup(line: str, markup: Counter[str], parsed: bool = False) -> str
 
     `parsed` says that the line comes from the parser: anything that looks like a link or template is literal text.
     """
-    if not any(mark in line for mark in _MARKS) and not _EMPTY.search(line):
-        return line
+    if len(line) > OVERLONG or not (any(mark in line for mark in _MARKS) or _EMPTY.search(line)):
+        return line  # the clean-up drops overlong lines
     if not parsed and "&" in line and (plain := unescaped(line)) != line:  # before the tags, which may be escaped
         markup["entities"] += 1
         line = plain
@@ -112,12 +113,11 @@ def wikiextractor(lines: Iterator[str], name: str, reading: Reading) -> Lines:
         elif not inside:
             outside += bool(line.strip())
             reading.amounts["lost bytes"] += len(line)
-        elif title and line.strip() and len(line) <= OVERLONG:
-            if unescaped(line).strip() != title:
-                yield without_markup(line, reading.markup)
+        elif title and line.strip() and unescaped(line).strip() == title:
             title = None
-        else:  # no regular expressions on overlong lines: they take minutes, and the clean-up drops the line
-            yield without_markup(line, reading.markup) if len(line) <= OVERLONG else line
+        else:
+            title = None if line.strip() else title
+            yield without_markup(line, reading.markup)
     if inside:
         reading.problems.add(f"{name}: the last <doc> has no </doc>, so the file may be truncated")
         yield None
@@ -133,20 +133,21 @@ def mediawiki(records: Iterator[str], name: str, reading: Reading, whole: bool) 
     wikitext are skipped and counted. If a page has several revisions, the last one is used. `whole` says that the
     records are a whole file; a share of a file may contain no page.
     """
-    found = 0
+    found, before = 0, reading.amounts["bytes"]
     for record in records:
-        *unclosed, begin = [None, *_PAGE.finditer(record)]
-        found += len(unclosed)
-        for _ in unclosed[1:]:
-            reading.problems.add(f"{name}: a page has no </page> and was skipped")
-        if begin and record.endswith("</page>"):
-            yield from _page(f"<page>{record[begin.end() :]}", name, reading)
-        elif begin:
-            reading.lose(f"{name}: the last page has no </page>, so the file may be truncated", len(record))
-        else:
-            reading.amounts["lost bytes"] += len(record)
-    if whole and not found:
-        reading.problems.add(f"{name}: the file contains no <page>")
+        begins = [*_PAGE.finditer(record)]
+        found += len(begins)
+        for page, following in pairwise(begins):
+            reading.lose(f"{name}: a page has no </page> and was skipped", following.start() - page.start())
+        if begins and record.endswith("</page>"):
+            yield from _page(f"<page>{record[begins[-1].end() :]}", name, reading)
+        elif begins:
+            size = len(record) - begins[-1].start()
+            reading.lose(f"{name}: the last page has no </page>, so the file may be truncated", size)
+    if not found:
+        reading.amounts["lost bytes"] += reading.amounts["bytes"] - before
+        if whole:
+            reading.problems.add(f"{name}: the file contains no <page>")
 
 
 def _page(xml: str, name: str, reading: Reading) -> Lines:
