@@ -5,7 +5,7 @@ ARTIFACTS ?= artifacts
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test quick lint install clean faults benchmarks
+.PHONY: demo test quick lint install clean faults fuzz benchmarks
 
 install: $(INSTALLED)
 
@@ -33,6 +33,11 @@ lint: $(INSTALLED)
 # Fault tests with twenty SIGKILLs each: whole run, corpora, pretraining, grid. `make test` runs them with fewer kills.
 faults: $(INSTALLED)
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults tests/jobs/test_ray_corpus.py -k kill
+
+# Damaged and odd input for the readers of text: 10,000 examples of each kind, about ten minutes. `make test` runs 300.
+fuzz: $(INSTALLED)
+	FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/fuzz
+	FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/prepare_corpus -k any_
 
 # Comparisons with standard implementations; each prints a JSON object as its last line.
 benchmarks: $(INSTALLED)

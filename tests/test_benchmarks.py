@@ -36,7 +36,7 @@ def test_benchmark(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
         assert result["against"].startswith("transformers") and result["against"] in err
 
 
-MISSING = ["spacy", "datasets", "sacremoses", "snowballstemmer", "mwparserfromhell", "zstandard", "jinja2", "ray"]
+MISSING = ["spacy", "datasets", "sacremoses", "snowballstemmer", "zstandard", "jinja2", "ray"]
 """What a machine with a GPU may lack; of the dependencies, the benchmarks there need what torch and transformers do."""
 
 

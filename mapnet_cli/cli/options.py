@@ -90,6 +90,7 @@ def shared_options(
     force: ForceOption = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
+    looking: bool = False,
 ) -> Invocation:
     from mapnet_cli.config.loading import resolve
     from mapnet_cli.core import Artifacts, Console, UsageError
@@ -105,8 +106,11 @@ def shared_options(
         raise UsageError("--ray-address requires --engine ray")
     if engine == "local" and workers is None:
         workers = cores()
-    address = ray_address if engine == "ray" else None
-    return Invocation(resolved, Artifacts(artifacts), workers, address, dry_run, force, console, first)
+    address, root = ray_address if engine == "ray" else None, Artifacts(artifacts, dry_run or looking)
+    for number, source in enumerate(resolved.config.corpus.sources):
+        if source.path and not source.from_hub:
+            root.refuse_text(f"corpus.sources.{number}.path", Path(source.path))
+    return Invocation(resolved, root, workers, address, dry_run, force, console, first)
 
 
 Command = Callable[..., None]
@@ -128,15 +132,22 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
     def register(function: Command) -> Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            from mapnet_cli.core import DivergedError, Interrupted, LockedError, MapnetError, ProcessError, UsageError
+            from mapnet_cli.core import (
+                DivergedError,
+                Interrupted,
+                LockedError,
+                MapnetError,
+                ProcessError,
+                UsageError,
+                system_error,
+            )
             from mapnet_cli.jobs import ALONE, launched
 
-            first = True
+            first, shared = True, {option: values.pop(option) for option in options}
             try:
                 signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
                 first = (launched() or ALONE).rank == 0
-                shared = {option: values.pop(option) for option in options}
-                function(shared_options(**shared), **values)
+                function(shared_options(**shared, looking=options in (LOOKING, MEASURING, RUNNING_HERE)), **values)
             except (UsageError, LockedError, DivergedError, Interrupted) as error:
                 # every launched process raises these, except for ProcessError; only the first one reports them
                 _fail(str(error) if first or isinstance(error, ProcessError) else "", error.exit_code)
@@ -144,8 +155,9 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
                 _fail("interrupted; run the same command again to resume", Interrupted.exit_code)
-            except OSError as error:  # full disk, read-only folder
-                _fail(str(error), MapnetError.exit_code)
+            except OSError as error:
+                failure = system_error(error, shared.get("artifacts"))
+                _fail(str(failure), failure.exit_code)
 
         available = inspect.signature(shared_options).parameters
         _, *own = inspect.signature(function).parameters.values()

@@ -4,6 +4,7 @@ It does not depend on models, tasks or the config.
 """
 
 from mapnet_cli.core.artifacts import (
+    MARKS,
     TEMPORARY,
     ArtifactId,
     Artifacts,
@@ -32,6 +33,8 @@ from mapnet_cli.core.errors import (
     ProcessError,
     UsageError,
     did_you_mean,
+    reading_input,
+    system_error,
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
 from mapnet_cli.core.hardware import (
@@ -87,6 +90,7 @@ __all__ = [
     "COLOURS",
     "DIAGNOSTICS",
     "FAINT",
+    "MARKS",
     "NOTHING",
     "TEMPORARY",
     "AbsentError",
@@ -149,11 +153,13 @@ __all__ = [
     "publishing",
     "query_gpus",
     "read_json",
+    "reading_input",
     "record_checksum",
     "render",
     "sha256",
     "short_steps",
     "style",
+    "system_error",
     "to_csv",
     "to_json",
     "to_markdown",

@@ -20,10 +20,15 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from mapnet_cli.core.errors import DamagedError, LockedError, MissingResultError
+from mapnet_cli.core.errors import DamagedError, LockedError, MissingResultError, UsageError
 from mapnet_cli.core.records import Row
 
 TEMPORARY = ".tmp-"
+LOCK = ".lock-"
+_FOLDERS = ("prepare-corpus", "minimal-pairs", "finetune-glue")
+_LOCKS = (f"{LOCK}{name}" for name in (*_FOLDERS, "pretrain", "report", "variance", "import"))
+MARKS = frozenset([*_FOLDERS, *_LOCKS])
+"""Names of files and folders; a folder that contains one of them is an artifact directory."""
 CHECKSUM = b',\n "checksum": "'
 """What a marker's checksum follows; it is over all bytes before that."""
 R = TypeVar("R", bound=Row)
@@ -64,10 +69,30 @@ class Marker:
 
 
 class Artifacts:
-    """An artifact directory. Keys are paths below it, with '/' as separator."""
+    """An artifact directory. Keys are paths below it, with '/' as separator.
 
-    def __init__(self, root: Path) -> None:
+    A command that is only `looking` for results creates nothing in a folder that isn't an artifact directory.
+    """
+
+    def __init__(self, root: Path, looking: bool = False) -> None:
         self.root = root
+        self.looking = looking
+
+    @property
+    def writable(self) -> bool:
+        """Whether the command may create files."""
+        return not self.looking or any((self.root / mark).exists() for mark in MARKS)
+
+    def refuse_text(self, key: str, path: Path) -> None:
+        """Raises UsageError if the directory is, or lies in, the input folder `path` and has content of its own."""
+        if not self.root.is_dir() or not path.is_dir() or not self.root.resolve().is_relative_to(path.resolve()):
+            return
+        names = {file.name for file in self.root.iterdir()}
+        if names and MARKS.isdisjoint(names):
+            raise UsageError(
+                f"--artifacts {self.root} is in {key} ({path}) and has other files ({min(names)}): results would mix "
+                "with the text; choose another folder"
+            )
 
     def path(self, key: str) -> Path:
         return self.root / key
@@ -137,7 +162,9 @@ class Artifacts:
     @contextmanager
     def lock(self, stage: str) -> Iterator[None]:
         """Holds the stage's lock; raises LockedError if another process holds it."""
-        path = self.root / f".lock-{stage}"
+        if not self.writable:
+            raise UsageError(f"{self.root} is not an artifact directory: correct --artifacts, or use `mapnet run`")
+        path = self.root / f"{LOCK}{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
@@ -154,7 +181,7 @@ class Artifacts:
 
     def locked(self, stage: str) -> bool:
         """Returns whether a process currently holds the stage's lock."""
-        path = self.root / f".lock-{stage}"
+        path = self.root / f"{LOCK}{stage}"
         if not path.exists():
             return False
         try:

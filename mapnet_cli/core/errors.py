@@ -4,7 +4,11 @@ A message says what is wrong, where, and what to do. Any other exception is a bu
 """
 
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class MapnetError(Exception):
@@ -59,6 +63,55 @@ class Interrupted(MapnetError):
     """SIGINT or SIGTERM arrived; everything finished so far is saved."""
 
     exit_code = 130
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room on the disk, or choose another --artifacts folder",
+    errno.EDQUOT: "your quota is used up: make room, or choose another --artifacts folder",
+    errno.EROFS: "the disk is read-only: choose another folder to write to",
+    errno.ENOENT: "restore it, correct the path, or remove the link that leads to it",
+    errno.EISDIR: "a file is expected here: correct the path",
+    errno.ENOTDIR: "a folder is expected here: correct the path",
+    errno.EEXIST: "a folder is expected here: correct the path",
+    errno.ELOOP: "remove the link, which leads to itself",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer --workers",
+    errno.EIO: "the disk or network file system fails: check it and run again",
+    errno.ESTALE: "the network file system changed: run again",
+}
+"""What to do about a failed system call."""
+_WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def system_error(error: OSError, artifacts: Path | None = None, what: str = "") -> MapnetError:
+    """Returns the error for a failed system call, with its path, reason and what to do about it.
+
+    It is an InputError for a file that can't be read, other than those below the artifact directory. `what` is the
+    name of the source or job that needed the file.
+    """
+    if error.errno is None:  # from a library
+        return MapnetError(f"{what}: {error}" if what else str(error))
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, os.PathLike)) else None
+    advice, written = _ADVICE.get(error.errno, ""), path is None or error.errno in _WHILE_WRITING
+    if path and error.errno in (errno.EACCES, errno.EPERM):
+        created = not os.path.lexists(path) and os.access(path.parent, os.X_OK)
+        written = created or os.access(path, os.R_OK)
+        advice = f"allow this user to {'write' if written else 'read'} it (chmod), or choose another path"
+    inside = path and artifacts and path.absolute().is_relative_to(artifacts.absolute())
+    parts = [what, str(path) if path and str(path) not in what else "", os.strerror(error.errno), advice]
+    message = ": ".join(part for part in parts if part).encode("utf-8", "backslashreplace").decode()
+    return MapnetError(message) if written or inside else InputError(message)
+
+
+@contextmanager
+def reading_input(what: str) -> Iterator[None]:
+    """Turns system errors into InputErrors, whose messages begin with `what`, the name of the input."""
+    try:
+        yield
+    except InputError as error:
+        raise error if what in str(error) else type(error)(f"{what}: {error}") from None
+    except OSError as error:
+        raise InputError(str(system_error(error, None, what))) from None
 
 
 def did_you_mean(name: str, known: Iterable[str], list_all: bool = False) -> str:

@@ -43,23 +43,18 @@ def load_hub_split(data: str, name: str | None, split: str, streaming: bool = Fa
             ) from None
 
 
-def hub_rows(data: str, name: str | None, split: str, column: str, part: int, parts: int) -> Iterator[tuple[int, Any]]:
-    """Yields (row number, value of the column) for each row of part `part` of a split, as rows arrive.
+def hub_rows(data: str, name: str | None, split: str, part: int, parts: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (row number, row) for each row of part `part` of a split, as rows arrive.
 
-    The dataset's files are divided into `parts` parts; with fewer files, some parts are empty. Raises
-    InputError if the column is missing or the network or the Hub fails.
+    The dataset's files are divided into `parts` parts; with fewer files, some parts are empty. Raises InputError if
+    the network or the Hub fails.
     """
     dataset = load_hub_split(data, name, split, streaming=True)
     parts = min(parts, dataset.num_shards)
     if part >= parts:
         return
     try:
-        for number, row in enumerate(dataset.shard(num_shards=parts, index=part) if parts > 1 else dataset):
-            if column not in row:
-                raise InputError(f"{data}: there is no column {column!r}, only {', '.join(row)}; set its `column`")
-            yield number, row[column]
-    except InputError:
-        raise
+        yield from enumerate(dataset.shard(num_shards=parts, index=part) if parts > 1 else dataset)
     except Exception as error:  # the HTTP library's exceptions depend on its version
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{data}: part {part} of {parts} can't be read ({reason}): run again") from None

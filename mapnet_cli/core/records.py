@@ -30,7 +30,7 @@ class SourceCounts(Row):
     left_out: dict[str, int]
     """Pages of a dump that are not articles, by reason."""
     markup: dict[str, int]
-    """Leftovers of wiki markup removed from lines, by rule."""
+    """Marks, leftover markup and characters that were removed or replaced, by rule."""
 
 
 class CorpusManifest(Row):

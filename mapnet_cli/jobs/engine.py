@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
-from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, ProcessError, UsageError
+from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, ProcessError, UsageError, system_error
 from mapnet_cli.jobs.distributed import DistContext, restarted
 from mapnet_cli.jobs.job import (
     Job,
@@ -86,7 +86,7 @@ def attempt(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Mapne
     except MapnetError as error:
         return error
     except OSError as error:
-        return MapnetError(f"{job.key}: {error}")
+        return system_error(error, artifacts.root, job.key)
     except Exception:  # a bug or a library's error: reported with its traceback; the other jobs continue
         return MapnetError(f"{job.key} failed:\n{traceback.format_exc()}")
     return None

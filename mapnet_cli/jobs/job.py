@@ -21,7 +21,6 @@ VERSIONED = (
     "tokenizers",
     "spacy",
     "sacremoses",
-    "mwparserfromhell",
     "numpy",
     "scikit-learn",
     "scipy",

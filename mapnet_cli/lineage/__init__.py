@@ -1,6 +1,6 @@
 """Dependencies of each artifact, and the name derived from them."""
 
-from mapnet_cli.lineage.digests import fingerprint, input_files
+from mapnet_cli.lineage.digests import InputFile, InputListing, fingerprint, list_input
 from mapnet_cli.lineage.graph import (
     Lineage,
     PairsRun,
@@ -13,12 +13,14 @@ from mapnet_cli.lineage.graph import (
 from mapnet_cli.lineage.milestones import find_milestone
 
 __all__ = [
+    "InputFile",
+    "InputListing",
     "Lineage",
     "PairsRun",
     "find_milestone",
     "fingerprint",
     "import_id",
-    "input_files",
+    "list_input",
     "manifest_key",
     "precision_advice",
     "scored_encoders",

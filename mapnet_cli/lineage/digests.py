@@ -7,10 +7,11 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, NamedTuple
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import Artifacts, InputError, read_json, sha256, write_json
+from mapnet_cli.core import MARKS, Artifacts, InputError, read_json, sha256, write_json
 
 
 def fingerprint(*parts: Any) -> str:
@@ -23,6 +24,30 @@ def this_python() -> str:
     return f"{platform.python_implementation()} {sys.version}"
 
 
+class InputFile(NamedTuple):
+    """A file below an input folder."""
+
+    name: str
+    """Path below the folder, with "/"; of a single file, its name."""
+    path: str
+    size: int
+    """In bytes."""
+    modified: int
+    """Time of the last change of the contents, in nanoseconds."""
+    changed: int
+    """Time of the last change of the contents or attributes, in nanoseconds."""
+
+
+class InputListing(NamedTuple):
+    """The files of an input, sorted by name, and what was left out."""
+
+    files: list[InputFile]
+    hidden: list[str]
+    """Names of hidden files and folders."""
+    artifacts: list[str]
+    """Names of artifact directories."""
+
+
 class Digests:
     """Content hashes of input files, cached by file size, mtime and ctime in the artifact directory.
 
@@ -31,8 +56,9 @@ class Digests:
     """
 
     def __init__(self, artifacts: Artifacts) -> None:
-        self._path = artifacts.path("inputs.json")
+        self._artifacts, self._path = artifacts, artifacts.path("inputs.json")
         self._seen: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+        self._listed: dict[Path, InputListing] = {}
 
     def source(self, source: Source) -> str:
         """Returns a hash of the source's file names and contents, or its Hub id. Raises InputError if it is missing."""
@@ -56,35 +82,61 @@ class Digests:
             return self.remembered(known_as)
         known = self._seen.get(known_as, {"files": {}})
         files: dict[str, list[Any]] = {}
-        for file in input_files(path):
-            if without is not None and without(file.name):
+        for file in self.listing(path).files:
+            if without is not None and without(file.name.rpartition("/")[2]):
                 continue
-            name = file.relative_to(path).as_posix() if file != path else file.name
-            stat = file.stat()
-            old = known["files"].get(name)
-            seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            files[name] = [*seen, old[-1] if old is not None and old[:-1] == seen else sha256(file)]
+            old, seen = known["files"].get(file.name), list(file[2:])
+            files[file.name] = old if old and old[:-1] == seen else [*seen, sha256(Path(file.path))]
         digest = fingerprint(sorted((name, entry[-1]) for name, entry in files.items()))
-        if known["files"] != files:
+        if known["files"] != files and self._artifacts.writable:
             self._seen[known_as] = {"digest": digest, "files": files}
             write_json(self._path, self._seen)
         return digest
 
+    def listing(self, path: Path) -> InputListing:
+        """Returns the files at or below `path`, listed once."""
+        if path not in self._listed:
+            self._listed[path] = list_input(path)
+        return self._listed[path]
 
-def input_files(path: Path) -> list[Path]:
-    """Returns the files at or below `path`, sorted by name, without hidden files.
 
-    Links to folders are followed, except links to one of their own parent folders.
+def list_input(root: Path) -> InputListing:
+    """Returns the files at or below `root`, without hidden files and artifact directories.
+
+    Links to folders are followed, except links to one of their own parent folders. Raises OSError for anything that
+    can't be read, and InputError if `root` itself is an artifact directory.
     """
-    if path.is_file():
-        return [path]
-    files = []
-    for folder, below, names in os.walk(path, followlinks=True):
-        here = Path(folder)
-        below[:] = [name for name in below if name[0] != "." and not _leads_back(here / name)]
-        files += [here / name for name in names if name[0] != "." and (here / name).is_file()]
-    return sorted(files, key=lambda p: p.relative_to(path).as_posix())
+    found = InputListing([], [], [])
+    if not root.is_dir():
+        _add(found.files, root.name, str(root), root.stat())
+    folders = [("", str(root))] * root.is_dir()
+    while folders:
+        prefix, folder = folders.pop()
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+        if not MARKS.isdisjoint(entry.name for entry in entries):
+            if not prefix:
+                raise InputError(f"{root} is an artifact directory of mapnet: move the text into another folder")
+            found.artifacts.append(prefix.rstrip("/"))
+            continue
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.name[0] == ".":
+                found.hidden.append(name)
+            elif not entry.is_dir():
+                _add(found.files, name, entry.path, entry.stat())
+            elif not (entry.is_symlink() and _leads_back(Path(entry.path))):
+                folders.append((f"{name}/", entry.path))
+    for names in found:
+        names.sort()
+    return found
+
+
+def _add(files: list[InputFile], name: str, path: str, stat: os.stat_result) -> None:
+    if not S_ISREG(stat.st_mode):
+        raise InputError(f"{path} is neither a file nor a folder: remove it")
+    files.append(InputFile(name, path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 def _leads_back(folder: Path) -> bool:
-    return folder.is_symlink() and folder.resolve() in (parent.resolve() for parent in folder.parents)
+    return folder.resolve() in (parent.resolve() for parent in folder.parents)

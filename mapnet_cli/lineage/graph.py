@@ -25,13 +25,14 @@ from mapnet_cli.core import (
     UsageError,
     automatic_precision,
     is_hub,
+    reading_input,
 )
 from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
-from mapnet_cli.lineage.digests import Digests, fingerprint, this_python
+from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 2, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
+    "text": 3, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
     "variance": 3, "predictions": 1, "pairs": 1,
 }  # fmt: skip
 
@@ -59,11 +60,12 @@ class Lineage:
         """Cleaned, segmented, tokenised, lower-cased sentences."""
         corpus = self.config.corpus.results_view() | {"lowercase": self.config.corpus.preparation}
         names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
-        sources = [
-            {key: value for key, value in source.results_view().items() if key not in ("path", "weight")}
-            | {"content": self._digests.source(source)}
-            for source in self.config.corpus.sources
-        ]
+        sources = []
+        for number, source in enumerate(self.config.corpus.sources):
+            with reading_input(f"corpus.sources.{number}"):
+                content = {"content": self._digests.source(source)}
+            view = source.results_view().items()
+            sources.append({key: value for key, value in view if key not in ("path", "weight")} | content)
         name = self.config.corpus.spacy_pipeline
         pipeline = self._digests.folder(Path(name)) if name and Path(name).is_dir() else _version(name)
         return _artifact_id("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
@@ -75,6 +77,7 @@ class Lineage:
         names = {
             "vocab_size",
             "bpe_sample_words",
+            "bpe_word_chars",
             "blocks",
             "block_length",
             "cross_documents",
@@ -83,8 +86,9 @@ class Lineage:
         }
         if corpus["tokenizer"]:
             corpus["tokenizer"] = self.imported(corpus["tokenizer"]).tokenizer_fingerprint
-            names = names - {"vocab_size", "bpe_sample_words", "seed"} | {"tokenizer"}
-        return _artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, {n: corpus[n] for n in names})
+            names = names - {"vocab_size", "bpe_sample_words", "bpe_word_chars", "seed"} | {"tokenizer"}
+        settings = {name: corpus[name] for name in names if name in corpus}
+        return _artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, settings)
 
     @property
     def manifest(self) -> str:
@@ -96,6 +100,10 @@ class Lineage:
         """Maximum vocabulary size of the corpus, or the exact size if the tokenizer is from an import."""
         own = self.config.corpus.tokenizer
         return self.imported(own).vocab_size if own else self.config.corpus.vocab_size
+
+    def listing(self, path: Path) -> InputListing:
+        """Returns the files of an input, as they were when it was hashed."""
+        return self._digests.listing(path)
 
     def _imported(self, name: str) -> Imported:
         """Imported encoder by name, with or without its hash suffix. Raises UsageError unless exactly one matches."""
@@ -304,6 +312,7 @@ def precision_advice(config: Config, artifacts: Artifacts) -> str:
     if with_precision(config) is config:  # nothing is automatic
         return ""
     here, there = (Lineage(with_precision(config, flip), artifacts) for flip in (False, True))
+    there._digests = here._digests  # the input is listed once
     for method, seed in config.pretraining_runs():
         try:
             other = there.pretraining(method, seed)

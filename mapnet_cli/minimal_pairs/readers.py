@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mapnet_cli.core import InputError, derive_seed
-from mapnet_cli.lineage import input_files
+from mapnet_cli.lineage import list_input
 
 GOOD, BAD = ("sentence_good", "good"), ("sentence_bad", "bad")
 """Names of the columns, BLiMP's first."""
@@ -72,8 +72,8 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yields names and contents of the files with pairs, in a folder, tar or zip file; or of a single file."""
     try:
         if path.is_dir():
-            names = {file.relative_to(path).as_posix(): file for file in input_files(path)}
-            yield from ((name, file.read_bytes()) for name, file in names.items() if _has_pairs(name))
+            files = (file for file in list_input(path).files if _has_pairs(file.name))
+            yield from ((file.name, Path(file.path).read_bytes()) for file in files)
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield from ((name, archive.read(name)) for name in sorted(archive.namelist()) if _has_pairs(name))

@@ -63,7 +63,7 @@ class WriteCard(Job):
             _totals(made, counts_V, signature),
             _by_source("dropped", "Paragraphs dropped, by rule", "dropped", made.sources, names, signature),
             _by_source("left_out", "Pages skipped, by reason", "left_out", made.sources, names, signature),
-            _by_source("markup", "Leftover wiki markup removed, by rule", "markup", made.sources, names, signature),
+            _by_source("markup", "Marks removed or replaced, by rule", "markup", made.sources, names, signature),
             _examples(made, signature),
             _tokens(tokenizer, counts_V, signature),
         ]

@@ -21,14 +21,18 @@ _SYMBOLS = "/\\|"
 EXAMPLES = 3
 """Number of dropped paragraphs kept as examples per rule."""
 EXAMPLE_CHARS = 200
+JOINED = 2_000
+"""Characters of short paragraphs that are joined."""
+_SHORT = ("min_chars", "min_letters")
 
 
 @dataclass
 class Dropped:
-    """Dropped paragraphs by rule: counts, and the beginnings of the first few."""
+    """Dropped paragraphs by rule: counts, and the beginnings of the first few; and characters changed in the others."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    changed: Counter[str] = field(default_factory=Counter)
 
     def add(self, rule: str, paragraph: str) -> None:
         self.counts[rule] += 1
@@ -43,7 +47,8 @@ def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> L
     Records the other paragraphs in `dropped`.
     """
     kept = False
-    for paragraph in _joined(_normalised(lines, dropped), settings.join_lines):
+    paragraphs = _joined(_normalised(lines, settings.characters, dropped), settings.join_lines)
+    for paragraph in _with_short_ones(paragraphs, settings) if settings.short_paragraphs == "join" else paragraphs:
         if paragraph is None:
             if kept:
                 yield None
@@ -53,6 +58,25 @@ def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> L
         else:
             kept = True
             yield paragraph
+
+
+def _with_short_ones(paragraphs: Iterable[str | None], settings: Cleanup) -> Lines:
+    """Joins short paragraphs that follow each other, if together they break no rule."""
+    short: list[str] = []
+    size = 0
+    for paragraph in paragraphs:
+        is_short = paragraph is not None and broken_rule(paragraph, settings) in _SHORT
+        if short and (not is_short or size > JOINED):
+            together = " ".join(short)
+            yield from short if broken_rule(together, settings) else [together]
+            short, size = [], 0
+        if paragraph is not None and is_short:
+            short.append(paragraph)
+            size += len(paragraph) + 1
+        else:
+            yield paragraph
+    together = " ".join(short)
+    yield from short if broken_rule(together, settings) else [together]
 
 
 def broken_rule(paragraph: str, settings: Cleanup) -> str:
@@ -73,12 +97,12 @@ def broken_rule(paragraph: str, settings: Cleanup) -> str:
     return ""
 
 
-def _normalised(lines: Iterable[str | None], dropped: Dropped) -> Lines:
+def _normalised(lines: Iterable[str | None], characters: str, dropped: Dropped) -> Lines:
     for line in lines:
         if line and len(line) > OVERLONG:  # the regular expressions would take minutes
-            dropped.add("max_chars", normalise_text(line[:EXAMPLE_CHARS]))
+            dropped.add("max_chars", normalise_text(line[:EXAMPLE_CHARS], characters))
             line = ""
-        yield line and normalise_text(line)
+        yield line and normalise_text(line, characters, dropped.changed)
 
 
 def _joined(lines: Lines, join: bool) -> Iterator[str | None]:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, MapnetError, format_count, format_duration, format_size
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
+from mapnet_cli.prepare_corpus.outputs import format_shares, lost
 from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
 from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.reading import Reading
@@ -43,8 +45,8 @@ class Rate:
     words: float
     seconds: float
     """Seconds to read and clean the input."""
-    problems: tuple[str, ...] = ()
-    """First problems found in the sample."""
+    notes: tuple[str, ...] = ()
+    """What the clean-up drops of the sample, and the first problems found in it."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Expected:
     """Bytes of temporary files."""
     final: float
     """Bytes of token shards still to be written."""
-    problems: tuple[str, ...] = ()
-    """First problems found in the samples."""
+    notes: tuple[str, ...] = ()
+    """What the clean-up drops of the samples, and the first problems found in them."""
 
 
 def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[str]]:
@@ -85,12 +87,14 @@ def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
     least = min(LEAST_SLICES, len(chosen)) if chosen[0].pieces else 1
     paragraphs: list[str] = []
     problems: list[str] = []
+    dropped, amounts = Dropped(), Counter[str]()
     size = read = 0.0
     start = time.perf_counter()
     for done, part in enumerate(chosen):
         if done >= least and (size >= SAMPLE_BYTES or read >= SAMPLE_INPUT or not part.pieces):
             break
-        some, measure, reading = _beginning(part, SAMPLE_BYTES / least, config)
+        some, measure, reading = _beginning(part, SAMPLE_BYTES / least, config, dropped)
+        amounts.update(reading.amounts)
         paragraphs += some
         problems += reading.problems.lines
         size += sum(len(paragraph.encode()) + 1 for paragraph in some)
@@ -98,19 +102,24 @@ def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
     seconds = time.perf_counter() - start
     words = sum(paragraph.count(" ") + 1 for paragraph in paragraphs)
     read = max(read, 1e-9)
-    return Rate(size / read, words / read, seconds / read, tuple(problems[:SAMPLED_PROBLEMS])), paragraphs
+    key = chosen[0].config_key
+    notes = [f"{key}: clean-up drops {format_shares(dropped.counts, len(paragraphs))} of the sample"]
+    if what := lost(amounts, chosen[0].source.max_lost_share):
+        notes.append(f"{key}: {what} in the sample; a run stops if that is so in the whole source (max_lost_share)")
+    notes += [f"problem in the sample: {problem}" for problem in problems[:SAMPLED_PROBLEMS]]
+    return Rate(size / read, words / read, seconds / read, tuple(notes)), paragraphs
 
 
-def _beginning(part: Slice, enough: float, config: Config) -> tuple[list[str], float, Reading]:
+def _beginning(part: Slice, enough: float, config: Config, dropped: Dropped) -> tuple[list[str], float, Reading]:
     """Returns a slice's first clean paragraphs (at least `enough` bytes, if available), the input read, and its record.
 
-    The input read is in bytes, or 1 for a slice that isn't measured in bytes.
+    The input read is in bytes, or 1 for a slice that isn't measured in bytes. Other paragraphs go to `dropped`.
     """
     reading, size = Reading(), 0
     paragraphs: list[str] = []
     lines = read_slice(part, "repair", reading, lambda progress: None)
     position = previous = (0, 0.0)
-    for paragraph in clean(lines, config.corpus.cleanup, Dropped()):
+    for paragraph in clean(lines, config.corpus.cleanup, dropped):
         position, previous = (reading.pieces, reading.share), position
         if size >= enough and position > previous:  # compressed files advance by whole blocks
             current = part.pieces[reading.pieces]
@@ -168,8 +177,8 @@ def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: 
             final += own_words * TOKENS_PER_WORD * (2 if vocab_size <= 1 << 16 else 4)
     hashes = text * (HASHES - 1)  # 16 bytes each
     temporary = hashes * ROW.itemsize / 16 if hashes > 16 * SORTED else 0.0
-    problems = tuple(problem for rate in rates.values() for problem in rate.problems)
-    return Expected(text, words, seconds, working, temporary, final, problems)
+    notes = tuple(note for rate in rates.values() for note in rate.notes)
+    return Expected(text, words, seconds, working, temporary, final, notes)
 
 
 def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> list[str]:
@@ -188,8 +197,8 @@ def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> l
         f"shards; {format_size(free)} free" + (" (not enough)" if SHORTAGE * needed > free else ""),
         f"time: at most about {format_duration(expected.seconds / max(workers, 1))} on this machine with {workers} "
         "workers, without training the vocabulary and writing the shards",
+        *expected.notes,
         *unknown,
-        *(f"problem in the sample: {problem}" for problem in expected.problems),
     ]
 
 

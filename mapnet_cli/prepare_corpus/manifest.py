@@ -26,6 +26,9 @@ from mapnet_cli.prepare_corpus.sources.reading import Problems
 from mapnet_cli.prepare_corpus.train_bpe import dropped as dropped_by_rule
 from mapnet_cli.text import shard_files
 
+LEAST_FILL = 0.2
+"""Mean fraction of a block's tokens that are used, below which there is a warning."""
+
 
 @dataclass(frozen=True)
 class _SliceCounts:
@@ -59,8 +62,9 @@ class WriteManifest(Job):
             )
             for clean, sentences, encode, dropped in zip(keys.clean, keys.sentences, keys.encode, repeated, strict=True)
         ]
-        vocab_size = artifacts.read(keys.vocabulary, TrainedVocabulary).vocab_size
-        problems = self._problems(artifacts, slices, vocab_size)
+        vocabulary = artifacts.read(keys.vocabulary, TrainedVocabulary)
+        vocab_size = vocabulary.vocab_size
+        problems = self._problems(artifacts, slices, vocabulary)
         encoded = [counts.encoded for counts in slices]
         manifest = CorpusManifest(
             **_sums(slices),
@@ -86,18 +90,38 @@ class WriteManifest(Job):
         files = [file for shard in shards for file in shard_files(shard)]
         return Output([artifacts.path(keys.tokenizer), *files], manifest)
 
-    def _problems(self, artifacts: Artifacts, slices: list[_SliceCounts], vocab_size: int) -> Problems:
+    def _problems(self, artifacts: Artifacts, slices: list[_SliceCounts], trained: TrainedVocabulary) -> Problems:
         problems = Problems()
-        if not self.corpus.tokenizer and vocab_size < self.corpus.vocab_size:
+        found, wanted = trained.vocab_size, self.corpus.vocab_size
+        if not self.corpus.tokenizer and found < wanted:
+            problems.add(f"corpus.vocab_size is {wanted:,}, but the text yields only {found:,} entries")
+        if trained.long_words:
             problems.add(
-                f"corpus.vocab_size is {self.corpus.vocab_size:,}, but the text yields only {vocab_size:,} entries"
+                f"BPE was trained without {trained.long_words:,} words of more than {self.corpus.bpe_word_chars:,} "
+                f"characters (corpus.bpe_word_chars), such as {trained.longest_word}"
             )
         keys = [*self.keys.clean, *self.keys.sentences, *self.keys.encode]
         for name, versions in mixed_versions(artifacts, keys).items():
             problems.add(f"slices were prepared with {name} {' and '.join(versions)}: use --force to redo them")
+        if thin := _thin_blocks([counts.encoded for counts in slices], self.corpus):
+            problems.add(thin)
         for counts in slices:
             problems.merge(counts.cleaned.problems, counts.cleaned.problem_count)
         return problems
+
+
+def _thin_blocks(slices: list[EncodedSlice], corpus: Corpus) -> str:
+    """Returns a warning, with its cure, if the blocks are mostly empty, else ""."""
+    blocks = sum(counts.train_sequences + counts.validation_sequences for counts in slices)
+    fill = (sum(counts.tokens for counts in slices) + 2 * blocks) / max(blocks * corpus.block_length, 1)
+    if fill >= LEAST_FILL or not blocks:
+        return ""
+    cure = f"set corpus.block_length to less than {corpus.block_length}"
+    if corpus.blocks == "sentence":
+        cure += ', or corpus.blocks to "complete"'
+    elif not corpus.cross_documents:
+        cure += ", or corpus.cross_documents = true, since documents are short"
+    return f"blocks of {corpus.block_length} tokens are only {fill:.0%} full on average: {cure}"
 
 
 def _of_source(kind: str, slices: list[_SliceCounts]) -> SourceCounts:

@@ -4,12 +4,16 @@ Paragraph files contain one paragraph per line. Sentence files contain one sente
 empty line after each paragraph. In both formats, one more empty line ends a document.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapnet_cli.core import ArtifactId, Artifacts, Row
+from pydantic import Field
+
+from mapnet_cli.core import ArtifactId, Artifacts, InputError, Row
 from mapnet_cli.lineage import manifest_key
+from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
 
 
 class CleanedSlice(Row):
@@ -25,6 +29,8 @@ class CleanedSlice(Row):
     markup: dict[str, int]
     problems: list[str]
     problem_count: int
+    amounts: dict[str, int] = Field(default_factory=dict)
+    """Rows and bytes, as in `Reading.amounts`."""
 
 
 class Deduplication(Row):
@@ -49,6 +55,10 @@ class TrainedVocabulary(Row):
 
     vocab_size: int
     sample_words: int
+    long_words: int = 0
+    """Number of words of the sample that were left out because of their length."""
+    longest_word: str = ""
+    """The beginning of the longest one."""
     first_documents: list[int]
 
 
@@ -115,6 +125,37 @@ class CorpusKeys:
     @property
     def card(self) -> str:
         return f"{self.corpus.key}/card"
+
+
+def lost(amounts: Mapping[str, int], limit: float) -> str:
+    """Returns which rows or bytes of a source yield no text, if they are more than the fraction `limit`, else ""."""
+    for unit in ("rows", "bytes"):
+        total, without = amounts.get(unit, 0), amounts.get(f"lost {unit}", 0)
+        if without > limit * total:
+            return f"{without:,} of {total:,} {unit} yield no text"
+    return ""
+
+
+def require_text(slices: Sequence[CleanedSlice], number: int, limit: float) -> None:
+    """Raises InputError if more than the fraction `limit` of a source's rows or bytes yield no text."""
+    amounts, problems = Counter[str](), Problems()
+    for row in slices:
+        amounts.update(row.amounts)
+        problems.merge(row.problems, row.problem_count)
+    if what := lost(amounts, limit):
+        shown = "".join(f"\n  {line}" for line in problems.lines[:SHOWN_PROBLEMS])
+        raise InputError(
+            f"corpus.sources.{number}: {what}: check its kind, column and encoding, or raise its max_lost_share "
+            f"({limit:g}). The first problems:{shown}"
+        )
+
+
+def format_shares(dropped: Mapping[str, int], kept: int) -> str:
+    """Returns the share of paragraphs that the clean-up drops, in all and by rule."""
+    total = kept + sum(dropped.values())
+    rules = sorted(dropped.items(), key=lambda item: -item[1])
+    by_rule = ", ".join(f"{rule} {count:,} ({count / total:.1%})" for rule, count in rules if count)
+    return f"{1 - kept / total:.1%} of {total:,} paragraphs: {by_rule}" if by_rule else "no paragraphs"
 
 
 def mixed_versions(artifacts: Artifacts, keys: list[str]) -> dict[str, list[str]]:

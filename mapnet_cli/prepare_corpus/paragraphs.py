@@ -14,11 +14,12 @@ from mapnet_cli.config import Cleanup
 from mapnet_cli.core import TEMPORARY, Artifacts, publishing
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, Deduplication
+from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, Deduplication, require_text
 from mapnet_cli.prepare_corpus.slices import Slice
+from mapnet_cli.prepare_corpus.sources.books import Words
 from mapnet_cli.prepare_corpus.sources.documents import read_cpython, read_hub, read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Lines, Reading, printable
-from mapnet_cli.prepare_corpus.sources.rows import require_key
+from mapnet_cli.prepare_corpus.sources.records import require_key
 
 HASH_BYTES = 16
 """Two of n distinct paragraphs collide (and one is lost) with probability n^2 / 2^129: 10^-21 for n = 10^9."""
@@ -66,8 +67,9 @@ class CleanSlice(Job):
         result = CleanedSlice(
             paragraphs=count, words=words, bytes=size,
             dropped=dict(sorted(dropped.counts.items())), examples=dict(sorted(dropped.examples.items())),
-            left_out=dict(sorted(reading.left_out.items())), markup=dict(sorted(reading.markup.items())),
-            problems=reading.problems.lines, problem_count=reading.problems.count,
+            left_out=dict(sorted(reading.left_out.items())),
+            markup=dict(sorted((reading.markup + dropped.changed).items())),
+            problems=reading.problems.lines, problem_count=reading.problems.count, amounts=dict(reading.amounts),
         )  # fmt: skip
         return Output([text_file, hash_file], result)
 
@@ -80,6 +82,7 @@ def read_slice(part: Slice, on_bad_utf8: str, reading: Reading, progress: Progre
         yield from read_hub(part.source, part.part, part.parts, part.config_key, reading)
     for note in part.notes:
         reading.problems.add(note)
+    reading.words = Words(part.pieces, part.source.encoding)
     for done, piece in enumerate(part.pieces):
         progress(Progress(done, len(part.pieces), printable(piece.path.name)))
         reading.pieces = done
@@ -93,12 +96,17 @@ class Deduplicate(Job):
 
     keys: CorpusKeys
     enabled: bool
+    sources: tuple[tuple[int, float], ...] = ()
+    """The number of each slice's source, and that source's max_lost_share."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         slices = self.keys.clean
         for key in slices:
             artifacts.verify(key)
-        counts = [artifacts.read(key, CleanedSlice).paragraphs for key in slices]
+        cleaned = [artifacts.read(key, CleanedSlice) for key in slices]
+        for source in dict.fromkeys(self.sources):
+            require_text([row for row, of in zip(cleaned, self.sources, strict=True) if of == source], *source)
+        counts = [row.paragraphs for row in cleaned]
         files = [artifacts.path(self.keys.keep(number)) for number in range(len(slices))]
         dropped = []
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=artifacts.path(self.key).parent) as temporary:

@@ -7,13 +7,17 @@ implementation, tests/text/plain.py.
 """
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from mapnet_cli.text import BoundedCache
 
+LONGEST_CHUNK, KEPT = 100, 20
+"""Characters of a chunk, and of the end of a longer one, in which sentence punctuation is found."""
+_OVERLONG = re.compile(rf"\S{{{LONGEST_CHUNK + 1},}}")
 _BEYOND_16_BITS = "\U00010000-\U0010ffff"
 _Found = tuple[tuple[int, ...], bool]
 """Sentence starts in a chunk, and whether it ends in sentence punctuation, ignoring closing marks."""
@@ -69,8 +73,21 @@ class Sentencizer:
         return [0, *_found(self._tokens(text), False)[0]]
 
     def _tokens(self, text: str) -> list[tuple[int, bool, bool]]:
-        """Returns (start, whether it is a sentence mark, whether it is punctuation) of each spaCy token."""
-        return [(token.idx, token.text in self._marks, token.is_punct) for token in self.nlp.tokenizer(text)]
+        """Returns (start, whether it is a sentence mark, whether it is punctuation) of each spaCy token.
+
+        Of overlong chunks, spaCy sees only the ends, since its time grows with the square of their length.
+        """
+        cuts: list[tuple[int, int]] = []
+        if len(text) > LONGEST_CHUNK:
+            cuts = [(chunk.start() + 1, chunk.end() - KEPT) for chunk in _OVERLONG.finditer(text)]
+        ends = [0, *(end for _, end in cuts)]
+        short = "".join(text[a:b] for a, b in zip(ends, [*(begin for begin, _ in cuts), len(text)], strict=True))
+        tokens = [(token.idx, token.text in self._marks, token.is_punct) for token in self.nlp.tokenizer(short)]
+        if cuts:
+            removed = [0, *accumulate(end - begin for begin, end in cuts)]
+            places = [begin - before for (begin, _), before in zip(cuts, removed, strict=False)]
+            tokens = [(start + removed[bisect_left(places, start)], *kinds) for start, *kinds in tokens]
+        return tokens
 
     def _special_across(self, text: str, space: int) -> bool:
         """Returns whether the tokens around a space may differ from those of the two chunks on their own.
@@ -80,8 +97,8 @@ class Sentencizer:
         """
         for left, right in self._neighbours.get(text[space - 1 : space + 2 : 2], ()):
             if text.endswith(left, 0, space) and text.startswith(right, space + 1):
-                chunks = text[text.rfind(" ", 0, space) + 1 : space + 1] + text[space + 1 :].partition(" ")[0]
-                return bool(self._specials.search(chunks))
+                begin, end = text.rfind(" ", 0, space) + 1, text.find(" ", space + 1)
+                return bool(self._specials.search(text, begin, end if end >= 0 else len(text)))
         return False
 
 

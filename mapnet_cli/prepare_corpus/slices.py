@@ -1,14 +1,15 @@
 """Slices of the input: each is read by one job."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mapnet_cli.config import Config, Source
-from mapnet_cli.core import InputError, read_json
-from mapnet_cli.lineage import input_files
-from mapnet_cli.prepare_corpus.sources.documents import divisible, suffixes_of
-from mapnet_cli.prepare_corpus.sources.reading import STREAMS, Piece, packing, printable
+from mapnet_cli.core import DamagedError, InputError, read_json, reading_input
+from mapnet_cli.lineage import InputFile, InputListing, list_input
+from mapnet_cli.prepare_corpus.sources import documents
+from mapnet_cli.prepare_corpus.sources.reading import Piece, packing, printable, suffix_of
 
 CPYTHON_PARTS = 4
 HUB_PARTS = 32
@@ -52,7 +53,10 @@ class Slice:
         )
 
 
-def input_slices(config: Config) -> list[Slice]:
+Listing = Callable[[Path], InputListing]
+
+
+def input_slices(config: Config, listing: Listing = list_input) -> list[Slice]:
     """Returns the slices in corpus order; they depend only on the input and the config.
 
     Raises InputError if a source is missing, has no files or can't be read.
@@ -63,9 +67,10 @@ def input_slices(config: Config) -> list[Slice]:
             parts = 1 if source.limit else CPYTHON_PARTS if source.kind == "cpython" else HUB_PARTS
             slices += [Slice(number, source, part=part, parts=parts) for part in range(parts)]
         else:
-            files, notes = _files(source, f"corpus.sources.{number}")
-            size = min(config.corpus.slice_mb, source.limit_mb or config.corpus.slice_mb) * 1e6
-            groups = _grouped(_pieces(files, source, size), size)
+            with reading_input(f"corpus.sources.{number}"):
+                files, notes = _files(source, f"corpus.sources.{number}", listing)
+                size = min(config.corpus.slice_mb, source.limit_mb or config.corpus.slice_mb) * 1e6
+                groups = list(_grouped(_pieces(files, source, size), size))
             slices += [Slice(number, source, group, notes=() if index else notes) for index, group in enumerate(groups)]
     return slices
 
@@ -75,43 +80,43 @@ def missing_source(config: Config) -> bool:
     return any(s.path and not s.from_hub and not Path(s.path).exists() for s in config.corpus.sources)
 
 
-def _files(source: Source, config_key: str) -> tuple[list[Path], tuple[str, ...]]:
-    """Returns the files to read, in order, and notes about the skipped ones."""
-    root = Path(source.path)
+def _files(source: Source, config_key: str, listing: Listing) -> tuple[list[InputFile], tuple[str, ...]]:
+    """Returns the files to read, in order, and notes about what is left out."""
+    root, kind, saved = Path(source.path), documents.KINDS[source.kind], source.kind == "dataset"
     if not root.exists():
         raise InputError(f"{config_key}.path: {root} does not exist")
-    found = files = _saved_files(root, source.split, config_key) if source.kind == "dataset" else input_files(root)
-    if root.is_dir() and (suffixes := suffixes_of(source.kind)):
-        files = [file for file in found if _suffix(file) in suffixes]
-    elif archive := next((file for file in files if _suffix(file) in ARCHIVES), None):
+    found, hidden, artifacts = listing(root)
+    files, wanted, notes = found, " or ".join(f"*{suffix}" for suffix in kind.suffixes), list[str]()
+    if saved:
+        by_path = {file.path: file for file in found}
+        files = [by_path[str(path)] for path in _saved_files(root, source.split, config_key, notes)]
+    elif root.is_dir() and kind.suffixes:
+        files = [file for file in found if suffix_of(file.name) in kind.suffixes]
+        if kind.bare and not files:
+            files = [file for file in found if not suffix_of(file.name)]
+    elif archive := next((file.path for file in files if suffix_of(file.name) in ARCHIVES), None):
         raise InputError(
-            f"{config_key}.path: {printable(str(archive))} is an archive, which can't be read: unpack it or move it "
+            f"{config_key}.path: {printable(archive)} is an archive, which can't be read: unpack it or move it "
             "elsewhere"
         )
     if not files:
-        wanted = f"{_wanted(source.kind)} files" if suffixes_of(source.kind) else "files"
-        if source.kind == "dataset":
-            wanted = "Arrow files: create it with Dataset.save_to_disk"
-        raise InputError(f"{config_key}.path: {root} has no {wanted}")
-    taken = set(files)
-    skipped = [file.relative_to(root).as_posix() for file in found if file not in taken]
-    notes: list[str] = []
-    if skipped:
-        shown = ", ".join(skipped[:SHOWN_FILES]) + (" ..." if len(skipped) > SHOWN_FILES else "")
-        notes = [f"{config_key}: skipped {len(skipped):,} files that are not {_wanted(source.kind)}: {shown}"]
+        missing = "Arrow files: create it with Dataset.save_to_disk" if saved else f"{wanted} files".lstrip()
+        raise InputError(f"{config_key}.path: {root} has no {missing}")
+    if not saved:
+        taken = set(files)
+        rest = [file.name for file in found if file not in taken]
+        notes += _left_out(config_key, rest, f"files that are not {wanted}")
+        notes += _left_out(config_key, hidden, "hidden files and folders")
+    notes += _left_out(config_key, artifacts, "artifact directories of mapnet")
     return files[: source.limit or None], tuple(notes)
 
 
-def _wanted(kind: str) -> str:
-    return " or ".join(f"*{suffix}" for suffix in suffixes_of(kind))
+def _left_out(config_key: str, names: list[str], what: str) -> list[str]:
+    shown = ", ".join(names[:SHOWN_FILES]) + (" ..." if len(names) > SHOWN_FILES else "")
+    return [f"{config_key}: skipped {len(names):,} {what}: {shown}"] if names else []
 
 
-def _suffix(file: Path) -> str:
-    """Returns the file's suffix in lower case, ignoring a compression suffix."""
-    return (Path(file.stem) if packing(file) else file).suffix.lower()
-
-
-def _saved_files(root: Path, split: str, config_key: str) -> list[Path]:
+def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> list[Path]:
     """Returns the Arrow files that `datasets` would load from the folder, in its order; all files of a bare folder.
 
     Files that state.json doesn't list are ignored: `map` and `filter` store their caches next to the data.
@@ -119,36 +124,48 @@ def _saved_files(root: Path, split: str, config_key: str) -> list[Path]:
     if root.is_file():
         return [root]
     splits, state = root / "dataset_dict.json", root / "state.json"
-    if splits.exists() and (names := read_json(splits).get("splits")):
+    if splits.exists() and (names := _object(splits).get("splits")):
         if split not in names:
             raise InputError(f"{config_key}.split: {root} has no split {split!r}, only {', '.join(names)}")
-        return _saved_files(root / split, split, config_key)
-    if state.exists() and (listed := read_json(state).get("_data_files")):
+        return _saved_files(root / split, "", config_key, notes)
+    if state.exists() and (listed := _object(state).get("_data_files")):
+        if (own := _object(state).get("_split") or "train") != split and split:
+            if split != "train":  # the default
+                raise InputError(f"{config_key}.split: {root} has no splits, it is a single data set ({own})")
+            notes.append(f"{config_key}: {root} is a single data set, of split {own!r}: `split` selects nothing")
         files = [root / entry["filename"] for entry in listed]
         if missing := [file for file in files if not file.exists()]:
             raise InputError(f"{config_key}.path: {missing[0]} is missing, but is listed in {state}")
         return files
     inside = sorted(root.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
     found = (
-        _saved_files(path, split, config_key)
+        _saved_files(path, split, config_key, notes)
         for path in inside
         if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() == ".arrow")
     )
     return [file for files in found for file in files]
 
 
-def _pieces(files: list[Path], source: Source, size: float) -> Iterator[Piece]:
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(file))
+    except (DamagedError, TypeError, ValueError):
+        raise InputError(f"{file} is not a JSON object") from None
+
+
+def _pieces(files: list[InputFile], source: Source, size: float) -> Iterator[Piece]:
     """Yields the files, large ones in pieces of at most about `size` bytes of text, up to the source's limit_mb."""
     left = source.limit_mb * 1e6 or float("inf")
     for file in files:
-        parts = 1
-        if packing(file) not in STREAMS and divisible(source):
-            expansion = EXPANSION if packing(file) or file.suffix.lower() == ".parquet" else 1
-            parts = max(1, -int(-file.stat().st_size * expansion // size))
+        path, parts = Path(file.path), 1
+        if file.size * EXPANSION > size:
+            expansion = EXPANSION if packing(file.name) or suffix_of(file.name) == ".parquet" else 1
+            parts = -int(-file.size * expansion // size)
+            parts = parts if parts > 1 and documents.divisible(source, path) else 1
         for part in range(parts):
             if left <= 0:
                 return
-            piece = Piece(file, part, parts)
+            piece = Piece(path, part, parts, file.size, file.modified)
             left -= piece.end - piece.begin
             yield piece
 

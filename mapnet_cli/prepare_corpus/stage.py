@@ -1,6 +1,7 @@
 """`mapnet prepare-corpus`: turns text into a vocabulary, token shards and a manifest, in jobs over input slices."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mapnet_cli.prepare_corpus import forecast as estimates
 from mapnet_cli.prepare_corpus.card import WriteCard
 from mapnet_cli.prepare_corpus.encode import EncodeSlice
 from mapnet_cli.prepare_corpus.manifest import WriteManifest
-from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys
+from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, format_shares
 from mapnet_cli.prepare_corpus.paragraphs import CleanSlice, Deduplicate
 from mapnet_cli.prepare_corpus.progress import format_row, slices_done
 from mapnet_cli.prepare_corpus.sentences import SegmentSlice
@@ -69,6 +70,10 @@ class PrepareCorpus:
         if a source is missing or has no files, and UsageError like `validate`.
         """
         self.validate()
+        return self._phases
+
+    @cached_property
+    def _phases(self) -> list[Phase]:
         lineage = self.lineage
         gone = missing_source(lineage.config) or not lineage.artifacts.path(lineage.text.key).exists()
         return [] if gone and self._is_made else corpus_phases(lineage.config, lineage)
@@ -97,12 +102,11 @@ class PrepareCorpus:
         made, card = artifacts.find(lineage.manifest, CorpusManifest), f"{lineage.corpus.key}/card"
         if made is None:
             return []
-        dropped = ", ".join(f"{rule} {count:,}" for rule, count in made.dropped.items()) or "none"
         lines = [
             f"corpus: {made.documents:,} documents, {made.sentences:,} sentences, {made.words:,} words, "
             f"{made.tokens:,} tokens ({made.unknown_tokens:,} unknown), vocabulary {made.vocab_size:,}; "
             f"{made.train_sequences:,} training and {made.validation_sequences:,} validation sequences",
-            f"corpus: paragraphs dropped by rule: {dropped}",
+            f"corpus: clean-up dropped {format_shares(made.dropped, made.paragraphs)}",
         ]
         if artifacts.path(f"{card}.md").exists():
             lines.append(f"corpus: card: {artifacts.path(card)}.md and .html")
@@ -145,7 +149,7 @@ def _clean_jobs(phases: list[Phase]) -> list[CleanSlice]:
 
 def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
     """Returns all phases. Raises InputError, naming the config key, if a source is missing or has no files."""
-    slices = input_slices(config)
+    slices = input_slices(config, lineage.listing)
     keys = CorpusKeys(lineage.text, lineage.corpus, len(slices))
     imported = lineage.imported(config.corpus.tokenizer).path if config.corpus.tokenizer else ""
     return _text_phases(config, keys, slices) + _shard_phases(config, keys, slices, imported)
@@ -163,8 +167,10 @@ def _text_phases(config: Config, keys: CorpusKeys, slices: list[Slice]) -> list[
         for key, part in zip(keys.clean, slices, strict=True)
     ]
     deduplicate = Deduplicate(
-        artifact=_part(keys.text, keys.deduplicate), needs=(*keys.clean,), keys=keys, enabled=corpus.cleanup.deduplicate
-    )
+        artifact=_part(keys.text, keys.deduplicate), needs=(*keys.clean,), keys=keys,
+        enabled=corpus.cleanup.deduplicate,
+        sources=tuple((part.number, part.source.max_lost_share) for part in slices),
+    )  # fmt: skip
     sentences = [
         SegmentSlice(
             artifact=_part(keys.text, key), needs=(clean_key, keys.deduplicate,),

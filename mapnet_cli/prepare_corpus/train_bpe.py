@@ -9,6 +9,7 @@ from itertools import accumulate
 from mapnet_cli.config import Corpus
 from mapnet_cli.core import Artifacts, Imported, InputError, derive_seed, publishing
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
+from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS
 from mapnet_cli.prepare_corpus.outputs import (
     CleanedSlice,
     CorpusKeys,
@@ -18,7 +19,7 @@ from mapnet_cli.prepare_corpus.outputs import (
     read_sentences,
 )
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
-from mapnet_cli.text import load_tokenizer, train_tokenizer
+from mapnet_cli.text import load_tokenizer, train_tokenizer, without_long_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,14 @@ class TrainVocabulary(Job):
             message = _too_little(documents, self.corpus.validation_every, dropped(artifacts, self.keys))
             raise InputError(message + _first_problems(artifacts, self.keys))
         lines: list[str] = []
+        left_out: list[str] = []
         if self.imported:
             artifacts.verify(self.imported)
             trained = load_tokenizer(artifacts.path(artifacts.read(self.imported, Imported).tokenizer))
         else:
             share = self.corpus.bpe_sample_words / sum(count.words for count in counts)
-            lines = list(_sample(artifacts, progress, self.keys.sentences, share, self.corpus.seed))
+            sample = list(_sample(artifacts, progress, self.keys.sentences, share, self.corpus.seed))
+            lines, left_out = without_long_words(sample, self.corpus.bpe_word_chars)
             trained = train_tokenizer(lines, self.corpus.vocab_size)
         file = artifacts.path(self.keys.tokenizer)
         with publishing(file) as temporary:
@@ -53,6 +56,8 @@ class TrainVocabulary(Job):
         result = TrainedVocabulary(
             vocab_size=trained.get_vocab_size(),
             sample_words=sum(line.count(" ") + 1 for line in lines),
+            long_words=len(left_out),
+            longest_word=max(left_out, key=len, default="")[:EXAMPLE_CHARS],
             first_documents=[0, *accumulate(count.documents for count in counts)][:-1],
         )
         return Output([file], result)

@@ -7,6 +7,7 @@ from mapnet_cli.text.bpe import (
     load_tokenizer,
     train_tokenizer,
     verified_tokenizer,
+    without_long_words,
     word_part,
 )
 from mapnet_cli.text.moses_rules import moses_normalizer
@@ -41,6 +42,7 @@ __all__ = [
     "stem",
     "train_tokenizer",
     "verified_tokenizer",
+    "without_long_words",
     "word_part",
     "word_tokeniser",
     "writing_shard",

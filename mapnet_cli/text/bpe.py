@@ -7,6 +7,7 @@ randomly seeded hash map. Start workers with forkserver or spawn: a process that
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -27,13 +28,26 @@ TOKENS_PER_WORD = 1.35
 """Estimate for English text, used in forecasts."""
 LINES = 1_000
 """Lines per batch."""
+LONGEST_WORD = 100
+"""Maximum characters of a word that BPE is trained on, unless the config sets another number."""
+
+
+def without_long_words(lines: Sequence[str], longest: int) -> tuple[list[str], list[str]]:
+    """Returns the lines without words of more than `longest` characters, and these words."""
+    pattern = re.compile(rf"(?<![^ ])[^ ]{{{longest + 1},}}")
+    kept, left_out = list(lines), []
+    for number, line in enumerate(lines):
+        if len(line) > longest and (found := pattern.findall(line)):
+            left_out += found
+            kept[number] = pattern.sub("", line)
+    return kept, left_out
 
 
 def train_tokenizer(lines: Sequence[str], vocab_size: int) -> Tokenizer:
     """Returns a tokenizer with `vocab_size` entries, including specials, or fewer if the lines don't yield as many.
 
-    `lines` are words separated by spaces. They are read twice and all words are counted in memory
-    (600 to 700 bytes per distinct word), so pass a sample of a large corpus.
+    `lines` are words separated by spaces. They are read twice and all words are counted in memory (600 to 700 bytes per
+    distinct word), so pass a sample of a large corpus. The time grows with the square of the length of a word.
     """
     alphabet = _alphabet(lines, vocab_size)
     tokenizer = _untrained()

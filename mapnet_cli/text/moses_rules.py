@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from tokenizers import Regex, normalizers
 
+from mapnet_cli.text.normalise import INVISIBLE, moses_substitutions
+
 Rule = tuple[str, str]
 """A pattern and its literal replacement."""
 
@@ -19,26 +21,27 @@ _FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")
 """What Python's lower-casing does, but not `tokenizers`'."""
 
 
-def moses_normalizer(lowercase: str) -> normalizers.Normalizer:
+def moses_normalizer(preparation: str) -> normalizers.Normalizer:
     """Returns a normalizer of plain text to the words of `prepare_line`, separated by single spaces.
 
-    `lowercase` is the config key corpus.lowercase: "after-moses", "before-moses" or "never".
+    `preparation` is `Corpus.preparation`, of a corpus with its own tokenizer.
     """
+    lowercase, _, characters = preparation.partition(" ")
+    repair = not characters
     lower = [*_compiled([_FINAL_SIGMA]), normalizers.Lowercase()]
     before, after = (lower if lowercase == f"{when}-moses" else [] for when in ("before", "after"))
-    punctuation, words = _compiled(_punctuation()), _compiled(_tokenisation())
-    return normalizers.Sequence([normalizers.NFC(), *punctuation, *before, *words, *after])
+    first = _compiled([(INVISIBLE.pattern, "")] if repair else [])
+    punctuation, words = _compiled(_punctuation(repair)), _compiled(_tokenisation())
+    return normalizers.Sequence([*first, normalizers.NFC(), *punctuation, *before, *words, *after])
 
 
 def _compiled(rules: Iterable[Rule]) -> Iterator[normalizers.Normalizer]:
     return (normalizers.Replace(Regex(pattern), content) for pattern, content in rules)
 
 
-def _punctuation() -> Iterator[Rule]:
+def _punctuation(repair: bool) -> Iterator[Rule]:
     """Yields the rules of `normalise_text`."""
-    from sacremoses import MosesPunctNormalizer
-
-    for pattern, replacement in MosesPunctNormalizer(lang="en", perl_parity=True).substitutions:
+    for pattern, replacement in moses_substitutions(repair):
         if pattern == '"([,.]+)':
             yield from ((f'"{re.escape(run)}(?![,.])', f'{run}"') for run in _RUNS)
             continue

@@ -4,13 +4,14 @@ The order is that of the code that the paper builds on: Unicode NFC, Moses punct
 and removal of non-printing characters, all on cased text, followed by Moses tokenisation and
 lower-casing of single sentences. sacremoses is imported lazily, which saves half a second.
 
-Both Moses steps are faster than sacremoses, with byte-identical results. The reference
-implementation is tests/text/plain.py.
+Both Moses steps are faster than sacremoses, with byte-identical results except for the repair of
+characters. The reference implementation is tests/text/plain.py.
 """
 
 import re
 import string
 import unicodedata
+from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -21,21 +22,33 @@ _METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
 _ESCAPED = re.compile(r"\\(\W)")
 
 
-def normalise_text(text: str) -> str:
+INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+"""Soft hyphens, zero-width spaces and joiners, direction marks and variation selectors."""
+_NOT_BETWEEN_LETTERS = re.compile("’(?![a-zA-Z])|(?<![a-zA-Z])’")
+
+
+def normalise_text(text: str, characters: str = "repair", changed: Counter[str] | None = None) -> str:
     """Returns the text in NFC, with normalised punctuation, without non-printing characters, and with single spaces.
 
-    Line breaks become spaces, so pass a single line or paragraph.
+    `characters` is the config key corpus.cleanup.characters: "repair" removes invisible characters and makes ’ an
+    apostrophe, counting both in `changed`; "moses" does as Moses' scripts. Line breaks become spaces, so pass a single
+    line or paragraph.
     """
-    text = unicodedata.normalize("NFC", text)
-    for needed, pattern, replacement in _substitutions(text.isascii()):
+    repair = characters == "repair"
+    if not text.isascii():
+        if repair:
+            text, count = INVISIBLE.subn("", text)
+            if changed is not None and (count or "’" in text):
+                found = {"invisible_characters": count, "apostrophes": len(_NOT_BETWEEN_LETTERS.findall(text))}
+                changed.update({name: number for name, number in found.items() if number})
+        text = unicodedata.normalize("NFC", text)
+    for needed, pattern, replacement in _substitutions(text.isascii(), repair):
         if needed in text:
             text = pattern.sub(replacement, text) if pattern else text.replace(needed, replacement)
     if text.isprintable() and "  " not in text:
         return text.strip(" ")
-    for char in set(text):
-        if unicodedata.category(char).startswith("C"):  # Moses' \p{C}
-            text = text.replace(char, " ")
-    return " ".join(text.split())
+    other = [ord(char) for char in set(text) if unicodedata.category(char).startswith("C")]  # Moses' \p{C}
+    return " ".join((text.translate(dict.fromkeys(other, " ")) if other else text).split())
 
 
 class WordTokeniser:
@@ -49,7 +62,7 @@ class WordTokeniser:
 
     def __init__(self, lowercase: str) -> None:
         self._moses = None if lowercase == "none" else _moses()
-        self._lowercase = lowercase
+        self._lowercase = lowercase.partition(" ")[0]
 
     def __call__(self, sentence: str) -> str:
         """Returns the words separated by single spaces, not escaped."""
@@ -61,9 +74,13 @@ class WordTokeniser:
         return words.lower() if self._lowercase == "after-moses" else words
 
 
-def prepare_line(text: str, lowercase: str) -> str:
-    """Returns a GLUE field prepared like a corpus sentence (normalised, tokenised, lower-cased); "none": unchanged."""
-    return text if lowercase == "none" else word_tokeniser(lowercase)(normalise_text(text))
+def prepare_line(text: str, preparation: str) -> str:
+    """Returns a GLUE field prepared like a corpus sentence (normalised, tokenised, lower-cased); "none": unchanged.
+
+    `preparation` is that of the corpus, `Corpus.preparation`.
+    """
+    characters = preparation.partition(" ")[2] or "repair"
+    return text if preparation == "none" else word_tokeniser(preparation)(normalise_text(text, characters))
 
 
 class _Moses:
@@ -151,16 +168,25 @@ def _moses() -> _Moses:
     return _Moses()
 
 
+def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
+    """Returns sacremoses' patterns and replacements, which are those of the Perl script.
+
+    It makes a ’ that is not between two letters a double quote; with `repair`, it is an apostrophe.
+    """
+    from sacremoses import MosesPunctNormalizer
+
+    rules = MosesPunctNormalizer(lang="en", perl_parity=True).substitutions
+    return [("’", "'") if repair and pattern == "’" else (pattern, replacement) for pattern, replacement in rules]
+
+
 @lru_cache
-def _substitutions(ascii_only: bool) -> list[tuple[str, Any, str]]:
+def _substitutions(ascii_only: bool, repair: bool) -> list[tuple[str, Any, str]]:
     """Returns sacremoses' substitutions as (text that must occur for the pattern to match, pattern, replacement).
 
     If the pattern is None, it is the needed text itself. `ascii_only` leaves out those that need non-ASCII text.
     """
-    from sacremoses import MosesPunctNormalizer
-
     found: list[tuple[str, Any, str]] = []
-    for pattern, replacement in MosesPunctNormalizer(lang="en", perl_parity=True).substitutions:
+    for pattern, replacement in moses_substitutions(repair):
         pattern = {" +": "  +", r"\r": "\r"}.get(pattern, pattern)  # replacing a space by a space is a no-op
         without_groups = _GROUPS.sub("", pattern).removesuffix("+")
         needed = _ESCAPED.sub(r"\1", without_groups)

@@ -29,9 +29,17 @@ VALIDATION_EVERY = 10
 TARGETS = {"cold": 2.8, "steady": 5.0, "workers": 1.8}
 
 
+def config(part: Path) -> Any:
+    """Returns the config of a part."""
+    from mapnet_cli.config import Config, Corpus, Method, Source
+
+    sources = tuple(Source(path=str(part / name), **kind) for name, kind in KINDS.items())
+    corpus = Corpus(sources=sources, validation_every=VALIDATION_EVERY)
+    return Config(methods=("bert",), method={"bert": Method()}, corpus=corpus)
+
+
 def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
     """Prepares each part with mapnet; yields the CPU time of BPE training, the wall time of the slices, and the ids."""
-    from mapnet_cli.config import Config, Corpus, Method, Source
     from mapnet_cli.core.artifacts import Artifacts
     from mapnet_cli.core.console import Console
     from mapnet_cli.core.records import CorpusManifest
@@ -41,11 +49,8 @@ def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
     from mapnet_cli.text.shards import open_shards
 
     for part in parts:
-        sources = tuple(Source(path=str(part / name), **kind) for name, kind in KINDS.items())
-        corpus = Corpus(sources=sources, validation_every=VALIDATION_EVERY)
-        config = Config(methods=("bert",), method={"bert": Method()}, corpus=corpus)
         artifacts = Artifacts(part / f"artifacts-{workers}-{os.getpid()}")
-        lineage = Lineage(config, artifacts)
+        lineage = Lineage(config(part), artifacts)
         stage = PrepareCorpus(lineage)
         engine = LocalEngine(artifacts, Console(quiet=True), workers, preload=stage.preload)
         training = wall = 0.0
@@ -60,22 +65,21 @@ def ours(parts: list[Path], workers: int) -> Iterator[tuple[float, float, Any]]:
 
 def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
     """Does the same with the plain pipeline, except for reading and the clean-up rules, which are mapnet's."""
-    from mapnet_cli.config import Cleanup, Corpus, Source
+    from mapnet_cli.config import Cleanup, Corpus
     from mapnet_cli.prepare_corpus import cleanup
-    from mapnet_cli.prepare_corpus.sources.documents import read_piece
-    from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
-    from mapnet_cli.text.bpe import train_tokenizer
+    from mapnet_cli.prepare_corpus.paragraphs import read_slice
+    from mapnet_cli.prepare_corpus.slices import input_slices
+    from mapnet_cli.prepare_corpus.sources.reading import Reading
+    from mapnet_cli.text import train_tokenizer, without_long_words
     from tests.text import plain
 
     cleanup.normalise_text = plain.normalise
     split = plain.Sentences()
     for part in parts:
         paragraphs: list[str | None] = []
-        for name, kind in KINDS.items():
-            source = Source(path=str(part / name), **kind)
-            for file in sorted((part / name).iterdir()):
-                lines = read_piece(Piece(file), file.name, source, "repair", Reading())
-                paragraphs += cleanup.clean(lines, Cleanup(), cleanup.Dropped())
+        for piece in input_slices(config(part)):
+            lines = read_slice(piece, "repair", Reading(), lambda progress: None)
+            paragraphs += cleanup.clean(lines, Cleanup(), cleanup.Dropped())
         seen: set[str | None] = set()
         documents: list[list[str]] = [[]]
         kept = [p for p in paragraphs if p is None or not (p in seen or seen.add(p))]
@@ -87,7 +91,9 @@ def theirs(parts: list[Path]) -> Iterator[tuple[float, float, Any]]:
                 documents.append([])
         documents = [document for document in documents if document]
         cpu = time.process_time()
-        tokenizer = train_tokenizer([line for document in documents for line in document], Corpus().vocab_size)
+        lines = [line for document in documents for line in document]
+        lines, _ = without_long_words(lines, Corpus().bpe_word_chars)
+        tokenizer = train_tokenizer(lines, Corpus().vocab_size)
         tokenizer.encode_special_tokens = True
         training = time.process_time() - cpu
         held_out = [n % VALIDATION_EVERY == VALIDATION_EVERY - 1 for n in range(len(documents))]

@@ -11,6 +11,7 @@ from mapnet_cli.cli.commands import app
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.lineage.graph import Lineage
+from tests.prepare_corpus.corpora import text_folder
 
 COMMANDS = [
     "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "report", "run", "status", "export", "predict-glue",
@@ -165,6 +166,51 @@ def test_exit_codes_of_a_damaged_file_and_a_held_lock(tmp_path: Path) -> None:
     (tmp_path / "inputs.json").write_text("{")
     code, _, err = invoke("status", "--artifacts", str(tmp_path), "--set", f"finetune.data={tmp_path}")
     assert (code, "damaged" in err) == (4, True)
+
+
+LOOKS = [
+    ["status"], ["report"], ["run", "--dry-run"], ["prepare-corpus", "--dry-run"], ["config", "show"], ["doctor"],
+    ["export", "out"], ["variance"], ["predict-glue", "out.zip"],
+]  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("arguments", LOOKS, ids=" ".join)
+def test_commands_that_look_create_nothing(arguments: list[str], tmp_path: Path) -> None:
+    """Neither in a folder that isn't an artifact directory nor in one that doesn't exist."""
+    text = text_folder(tmp_path / "text", files=2)
+    config = tmp_path / "c.toml"
+    config.write_text(f'recipe = "demo"\n[[corpus.sources]]\npath = "{text}"\n')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    before = content(tmp_path)
+    for folder in ("other", "gone"):
+        code, _, err = invoke(*arguments, "--config", str(config), "--artifacts", str(tmp_path / folder))
+        assert code in (0, 2), err
+        assert content(tmp_path) == before
+        assert not (tmp_path / "gone").exists()
+    code, _, err = invoke(*arguments, "--config", str(config), "--artifacts", str(text))
+    assert code == 2
+    assert "is in corpus.sources.0.path" in err
+    assert content(tmp_path) == before
+
+
+def test_own_output_is_not_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the text's folder as the working directory, a second run finds the corpus of the first."""
+    text_folder(tmp_path / "part", files=6)
+    monkeypatch.chdir(tmp_path)
+    settings = ["--set", "corpus.sources=[{path='.'}]", "--set", "corpus.validation_every=3", "--workers", "0"]
+    small = ["--set", "corpus.vocab_size=320", "--set", "encoder.max_length=64", "--set", "corpus.block_length=64"]
+    assert invoke("prepare-corpus", *settings, *small)[0] == 0
+    code, _, err = invoke("prepare-corpus", *settings, *small)
+    assert code == 0
+    assert "corpus.sources.0: skipped 1 artifact directories of mapnet: artifacts" in err or "skipped 1" not in err
+    rows = json.loads(invoke("status", "--json", *settings[:4], *small)[1])
+    assert all(row["done"] == row["total"] for row in rows if row["stage"] == "prepare-corpus")
+    assert len(list((tmp_path / "artifacts" / "prepare-corpus").glob("text-*"))) == 1
 
 
 def test_the_error_names_an_unusable_artifact_directory(tmp_path: Path) -> None:

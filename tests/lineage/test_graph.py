@@ -15,7 +15,7 @@ from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage import graph
-from mapnet_cli.lineage.digests import Digests, input_files
+from mapnet_cli.lineage.digests import Digests, list_input
 from mapnet_cli.lineage.graph import Lineage, import_id, precision_advice
 from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
@@ -168,8 +168,8 @@ def test_exploration_without_a_proposal_changes_the_fingerprint(key: str, artifa
 
 
 FINGERPRINTS = {
-    "bert": "7e5e3e9e", "mapnet": "ac51137e", "spaced-30": "41be7252", "adaptive": "379a924e",
-    "adaptive-mapnet": "bc57b31b", "electra": "28411c02", "frequency": "5798bc7d", "disjoint": "50c89703",
+    "bert": "5ea5b1cd", "mapnet": "9bda2ffc", "spaced-30": "2a58e35a", "adaptive": "38b6f28a",
+    "adaptive-mapnet": "92985e92", "electra": "643f1d45", "frequency": "d423d07e", "disjoint": "af462867",
 }  # fmt: skip
 """Fingerprints of pretraining runs with the small config and no text."""
 
@@ -183,8 +183,8 @@ def test_existing_results_are_found(method: str, artifacts: Artifacts) -> None:
 def test_existing_fine_tuning_results_are_found(artifacts: Artifacts) -> None:
     lineage = Lineage(small_config("corpus.sources=[]", 'finetune.data="probe"'), artifacts)
     run = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)
-    assert lineage.finetuning(run).fingerprint[:8] == "b1dc479a"
-    assert lineage.mnli_start("bert", 1, 10).fingerprint[:8] == "c5208ce6"
+    assert lineage.finetuning(run).fingerprint[:8] == "b429f0a4"
+    assert lineage.mnli_start("bert", 1, 10).fingerprint[:8] == "cbd16ec8"
 
 
 def test_automatic_precision_is_that_of_this_machine(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +238,7 @@ def test_runs_that_start_from_mnli_depend_on_the_mnli_run(setting: str, artifact
 def _another(key: str, value: object) -> str:
     choices = {
         "corpus.on_bad_utf8": "skip", "corpus.lowercase": "never", "corpus.blocks": "sentence",
+        "corpus.cleanup.short_paragraphs": "join", "corpus.cleanup.characters": "moses",
         "corpus.spacy_pipeline": "x", "pretrain.precision": "bfloat16", "method.proposal.precision": "bfloat16",
         "corpus.tokenizer": "tiny", "method.init_from": "tiny", "finetune.from_mnli": '["RTE"]',
         "finetune.batching": "by-length", "finetune.pooling": "mean", "finetune.precision": "bfloat16",
@@ -317,8 +318,9 @@ def test_links_to_folders_are_followed_without_cycles(tmp_path: Path) -> None:
     (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "here").symlink_to(tmp_path / "in")
-    found = [file.relative_to(tmp_path / "in").as_posix() for file in input_files(tmp_path / "in")]
-    assert found == ["a.txt", "more/b.txt"]
+    found = list_input(tmp_path / "in")
+    assert [file.name for file in found.files] == ["a.txt", "more/b.txt"]
+    assert found.hidden == ["more/.hidden"]
 
 
 def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> None:

@@ -1,8 +1,11 @@
 """Small test corpora, and helpers that prepare them."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
+
+from hypothesis import settings
 
 from mapnet_cli.config import Config, Corpus, Method, Source
 from mapnet_cli.core.artifacts import Artifacts
@@ -15,6 +18,8 @@ from mapnet_cli.prepare_corpus.sources.documents import read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
 from mapnet_cli.prepare_corpus.stage import PrepareCorpus
 
+FUZZ = settings(deadline=None, derandomize="FUZZ" not in os.environ, max_examples=int(os.environ.get("FUZZ", "300")))
+"""Settings of the fuzz tests of the readers: `make fuzz` tries many more examples, which differ each time."""
 SYLLABLES = (
     "ba",
     "co",
@@ -82,7 +87,7 @@ def sentence_lines(artifacts: Artifacts) -> list[str]:
     return [line for file in files for line in file.read_text(encoding="utf-8").split("\n")]
 
 
-def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: str) -> tuple[list[str | None], list[str]]:
+def read(path: Path, content: bytes, on_bad_utf8: str = "repair", **source: Any) -> tuple[list[str | None], list[str]]:
     """Writes a file "f" and returns its lines and problems."""
     path.write_bytes(content)
     reading = Reading()

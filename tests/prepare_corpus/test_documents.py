@@ -6,7 +6,7 @@ from mapnet_cli.config import Cleanup
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus import cleanup
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.sources import documents, reading
+from mapnet_cli.prepare_corpus.sources import books, documents, reading
 from mapnet_cli.prepare_corpus.sources.documents import read_cpython
 from mapnet_cli.prepare_corpus.sources.reading import Problems
 from tests.prepare_corpus.corpora import read
@@ -66,7 +66,7 @@ def test_hard_wrapped_paragraphs(tmp_path: Path) -> None:
 
 def test_no_line_of_an_overlong_hard_wrapped_paragraph_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read in parts that are too long for the clean-up, which counts them."""
-    monkeypatch.setattr(documents, "OVERLONG", 100)
+    monkeypatch.setattr(books, "OVERLONG", 100)
     monkeypatch.setattr(cleanup, "OVERLONG", 100)
     content = "\n".join(f"Line number {number}" for number in range(52)).encode()
     lines, _ = read(tmp_path / "f", content, paragraphs="blank-lines")

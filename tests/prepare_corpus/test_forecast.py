@@ -78,10 +78,24 @@ def test_a_dry_run_shows_the_problems_of_its_sample(tmp_path: Path, artifacts: A
     source = Source(kind="jsonl", path=str(file))
     out = stage(corpus_config(source), artifacts).forecast(1)
     assert re.match(r"problem in the sample: corpus.sources.0: a.jsonl \(part 2 of \d+\): row 1 is not JSON", out[-1])
+    assert out[-2] == "corpus.sources.0: clean-up drops no paragraphs of the sample"
     assert re.search(r"of input in \d+ slices; .* about 1\.\d thousand words, 2\.\d thousand tokens", out[0]), out
     assert re.match(r"\d+\.\d kB of input", out[0])
     with pytest.raises(InputError, match="no row has the key 'nope', only text"):
         stage(corpus_config(source.model_copy(update={"column": "nope"})), artifacts).forecast(1)
+
+
+def test_a_dry_run_shows_what_the_clean_up_drops(tmp_path: Path, artifacts: Artifacts) -> None:
+    file = tmp_path / "a.jsonl"
+    texts = [prose(number, 5) for number in range(6)] + ["Short."] * 3 + ["1 2 3 4 5 6 7 8 9 10 " * 9, "", "", ""]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 4))
+    out = stage(corpus_config(Source(kind="jsonl", path=str(file)), slice_mb=8.0), artifacts).forecast(1)
+    shares = "40.0% of 40 paragraphs: min_chars 12 (30.0%), min_letters 4 (10.0%)"
+    assert out[3] == f"corpus.sources.0: clean-up drops {shares} of the sample"
+    assert "yield no text" not in "".join(out)
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ["Good.", "", ""]))
+    out = stage(corpus_config(Source(kind="jsonl", path=str(file))), artifacts).forecast(1)
+    assert any(line.startswith("corpus.sources.0: 2 of 3 rows yield no text in the sample") for line in out)
 
 
 def test_too_small_a_disk_is_an_error_before_anything_is_written(

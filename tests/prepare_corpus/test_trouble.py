@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,10 @@ from mapnet_cli.config import Source
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import DamagedError, InputError
+from mapnet_cli.jobs.job import is_done
 from mapnet_cli.jobs.local import LocalEngine
+from mapnet_cli.prepare_corpus.manifest import _thin_blocks
+from mapnet_cli.prepare_corpus.outputs import EncodedSlice
 from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, text_folder
 
 
@@ -48,10 +52,59 @@ def test_file_names_that_are_not_utf8_are_accepted(tmp_path: Path, artifacts: Ar
     assert re.search(r"caf(\\udce9|\udce9)\.txt: repaired invalid UTF-8 in 1 places", "".join(manifest.problems))
 
 
-def test_the_error_for_no_text_lists_the_first_problems(tmp_path: Path, artifacts: Artifacts) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": 5}\n' * 20)
-    with pytest.raises(InputError, match=r"no text is left(.|\n)*20 problems, starting with:\n  .*a\.jsonl: row 0"):
-        prepare(corpus_config(Source(kind="jsonl", path=str(tmp_path / "a.jsonl"))), artifacts)
+LINE = prose(1).encode() + b"\n"
+ROW = b'{"text": "%s"}\n' % prose(1).encode()
+NEARLY_ALL_PROBLEMS: dict[str, tuple[dict[str, str], list[bytes], str]] = {
+    "numbers": ({"kind": "jsonl"}, [b'{"text": 5}\n' * 20], "20 of 20 rows yield no text"),
+    "more than half": ({"kind": "jsonl"}, [ROW * 9, b'{"text": ""}\n' * 10], "10 of 19 rows yield no text"),
+    "no JSON": ({"kind": "jsonl"}, [ROW, b"no row\n" * 2], "2 of 3 rows yield no text"),
+    "a damaged array": ({"kind": "jsonl"}, [b"[" + ROW + b"oops" + ROW * 9], r".* of .* bytes yield no text"),
+    "an overlong line": ({}, [LINE + b"x" * 20_000_000 + b"\n" + LINE], "20,000,000 of 20,.* bytes yield no text"),
+    "other fields": ({"kind": "csv"}, [b"id,text\n1,Good.\n" + b"1,a,b\n" * 2], "2 of 3 rows yield no text"),
+    "text as WikiExtractor's": ({"kind": "wikiextractor"}, [LINE * 9], ".* bytes yield no text"),
+    "text as a dump": ({"kind": "mediawiki"}, [LINE * 9], ".* bytes yield no text"),
+    "pages of invalid XML": ({"kind": "mediawiki"}, [b"<page>\n<a>\n</page>\n" * 9], ".* bytes yield no text"),
+    "not Parquet": ({"kind": "parquet"}, [LINE], ".* bytes yield no text"),
+    "not Arrow": ({"kind": "arrow"}, [LINE], ".* bytes yield no text"),
+    "skipped files": ({}, [LINE, LINE[:-1] * 2 + b"\xff\n"], ".* bytes yield no text"),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY_ALL_PROBLEMS)
+def test_a_source_that_is_mostly_problems_is_an_error(name: str, tmp_path: Path, artifacts: Artifacts) -> None:
+    source, contents, message = NEARLY_ALL_PROBLEMS[name]
+    (tmp_path / "in").mkdir()
+    suffix = {"mediawiki": "xml"}.get(source.get("kind", "text"), source.get("kind", "text"))
+    for number, content in enumerate(contents):
+        (tmp_path / "in" / f"{number}.{suffix}").write_bytes(content)
+    config = corpus_config(Source(path=str(tmp_path / "in"), **source), on_bad_utf8="skip", slice_mb=0.0001)
+    engine = LocalEngine(artifacts, Console(quiet=True), 0)
+    with pytest.raises(InputError, match=rf"^corpus\.sources\.0: {message}: check(.|\n)*problems:"):
+        engine.run(plan(config, artifacts, 1)[:2])
+    allowed = config.corpus.sources[0].model_copy(update={"max_lost_share": 1.0})
+    phases = plan(corpus_config(allowed, on_bad_utf8="skip", slice_mb=0.0001), artifacts, 1)
+    assert all(is_done(job, artifacts) for job in phases[0].jobs), "slices aren't read again"
+    engine.run(phases[:2])
+
+
+def test_half_of_the_rows_may_be_problems(tmp_path: Path, artifacts: Artifacts) -> None:
+    (tmp_path / "a.jsonl").write_bytes(ROW * 10 + b'{"text": null}\n' * 10)
+    config = corpus_config(Source(kind="jsonl", path=str(tmp_path / "a.jsonl")))
+    LocalEngine(artifacts, Console(quiet=True), 0).run(plan(config, artifacts, 1)[:2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "cure"),
+    [({}, "or corpus.cross_documents = true"), ({"blocks": "sentence"}, "or corpus.blocks to .complete."),
+     ({"cross_documents": True}, "less than 100$")],
+)  # fmt: skip
+def test_mostly_empty_blocks_are_a_problem(settings: dict[str, Any], cure: str) -> None:
+    def thin(tokens: int) -> str:
+        row = EncodedSlice(tokens=tokens, unknown_tokens=0, train_sequences=9, validation_sequences=1)
+        return _thin_blocks([row, row], corpus_config(block_length=100, **settings).corpus)
+
+    assert thin(180) == ""
+    assert re.search(rf"blocks of 100 tokens are only 19% full on average: set corpus.block_length.*{cure}", thin(172))
 
 
 def test_the_error_for_too_little_text_lists_the_rules(tmp_path: Path, artifacts: Artifacts) -> None:

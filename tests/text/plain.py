@@ -7,12 +7,27 @@ import spacy
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 _PUNCTUATION = MosesPunctNormalizer(lang="en", perl_parity=True)
+_REPAIRED = MosesPunctNormalizer(lang="en", perl_parity=True)
+_REPAIRED.substitutions = [("’", "'") if old == "’" else (old, new) for old, new in _PUNCTUATION.substitutions]
+_INVISIBLE = {
+    *(0xAD, 0x34F, 0x61C, 0xFEFF),
+    *(
+        *range(0x180B, 0x1810),
+        *range(0x200B, 0x2010),
+        *range(0x202A, 0x202F),
+        *range(0x2060, 0x2070),
+        *range(0xFE00, 0xFE10),
+    ),
+}
 _MOSES = MosesTokenizer(lang="en")
 _OPENING = "\"'(["
 
 
-def normalise(text: str) -> str:
-    text = _PUNCTUATION.normalize(unicodedata.normalize("NFC", text))
+def normalise(text: str, characters: str = "repair", changed: object = None) -> str:
+    if characters == "repair":
+        text = "".join(char for char in text if ord(char) not in _INVISIBLE)
+    punctuation = _REPAIRED if characters == "repair" else _PUNCTUATION
+    text = punctuation.normalize(unicodedata.normalize("NFC", text))
     text = "".join(" " if unicodedata.category(char).startswith("C") else char for char in text)
     return " ".join(text.split())
 

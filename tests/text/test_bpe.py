@@ -1,12 +1,13 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from mapnet_cli.core.errors import DamagedError
-from mapnet_cli.text.bpe import encode_lines, load_tokenizer, train_tokenizer
+from mapnet_cli.text.bpe import encode_lines, load_tokenizer, train_tokenizer, without_long_words
 from mapnet_cli.text.words import MASK, UNK
 
 LINES = ["the cat sat on the mat .", "a cat and a rat and a bat", "that hat is flat", "漢 the 字"] * 10
@@ -34,6 +35,20 @@ def test_the_alphabet_drops_rare_characters_in_a_fixed_order() -> None:
     kept = sorted(ord(token) for token in vocabulary if len(token) == 1 and ord(token) >= 0x4E00)
     assert kept == list(range(0x4E00, 0x4E00 + len(kept)))
     assert 0 < len(kept) < 64
+
+
+@pytest.mark.parametrize("word", ["a" * 100_000, "ab" * 50_000, "=" * 101, "acgt" * 26])
+def test_long_words_stay_out_of_training(word: str) -> None:
+    """They would take minutes and much of the vocabulary; what is left out is returned."""
+    lines = [f"{LINES[0]} {word}", word, f"{word} {LINES[1]}", *LINES]
+    kept, left_out = without_long_words(lines, 100)
+    assert left_out == [word] * 3
+    assert [line.split() for line in kept] == [LINES[0].split(), [], LINES[1].split(), *map(str.split, LINES)]
+    start = time.process_time()
+    vocabulary = train_tokenizer(kept, 60).get_vocab()
+    assert time.process_time() - start < 2
+    assert vocabulary == train_tokenizer([LINES[0], LINES[1], *LINES], 60).get_vocab()
+    assert without_long_words(lines, len(word)) == (lines, [])
 
 
 def test_training_is_deterministic_across_processes(tmp_path: Path) -> None:

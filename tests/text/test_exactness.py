@@ -1,16 +1,17 @@
 """Each optimised step gives byte-identical results to the reference implementation (tests/text/plain.py)."""
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import spacy
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.sentences import Segmenter
-from mapnet_cli.prepare_corpus.sentencizer import Sentencizer
+from mapnet_cli.prepare_corpus.sentencizer import LONGEST_CHUNK, Sentencizer
 from mapnet_cli.text import bpe, normalise, words
 from mapnet_cli.text.bpe import WordEncoder, encode_lines, load_tokenizer, train_tokenizer
 from tests.text import plain
@@ -52,6 +53,7 @@ def test_words(line: str, lowercase: str, normalised: bool) -> None:
 @example("Oh (a.m. :) x). O (o.O ). D. :D ._.) He 's i . e . (.", True)
 def test_sentences(line: str, normalised: bool) -> None:
     paragraph = plain.normalise(line) if normalised else line
+    assume(max(map(len, paragraph.split()), default=0) <= LONGEST_CHUNK)
     assert list(Segmenter("")([paragraph])) == list(PLAIN([paragraph]))
 
 
@@ -75,6 +77,42 @@ def test_special_cases_across_a_space() -> None:
         before, after = before.format(draw.choice(specials)), after.format(draw.choice(specials))
         text.append(f"word {before}{left} {right}{after} Next one. End")
     assert list(Segmenter("")(text)) == list(PLAIN(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abcdefgh ." * 20_000,
+        "abcdefgh . " * 20_000,
+        "(" * 20_000 + "a." + ")" * 20_000 + " Next.",
+        "Word." * 20_000 + " Next one. End",
+        ". ".join(["$" * 300 + "Word"] * 300),
+        "Oh (a.m. :) " * 5_000,
+        "'' " * 20_000 + "End.",
+        "... " * 20_000,
+        "\ue000" * 20_000,
+        "".join(map(chr, range(0x20000, 0x2A000))),
+        "a’" * 20_000,
+        "\u00ad" * 20_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_time_is_linear_in_the_length_of_an_item(text: str) -> None:
+    """A million characters take under 10 seconds in each step."""
+    limit = 10 * len(text) / 1e6 + 0.2
+    for step in (normalise.normalise_text, Sentencizer(spacy.blank("en")), normalise._Moses()):
+        start = time.process_time()
+        step(text)
+        assert time.process_time() - start < limit, step
+
+
+def test_sentences_of_overlong_chunks() -> None:
+    """Sentences end at the end of such a chunk, and none begins within it."""
+    chunk = "x" * 60 + ".Not" + "y" * 60
+    text = f'One. ({chunk}!) Two {chunk}. {chunk} Three.)" Four'
+    assert list(Segmenter("")([text])) == [["One.", f"({chunk}!)", f"Two {chunk}.", f'{chunk} Three.)"', "Four"]]
+    split = Sentencizer(spacy.blank("en"))
+    assert split(text) == split._whole(text)
 
 
 def test_results_do_not_depend_on_the_cache(monkeypatch: pytest.MonkeyPatch, tokenizer: bpe.Tokenizer) -> None:

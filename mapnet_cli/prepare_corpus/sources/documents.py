@@ -3,24 +3,31 @@
 At most one line, row or dump page is in memory at a time.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import InputError, hub_rows
-from mapnet_cli.prepare_corpus.sources import rows, wikipedia
+from mapnet_cli.core import InputError, hub_rows, reading_input
+from mapnet_cli.prepare_corpus.sources import books, records, rows, wikipedia
 from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
+from mapnet_cli.prepare_corpus.sources.encodings import BOM
 from mapnet_cli.prepare_corpus.sources.reading import (
-    OVERLONG,
     READ,
+    STREAMS,
     Line,
     Lines,
     Piece,
-    Problems,
     Reading,
+    head,
+    packing,
     raw_lines,
     repaired,
+    repairs,
+    suffix_of,
 )
 from mapnet_cli.text import python_docs
 
@@ -30,24 +37,44 @@ BLANKS = b" \t\r\f\v"
 def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
     """Yields the lines of the documents that begin in a piece; `name` is its name in messages.
 
-    Raises InputError if the file changes, if the column is missing, and for invalid UTF-8 if `on_bad_utf8` is "fail".
+    Raises InputError if the file changes or can't be read, if the column is missing or has no text, and for invalid
+    UTF-8 if `on_bad_utf8` is "fail".
     """
-    piece.require_unchanged(name)
-    if on_bad_utf8 != "repair" and (where := _first_bad(piece, source)):
-        if on_bad_utf8 == "fail":
-            raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair or skip")
-        reading.problems.add(f"{name}: skipped, not UTF-8 at {where}")
-    elif source.kind in ROWS:
-        yield from rows.documents(ROWS[source.kind](piece, name, source.column, reading), name, reading)
-    else:
-        lines = _decoded(_share(piece, source, name, reading), piece, name, reading.problems)
-        yield from KINDS[source.kind].documents(lines, piece, name, source, reading)
-    piece.require_unchanged(name)
+    return _without_marks(_lines_of(piece, name, source, on_bad_utf8, reading), source, reading)
+
+
+def _without_marks(lines: Lines, source: Source, reading: Reading) -> Lines:
+    """Removes the marks of books, unless the source has marks of another kind."""
+    if source.kind in ("cpython", "wikiextractor", "mediawiki"):
+        return lines
+    if source.gutenberg:
+        lines = books.without_licence(lines, reading)
+    return (line and books.without_marks(line, reading.markup) for line in lines) if source.book_marks else lines
+
+
+def _lines_of(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
+    reading.fallback = "" if on_bad_utf8 in ("repair", "skip", "fail") else on_bad_utf8
+    with reading_input(name):
+        piece.require_unchanged(name)
+        kind, (read_rows, encoding) = KINDS[source.kind], _layout(piece, source)
+        if on_bad_utf8 in ("skip", "fail") and (where := _first_bad(piece, source, read_rows, encoding)):
+            if on_bad_utf8 == "fail":
+                raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair, skip or an encoding")
+            reading.lose(f"{name}: skipped, not UTF-8 at {where}", piece.end - piece.begin, unread=True)
+        elif read_rows:
+            found = read_rows(piece, name, source, reading, encoding)
+            yield from rows.documents(found, name, reading, piece.parts == 1)
+        else:
+            lines = _decoded(_share(piece, source, name, reading, encoding), piece, name, kind.end, reading)
+            assert kind.documents is not None
+            yield from kind.documents(lines, piece, name, source, reading)
+        piece.require_unchanged(name)
 
 
 def _text(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
     if source.paragraphs == "blank-lines":
-        yield from _unwrapped(lines)
+        words = reading.words or books.Words([piece], source.encoding) if source.hyphens == "rejoin" else None
+        yield from books.unwrapped(lines, words, reading.markup)
     elif source.documents == "blank-lines":
         yield from (line if line.strip() else None for line in lines)
     else:
@@ -56,11 +83,22 @@ def _text(lines: Iterator[str], piece: Piece, name: str, source: Source, reading
 
 
 def _jsonl(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
-    return rows.documents(rows.jsonl(lines, name, source.column, reading), name, reading)
+    return rows.documents(records.json_lines(lines, source.column, reading), name, reading, piece.parts == 1)
+
+
+def _csv(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
+    tabs = suffix_of(piece.path) in TABS
+    return rows.documents(records.csv_rows(lines, name, source.column, tabs), name, reading, piece.parts == 1)
 
 
 def _wikiextractor(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
-    return wikipedia.wikiextractor(lines, name, reading)
+    first = next((line for line in lines if line.strip()), "")
+    lines = chain([first], lines)
+    if piece.parts > 1 or not _is_json(source, first):
+        yield from wikipedia.wikiextractor(lines, name, reading)
+        return
+    for line in _jsonl(lines, piece, name, source, reading):  # the output of --json
+        yield line and wikipedia.without_markup(line, reading.markup)
 
 
 def _mediawiki(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
@@ -69,6 +107,8 @@ def _mediawiki(lines: Iterator[str], piece: Piece, name: str, source: Source, re
 
 Opens = Callable[[bytes], bool]
 """Returns whether a document begins at a line, so that a piece from the middle of a file may begin there."""
+RowReader = Callable[[Piece, str, Source, Reading, str], Iterator[rows.Row]]
+"""Yields the rows of a piece of a file that isn't read line by line; the last argument is the file's encoding."""
 
 
 def _text_opens(source: Source) -> Opens | None:
@@ -77,40 +117,75 @@ def _text_opens(source: Source) -> Opens | None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source whose files are text, possibly compressed."""
+    """A kind of source, whose files are either text, possibly compressed, or made of rows."""
 
-    documents: Callable[[Iterator[str], Piece, str, Source, Reading], Lines]
+    documents: Callable[[Iterator[str], Piece, str, Source, Reading], Lines] | None = None
     """Yields the lines of the documents in a piece's decoded lines, with None after each document."""
     opens: Callable[[Source], Opens | None] = lambda source: None
     """Returns which lines begin a document, None if a file is one document."""
+    end: bytes = b"\n"
+    """What ends a line, or a record with its end."""
     suffixes: tuple[str, ...] = ()
     """Suffixes of the files that are read from a folder, compressed or not, in any case; empty: all files."""
+    bare: bool = False
+    """Whether files without a suffix are read, too, from a folder that has no other files to read."""
+    rows: RowReader | None = None
 
 
+TABS = (".tsv", ".tab")
+WHOLE_JSON = {"jsonl": re.compile(r"\s*(?:\[|\{[ \t]*[\r\n])"), "wikiextractor": re.compile(r'\s*\{\s*"')}
+"""Beginnings of files that can only be read as a whole: arrays, objects of several lines, WikiExtractor's --json."""
 KINDS = {
     "text": Kind(_text, _text_opens),
-    "jsonl": Kind(_jsonl, lambda source: lambda raw: True, (".jsonl", ".ndjson", ".json")),
+    "jsonl": Kind(_jsonl, lambda source: lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
+    "csv": Kind(_csv, suffixes=(".csv", *TABS)),
     "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
-    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: raw.lstrip(BLANKS).startswith(b"<page>"), (".xml",)),
+    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: True, b"</page>", (".xml",)),
+    "parquet": Kind(suffixes=(".parquet",), rows=rows.parquet),
+    "arrow": Kind(suffixes=(".arrow", ".feather", ".ipc"), rows=rows.arrow),
+    "dataset": Kind(rows=rows.arrow),
 }
-ROWS = {"parquet": rows.parquet, "dataset": rows.arrow}
-"""Readers of the kinds whose files aren't text."""
 
 
-def suffixes_of(kind: str) -> tuple[str, ...]:
-    """Returns the suffixes of the files that a kind reads from a folder, empty for all files."""
-    return (".parquet",) if kind == "parquet" else KINDS[kind].suffixes if kind in KINDS else ()
+def divisible(source: Source, path: Path) -> bool:
+    """Returns whether a file can be read from the middle."""
+    kind = KINDS[source.kind]
+    if kind.rows:
+        return True
+    if source.encoding or packing(path) in STREAMS or kind.opens(source) is None:
+        return False
+    encoding, beginning = head(path, "")
+    return not (encoding or _is_json(source, beginning))
 
 
-def divisible(source: Source) -> bool:
-    """Returns whether the files of a source can be read from the middle."""
-    return source.kind in ROWS or KINDS[source.kind].opens(source) is not None
+def _is_json(source: Source, beginning: str) -> bool:
+    """Returns whether a file with this beginning is JSON that can only be read as a whole."""
+    pattern = WHOLE_JSON.get(source.kind)
+    return pattern is not None and pattern.match(beginning) is not None
+
+
+def _layout(piece: Piece, source: Source) -> tuple[RowReader | None, str]:
+    """Returns the reader of a piece that isn't read line by line, or None, and the file's encoding, "" for UTF-8."""
+    read_rows = KINDS[source.kind].rows
+    if read_rows or piece.parts > 1:
+        return read_rows, ""
+    encoding, beginning = head(piece.path, source.encoding)
+    return records.json_values if source.kind == "jsonl" and _is_json(source, beginning) else None, encoding
 
 
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
     """Yields the rows of one of `parts` parts of a data set as documents, streamed from the Hub."""
-    found = hub_rows(source.path, source.name or None, source.split, source.column, part, parts)
-    yield from rows.documents(islice(found, source.limit or None), name, reading)
+    found = hub_rows(source.path, source.name or None, source.split, part, parts)
+    texts = ((number, _hub_text(row, source)) for number, row in islice(found, source.limit or None))
+    yield from _without_marks(rows.documents(texts, name, reading), source, reading)
+
+
+def _hub_text(row: dict[str, Any], source: Source) -> Any:
+    try:
+        return rows.text_at(row, source.column)
+    except KeyError:
+        names = rows.describe(row)
+        raise InputError(f"{source.path}: there is no column {source.column!r}, only {names}; set `column`") from None
 
 
 def read_cpython(part: int, parts: int, limit: int) -> Lines:
@@ -124,30 +199,31 @@ def read_cpython(part: int, parts: int, limit: int) -> Lines:
         yield None
 
 
-def _share(piece: Piece, source: Source, name: str, reading: Reading) -> Iterator[Line]:
+def _share(piece: Piece, source: Source, name: str, reading: Reading, encoding: str) -> Iterator[Line]:
     """Yields the lines of the documents that begin in the piece."""
     begin, end = piece.begin, piece.end
     opens = KINDS[source.kind].opens(source) or (lambda raw: False)
-    inside, length = piece.part == 0, end - begin + 1
+    inside, length, at = piece.part == 0, end - begin + 1, begin
     try:
-        for line in raw_lines(piece):
+        for line in raw_lines(piece, KINDS[source.kind].end, encoding):
             if line.offset >= end and (not inside or opens(line.raw)):
                 return
             inside = inside or opens(line.raw)
             if inside:
-                share = (line.offset + 1 - begin) / length
+                at = line.offset + 1
+                share = (at - begin) / length
                 reading.share = share if share < 1.0 else 1.0
                 yield line
     except DamagedInput as error:
-        reading.problems.add(f"{name}: damaged or truncated ({error}); the text before that was read")
+        reading.lose(f"{name}: damaged or truncated ({error}); the text before that was read", max(0, end - at), True)
 
 
-def _first_bad(piece: Piece, source: Source) -> str:
+def _first_bad(piece: Piece, source: Source, read_rows: RowReader | None, encoding: str) -> str:
     """Returns the position of the piece's first invalid UTF-8 in words, or "" if there is none."""
-    if source.kind in ROWS:
-        return rows.first_bad(ROWS[source.kind](piece, piece.path.name, source.column, Reading()))
-    position = _Position(piece)
-    for line in _share(piece, source, "", Reading()):
+    if read_rows:
+        return rows.first_bad(read_rows(piece, piece.path.name, source, Reading(), encoding))
+    position = _Position(piece, KINDS[source.kind].end)
+    for line in _share(piece, source, "", Reading(), encoding):
         try:
             line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -159,70 +235,51 @@ def _first_bad(piece: Piece, source: Source) -> str:
 class _Position:
     """Position of a reader in a piece, for messages."""
 
-    def __init__(self, piece: Piece) -> None:
-        self._first = piece.part == 0
+    def __init__(self, piece: Piece, end: bytes) -> None:
+        self._first, self._ends_included = piece.part == 0, end != b"\n"
         self.offset = self.number = 0
 
     def advance(self, line: Line) -> None:
-        self.offset += len(line.raw) + line.unread + 1
-        self.number += 1
+        self.offset += len(line.raw) + line.unread + (not self._ends_included)
+        self.number += line.raw.count(b"\n") if self._ends_included else 1
 
     def describe(self, line: Line, index: int) -> str:
         """Returns the position of a byte of the next line as text."""
         if self._first:
-            return f"byte {self.offset + index:,} (line {self.number + 1:,})"
+            return f"byte {self.offset + index:,} (line {self.number + line.raw[:index].count(10) + 1:,})"
         return f"a line after byte {line.offset:,}"
 
 
-def _decoded(lines: Iterator[Line], piece: Piece, name: str, problems: Problems) -> Iterator[str]:
-    """Yields lines without BOM, NUL and line ends (LF, CRLF or CR), with invalid UTF-8 replaced by U+FFFD.
+def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, reading: Reading) -> Iterator[str]:
+    """Yields lines without byte order marks, NUL and CR, with invalid UTF-8 repaired.
 
     A line of more than READ bytes is replaced by "".
     """
     bad = nuls = 0
     first_bad = first_nul = ""
-    position = _Position(piece)
+    position, problems, what = _Position(piece, end), reading.problems, "line" if end == b"\n" else "page"
     for line in lines:
         if line.unread:
-            problems.add(f"{name}: {position.describe(line, 0)}: the line has over {READ:,} bytes and was skipped")
+            where = position.describe(line, 0)
+            reading.lose(f"{name}: {where}: the {what} has over {READ:,} bytes and was skipped", line.unread)
         try:
             text = line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
             first_bad = first_bad or position.describe(line, error.start)
-            text, count = repaired(line.raw)
+            text, count = repaired(line.raw, reading.fallback)
             bad += count
         if "\0" in text:
             first_nul = first_nul or position.describe(line, line.raw.index(b"\0"))
             nuls += text.count("\0")
             text = text.replace("\0", "")
-        if position.number == 0 and piece.part == 0:
-            text = text.removeprefix("\ufeff")
+        if not text.isascii():
+            text = text.replace(BOM, "")  # files may have been concatenated
         position.advance(line)
-        yield from text.rstrip("\r").split("\r")
-    if position.number == 0 and piece.part == 0:
+        yield from text.rstrip("\r").split("\r") if what == "line" else [text]
+    reading.amounts["bytes"] += position.offset
+    if position.offset == 0 and piece.part == 0:
         problems.add(f"{name}: empty file")
     if bad:
-        problems.add(f"{name}: repaired invalid UTF-8 in {bad:,} places, the first at {first_bad}")
+        problems.add(f"{name}: {repairs(bad, reading.fallback)}, the first at {first_bad}")
     if nuls:
         problems.add(f"{name}: removed {nuls:,} NUL bytes, the first at {first_nul}")
-
-
-def _unwrapped(lines: Iterator[str]) -> Lines:
-    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line.
-
-    A hyphen at the end of a line is kept and joined without a space: in proofread books it belongs to
-    the word.
-    """
-    paragraph = ""
-    for line in lines:
-        line = line.strip()
-        if not line or len(paragraph) > OVERLONG:  # the clean-up drops and counts it
-            if paragraph:
-                yield paragraph
-            yield ""
-            paragraph = line
-        else:
-            hyphenated = line[0].islower() and len(paragraph) > 1 and paragraph[-1] == "-" and paragraph[-2].isalpha()
-            paragraph += line if hyphenated or not paragraph else f" {line}"
-    if paragraph:
-        yield paragraph

@@ -1,15 +1,19 @@
 """Shared by the readers of all sources: pieces of files, their lines, and a record of problems and skipped input."""
 
+import codecs
 import lzma
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from html import unescape
+from html.entities import html5
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mapnet_cli.core import InputError
-from mapnet_cli.prepare_corpus.sources import compressed
+from mapnet_cli.prepare_corpus.sources import compressed, encodings
 
 Lines = Iterator[str | None]
 """Lines of text, "" at a paragraph boundary, and None at the end of a document."""
@@ -20,10 +24,37 @@ SHOWN_PROBLEMS = 5
 """Maximum number of problems printed to the terminal."""
 
 
-def repaired(raw: bytes) -> tuple[str, int]:
-    """Returns the text with invalid UTF-8 replaced by U+FFFD, and the number of replacements."""
-    text = raw.decode("utf-8", errors="replace")
-    return text, text.count("\ufffd") - raw.count("\ufffd".encode())
+def repaired(raw: bytes, fallback: str = "") -> tuple[str, int]:
+    """Returns the text and the number of places with invalid UTF-8, which are read in the encoding `fallback`.
+
+    Without one, or where that has no such character, they become U+FFFD.
+    """
+    places = 0
+
+    def repair(error: UnicodeError) -> tuple[str, int]:
+        nonlocal places
+        assert isinstance(error, UnicodeDecodeError)
+        places += 1
+        wrong = error.object[error.start : error.end]
+        return wrong.decode(fallback, "replace") if fallback else "\ufffd", error.end
+
+    codecs.register_error("mapnet-repair", repair)
+    return raw.decode("utf-8", "mapnet-repair"), places
+
+
+def repairs(count: int, fallback: str) -> str:
+    """Returns what was done to the places with invalid UTF-8, in words."""
+    return f"read {count:,} places in {fallback}" if fallback else f"repaired invalid UTF-8 in {count:,} places"
+
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
+
+
+def unescaped(text: str, written: Callable[[str], str] = str) -> str:
+    """Returns the text with its HTML entities replaced by `written` of the characters that they stand for."""
+    if "&" not in text:
+        return text
+    return _ENTITY.sub(lambda e: written(unescape(e[0]) if e[0][1] == "#" else html5.get(e[0][1:], e[0])), text)
 
 
 def printable(text: str) -> str:
@@ -51,13 +82,19 @@ class Problems:
 
 @dataclass
 class Reading:
-    """Record of reading a slice: problems, skipped pages, removed markup, JSONL keys and progress."""
+    """Record of reading a slice: problems, amounts, skipped pages, removed marks, keys, progress; how it is read."""
 
     problems: Problems = field(default_factory=Problems)
     left_out: Counter[str] = field(default_factory=Counter)
     """Number of skipped dump pages, by reason."""
     markup: Counter[str] = field(default_factory=Counter)
-    """Number of removals of leftover wiki markup, by rule."""
+    """Number of removals of marks and leftover markup, by rule."""
+    amounts: Counter[str] = field(default_factory=Counter)
+    """Number of "rows" and "bytes" read, and of "lost rows" and "lost bytes", which yield no text."""
+    fallback: str = ""
+    """Encoding of bytes that aren't UTF-8, "" if unknown."""
+    words: Any = None
+    """The words of the slice (`books.Words`), None if each piece is judged by its own."""
     with_key: int = 0
     """Number of JSONL rows that have the text key."""
     without_key: int = 0
@@ -67,6 +104,11 @@ class Reading:
     """Number of pieces finished before the current one."""
     share: float = 0.0
     """Fraction of the current piece that has been read."""
+
+    def lose(self, problem: str, bytes_: int, unread: bool = False) -> None:
+        """Records a problem that loses bytes; `unread`: they were not counted as read."""
+        self.problems.add(problem)
+        self.amounts.update({"bytes": bytes_ * unread, "lost bytes": bytes_})
 
 
 OVERLONG = 2_000_000
@@ -81,10 +123,17 @@ STREAMS = (".gz", ".xz", ".zst")
 COMPRESSED = (*STREAMS, ".bz2")
 
 
-def packing(path: Path) -> str:
+def packing(path: str | Path) -> str:
     """Returns the suffix of a compressed file in lower case, or "" for any other file."""
-    suffix = path.suffix.lower()
-    return suffix if suffix in COMPRESSED else ""
+    name = str(path).lower()
+    return name[name.rfind(".") :] if name.endswith(COMPRESSED) else ""
+
+
+def suffix_of(path: str | Path) -> str:
+    """Returns a file's suffix in lower case, ignoring a compression suffix."""
+    name = str(path).lower()  # pathlib takes ten times as long
+    name = name.removesuffix(packing(name))
+    return name[name.rfind(".") :] if name.rfind(".") > name.rfind("/") else ""
 
 
 @dataclass(frozen=True)
@@ -94,15 +143,16 @@ class Piece:
     path: Path
     part: int = 0
     parts: int = 1
-    size: int = field(init=False)
-    """Size of the whole file on disk, in bytes."""
-    modified: int = field(init=False)
+    size: int = -1
+    """Size of the whole file on disk, in bytes; -1: look it up now."""
+    modified: int = -1
     """Modification time in nanoseconds."""
 
     def __post_init__(self) -> None:
-        stat = self.path.stat()
-        object.__setattr__(self, "size", stat.st_size)
-        object.__setattr__(self, "modified", stat.st_mtime_ns)
+        if self.size < 0:
+            stat = self.path.stat()
+            object.__setattr__(self, "size", stat.st_size)
+            object.__setattr__(self, "modified", stat.st_mtime_ns)
 
     @property
     def begin(self) -> int:
@@ -120,45 +170,71 @@ class Piece:
 
 
 class Line(NamedTuple):
-    """One line without its line feed."""
+    """One line without its line feed, or one record with its end."""
 
     raw: bytes
     offset: int
-    """Byte offset of the line feed before the line (in a compressed file, of the block or chunk that contains it);
+    """Byte offset of the end of the line before (in a compressed file, of the block or chunk that contains it);
     -1 for the first line."""
     unread: int = 0
     """Length of the line in bytes if it exceeds READ; `raw` is empty then."""
 
 
-def raw_lines(piece: Piece) -> Iterator[Line]:
+def raw_lines(piece: Piece, end: bytes = b"\n", encoding: str = "") -> Iterator[Line]:
     """Yields the lines that begin in the piece or after it; the caller stops where the next piece begins.
 
+    With another `end`, yields the records that end with it. They are in UTF-8; `encoding` is the file's, "" for UTF-8.
     Raises DamagedInput where the file is damaged.
     """
-    exact = not packing(piece.path)
-    skip = piece.part > 0
+    exact, more = not (encoding or packing(piece.path)), len(end) - 1
+    skip, kept, held = piece.part > 0, b"", 0  # the last bytes of a chunk may begin an end; `held` is their offset
     rest, offset, unread = bytearray(), piece.begin - 1, 0
-    for start, chunk in _chunks(piece):
-        if skip and start >= piece.end:
+    for start, chunk in text_chunks(piece, encoding):
+        overlap, size = len(kept), len(chunk)
+        held = start - overlap if exact else held if kept else start
+        if skip and held >= piece.end:
             return  # the piece contains no line start
-        at = 0
-        while (end := chunk.find(b"\n", at)) >= 0:
+        chunk, at = kept + chunk if kept else chunk, 0
+        while (place := chunk.find(end, at)) >= 0:
+            cut = place + len(end) if more else place
             if rest:
-                rest += chunk[at:end]
+                rest += chunk[at:cut]
                 line = _line(rest, offset, unread)
                 rest, unread = bytearray(), 0
             else:
-                line = _line(chunk[at:end], offset, 0)
+                line = Line(chunk[at:cut], offset) if cut - at <= READ else _line(chunk[at:cut], offset, 0)
             if not skip:
                 yield line
-            skip, at = False, end + 1
-            offset = start + end if exact else start
+            skip, at = False, place + len(end)
+            offset = held + place if exact else start if place >= overlap else held
+        kept = chunk[max(at, len(chunk) - more) :] if more else b""
+        held = start if size >= len(kept) else held
         if len(rest) <= READ:
-            rest += chunk[at:]
+            rest += chunk[at : len(chunk) - len(kept)]
         else:  # too long: only count the rest
-            unread += len(chunk) - at
-    if rest and not skip:
-        yield _line(rest, offset, unread)
+            unread += len(chunk) - at - len(kept)
+    if (rest or kept) and not skip:
+        yield _line(rest + kept, offset, unread)
+
+
+def text_chunks(piece: Piece, encoding: str) -> encodings.Chunks:
+    """Returns the piece's contents from its beginning on, in UTF-8; `encoding` is the file's, "" for UTF-8."""
+    return encodings.recoded(_chunks(piece), encoding) if encoding else _chunks(piece)
+
+
+def head(path: Path, encoding: str) -> tuple[str, str]:
+    """Returns the encoding of a text file, detected unless given, and the beginning of its text, if it can be read."""
+    found = b""
+    try:
+        for _, chunk in _chunks(Piece(path), encodings.HEAD):
+            found += chunk
+            if len(found) >= encodings.HEAD:
+                break
+    except compressed.DamagedInput:
+        pass
+    found = found[: encodings.HEAD]
+    encoding = encoding or encodings.detect(found)
+    return encoding, found.decode(encoding or "utf-8", "replace").replace("\0", "").lstrip(encodings.BOM)
 
 
 def _line(raw: bytes | bytearray, offset: int, unread: int) -> Line:
@@ -166,8 +242,8 @@ def _line(raw: bytes | bytearray, offset: int, unread: int) -> Line:
     return Line(b"", offset, size) if size > READ else Line(bytes(raw), offset)
 
 
-def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
-    """Yields (offset in the file, decompressed bytes) from the piece's beginning on."""
+def _chunks(piece: Piece, size: int = 0) -> encodings.Chunks:
+    """Yields the decompressed bytes from the piece's beginning on; `size` bytes of a file that isn't compressed."""
     packed = packing(piece.path)
     with piece.path.open("rb") as handle:
         try:
@@ -181,7 +257,7 @@ def _chunks(piece: Piece) -> Iterator[tuple[int, bytes]]:
                 yield from _stream(handle, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))
             else:
                 handle.seek(piece.begin)
-                while chunk := handle.read(CHUNK):
+                while chunk := handle.read(size or CHUNK):
                     yield handle.tell() - len(chunk), chunk
         except (zlib.error, lzma.LZMAError) as error:
             raise compressed.DamagedInput(str(error)) from None

@@ -1,49 +1,66 @@
-"""Readers of sources with one document per row: JSONL, Parquet, and Arrow files written by `datasets`."""
+"""Documents from rows, and the readers of Parquet and Arrow files.
 
-import json
+The text of a row is in a column or, below it, at a path of keys such as `meta.text`.
+"""
+
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
+from mapnet_cli.config import Source
 from mapnet_cli.core import InputError
-from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable, repaired
+from mapnet_cli.prepare_corpus.sources.encodings import BOM, lines_of
+from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable, repaired, repairs
 
 BATCH = 16
 """Parquet rows decoded together; a single row may contain a whole book."""
 CUT = 1 << 16
 """Approximate number of characters of a long row that are split into lines together."""
-OFFSETS: dict[str, Literal["i", "q"]] = {"string": "i", "binary": "i", "large_string": "q", "large_binary": "q"}
-"""Arrow's text types and the format character of their offsets."""
+ARROW_FILE = b"ARROW1"
+"""What Arrow's file format (Feather V2) begins with; a stream follows after two more bytes."""
+LISTS = ("list<", "large_list<", "fixed_size_list<", "dictionary<")
+"""Names of Arrow's types whose elements may be text. Casting a list_view loses elements (pyarrow 26)."""
+
+
+class NoText(str):
+    """Why a row has no text, to be said after "row N"."""
+
 
 Row = tuple[int, Any]
-"""Index of a row and its value: a string, a memoryview of UTF-8 bytes, or something that isn't text."""
+"""Index of a row and its text: a string, a memoryview of UTF-8 bytes, None or NoText."""
 
 
-def documents(rows: Iterable[Row], name: str, reading: Reading) -> Lines:
+def documents(rows: Iterable[Row], name: str, reading: Reading, whole: bool = False) -> Lines:
     """Yields the lines of each row, followed by None; rows without text or with too much text are problems.
 
-    Invalid UTF-8 is replaced by U+FFFD.
+    Invalid UTF-8 is repaired. `whole` says that the rows are those of a whole file, which has at least one.
     """
-    bad, first = 0, -1
+    bad, first, before = 0, -1, (reading.amounts["rows"], reading.problems.count)
     for number, value in rows:
-        if isinstance(value, (str, memoryview)) and len(value) > READ:
+        reading.amounts["rows"] += 1
+        text, why = value, "has no text"
+        if isinstance(value, NoText):
+            text, why = None, value
+        elif value is not None and len(value) > READ:
             unit = "characters" if isinstance(value, str) else "bytes"
-            reading.problems.add(f"{name}: row {number:,} has {len(value):,} {unit} and was skipped")
-            continue
-        text = value
-        if isinstance(value, memoryview):
+            text, why = None, f"has {len(value):,} {unit} and was skipped"
+        elif isinstance(value, memoryview):
             try:
                 text = str(value, "utf-8")
             except UnicodeDecodeError:
-                text, count = repaired(bytes(value))
+                text, count = repaired(bytes(value), reading.fallback)
                 bad, first = bad + count, number if first < 0 else first
-        if not isinstance(text, str) or not text.strip():
-            reading.problems.add(f"{name}: row {number:,} has no text")
+        text = text.replace("\0", "").replace(BOM, "") if text else ""
+        if not text.strip():
+            reading.problems.add(f"{name}: row {number:,} {why}")
+            reading.amounts["lost rows"] += 1
             continue
-        text = text.replace("\0", "")
-        yield from text.splitlines() if len(text) <= CUT else _lines(text)
+        yield from lines_of(text) if len(text) <= CUT else _lines(text)
         yield None
     if bad:
-        reading.problems.add(f"{name}: repaired invalid UTF-8 in {bad:,} places, the first in row {first:,}")
+        reading.problems.add(f"{name}: {repairs(bad, reading.fallback)}, the first in row {first:,}")
+    if whole and before == (reading.amounts["rows"], reading.problems.count):
+        reading.problems.add(f"{name}: the file has no rows")
 
 
 def first_bad(rows: Iterable[Row]) -> str:
@@ -62,43 +79,54 @@ def _lines(text: str) -> Iterator[str]:
     begin = 0
     while begin < len(text):
         end = text.find("\n", begin + CUT) + 1 or len(text)
-        yield from text[begin:end].splitlines()
+        yield from lines_of(text[begin:end])
         begin = end
 
 
-def jsonl(lines: Iterable[str], name: str, key: str, reading: Reading) -> Iterator[Row]:
-    """Yields the value of the key in each line's JSON object; lines without it are problems."""
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reading.problems.add(f"{name}: row {number:,} is not JSON ({error})")
-            continue
-        if isinstance(row, dict) and key in row:
-            reading.with_key += 1
-            yield number, row[key]
-        else:
-            reading.without_key += 1
-            reading.other_keys = reading.other_keys or _describe_keys(row)
-            reading.problems.add(f"{name}: row {number:,} has no key {key!r}{_describe_keys(row)}")
+def text_at(row: Any, column: str) -> Any:
+    """Returns the text of a row of nested values (dicts and lists), a string, None or NoText; raises KeyError.
+
+    The strings of a list are joined by line feeds. `column` is a key, or keys with dots between them.
+    """
+    return _as_text(row[column] if isinstance(row, dict) and column in row else _below(row, column.split(".")))
 
 
-def require_key(key: str, config_key: str, reading: Reading) -> None:
-    """Raises InputError if JSONL rows were read and none of them has the key."""
-    if reading.without_key and not reading.with_key:
-        raise InputError(f"{config_key}: no row has the key {key!r}{reading.other_keys}; set `column`")
+def _below(value: Any, keys: list[str]) -> Any:
+    for place, key in enumerate(keys):
+        if isinstance(value, list):
+            return [_below(item, keys[place:]) for item in value]
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise KeyError(key)
+        value = value[key]
+    return value
 
 
-def _describe_keys(row: Any) -> str:
-    if not isinstance(row, dict):
-        return ": the row is not an object"
-    return printable(f", only {', '.join(row)[:200]}") if row else ""
+def _as_text(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return memoryview(value)
+    if isinstance(value, list):
+        parts = [part for item in value if (part := _as_text(item)) is not None]
+        if wrong := next((part for part in parts if isinstance(part, NoText)), None):
+            return wrong
+        if any(isinstance(part, memoryview) for part in parts):
+            return memoryview(b"\n".join(parts))
+        return "\n".join(parts)
+    if isinstance(value, dict):
+        return NoText(f"has an object instead of text, with the keys {describe(value)}")
+    return NoText(f"has a value of type {type(value).__name__} instead of text")
 
 
-def parquet(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[Row]:
-    """Yields the column's values in the row groups of the piece; raises InputError if the column is missing."""
+def describe(names: Iterable[str]) -> str:
+    """Returns names as text for messages."""
+    return printable(", ".join(names)[:200])
+
+
+def parquet(piece: Piece, name: str, source: Source, reading: Reading, encoding: str = "") -> Iterator[Row]:
+    """Yields the text of the rows in the row groups of the piece; raises InputError if the column has no text."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -106,83 +134,127 @@ def parquet(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[
         file = ParquetFile(piece.path, pre_buffer=False, buffer_size=1 << 20)
     except (ArrowException, OSError) as error:
         if piece.part == 0:
-            reading.problems.add(f"{name}: not a readable Parquet file ({_first_line(error)})")
+            reading.lose(f"{name}: not a readable Parquet file ({_first_line(error)})", piece.size, unread=True)
         return
+    reading.amounts["bytes"] += piece.end - piece.begin
     with file:
-        _require(column, file.schema_arrow.names, name)
+        top = _require_text(source.column, file.schema_arrow, name)
         count = file.num_row_groups
         groups = list(range(count * piece.part // piece.parts, count * (piece.part + 1) // piece.parts))
         number = sum(file.metadata.row_group(group).num_rows for group in range(groups[0])) if groups else 0
         total = sum(file.metadata.row_group(group).num_rows for group in groups)
         first = number
         try:
-            for batch in file.iter_batches(BATCH, row_groups=groups, columns=[column]):
-                for value in _values(batch.column(0)):
+            for batch in file.iter_batches(BATCH, row_groups=groups, columns=[top]):
+                for value in _texts(batch.column(0), top, source.column):
                     reading.share = (number - first) / total
                     yield number, value
                     number += 1
         except (ArrowException, OSError) as error:
             reading.problems.add(f"{name}: damaged after row {number:,} ({_first_line(error)})")
+            reading.amounts.update({"rows": first + total - number, "lost rows": first + total - number})
 
 
-def arrow(piece: Piece, name: str, column: str, reading: Reading) -> Iterator[Row]:
-    """Yields the column's values in the rows of the piece; raises InputError like `parquet`.
+def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: str = "") -> Iterator[Row]:
+    """Yields the text of the rows of the piece, of a file or a stream; raises InputError like `parquet`.
 
-    The file, in the stream format of `datasets`, is memory-mapped, so a value is only read when it is used.
+    The file is memory-mapped, so a value that isn't compressed is only read when it is used.
     """
-    from pyarrow import ArrowException, ipc, memory_map
+    from pyarrow import ArrowException
 
-    total = 0
+    total, top, last = 0, "", piece.part == piece.parts - 1
     try:
-        with memory_map(str(piece.path)) as file:
-            batches = ipc.open_stream(file)
-            _require(column, batches.schema.names, name)
-            for batch in batches:
-                total += batch.num_rows
+        batches = _batches(piece)
+        top = _require_text(source.column, next(batches), name)
+        for batch in batches:
+            total += batch.num_rows
     except (ArrowException, OSError) as error:
-        if piece.part == piece.parts - 1:
-            what = f"damaged after row {total:,}" if total else "not a readable Arrow file"
-            reading.problems.add(f"{name}: {what} ({_first_line(error)})")
+        if total and last:
+            reading.problems.add(f"{name}: damaged after row {total:,} ({_first_line(error)})")
+        elif last:
+            reading.lose(f"{name}: not a readable Arrow file ({_first_line(error)})", piece.size)
+    reading.amounts["bytes"] += piece.end - piece.begin
     begin, end = total * piece.part // piece.parts, total * (piece.part + 1) // piece.parts
     number = 0
-    if begin == end:
-        return
-    with memory_map(str(piece.path)) as file:
-        for batch in ipc.open_stream(file):
-            own = batch.column(column)[max(begin - number, 0) : max(end - number, 0)]
-            for index, value in enumerate(_values(own), max(begin, number)):
+    for batch in islice(_batches(piece), 1, None) if begin < end else ():
+        own = batch.column(top)[max(begin - number, 0) : max(end - number, 0)]
+        try:
+            for index, value in enumerate(_texts(own, top, source.column), max(begin, number)):
                 reading.share = (index - begin) / (end - begin)
                 yield index, value
-            number += batch.num_rows
-            if number >= end:
-                return
+        except ArrowException as error:
+            reading.problems.add(f"{name}: damaged after row {max(begin, number):,} ({_first_line(error)})")
+            reading.amounts.update({"rows": len(own), "lost rows": len(own)})
+        number += batch.num_rows
+        if number >= end:
+            return
 
 
-def _values(column: Any) -> Iterator[Any]:
-    """Yields the bytes of each string or binary value as a memoryview, and None for any other value.
+def _batches(piece: Piece) -> Iterator[Any]:
+    """Yields the schema and the record batches of an Arrow stream, or of the stream inside an Arrow file."""
+    from pyarrow import ipc, memory_map
+
+    with memory_map(str(piece.path)) as file:
+        file.seek(8 if file.read(len(ARROW_FILE)) == ARROW_FILE else 0)
+        stream = ipc.open_stream(file)
+        yield stream.schema
+        yield from stream
+
+
+def _texts(column: Any, top: str, path: str) -> Iterator[Any]:
+    """Returns the text in each value of a column, a memoryview or None; in nested values, as `text_at` does.
 
     Nothing is copied, since a Python string takes up to four times the memory and Parquet text may be invalid UTF-8.
+    Raises ArrowInvalid for a damaged column, which would lead outside of the file.
     """
-    kind = str(column.type)
-    if kind.startswith("dictionary"):
-        yield from _values(column.dictionary_decode())
-    elif kind.endswith("_view"):
-        yield from _values(column.cast(f"large_{kind.removesuffix('_view')}"))
-    elif kind not in OFFSETS or not len(column):
-        yield from [None] * len(column)
-    else:
-        _, offsets, data = column.buffers()
-        ends = memoryview(offsets).cast(OFFSETS[kind])[column.offset :]
-        text = memoryview(data or b"")
-        valid = column.is_valid().to_pylist() if column.null_count else [True] * len(column)
-        for index, is_valid in enumerate(valid):
-            yield text[ends[index] : ends[index + 1]] if is_valid else None
+    import pyarrow as pa
+
+    column.validate()
+    is_text = _is_text(column.type)
+    column = column.cast(pa.large_binary() if is_text else _as_binary(column.type))
+    column.validate(full=True)
+    if not is_text:
+        return (text_at({top: value}, path) for value in column.to_pylist())
+    _, offsets, data = column.buffers()
+    ends, text = memoryview(offsets or b"").cast("q")[column.offset :], memoryview(data or b"")
+    valid = enumerate(column.is_valid().to_pylist())
+    return (text[ends[index] : ends[index + 1]] if is_valid else None for index, is_valid in valid)
+
+
+def _is_text(kind: Any) -> bool:
+    return str(kind).removeprefix("large_").removesuffix("_view") in ("string", "binary", "null")
+
+
+def _as_binary(kind: Any) -> Any:
+    """Returns a nested type with binary values for strings, which may be invalid UTF-8."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_as_binary(field.type)) for field in kind])
+    if str(kind).startswith(LISTS):
+        inner = _as_binary(kind.value_type)
+        return inner if pa.types.is_dictionary(kind) else pa.large_list(inner)
+    return pa.large_binary() if _is_text(kind) else kind
+
+
+def _require_text(column: str, schema: Any, name: str) -> str:
+    """Returns the top-level column of a path; raises InputError, which names the type, if there is no text in it."""
+    from pyarrow import types
+
+    top, *keys = [column] if column in schema.names else column.split(".")
+    if top not in schema.names:
+        raise InputError(f"{name}: there is no column {column!r}, only {describe(schema.names)}; set `column`")
+    kind = schema.field(top).type
+    for key in [*keys, ""]:
+        while str(kind).startswith(LISTS):
+            kind = kind.value_type
+        if types.is_struct(kind) and key in (names := [field.name for field in kind]):
+            kind = kind.field(key).type
+        elif key or not _is_text(kind):
+            fields = f"; set `column` to {top}.{names[0]}, for example" if types.is_struct(kind) and names else ""
+            raise InputError(f"{name}: {column!r} is not text: {top!r} has the type {schema.field(top).type}{fields}")
+    return top
 
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _require(column: str, names: list[str], name: str) -> None:
-    if column not in names:
-        raise InputError(f"{name}: there is no column {column!r}, only {', '.join(names)}; set `column`")

@@ -1,29 +1,44 @@
-"""Converts wiki markup to prose, using the syntax tree of mwparserfromhell.
+"""Converts wiki markup to prose, in time and memory that are linear in the length of the page.
 
-As in BERT, lists, tables and headings are left out (Devlin et al. 2019, section 3.1), as are notes,
-pictures, categories and most templates.
+The steps and their order are those of MediaWiki's parser: comments, extension tags, templates and links
+(`_expanded`), HTML tags (`_without_tags`), external links, and then tables, headings, lists and quotation marks, which
+depend on the line (`_lines`). As in BERT, lists, tables and headings are left out (Devlin et al. 2019, section 3.1), as
+are notes, pictures, categories and most templates.
 """
 
-import html
 import re
 from collections import Counter
 from collections.abc import Iterator
 
-import mwparserfromhell
-from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
-from mwparserfromhell.wikicode import Wikicode
+from mapnet_cli.prepare_corpus.sources.reading import unescaped
+from mapnet_cli.prepare_corpus.sources.wiki_templates import template_text
 
-from mapnet_cli.prepare_corpus.sources import wiki_templates
+DEEPEST = 200
+"""Maximum levels of nested templates and links; the contents are read again at each level."""
 
-_HIDDEN_TAGS = {
-    "ref", "references", "table", "gallery", "timeline", "score", "hiero", "imagemap", "syntaxhighlight", "source",
-    "pre", "templatestyles", "style", "mapframe", "maplink", "graph", "section", "categorytree", "indicator",
-    "ol", "ul", "li", "dl", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6",
-}  # fmt: skip
-"""Tags that are left out with their contents."""
 _FORMULAS = {"math", "chem", "ce"}
-_VOID_TAGS = {"br", "hr", "wbr", "img", "li", "dt", "dd", "th", "td", "tr"}
-"""Tags that need no closing tag."""
+EXTENSIONS = (
+    "nowiki|math|chem|ce|ref|references|includeonly|gallery|timeline|score|hiero|imagemap|syntaxhighlight|source|pre|"
+    "templatestyles|mapframe|maplink|graph|section|categorytree|indicator|inputbox"
+)
+"""Tags whose contents are not wiki markup. They are left out, except nowiki and formulas."""
+_TOKEN = re.compile(
+    rf"<!--|(?P<open>\{{\{{+|\[\[+)|(?P<close>\}}\}}+|\]\]+)|<(?P<tag>{EXTENSIONS})(?=[\s/>])(?P<attributes>[^<>]*)>",
+    re.IGNORECASE,
+)
+HIDDEN = "table|ol|ul|li|dl|dt|dd|h1|h2|h3|h4|h5|h6|style|caption|th|td|tr|rp"
+BLOCKS = "p|div|blockquote|poem|center"
+INLINE = (
+    "abbr|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|ins|kbd|mark|noinclude|onlyinclude|q|rb|rt|ruby|s|samp|"
+    "small|span|strike|strong|sub|sup|time|tt|u|var|wbr"
+)
+_TAG = re.compile(
+    rf"<(?P<closing>/?)(?P<tag>(?P<hidden>{HIDDEN})|(?P<block>{BLOCKS})|br|hr|{INLINE}|{EXTENSIONS})"
+    r"(?=[\s/>])[^<>]*?(?P<empty>/?)>",
+    re.IGNORECASE,
+)
+"""Any other tag is literal text, as in MediaWiki."""
+_SHOWN_TAGS = {"br": " ", "hr": " ", "q": '"', "sup": "\x01"}  # 10<sup>23</sup> is not 1023
 _NOT_PROSE = re.compile(r"\s*(?:category|file|image|media)\s*:", re.IGNORECASE)
 _PREFIXES = {
     "b", "c", "commons", "d", "m", "meta", "mw", "n", "q", "s", "species", "v", "voy", "w", "wikibooks", "wikidata",
@@ -32,101 +47,137 @@ _PREFIXES = {
 }  # fmt: skip
 """Namespaces and sister projects; a link to them without a label shows the rest of its title."""
 _LANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z-]+)?|simple):(?=\S)")
-_LIST_MARKS = "*#:;"
-_QUOTES = re.compile(r"'{2,5}")
+_SCHEME = r"(?:(?:https?|ftp|irc|news|mailto):|//)"
+_EXTERNAL = re.compile(
+    rf"\[{_SCHEME}[^\s\[\]<>]*[^\S\n]*((?:[^\[\]\n]++|\[(?!{_SCHEME}))*+)\]", re.IGNORECASE
+)  # possessive: at a link without end, each character is read once
+_ADDRESS = re.compile(r"\b(?:https?|ftp)://[^\s\[\]<>\x00-\x1f]*[^\s\[\]<>\x00-\x1f.,;:!?)]", re.IGNORECASE)
+_QUOTES = re.compile(r"(''+)")
 _SWITCHES = re.compile(r"__[A-Z]+__")
 
 # Marks in the text while it is being assembled; XML can't contain these characters.
 _REMOVED = "\x00"
 """Replaces a template, note or picture that is left out."""
-_SUPERSCRIPT = "\x01"
-"""Precedes a superscript."""
 _EDGE = "\x02"
 """Precedes and follows the text of a template."""
+_FORMULA = "\x03"
+_TAG_MARK = "\x06"
+"""Separates the quotation marks before and after an inline tag."""
+_INSIDE = str.maketrans({"|": "\x04", "=": "\x05"})
+"""Protects the text of a template or link from the template around it."""
+_OUTSIDE = str.maketrans({"\x04": "|", "\x05": "="})
+_LITERAL = str.maketrans({char: chr(14 + number) for number, char in enumerate("'[]{}|=<>*#:;&")})
+"""Protects characters that are not markup, although they look like it, until `literal`."""
+_RESTORED = {ord(mark): chr(char) for char, mark in _LITERAL.items()}
 _MARKS = re.compile(r"[\x00-\x02]")
-_RAISED = re.compile(r"(?<=\d)\x01(?=[-−–+]?\d)")
+_RAISED = re.compile(r"(?<=\d)\x02?\x01(?=[-−–+]?\d)")
 _FRACTION = re.compile(r"(?<=\d)\x02(?=\d+/\d)")
+_GLUED = re.compile(r"(?<=[^\W_])(?=\x03)|(?<=\x03)(?=[^\W_]|\x03)")
 # Where _REMOVED leaves a space before punctuation, a stray comma or empty brackets, they are removed too.
 _GAPS = (
     (re.compile(r"(?<![^\S\n])[^\S\n]*\((?:[^\S\n,;:]*\x00)+[^\S\n,;:]*\)"), ""),
     (re.compile(r"\((?:[^\S\n,;:]*\x00)+[^\S\n,;:]*(?:[,;:][^\S\n]*)*"), "("),
-    (re.compile(r"(?<![^\S\n])(?:[,;:]?[^\S\n]*\x00)+[^\S\n]*(?=[,;)]|[.:](?!\w))"), ""),
+    (re.compile(r"(?<![^\S\n])(?<!\x00)(?:[,;:]?[^\S\n]*\x00)+[^\S\n]*(?=[,;)]|[.:](?!\w))"), ""),
 )
-
-MAX_WASTED_CHARS = 3e7
-"""Maximum number of characters that the parser may scan in vain, which takes 5 to 15 seconds."""
-_BRACKETS = re.compile(
-    r"<!--|-->|\[\[|\]\]|\{\{|\}\}|\{\||\|\}(?!\})|\[(?=\w*:?//)|\]|<(?P<tag>[a-zA-Z]\w*)(?![^<>]*/>)|</(?P<end>[a-zA-Z]\w*)\s*>"
-)
-_CLOSES = {"-->": "<!--", "]]": "[[", "}}": "{{", "|}": "{|", "]": "["}
 
 
 def prose(wikitext: str) -> Iterator[str]:
-    """Yields the lines of a page's running text; raises ValueError if the parser fails or would take too long."""
-    if (wasted := _wasted_chars(wikitext)) > MAX_WASTED_CHARS:
-        raise ValueError(f"because of unclosed markup, the parser would scan {wasted:,} characters in vain")
-    try:  # '' and ''' are removed below: the parser is slow to find their ends and can fail
-        text = _text(mwparserfromhell.parse(wikitext, skip_style_tags=True))
-    except (mwparserfromhell.parser.ParserError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-    text = _FRACTION.sub(" ", _RAISED.sub("^", _QUOTES.sub("", text)))
+    """Yields the lines of a page's running text, in which `literal` has yet to restore what only looks like markup.
+
+    Raises ValueError if templates and links are nested more than DEEPEST levels deep.
+    """
+    text = _without_tags(_expanded(wikitext))
+    text = _ADDRESS.sub(_REMOVED, _EXTERNAL.sub(lambda link: link[1] or _REMOVED, text))
+    text = "\n".join(_lines(text)).replace(_TAG_MARK, "")
+    text = unescaped(text, lambda char: char.translate(_LITERAL))
+    text = _FRACTION.sub(" ", _RAISED.sub("^", text))
+    text = _GLUED.sub(" ", text).replace(_FORMULA, f"formula{_REMOVED}")
     for pattern, replacement in _GAPS:
         text = pattern.sub(replacement, text)
-    for line in _SWITCHES.sub("", _MARKS.sub("", text)).split("\n"):
-        yield "" if line.lstrip().startswith(tuple(_LIST_MARKS)) else line
+    yield from _SWITCHES.sub("", _MARKS.sub("", text)).split("\n")
 
 
-def _wasted_chars(wikitext: str) -> int:
-    """Returns how many characters the parser may scan in vain: from each unclosed mark to the end of the page.
+def literal(line: str) -> str:
+    """Returns a line of `prose` as it is shown."""
+    return line if line.isprintable() else line.translate(_RESTORED)
 
-    The parser scans the page again from each such mark, so a page of 100,000 `<b>` would take hours.
+
+def _expanded(text: str) -> str:
+    """Returns the text with templates, links and extension tags replaced by what they show.
+
+    Braces and brackets that don't match stay in the text; a closing mark matches only the last open one.
     """
-    opened: list[tuple[str, int]] = []
-    count: Counter[str] = Counter()
-    wasted = 0
-    for mark in _BRACKETS.finditer(wikitext):
-        kind = (mark["tag"] or mark["end"] or mark[0]).lower()
-        if mark["end"] or kind in _CLOSES:
-            kind = _CLOSES.get(kind, kind)
-            while count[kind]:  # anything still open inside it is never closed
-                inner, start = opened.pop()
-                count[inner] -= 1
-                if inner == kind:
-                    break
-                wasted += len(wikitext) - start
-        elif kind not in _VOID_TAGS:
-            opened.append((kind, mark.start()))
-            count[kind] += 1
-    return wasted + sum(len(wikitext) - start for _, start in opened)
+    shown: list[str] = []
+    levels: list[tuple[str, int, int]] = []  # of each open run: its character, its length, its index in `shown`
+    unclosed: set[str] = set()
+    at = 0
+    while token := _TOKEN.search(text, at):
+        shown.append(text[at : token.start()])
+        at = token.end()
+        if mark := token["open"]:
+            levels.append((mark[0], len(mark), len(shown)))
+            shown.append("")
+            if len(levels) > DEEPEST:
+                raise ValueError(f"its templates and links are nested more than {DEEPEST} levels deep")
+        elif mark := token["close"]:
+            shown.append(mark[0] * _close(shown, levels, mark))
+        elif tag := (token["tag"] or "").lower():
+            end = None
+            if not token["attributes"].endswith("/") and tag not in unclosed:
+                end = re.compile(rf"</{tag}\s*>", re.IGNORECASE).search(text, at)
+                if end is None:
+                    unclosed.add(tag)
+            inside = text[at : end.start()] if end else ""
+            at = end.end() if end else at
+            shown.append(
+                unescaped(inside).translate(_LITERAL)
+                if tag == "nowiki"
+                else _FORMULA
+                if end and tag in _FORMULAS
+                else _REMOVED
+            )
+        else:
+            end_of_comment = text.find("-->", at)
+            at = end_of_comment + 3 if end_of_comment >= 0 else len(text)
+    for char, size, index in levels:
+        shown[index] = char * size
+    return "".join([*shown, text[at:]]).translate(_OUTSIDE)
 
 
-def _text(code: Wikicode) -> str:
-    return "".join(map(_visible_text, code.nodes))
+def _close(shown: list[str], levels: list[tuple[str, int, int]], mark: str) -> int:
+    """Replaces what the closing mark closes by what it shows; returns how many of its characters match nothing."""
+    opening, left = "{" if mark[0] == "}" else "[", len(mark)
+    while left > 1 and levels and levels[-1][0] == opening:
+        _, size, index = levels.pop()
+        used = min(left, size, 3 if opening == "{" else 2)
+        inside = "".join(shown[index + 1 :])
+        del shown[index + 1 :]
+        left, size = left - used, size - used
+        if size > 1:
+            levels.append((opening, size, index))
+        else:
+            shown[index] = opening * size
+        if opening == "[":
+            text = _link(inside)
+        elif used == 3:  # an argument of a template, with its default
+            text = inside.partition("|")[2] or _REMOVED
+        else:
+            text = template_text(inside)
+            text = f"{_EDGE}{text}{_EDGE}" if text else _REMOVED
+        shown.append(text.translate(_INSIDE) if "|" in text or "=" in text else text)
+    return left
 
 
-def _visible_text(node: object) -> str:
-    """Returns the text that a reader sees of a node in running text."""
-    if isinstance(node, Text):
-        return str(node.value)
-    if isinstance(node, Wikilink):
-        return _link(node)
-    if isinstance(node, ExternalLink):
-        return _text(node.title) if node.brackets and node.title is not None else _REMOVED
-    if isinstance(node, HTMLEntity):
-        return html.unescape(str(node))
-    if isinstance(node, Heading):
-        return "\n"
-    if isinstance(node, Tag):
-        return _tag(node)
-    return _template(node) if isinstance(node, Template) else _REMOVED  # comments and template arguments
-
-
-def _link(node: Wikilink) -> str:
-    title = html.unescape(str(node.title)).strip()
+def _link(inside: str) -> str:
+    """Returns the text that a reader sees of [[inside]]."""
+    title, _, label = inside.partition("|")
+    if "\n" in title:
+        return f"[[{inside}]]"
+    title = unescaped(title).strip()
     if _NOT_PROSE.match(title):
         return _REMOVED
-    if node.text is not None and str(node.text).strip():
-        return _text(node.text)
+    if label.strip():
+        return label
     inline = title.startswith(":")
     title = title.removeprefix(":")
     prefix, colon, rest = title.partition(":")
@@ -137,23 +188,90 @@ def _link(node: Wikilink) -> str:
     return title.removeprefix("#")
 
 
-def _tag(node: Tag) -> str:
-    name = str(node.tag).strip().lower()
-    if name in _FORMULAS:
-        return f"formula{_REMOVED}"  # as in WikiExtractor's output; _REMOVED closes the gap before punctuation
-    if node.wiki_markup and node.wiki_markup in _LIST_MARKS:
-        return str(node.wiki_markup)  # `prose` drops the line
-    if name in _HIDDEN_TAGS:
-        return _REMOVED
-    if name in ("br", "hr"):
-        return " "
-    inner = _text(node.contents) if node.contents is not None else ""
-    if name == "sup":
-        return _SUPERSCRIPT + inner  # 10<sup>23</sup> is not 1023
-    return f"\n{inner}\n" if name in ("p", "div", "blockquote", "poem", "center") else inner
+def _without_tags(text: str) -> str:
+    shown: list[str] = []
+    opened: list[tuple[str, int]] = []
+    count: Counter[str] = Counter()
+    at = 0
+    for tag in _TAG.finditer(text):
+        shown.append(text[at : tag.start()])
+        at = tag.end()
+        name = tag["tag"].lower()
+        if tag["hidden"]:
+            if not tag["closing"] and not tag["empty"]:
+                opened.append((name, len(shown)))
+                count[name] += 1
+            while tag["closing"] and count[name]:  # anything still open inside it is never closed
+                inner, index = opened.pop()
+                count[inner] -= 1
+                if inner == name:
+                    shown[index:] = [_REMOVED]
+                    break
+        elif tag["block"]:
+            shown.append("\n")
+        elif name != "sup" or not tag["closing"]:
+            shown.append(_SHOWN_TAGS.get(name, _TAG_MARK))
+    return "".join([*shown, text[at:]])
 
 
-def _template(node: Template) -> str:
-    args = {str(argument.name).strip(): _text(argument.value).strip() for argument in node.params}
-    text = wiki_templates.template_text(_text(node.name), args)
-    return f"{_EDGE}{text}{_EDGE}" if text else _REMOVED
+def _lines(text: str) -> Iterator[str]:
+    """Yields lines without headings, lists and quotation marks; "" replaces a line that is left out.
+
+    Indented lines are prose (quotations), unless they define a term.
+    """
+    term = False
+    for line in _without_tables(text.replace(f"\n{_EDGE}", "\n").split("\n")):
+        indented = line.lstrip(":")
+        if line.startswith(";"):
+            term = True
+        elif indented == line:
+            term = False
+        heading = line.startswith("=") and len(line) > 2 and line.rstrip(f" \t{_REMOVED}").endswith("=")
+        if heading or (term and indented != line) or indented.startswith(("*", "#", ";")):
+            yield ""
+        else:
+            line = indented.lstrip("-") if line.startswith("----") else indented
+            yield _without_quotes(line) if "''" in line else line
+
+
+def _without_tables(lines: list[str]) -> list[str]:
+    """Returns the lines outside tables. Of a table that is never closed, only the lines that begin a row or cell."""
+    kept: list[str] = []
+    begins: list[int] = []
+    for line in lines:
+        start = line.lstrip(" \t:")
+        if start.startswith("{|"):
+            begins.append(len(kept))
+            kept.append("|")
+        elif begins and start.startswith("|}"):
+            del kept[begins.pop() :]
+            kept.append(start[2:])
+        else:
+            kept.append(line)
+    if begins:
+        kept[begins[0] :] = [line for line in kept[begins[0] :] if not line.lstrip().startswith(("|", "!"))]
+    return kept
+
+
+def _without_quotes(line: str) -> str:
+    """Returns the line without the marks of italics and bold, by MediaWiki's rule for lines with odd numbers of both.
+
+    Two marks are italics, three bold, five both; of four marks and of more than five, the first ones are apostrophes.
+    If the line has an odd number of both, one of its bold marks is an apostrophe and italics: the first one after a
+    single letter, or else after a longer word, or else after a space.
+    """
+    parts = _QUOTES.split(line)
+    texts, sizes = parts[::2], [len(run) for run in parts[1::2]]
+    for number, size in enumerate(sizes):
+        texts[number] += "'" * (1 if size == 4 else max(size - 5, 0))
+    bold = [number for number, size in enumerate(sizes) if size in (3, 4)]
+    both = sum(size >= 5 for size in sizes)
+    if (len(bold) + both) % 2 and (sizes.count(2) + both) % 2 and bold:
+        texts[min(bold, key=lambda number: _rank(texts[number]))] += "'"
+    return "".join(texts)
+
+
+def _rank(before: str) -> int:
+    """Returns the rank of a bold mark after the text, as MediaWiki compares bytes: a single letter is ASCII."""
+    last = before.encode()[-2:]
+    return 2 if last.endswith(b" ") else 0 if last.startswith(b" ") and len(last) == 2 else 1

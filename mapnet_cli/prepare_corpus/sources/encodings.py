@@ -1,0 +1,63 @@
+"""Encodings and line ends: what UTF-8 files with LF or CRLF need not pass through."""
+
+import codecs
+import io
+from collections.abc import Iterator
+
+Chunks = Iterator[tuple[int, bytes]]
+"""Offsets in a file, and the bytes that begin there."""
+HEAD = 1 << 16
+"""Bytes by which the encoding is recognised."""
+BOM = "\ufeff"
+_BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_NULS = {
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+}
+"""Which of four successive bytes are 0 in ASCII text (RFC 4627, section 3)."""
+MOST, FEW = 0.6, 0.1
+"""Shares of zeros from which, and up to which, a place counts as 0 or as not 0."""
+
+
+def detect(head: bytes) -> str:
+    """Returns the encoding of a file that begins with `head` if that is UTF-16 or UTF-32; else "".
+
+    Without a byte order mark, text that is mostly ASCII is recognised. "utf-8" says that lines end in CR alone.
+    """
+    for bom, encoding in _BOMS.items():
+        if head.startswith(bom):
+            return encoding
+    shares = [head[place::4].count(0) / max(1, len(head[place::4])) for place in range(4)]
+    if all(share <= FEW or share >= MOST for share in shares) and any(shares):
+        return _NULS.get((shares[0] > FEW, shares[1] > FEW, shares[2] > FEW, shares[3] > FEW), "")
+    return "utf-8" if b"\r" in head and b"\n" not in head else ""
+
+
+def recoded(chunks: Chunks, encoding: str) -> Chunks:
+    """Yields the text in UTF-8 with LF line ends; what isn't valid in the encoding is not valid UTF-8 either."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)("mapnet-invalid"), translate=True)
+    offset = 0
+    for offset, chunk in chunks:
+        yield offset, decoder.decode(chunk).encode("utf-8", "surrogateescape")
+    yield offset, decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
+
+
+def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
+    """Replaces what can't be decoded by a lone surrogate, which becomes byte 0xFF, invalid in UTF-8, too."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\udcff", error.end
+
+
+codecs.register_error("mapnet-invalid", _mark_invalid)
+
+
+def lines_of(text: str) -> list[str]:
+    """Returns the lines of a text, which end in LF, CRLF or CR as in a file, and nowhere else."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
