@@ -216,7 +216,7 @@ class Finetune(Optimiser):
     mnli_learning_rate: Annotated[float, Field(gt=0)] = 3e-5
     """Learning rate of the MNLI fine-tuning, which runs once per encoder, with the first of `seeds`."""
     untrained: bool = False
-    """Also fine-tune a randomly initialised encoder, to show the benefit of pretraining."""
+    """Also fine-tune the methods' encoder from random weights, to show the benefit of pretraining."""
     baselines: bool = True
     """Also score majority class, bag of words and token overlap, for the per-task table."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")

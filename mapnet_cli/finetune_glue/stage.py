@@ -50,10 +50,6 @@ class FinetuneGlue:
         metrics_by_task(config)
         if "MNLI" in config.finetune.from_mnli:
             raise UsageError("finetune.from_mnli: MNLI itself can't start from MNLI")
-        if config.finetune.untrained and not config.methods:
-            raise UsageError(
-                "finetune.untrained needs [encoder] and the corpus vocabulary: list at least one method in methods"
-            )
         if UNTRAINED in (*config.methods, *config.imports):
             raise UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
         if lineage.uses_probe and config.finetune.task_data:

@@ -64,8 +64,8 @@ def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
 
 
 def other_rows(config: Config) -> tuple[str, ...]:
-    """Returns the rows of Table 3 that the config doesn't pretrain: imports and the untrained encoder."""
-    return (*config.imports, *([UNTRAINED] if config.finetune.untrained else []))
+    """Returns the rows of Table 3 that aren't pretrained here: imports and, with methods, the untrained encoder."""
+    return (*config.imports, *([UNTRAINED] if config.finetune.untrained and config.methods else []))
 
 
 def used_tasks(config: Config) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import NOTHING, Cell, Scalar, plain
-from mapnet_cli.glue import GLUE_COLUMNS, UNTRAINED, rows_used, subsets
+from mapnet_cli.glue import GLUE_COLUMNS, UNTRAINED, other_rows, rows_used, subsets
 from mapnet_cli.report.load import Results, missing
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 
@@ -115,7 +115,7 @@ def import_notes(results: Results) -> list[str]:
     names = ", ".join(config.imports)
     imported = "imported, fine-tuned with its original tokenizer, pretraining cost unknown; see the last score column"
     notes = [f"{names}: {imported}."] if names else []
-    if config.finetune.untrained:
+    if UNTRAINED in other_rows(config):
         notes.append(
             f"{UNTRAINED}: the same encoder with random weights (re-initialised per seed), fine-tuned in the same way."
         )

@@ -145,6 +145,7 @@ def test_another_strategy_replaces_the_proposal_of_a_lower_layer(tmp_path: Path)
 
 def test_methods_and_tasks_can_override_seeds_and_milestones() -> None:
     overrides = ["pretrain.seeds=[4]", "method.bert.seeds=[1,2]", "pretrain.steps=10", "finetune.milestones=[0.6,1.0]"]
+    overrides.append("finetune.untrained=false")
     config = resolve("demo", None, overrides, {}).config
     assert config.pretraining_runs() == [("bert", 1), ("bert", 2), ("mapnet", 4)]
     expected = [("bert", 1, 6), ("bert", 1, 10), ("bert", 2, 6), ("bert", 2, 10), ("mapnet", 4, 6), ("mapnet", 4, 10)]
@@ -153,6 +154,7 @@ def test_methods_and_tasks_can_override_seeds_and_milestones() -> None:
 
 def test_methods_can_override_steps() -> None:
     overrides = ["pretrain.steps=10", "pretrain.milestones=[0.4,1.0]", "method.mapnet.steps=5"]
+    overrides.append("finetune.untrained=false")
     config = resolve("demo", None, overrides, {}).config
     assert [config.milestone_steps(method) for method in config.methods] == [(4, 10), (2, 5)]
     assert config.matching_step("mapnet", 2, "bert") == 4
