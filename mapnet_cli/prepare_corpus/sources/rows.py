@@ -127,18 +127,19 @@ def describe(names: Iterable[str]) -> str:
 
 def parquet(piece: Piece, name: str, source: Source, reading: Reading, encoding: str = "") -> Iterator[Row]:
     """Yields the text of the rows in the row groups of the piece; raises InputError if the column has no text."""
-    from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
         file = ParquetFile(piece.path, pre_buffer=False, buffer_size=1 << 20)
-    except (ArrowException, OSError) as error:
+        top = _require_text(source.column, file.schema_arrow, name)
+    except _damage() as error:
         if piece.part == 0:
             reading.lose(f"{name}: not a readable Parquet file ({_first_line(error)})", piece.size, unread=True)
         return
     reading.amounts["bytes"] += piece.end - piece.begin
     with file:
-        top = _require_text(source.column, file.schema_arrow, name)
+        if piece.part == 0 and not file.metadata.num_rows:
+            reading.problems.add(f"{name}: the file has no rows")
         count = file.num_row_groups
         groups = list(range(count * piece.part // piece.parts, count * (piece.part + 1) // piece.parts))
         number = sum(file.metadata.row_group(group).num_rows for group in range(groups[0])) if groups else 0
@@ -150,7 +151,7 @@ def parquet(piece: Piece, name: str, source: Source, reading: Reading, encoding:
                     reading.share = (number - first) / total
                     yield number, value
                     number += 1
-        except (ArrowException, OSError) as error:
+        except _damage() as error:
             reading.problems.add(f"{name}: damaged after row {number:,} ({_first_line(error)})")
             reading.amounts.update({"rows": first + total - number, "lost rows": first + total - number})
 
@@ -160,19 +161,20 @@ def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: s
 
     The file is memory-mapped, so a value that isn't compressed is only read when it is used.
     """
-    from pyarrow import ArrowException
-
     total, top, last = 0, "", piece.part == piece.parts - 1
     try:
         batches = _batches(piece)
         top = _require_text(source.column, next(batches), name)
         for batch in batches:
             total += batch.num_rows
-    except (ArrowException, OSError) as error:
+    except _damage() as error:
         if total and last:
             reading.problems.add(f"{name}: damaged after row {total:,} ({_first_line(error)})")
         elif last:
             reading.lose(f"{name}: not a readable Arrow file ({_first_line(error)})", piece.size)
+    else:
+        if last and not total:
+            reading.problems.add(f"{name}: the file has no rows")
     reading.amounts["bytes"] += piece.end - piece.begin
     begin, end = total * piece.part // piece.parts, total * (piece.part + 1) // piece.parts
     number = 0
@@ -182,7 +184,7 @@ def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: s
             for index, value in enumerate(_texts(own, top, source.column), max(begin, number)):
                 reading.share = (index - begin) / (end - begin)
                 yield index, value
-        except ArrowException as error:
+        except _damage() as error:
             reading.problems.add(f"{name}: damaged after row {max(begin, number):,} ({_first_line(error)})")
             reading.amounts.update({"rows": len(own), "lost rows": len(own)})
         number += batch.num_rows
@@ -254,6 +256,13 @@ def _require_text(column: str, schema: Any, name: str) -> str:
             fields = f"; set `column` to {top}.{names[0]}, for example" if types.is_struct(kind) and names else ""
             raise InputError(f"{name}: {column!r} is not text: {top!r} has the type {schema.field(top).type}{fields}")
     return top
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Returns what pyarrow raises for damaged files."""
+    from pyarrow import ArrowException
+
+    return ArrowException, OSError, UnicodeError
 
 
 def _first_line(error: Exception) -> str:
