@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run in parallel
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,8 @@ SMALL = (
 )
 
 
+NOBODY = 65534
+"""A user without rights."""
 METHODS = Path(__file__).with_name("methods.toml")
 """Additional methods, so that every strategy is covered."""
 
@@ -130,3 +134,25 @@ def make_corpus(artifacts: Artifacts) -> Callable[[Config], CorpusManifest]:
         return manifest
 
     return make
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Gives up the rights of root, to whom every file is readable."""
+    root = os.getuid() == 0
+    if root:
+        os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user can read; pytest's own are private."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

@@ -198,7 +198,7 @@ def training_step(
     if forward is None:
         forward = _forward(model, inputs.labels_B.device)
     else:
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch has no annotations
+        torch.compiler.cudagraph_mark_step_begin()
     loss = _loss(task, _outputs(model, inputs, forward), inputs.labels_B)
     torch.autograd.backward(loss)
     if clip_norm > 0:

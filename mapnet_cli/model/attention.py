@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mapnet_cli.model.kernels import apply, keep, keep_bits
+from mapnet_cli.model.kernels import keep, keep_bits
 
 EXCLUDED = -1e4
 """Added to a score, makes its probability 0. Not -inf, since padding may be too far from every token."""
@@ -150,7 +150,7 @@ def attention(
     """
     if own:
         with torch.autocast("cpu", enabled=False):
-            return cast(Tensor, apply(_Attention, packed, query_BQH, heads, places, bias, dropout))
+            return cast(Tensor, _Attention.apply(packed, query_BQH, heads, places, bias, dropout))
     batch, tensors = places.batch, packed if isinstance(packed, tuple) else (packed,)
     hidden = tensors[0].shape[-1]
     if places.token_S is not None:

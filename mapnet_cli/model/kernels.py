@@ -42,11 +42,6 @@ def as_on_gpu() -> Iterator[None]:
         _rehearsing = before
 
 
-def apply(function: type[torch.autograd.Function], *inputs: Any) -> Any:
-    """Returns the result of an operation with a backward pass of its own."""
-    return function.apply(*inputs)  # type: ignore[no-untyped-call]  # torch has no annotations for it
-
-
 def keep_bits(shape: torch.Size, probability: float, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Returns (bits, scale) for dropout: all bits set where an element is kept, none where it is dropped.
 
@@ -83,7 +78,7 @@ def dropout_add(x: Tensor, residual: Tensor | None, probability: float, training
     x = x if residual is None else x.to(residual.dtype)
     if training and probability and on_cpu(x.device):
         added = x.new_zeros(()) if residual is None else residual
-        return cast(Tensor, apply(_DropoutAdd, x, added, probability))
+        return cast(Tensor, _DropoutAdd.apply(x, added, probability))
     # what F.dropout calls on a GPU; on a CPU that keeps a larger mask
     dropped = torch.native_dropout(x, probability, True)[0] if training and probability else x
     return dropped if residual is None else residual + dropped
@@ -119,7 +114,7 @@ def _copies(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ..
 
 def rounded(weights: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Returns copies in bfloat16, whose gradients reach the weights in float32."""
-    return cast(tuple[Tensor, ...], apply(_Rounded, *weights))
+    return cast(tuple[Tensor, ...], _Rounded.apply(*weights))
 
 
 class _Project(torch.autograd.Function):
@@ -148,7 +143,7 @@ class _Project(torch.autograd.Function):
 def project(x_TH: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:
     """Returns the projections of x with each of the parts of a weight, [T, H] each, for training on a GPU."""
     with torch.autocast(x_TH.device.type, enabled=False):
-        return cast(tuple[Tensor, ...], apply(_Project, x_TH, weight, bias, parts))
+        return cast(tuple[Tensor, ...], _Project.apply(x_TH, weight, bias, parts))
 
 
 class _Rotated(torch.autograd.Function):
@@ -185,7 +180,7 @@ def rotated(x_TNH: Tensor, heads: int, angles: tuple[Tensor, Tensor], parts: int
     x_TNAD = x_TNH.view(len(x_TNH), -1, heads, x_TNH.shape[2] // heads)
     cos, sin = (angle.to(x_TNH.dtype) for angle in angles)
     if training and on_cpu(x_TNH.device):
-        out = cast(Tensor, apply(_Rotated, x_TNAD, cos, sin, parts))
+        out = cast(Tensor, _Rotated.apply(x_TNAD, cos, sin, parts))
         return out.view_as(x_TNH)
     a, b = x_TNAD[:, :parts].chunk(2, dim=3)
     turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=3)
@@ -223,7 +218,7 @@ class _Geglu(torch.autograd.Function):
 def geglu(x: Tensor, training: bool) -> Tensor:
     """Returns GELU of the first half of the last dimension times the second half (Shazeer 2020)."""
     if training and on_cpu(x.device):
-        return cast(Tensor, apply(_Geglu, x))
+        return cast(Tensor, _Geglu.apply(x))
     inner, gate = x.chunk(2, dim=-1)
     return F.gelu(inner) * gate
 
@@ -295,7 +290,7 @@ class _TokenLoss(torch.autograd.Function):
 
 def tied_embedding(weight_VH: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the embeddings of the tokens, [*tokens, H], and the matrix as a decoder in autocast's precision."""
-    return cast(tuple[Tensor, Tensor], apply(_TiedEmbedding, weight_VH, tokens, compute_dtype(weight_VH)))
+    return cast(tuple[Tensor, Tensor], _TiedEmbedding.apply(weight_VH, tokens, compute_dtype(weight_VH)))
 
 
 def token_loss(
@@ -309,7 +304,7 @@ def token_loss(
     with torch.autocast(hidden_NH.device.type, enabled=False):
         hidden_NH = F.pad(hidden_NH.to(dtype), (0, 0, 0, -count % ROWS))
         targets_N = F.pad(targets_N, (0, -count % ROWS))
-        loss_N, signal_N = apply(_TokenLoss, hidden_NH, decoder_VH.to(dtype), bias_V, targets_N, signal)
+        loss_N, signal_N = _TokenLoss.apply(hidden_NH, decoder_VH.to(dtype), bias_V, targets_N, signal)
     return loss_N[:count], signal_N[:count]
 
 

@@ -2,10 +2,7 @@
 
 import errno
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,30 +11,7 @@ import pytest
 from mapnet_cli.core import ArtifactId, Artifacts, InputError, MapnetError, reading_input, system_error
 from mapnet_cli.jobs import Job, Output, ProgressCallback
 from mapnet_cli.jobs.engine import attempt
-
-NOBODY = 65534
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Gives up the rights of root, to whom every file is readable."""
-    root = os.getuid() == 0
-    if root:
-        os.setresuid(NOBODY, NOBODY, 0)
-    try:
-        yield
-    finally:
-        if root:
-            os.setresuid(0, 0, 0)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that every user can read; pytest's own are private."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+from tests.conftest import NOBODY, unprivileged
 
 
 def locked_file(folder: Path) -> None:
@@ -118,20 +92,20 @@ def failure(act: Callable[[Path], object], folder: Path) -> OSError:
 
 
 @pytest.mark.parametrize(("act", "message"), READS)
-def test_input_that_cannot_be_read(act: Callable[[Path], object], message: str, folder: Path) -> None:
-    error = failure(act, folder)
+def test_input_that_cannot_be_read(act: Callable[[Path], object], message: str, public_folder: Path) -> None:
+    error = failure(act, public_folder)
     with unprivileged():
-        found = system_error(error, folder / "artifacts", "corpus.sources.0")
-        inside = system_error(error, folder)
+        found = system_error(error, public_folder / "artifacts", "corpus.sources.0")
+        inside = system_error(error, public_folder)
     assert (type(found), found.exit_code) == (InputError, 3)
-    assert str(found).startswith(f"corpus.sources.0: {folder}")
+    assert str(found).startswith(f"corpus.sources.0: {public_folder}")
     assert message in str(found)
     assert (type(inside), message in str(inside)) == (MapnetError, True), "a file of mapnet's own"
 
 
 @pytest.mark.parametrize(("act", "message"), WRITES)
-def test_output_that_cannot_be_written(act: Callable[[Path], object], message: str, folder: Path) -> None:
-    error = failure(act, folder)
+def test_output_that_cannot_be_written(act: Callable[[Path], object], message: str, public_folder: Path) -> None:
+    error = failure(act, public_folder)
     with unprivileged():
         found = system_error(error)
     assert (type(found), found.exit_code) == (MapnetError, 1)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -182,9 +183,9 @@ DIALOGUE = [
 
 
 def test_short_paragraphs_are_dropped_or_joined() -> None:
-    def run(lines: list[str | None], rule: str) -> tuple[list[str | None], dict[str, int]]:
+    def run(lines: list[str | None], rule: Literal["drop", "join"]) -> tuple[list[str | None], dict[str, int]]:
         dropped = Dropped()
-        return list(clean(lines, Cleanup(short_paragraphs=rule), dropped)), dict(dropped.counts)  # type: ignore[arg-type]
+        return list(clean(lines, Cleanup(short_paragraphs=rule), dropped)), dict(dropped.counts)
 
     long, together = prose(1), " ".join(DIALOGUE)
     lines: list[str | None] = [

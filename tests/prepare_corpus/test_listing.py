@@ -12,7 +12,7 @@ from mapnet_cli.config import Source
 from mapnet_cli.core import Artifacts, InputError, UsageError
 from mapnet_cli.lineage import list_input
 from mapnet_cli.prepare_corpus.slices import input_slices
-from tests.core.test_errors import folder, unprivileged  # noqa: F401  (a fixture)
+from tests.conftest import unprivileged
 from tests.prepare_corpus.corpora import corpus_config, plan, stage, text_folder
 
 
@@ -58,13 +58,13 @@ def unix_socket(root: Path) -> None:
         (unix_socket, r"a/s\.txt is neither a file nor a folder: remove it"),
     ],
 )
-def test_what_cannot_be_read_is_an_error(spoil: Callable[[Path], None], message: str, folder: Path) -> None:  # noqa: F811
-    (folder / "a").mkdir()
-    (folder / "a" / "good.txt").write_text("text")
-    spoil(folder)
-    config = corpus_config(Source(path=str(folder)))
+def test_what_cannot_be_read_is_an_error(spoil: Callable[[Path], None], message: str, public_folder: Path) -> None:
+    (public_folder / "a").mkdir()
+    (public_folder / "a" / "good.txt").write_text("text")
+    spoil(public_folder)
+    config = corpus_config(Source(path=str(public_folder)))
     with unprivileged(), pytest.raises(InputError, match=rf"^corpus\.sources\.0: .*{message}"):
-        plan(config, Artifacts(folder / "artifacts"), 1)
+        plan(config, Artifacts(public_folder / "artifacts"), 1)
 
 
 def test_a_name_that_vanishes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_listing_takes_time_linear_in_the_files(tmp_path: Path) -> None:
             count += event in ("call", "c_call")
 
         made = stage(config, Artifacts(tmp_path / "artifacts"))
-        made.lineage.text  # noqa: B018  (hashes the files)
+        assert made.lineage.text.fingerprint  # hashes the files
         made = stage(config, Artifacts(tmp_path / "artifacts"))
         sys.setprofile(counted)
         try:
