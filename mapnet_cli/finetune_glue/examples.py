@@ -23,7 +23,7 @@ class Examples:
     labels: list[float]
     where: str = ""
     ids: list[str] = field(default_factory=list)
-    """The ids of the rows in the data; their positions, from 0, in a training set or if there are no unique ids."""
+    """The ids of the rows in the data, or their positions, from 0, if it has no unique ids; none for a training set."""
     notes: tuple[str, ...] = ()
     """Remarks on the data."""
 
@@ -61,10 +61,12 @@ def read_examples(location: str | Path, task: GlueTask, split: str, labelled: bo
             f"1, set finetune.task_data.{task.name}.range = [0, 1], else [0, 5]"
         )
     if found.skipped:
-        notes.append(f"{len(found.skipped)} malformed lines skipped, the first in {found.skipped[0]}")
+        notes.append(
+            f"{len(found.skipped)} malformed lines skipped, the first is {found.skipped[0].rpartition(':')[2]}"
+        )
     notes += [f"{empty} rows with an empty text"] if empty else []
-    ordered = list(ids) if len(ids) == len(texts) else list(map(str, range(len(texts))))
-    return Examples(texts, labels, found.where, ordered, tuple(notes))
+    unique = list(ids) if split == "train" or len(ids) == len(texts) else list(map(str, range(len(texts))))
+    return Examples(texts, labels, found.where, unique, tuple(notes))
 
 
 def training_and_dev_sets(location: str | Path, task: GlueTask, subset: bool) -> Iterator[tuple[str, Examples]]:

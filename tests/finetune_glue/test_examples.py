@@ -194,7 +194,7 @@ def test_malformed_qqp_lines_are_counted(tmp_path: Path) -> None:
     write(tmp_path / "train.tsv", [header, "1\t1\t2\ta\tb\t1", "2\t3\t4\tbroken", "3\t5\t6\tc\td\t0"])
     examples = read_examples(tmp_path, TASKS["QQP"], "train")
     assert len(examples) == 2
-    assert examples.notes == (f"1 malformed lines skipped, the first in {tmp_path / 'train.tsv'}:3",)
+    assert examples.notes == ("1 malformed lines skipped, the first is 3",)
     (tmp_path / "train.tsv").rename(tmp_path / "test.tsv")
     with pytest.raises(InputError, match=r"test\.tsv:3: 4 fields, but there are 6 columns"):
         read_examples(tmp_path, TASKS["QQP"], "test", labelled=False)
