@@ -159,15 +159,25 @@ def export(
     method: Annotated[str | None, typer.Option(help="Method to export; required if the config has several.")] = None,
     seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
     step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help='Export the classifier of a task, kept with finetune.keep = "best".')
+    ] = None,
 ) -> None:
     """Export a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
+    from mapnet_cli.huggingface.classifier import export_classifier
     from mapnet_cli.huggingface.export import export_checkpoint
 
-    row = export_checkpoint(invocation.lineage, folder, method, seed, step)
+    chosen = invocation.lineage, folder, method, seed, step
+    if task is not None:
+        kept = export_classifier(*chosen, task)
+        record, shown = kept.to_json(), f"{task}, {kept.run}"
+    else:
+        row = export_checkpoint(*chosen)
+        record, shown = row.to_json(), f"{row.method}, seed {row.pretrain_seed}, step {row.step:,}"
     if invocation.console.as_json:
-        invocation.console.json(row.to_json())
+        invocation.console.json(record)
         return
-    invocation.console.data(f"{folder}: {row.method}, seed {row.pretrain_seed}, step {row.step:,}")
+    invocation.console.data(f"{folder}: {shown}")
 
 
 @command(app, "predict-glue", RUNNING_HERE)
@@ -181,7 +191,8 @@ def predict_glue(
     step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last fine-tuned one.")] = None,
 ) -> None:
     """Write an encoder's GLUE test-set predictions in the format of the GLUE server: eleven files in a zip."""
-    from mapnet_cli.finetune_glue.submission import find_row, write_submission
+    from mapnet_cli.finetune_glue.submission import write_submission
+    from mapnet_cli.lineage import find_row
 
     lineage, console = invocation.lineage, invocation.console
     place = find_row(lineage, method, seed, step)

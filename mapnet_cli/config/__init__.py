@@ -18,13 +18,13 @@ from mapnet_cli.config.method import (
     Proposal,
     TableProposal,
 )
-from mapnet_cli.config.training import Finetune, MapNetSizes, MinimalPairs, Optimiser, Pretrain, Transformer
+from mapnet_cli.config.training import Finetune, MapNetSizes, MinimalPairs, Optimiser, Pretrain, TaskData, Transformer
 from mapnet_cli.core import did_you_mean
 
 __all__ = [
     "PROPOSALS", "Cleanup", "Config", "Corpus", "Electra", "Finetune", "FrequencyProposal", "MapNetProposal",
     "MapNetSizes", "Method", "MinimalPairs", "Optimiser", "Pretrain", "Proposal", "Report", "Section", "Source",
-    "TableProposal", "Transformer",
+    "TableProposal", "TaskData", "Transformer",
 ]  # fmt: skip
 
 

@@ -137,7 +137,8 @@ class Pretrain(Optimiser):
 class MinimalPairs(Section):
     data: Strings = ()
     """Sets of minimal pairs to score, named after their files: a folder or archive (tar.xz, tar.gz, zip) of BLiMP's
-    JSONL or Zorro's text files, or a JSONL or TSV file with columns `good` and `bad`. Empty: the stage does nothing."""
+    JSONL or Zorro's text files, or a JSONL, TSV, CSV or Parquet file with columns `good` and `bad`. Empty: the stage
+    does nothing."""
     pairs: NonNegative = 0
     """Score at most N pairs per paradigm: a random choice, the same for all encoders. 0: all."""
     whole_words: bool = False
@@ -158,13 +159,50 @@ class MinimalPairs(Section):
     def sets(self) -> dict[str, Path]:
         """Returns the path of each data set by its name: that of its folder or file, without suffixes."""
         paths = [Path(path).absolute() for path in self.data]
-        return {re.sub(r"(\.(tar|tgz|gz|bz2|xz|zip|jsonl|tsv|txt))+$", "", path.name): path for path in paths}
+        return {
+            re.sub(r"(\.(tar|tgz|gz|bz2|xz|zip|jsonl|tsv|csv|parquet|txt))+$", "", path.name): path for path in paths
+        }
 
     @model_validator(mode="after")
     def _check(self) -> "MinimalPairs":
         if len(self.sets) < len(self.data):
             raise ValueError("data has two sets of the same name: rename a file or folder")
         return self
+
+
+class TaskData(Section):
+    """[finetune.task_data.NAME]: where a task of GLUE is, or a task of one's own, and how to read its files."""
+
+    path: str = ""
+    """Location of a task that is not in `finetune.data`; `task_data = {QQP = "elsewhere/qqp"}` sets it alone."""
+    text: str | Annotated[tuple[str, str], Field(strict=False)] = ""
+    """Column with the text, or both columns of pairs: ["premise", "hypothesis"]. Required for a task of one's own."""
+    label: str = ""
+    """Column with the class or score; empty: label, labels, gold_label, target or class, or score for regression."""
+    labels: Annotated[tuple[str | int, ...], Field(strict=False)] = ()
+    """Class names in the data, in the order of their numbers. For a task of one's own, F1 is of the second of two."""
+    range: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    """Smallest and largest score, for regression: [0, 5] for STS-B."""
+    metric: str = ""
+    """Metric to use as the score, unless finetune.metrics sets it; empty: accuracy, or pearson for regression."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> "TaskData":
+        if self.labels and (self.range or len(self.labels) < 2):
+            raise ValueError("labels are the names of at least two classes, and range is for scores: set one of them")
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError("range is the smallest and the largest score")
+        return self
+
+    def reading(self) -> dict[str, Any]:
+        """Returns the keys that are set and affect how the data is read, as plain JSON values."""
+        view = self.model_dump(mode="json", include={"text", "label", "labels", "range"})
+        return {key: value for key, value in view.items() if value}
 
 
 NON_RUN_KEYS = (
@@ -180,8 +218,8 @@ class Finetune(Optimiser):
     data: str = "glue"
     """Location of the tasks: a folder with one subfolder (TSV, JSONL or saved by `datasets`) or official zip file per
     task; "hub:OWNER/NAME" for a dataset on the Hugging Face Hub; or "probe" for the built-in probe tasks."""
-    task_data: dict[str, str] = Field(default_factory=dict)
-    """Locations of single tasks that are not in `data`, for example {QQP = "elsewhere/qqp"}."""
+    task_data: dict[str, TaskData] = Field(default_factory=dict)
+    """Tasks with another location, other columns or other labels than GLUE's, and tasks of one's own."""
     subsets: Strings = ()
     """Tasks whose row counts may differ from official GLUE; every table notes it."""
     tasks: Strings = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
@@ -219,6 +257,9 @@ class Finetune(Optimiser):
     """Also fine-tune the methods' encoder from random weights, to show the benefit of pretraining."""
     baselines: bool = True
     """Also score majority class, bag of words and token overlap, for the per-task table."""
+    keep: Literal["none", "best"] = operational("none")
+    """best: after the grid, repeat the best run of each encoder on each task, and keep its model for `mapnet export
+    --task` with its predictions for the dev set. Takes the disk space of an encoder each."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 (autocast) on a GPU or CPU with hardware for it, else float32."""

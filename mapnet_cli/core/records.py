@@ -113,7 +113,7 @@ class TaskFacts(Row):
     train_examples: int
     dev_examples: int
     official: bool
-    """Whether the row counts are those of official GLUE."""
+    """Whether the row counts are those of official GLUE, or the task isn't GLUE's."""
     probe: bool
     notes: list[str]
     absent: list[str] = Field(default_factory=list)
@@ -161,17 +161,19 @@ class Outcome(Row):
 
 
 class TunedEncoder(Row):
-    """An encoder fine-tuned on MNLI, from which other tasks start."""
+    """A fine-tuned encoder: after MNLI, from which other tasks start, or kept with its head after a task's best run."""
 
     path: str
-    """Folder below the artifact directory."""
+    """Folder below the artifact directory; "" if no run succeeded."""
     fingerprint: str
     """SHA-256 of the weights."""
     checkpoint: str
-    """SHA-256 of the weights before MNLI fine-tuning; "" for random weights."""
+    """SHA-256 of the weights before fine-tuning; "" for random weights."""
     encoder: dict[str, Any]
     """Its [encoder] section."""
     epochs: list[EpochScores]
+    run: str = ""
+    """Setting and seed of a kept encoder's run."""
 
 
 class Baseline(Row):

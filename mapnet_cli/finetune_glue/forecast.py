@@ -13,7 +13,7 @@ from mapnet_cli.finetune_glue.examples import training_and_dev_sets
 from mapnet_cli.finetune_glue.loop import Classifier, make_inputs, training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue import TASKS, GridRun, task_location
+from mapnet_cli.glue import TASKS, GridRun, get_task, task_location
 from mapnet_cli.jobs import cores
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.text import CLS, TOKENS_PER_WORD
@@ -90,14 +90,13 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
 
 def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:
     """Returns a task's size: exact if tokenised, else from its word count; None for a probe task not made yet."""
-    key = lineage.main_task(task).key
+    key, spec = lineage.main_task(task).key, get_task(config, task)
     if artifacts.marker(key) is not None:
-        train, dev = load_task(artifacts, task, key)
+        train, dev = load_task(artifacts, spec, key)
         return TaskSize(len(train), len(train.tokens), *_sums((len(d), len(d.tokens)) for d in dev.values()))
     if lineage.uses_probe:
         return None
-    spec, longest = TASKS[task], config.encoder.max_length
-    counted = []
+    longest, counted = config.encoder.max_length, []
     for split, examples in training_and_dev_sets(task_location(config, task), spec, task in config.finetune.subsets):
         if split == "train" and config.finetune.max_train_examples:
             examples = examples.first(config.finetune.max_train_examples)

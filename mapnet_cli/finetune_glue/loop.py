@@ -112,12 +112,12 @@ class Tuned:
     epochs: list[EpochScores]
     failure: str
 
-    def predict(self, task: GlueTask, data: Tokenised) -> Floats:
-        """Returns class ids or scores / 5 for a split. Raises DivergedError if an output is not finite."""
-        predicted = predict(self.model, task, data, next(self.model.parameters()).device)
-        if predicted is None:
-            raise DivergedError(f"{task.name}: the outputs are not finite")
-        return predicted
+    def outputs(self, data: Tokenised) -> Tensor:
+        """Returns the outputs [N, C] for the examples. Raises DivergedError if one is not finite."""
+        out_NC = outputs(self.model, data, next(self.model.parameters()).device)
+        if not torch.isfinite(out_NC).all():
+            raise DivergedError("the outputs of the tuned model are not finite")
+        return out_NC
 
 
 @lru_cache(maxsize=2)
@@ -296,15 +296,25 @@ def evaluation_batches(data: Tokenised, tokens: int = 0) -> list[npt.NDArray[np.
 
 
 @torch.no_grad()
-def predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
-    """Returns class ids or scores / 5 in the order of the data, or None if an output is not finite."""
+def outputs(model: Classifier, data: Tokenised, device: torch.device) -> Tensor:
+    """Returns the outputs [N, C] for all examples, in the order of the data, on the CPU."""
     model.eval()
     batches = evaluation_batches(data, 0 if on_cpu(device) else EVALUATION_TOKENS)
     forward = _forward(model, device)
-    outputs = [_outputs(model, make_inputs(model, data, indices, device), forward) for indices in batches]
-    out_NC = torch.cat(outputs).cpu()  # the only wait for a GPU
+    found = [_outputs(model, make_inputs(model, data, indices, device), forward) for indices in batches]
+    out_NC = torch.cat(found).cpu()  # the only wait for a GPU
+    return out_NC[torch.from_numpy(np.argsort(np.concatenate(batches)))]
+
+
+def predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
+    """Returns class ids, or scores scaled to the range from 0 to 1, or None if an output is not finite."""
+    out_NC = outputs(model, data, device)
     if not torch.isfinite(out_NC).all():
         return None
-    predicted = np.empty(len(data), dtype=np.float32)
-    predicted[np.concatenate(batches)] = (out_NC[:, 0] if task.regression else out_NC.argmax(dim=1).float()).numpy()
+    return decide(task, out_NC)
+
+
+def decide(task: GlueTask, out_NC: Tensor) -> Floats:
+    """Returns the class ids or scores that outputs stand for."""
+    predicted: Floats = (out_NC[:, 0] if task.regression else out_NC.argmax(dim=1).float()).numpy()
     return predicted

@@ -55,7 +55,7 @@ class TextSettings:
 class PrepareTask(Job):
     """Reads and checks a task's rows, and writes them as token ids."""
 
-    task: str
+    task: GlueTask
     location: str | Path
     """Folder, zip file, or id on the Hugging Face Hub."""
     probe: bool
@@ -65,14 +65,13 @@ class PrepareTask(Job):
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         tokenizer = verified_tokenizer(artifacts, self.text.tokenizer)
-        spec, max_length = TASKS[self.task], self.text.max_length
+        spec, max_length = self.task, self.text.max_length
         notes: list[str] = []
         files: list[Path] = []
         counts: dict[str, int] = {}
         official = True
         for split, examples in training_and_dev_sets(self.location, spec, self.subset):
-            if examples.broken:
-                notes.append(f"{split}: {examples.broken} malformed lines skipped")
+            notes += [f"{split}: {note}" for note in examples.notes]
             if not check_count(spec, split, examples, self.subset or self.probe):
                 official = False
                 if not self.probe:
@@ -83,11 +82,13 @@ class PrepareTask(Job):
             data, cut = tokenised.tokenise(examples, tokenizer, self.text.lowercase, max_length)
             if cut:
                 notes.append(f"{split}: {cut:,} rows cut to {max_length} tokens")
-            files += tokenised.save(artifacts.path(f"{self.key}/{split}"), data)
+            files += tokenised.save(artifacts.path(f"{self.key}/{split}"), data, examples.ids)
             counts[split] = len(data)
             progress(Progress(len(counts), 1 + len(spec.dev), split))
+        if spec.name not in TASKS:
+            notes.insert(0, f"not GLUE's, {counts['train']:,} training and {counts['dev']:,} dev rows")
         facts = TaskFacts(
-            task=self.task,
+            task=spec.name,
             train_examples=counts["train"],
             dev_examples=sum(counts.values()) - counts["train"],
             official=official and len(counts) == 1 + len(spec.dev),
@@ -98,11 +99,11 @@ class PrepareTask(Job):
         return Output(files, facts)
 
 
-def load_task(artifacts: Artifacts, task: str, key: str) -> tuple[Any, dict[str, Any]]:
+def load_task(artifacts: Artifacts, task: GlueTask, key: str) -> tuple[Any, dict[str, Any]]:
     """Returns a task's training set, and its dev sets by metric suffix. Raises DamagedError if a file has changed."""
     _verify(artifacts.root, key)
     absent = artifacts.read(key, TaskFacts).absent
-    splits = {suffix: split for suffix, split in TASKS[task].dev.items() if split not in absent}
+    splits = {suffix: split for suffix, split in task.dev.items() if split not in absent}
     dev = {suffix: tokenised.load(artifacts.path(f"{key}/{split}")) for suffix, split in splits.items()}
     return tokenised.load(artifacts.path(f"{key}/train")), dev
 
@@ -116,12 +117,12 @@ def _verify(root: Path, key: str) -> None:
 class ScoreBaselines(Job):
     """Scores the baselines without an encoder on one task."""
 
-    task: str
+    task: GlueTask
     data: str
     """Key of the tokenised task."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        return Output([], Baselines(rows=baselines(TASKS[self.task], *load_task(artifacts, self.task, self.data))))
+        return Output([], Baselines(rows=baselines(self.task, *load_task(artifacts, self.task, self.data))))
 
 
 def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> list[Baseline]:

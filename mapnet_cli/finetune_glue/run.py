@@ -1,7 +1,7 @@
 """Jobs of the grid: a fine-tuning run, and a run on MNLI that other tasks start from; their resource requirements."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core import (
@@ -16,7 +16,7 @@ from mapnet_cli.core import (
     read_json,
 )
 from mapnet_cli.finetune_glue.prepare import load_task
-from mapnet_cli.glue import TASKS, GridRun, fine_tuned, starts_from_mnli
+from mapnet_cli.glue import GridRun, fine_tuned, get_task, starts_from_mnli
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.lineage import Lineage
 
@@ -56,14 +56,15 @@ class Start:
 class TuningJob(Job):
     """Base class of fine-tuning jobs."""
 
-    grid_run: GridRun
     start: EncoderSource
     data: str
     """Key of the tokenised task."""
     config: Config
 
-    def tune(self, artifacts: Artifacts, progress: ProgressCallback, until: int | None = None) -> "tuple[Start, Tuned]":
-        """Returns the run's initial state, and the tuned model with its scores.
+    def tune(
+        self, artifacts: Artifacts, progress: ProgressCallback, run: GridRun, until: int | None = None
+    ) -> "tuple[Start, Tuned]":
+        """Returns a run's initial state, and the tuned model with its scores.
 
         `until` stops after that epoch; the learning rate schedule still covers the whole run.
         """
@@ -72,28 +73,55 @@ class TuningJob(Job):
         from mapnet_cli.finetune_glue.loop import Setting, fine_tune
         from mapnet_cli.training import choose_device, keep_freed_memory
 
-        run, finetune = self.grid_run, self.config.finetune
+        task, finetune = get_task(self.config, run.task), self.config.finetune
         start = load_start(artifacts, self.start, self.config)
         torch.set_num_threads(finetune.threads)
         keep_freed_memory()
-        train, dev = load_task(artifacts, run.task, self.data)
+        train, dev = load_task(artifacts, task, self.data)
         tuned = fine_tune(
-            TASKS[run.task], train, dev, start.weights, start.encoder, finetune,
+            task, train, dev, start.weights, start.encoder, finetune,
             Setting(run.batch_size, run.lr, run.seed), choose_device(finetune.device),
             lambda tuned: progress(Progress(len(tuned.epochs), finetune.epochs, "epochs")), until,
         )  # fmt: skip
         return start, tuned
+
+    def repeat(
+        self, artifacts: Artifacts, progress: ProgressCallback, record: FinetuneRun, run: GridRun, epoch: int
+    ) -> "tuple[Start, Tuned]":
+        """Returns what `tune` returns for a recorded run, and warns if the scores aren't the recorded ones."""
+        start, tuned = self.tune(artifacts, progress, run, epoch)
+        if tuned.epochs[-1].metrics != record.epochs[epoch - 1].metrics:
+            warning = "dev scores differ from the recorded ones (different device?), so predictions differ too"
+            progress(Progress(1, 1, warning=warning))
+        return start, tuned
+
+    def saved(
+        self, artifacts: Artifacts, start: Start, tuned: "Tuned", run: str = "", head: bool = False
+    ) -> TunedEncoder:
+        """Saves a tuned model in the job's folder, with or without its head."""
+        from mapnet_cli.training import save_checkpoint
+
+        model = tuned.model
+        encoder = model.encoder.config.model_dump(mode="json")
+        tensors = {name: tensor for name, tensor in model.state_dict().items() if run or not name.startswith("head.")}
+        facts = {"vocab_size": model.encoder.vocab_size, "encoder": encoder}
+        return TunedEncoder(
+            path=self.key, fingerprint=save_checkpoint(artifacts.path(self.key), tensors, facts),
+            checkpoint=start.checkpoint, encoder=encoder, epochs=tuned.epochs, run=run,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(TuningJob):
     """Fine-tunes one checkpoint on one task with one setting and seed, and records the scores."""
 
+    grid_run: GridRun
+
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.training import choose_device, device_name
 
-        start, tuned = self.tune(artifacts, progress)
-        train, dev = load_task(artifacts, self.grid_run.task, self.data)
+        start, tuned = self.tune(artifacts, progress, self.grid_run)
+        train, dev = load_task(artifacts, get_task(self.config, self.grid_run.task), self.data)
         settings = self.config.finetune.run_settings()
         if start.after_mnli:
             settings["mnli_start"] = start.after_mnli
@@ -109,23 +137,14 @@ class FineTune(TuningJob):
 class TuneOnMnli(TuningJob):
     """Fine-tunes an encoder on MNLI and saves it without its head, as RoBERTa's authors do."""
 
-    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        from mapnet_cli.training import SEGMENT, save_checkpoint
+    grid_run: GridRun
 
-        start, tuned = self.tune(artifacts, progress)
+    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        start, tuned = self.tune(artifacts, progress, self.grid_run)
         if tuned.failure:
             raise DivergedError(f"{self.key}: {tuned.failure}; lower finetune.mnli_learning_rate")
-        encoder, folder = tuned.model.encoder, artifacts.path(self.key)
-        facts: dict[str, Any] = {"vocab_size": encoder.vocab_size, "encoder": encoder.config.model_dump(mode="json")}
-        tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-        if tuned.model.segment is not None:
-            tensors[SEGMENT] = tuned.model.segment
-        checksum = save_checkpoint(folder, tensors, facts)
-        row = TunedEncoder(
-            path=self.key, fingerprint=checksum, checkpoint=start.checkpoint, encoder=facts["encoder"],
-            epochs=tuned.epochs,
-        )  # fmt: skip
-        return Output(sorted(folder.iterdir()), row)
+        row = self.saved(artifacts, start, tuned)
+        return Output(sorted(artifacts.path(self.key).iterdir()), row)
 
 
 def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> Start:

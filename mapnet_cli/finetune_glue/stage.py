@@ -1,6 +1,8 @@
 """`mapnet finetune-glue`: task data, baselines, and one job per fine-tuning run."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from mapnet_cli.config import Config
@@ -17,6 +19,7 @@ from mapnet_cli.core import (
     TunedEncoder,
     UsageError,
 )
+from mapnet_cli.finetune_glue.kept import KeepBest
 from mapnet_cli.finetune_glue.prepare import MakeProbes, PrepareTask, ScoreBaselines, TextSettings
 from mapnet_cli.finetune_glue.run import EncoderSource, FineTune, TuneOnMnli, run_requirements
 from mapnet_cli.glue import (
@@ -24,8 +27,10 @@ from mapnet_cli.glue import (
     GridRun,
     data_key,
     fine_tuned,
+    get_task,
     grid_runs,
     metrics_by_task,
+    runs_of,
     starts_from_mnli,
     task_location,
     used_tasks,
@@ -53,7 +58,10 @@ class FinetuneGlue:
         if UNTRAINED in (*config.methods, *config.imports):
             raise UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
         if lineage.uses_probe and config.finetune.task_data:
-            raise UsageError('finetune.task_data sets locations of GLUE tasks, but finetune.data is "probe"')
+            raise UsageError(
+                'finetune.task_data describes GLUE and your own tasks, but finetune.data is "probe": set it to the '
+                'folder with GLUE, or to "glue" if each task has its own path'
+            )
         for name in () if lineage.uses_probe else used_tasks(config):
             facts = lineage.artifacts.find(lineage.main_task(name).key, TaskFacts)
             if facts and not facts.official and name not in config.finetune.subsets:
@@ -78,13 +86,16 @@ class FinetuneGlue:
             baselines = []
             for name in config.finetune.tasks:
                 data = lineage.main_task(name).key
-                baselines.append(ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=name, data=data))
+                task = get_task(config, name)
+                baselines.append(ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data))
             phases.append(Phase("baselines", baselines, "task"))
         requirements = run_requirements(config, lineage)
         if starts_from_mnli(config):
             starts = [_mnli_job(lineage, *encoder) for encoder in fine_tuned(config)]
             phases.append(Phase("finetune on MNLI", starts, "run", **requirements))
         phases.append(Phase(GRID, [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
+        if config.finetune.keep == "best":
+            phases.append(Phase("best models", list(_keep_jobs(lineage)), "model", **requirements))
         return phases
 
     def forecast(self, workers: int) -> list[str]:
@@ -97,6 +108,8 @@ class FinetuneGlue:
             for encoder in fine_tuned(config):
                 if artifacts.marker(lineage.mnli_start(*encoder).key) is None:
                     todo.append(_mnli_run(config, encoder))
+        if config.finetune.keep == "best":
+            todo += [job.runs[0][0] for job in _keep_jobs(lineage) if not is_done(job, artifacts)]
         return forecast(config, artifacts, lineage, todo, workers)
 
     def progress(self) -> StageProgress:
@@ -118,8 +131,10 @@ class FinetuneGlue:
         return StageProgress({"matrix": matrix}, table=_matrix_table(rows) if done else None, done={GRID: done})
 
     def summary(self) -> list[str]:
-        """Returns no lines: the report shows the scores."""
-        return []
+        """Returns where the kept models are; the report shows the scores."""
+        lineage, keep = self.lineage, self.lineage.config.finetune.keep == "best"
+        folders = [lineage.artifacts.path(job.key) for job in _keep_jobs(lineage)] if keep else []
+        return [f"Model, and predictions for the dev set: {folder}" for folder in folders if folder.exists()]
 
 
 def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> Table:
@@ -144,7 +159,7 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
     return PrepareTask(
         artifact=lineage.task(name, imported),
         needs=(text.tokenizer, lineage.probe.key) if lineage.uses_probe else (text.tokenizer,),
-        task=name, location=probe or _location(config, name), probe=lineage.uses_probe,
+        task=get_task(config, name), location=probe or _location(config, name), probe=lineage.uses_probe,
         subset=name in config.finetune.subsets, text=text, max_train_examples=config.finetune.max_train_examples,
     )  # fmt: skip
 
@@ -164,6 +179,17 @@ def _run_job(lineage: Lineage, run: GridRun) -> FineTune:
         artifact=lineage.finetuning(run), needs=(start.key, data),
         grid_run=run, start=start, data=data, config=lineage.config,
     )  # fmt: skip
+
+
+def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
+    config = lineage.config
+    for encoder, task in product(fine_tuned(config), config.finetune.tasks):
+        runs = tuple((run, lineage.finetuning(run).key) for run in runs_of(config, *encoder, task))
+        start, data = encoder_source(lineage, runs[0][0]), lineage.task(task, lineage.tokenizer_of(encoder[0])).key
+        yield KeepBest(
+            artifact=lineage.kept(*encoder, task), needs=(start.key, data, *(key for _, key in runs)),
+            start=start, data=data, config=config, runs=runs, baseline=lineage.baseline(task).key,
+        )  # fmt: skip
 
 
 def _mnli_job(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> TuneOnMnli:

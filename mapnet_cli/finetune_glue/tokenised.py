@@ -1,5 +1,6 @@
 """A task's examples as token ids on disk: written by one job, read by many runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from mapnet_cli.finetune_glue.examples import Examples
 from mapnet_cli.text import CLS, PAD, SEP, encode_lines, load_tokenizer, prepare_line
 
 ARRAYS = ("tokens", "offsets", "labels", "second")
+IDS = "ids.npy"
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,14 @@ def _concatenate(sequences: list[list[int]], examples: Examples, second: list[in
     return Tokenised(tokens, offsets, np.array(examples.labels, dtype=np.float32), np.array(second, dtype=np.int64))
 
 
-def save(folder: Path, data: Tokenised) -> list[Path]:
-    """Writes the examples and returns the files."""
+def save(folder: Path, data: Tokenised, ids: Sequence[str]) -> list[Path]:
+    """Writes the examples and their ids, and returns the files."""
     with publishing(folder) as temporary:
         temporary.mkdir()
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(data, name))
-    return [folder / f"{name}.npy" for name in ARRAYS]
+        np.save(temporary / IDS, np.array(ids, dtype=str))
+    return sorted(folder.iterdir())
 
 
 @lru_cache(maxsize=32)
@@ -103,3 +106,10 @@ def load(folder: Path) -> Tokenised:
         return Tokenised(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS))
     except (OSError, ValueError) as error:
         raise DamagedError(f"{folder} can't be read ({error}): run `mapnet finetune-glue --force`") from None
+
+
+def load_ids(folder: Path) -> list[str]:
+    """Returns the ids of a split's examples; their positions if an earlier version of mapnet wrote the split."""
+    if not (folder / IDS).exists():
+        return list(map(str, range(len(load(folder)))))
+    return [str(row_id) for row_id in np.load(folder / IDS)]

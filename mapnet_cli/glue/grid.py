@@ -5,16 +5,12 @@ from dataclasses import dataclass
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import UsageError, did_you_mean
-from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.glue.tasks import TASKS, check_task_data, get_task
 
 TEST_ONLY = ("WNLI", "AX")
 """Sets that are predicted for GLUE's server but not trained on."""
 TRAINED = tuple(name for name in TASKS if name not in TEST_ONLY)
 GLUE_COLUMNS = 9
-METRICS = {"STS-B": ("pearson", "spearman"), "MNLI": ("accuracy",)}
-"""Metrics that fine-tuning records for a task; BINARY_METRICS for tasks not listed."""
-BINARY_METRICS = ("accuracy", "f1", "mcc")
-DEFAULT_METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
 UNTRAINED = "untrained"
 """Name of the encoder without pretraining, a row of Table 3."""
 
@@ -80,24 +76,21 @@ def starts_from_mnli(config: Config) -> bool:
 def metrics_by_task(config: Config) -> dict[str, str]:
     """Returns the metric that scores each task of the config. Raises UsageError for unknown names."""
     check_names(config)
-    chosen = config.finetune.metrics
-    for task, metric in chosen.items():
-        known = METRICS.get(task, BINARY_METRICS)
-        if metric not in known:
-            raise unknown_metric(task, metric, known)
-    return {task: chosen.get(task, DEFAULT_METRICS.get(task, "accuracy")) for task in config.finetune.tasks}
+    chosen = {name: get_task(config, name).metric for name in config.finetune.tasks} | config.finetune.metrics
+    for name, metric in chosen.items():
+        if metric not in (known := get_task(config, name).metrics):
+            raise unknown_metric(name, metric, known)
+    return {name: chosen[name] for name in config.finetune.tasks}
 
 
 def check_names(config: Config) -> None:
     """Raises UsageError for an unknown task, with the config key and the closest known name."""
-    for key, known in {
-        "tasks": TRAINED,
-        "metrics": TRAINED,
-        "from_mnli": TRAINED,
-        "subsets": TASKS,
-        "task_data": TASKS,
-    }.items():
-        for task in (tasks := getattr(config.finetune, key)):
+    finetune = config.finetune
+    for name, data in finetune.task_data.items():
+        check_task_data(name, data)
+    trained = (*TRAINED, *(name for name in finetune.task_data if name not in TASKS))
+    for key, known in {"tasks": trained, "metrics": trained, "from_mnli": trained, "subsets": tuple(TASKS)}.items():
+        for task in (tasks := getattr(finetune, key)):
             if task not in known:
                 where = f"{key}.{task}" if isinstance(tasks, dict) else key
                 raise UsageError(

@@ -8,8 +8,9 @@ import math
 import statistics
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from mapnet_cli.config import Config
 from mapnet_cli.core import Baseline, EpochScores, FinetuneRun, TaskFacts, derive_seed
 from mapnet_cli.glue.grid import unknown_metric
-from mapnet_cli.glue.tasks import GlueTask
+from mapnet_cli.glue.tasks import TASKS, GlueTask
 
 Setting = tuple[int, float]
 """Batch size and learning rate."""
@@ -70,8 +71,9 @@ def subsets(facts: Iterable[TaskFacts]) -> list[str]:
 
 
 def rows_used(config: Config, facts: Iterable[TaskFacts]) -> str:
-    """Returns a description of partial data, such as "subset: RTE; first 9 training rows"; "" for all of GLUE."""
+    """Returns how the data differs from GLUE, such as "subset: RTE; first 9 training rows"; "" if it doesn't."""
     parts = [f"subset: {', '.join(names)}"] if (names := subsets(facts)) else []
+    parts += [f"not GLUE: {', '.join(own)}"] if (own := [t for t in config.finetune.tasks if t not in TASKS]) else []
     if count := config.finetune.max_train_examples:
         parts.append(f"first {count:,} training rows")
     return "; ".join(parts)
@@ -161,11 +163,13 @@ def _regression(predicted: Floats, labels: Floats) -> dict[str, float]:
 def _classes(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-    metrics = {"accuracy": float(accuracy_score(labels, predicted))}
-    if len(task.labels) == 2:
-        metrics["f1"] = float(f1_score(labels, predicted, pos_label=1, zero_division=0.0))
-        metrics["mcc"] = float(matthews_corrcoef(labels, predicted))
-    return metrics
+    of: dict[str, Callable[[Floats, Floats], float]] = {
+        "accuracy": accuracy_score,
+        "f1": partial(f1_score, pos_label=1, zero_division=0.0),
+        "macro_f1": partial(f1_score, average="macro", zero_division=0.0),
+        "mcc": matthews_corrcoef,
+    }
+    return {name: float(of[name](labels, predicted)) for name in task.metrics}
 
 
 def score_halves(task: GlueTask, predicted: Floats, labels: Floats) -> Halves:

@@ -1,11 +1,13 @@
-"""The GLUE tasks: columns, labels, files, official row counts, and data locations."""
+"""The tasks, GLUE's and users' own: columns, labels, metrics, files, official row counts, and data locations."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mapnet_cli.config import Config
-from mapnet_cli.core import AbsentError, InputError, is_hub
+from mapnet_cli.config import Config, TaskData
+from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, is_hub
+
+_UNSET = TaskData()
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Split:
 
     names: tuple[str, ...]
     rows: int
-    """Official number of rows."""
+    """Official number of rows; 0 for a task that isn't GLUE's."""
     hub: str
     older: int = 0
     """Number of rows in an older official file, 0 if there is none."""
@@ -43,11 +45,68 @@ class GlueTask:
     columns: tuple[str, ...] = ()
     """Columns of official files without a header line."""
     skips_broken: bool = False
-    """Whether lines with a wrong number of fields are skipped and counted, as is usual for QQP's files."""
+    """Whether lines with a wrong number of fields are skipped and counted, as is usual for QQP's files. Never in a
+    test set."""
+    data: TaskData = _UNSET
+    """The user's settings of location, columns and labels."""
 
     @property
     def regression(self) -> bool:
         return not self.labels
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Returns the smallest and the largest score."""
+        return self.data.range or (0.0, LARGEST_SCORE)
+
+    @property
+    def text_columns(self) -> list[tuple[str, ...]]:
+        """Returns the possible names of the text columns, by preference."""
+        if self.data.text:
+            return [self.texts]
+        return [self.texts, self.hub_texts, *(names for names in USUAL_TEXTS if len(names) == len(self.texts))]
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Returns the possible names of the label column, by preference."""
+        if self.data.label:
+            return [self.data.label]
+        return [self.label, *USUAL_LABELS, *(["score"] if self.regression else [])]
+
+    @property
+    def class_ids(self) -> dict[str, int]:
+        """Returns the id of each class by its names and its number in the data, in the form that `plain` returns.
+
+        If task_data.labels are the task's own names, they only give the order of the numbers; else they replace them.
+        """
+        names = [plain(name) for name in self.data.labels or self.labels]
+        ids = {plain(name): n for known in (self.labels, self.hub_labels) for n, name in enumerate(known)}
+        ids |= {"false": 0, "true": 1} if self.labels == BINARY else {}
+        numbered = any(name.isdecimal() for name in names)
+        if self.data.labels and (numbered or names[0] not in ids):
+            ids = dict(zip(names, range(len(names)), strict=True))
+        return ids if numbered else ids | {str(number): ids[name] for number, name in enumerate(names)}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Returns the names of the metrics that fine-tuning records."""
+        if self.regression:
+            return "pearson", "spearman"
+        if len(self.labels) == 2:
+            return "accuracy", "f1", "mcc"
+        return ("accuracy",) if self.name in TASKS else ("accuracy", "macro_f1", "mcc")
+
+    @property
+    def metric(self) -> str:
+        """Returns the metric that is the task's score, unless finetune.metrics sets another."""
+        return self.data.metric or DEFAULT_METRICS.get(self.name, "pearson" if self.regression else "accuracy")
+
+    def shown(self, value: float) -> str:
+        """Returns a class's name for its id, or a score for a value scaled to the range from 0 to 1."""
+        if not self.regression:
+            return self.labels[int(value)]
+        low, high = self.range
+        return f"{min(max(low + (high - low) * value, low), high):.6f}"
 
     @property
     def dev(self) -> dict[str, str]:
@@ -55,12 +114,16 @@ class GlueTask:
         return {split.removeprefix("dev"): split for split in self.splits if split.startswith("dev")}
 
 
+DEFAULT_METRICS = {"CoLA": "mcc"}
 BINARY = ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")
 MNLI_LABELS = ("entailment", "neutral", "contradiction")
 LARGEST_SCORE = 5.0
 """Maximum STS-B score; the minimum is 0."""
 PAIR = ("sentence1", "sentence2")
+USUAL_TEXTS = (PAIR, ("premise", "hypothesis"), ("text1", "text2"), ("text_a", "text_b"), ("sentence",), ("text",))
+USUAL_LABELS = ("label", "labels", "gold_label", "target", "class")
+"""Names of columns that any task's files may have."""
 
 
 def _splits(train: int, dev: int, test: int, older_train: int = 0) -> dict[str, Split]:
@@ -123,6 +186,42 @@ TASKS = {
 }  # fmt: skip
 
 
+def plain(value: object) -> str:
+    """Returns a class name in lower case with "_" for spaces and hyphens, and "1" for 1.0 and "1.0"."""
+    text = re.sub(r"[\s_-]+", "_", str(value).strip().lower())
+    return re.sub(r"^(\d+)\.0+$", r"\1", text)
+
+
+def get_task(config: Config, name: str) -> GlueTask:
+    """Returns a task of GLUE, or one of the user's own, with the columns and labels of finetune.task_data."""
+    data = config.finetune.task_data.get(name, _UNSET)
+    texts = (data.text,) if isinstance(data.text, str) else data.text
+    if name not in TASKS:
+        labels = tuple(map(str, data.labels))
+        return GlueTask(name, texts, data.label or "label", labels, _splits(0, 0, 0), "", texts, data=data)
+    return replace(TASKS[name], texts=texts if data.text else TASKS[name].texts, data=data)
+
+
+def check_task_data(name: str, data: TaskData) -> None:
+    """Raises UsageError if the settings in finetune.task_data don't fit a task or, for a new one, are incomplete."""
+    key, labels = f"finetune.task_data.{name}", data.labels
+    if name not in TASKS:
+        taken = short_name(name) in map(short_name, TASKS)
+        if taken or not data.text or not (labels or data.range) or not re.fullmatch(r"[\w-]+", name):
+            own = "; a task of your own needs text, and labels or range, and a name of letters, digits, - and _"
+            raise UsageError(f"{key}: there is no task {name!r}{did_you_mean(name, TASKS)}{own}")
+    elif data.text and isinstance(data.text, str) != (len(TASKS[name].texts) == 1):
+        raise UsageError(f"{key}.text: {name} has {len(TASKS[name].texts)} columns with text")
+    elif (labels and len(labels) != len(TASKS[name].labels)) or (data.range and not TASKS[name].regression):
+        expected = f"{len(TASKS[name].labels)} labels" if TASKS[name].labels else "a range"
+        raise UsageError(f"{key}: {name} has {expected}, {', '.join(TASKS[name].labels) or 'from 0 to 5'}")
+    if len(set(map(plain, labels))) < len(labels):
+        raise UsageError(f"{key}.labels: two names are the same but for case, spaces and hyphens")
+    known = [label for label in labels if plain(label) in TASKS[name].class_ids] if name in TASKS else []
+    if 0 < len(known) < len(labels) and not str(known[0]).isdecimal():
+        raise UsageError(f"{key}.labels: {name} has {', '.join(map(str, known))}, but not the others")
+
+
 def task_location(config: Config, task: str) -> str | Path:
     """Returns the folder or zip file of a task, or the Hub id from the config.
 
@@ -144,7 +243,7 @@ def task_location(config: Config, task: str) -> str | Path:
         raise InputError(f"{key}: {root} has {task} twice, {' and '.join(p.name for p in found)}: keep one of them")
     if found:
         return found[0]
-    if task in config.finetune.task_data or any(names_task(p.name, task) for p in children):
+    if key != "finetune.data" or any(names_task(p.name, task) for p in children):
         return root  # the task's own folder, or files with its name
     raise AbsentError(
         f"{key}: {root} has no folder or zip file for {task}; remove it from finetune.tasks, set its location with "
@@ -155,8 +254,8 @@ def task_location(config: Config, task: str) -> str | Path:
 def data_key(config: Config, task: str) -> tuple[str, str]:
     """Returns the config key that sets a task's location, and its value."""
     finetune = config.finetune
-    if task in finetune.task_data:
-        return f"finetune.task_data.{task}", finetune.task_data[task]
+    if task in finetune.task_data and (path := finetune.task_data[task].path):
+        return f"finetune.task_data.{task}", path
     return "finetune.data", finetune.data
 
 
@@ -168,8 +267,12 @@ def short_name(name: str) -> str:
 
 def names_task(file: str, task: str) -> bool:
     """Returns whether a file in a folder shared by several tasks belongs to this one, as qqp.train.jsonl to QQP."""
-    first = re.split(r"[._]", file, maxsplit=1)[0]
-    return Path(file).suffix in (".tsv", ".jsonl", ".parquet") and short_name(first) == short_name(task)
+    return Path(file).suffix in TABLE_FORMATS and short_name(task) in (short_name(name) for name, _ in divided(file))
+
+
+def divided(file: str) -> list[tuple[str, str]]:
+    """Returns every (task, rest) that a file's name may consist of: ("qqp", "train.jsonl"), ("qqp.train", "jsonl")."""
+    return [(file[: mark.start()], file[mark.end() :]) for mark in re.finditer(r"[._]", file)]
 
 
 def is_test_file(name: str) -> bool:

@@ -6,10 +6,10 @@ from typing import Any
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
-from mapnet_cli.config import Config, Corpus, Transformer
+from mapnet_cli.config import Corpus, Transformer
 from mapnet_cli.core import Checkpoint, CorpusManifest, UsageError, publishing, write_json, write_text
 from mapnet_cli.huggingface.model_card import model_card
-from mapnet_cli.huggingface.weights import TIED, to_hugging_face
+from mapnet_cli.huggingface.weights import TIED, Weights, to_hugging_face
 from mapnet_cli.lineage import Lineage, find_milestone
 from mapnet_cli.model import build_model
 from mapnet_cli.text import CLS, PAD, SEP, SPECIALS, load_tokenizer, moses_normalizer
@@ -25,11 +25,7 @@ def export_checkpoint(
     UsageError if the checkpoint is ambiguous, none is finished or the folder isn't empty;
     DamagedError if a file doesn't match its checksum.
     """
-    folder = folder.resolve()
-    if folder == Path.cwd():
-        raise UsageError("can't export into the current folder: choose a new folder")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty: choose a new folder")
+    folder = free_folder(folder)
     config, artifacts = lineage.config, lineage.artifacts
     row = find_milestone(lineage, method, seed, step)
     if config.method[row.method].electra and config.encoder.architecture == "modernbert":
@@ -39,20 +35,37 @@ def export_checkpoint(
     artifacts.verify(lineage.manifest, only=manifest.tokenizer)
     model = build_model(config, row.method, manifest.vocab_size)
     model.load_state_dict(load_checkpoint(artifacts.path(row.path))[0])
-    with publishing(folder) as temporary:
-        temporary.mkdir()
-        write_json(temporary / "config.json", model_config(config, row.method, manifest.vocab_size))
-        weights = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
-        save_file(weights, temporary / "model.safetensors", {"format": "pt"})
-        exported_tokenizer(artifacts.path(manifest.tokenizer), config.corpus).save(str(temporary / "tokenizer.json"))
-        write_json(temporary / "tokenizer_config.json", tokenizer_config(config))
-        write_text(temporary / "README.md", model_card(lineage, row, manifest))
+    electra = config.method[row.method].electra is not None
+    weights = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
+    tokenizer = exported_tokenizer(artifacts.path(manifest.tokenizer), config.corpus)
+    settings = model_config(config.encoder, manifest.vocab_size, electra)
+    write_folder(folder, settings, weights, tokenizer, model_card(lineage, row, manifest))
     return row
 
 
-def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]:
-    """Returns config.json for the transformers model of the checkpoint; `vocab_size` excludes padding rows."""
-    encoder = config.encoder
+def free_folder(folder: Path) -> Path:
+    """Returns the absolute path of a folder to export to. Raises UsageError if it isn't empty."""
+    folder = folder.resolve()
+    if folder == Path.cwd():
+        raise UsageError("can't export into the current folder: choose a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty: choose a new folder")
+    return folder
+
+
+def write_folder(folder: Path, settings: dict[str, Any], weights: Weights, tokenizer: Tokenizer, card: str) -> None:
+    """Writes a folder for `from_pretrained` atomically. `settings` is its config.json, `card` its README.md."""
+    with publishing(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "config.json", settings)
+        save_file(weights, temporary / "model.safetensors", {"format": "pt"})
+        tokenizer.save(str(temporary / "tokenizer.json"))
+        write_json(temporary / "tokenizer_config.json", tokenizer_config(settings))
+        write_text(temporary / "README.md", card)
+
+
+def model_config(encoder: Transformer, vocab_size: int, electra: bool) -> dict[str, Any]:
+    """Returns config.json for the transformers model of a checkpoint; `vocab_size` excludes padding rows."""
     common = {
         "vocab_size": vocab_size,
         "hidden_size": encoder.hidden,
@@ -68,7 +81,7 @@ def model_config(config: Config, method: str, vocab_size: int) -> dict[str, Any]
     if encoder.architecture == "modernbert":
         return common | _modern_config(encoder)
     kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
-    if config.method[method].electra:
+    if electra:
         # transformers adds an embedding projection if the sizes differ
         kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
     return (
@@ -107,12 +120,12 @@ def _modern_config(encoder: Transformer) -> dict[str, Any]:
     }
 
 
-def tokenizer_config(config: Config) -> dict[str, Any]:
-    """Returns tokenizer_config.json. Without the class, `AutoTokenizer` would build another tokenizer."""
-    segments = ["token_type_ids"] if config.encoder.architecture == "bert" else []
+def tokenizer_config(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns tokenizer_config.json for a config.json. Without the class, `AutoTokenizer` builds another tokenizer."""
+    segments = ["token_type_ids"] if settings["model_type"] != "modernbert" else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": config.encoder.max_length,
+        "model_max_length": settings["max_position_embeddings"],
         "model_input_names": ["input_ids", *segments, "attention_mask"],
         "clean_up_tokenization_spaces": False,
         **{f"{special.strip('[]').lower()}_token": special for special in SPECIALS},

@@ -4,8 +4,19 @@ import statistics
 from collections.abc import Iterator
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core import AbsentError, Baseline, Baselines, Checkpoint, CorpusManifest, FinetuneRun, TaskFacts
+from mapnet_cli.core import (
+    AbsentError,
+    Baseline,
+    Baselines,
+    Checkpoint,
+    CorpusManifest,
+    FinetuneRun,
+    TaskFacts,
+    TunedEncoder,
+)
 from mapnet_cli.glue import (
+    TASKS,
+    GlueTask,
     baseline_scores,
     best_setting,
     columns_of,
@@ -21,10 +32,12 @@ _USE = """\
 ```python
 from transformers import pipeline
 
-fill_mask = pipeline("fill-mask", "FOLDER")
-fill_mask("The cat sat on the [MASK].")
+{name} = pipeline("{task}", "FOLDER")
+{name}({example})
 ```
 """
+_FILL = _USE.format(name="fill_mask", task="fill-mask", example='"The cat sat on the [MASK]."')
+_PAIR = '{"text": "It rained.", "text_pair": "It was wet."}'
 _DETECT = """\
 ```python
 from transformers import AutoModelForPreTraining, AutoTokenizer
@@ -87,9 +100,31 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
         f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of "
         "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
         "| Property | Value |\n| --- | --- |", *lines,
-        f"\n## Use\n\n{_DETECT if electra else _USE}",
+        f"\n## Use\n\n{_DETECT if electra else _FILL}",
         f"## Text\n\n{_text(config.corpus)}",
         f"## Scores\n\n{scores}",
+    ))  # fmt: skip
+
+
+def classifier_card(
+    lineage: Lineage, encoder: tuple[str, int, int], task: GlueTask, row: TunedEncoder, corpus: Corpus
+) -> str:
+    """Returns the README.md of an exported classifier. `corpus` has the settings of its tokenizer."""
+    (method, seed, step), example = encoder, _PAIR if len(task.texts) > 1 else '"It rained."'
+    facts = {
+        "Task": task.name + ("" if task.name in TASKS and not lineage.uses_probe else ", **not GLUE's**"),
+        "Output": ", ".join(task.labels) or f"a score from {task.range[0]:g} to {task.range[1]:g}",
+        "Encoder": f"{method}, pretraining seed {seed}, step {step:,}" if step else method,
+        "Run": f"{row.run}: the best on the dev set",
+        "Dev set": ", ".join(f"{name} {100 * value:.2f}" for name, value in row.epochs[-1].metrics.items()),
+        "Fingerprint": f"`{row.fingerprint}`",
+    }
+    return "\n".join((
+        "---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n",
+        f"# {method} fine-tuned on {task.name}\n\n| Property | Value |\n| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        f"\n## Use\n\n{_USE.format(name='classify', task='text-classification', example=example)}",
+        f"## Text\n\n{_text(corpus)}",
     ))  # fmt: skip
 
 

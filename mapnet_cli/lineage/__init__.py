@@ -10,19 +10,9 @@ from mapnet_cli.lineage.graph import (
     scored_encoders,
     variance_id,
 )
-from mapnet_cli.lineage.milestones import find_milestone
+from mapnet_cli.lineage.milestones import find_milestone, find_row
 
 __all__ = [
-    "InputFile",
-    "InputListing",
-    "Lineage",
-    "PairsRun",
-    "find_milestone",
-    "fingerprint",
-    "import_id",
-    "list_input",
-    "manifest_key",
-    "precision_advice",
-    "scored_encoders",
-    "variance_id",
+    "InputFile", "InputListing", "Lineage", "PairsRun", "find_milestone", "find_row", "fingerprint", "import_id",
+    "list_input", "manifest_key", "precision_advice", "scored_encoders", "variance_id",
 ]  # fmt: skip

@@ -27,13 +27,22 @@ from mapnet_cli.core import (
     is_hub,
     reading_input,
 )
-from mapnet_cli.glue import UNTRAINED, GridRun, data_key, is_test_file, names_task, task_location
+from mapnet_cli.glue import (
+    UNTRAINED,
+    GridRun,
+    data_key,
+    is_test_file,
+    metrics_by_task,
+    names_task,
+    runs_of,
+    task_location,
+)
 from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
 
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
     "text": 3, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
-    "variance": 3, "predictions": 1, "pairs": 1,
+    "variance": 3, "predictions": 2, "pairs": 1, "kept": 1,
 }  # fmt: skip
 
 
@@ -152,9 +161,9 @@ class Lineage:
         else:
             vocabulary, length = self.corpus.fingerprint, self.config.encoder.max_length
         data = self.probe.fingerprint if self.uses_probe else self._task_data(name)
-        return _artifact_id(
-            f"finetune-glue/tasks/{name}-", "task", name, data, vocabulary, length, finetune.max_train_examples
-        )
+        reading = finetune.task_data[name].reading() if name in finetune.task_data else {}
+        parts = [name, data, vocabulary, length, finetune.max_train_examples, *([reading] if reading else [])]
+        return _artifact_id(f"finetune-glue/tasks/{name}-", "task", *parts)
 
     def _task_data(self, name: str) -> str:
         """Returns a hash of the files that a task's scores depend on, or the Hub id."""
@@ -188,6 +197,14 @@ class Lineage:
             f"{folder}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
             "finetuning", *parts, run.batch_size, run.lr, run.seed, self._run_settings,
         )  # fmt: skip
+
+    def kept(self, method: str, pretrain_seed: int, step: int, task: str) -> ArtifactId:
+        """The model of the best of an encoder's runs on a task."""
+        runs = [self.finetuning(run).fingerprint for run in runs_of(self.config, method, pretrain_seed, step, task)]
+        chosen_by = metrics_by_task(self.config)[task], self.config.finetune.epoch
+        return _artifact_id(
+            f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/best-", "kept", runs, chosen_by
+        )
 
     def predictions(self, run: GridRun, epoch: int) -> ArtifactId:
         """A fine-tuned model's predictions for its task's test sets after an epoch."""

@@ -1,6 +1,7 @@
 """Lookup of a finished checkpoint by method, seed and step."""
 
 from mapnet_cli.core import Checkpoint, UsageError
+from mapnet_cli.glue import other_rows
 from mapnet_cli.lineage.graph import Lineage
 
 
@@ -40,3 +41,18 @@ def find_milestone(
         one_of = ", ".join(map(str, found))
         raise UsageError(f"--step: {step} is not a finished milestone{qualifier}; choose one of {one_of}")
     return found[max(found) if step is None else step]
+
+
+def find_row(lineage: Lineage, method: str | None, seed: int | None, step: int | None) -> tuple[str, int, int]:
+    """Returns (method, pretraining seed, step) of a row of Table 3. Raises UsageError if there is no such row."""
+    config = lineage.config
+    rows = (*config.methods, *other_rows(config))
+    if method is None and len(rows) > 1:
+        raise UsageError(f"choose a row of Table 3 with --method: {', '.join(rows)}")
+    method = method or rows[0]
+    if method in other_rows(config):
+        if seed is not None or step is not None:
+            raise UsageError(f"{method} has no pretraining seeds or steps: omit --seed and --step")
+        return method, 0, 0
+    found = find_milestone(lineage, method, seed, step, fine_tuned=True)
+    return found.method, found.pretrain_seed, found.step

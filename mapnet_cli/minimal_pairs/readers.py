@@ -1,28 +1,28 @@
-"""Readers of minimal pairs: BLiMP's JSONL, Zorro's text files and users' TSV, in a folder, an archive or a single file.
+"""Readers of minimal pairs: BLiMP's JSONL, Zorro's text files and users' tables, in a folder, an archive or a file.
 
 An invalid row raises an error with its location and is never dropped.
 """
 
-import json
+import io
 import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from mapnet_cli.core import InputError, derive_seed
+from mapnet_cli.core import TABLE_FORMATS, InputError, TableRow, derive_seed, not_blank, table_rows, text_lines
 from mapnet_cli.lineage import list_input
 
 GOOD, BAD = ("sentence_good", "good"), ("sentence_bad", "bad")
 """Names of the columns, BLiMP's first."""
 NO_DATA = ("readme", "license", "licence")
-Rows = Iterator[tuple[int, Mapping[str, Any]]]
-"""Line numbers and rows by column."""
+SUFFIXES = (".txt", *(suffix for suffix in TABLE_FORMATS if suffix != ".json"))
+"""Zorro's, and those of tables; JSON files next to them are descriptions of data sets."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,15 @@ def read_paradigms(path: Path, limit: int = 0) -> list[Paradigm]:
     found: dict[str, Paradigm] = {}
     for name, data in _files(path):
         where, file = f"{path}: {name}" if path.name != name else str(path), PurePosixPath(name)
-        try:
-            lines = [line.rstrip("\r") for line in data.decode("utf-8-sig").removesuffix("\n").split("\n")]
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where} is not UTF-8 ({error})") from None
-        for number, row in READERS[file.suffix](lines, where):
-            pair = _sentence(row, GOOD, where, number), _sentence(row, BAD, where, number)
+        for place, row in _zorro(data, where) if file.suffix == ".txt" else table_rows(data, where, file.suffix):
+            pair = _sentence(row, GOOD, place), _sentence(row, BAD, place)
             uid = str(row.get("UID") or file.stem)
             if uid not in found:
                 phenomenon, field = (str(row.get(key) or "") for key in ("linguistics_term", "field"))
                 found[uid] = Paradigm(uid, phenomenon, field, {})
             found[uid].pairs[len(found[uid].pairs)] = pair
     if not found:
-        raise InputError(f"{path} has no minimal pairs: expected {', '.join(READERS)} files")
+        raise InputError(f"{path} has no minimal pairs: expected {', '.join(SUFFIXES)} files")
     return [_chosen(paradigm, limit) for _, paradigm in sorted(found.items())]
 
 
@@ -68,23 +64,24 @@ def _chosen(paradigm: Paradigm, limit: int) -> Paradigm:
     return Paradigm(paradigm.name, paradigm.phenomenon, paradigm.field, {n: paradigm.pairs[n] for n in numbers})
 
 
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     """Yields names and contents of the files with pairs, in a folder, tar or zip file; or of a single file."""
     try:
         if path.is_dir():
-            files = (file for file in list_input(path).files if _has_pairs(file.name))
-            yield from ((file.name, Path(file.path).read_bytes()) for file in files)
+            paths = {file.name: Path(file.path) for file in list_input(path).files if _has_pairs(file.name)}
+            yield from ((name, file.open("rb")) for name, file in paths.items())
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                yield from ((name, archive.read(name)) for name in sorted(archive.namelist()) if _has_pairs(name))
-        elif path.suffix in READERS:
-            yield path.name, path.read_bytes()
+                members = sorted(filter(_has_pairs, archive.namelist()))
+                yield from ((name, io.BytesIO(archive.read(name))) for name in members)
+        elif path.suffix in SUFFIXES:
+            yield path.name, path.open("rb")
         else:
             with tarfile.open(path) as archive:
-                members = sorted((m for m in archive.getmembers() if m.isfile()), key=lambda member: member.name)
-                for member in members:
+                files = sorted((m for m in archive.getmembers() if m.isfile()), key=lambda member: member.name)
+                for member in files:
                     if _has_pairs(member.name) and (file := archive.extractfile(member)):
-                        yield member.name, file.read()
+                        yield member.name, io.BytesIO(file.read())
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
         raise InputError(f"{path} can't be read: {error}") from None
 
@@ -92,45 +89,23 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 def _has_pairs(name: str) -> bool:
     file = PurePosixPath(name)
     hidden = any(part.startswith((".", "__")) for part in file.parts if part != ".")
-    return file.suffix in READERS and file.stem.lower() not in NO_DATA and not hidden
+    return file.suffix in SUFFIXES and file.stem.lower() not in NO_DATA and not hidden
 
 
-def _jsonl(lines: Sequence[str], where: str) -> Rows:
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}:{number}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{where}:{number}: expected an object, not {line[:40]!r}")
-        yield number, row
-
-
-def _tsv(lines: Sequence[str], where: str) -> Rows:
-    """Yields the rows of a file with a header. Quotes are text."""
-    header = lines[0].split("\t")
-    for number, line in enumerate(lines[1:], 2):
-        cells = line.split("\t")
-        if len(cells) != len(header):
-            raise InputError(f"{where}:{number}: {len(cells)} columns, but the header has {len(header)}")
-        yield number, dict(zip(header, cells, strict=True))
-
-
-def _zorro(lines: Sequence[str], where: str) -> Rows:
+def _zorro(file: BinaryIO, where: str) -> Iterator[TableRow]:
     """Yields the pairs of a text file named PHENOMENON-PARADIGM: odd lines are unacceptable, even ones acceptable."""
+    with file:
+        lines = list(not_blank(((n, line.strip("\r\n")) for n, line in text_lines(file, where)), where))
     if len(lines) % 2:
         raise InputError(f"{where}: {len(lines):,} lines, but pairs take an even number; is the file truncated?")
     phenomenon = PurePosixPath(where).stem.rpartition("-")[0]
-    for number in range(0, len(lines), 2):
-        yield number + 1, {"good": lines[number + 1], "bad": lines[number], "linguistics_term": phenomenon}
+    for (number, bad), (_, good) in zip(lines[::2], lines[1::2], strict=True):
+        yield f"{where}:{number}", {"good": good, "bad": bad, "linguistics_term": phenomenon}
 
 
-READERS: dict[str, Callable[[Sequence[str], str], Rows]] = {".jsonl": _jsonl, ".tsv": _tsv, ".txt": _zorro}
-
-
-def _sentence(row: Mapping[str, Any], columns: tuple[str, ...], where: str, number: int) -> str:
+def _sentence(row: Mapping[str, Any], columns: tuple[str, ...], where: str) -> str:
     value = next((row[name] for name in columns if name in row), None)
     if not isinstance(value, str) or not value.strip():
         wrong = "is missing" if value is None else f"must be a sentence, not {value!r}"
-        raise InputError(f"{where}:{number}: {columns[0]!r} {wrong}; there are {', '.join(row)}")
+        raise InputError(f"{where}: {columns[0]!r} {wrong}; there are {', '.join(row)}")
     return value

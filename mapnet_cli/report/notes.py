@@ -2,7 +2,7 @@
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import NOTHING, Cell, Scalar, plain
-from mapnet_cli.glue import GLUE_COLUMNS, UNTRAINED, other_rows, rows_used, subsets
+from mapnet_cli.glue import GLUE_COLUMNS, TASKS, UNTRAINED, other_rows, rows_used, subsets
 from mapnet_cli.report.load import Results, missing
 from mapnet_cli.report.scores import Average, Scores, TaskScore
 
@@ -73,9 +73,11 @@ def data_suffix(results: Results) -> str:
 
 def average_name(results: Results, scores: Scores) -> str:
     """Returns the name of the average score, with its number of columns and the data."""
-    number = len(scores.columns)
-    if is_probe(results.config):
+    number, of_glue = len(scores.columns), sum(column.task in TASKS for column in scores.columns)
+    if is_probe(results.config) or not of_glue:
         name = f"average score over {number} column{'s' if number > 1 else ''}"
+    elif of_glue < number:
+        name = f"average score over {number} columns, {of_glue} of GLUE's {GLUE_COLUMNS}"
     elif number < GLUE_COLUMNS:
         name = f"average score over {number} of {GLUE_COLUMNS} GLUE columns"
     else:

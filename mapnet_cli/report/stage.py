@@ -14,14 +14,13 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from mapnet_cli.core import CorpusManifest, Table, publishing, to_csv, to_json, to_markdown, write_bytes, write_text
-from mapnet_cli.glue import GLUE_COLUMNS
 from mapnet_cli.lineage import Lineage
 from mapnet_cli.report.compare import compare
 from mapnet_cli.report.figure2 import figure2
 from mapnet_cli.report.figures import curves, figure3
 from mapnet_cli.report.heldout import held_out_tables
 from mapnet_cli.report.load import Results, json_line, load_results, missing, next_command, record_line, signature
-from mapnet_cli.report.notes import PROBE, data_suffix, is_probe
+from mapnet_cli.report.notes import PROBE, average_name, data_suffix, is_probe
 from mapnet_cli.report.pairs import pair_tables
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.seeds import selection_table, spread_table
@@ -180,8 +179,8 @@ def _status(results: Results, scores: Scores) -> str:
             f"Scores are on {PROBE}: small tasks with labels known by construction. They show that the pipeline works"
             " and allow comparing methods with each other, but not with the paper."
         )
-    elif len(scores.columns) < GLUE_COLUMNS:
-        lines.append(f"The average is over {len(scores.columns)} of GLUE's {GLUE_COLUMNS} columns.")
+    else:
+        lines.append(f"Methods are compared by the {average_name(results, scores)}.")
     absent = missing(results)
     if absent:
         lines.append("**Partial report.** Missing:")

@@ -35,8 +35,9 @@ from mapnet_cli.core.records import (
     TaskFacts,
 )
 from mapnet_cli.finetune_glue.stage import FinetuneGlue
-from mapnet_cli.glue.grid import BINARY_METRICS, METRICS, GridRun, grid_runs
+from mapnet_cli.glue.grid import GridRun, grid_runs
 from mapnet_cli.glue.scoring import DIGITS, SPLITS
+from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.jobs.job import library_versions
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.pretrain.stage import Pretrain
@@ -53,7 +54,7 @@ def grid_config(*settings: str) -> Config:
 
 def epochs(task: str, count: int, rng: np.random.Generator) -> list[EpochScores]:
     """Returns scores with as many digits as real ones."""
-    names = METRICS.get(task, BINARY_METRICS)
+    names = TASKS[task].metrics
     names = (*names, *(f"{name}-mm" for name in names if task == "MNLI"))
 
     def draw(digits: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ OPTIONS = {
     **{key: [*CONFIG, "--workers", *ENGINE, *HOW, *SHOW] for key in STAGES},
     **{key: [*CONFIG, "--workers", "--processes", *ENGINE, *HOW, *SHOW] for key in ["pretrain", "run"]},
     **{key: [*CONFIG, "--json"] for key in ["report", "status", "doctor", "config show"]},
-    "export": ["folder", *CHECKPOINT, *CONFIG, "--json"],
+    "export": ["folder", *CHECKPOINT, "--task", *CONFIG, "--json"],
     "predict-glue": ["file", *CHECKPOINT, *CONFIG, "--workers", "--force", *SHOW],
     "import-hf": ["folder", "--name", "--artifacts", "--json"],
     "variance": [

@@ -1,5 +1,6 @@
 """Tiny handmade GLUE folders in the official layout."""
 
+from itertools import product
 from pathlib import Path
 
 ROWS = {
@@ -39,8 +40,8 @@ def write_glue(folder: Path, repeat: int = 4) -> Path:
     labels = ("entailment", "neutral", "contradiction")
     for file, labellers in (("train.tsv", 1), ("dev_matched.tsv", 5), ("dev_mismatched.tsv", 5)):
         header = MNLI + [f"label{i + 1}" for i in range(labellers)] + ["gold_label"]
-        rows = [["0", "p", "q", "g", "", "", "", "", f"It {n} rained.", f"Wet {n}."] + [label] * (labellers + 1)
-                for n in range(repeat) for label in labels]  # fmt: skip
+        rows = [[str(number), "p", "q", "g", "", "", "", "", f"It {n} rained.", f"Wet {n}."] + [label] * (labellers + 1)
+                for number, (n, label) in enumerate(product(range(repeat), labels))]  # fmt: skip
         write(folder / "MNLI" / file, ["\t".join(row) for row in [header, *rows]])
     return folder
 

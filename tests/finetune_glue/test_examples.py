@@ -4,10 +4,12 @@ import json
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mapnet_cli.config import Config
+from mapnet_cli.core import table_files
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
 from mapnet_cli.glue.grid import TRAINED
@@ -80,25 +82,6 @@ def test_zip_jsonl_and_saved_data_sets_give_the_rows_of_the_official_folder(name
             assert (found.texts, found.labels) == (official.texts, official.labels), place
 
 
-def test_class_names_from_the_hub_are_accepted_in_any_order(tmp_path: Path) -> None:
-    import datasets
-
-    for names, expected in (
-        (["duplicate", "not_duplicate"], [1.0, 0.0]),
-        (["not_duplicate", "duplicate"], [0.0, 1.0]),
-        (["yes", "no"], None),
-    ):
-        rows = datasets.Dataset.from_dict({"question1": ["a", "b"], "question2": ["c", "d"], "label": [0, 1]})
-        split = rows.cast_column("label", datasets.ClassLabel(names=names))
-        folder = tmp_path / names[0]
-        datasets.DatasetDict({"validation": split}).save_to_disk(str(folder))
-        if expected is not None:
-            assert read_examples(folder, TASKS["QQP"], "dev").labels == expected
-            continue
-        with pytest.raises(InputError, match="QQP's label must be one of 0, 1, not_duplicate, duplicate, not 'yes'"):
-            read_examples(folder, TASKS["QQP"], "dev")
-
-
 def test_all_parts_of_a_downloaded_hub_repository_are_read(tmp_path: Path) -> None:
     import datasets
 
@@ -138,22 +121,6 @@ def test_one_task_may_lie_elsewhere(tmp_path: Path) -> None:
         task_location(config, "CoLA")
 
 
-def test_quotes_and_na_are_literal(tmp_path: Path) -> None:
-    folder = write_glue(tmp_path)
-    assert read_examples(folder / "CoLA", TASKS["CoLA"], "dev").texts[0] == ('He said "go.',)
-    assert read_examples(folder / "SST-2", TASKS["SST-2"], "dev").texts[1] == ("dull , NA",)
-
-
-def test_unicode_line_separators_do_not_end_a_row(tmp_path: Path) -> None:
-    write(tmp_path / "dev.tsv", ["sentence\tlabel", "one\u2028two\x0cthree\t1"])
-    assert read_examples(tmp_path, TASKS["SST-2"], "dev").texts == [("one\u2028two\x0cthree",)]
-
-
-def test_byte_order_mark_and_windows_line_endings(tmp_path: Path) -> None:
-    (tmp_path / "dev.tsv").write_bytes("\ufeffsentence\tlabel\r\ngood\t1\r\n".encode())
-    assert read_examples(tmp_path, TASKS["SST-2"], "dev").texts == [("good",)]
-
-
 def test_cola_test_file_has_a_header_unlike_train_and_dev(tmp_path: Path) -> None:
     write(tmp_path / "test.tsv", ["index\tsentence", "0\tGo."])
     assert read_examples(tmp_path, TASKS["CoLA"], "test", labelled=False).texts == [("Go.",)]
@@ -164,15 +131,15 @@ def test_cola_test_file_has_a_header_unlike_train_and_dev(tmp_path: Path) -> Non
     [
         ("RTE", [RTE, "0\ta\tb\tmaybe"], r"dev\.tsv:2: RTE's label .*'maybe'"),
         ("RTE", [RTE, "0\ta\tb\tentailment", "1\ta"], r"dev\.tsv:3: 2 fields"),
-        ("RTE", ["index\tquestion\tsentence\tlabel", "0\ta\tb\tentailment"], r"needs the columns .*a file of QNLI"),
-        ("QQP", ["index\tsentence1\tsentence2\tscore", "0\ta\tb\t1"], r"dev\.tsv:1: QQP needs .*a file of STS-B"),
-        ("QQP", ["a\tb"], "is this another task's file"),
-        ("STS-B", ["sentence1\tsentence2\tscore", "a\tb\t6"], r"dev\.tsv:2: STS-B's score"),
+        ("RTE", [RTE, "0\ta\tb\tentailment", "", "1\ta\tb\tentailment"], r"dev\.tsv:3: a blank line before"),
+        ("RTE", ["sentence1\tsentence2\tlabel\tlabel", "a\tb\tentailment\t1"], r"dev\.tsv:1: two columns have"),
+        ("QQP", ["index\tsentence1\tsentence2\tscore", "0\ta\tb\t1"], r"dev\.tsv: QQP needs .*a file of STS-B"),
+        ("QQP", ["a\tb", "c\td"], "is this another task's file"),
         ("STS-B", ["sentence1\tsentence2\tscore", "a\tb\tnan"], r"dev\.tsv:2: STS-B's score"),
         ("CoLA", ["x\t2\t\tGo."], r"dev\.tsv:1: CoLA's label"),
-        ("CoLA", ["x\t1"], r"dev\.tsv:1: 2 fields, but CoLA needs 4"),
+        ("CoLA", ["x\t1"], r"dev\.tsv:1: 2 fields, but there are 4 columns"),
         ("RTE", [RTE], "has no rows"),
-        ("RTE", [""], "found: none"),
+        ("RTE", [""], "has no rows"),
     ],
 )  # fmt: skip
 def test_errors_in_tsv_files_name_file_and_line(task: str, lines: list[str], message: str, tmp_path: Path) -> None:
@@ -184,11 +151,12 @@ def test_errors_in_tsv_files_name_file_and_line(task: str, lines: list[str], mes
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"sentence1": "a", "sentence2": "b", "label": 2}', r"dev\.jsonl:2: RTE's label .* not 2"),
-        ('{"sentence1": "a", "sentence2": "b", "label": true}', r"RTE's label"),
+        ('{"sentence1": "a", "sentence2": "b", "label": true}', r"dev\.jsonl:2: RTE's label .* not True"),
+        ('{"sentence1": "a", "sentence2": "b"}', r"dev\.jsonl:2: RTE's label .* not None"),
         ('{"sentence1": "a", "sentence2": null, "label": 1}', r"dev\.jsonl:2: 'sentence2' must be a string, not None"),
         ('{"sentence1": "a"', r"dev\.jsonl:2: not JSON"),
         ("[1]", r"dev\.jsonl:2: not a JSON object"),
+        ('\n{"sentence1": "a"}', r"dev\.jsonl:2: a blank line before the last row"),
     ],
 )  # fmt: skip
 def test_errors_in_json_lines_name_file_and_line(line: str, message: str, tmp_path: Path) -> None:
@@ -207,7 +175,7 @@ def test_missing_duplicate_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has dev\.tsv and sst2\.valid\.jsonl for SST-2's dev set"):
         read_examples(tmp_path, TASKS["SST-2"], "dev")
     (tmp_path / "RTE.zip").write_bytes(b"PK no zip")
-    with pytest.raises(InputError, match=r"RTE\.zip is not a readable zip file"):
+    with pytest.raises(InputError, match=r"RTE\.zip is neither a folder nor a readable zip file"):
         read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
 
 
@@ -217,7 +185,7 @@ def test_a_flipped_bit_in_a_zip_is_an_error(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "RTE.zip").read_bytes())
     data[data.index(b"sentence1")] ^= 1
     (tmp_path / "RTE.zip").write_bytes(data)
-    with pytest.raises(InputError, match=r"RTE\.zip:RTE/dev\.tsv can't be read: Bad CRC"):
+    with pytest.raises(InputError, match=r"RTE\.zip/RTE/dev\.tsv can't be read: Bad CRC"):
         read_examples(tmp_path / "RTE.zip", TASKS["RTE"], "dev")
 
 
@@ -225,7 +193,51 @@ def test_malformed_qqp_lines_are_counted(tmp_path: Path) -> None:
     header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
     write(tmp_path / "train.tsv", [header, "1\t1\t2\ta\tb\t1", "2\t3\t4\tbroken", "3\t5\t6\tc\td\t0"])
     examples = read_examples(tmp_path, TASKS["QQP"], "train")
-    assert (len(examples.texts), examples.broken) == (2, 1)
+    assert len(examples) == 2
+    assert examples.notes == ("1 malformed lines skipped, the first is 3",)
+    (tmp_path / "train.tsv").rename(tmp_path / "test.tsv")
+    with pytest.raises(InputError, match=r"test\.tsv:3: 4 fields, but there are 6 columns"):
+        read_examples(tmp_path, TASKS["QQP"], "test", labelled=False)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["index\tsentence", "1\tb", "0\ta"], ["1", "0"]),
+        (["sentence", "a", "b"], ["0", "1"]),
+        (["index\tsentence", "0\ta", "0\tb"], r"test\.tsv:3: 'index' is 0, as in .*test\.tsv:2; the ids of a test set"),
+        (["index\tsentence", "q1\ta"], r"test\.tsv:2: 'index' must be a whole number, not 'q1'"),
+        (["sentence", "a", "", "b"], r"test\.tsv:3: a blank line before the last row"),
+    ],
+)  # fmt: skip
+def test_ids_of_a_test_set_are_those_of_its_file(lines: list[str], expected: Any, tmp_path: Path) -> None:
+    write(tmp_path / "test.tsv", lines)
+    if isinstance(expected, list):
+        assert read_examples(tmp_path, TASKS["SST-2"], "test", labelled=False).ids == expected
+        return
+    with pytest.raises(InputError, match=expected):
+        read_examples(tmp_path, TASKS["SST-2"], "test", labelled=False)
+
+
+def test_ids_of_a_dev_set_are_kept_if_they_differ(tmp_path: Path) -> None:
+    for ids, expected in ((("q7", "q3"), ["q7", "q3"]), (("q7", "q7"), ["0", "1"])):
+        write(tmp_path / "dev.tsv", ["id\tsentence\tlabel", f"{ids[0]}\ta\t1", f"{ids[1]}\tb\t0"])
+        assert read_examples(tmp_path, TASKS["SST-2"], "dev").ids == expected
+
+
+def test_files_of_other_formats_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content, message in (
+        ("dev.csv", 'sentence,label\n"a,1\n', r"dev\.csv:2: not CSV \(unexpected end of data\)"),
+        ("dev.csv", "sentence,label\na,b,1\n", r"dev\.csv:2: 3 fields, but there are 2 columns"),
+        ("dev.json", '[{"sentence": "a"},\n', r"dev\.json: not JSON \(.*line 2"),
+        ("dev.json", "[1]", r"dev\.json row 1: not a JSON object"),
+        ("dev.tsv", "sentence\tlabel\n" + "a" * 99, r"dev\.tsv:2: the line is longer than"),
+    ):
+        (tmp_path / name).write_text(content)
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
+            patch.setattr(table_files, "LONGEST", 50)
+            read_examples(tmp_path, TASKS["SST-2"], "dev")
+        (tmp_path / name).unlink()
 
 
 def test_unofficial_row_counts_are_errors_unless_the_config_allows_them(tmp_path: Path) -> None:

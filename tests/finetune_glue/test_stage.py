@@ -245,7 +245,7 @@ def test_names_are_checked_before_anything_runs(user: User) -> None:
     for override, message in {
         'finetune.subsets=["RTEE"]': r"finetune\.subsets: there is no task 'RTEE'; did you mean 'RTE'",
         "finetune.task_data.QPP=x": r"finetune\.task_data\.QPP: .*did you mean 'QQP'",
-        "finetune.data=probe": r"finetune\.task_data sets locations",
+        "finetune.data=probe": r"finetune\.task_data describes .*set it to the folder with GLUE",
         'finetune.from_mnli=["rte"]': r"finetune\.from_mnli: there is no task 'rte'",
     }.items():
         with pytest.raises(UsageError, match=message):

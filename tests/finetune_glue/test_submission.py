@@ -12,11 +12,13 @@ from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, UsageError
 from mapnet_cli.core.records import FinetuneRun
 from mapnet_cli.finetune_glue.examples import read_examples
-from mapnet_cli.finetune_glue.submission import FILES, choose_run, find_row, write_submission
+from mapnet_cli.finetune_glue.submission import FILES, choose_run, write_submission
 from mapnet_cli.glue.grid import TRAINED, GridRun
 from mapnet_cli.glue.scoring import score
 from mapnet_cli.glue.tasks import TASKS
+from mapnet_cli.lineage.milestones import find_row
 from tests.finetune_glue.conftest import User
+from tests.finetune_glue.glue_files import write
 
 PLACE = ("bert", 1, 10)
 EVERYTHING = (
@@ -111,8 +113,23 @@ def test_ax_may_be_added_later_and_a_broken_one_is_an_error(
     assert submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)["AX"] == without["MNLI-mm"]
     text = (glue / "MNLI/diagnostic.tsv").read_text()
     (glue / "MNLI/diagnostic.tsv").write_text(text.replace("sentence1", "premise", 1))
-    with pytest.raises(InputError, match=r"diagnostic\.tsv:1: AX needs the columns"):
+    with pytest.raises(InputError, match=r"diagnostic\.tsv: AX needs the columns"):
         submit(user, tmp_path / "x.zip", *mnli, capsys=capsys)
+
+
+def test_rows_of_a_test_set_are_known_by_their_ids(
+    user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    glue = tmp_path / "glue"
+    shutil.copytree(user.folder / "glue", glue)
+    user.run("finetune-glue")
+    expected = submit(user, tmp_path / "x.zip", capsys=capsys)["RTE"]
+    header, *lines = (glue / "RTE/test.tsv").read_text().splitlines()
+    write(glue / "RTE/test.tsv", [header, *lines[::-1]])
+    assert submit(user, tmp_path / "x.zip", f"finetune.data={glue}", capsys=capsys)["RTE"] == expected
+    write(glue / "RTE/test.tsv", [header, *(f"{n}\ta\tb" for n in range(1, 3001))])
+    with pytest.raises(InputError, match=r"RTE/test\.tsv: the ids of RTE's test set must be 0 to 2,999"):
+        submit(user, tmp_path / "x.zip", f"finetune.data={glue}", capsys=capsys)
 
 
 def test_warning_about_a_partial_grid(user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

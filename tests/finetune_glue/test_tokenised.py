@@ -39,14 +39,15 @@ def test_the_longer_text_is_truncated(tokenizer: Path) -> None:
 
 def test_disk_round_trip_and_batches(tokenizer: Path, tmp_path: Path) -> None:
     data, _ = tokenised.tokenise(Examples([("a",), ("b c d",)], [0.0, 1.0]), tokenizer, "never", 64)
-    files = tokenised.save(tmp_path / "train", data)
-    again = tokenised.load(tmp_path / "train")
-    assert again.labels.tolist() == [0.0, 1.0]
-    batch_BL = again.batch(np.array([1, 0]))
+    files, again = (tokenised.save(tmp_path / name, data, ["a", "b\u00e9"]) for name in ("train", "again"))
+    loaded = tokenised.load(tmp_path / "train")
+    assert loaded.labels.tolist() == [0.0, 1.0]
+    batch_BL = loaded.batch(np.array([1, 0]))
     assert batch_BL[0].tolist() == data[1].tolist()
     assert batch_BL[1].tolist() == data[0].tolist() + [PAD] * (len(data[1]) - len(data[0]))
-    assert [p.read_bytes() for p in tokenised.save(tmp_path / "again", data)] == [p.read_bytes() for p in files]
-    files[0].write_bytes(files[0].read_bytes()[:-1])
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in files]
+    assert tokenised.load_ids(tmp_path / "train") == ["a", "b\u00e9"]
+    files[-1].write_bytes(files[-1].read_bytes()[:-1])
     tokenised.load.cache_clear()
     with pytest.raises(DamagedError, match=r"train can't be read .*finetune-glue --force"):
         tokenised.load(tmp_path / "train")

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.core.errors import UsageError
-from mapnet_cli.finetune_glue.submission import find_row
-from mapnet_cli.lineage.milestones import find_milestone
+from mapnet_cli.lineage.milestones import find_milestone, find_row
 from mapnet_cli.variance.candidates import plan_candidates
 from tests.report.report_fixtures import Records, config
 

@@ -57,6 +57,8 @@ def test_a_single_file(tmp_path: Path) -> None:
     write(tmp_path / "data")
     assert read_paradigms(tmp_path / "data" / "mine.tsv") == EXPECTED[2:]
     assert read_paradigms(tmp_path / "data" / "gaps.jsonl") == EXPECTED[1:2]
+    (tmp_path / "mine.csv").write_text('good,bad\n"It ""is"" so.","It ""are"" so."\n')
+    assert read_paradigms(tmp_path / "mine.csv") == EXPECTED[2:]
 
 
 def test_a_subset_is_always_the_same_and_keeps_the_numbers(tmp_path: Path) -> None:
@@ -75,11 +77,12 @@ def test_a_subset_is_always_the_same_and_keeps_the_numbers(tmp_path: Path) -> No
         ("a.jsonl", b'{"good": "x", "bad": "y"}\n{"good": 1, "bad": "y"}', r"a\.jsonl:2: "),
         ("a.jsonl", b'{"good": "x", "bad": " "}', "must be a sentence, not ' '"),
         ("a.jsonl", b"{\n", r"a\.jsonl:1: not JSON"),
-        ("a.jsonl", b"[1]\n", r"a\.jsonl:1: expected an object"),
-        ("a.tsv", b"good\tbad\nx\n", r"a\.tsv:2: 1 columns, but the header has 2"),
+        ("a.jsonl", b"[1]\n", r"a\.jsonl:1: not a JSON object"),
+        ("a.tsv", b"good\tbad\nx\n", r"a\.tsv:2: 1 fields, but there are 2 columns"),
+        ("a.csv", b"good,bad\n", "no minimal pairs"),
         ("a.tsv", b"x\ty\nx\ty\n", "'sentence_good' is missing; there are x, y"),
         ("a.txt", b"one\ntwo\nthree\n", "3 lines, but pairs take an even number"),
-        ("a.txt", b"\xff\xfe\n", "is not UTF-8"),
+        ("a.txt", b"\xff\xfe\n", r"a\.txt:1: not UTF-8"),
         ("a.tar.xz", b"\xfd7zXZ\x00 cut off", r"a\.tar\.xz can't be read"),
         ("a.doc", b"text", r"a\.doc can't be read"),
     ],
