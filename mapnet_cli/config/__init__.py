@@ -19,7 +19,7 @@ from mapnet_cli.config.method import (
     TableProposal,
 )
 from mapnet_cli.config.training import Finetune, MapNetSizes, MinimalPairs, Optimiser, Pretrain, TaskData, Transformer
-from mapnet_cli.core import did_you_mean
+from mapnet_cli.core import automatic_precision, did_you_mean
 
 __all__ = [
     "PROPOSALS", "Cleanup", "Config", "Corpus", "Electra", "Finetune", "FrequencyProposal", "MapNetProposal",
@@ -73,6 +73,16 @@ class Config(Section):
                     f"corpus.block_length ({self.corpus.block_length}) exceeds {name}.max_length ({model.max_length})"
                 )
         return self
+
+    def with_precision(self, flip: bool = False) -> "Config":
+        """Returns the config with the automatic precisions chosen for this machine; with `flip`, the others."""
+        chosen = {}
+        for name, section in (("pretrain", self.pretrain), ("finetune", self.finetune)):
+            if section.precision == "auto":
+                here = automatic_precision(section.device)
+                there = "float32" if here == "bfloat16" else "bfloat16"
+                chosen[name] = section.model_copy(update={"precision": there if flip else here})
+        return self.model_copy(update=chosen) if chosen else self
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
         """Returns the pretraining seeds of a method."""

@@ -9,9 +9,6 @@ from mapnet_cli.core.artifacts import (
     ArtifactId,
     Artifacts,
     Marker,
-    last_line,
-    lines_where,
-    log_rows,
     publishing,
     read_json,
     record_checksum,
@@ -39,6 +36,7 @@ from mapnet_cli.core.errors import (
 from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
 from mapnet_cli.core.hardware import (
     automatic_precision,
+    installed_version,
     min_free_memory,
     min_total_memory,
     query_gpus,
@@ -46,6 +44,7 @@ from mapnet_cli.core.hardware import (
     visible_gpus,
 )
 from mapnet_cli.core.hub import hub_rows, is_hub, load_hub_split
+from mapnet_cli.core.logs import last_line, lines_where, log_rows
 from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels, style
 from mapnet_cli.core.records import (
     Baseline,
@@ -90,10 +89,10 @@ __all__ = [
     "COLLAPSED", "COLOURS", "DIAGNOSTICS", "FAINT", "MARKS", "NOTHING", "TABLE_FORMATS", "TEMPORARY", "AbsentError",
     "ArtifactId", "Artifacts", "Baseline", "Baselines", "Cell", "Checkpoint", "Column", "Console", "CorpusManifest",
     "DamagedError", "DivergedError", "EpochScores", "FinetuneRun", "Imported", "InputError", "Interrupted",
-    "LockedError", "MapnetError", "Marker", "MaskedWord", "Outcome", "PairScores", "ParadigmScore",
-    "PretrainingTotals", "ProcessError", "ProposedMasks", "Row", "Scalar", "SourceCounts", "Table", "TableRow",
-    "TaskFacts", "TunedEncoder", "UsageError", "arrow_rows", "automatic_precision", "build_table", "derive_seed",
-    "did_you_mean", "each", "format_count", "format_duration", "format_size", "frame", "hub_rows", "images", "is_hub",
+    "LockedError", "MapnetError", "Marker", "MaskedWord", "Outcome", "PairScores", "ParadigmScore", "PretrainingTotals",
+    "ProcessError", "ProposedMasks", "Row", "Scalar", "SourceCounts", "Table", "TableRow", "TaskFacts", "TunedEncoder",
+    "UsageError", "arrow_rows", "automatic_precision", "build_table", "derive_seed", "did_you_mean", "each",
+    "format_count", "format_duration", "format_size", "frame", "hub_rows", "images", "installed_version", "is_hub",
     "last_line", "lines_where", "load_hub_split", "log_rows", "mean_accuracy", "min_free_memory", "min_total_memory",
     "not_blank", "number_cell", "panels", "plain", "proposal_warnings", "publishing", "query_gpus", "read_json",
     "reading_input", "record_checksum", "render", "sha256", "short_steps", "style", "system_error", "table_rows",

@@ -77,7 +77,7 @@ def automatic_precision(device: str) -> Literal["float32", "bfloat16"]:
 
     It is bfloat16 where matrix products have hardware for it: on recent GPUs, and CPUs with `BFLOAT16_FLAGS`.
     """
-    cuda = device != "cpu" and visible_gpus() and not _version("torch").endswith("+cpu")
+    cuda = device != "cpu" and visible_gpus() and not installed_version("torch").endswith("+cpu")
     cpu = Path("/proc/cpuinfo")
     return precision_of(cpu.read_text() if cpu.exists() else "", _output(CAPABILITY) if cuda else "")
 
@@ -91,7 +91,8 @@ def precision_of(cpu: str, capabilities: str) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if native else "float32"
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Returns the version of an installed package, or ""."""
     try:
         return version(package)
     except PackageNotFoundError:

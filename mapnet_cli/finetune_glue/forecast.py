@@ -9,8 +9,9 @@ import torch
 
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core import Artifacts, format_duration
+from mapnet_cli.finetune_glue.classifier import Classifier, make_inputs
 from mapnet_cli.finetune_glue.examples import training_and_dev_sets
-from mapnet_cli.finetune_glue.loop import Classifier, make_inputs, training_step
+from mapnet_cli.finetune_glue.loop import training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import TASKS, GridRun, get_task, task_location

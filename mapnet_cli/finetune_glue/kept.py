@@ -100,7 +100,8 @@ def load_kept(artifacts: Artifacts, key: str, task: GlueTask, config: Config) ->
     """Returns a model that `KeepBest` saved. Raises DamagedError if a file was altered."""
     import torch
 
-    from mapnet_cli.finetune_glue.loop import Classifier, Tuned
+    from mapnet_cli.finetune_glue.classifier import Classifier
+    from mapnet_cli.finetune_glue.loop import Tuned
     from mapnet_cli.training import SEGMENT, choose_device, load_checkpoint
 
     torch.set_num_threads(config.finetune.threads)

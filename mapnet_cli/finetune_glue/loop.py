@@ -1,107 +1,29 @@
 """One fine-tuning run: section 4.1.2 and Table 2 of the paper.
 
-On a CPU batches have no padding, since every token costs time; on a GPU they do, since every kernel launch does, and
-the host waits for the GPU only at the end of an epoch.
+The host waits for a GPU only at the end of an epoch.
 
-Shapes: B examples, L positions, T tokens of a batch without padding, C outputs (classes, or 1 for regression).
+Shapes: B examples, N examples of a data set, C outputs (classes, or 1 for regression).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core import DivergedError, EpochScores, derive_seed
+from mapnet_cli.finetune_glue.classifier import Classifier, EncoderWeights, Forward, Inputs, Setting, build, make_inputs
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import SPLITS, Floats, GlueTask, Halves, score, score_halves
-from mapnet_cli.model import ClassificationHead, Encoder, Packing, attention_mask, initialise, on_cpu, rounded_weights
-from mapnet_cli.text import PAD
-from mapnet_cli.training import (
-    SEGMENT,
-    autocast,
-    build_adamw,
-    gradient_norm,
-    learning_rate,
-    load_checkpoint,
-    set_learning_rate,
-)
+from mapnet_cli.model import on_cpu, rounded_weights
+from mapnet_cli.training import autocast, build_adamw, gradient_norm, learning_rate, set_learning_rate
 
 EVALUATION_BATCH, EVALUATION_TOKENS = 64, 16_384
 """Examples per batch of an evaluation; on a GPU more, if they have at most this number of tokens with padding."""
-LENGTH_MULTIPLE = 32
-"""Attention pads batches to a multiple of this length, at which softmax is up to three times as fast on a CPU.
-
-Besides, every new shape costs milliseconds.
-"""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One point of Table 2's grid and the run's seed."""
-
-    batch_size: int
-    lr: float
-    seed: int
-
-
-class Classifier(nn.Module):
-    """The pretrained encoder with a newly initialised classification head."""
-
-    def __init__(
-        self,
-        encoder: Transformer,
-        vocab_size: int,
-        outputs: int,
-        config: Finetune,
-        segment_H: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.precision = config.precision
-        self.mean = config.pooling == "mean"
-        self.encoder = Encoder(encoder, vocab_size)
-        self.head = ClassificationHead(encoder.hidden, outputs, config.dropout)
-        self.segment = None if segment_H is None else nn.Parameter(segment_H.clone())
-        """Vector that an imported BERT adds to the embeddings of the second text."""
-
-    def forward(self, tokens: Tensor, packing: Packing | Tensor | None, second: Tensor | None) -> Tensor:
-        """Returns outputs [B, C]; for `packing` see `Encoder.pooled`.
-
-        `second` is True for tokens of the second text, None without `segment`.
-        """
-        added = None if self.segment is None or second is None else second[..., None] * self.segment
-        out_BC: Tensor = self.head(self.encoder.pooled(tokens, packing, added, self.mean))
-        return out_BC
-
-
-Forward = Callable[[Tensor, Packing | Tensor | None, Tensor | None], Tensor]
-"""`Classifier.forward`, maybe compiled."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A batch on the device that computes it. See `Encoder.pooled` for `packing`."""
-
-    tokens: Tensor
-    packing: Packing | Tensor | None
-    second: Tensor | None
-    labels_B: Tensor
-
-
-@dataclass(frozen=True)
-class EncoderWeights:
-    """Initial weights of a run's encoder. If `state` is None, they are random and depend on the run's seed."""
-
-    state: dict[str, Tensor] | None
-    vocab_size: int
-    segment_H: Tensor | None = None
-    """Second minus first segment embedding, for an import that has segment embeddings."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +40,6 @@ class Tuned:
         if not torch.isfinite(out_NC).all():
             raise DivergedError("the outputs of the tuned model are not finite")
         return out_NC
-
-
-@lru_cache(maxsize=2)
-def encoder_weights(folder: Path) -> EncoderWeights:
-    """Returns the encoder weights of a checkpoint, cached for the next run in this process."""
-    tensors, facts = load_checkpoint(folder)
-    weights = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    return EncoderWeights(weights, int(facts["vocab_size"]), tensors.get(SEGMENT))
 
 
 def fine_tune(
@@ -207,21 +121,6 @@ def training_step(
     return loss.detach()
 
 
-def build(
-    task: GlueTask, start: EncoderWeights, encoder: Transformer, config: Finetune, setting: Setting
-) -> Classifier:
-    """Returns the model at the start of a run."""
-    outputs = max(len(task.labels), 1)
-    model = Classifier(encoder, start.vocab_size, outputs, config, start.segment_H)
-    if start.state is not None:
-        model.encoder.load_state_dict(start.state)
-    else:
-        seed = derive_seed(setting.seed, "untrained encoder", task.name)
-        initialise(model.encoder, encoder, torch.Generator().manual_seed(seed))
-    initialise(model.head, encoder, torch.Generator().manual_seed(derive_seed(setting.seed, "head", task.name)))
-    return model
-
-
 def _evaluate(
     model: Classifier, task: GlueTask, dev: dict[str, Tokenised], device: torch.device
 ) -> tuple[dict[str, float], Halves] | None:
@@ -237,31 +136,6 @@ def _evaluate(
             for half, values in zip(both, of_set, strict=True):
                 half |= {f"{name}{suffix}": value for name, value in values.items()}
     return metrics, halves
-
-
-def make_inputs(
-    model: Classifier, data: Tokenised, indices: npt.NDArray[np.int64], device: torch.device, fixed: bool = False
-) -> Inputs:
-    """Returns the batch of some examples; its copies to a GPU are asynchronous. `fixed`: one of few shapes."""
-
-    def moved(tensor: Tensor) -> Tensor:
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-    tokens_BL = torch.from_numpy(data.batch(indices))
-    length = tokens_BL.shape[1]
-    wanted = max(LENGTH_MULTIPLE, 1 << (length - 1).bit_length()) if fixed else length + -length % LENGTH_MULTIPLE
-    longest = max(length, model.encoder.config.max_length)
-    tokens_BL = F.pad(tokens_BL, (0, min(wanted, longest) - length), value=PAD)
-    labels_B, second_BL = moved(torch.from_numpy(data.labels[indices])), None
-    if model.segment is not None:
-        second_BL = torch.arange(tokens_BL.shape[1]) >= torch.from_numpy(data.second[indices])[:, None]
-    if fixed or not on_cpu(device):
-        mask_BL = tokens_BL != PAD if fixed else attention_mask(tokens_BL, PAD)
-        second_BL = None if second_BL is None else moved(second_BL)
-        return Inputs(moved(tokens_BL), None if mask_BL is None else moved(mask_BL), second_BL, labels_B)
-    packing = Packing.of(tokens_BL != PAD)
-    second_T = None if second_BL is None else second_BL.flatten()[packing.place_T]
-    return Inputs(tokens_BL.flatten()[packing.place_T], packing, second_T, labels_B)
 
 
 def _forward(model: Classifier, device: torch.device) -> Forward:

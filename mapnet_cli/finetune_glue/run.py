@@ -21,7 +21,8 @@ from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.lineage import Lineage
 
 if TYPE_CHECKING:
-    from mapnet_cli.finetune_glue.loop import EncoderWeights, Tuned
+    from mapnet_cli.finetune_glue.classifier import EncoderWeights
+    from mapnet_cli.finetune_glue.loop import Tuned
 
 EncoderRow = Checkpoint | Imported | TunedEncoder | CorpusManifest
 _AGAIN: dict[type[EncoderRow], str] = {
@@ -70,7 +71,8 @@ class TuningJob(Job):
         """
         import torch
 
-        from mapnet_cli.finetune_glue.loop import Setting, fine_tune
+        from mapnet_cli.finetune_glue.classifier import Setting
+        from mapnet_cli.finetune_glue.loop import fine_tune
         from mapnet_cli.training import choose_device, keep_freed_memory
 
         task, finetune = get_task(self.config, run.task), self.config.finetune
@@ -149,7 +151,7 @@ class TuneOnMnli(TuningJob):
 
 def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> Start:
     """Returns the initial state of a run. Raises DamagedError if the encoder doesn't match its record."""
-    from mapnet_cli.finetune_glue.loop import EncoderWeights, encoder_weights
+    from mapnet_cli.finetune_glue.classifier import EncoderWeights, encoder_weights
 
     row = artifacts.read(source.key, source.kind)
     if isinstance(row, CorpusManifest):

@@ -9,22 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core import ArtifactId, Artifacts, Console, Marker, Row, Table
+from mapnet_cli.core import ArtifactId, Artifacts, Console, Marker, Row, Table, installed_version
 
-VERSIONED = (
-    "mapnet",
-    "torch",
-    "tokenizers",
-    "spacy",
-    "sacremoses",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-)
+VERSIONED = ("mapnet", "torch", "tokenizers", "spacy", "sacremoses", "numpy", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True)
@@ -148,10 +138,6 @@ def show(console: Console, key: str, progress: Progress) -> None:
 @cache  # looking up versions reads files, which can take longer than a small job
 def library_versions() -> dict[str, str]:
     """Returns the versions of Python and of the installed libraries that results may depend on."""
-    versions = {"python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue  # not every machine has all of them: spaCy isn't needed for training
-    return versions
+    # not every machine has all of them: spaCy isn't needed for training
+    found = {name: installed_version(name) for name in VERSIONED}
+    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}

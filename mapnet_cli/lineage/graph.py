@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,9 @@ from mapnet_cli.core import (
     AbsentError,
     ArtifactId,
     Artifacts,
-    Checkpoint,
     Imported,
-    MapnetError,
     UsageError,
-    automatic_precision,
+    installed_version,
     is_hub,
     reading_input,
 )
@@ -38,12 +35,7 @@ from mapnet_cli.glue import (
     task_location,
 )
 from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
-
-# Increased when a stage's output changes for the same settings.
-FORMATS = {
-    "text": 3, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
-    "variance": 3, "predictions": 2, "pairs": 1, "kept": 1,
-}  # fmt: skip
+from mapnet_cli.lineage.ids import artifact_id, manifest_key
 
 
 class Lineage:
@@ -53,9 +45,10 @@ class Lineage:
     have different names.
     """
 
-    def __init__(self, config: Config, artifacts: Artifacts) -> None:
-        config = self.config = with_precision(config)
+    def __init__(self, config: Config, artifacts: Artifacts, digests: Digests | None = None) -> None:
+        config = self.config = config.with_precision()
         self.artifacts = artifacts
+        self.digests = digests or Digests(artifacts)
         self._run_settings = config.finetune.run_settings()
         # a grid of 10,240 runs requests these repeatedly
         self.pretraining = cache(self._pretraining)
@@ -72,32 +65,27 @@ class Lineage:
         sources = []
         for number, source in enumerate(self.config.corpus.sources):
             with reading_input(f"corpus.sources.{number}"):
-                content = {"content": self._digests.source(source)}
+                content = {"content": self.digests.source(source)}
             view = source.results_view().items()
             sources.append({key: value for key, value in view if key not in ("path", "weight")} | content)
         name = self.config.corpus.spacy_pipeline
-        pipeline = self._digests.folder(Path(name)) if name and Path(name).is_dir() else _version(name)
-        return _artifact_id("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
+        folder = name and Path(name).is_dir()  # versions of a pipeline may split sentences differently
+        pipeline = self.digests.folder(Path(name)) if folder else name and installed_version(name)
+        return artifact_id("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
 
     @cached_property
     def corpus(self) -> ArtifactId:
         """Vocabulary and token shards."""
         corpus = self.config.corpus.results_view()
         names = {
-            "vocab_size",
-            "bpe_sample_words",
-            "bpe_word_chars",
-            "blocks",
-            "block_length",
-            "cross_documents",
-            "validation_every",
-            "seed",
-        }
+            "vocab_size", "bpe_sample_words", "bpe_word_chars", "blocks", "block_length", "cross_documents",
+            "validation_every", "seed",
+        }  # fmt: skip
         if corpus["tokenizer"]:
             corpus["tokenizer"] = self.imported(corpus["tokenizer"]).tokenizer_fingerprint
             names = names - {"vocab_size", "bpe_sample_words", "bpe_word_chars", "seed"} | {"tokenizer"}
         settings = {name: corpus[name] for name in names if name in corpus}
-        return _artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, settings)
+        return artifact_id("prepare-corpus/corpus-", "corpus", self.text.fingerprint, settings)
 
     @property
     def manifest(self) -> str:
@@ -112,7 +100,7 @@ class Lineage:
 
     def listing(self, path: Path) -> InputListing:
         """Returns the files of an input, as they were when it was hashed."""
-        return self._digests.listing(path)
+        return self.digests.listing(path)
 
     def _imported(self, name: str) -> Imported:
         """Imported encoder by name, with or without its hash suffix. Raises UsageError unless exactly one matches."""
@@ -145,12 +133,12 @@ class Lineage:
             parts.append({"start": self.import_fingerprint(start)})
         if config.method[method].mapnet:
             parts.append(config.proposal.results_view())
-        return _artifact_id(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
+        return artifact_id(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
 
     @cached_property
     def probe(self) -> ArtifactId:
         """The built-in probe tasks in GLUE's file layout."""
-        return _artifact_id("finetune-glue/probe-", "probe", self.config.finetune.seed, this_python())
+        return artifact_id("finetune-glue/probe-", "probe", self.config.finetune.seed, this_python())
 
     def _task(self, name: str, imported: str = "") -> ArtifactId:
         """One GLUE task, tokenised with the corpus's vocabulary or an import's."""
@@ -163,7 +151,7 @@ class Lineage:
         data = self.probe.fingerprint if self.uses_probe else self._task_data(name)
         reading = finetune.task_data[name].reading() if name in finetune.task_data else {}
         parts = [name, data, vocabulary, length, finetune.max_train_examples, *([reading] if reading else [])]
-        return _artifact_id(f"finetune-glue/tasks/{name}-", "task", *parts)
+        return artifact_id(f"finetune-glue/tasks/{name}-", "task", *parts)
 
     def _task_data(self, name: str) -> str:
         """Returns a hash of the files that a task's scores depend on, or the Hub id."""
@@ -174,11 +162,12 @@ class Lineage:
         try:
             location = Path(task_location(self.config, name))
         except AbsentError:  # deleted since: use the cached hash
-            if remembered := self._digests.remembered(known_as):
+            if remembered := self.digests.remembered(known_as):
                 return remembered
             raise
-        shared = location == Path(data) and any(names_task(p.name, name) for p in _listed(location))
-        return self._digests.folder(
+        inside = location.iterdir() if location.is_dir() else ()
+        shared = location == Path(data) and any(names_task(path.name, name) for path in inside)
+        return self.digests.folder(
             location, known_as, lambda file: is_test_file(file) or (shared and not names_task(file, name))
         )
 
@@ -193,7 +182,7 @@ class Lineage:
         if run.task in self.config.finetune.from_mnli:
             parts.append({"start": self.mnli_start(run.method, run.pretrain_seed, run.step).fingerprint})
         folder = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}"
-        return _artifact_id(
+        return artifact_id(
             f"{folder}/batch{run.batch_size}-lr{run.lr:g}-seed{run.seed}-",
             "finetuning", *parts, run.batch_size, run.lr, run.seed, self._run_settings,
         )  # fmt: skip
@@ -202,7 +191,7 @@ class Lineage:
         """The model of the best of an encoder's runs on a task."""
         runs = [self.finetuning(run).fingerprint for run in runs_of(self.config, method, pretrain_seed, step, task)]
         chosen_by = metrics_by_task(self.config)[task], self.config.finetune.epoch
-        return _artifact_id(
+        return artifact_id(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/best-", "kept", runs, chosen_by
         )
 
@@ -210,20 +199,20 @@ class Lineage:
         """A fine-tuned model's predictions for its task's test sets after an epoch."""
         data = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
         prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
-        return _artifact_id(prefix, "predictions", self.finetuning(run).fingerprint, data, epoch)
+        return artifact_id(prefix, "predictions", self.finetuning(run).fingerprint, data, epoch)
 
     def _test_data(self, name: str) -> str:
         """Returns a hash of all files of a task, or "" if there are none, since AX is optional."""
         data = data_key(self.config, name)[1]
         try:
-            return data if is_hub(data) else self._digests.folder(Path(task_location(self.config, name)))
+            return data if is_hub(data) else self.digests.folder(Path(task_location(self.config, name)))
         except AbsentError:
             return ""
 
     def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> ArtifactId:
         """An encoder fine-tuned on MNLI, from which other tasks start."""
         finetune = self.config.finetune
-        return _artifact_id(
+        return artifact_id(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/mnli-start-",
             "finetuning", "start", self._start(method, pretrain_seed), step,
             self.task("MNLI", self.tokenizer_of(method)).fingerprint,
@@ -248,7 +237,7 @@ class Lineage:
 
     def baseline(self, task: str) -> ArtifactId:
         """Baselines without an encoder on one task."""
-        return _artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
+        return artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
     def pair_scores(self) -> Iterator[tuple[str, "PairsRun", ArtifactId]]:
         """Yields what minimal-pairs scores: the key of the encoder's weights, the run, and the artifact of its record.
@@ -266,7 +255,7 @@ class Lineage:
                 key = f"{self.pretraining(method, seed).key}/step{step}"
             for name, content in self.pair_data.items():
                 prefix = f"minimal-pairs/{method}-seed{seed}/step{step}/{name}-"
-                yield key, PairsRun(method, seed, step, name), _artifact_id(prefix, "pairs", *parts, content, settings)
+                yield key, PairsRun(method, seed, step, name), artifact_id(prefix, "pairs", *parts, content, settings)
 
     @property
     def pair_settings(self) -> dict[str, Any]:
@@ -277,7 +266,7 @@ class Lineage:
     @cached_property
     def pair_data(self) -> dict[str, str]:
         """Hash of each set of minimal pairs, by name. Raises InputError if one is missing and was never hashed."""
-        return {name: self._digests.folder(path) for name, path in self.config.minimal_pairs.sets.items()}
+        return {name: self.digests.folder(path) for name, path in self.config.minimal_pairs.sets.items()}
 
     def sizes(self, method: str) -> tuple[Transformer, int]:
         """Returns the sizes and the maximum vocabulary size of a method's encoder, an import or the untrained one."""
@@ -289,10 +278,6 @@ class Lineage:
     @property
     def uses_probe(self) -> bool:
         return self.config.finetune.data == "probe"
-
-    @cached_property
-    def _digests(self) -> "Digests":
-        return Digests(self.artifacts)
 
 
 @dataclass(frozen=True)
@@ -311,70 +296,3 @@ def scored_encoders(config: Config) -> list[tuple[str, int, int]]:
     milestones = [(method, seed, step) for method, seed in runs for step in config.milestone_steps(method)]
     seeds = config.pretrain.seeds if config.minimal_pairs.untrained and config.methods else ()
     return [*milestones, *((name, 0, 0) for name in config.imports), *((UNTRAINED, seed, 0) for seed in seeds)]
-
-
-def with_precision(config: Config, flip: bool = False) -> Config:
-    """Returns the config with the automatic precisions chosen for this machine; with `flip`, the others."""
-    chosen = {}
-    for name, section in (("pretrain", config.pretrain), ("finetune", config.finetune)):
-        if section.precision == "auto":
-            here = automatic_precision(section.device)
-            there = "float32" if here == "bfloat16" else "bfloat16"
-            chosen[name] = section.model_copy(update={"precision": there if flip else here})
-    return config.model_copy(update=chosen) if chosen else config
-
-
-def precision_advice(config: Config, artifacts: Artifacts) -> str:
-    """Returns how to use results of a machine with another automatic precision, or "" if there are none of use."""
-    if with_precision(config) is config:  # nothing is automatic
-        return ""
-    here, there = (Lineage(with_precision(config, flip), artifacts) for flip in (False, True))
-    there._digests = here._digests  # the input is listed once
-    for method, seed in config.pretraining_runs():
-        try:
-            other = there.pretraining(method, seed)
-            if other == here.pretraining(method, seed) or artifacts.marker(here.pretraining(method, seed).key):
-                continue
-            if artifacts.marker(other.key):
-                found, precision = other.key, there.config.pretrain.precision
-                return (
-                    f"{found} is finished, in {precision}, but automatic precision here is "
-                    f"{here.config.pretrain.precision}: to use it, set pretrain.precision={precision} "
-                    f"and finetune.precision={precision}"
-                )
-        except MapnetError:  # reported by the command itself
-            return ""
-    return ""
-
-
-def manifest_key(corpus: ArtifactId) -> str:
-    """Returns the key of a corpus's manifest."""
-    return f"{corpus.key}/manifest"
-
-
-def variance_id(checkpoint: Checkpoint, settings: dict[str, Any]) -> ArtifactId:
-    """Gradient variances of a checkpoint, identified by its weights and the measurement settings."""
-    prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
-    return _artifact_id(prefix, "variance", checkpoint.fingerprint, settings)
-
-
-def import_id(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> ArtifactId:
-    """An imported encoder, identified by its sizes and the SHA-256 of its weights and of its tokenizer."""
-    return _artifact_id(f"import/{name}-", "import", sizes, weights, tokenizer)
-
-
-def _artifact_id(prefix: str, kind: str, *parts: Any) -> ArtifactId:
-    digest = fingerprint(kind, FORMATS[kind], *parts)
-    return ArtifactId(prefix + digest[:8], digest)
-
-
-def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _version(pipeline: str) -> str:
-    """Returns the version of an installed spaCy pipeline, since versions may segment sentences differently."""
-    try:
-        return version(pipeline) if pipeline else ""
-    except PackageNotFoundError:  # prepare-corpus reports a missing pipeline
-        return ""

@@ -83,6 +83,41 @@ class Places:
         return self._known[kind, parts]
 
 
+TOKENS_MULTIPLE = 64
+"""Packed batches have a multiple of this number of tokens: each new shape costs milliseconds, as kernels are made."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A padded batch [B, L] reduced to its T tokens."""
+
+    places: Places
+    place_T: Tensor
+    """Flat indices of the tokens in [B, L]."""
+    first_B: Tensor
+    """Index of each sequence's first token among the T."""
+    position_T: Tensor
+
+    @staticmethod
+    def of(attention_mask_BL: Tensor) -> "Packing":
+        """Returns the packing for a mask that is False at padding.
+
+        A few padding tokens are kept, so that the number of tokens is a multiple of `TOKENS_MULTIPLE`.
+        """
+        batch, length = attention_mask_BL.shape
+        kept_S = attention_mask_BL.flatten()
+        padding = (~kept_S).nonzero().squeeze(1)
+        kept_S = kept_S.index_fill(0, padding[: -int(kept_S.sum()) % TOKENS_MULTIPLE], True)
+        place_T = kept_S.nonzero().squeeze(1)
+        token_S = (kept_S.cumsum(0) - 1).masked_fill_(~kept_S, len(place_T))
+        mask_B11L = None if not len(padding) else attention_mask_BL[:, None, None, :]
+        # without padding, all places are tokens
+        indices = (place_T, token_S) if len(place_T) < batch * length else ()
+        return Packing(
+            Places(batch, length, kept_S.device, mask_B11L, *indices), place_T, token_S[::length], place_T % length
+        )
+
+
 class _Attention(torch.autograd.Function):
     """Batched products of [A x B, L, D]. torch's CPU kernel has no dropout, and its fallback computes in float32."""
 

@@ -4,7 +4,6 @@ Shapes: B sequences, L positions, Q requested positions, H hidden size, A heads,
 T tokens of a batch without its padding.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.model.attention import Places, attention
+from mapnet_cli.model.attention import Packing, Places, attention
 from mapnet_cli.model.kernels import (
     compute_dtype,
     dropout_add,
@@ -27,44 +26,8 @@ from mapnet_cli.model.kernels import (
     rounded,
 )
 
-EMBEDDING_STD = 0.02
-SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 VOCABULARY_MULTIPLE = 64
 """Embedding rows are padded to a multiple of this for fast matrix products. Callers never see the padding."""
-
-TOKENS_MULTIPLE = 64
-"""Packed batches have a multiple of this number of tokens: each new shape costs milliseconds, as kernels are made."""
-
-
-@dataclass(frozen=True)
-class Packing:
-    """A padded batch [B, L] reduced to its T tokens."""
-
-    places: Places
-    place_T: Tensor
-    """Flat indices of the tokens in [B, L]."""
-    first_B: Tensor
-    """Index of each sequence's first token among the T."""
-    position_T: Tensor
-
-    @staticmethod
-    def of(attention_mask_BL: Tensor) -> "Packing":
-        """Returns the packing for a mask that is False at padding.
-
-        A few padding tokens are kept, so that the number of tokens is a multiple of `TOKENS_MULTIPLE`.
-        """
-        batch, length = attention_mask_BL.shape
-        kept_S = attention_mask_BL.flatten()
-        padding = (~kept_S).nonzero().squeeze(1)
-        kept_S = kept_S.index_fill(0, padding[: -int(kept_S.sum()) % TOKENS_MULTIPLE], True)
-        place_T = kept_S.nonzero().squeeze(1)
-        token_S = (kept_S.cumsum(0) - 1).masked_fill_(~kept_S, len(place_T))
-        mask_B11L = None if not len(padding) else attention_mask_BL[:, None, None, :]
-        # without padding, all places are tokens
-        indices = (place_T, token_S) if len(place_T) < batch * length else ()
-        return Packing(
-            Places(batch, length, kept_S.device, mask_B11L, *indices), place_T, token_S[::length], place_T % length
-        )
 
 
 @dataclass(frozen=True)
@@ -285,37 +248,6 @@ class Encoder(nn.Module):
 
 def padded_vocabulary(vocab_size: int) -> int:
     return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-
-
-def initialise(module: nn.Module, config: Transformer, generator: torch.Generator) -> None:
-    """Initialises weights: embeddings N(0, 0.02), matrices N(0, init_std), biases 0, LayerNorm 1 and 0, as BERT does.
-
-    ModernBERT truncates at two standard deviations, and that of matrices whose output is added to the residuals, and
-    of the head's, is divided by sqrt(2 layers).
-    """
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding):
-            nn.init.normal_(part.weight, std=EMBEDDING_STD, generator=generator)
-        elif isinstance(part, nn.Linear):
-            if config.architecture == "bert":
-                nn.init.normal_(part.weight, std=config.init_std, generator=generator)
-            else:
-                last = name.rpartition(".")[2] in ("out", "ffn_out", "dense")
-                std = config.init_std / (math.sqrt(2 * config.layers) if last else 1)
-                nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-    for part in module.modules():
-        if isinstance(part, Stack) and part.positions is not None and config.initial_positions == "sinusoidal":
-            part.positions.weight.data.copy_(sinusoids(*part.positions.weight.shape))
-
-
-def sinusoids(length: int, hidden: int) -> Tensor:
-    """Returns [L, H]: sines in even columns and cosines in odd ones, with geometrically decreasing frequencies."""
-    frequency_H = SINUSOID_BASE ** (-torch.arange(0, hidden, 2) / hidden)
-    angle_LH = torch.arange(length)[:, None] * frequency_H
-    both_LH = torch.stack([angle_LH.sin(), angle_LH.cos()], dim=2).reshape(length, -1)[:, :hidden]
-    return SINUSOID_AMPLITUDE * both_LH
 
 
 def rounded_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
 from mapnet_cli.core import derive_seed
-from mapnet_cli.model.bert import Encoder, Stack, initialise
+from mapnet_cli.model.bert import Encoder, Stack
+from mapnet_cli.model.initialise import initialise
 from mapnet_cli.model.masked_lm import DetectionHead, MaskedLMHead, at_slots
 
 

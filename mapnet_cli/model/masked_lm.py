@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.core import derive_seed
-from mapnet_cli.model.bert import Encoder, initialise, padded_vocabulary
-from mapnet_cli.model.kernels import layer_norm, tied_embedding, token_loss
+from mapnet_cli.model.bert import Encoder, padded_vocabulary
+from mapnet_cli.model.initialise import initialise
+from mapnet_cli.model.kernels import layer_norm
 from mapnet_cli.model.proposal import MapNet, TokenTable
+from mapnet_cli.model.token_loss import tied_embedding, token_loss
 
 
 class PretrainingModel(nn.Module):

@@ -28,8 +28,6 @@ TOKENS_PER_WORD = 1.35
 """Estimate for English text, used in forecasts."""
 LINES = 1_000
 """Lines per batch."""
-LONGEST_WORD = 100
-"""Maximum characters of a word that BPE is trained on, unless the config sets another number."""
 
 
 def without_long_words(lines: Sequence[str], longest: int) -> tuple[list[str], list[str]]:

@@ -24,14 +24,8 @@ import torch
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core import automatic_precision
-from mapnet_cli.finetune_glue.loop import (
-    Setting,
-    build,
-    encoder_weights,
-    epoch_batches,
-    make_inputs,
-    training_step,
-)
+from mapnet_cli.finetune_glue.classifier import Setting, build, encoder_weights, make_inputs
+from mapnet_cli.finetune_glue.loop import epoch_batches, training_step
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.huggingface.weights import to_hugging_face

@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 from mapnet_cli.config import Config, Finetune
 from mapnet_cli.config.loading import resolve
-from mapnet_cli.finetune_glue.loop import Classifier, make_inputs, training_step
+from mapnet_cli.finetune_glue.classifier import Classifier, make_inputs
+from mapnet_cli.finetune_glue.loop import training_step
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan

@@ -11,13 +11,15 @@ from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.core.records import EpochScores
 from mapnet_cli.finetune_glue import loop
-from mapnet_cli.finetune_glue.loop import EncoderWeights, Setting, Tuned, encoder_weights, epoch_batches, fine_tune
+from mapnet_cli.finetune_glue.classifier import EncoderWeights, Setting, build, encoder_weights, make_inputs
+from mapnet_cli.finetune_glue.loop import Tuned, epoch_batches, fine_tune
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.scoring import SPLITS
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.model.kernels import as_on_gpu
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.words import CLS, SEP
+from mapnet_cli.training import build_adamw
 from mapnet_cli.training.checkpoint import save_checkpoint
 
 ENCODER = Transformer(layers=1, hidden=16, heads=2, ffn=32, max_length=12)
@@ -124,12 +126,12 @@ def test_batches_with_padding_match_those_without(precision: str, fixed: bool, p
     second = data.second // 2
     data = Tokenised(data.tokens, data.offsets, data.labels, second)
     config = CONFIG.model_copy(update={"precision": precision, "dropout": 0.0, "pooling": pooling})
-    model = loop.build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
-    optimizer = loop.build_adamw(model, config)
+    model = build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
+    optimizer = build_adamw(model, config)
     found, cpu = [], torch.device("cpu")
     for gpu in (False, True):
         with as_on_gpu() if gpu else nullcontext():
-            inputs = loop.make_inputs(model, data, np.arange(8), cpu, fixed=gpu and fixed)
+            inputs = make_inputs(model, data, np.arange(8), cpu, fixed=gpu and fixed)
             assert inputs.tokens.shape == ((8, 12) if gpu else (64,))
             loss = loop.training_step(model, optimizer, TASKS["CoLA"], inputs, 0.0)
             gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -154,13 +156,13 @@ def test_rounding_all_weights_together_equals_autocast(architecture: str, poolin
     """Bit for bit, also the embeddings' norm and the segment, which autocast doesn't round."""
     start, encoder = EncoderWeights(None, 40, torch.rand(16)), ENCODER.model_copy(update={"architecture": architecture})
     config = CONFIG.model_copy(update={"pooling": pooling})
-    model = loop.build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
+    model = build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
     for weight in model.parameters():
         weight.data += 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     model.precision, found = "bfloat16", []
-    optimizer = loop.build_adamw(model, CONFIG)
+    optimizer = build_adamw(model, CONFIG)
     with as_on_gpu():
-        inputs = loop.make_inputs(model, rows(8, 0), np.arange(8), torch.device("cpu"))
+        inputs = make_inputs(model, rows(8, 0), np.arange(8), torch.device("cpu"))
         for forward in (None, model):
             torch.manual_seed(0)
             loss = loop.training_step(model, optimizer, TASKS["CoLA"], inputs, 0.0, forward)

@@ -7,10 +7,10 @@ import torch
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core.artifacts import Artifacts
-from mapnet_cli.finetune_glue.loop import Classifier
+from mapnet_cli.finetune_glue.classifier import Classifier
 from mapnet_cli.finetune_glue.run import CONTEXT, run_bytes, run_requirements
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.model.bert import Packing
+from mapnet_cli.model.attention import Packing
 from mapnet_cli.model.kernels import as_on_gpu
 from mapnet_cli.text.words import PAD
 from tests.conftest import small_config

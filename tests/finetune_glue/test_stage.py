@@ -13,9 +13,9 @@ from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import AbsentError, DamagedError, InputError, UsageError
 from mapnet_cli.core.records import Checkpoint, FinetuneRun, TunedEncoder
 from mapnet_cli.finetune_glue import prepare
+from mapnet_cli.finetune_glue.classifier import encoder_weights
 from mapnet_cli.finetune_glue.examples import training_and_dev_sets
 from mapnet_cli.finetune_glue.forecast import Rate, TaskSize
-from mapnet_cli.finetune_glue.loop import encoder_weights
 from mapnet_cli.finetune_glue.stage import FinetuneGlue
 from mapnet_cli.glue.grid import GridRun, grid_runs
 from mapnet_cli.glue.tasks import TASKS

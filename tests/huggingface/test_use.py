@@ -14,8 +14,8 @@ from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import DamagedError, UsageError
 from mapnet_cli.core.records import Checkpoint, CorpusManifest, FinetuneRun, Imported
+from mapnet_cli.finetune_glue.classifier import Classifier, encoder_weights
 from mapnet_cli.finetune_glue.examples import Examples
-from mapnet_cli.finetune_glue.loop import Classifier, encoder_weights
 from mapnet_cli.finetune_glue.tokenised import tokenise
 from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.huggingface.export import export_checkpoint
@@ -23,7 +23,7 @@ from mapnet_cli.huggingface.import_encoder import import_folder
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.masking.context import CorpusFacts
-from mapnet_cli.model.bert import Packing
+from mapnet_cli.model.attention import Packing
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.pretrain.held_out_words import token_buckets
 from mapnet_cli.pretrain.stage import Pretrain

@@ -15,6 +15,7 @@ from mapnet_cli.config import MapNetSizes, Transformer
 from mapnet_cli.model import kernels
 from mapnet_cli.model.attention import Places, attention
 from mapnet_cli.model.masked_lm import PretrainingModel
+from mapnet_cli.model.token_loss import tied_embedding, token_loss
 
 DTYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -157,7 +158,7 @@ def test_token_loss(dtype: torch.dtype) -> None:
         return weight_N * F.cross_entropy(hidden_NH @ decoder_VH.t() + bias_V, targets_N, reduction="none")
 
     def ours(signal: str, *x: Tensor) -> Tensor:
-        return weight_N * kernels.token_loss(*x, targets_N, signal)[0]
+        return weight_N * token_loss(*x, targets_N, signal)[0]
 
     expected = gradients(plain, *(x.float() for x in inputs))
     for signal in ("loss", "logit-gradient"):  # which makes one product of the backward pass in advance
@@ -172,7 +173,7 @@ def test_signals_of_token_loss(dtype: torch.dtype, signal: str) -> None:
     hidden_NH, decoder_VH, bias_V = torch.randn(137, 16).to(dtype), torch.randn(200, 16).to(dtype), torch.randn(200)
     logits_NV = F.linear(hidden_NH, decoder_VH, bias_V.to(dtype))
     targets_N = torch.where(torch.arange(137) % 2 == 0, logits_NV.argmax(dim=1), torch.randint(200, (137,)))
-    _, signal_N = kernels.token_loss(hidden_NH.requires_grad_(), decoder_VH, bias_V, targets_N, signal)
+    _, signal_N = token_loss(hidden_NH.requires_grad_(), decoder_VH, bias_V, targets_N, signal)
     p_NV = logits_NV.detach().float().softmax(dim=1)
     d_input_NH = (p_NV - F.one_hot(targets_N, 200)) @ decoder_VH.float()
     expected_N = {
@@ -197,7 +198,7 @@ def test_losses_in_bfloat16_are_unbiased() -> None:
         logits_NV = (hidden_NH @ decoder_VH.t()).float()
         targets_N = logits_NV.argmax(dim=1)
         exact_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-        error_N = kernels.token_loss(hidden_NH, decoder_VH, torch.zeros(500), targets_N)[0] - exact_N
+        error_N = token_loss(hidden_NH, decoder_VH, torch.zeros(500), targets_N)[0] - exact_N
         assert error_N.abs().max() < 2**-8
         assert abs(float(error_N.mean())) < 2e-4
 
@@ -205,11 +206,11 @@ def test_losses_in_bfloat16_are_unbiased() -> None:
 def test_token_loss_is_finite_where_the_probability_underflows() -> None:
     hidden_NH, decoder_VH = torch.tensor([[100.0]]), torch.tensor([[1.0], [-1.0]])
     loss_N, d_hidden_NH = gradients(
-        lambda h: kernels.token_loss(h, decoder_VH, torch.zeros(2), torch.tensor([1]))[0], hidden_NH
+        lambda h: token_loss(h, decoder_VH, torch.zeros(2), torch.tensor([1]))[0], hidden_NH
     )
     assert 87 < loss_N < 88
     assert torch.isfinite(d_hidden_NH).all() and d_hidden_NH.abs() > 0
-    diverged, _ = kernels.token_loss(hidden_NH * torch.inf, decoder_VH, torch.zeros(2), torch.tensor([1]))
+    diverged, _ = token_loss(hidden_NH * torch.inf, decoder_VH, torch.zeros(2), torch.tensor([1]))
     assert not torch.isfinite(diverged)
 
 
@@ -221,7 +222,7 @@ def test_tied_embedding(autocast: bool) -> None:
 
     def ours(weight: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            vectors_BLH, decoder_VH = kernels.tied_embedding(weight, tokens_BL)
+            vectors_BLH, decoder_VH = tied_embedding(weight, tokens_BL)
             assert decoder_VH.dtype is (torch.bfloat16 if autocast else torch.float32)
         return torch.cat([vectors_BLH.flatten(0, 1), decoder_VH.float()])
 
