@@ -152,6 +152,32 @@ def status(invocation: Invocation) -> None:
         invocation.console.data(f"Not used with these settings: {', '.join(unused)}")
 
 
+@command(app, "verify", LOOKING)
+def verify(
+    invocation: Invocation,
+    heal_: Annotated[
+        bool, typer.Option("--heal", help="Remove what is damaged, so that the next `mapnet run` makes it again.")
+    ] = False,
+) -> None:
+    """Compare every file of the artifact directory with its checksum; exit code 4 if something is damaged."""
+    from mapnet_cli.core import DamagedError
+    from mapnet_cli.core.verify import heal, verify
+
+    found = verify(invocation.artifacts)
+    if heal_:
+        heal(found.damaged)
+    if invocation.console.as_json:
+        invocation.console.json(found.to_json())
+    else:
+        for damage in found.damaged:
+            invocation.console.data(f"{damage.path}: {damage.problem}; made again by mapnet {damage.command}")
+        invocation.console.data(f"{found.results:,} results and {found.files:,} files verified")
+    if found.damaged and not heal_:
+        raise DamagedError(
+            f"{len(found.damaged)} damaged: `mapnet verify --heal` removes them, then `mapnet run` makes them again"
+        )
+
+
 @command(app, "export", LOOKING)
 def export(
     invocation: Invocation,

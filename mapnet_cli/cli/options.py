@@ -145,7 +145,9 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
 
             first, shared = True, {option: values.pop(option) for option in options}
             try:
-                signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                        signal.signal(number, _as_keyboard_interrupt)
                 first = (launched() or ALONE).rank == 0
                 function(shared_options(**shared, looking=options in (LOOKING, MEASURING, RUNNING_HERE)), **values)
             except (UsageError, LockedError, DivergedError, Interrupted) as error:
@@ -155,6 +157,8 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
                 _fail("interrupted; run the same command again to resume", Interrupted.exit_code)
+            except BrokenPipeError:  # `mapnet status | head`: click ends quietly
+                raise
             except OSError as error:
                 failure = system_error(error, shared.get("artifacts"))
                 _fail(str(failure), failure.exit_code)

@@ -13,6 +13,7 @@ from mapnet_cli.core.artifacts import (
     read_json,
     record_checksum,
     sha256,
+    sync,
     write_bytes,
     write_json,
     write_text,
@@ -95,7 +96,7 @@ __all__ = [
     "format_count", "format_duration", "format_size", "frame", "hub_rows", "images", "installed_version", "is_hub",
     "last_line", "lines_where", "load_hub_split", "log_rows", "mean_accuracy", "min_free_memory", "min_total_memory",
     "not_blank", "number_cell", "panels", "plain", "proposal_warnings", "publishing", "query_gpus", "read_json",
-    "reading_input", "record_checksum", "render", "sha256", "short_steps", "style", "system_error", "table_rows",
-    "text_lines", "to_csv", "to_json", "to_markdown", "to_rich", "visible_devices", "visible_gpus", "write_bytes",
-    "write_json", "write_text",
+    "reading_input", "record_checksum", "render", "sha256", "short_steps", "style", "sync", "system_error",
+    "table_rows", "text_lines", "to_csv", "to_json", "to_markdown", "to_rich", "visible_devices", "visible_gpus",
+    "write_bytes", "write_json", "write_text",
 ]  # fmt: skip

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from mapnet_cli.core.errors import DamagedError, LockedError, MissingResultError, UsageError
+from mapnet_cli.core.errors import DamagedError, MissingResultError, UsageError
+from mapnet_cli.core.locks import held, holding
 from mapnet_cli.core.records import Row
 
 TEMPORARY = ".tmp-"
@@ -132,6 +132,13 @@ class Artifacts:
             )
         return marker
 
+    def stands(self, key: str, fingerprint: str = "") -> bool:
+        """Returns whether a job is finished and its files exist; with a fingerprint, also whether that is its own."""
+        marker = self.marker(key)
+        if marker is None or marker.fingerprint != (fingerprint or marker.fingerprint):
+            return False
+        return all((self.root / name).exists() for name in marker.files)
+
     def publish(self, marker: Marker) -> None:
         """Writes the marker: one line per field, last the SHA-256 of all bytes before it."""
         lines = (f' "{name}": {_dumps(value)}' for name, value in vars(marker).items() if name != "line")
@@ -161,34 +168,18 @@ class Artifacts:
 
     @contextmanager
     def lock(self, stage: str) -> Iterator[None]:
-        """Holds the stage's lock; raises LockedError if another process holds it."""
+        """Holds the stage's lock; raises LockedError if another process holds it, and UsageError."""
         if not self.writable:
             raise UsageError(f"{self.root} is not an artifact directory: correct --artifacts, or use `mapnet run`")
         path = self.root / f"{LOCK}{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise LockedError(
-                f"another process is running {stage} in {self.root}; wait for it, or use another --artifacts folder"
-            ) from None
-        try:
+        with holding(path, stage):
             self._remove_temporaries(stage)
             yield
-        finally:
-            lock.release()
 
     def locked(self, stage: str) -> bool:
         """Returns whether a process currently holds the stage's lock."""
-        path = self.root / f"{LOCK}{stage}"
-        if not path.exists():
-            return False
-        try:
-            with FileLock(path).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
+        return held(self.root / f"{LOCK}{stage}")
 
     def _remove_temporaries(self, stage: str) -> None:
         """Removes incomplete files of killed processes; the caller must hold the stage's lock."""
@@ -208,14 +199,14 @@ def publishing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
-            _flush(file)
+            sync(file)
         if path.is_dir() and not temporary.is_dir():
             raise IsADirectoryError(f"{path} is a folder, not a file")
         aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
         if path.is_dir():
             path.replace(aside)
         temporary.replace(path)
-        _flush(path.parent)
+        sync(path.parent)
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         if temporary.is_dir():
@@ -224,7 +215,8 @@ def publishing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

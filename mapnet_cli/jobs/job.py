@@ -61,6 +61,11 @@ class Job(ABC):
     def fingerprint(self) -> str:
         return self.artifact.fingerprint
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Keys of results that the job publishes besides its own; without one of them it is not done."""
+        return ()
+
     @abstractmethod
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         """Does the work and returns its output; `run_job` writes the marker."""
@@ -97,11 +102,8 @@ class StageProgress:
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:
-    """Returns whether the job has a marker with the same fingerprint and all its files exist."""
-    marker = artifacts.marker(job.key)
-    if marker is None or marker.fingerprint != job.fingerprint:
-        return False
-    return all(artifacts.path(name).exists() for name in marker.files)
+    """Returns whether the job has a marker with the same fingerprint, and all its files and parts exist."""
+    return artifacts.stands(job.key, job.fingerprint) and all(map(artifacts.stands, job.parts))
 
 
 def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:

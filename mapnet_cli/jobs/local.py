@@ -145,7 +145,8 @@ def _work(pipe: "Connection[Any, Any]", root: Path, gpu: str) -> None:
     """Main loop of a worker: receives jobs and sends their outcomes, until the driver closes the pipe or dies."""
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # still effective: the fork server hasn't initialised CUDA
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which sends SIGTERM
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach the driver, which sends SIGTERM
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_driver, daemon=True).start()
     artifacts = Artifacts(root)

@@ -43,6 +43,10 @@ class TorchrunJob(Job):
     threads: int
     """CPU threads of each process."""
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.inner.parts
+
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         for attempt in range(1, ATTEMPTS + 1):
             with TemporaryDirectory(prefix="mapnet-") as name:

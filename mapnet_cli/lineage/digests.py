@@ -11,7 +11,7 @@ from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import MARKS, Artifacts, InputError, read_json, sha256, write_json
+from mapnet_cli.core import MARKS, Artifacts, DamagedError, InputError, read_json, record_checksum, sha256, write_json
 
 
 def fingerprint(*parts: Any) -> str:
@@ -57,8 +57,16 @@ class Digests:
 
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts, self._path = artifacts, artifacts.path("inputs.json")
-        self._seen: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+        self._seen = self._remembered() if self._path.exists() else {}
         self._listed: dict[Path, InputListing] = {}
+
+    def _remembered(self) -> dict[str, Any]:
+        """Returns what was written earlier, by this version or one without checksums. Raises DamagedError."""
+        content = read_json(self._path)
+        stored = content.pop("checksum", None) if isinstance(content, dict) else ""
+        if stored is not None and stored != record_checksum(content):
+            raise DamagedError(f"{self._path} is damaged (its checksum does not match): delete it and run again")
+        return dict(content)
 
     def source(self, source: Source) -> str:
         """Returns a hash of the source's file names and contents, or its Hub id. Raises InputError if it is missing."""
@@ -90,7 +98,7 @@ class Digests:
         digest = fingerprint(sorted((name, entry[-1]) for name, entry in files.items()))
         if known["files"] != files and self._artifacts.writable:
             self._seen[known_as] = {"digest": digest, "files": files}
-            write_json(self._path, self._seen)
+            write_json(self._path, self._seen | {"checksum": record_checksum(self._seen)})
         return digest
 
     def listing(self, path: Path) -> InputListing:

@@ -201,7 +201,7 @@ def _diverged(state: TrainState, step: int) -> str:
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether SIGTERM or Ctrl-C was received, so that the loop can save and stop.
+    """Yields a function that returns whether SIGTERM, SIGHUP or Ctrl-C was received: the loop then saves and stops.
 
     A second Ctrl-C raises KeyboardInterrupt. If Ctrl-C is ignored (in workers, whose driver handles it), it stays so.
     """
@@ -213,7 +213,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         flag = True
 
-    handled = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
+    handled = [s for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
     before = [(s, signal.signal(s, request)) for s in handled]
     try:
         yield lambda: flag

@@ -164,6 +164,11 @@ class TrainModel(Job):
     init_from: str
     """Key of the imported checkpoint to start from; "" for random weights."""
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Keys of the milestones."""
+        return tuple(f"{self.key}/step{step}" for step in self.config.pretrain.milestone_steps())
+
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         import torch
 

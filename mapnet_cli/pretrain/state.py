@@ -19,13 +19,15 @@ from mapnet_cli.core import (
     DamagedError,
     Marker,
     ProposedMasks,
+    log_rows,
+    sync,
     write_json,
 )
 from mapnet_cli.jobs import DistContext, library_versions
 from mapnet_cli.lineage import fingerprint
 from mapnet_cli.masking import CorpusFacts, MaskContext
 from mapnet_cli.model import AnyPretrainingModel
-from mapnet_cli.pretrain.segments import Segment, needed_for, segments
+from mapnet_cli.pretrain.segments import Segment, needed_for, place_of, segments
 from mapnet_cli.training import (
     FACTS,
     TENSORS,
@@ -129,6 +131,7 @@ def resume_point(state: TrainState) -> Write:
 
 
 def _write_resume_point(state: TrainState, facts: dict[str, float], tensors: dict[str, Tensor]) -> None:
+    sync(state.folder / "log.jsonl")  # a run that resumes needs the log up to there
     save_checkpoint(state.rolling / rolling_name(int(facts["before"] + facts["step"])), tensors, facts)
     parts = segments(state.config.pretrain)
     prune_checkpoints(state.rolling, state.config.pretrain.keep_checkpoints, lambda place: needed_for(place, parts))
@@ -139,11 +142,32 @@ def resume(state: TrainState) -> list[str]:
 
     The first process chooses the checkpoint, so that all start at the same step. Returns warnings about damaged ones.
     """
-    found, warnings = newest_checkpoint(state.rolling) if state.dist.rank == 0 else (None, [])
+    found, warnings = None, list[str]()
+    if state.dist.rank == 0:
+        warnings = _forget_gaps(state)
+        found, damaged = newest_checkpoint(state.rolling)
+        warnings += damaged
     place = state.dist.broadcast(None if found is None else found[1].get("before", 0) + found[1]["step"])
     if place is not None:
         _restore(state, *(found or load_checkpoint(state.rolling / rolling_name(place))))
     return warnings
+
+
+def _forget_gaps(state: TrainState) -> list[str]:
+    """Deletes the checkpoints after a milestone or log line that no longer exists, so that it is made again."""
+    parts, log = segments(state.config.pretrain), state.folder / "log.jsonl"
+    logged = max((place_of(row, parts) for _, row in log_rows(log)), default=0)
+    milestones = {part.before + step: step for part in parts for step in part.milestones}
+    lost = [
+        (place, f"step{step}")
+        for place, step in milestones.items()
+        if not state.artifacts.stands(f"{state.artifact.key}/step{step}")
+    ]
+    end, name = min([*lost, (logged + 1, log.name)])
+    later = [folder for folder in state.rolling.glob("step*") if folder.name >= rolling_name(end)]
+    for folder in later:
+        shutil.rmtree(folder)
+    return [f"{state.folder / name} is missing or incomplete: training again from before it"] if later else []
 
 
 def return_to_trunk(state: TrainState, branch: Segment) -> None:
