@@ -14,8 +14,8 @@ from mapnet_cli.lineage.graph import Lineage
 from tests.prepare_corpus.corpora import text_folder
 
 COMMANDS = [
-    "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "report", "run", "status", "verify", "export", "predict-glue",
-    "import-hf", "variance", "doctor", "config",
+    "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "report", "run", "status", "verify", "export",
+    "predict-glue", "import-hf", "variance", "doctor", "config",
 ]  # fmt: skip
 CONFIG, HOW, SHOW = ["--recipe", "--config", "--set", "--artifacts"], ["--dry-run", "--force"], ["--quiet", "--json"]
 CHECKPOINT, ENGINE = ["--method", "--seed", "--step"], ["--engine", "--ray-address"]

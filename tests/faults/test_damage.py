@@ -12,10 +12,11 @@ from tests.faults.trials import TRIALS, Server, contents, copy, differences
 pytestmark = pytest.mark.slow
 _random = random.Random(TRIALS)
 KINDS = (
-    "prepare-corpus/text-*/clean-*.txt", "prepare-corpus/text-*/sentences-*.json", "prepare-corpus/corpus-*/train-*.npy",
-    "prepare-corpus/corpus-*/tokenizer.json", "prepare-corpus/corpus-*/manifest.json", "pretrain/*.json",
-    "pretrain/*/log.jsonl", "pretrain/*/step4.json", "pretrain/*/step10/tensors.safetensors", "pretrain/*/step8/facts.json",
-    "pretrain/*/step6/figure2.json", "pretrain/*/resume/*/tensors.safetensors", "finetune-glue/**/run-*.json",
+    "prepare-corpus/text-*/clean-*.txt", "prepare-corpus/text-*/sentences-*.json",
+    "prepare-corpus/corpus-*/train-*.npy", "prepare-corpus/corpus-*/tokenizer.json",
+    "prepare-corpus/corpus-*/manifest.json", "pretrain/*.json", "pretrain/*/log.jsonl", "pretrain/*/step4.json",
+    "pretrain/*/step10/tensors.safetensors", "pretrain/*/step8/facts.json", "pretrain/*/step6/figure2.json",
+    "pretrain/*/resume/*/tensors.safetensors", "finetune-glue/**/run-*.json",
 )  # fmt: skip
 """One of each kind of file that an artifact directory contains."""
 

@@ -14,7 +14,10 @@ from typing import Any
 
 TRIALS = int(os.environ.get("TRIALS", "3"))
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue", "report")
-VARYING = {"seconds", "tokens_per_second", "mfu", "input_wait", "checksum", "versions", "step_seconds"}
+VARYING = {
+    "seconds", "checksum", "versions", "tokens_per_second", "step_seconds", "flops_per_second", "mfu", "data_wait",
+    "peak_memory_mb",
+}  # fmt: skip
 """Keys of records whose values differ between two runs."""
 
 
@@ -62,7 +65,7 @@ def contents(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and not path.name.startswith(".lock-"):
+        if path.is_file() and not path.name.startswith((".lock-", "events.out.")):
             data = path.read_bytes()
             if path.suffix == ".json":
                 found[name] = _constant(json.loads(data))
