@@ -32,7 +32,6 @@ from mapnet_cli.core import (
 from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
-from mapnet_cli.jobs.resources import gpu_slots
 
 
 @dataclass
@@ -111,7 +110,7 @@ class LocalEngine(Engine):
         if not devices:
             return [""] * count
         free = min_free_memory(devices, query_gpus())
-        slots = gpu_slots(phase, devices, free)[:count]
+        slots = (devices * phase.on_gpu(free))[:count]  # round-robin, so that a few jobs are spread over all GPUs
         if not free and not phase.jobs_per_gpu:
             self.console.warn("nvidia-smi doesn't report free GPU memory; running one job per GPU at a time")
         return slots

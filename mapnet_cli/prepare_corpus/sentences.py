@@ -33,9 +33,9 @@ class SegmentSlice(Job):
     lowercase: str
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        clean, keep = self.keys.clean[self.number], self.keys.keep(self.number)
+        clean, keep = self.keys.each("clean")[self.number], self.keys.keep(self.number)
         artifacts.verify(clean)
-        artifacts.verify(self.keys.deduplicate, only=keep)
+        artifacts.verify(self.keys.of("deduplicate"), only=keep)
         kept = np.load(artifacts.path(keep), allow_pickle=False)
         total = int(kept.sum())
         split, tokenise = Segmenter(self.pipeline), word_tokeniser(self.lowercase)

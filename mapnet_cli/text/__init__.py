@@ -2,7 +2,6 @@
 
 from mapnet_cli.text.bpe import (
     TOKENS_PER_WORD,
-    WordEncoder,
     encode_lines,
     load_tokenizer,
     train_tokenizer,
@@ -15,35 +14,3 @@ from mapnet_cli.text.normalise import normalise_text, prepare_line, word_tokenis
 from mapnet_cli.text.python_docs import Document, harvest, paragraphs
 from mapnet_cli.text.shards import Sequences, open_shards, shard_files, writing_shard
 from mapnet_cli.text.words import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, SPECIALS, UNK, BoundedCache, stem
-
-__all__ = [
-    "CLS",
-    "FIRST_ORDINARY",
-    "FUNCTION_WORDS",
-    "MASK",
-    "PAD",
-    "SEP",
-    "SPECIALS",
-    "TOKENS_PER_WORD",
-    "UNK",
-    "BoundedCache",
-    "Document",
-    "Sequences",
-    "WordEncoder",
-    "encode_lines",
-    "harvest",
-    "load_tokenizer",
-    "moses_normalizer",
-    "normalise_text",
-    "open_shards",
-    "paragraphs",
-    "prepare_line",
-    "shard_files",
-    "stem",
-    "train_tokenizer",
-    "verified_tokenizer",
-    "without_long_words",
-    "word_part",
-    "word_tokeniser",
-    "writing_shard",
-]  # fmt: skip

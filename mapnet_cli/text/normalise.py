@@ -4,8 +4,8 @@ The order is that of the code that the paper builds on: Unicode NFC, Moses punct
 and removal of non-printing characters, all on cased text, followed by Moses tokenisation and
 lower-casing of single sentences. sacremoses is imported lazily, which saves half a second.
 
-Both Moses steps are faster than sacremoses, with byte-identical results except for the repair of
-characters. The reference implementation is tests/text/plain.py.
+Tokenisation is faster than sacremoses, with byte-identical results; the reference implementation is
+tests/text/plain.py.
 """
 
 import re
@@ -13,14 +13,8 @@ import string
 import unicodedata
 from collections import Counter
 from functools import lru_cache
-from typing import Any
 
 from mapnet_cli.text.words import BoundedCache
-
-_GROUPS = re.compile(r"(?<!\\)\(.*?(?<!\\)\)")
-_METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
-_ESCAPED = re.compile(r"\\(\W)")
-
 
 INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 """Soft hyphens, zero-width spaces and joiners, direction marks and variation selectors."""
@@ -42,9 +36,8 @@ def normalise_text(text: str, characters: str = "repair", changed: Counter[str] 
                 found = {"invisible_characters": count, "apostrophes": len(_NOT_BETWEEN_LETTERS.findall(text))}
                 changed.update({name: number for name, number in found.items() if number})
         text = unicodedata.normalize("NFC", text)
-    for needed, pattern, replacement in _substitutions(text.isascii(), repair):
-        if needed in text:
-            text = pattern.sub(replacement, text) if pattern else text.replace(needed, replacement)
+    for pattern, replacement in _compiled_substitutions(repair):
+        text = pattern.sub(replacement, text)
     if text.isprintable() and "  " not in text:
         return text.strip(" ")
     other = [ord(char) for char in set(text) if unicodedata.category(char).startswith("C")]  # Moses' \p{C}
@@ -180,18 +173,5 @@ def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
 
 
 @lru_cache
-def _substitutions(ascii_only: bool, repair: bool) -> list[tuple[str, Any, str]]:
-    """Returns sacremoses' substitutions as (text that must occur for the pattern to match, pattern, replacement).
-
-    If the pattern is None, it is the needed text itself. `ascii_only` leaves out those that need non-ASCII text.
-    """
-    found: list[tuple[str, Any, str]] = []
-    for pattern, replacement in moses_substitutions(repair):
-        pattern = {" +": "  +", r"\r": "\r"}.get(pattern, pattern)  # replacing a space by a space is a no-op
-        without_groups = _GROUPS.sub("", pattern).removesuffix("+")
-        needed = _ESCAPED.sub(r"\1", without_groups)
-        if not _METACHARACTERS.isdisjoint(_ESCAPED.sub("", without_groups)):
-            needed = ""  # no such pattern exists in sacremoses today: always try it
-        literal = needed and without_groups == pattern and "\\" not in replacement
-        found.append((needed, None if literal else re.compile(pattern), replacement))
-    return [(needed, *change) for needed, *change in found if needed.isascii() or not ascii_only]
+def _compiled_substitutions(repair: bool) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), replacement) for pattern, replacement in moses_substitutions(repair)]

@@ -12,21 +12,12 @@ from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.sentences import Segmenter
 from mapnet_cli.prepare_corpus.sentencizer import LONGEST_CHUNK, Sentencizer
-from mapnet_cli.text import bpe, normalise, words
-from mapnet_cli.text.bpe import WordEncoder, encode_lines, load_tokenizer, train_tokenizer
+from mapnet_cli.text import normalise, words
 from tests.text import plain
 from tests.text.texts import PIECES, lines, real_lines
 
 PLAIN = plain.Sentences()
 MANY = settings(deadline=None, max_examples=1_000)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bpe.Tokenizer:
-    """A tokenizer trained on some of the pieces, so that other characters are unknown."""
-    file = tmp_path_factory.mktemp("bpe") / "t.json"
-    train_tokenizer([plain.words(plain.normalise(piece)) for piece in PIECES[:150]] * 3, 400).save(str(file))
-    return load_tokenizer(file)
 
 
 @MANY
@@ -55,14 +46,6 @@ def test_sentences(line: str, normalised: bool) -> None:
     paragraph = plain.normalise(line) if normalised else line
     assume(max(map(len, paragraph.split()), default=0) <= LONGEST_CHUNK)
     assert list(Segmenter("")([paragraph])) == list(PLAIN([paragraph]))
-
-
-@MANY
-@given(line=lines)
-@example(line="▁ a▁b [MASK] x [UNK]漢字")
-def test_ids(tokenizer: bpe.Tokenizer, line: str) -> None:
-    for text in (line, plain.words(plain.normalise(line))):
-        assert list(WordEncoder(tokenizer)([text, ""])) == list(encode_lines(tokenizer, [text, ""]))
 
 
 def test_special_cases_across_a_space() -> None:
@@ -115,14 +98,13 @@ def test_sentences_of_overlong_chunks() -> None:
     assert split(text) == split._whole(text)
 
 
-def test_results_do_not_depend_on_the_cache(monkeypatch: pytest.MonkeyPatch, tokenizer: bpe.Tokenizer) -> None:
+def test_results_do_not_depend_on_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """The results are the same with a cold cache, a warm one, one of three entries and without caching."""
     text = [" ".join(PIECES[start : start + 12]) for start in range(0, len(PIECES), 5)] * 2
     text = [plain.normalise(line) for line in text]
 
     def run_all() -> list[object]:
-        moses, split, encode = normalise._Moses(), Sentencizer(spacy.blank("en")), WordEncoder(tokenizer)
-        steps: list[Callable[[str], object]] = [moses, split, lambda line: list(encode([line]))]
+        steps: list[Callable[[str], object]] = [normalise._Moses(), Sentencizer(spacy.blank("en"))]
         return [[step(line) for line in text] for step in steps]
 
     expected = run_all()
@@ -151,7 +133,7 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
+def test_real_text(shared_data: Path) -> None:
     raw = real_lines(shared_data, 2)
     assert len(raw) > 5_000
     normal = [plain.normalise(line) for line in raw]
@@ -162,7 +144,6 @@ def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
     words = [plain.words(sentence) for sentence in sentences]
     tokenise = normalise.word_tokeniser("after-moses")
     assert [tokenise(sentence) for sentence in sentences] == words
-    assert list(WordEncoder(tokenizer)(words)) == list(encode_lines(tokenizer, words))
 
 
 def test_ordinary_text_is_processed_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
