@@ -11,13 +11,7 @@ from tokenizers import Tokenizer
 from mapnet_cli.config import Corpus
 from mapnet_cli.core import Artifacts
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
-from mapnet_cli.prepare_corpus.outputs import (
-    CorpusKeys,
-    EncodedSlice,
-    SegmentedSlice,
-    TrainedVocabulary,
-    read_sentences,
-)
+from mapnet_cli.prepare_corpus import outputs
 from mapnet_cli.text import CLS, SEP, UNK, encode_lines, load_tokenizer, shard_files, writing_shard
 
 BATCH = 4_096
@@ -73,7 +67,7 @@ class EncodeSlice(Job):
     earlier slices comes from the result of `TrainVocabulary`.
     """
 
-    keys: CorpusKeys
+    keys: outputs.CorpusKeys
     number: int
     corpus: Corpus
 
@@ -82,9 +76,9 @@ class EncodeSlice(Job):
         sentences, train, validation = (keys.each(of)[self.number] for of in ("sentences", "train", "validation"))
         artifacts.verify(sentences)
         artifacts.verify(keys.of("vocabulary"))
-        total = artifacts.read(sentences, SegmentedSlice).sentences
+        total = artifacts.read(sentences, outputs.SegmentedSlice).sentences
         made, tokenizer = artifacts.require(keys.of("vocabulary")), keys.of("tokenizer.json")
-        document = made.row(TrainedVocabulary).first_documents[self.number]
+        document = made.row(outputs.TrainedVocabulary).first_documents[self.number]
         encoder = _encoder(artifacts.path(tokenizer), made.files[tokenizer])
         vocab_size = encoder.get_vocab_size()
         shards = [artifacts.path(train), artifacts.path(validation)]
@@ -108,7 +102,7 @@ class EncodeSlice(Job):
                     progress(Progress(done, total, f"{tokens:,} tokens"))
             for packer in packers:
                 packer.flush()
-        result = EncodedSlice(
+        result = outputs.EncodedSlice(
             tokens=tokens, unknown_tokens=unknown,
             train_sequences=len(held_in), validation_sequences=len(held_out),
         )  # fmt: skip
@@ -128,7 +122,7 @@ def _encoded(encoder: Tokenizer, file: Path) -> Iterator[list[int] | None]:
     """Yields the ids of each sentence, and None at the end of each document."""
     batch: list[str | None] = []
     chars = 0
-    for paragraph in chain(read_sentences(file), [[]]):
+    for paragraph in chain(outputs.read_sentences(file), [[]]):
         batch += [None] if paragraph is None else paragraph
         chars += sum(map(len, paragraph or ()))
         if len(batch) >= BATCH or chars >= BATCH_CHARS or paragraph == []:

@@ -8,34 +8,23 @@ from typing import Any
 import numpy as np
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core import Artifacts, CorpusManifest, SourceCounts
+from mapnet_cli.core import Artifacts, CorpusCounts, CorpusManifest, SourceCounts
 from mapnet_cli.jobs import Job, Output, ProgressCallback
+from mapnet_cli.prepare_corpus import outputs
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
-from mapnet_cli.prepare_corpus.outputs import (
-    CleanedSlice,
-    CorpusKeys,
-    Deduplication,
-    EncodedSlice,
-    SegmentedSlice,
-    TrainedVocabulary,
-    mixed_versions,
-    read_paragraphs,
-    total,
-)
 from mapnet_cli.prepare_corpus.sources.reading import Problems
 from mapnet_cli.text import shard_files
 
 LEAST_FILL = 0.2
 """Mean fraction of a block's tokens that are used, below which there is a warning."""
-_SEGMENTED = ("documents", "paragraphs", "sentences", "words")
-_ENCODED = ("tokens", "train_sequences", "validation_sequences")
+_COUNTS = set(CorpusCounts.model_fields)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteManifest(Job):
     """Collects the counts of all slices; the result is a CorpusManifest."""
 
-    keys: CorpusKeys
+    keys: outputs.CorpusKeys
     corpus: Corpus
     source_of: tuple[int, ...]
     """Index in corpus.sources of the source of each slice."""
@@ -44,17 +33,17 @@ class WriteManifest(Job):
         keys = self.keys
         artifacts.verify(keys.of("deduplicate"))
         artifacts.verify(keys.of("vocabulary"))
-        cleaned = [artifacts.read(key, CleanedSlice) for key in keys.each("clean")]
-        segmented = [artifacts.read(key, SegmentedSlice) for key in keys.each("sentences")]
-        encoded = [artifacts.read(key, EncodedSlice) for key in keys.each("encode")]
-        repeated = artifacts.read(keys.of("deduplicate"), Deduplication).dropped_by_slice
+        cleaned = [artifacts.read(key, outputs.CleanedSlice) for key in keys.each("clean")]
+        segmented = [artifacts.read(key, outputs.SegmentedSlice) for key in keys.each("sentences")]
+        encoded = [artifacts.read(key, outputs.EncodedSlice) for key in keys.each("encode")]
+        repeated = artifacts.read(keys.of("deduplicate"), outputs.Deduplication).dropped_by_slice
         slices = list(map(_slice_counts, cleaned, repeated, segmented, encoded))
         sources = [
             _sum([counts for counts, of in zip(slices, self.source_of, strict=True) if of == number], source.kind)
             for number, source in enumerate(self.corpus.sources)
         ]
         whole = _sum(sources)
-        vocabulary = artifacts.read(keys.of("vocabulary"), TrainedVocabulary)
+        vocabulary = artifacts.read(keys.of("vocabulary"), outputs.TrainedVocabulary)
         problems = self._problems(artifacts, whole, vocabulary)
         for row in cleaned:
             problems.merge(row.problems, row.problem_count)
@@ -63,7 +52,7 @@ class WriteManifest(Job):
             examples[rule] = (examples.get(rule, []) + paragraphs)[:EXAMPLES]
         duplicates = list(islice(_duplicates(artifacts, keys, repeated), EXAMPLES))
         manifest = CorpusManifest(
-            **whole.model_dump(include={*_SEGMENTED, *_ENCODED, "dropped"}),
+            **whole.model_dump(include=_COUNTS | {"dropped"}),
             unknown_tokens=sum(row.unknown_tokens for row in encoded),
             problem_count=problems.count,
             problems=problems.lines,
@@ -82,7 +71,7 @@ class WriteManifest(Job):
         files = [file for shard in shards for file in shard_files(shard)]
         return Output([artifacts.path(manifest.tokenizer), *files], manifest)
 
-    def _problems(self, artifacts: Artifacts, whole: SourceCounts, trained: TrainedVocabulary) -> Problems:
+    def _problems(self, artifacts: Artifacts, whole: SourceCounts, trained: outputs.TrainedVocabulary) -> Problems:
         """Returns the problems with the corpus as a whole."""
         problems = Problems()
         found, wanted = trained.vocab_size, self.corpus.vocab_size
@@ -94,7 +83,7 @@ class WriteManifest(Job):
                 f"characters (corpus.bpe_word_chars), such as {trained.longest_word}"
             )
         keys = [*self.keys.each("clean"), *self.keys.each("sentences"), *self.keys.each("encode")]
-        for name, versions in mixed_versions(artifacts, keys).items():
+        for name, versions in outputs.mixed_versions(artifacts, keys).items():
             problems.add(f"slices were prepared with {name} {' and '.join(versions)}: use --force to redo them")
         if thin := _thin_blocks(whole, self.corpus):
             problems.add(thin)
@@ -116,12 +105,12 @@ def _thin_blocks(made: SourceCounts, corpus: Corpus) -> str:
 
 
 def _slice_counts(
-    cleaned: CleanedSlice, repeated: int, segmented: SegmentedSlice, encoded: EncodedSlice
+    cleaned: outputs.CleanedSlice, repeated: int, segmented: outputs.SegmentedSlice, encoded: outputs.EncodedSlice
 ) -> SourceCounts:
     return SourceCounts(
         kind="",
-        **segmented.model_dump(include={*_SEGMENTED}),
-        **encoded.model_dump(include={*_ENCODED}),
+        **segmented.model_dump(include=_COUNTS),
+        **encoded.model_dump(include=_COUNTS),
         dropped=cleaned.dropped | {"deduplicate": repeated},
         left_out=cleaned.left_out,
         markup=cleaned.markup,
@@ -129,15 +118,15 @@ def _slice_counts(
 
 
 def _sum(rows: list[SourceCounts], kind: str = "") -> SourceCounts:
-    counts: dict[str, Any] = {name: sum(getattr(row, name) for row in rows) for name in (*_SEGMENTED, *_ENCODED)}
-    by_rule = {name: total(getattr(row, name) for row in rows) for name in ("dropped", "left_out", "markup")}
+    counts: dict[str, Any] = {name: sum(getattr(row, name) for row in rows) for name in _COUNTS}
+    by_rule = {name: outputs.total(getattr(row, name) for row in rows) for name in ("dropped", "left_out", "markup")}
     return SourceCounts(kind=kind, **counts | by_rule)
 
 
-def _duplicates(artifacts: Artifacts, keys: CorpusKeys, repeated: list[int]) -> Iterator[str]:
+def _duplicates(artifacts: Artifacts, keys: outputs.CorpusKeys, repeated: list[int]) -> Iterator[str]:
     """Yields the beginnings of the paragraphs dropped as duplicates."""
     for number, (key, count) in enumerate(zip(keys.each("clean"), repeated, strict=True)):
         if count:
             keep = np.load(artifacts.path(keys.keep(number)), mmap_mode="r", allow_pickle=False)
-            paragraphs = filter(None, read_paragraphs(artifacts.path(f"{key}.txt")))
+            paragraphs = filter(None, outputs.read_paragraphs(artifacts.path(f"{key}.txt")))
             yield from (text[:EXAMPLE_CHARS] for text, kept in zip(paragraphs, keep, strict=True) if not kept)

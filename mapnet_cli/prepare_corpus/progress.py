@@ -1,21 +1,21 @@
 """Progress of corpus preparation: slices done, throughput and time left per phase."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from mapnet_cli.core import Artifacts, Marker, format_duration
+from mapnet_cli.core import Artifacts, Marker, Row, format_duration
 from mapnet_cli.jobs import Phase
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice, EncodedSlice, SegmentedSlice
 
 RECENT = 32
 """Number of most recent slices that the rate is measured on."""
-COUNTED: dict[str, tuple[str, Callable[[Marker], int]]] = {
-    "clean": ("words", lambda marker: marker.row(CleanedSlice).words),
-    "sentences": ("words", lambda marker: marker.row(SegmentedSlice).words),
-    "encode": ("tokens", lambda marker: marker.row(EncodedSlice).tokens),
+COUNTED: dict[str, tuple[str, type[Row]]] = {
+    "clean": ("words", CleanedSlice),
+    "sentences": ("words", SegmentedSlice),
+    "encode": ("tokens", EncodedSlice),
 }
-"""Unit that each phase's rate is measured in, and how to read it from a slice's result."""
+"""Unit that each phase's rate is measured in, and a slice's result, which has their number."""
 
 
 def slices_done(phases: Sequence[Phase], artifacts: Artifacts, running: bool) -> list[dict[str, Any]]:
@@ -42,11 +42,11 @@ def slices_done(phases: Sequence[Phase], artifacts: Artifacts, running: bool) ->
 
 
 def _row(phase: Phase, recent: list[tuple[float, Marker]], done: int, running: bool) -> dict[str, Any]:
-    (unit, count), total = COUNTED[phase.name], len(phase.jobs)
-    span, end = 1e-3, 0.0  # seconds in which a slice was being processed, so that pauses don't count
+    (unit, kind), total = COUNTED[phase.name], len(phase.jobs)
+    span = end = 0.0  # seconds in which a slice was being processed, so that pauses don't count
     for begin, at in sorted((at - marker.seconds, at) for at, marker in recent):
         span, end = span + max(0.0, at - max(begin, end)), max(at, end)
-    rate = sum(count(marker) for _, marker in recent) / span
+    rate = sum(getattr(marker.row(kind), unit) for _, marker in recent) / max(span, 1e-3)
     left = max(0.0, (total - done) * span / len(recent) - (time.time() - end)) if running or done == total else None
     return {"phase": phase.name, "done": done, "total": total, "unit": unit, "per_second": rate, "seconds_left": left}
 

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import ArtifactId, CorpusManifest, InputError, UsageError, load_hub_split
+from mapnet_cli.core import ArtifactId, CorpusManifest, InputError, UsageError, installed_version, load_hub_split
 from mapnet_cli.jobs import Phase, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, fingerprint
 from mapnet_cli.prepare_corpus import forecast as estimates
@@ -38,14 +37,11 @@ class PrepareCorpus:
                 '[[corpus.sources]]\nkind = "text"\npath = "my-corpus"'
             )
         name = corpus.spacy_pipeline
-        try:
-            if name and not Path(name).is_dir():
-                distribution(name)
-        except PackageNotFoundError:
+        if name and not Path(name).is_dir() and not installed_version(name):
             raise UsageError(
                 f"corpus.spacy_pipeline: {name!r} is not installed; try python -m spacy download {name}, "
                 "or leave the key empty"
-            ) from None
+            )
 
     def preflight(self) -> None:
         """Raises MapnetError if the disk is clearly too small, InputError if a source can't be reached."""

@@ -8,17 +8,8 @@ from itertools import accumulate
 from mapnet_cli.config import Corpus
 from mapnet_cli.core import Artifacts, Imported, InputError, derive_seed, publishing
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
+from mapnet_cli.prepare_corpus import outputs
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS
-from mapnet_cli.prepare_corpus.outputs import (
-    CleanedSlice,
-    CorpusKeys,
-    Deduplication,
-    SegmentedSlice,
-    TrainedVocabulary,
-    found_problems,
-    read_sentences,
-    total,
-)
 from mapnet_cli.text import load_tokenizer, train_tokenizer, without_long_words
 
 
@@ -29,13 +20,13 @@ class TrainVocabulary(Job):
     Raises InputError if there are too few documents for a training and a validation split.
     """
 
-    keys: CorpusKeys
+    keys: outputs.CorpusKeys
     corpus: Corpus
     imported: str
     """Key of the import whose tokenizer is used, or "" to train BPE."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        counts = [artifacts.read(key, SegmentedSlice) for key in self.keys.each("sentences")]
+        counts = [artifacts.read(key, outputs.SegmentedSlice) for key in self.keys.each("sentences")]
         documents = sum(count.documents for count in counts)
         if documents < self.corpus.validation_every:
             raise InputError(_too_little(documents, self.corpus.validation_every, artifacts, self.keys))
@@ -52,7 +43,7 @@ class TrainVocabulary(Job):
         file = artifacts.path(self.keys.of("tokenizer.json"))
         with publishing(file) as temporary:
             trained.save(str(temporary))
-        result = TrainedVocabulary(
+        result = outputs.TrainedVocabulary(
             vocab_size=trained.get_vocab_size(),
             sample_words=sum(line.count(" ") + 1 for line in lines),
             long_words=len(left_out),
@@ -70,18 +61,18 @@ def _sample(
         progress(Progress(number, len(sentences), "sampling text"))
         artifacts.verify(key)
         draws = random.Random(derive_seed(seed, "vocabulary sample", number))
-        for paragraph in read_sentences(artifacts.path(f"{key}.txt")):
+        for paragraph in outputs.read_sentences(artifacts.path(f"{key}.txt")):
             if paragraph and (draws.random() < share or share >= 1):
                 yield from paragraph
     progress(Progress(len(sentences), len(sentences), "training"))
 
 
-def _too_little(documents: int, validation_every: int, artifacts: Artifacts, keys: CorpusKeys) -> str:
-    cleaned = [artifacts.read(key, CleanedSlice) for key in keys.each("clean")]
-    repeated = artifacts.read(keys.of("deduplicate"), Deduplication).dropped
-    dropped = total([*(row.dropped for row in cleaned), {"deduplicate": repeated}])
+def _too_little(documents: int, validation_every: int, artifacts: Artifacts, keys: outputs.CorpusKeys) -> str:
+    cleaned = [artifacts.read(key, outputs.CleanedSlice) for key in keys.each("clean")]
+    repeated = artifacts.read(keys.of("deduplicate"), outputs.Deduplication).dropped
+    dropped = outputs.total([*(row.dropped for row in cleaned), {"deduplicate": repeated}])
     rules = ", ".join(f"cleanup.{rule} {count:,}" for rule, count in dropped.items()) or "none"
-    problems = found_problems(cleaned)
+    problems = outputs.found_problems(cleaned)
     starting = f"\n{problems.count:,} problems, starting with:{problems.shown}" if problems.count else ""
     if not documents:
         return (

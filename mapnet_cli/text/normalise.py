@@ -12,10 +12,11 @@ import re
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 
-from mapnet_cli.text.words import BoundedCache
-
+MAX_ENTRIES, LONGEST_KEY = 300_000, 60
+"""Maximum number of chunks in the cache of the tokeniser, in about 60 MB, and of their characters."""
 INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 """Soft hyphens, zero-width spaces and joiners, direction marks and variation selectors."""
 _NOT_BETWEEN_LETTERS = re.compile("’(?![a-zA-Z])|(?<![a-zA-Z])’")
@@ -44,27 +45,22 @@ def normalise_text(text: str, characters: str = "repair", changed: Counter[str] 
     return " ".join((text.translate(dict.fromkeys(other, " ")) if other else text).split())
 
 
-class WordTokeniser:
-    """Moses tokenisation and lower-casing of one normalised, cased sentence.
+@lru_cache
+def word_tokeniser(lowercase: str) -> Callable[[str], str]:
+    """Returns Moses tokenisation with lower-casing of one normalised, cased sentence; later jobs reuse its cache.
 
-    `lowercase` is the config key corpus.lowercase: "after-moses" (as in the code that the paper builds
-    on), "before-moses" (the order in the paper's text; Moses then takes a full stop within a line for
-    part of an abbreviation, since the next word isn't upper-case) or "never". "none" leaves sentences
-    unchanged, since imported tokenizers prepare text themselves.
+    Words are separated by single spaces and not escaped. `lowercase` is the config key corpus.lowercase: "after-moses"
+    (as in the code that the paper builds on), "before-moses" (the order in the paper's text; Moses then takes a full
+    stop within a line for part of an abbreviation, since the next word isn't upper-case) or "never". "none" leaves
+    sentences unchanged, since imported tokenizers prepare text themselves.
     """
-
-    def __init__(self, lowercase: str) -> None:
-        self._moses = None if lowercase == "none" else _moses()
-        self._lowercase = lowercase.partition(" ")[0]
-
-    def __call__(self, sentence: str) -> str:
-        """Returns the words separated by single spaces, not escaped."""
-        if self._moses is None:
-            return sentence
-        if self._lowercase == "before-moses":
-            sentence = sentence.lower()
-        words = self._moses(sentence)
-        return words.lower() if self._lowercase == "after-moses" else words
+    when = lowercase.partition(" ")[0]
+    if when == "none":
+        return str
+    moses = _moses()
+    if when == "before-moses":
+        return lambda sentence: moses(sentence.lower())
+    return (lambda sentence: moses(sentence).lower()) if when == "after-moses" else moses
 
 
 def prepare_line(text: str, preparation: str) -> str:
@@ -99,7 +95,7 @@ class _Moses:
         self._padded = [mark for mark in string.punctuation if self._library.PAD_NOT_ISALNUM[0].match(mark)]
         odd = set(string.punctuation).difference(self._padded, "-")
         self._odd = re.compile(f"[{re.escape(''.join(sorted(odd)))}\x80-\U0010ffff]")
-        self._chunks = BoundedCache(self._tokenise_chunk)
+        self._cached = lru_cache(MAX_ENTRIES)(self._tokenise_chunk)
 
     def __call__(self, sentence: str) -> str:
         if "' '" in sentence or "MULTI" in sentence or "  " in f" {sentence} " or not sentence.isprintable():
@@ -120,7 +116,8 @@ class _Moses:
             end = text.find(" ", begin)
             end = len(text) if end < 0 else end
             if end - begin > 1 or text[begin] != ",":
-                parts += text[done:begin], self._chunks[f"{' ' * (begin > 0)}{text[begin:end]}{self._after(text, end)}"]
+                tokenise = self._cached if end - begin <= LONGEST_KEY else self._tokenise_chunk
+                parts += text[done:begin], tokenise(f"{' ' * (begin > 0)}{text[begin:end]}{self._after(text, end)}")
                 done = end
             odd = self._odd.search(text, end)
         return "".join(parts) + text[done:]
@@ -148,12 +145,6 @@ class _Moses:
 
     def _whole(self, sentence: str) -> str:
         return " ".join(self._library.tokenize(sentence, escape=False))
-
-
-@lru_cache
-def word_tokeniser(lowercase: str) -> WordTokeniser:
-    """Returns the tokeniser of this process; later jobs reuse it and its cache."""
-    return WordTokeniser(lowercase)
 
 
 @lru_cache(maxsize=1)

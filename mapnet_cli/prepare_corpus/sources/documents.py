@@ -110,10 +110,6 @@ RowReader = Callable[[Piece, str, Source, Reading, str], Iterator[rows.Row]]
 """Yields the rows of a piece of a file that isn't read line by line; the last argument is the file's encoding."""
 
 
-def _text_opens(source: Source) -> Opens | None:
-    return None if source.documents == "file" else lambda raw: not raw.strip(BLANKS)
-
-
 @dataclass(frozen=True)
 class Kind:
     """A kind of source, whose files are either text, possibly compressed, or made of rows."""
@@ -135,7 +131,7 @@ TABS = (".tsv", ".tab")
 WHOLE_JSON = {"jsonl": re.compile(r"\s*(?:\[|\{[ \t]*[\r\n])"), "wikiextractor": re.compile(r'\s*\{\s*"')}
 """Beginnings of files that can only be read as a whole: arrays, objects of several lines, WikiExtractor's --json."""
 KINDS = {
-    "text": Kind(_text, _text_opens),
+    "text": Kind(_text, lambda source: None if source.documents == "file" else lambda raw: not raw.strip(BLANKS)),
     "jsonl": Kind(_jsonl, lambda source: lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
     "csv": Kind(_csv, suffixes=(".csv", *TABS)),
     "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
@@ -175,16 +171,18 @@ def _layout(piece: Piece, source: Source) -> tuple[RowReader | None, str]:
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
     """Yields the rows of one of `parts` parts of a data set as documents, streamed from the Hub."""
     found = hub_rows(source.path, source.name or None, source.split, part, parts)
-    texts = ((number, _hub_text(row, source)) for number, row in islice(found, source.limit or None))
+
+    def text(row: dict[str, Any]) -> Any:
+        try:
+            return rows.text_at(row, source.column)
+        except KeyError:
+            known = rows.describe(row)
+            raise InputError(
+                f"{source.path}: there is no column {source.column!r}, only {known}; set `column`"
+            ) from None
+
+    texts = ((number, text(row)) for number, row in islice(found, source.limit or None))
     yield from _without_marks(rows.documents(texts, name, reading), source, reading)
-
-
-def _hub_text(row: dict[str, Any], source: Source) -> Any:
-    try:
-        return rows.text_at(row, source.column)
-    except KeyError:
-        names = rows.describe(row)
-        raise InputError(f"{source.path}: there is no column {source.column!r}, only {names}; set `column`") from None
 
 
 def read_cpython(part: int, parts: int, limit: int) -> Lines:
