@@ -134,7 +134,9 @@ class Artifacts:
 
     def publish(self, marker: Marker) -> None:
         """Writes the marker: one line per field, last the SHA-256 of all bytes before it."""
-        lines = (f' "{name}": {_dumps(value)}' for name, value in vars(marker).items() if name != "line")
+        fields = {name: value for name, value in vars(marker).items() if name != "line"}
+        values = (json.dumps(value, ensure_ascii=False, allow_nan=False) for value in fields.values())
+        lines = (f' "{name}": {value}' for name, value in zip(fields, values, strict=True))
         body = ("{\n" + ",\n".join(lines)).encode(errors="backslashreplace")
         checksum = f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
         write_bytes(self.path(marker.key + ".json"), body + CHECKSUM + checksum)
@@ -266,10 +268,6 @@ def parse_json(data: bytes, path: Path) -> Any:
 def sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def record_checksum(record: dict[str, Any]) -> str:

@@ -20,15 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core import (
-    Artifacts,
-    Console,
-    Interrupted,
-    MapnetError,
-    min_free_memory,
-    query_gpus,
-    visible_devices,
-)
+from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, min_free_memory, query_gpus, visible_devices
 from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show

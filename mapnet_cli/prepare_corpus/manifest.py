@@ -82,9 +82,15 @@ class WriteManifest(Job):
                 f"BPE was trained without {trained.long_words:,} words of more than {self.corpus.bpe_word_chars:,} "
                 f"characters (corpus.bpe_word_chars), such as {trained.longest_word}"
             )
-        keys = [*self.keys.each("clean"), *self.keys.each("sentences"), *self.keys.each("encode")]
-        for name, versions in outputs.mixed_versions(artifacts, keys).items():
-            problems.add(f"slices were prepared with {name} {' and '.join(versions)}: use --force to redo them")
+        versions: dict[str, set[str]] = {}
+        for key in (*self.keys.each("clean"), *self.keys.each("sentences"), *self.keys.each("encode")):
+            for name, version in artifacts.require(key).versions.items():
+                versions.setdefault(name, set()).add(version)
+        for name, mixed in sorted(versions.items()):
+            if len(mixed) > 1:
+                problems.add(
+                    f"slices were prepared with {name} {' and '.join(sorted(mixed))}: use --force to redo them"
+                )
         if thin := _thin_blocks(whole, self.corpus):
             problems.add(thin)
         return problems

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mapnet_cli.core import ArtifactId, Artifacts, InputError, Row
+from mapnet_cli.core import ArtifactId, InputError, Row
 from mapnet_cli.prepare_corpus.sources.reading import Problems
 
 
@@ -133,15 +133,6 @@ def format_shares(dropped: Mapping[str, int], kept: int) -> str:
     rules = sorted(dropped.items(), key=lambda item: -item[1])
     by_rule = ", ".join(f"{rule} {count:,} ({count / total:.1%})" for rule, count in rules if count)
     return f"{1 - kept / total:.1%} of {total:,} paragraphs: {by_rule}" if by_rule else "no paragraphs"
-
-
-def mixed_versions(artifacts: Artifacts, keys: list[str]) -> dict[str, list[str]]:
-    """Returns the versions of each library whose version differs between these jobs."""
-    versions: dict[str, set[str]] = {}
-    for key in keys:
-        for name, version in artifacts.require(key).versions.items():
-            versions.setdefault(name, set()).add(version)
-    return {name: sorted(found) for name, found in sorted(versions.items()) if len(found) > 1}
 
 
 def read_paragraphs(path: Path) -> Iterator[str | None]:

@@ -19,7 +19,7 @@ from mapnet_cli.text import word_tokeniser
 LONGEST_CHUNK, KEPT = 100, 20
 """Characters of a chunk (the text between two spaces), and of the end of a longer one, that spaCy sees."""
 _OVERLONG = re.compile(rf"\S{{{LONGEST_CHUNK + 1},}}")
-MOST_WORDS = 500_000
+MOST_WORDS = 300_000
 """Number of words, in about 200 MB, after which spaCy's vocabulary is replaced, since it grows without bound."""
 ZONE_CHARS = 4_000_000
 """Characters after which the string store of another pipeline is emptied."""

@@ -233,7 +233,7 @@ a {{convert|1000|ft|m|sing=on}}-wide, a {{convert|5|mi|km|adj=mid|-wide}} | a 1,
 {{HDMS|Fyen}} {{HSwMS|Gotland}} {{GTS|Finnjet}} {{RFA|Argus}} | HDMS Fyen HSwMS Gotland GTS Finnjet RFA Argus
 {{ORP|Orzeł}} {{PS|Waverley}} {{TS|Leda}} | ORP Orzeł PS Waverley TS Leda
 {{sclass|Iowa|battleship}} | Iowa-class battleship
-{{sclass-|Iowa|battleship}} {{sclass2|River|frigate}} {{sclass2-|A|b}} | Iowa-class battleship River-class frigate A-class b
+{{sclass-|Iowa|x}} {{sclass2|River|frigate}} {{sclass2-|A|b}} | Iowa-class x River-class frigate A-class b
 {{bibleverse|Genesis|1:1|KJV}} {{bibleref|Ruth|2:3}} {{bibleref2|Ruth|2:3}} | Genesis 1:1 Ruth 2:3 Ruth 2:3
 {{cite quran|2|255|s=ns}} | 2:255
 {{sortname|Ada|Lovelace}} | Ada Lovelace
