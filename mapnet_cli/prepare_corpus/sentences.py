@@ -133,7 +133,7 @@ class Sentencizer:
         import spacy
         from spacy.attrs import IS_PUNCT
 
-        nlp = spacy.blank("en")
+        nlp: Any = spacy.blank("en")
         nlp.vocab.lex_attr_getters = {IS_PUNCT: nlp.vocab.lex_attr_getters[IS_PUNCT]}  # the only attribute used
         self._tokenizer = nlp.tokenizer
         self._tokenizer.max_cache_size = MOST_WORDS
