@@ -17,6 +17,9 @@ from functools import lru_cache
 
 MAX_ENTRIES, LONGEST_KEY = 300_000, 60
 """Maximum number of chunks in the cache of the tokeniser, in about 60 MB, and of their characters."""
+_GROUPS = re.compile(r"(?<!\\)\(.*?(?<!\\)\)")
+_METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
+_ESCAPED = re.compile(r"\\(\W)")
 INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 """Soft hyphens, zero-width spaces and joiners, direction marks and variation selectors."""
 _NOT_BETWEEN_LETTERS = re.compile("’(?![a-zA-Z])|(?<![a-zA-Z])’")
@@ -37,8 +40,9 @@ def normalise_text(text: str, characters: str = "repair", changed: Counter[str] 
                 found = {"invisible_characters": count, "apostrophes": len(_NOT_BETWEEN_LETTERS.findall(text))}
                 changed.update({name: number for name, number in found.items() if number})
         text = unicodedata.normalize("NFC", text)
-    for pattern, replacement in _compiled_substitutions(repair):
-        text = pattern.sub(replacement, text)
+    for needed, pattern, replacement in _substitutions(repair):
+        if needed in text:
+            text = pattern.sub(replacement, text)
     if text.isprintable() and "  " not in text:
         return text.strip(" ")
     other = [ord(char) for char in set(text) if unicodedata.category(char).startswith("C")]  # Moses' \p{C}
@@ -164,5 +168,12 @@ def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
 
 
 @lru_cache
-def _compiled_substitutions(repair: bool) -> list[tuple[re.Pattern[str], str]]:
-    return [(re.compile(pattern), replacement) for pattern, replacement in moses_substitutions(repair)]
+def _substitutions(repair: bool) -> list[tuple[str, re.Pattern[str], str]]:
+    """Returns the substitutions as (text that must occur for the pattern to match, pattern, replacement)."""
+    found = []
+    for pattern, replacement in moses_substitutions(repair):
+        pattern = "  +" if pattern == " +" else pattern  # replacing a space by a space is a no-op
+        fixed = _GROUPS.sub("", pattern).removesuffix("+")
+        literal = _METACHARACTERS.isdisjoint(_ESCAPED.sub("", fixed))
+        found.append((_ESCAPED.sub(r"\1", fixed) if literal else "", re.compile(pattern), replacement))
+    return found
