@@ -1,7 +1,4 @@
-"""Code that all other packages use: artifacts, records, errors, seeds, tables and the console.
-
-It does not depend on models, tasks or the config.
-"""
+"""Code that all other packages use; it does not depend on models, tasks or the config."""
 
 # fmt: off
 # isort: off

@@ -176,7 +176,8 @@ class Artifacts:
                 f"another process is running {stage} in {self.root}; wait for it, or use another --artifacts folder"
             ) from None
         try:
-            self._remove_temporaries(stage)
+            for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):  # incomplete files of killed processes
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -191,11 +192,6 @@ class Artifacts:
                 return False
         except Timeout:
             return True
-
-    def _remove_temporaries(self, stage: str) -> None:
-        """Removes incomplete files of killed processes; the caller must hold the stage's lock."""
-        for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -51,7 +51,10 @@ class LocalEngine(Engine):
 
     def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[MapnetError]:
         if self.workers == 0:
-            return self._run_inline(jobs)
+            for job in jobs:
+                run_job(job, self.artifacts, partial(show, self.console, job.key))
+                self.console.advance(job.key)
+            return []
         slots = self._slots(phase)[: len(jobs)]
         queue, failures, attempts = deque(jobs), [], {job.key: 0 for job in jobs}
         with self._pool(slots) as workers:
@@ -87,12 +90,6 @@ class LocalEngine(Engine):
                     else:
                         failures.append(content)
         return failures
-
-    def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
-        for job in jobs:
-            run_job(job, self.artifacts, partial(show, self.console, job.key))
-            self.console.advance(job.key)
-        return []
 
     def _slots(self, phase: Phase) -> list[str]:
         """Returns one slot per worker: the GPU that it uses, or "" if the phase doesn't share GPUs."""

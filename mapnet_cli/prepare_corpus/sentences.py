@@ -164,10 +164,7 @@ class Sentencizer:
         return starts
 
 
-@lru_cache(maxsize=1)
-def _sentencizer() -> Sentencizer:
-    """Returns the sentencizer of this process; later jobs reuse its vocabulary."""
-    return Sentencizer()
+_sentencizer = lru_cache(maxsize=1)(Sentencizer)  # later jobs of this process reuse its vocabulary
 
 
 def _split(text: str, starts: list[int]) -> list[str]:

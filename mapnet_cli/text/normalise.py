@@ -61,7 +61,7 @@ def word_tokeniser(lowercase: str) -> Callable[[str], str]:
     when = lowercase.partition(" ")[0]
     if when == "none":
         return str
-    moses = _moses()
+    moses = _Moses()
     if when == "before-moses":
         return lambda sentence: moses(sentence.lower())
     return (lambda sentence: moses(sentence).lower()) if when == "after-moses" else moses
@@ -149,11 +149,6 @@ class _Moses:
 
     def _whole(self, sentence: str) -> str:
         return " ".join(self._library.tokenize(sentence, escape=False))
-
-
-@lru_cache(maxsize=1)
-def _moses() -> _Moses:
-    return _Moses()
 
 
 def moses_substitutions(repair: bool) -> list[tuple[str, str]]:

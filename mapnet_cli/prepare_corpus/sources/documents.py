@@ -100,10 +100,6 @@ def _wikiextractor(lines: Iterator[str], piece: Piece, name: str, source: Source
         yield line and wikipedia.without_markup(line, reading.markup)
 
 
-def _mediawiki(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
-    return wikipedia.mediawiki(lines, name, reading, whole=piece.parts == 1)
-
-
 Opens = Callable[[bytes], bool]
 """Returns whether a document begins at a line, so that a piece from the middle of a file may begin there."""
 RowReader = Callable[[Piece, str, Source, Reading, str], Iterator[rows.Row]]
@@ -135,7 +131,12 @@ KINDS = {
     "jsonl": Kind(_jsonl, lambda source: lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
     "csv": Kind(_csv, suffixes=(".csv", *TABS)),
     "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
-    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: True, b"</page>", (".xml",)),
+    "mediawiki": Kind(
+        lambda lines, piece, name, source, reading: wikipedia.mediawiki(lines, name, reading, piece.parts == 1),
+        lambda source: lambda raw: True,
+        b"</page>",
+        (".xml",),
+    ),
     "parquet": Kind(suffixes=(".parquet",), rows=rows.parquet),
     "arrow": Kind(suffixes=(".arrow", ".feather", ".ipc"), rows=rows.arrow),
     "dataset": Kind(rows=rows.arrow),
