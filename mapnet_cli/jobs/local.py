@@ -51,9 +51,9 @@ class LocalEngine(Engine):
 
     def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[MapnetError]:
         if self.workers == 0:
-            for job in jobs:
-                run_job(job, self.artifacts, partial(show, self.console, job.key))
-                self.console.advance(job.key)
+            for only in jobs:
+                run_job(only, self.artifacts, partial(show, self.console, only.key))
+                self.console.advance(only.key)
             return []
         slots = self._slots(phase)[: len(jobs)]
         queue, failures, attempts = deque(jobs), [], {job.key: 0 for job in jobs}
