@@ -208,8 +208,10 @@ def _texts(column: Any, top: str, path: str) -> Iterator[Any]:
     column.validate(full=True)
     if not is_text:
         return (text_at({top: value.as_py()}, path) for value in column)
-    buffers = (value.as_buffer() for value in column)
-    return (None if buffer is None else memoryview(buffer) for buffer in buffers)
+    _, offsets, data = column.buffers()
+    ends, text = memoryview(offsets or b"").cast("q")[column.offset :], memoryview(data or b"")
+    valid = enumerate(column.is_valid().to_pylist())
+    return (text[ends[index] : ends[index + 1]] if is_valid else None for index, is_valid in valid)
 
 
 def _is_text(kind: Any) -> bool:
