@@ -45,7 +45,7 @@ from mapnet_cli.core.hardware import (
 )
 from mapnet_cli.core.hub import hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.logs import last_line, lines_where, log_rows
-from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels, style
+from mapnet_cli.core.plotting import COLOURS, CONFIG, STEPS, Chart, Spec, axis, images, named_colours
 from mapnet_cli.core.records import (
     Baseline,
     Baselines,
@@ -86,16 +86,16 @@ from mapnet_cli.core.tables import (
 )
 
 __all__ = [
-    "COLLAPSED", "COLOURS", "DIAGNOSTICS", "FAINT", "MARKS", "NOTHING", "TABLE_FORMATS", "TEMPORARY", "AbsentError",
-    "ArtifactId", "Artifacts", "Baseline", "Baselines", "Cell", "Checkpoint", "Column", "Console", "CorpusManifest",
-    "DamagedError", "DivergedError", "EpochScores", "FinetuneRun", "Imported", "InputError", "Interrupted",
-    "LockedError", "MapnetError", "Marker", "MaskedWord", "Outcome", "PairScores", "ParadigmScore", "PretrainingTotals",
-    "ProcessError", "ProposedMasks", "Row", "Scalar", "SourceCounts", "Table", "TableRow", "TaskFacts", "TunedEncoder",
-    "UsageError", "arrow_rows", "automatic_precision", "build_table", "derive_seed", "did_you_mean", "each",
-    "format_count", "format_duration", "format_size", "frame", "hub_rows", "images", "installed_version", "is_hub",
-    "last_line", "lines_where", "load_hub_split", "log_rows", "mean_accuracy", "min_free_memory", "min_total_memory",
-    "not_blank", "number_cell", "panels", "plain", "proposal_warnings", "publishing", "query_gpus", "read_json",
-    "reading_input", "record_checksum", "render", "sha256", "short_steps", "style", "system_error", "table_rows",
-    "text_lines", "to_csv", "to_json", "to_markdown", "to_rich", "visible_devices", "visible_gpus", "write_bytes",
-    "write_json", "write_text",
+    "COLLAPSED", "COLOURS", "CONFIG", "DIAGNOSTICS", "MARKS", "NOTHING", "STEPS", "TABLE_FORMATS", "TEMPORARY",
+    "AbsentError", "ArtifactId", "Artifacts", "Baseline", "Baselines", "Cell", "Chart", "Checkpoint", "Column",
+    "Console", "CorpusManifest", "DamagedError", "DivergedError", "EpochScores", "FinetuneRun", "Imported",
+    "InputError", "Interrupted", "LockedError", "MapnetError", "Marker", "MaskedWord", "Outcome", "PairScores",
+    "ParadigmScore", "PretrainingTotals", "ProcessError", "ProposedMasks", "Row", "Scalar", "SourceCounts", "Spec",
+    "Table", "TableRow", "TaskFacts", "TunedEncoder", "UsageError", "arrow_rows", "automatic_precision", "axis",
+    "build_table", "derive_seed", "did_you_mean", "each", "format_count", "format_duration", "format_size",
+    "hub_rows", "images", "installed_version", "is_hub", "last_line", "lines_where", "load_hub_split", "log_rows",
+    "mean_accuracy", "min_free_memory", "min_total_memory", "named_colours", "not_blank", "number_cell", "plain",
+    "proposal_warnings", "publishing", "query_gpus", "read_json", "reading_input", "sha256", "record_checksum", "render",
+    "short_steps", "system_error", "table_rows", "text_lines", "to_csv", "to_json", "to_markdown", "to_rich",
+    "visible_devices", "visible_gpus", "write_bytes", "write_json", "write_text",
 ]  # fmt: skip

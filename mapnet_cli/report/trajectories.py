@@ -4,28 +4,18 @@ The paper (section 4.2) claims that MAP-Net reaches the score of BERT at 1,000k 
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, number_cell
-from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import SCHEDULES, data_notes, data_suffix, hours_notes, label, model_cell, partial_note
-from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Scores, mean, spread
+from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, number_cell, short_steps
+from mapnet_cli.report.differences import LOSS, SCORE, Difference, Differences
+from mapnet_cli.report.labels import label, model_cell
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.scores import PRIMARY, Scores, mean, spread
 
 SAME_COST = 0.01
 """Relative tolerance for equal costs; steps are integers, so costs rarely match exactly."""
-LOSSES = {
-    PRIMARY: f"held-out loss ({PRIMARY_NAME})",
-    "validation_loss": "held-out loss (uniform masks)",
-    "validation_loss_refit": "held-out loss (uniform masks, bias refitted)",
-}
-LINEAR = (
-    'Linear interpolation between checkpoints, over the pretraining seeds that both methods have. "At most": the'
-    " method's first checkpoint already reaches the value."
-)
-NOISE = "Noisy scores may reach any value early: compare with the row of the first method, which shows the same effect."
-ONE_SCORE = "No rows for scores, which require several fine-tuned checkpoints (finetune.milestones)."
 
 
 class CurvePoint(NamedTuple):
@@ -139,72 +129,96 @@ def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> tuple[C
 
 @dataclass(frozen=True)
 class _Row:
-    """Cost of reaching the first method's final value; fields are None until both methods have their final value."""
+    """Cost at which a method reaches the first method's final value, if its own is better beyond the noise."""
 
     method: str
     measure: str
     form: str
-    end: CurvePoint | None = None
+    end: CurvePoint
     """The first method's last point."""
-    own: float | None = None
-    found: tuple[Costs, bool] | None = None
-    """Result of `reached`; also None if the value isn't reached."""
+    own: float
+    difference: Difference | None
+    found: tuple[Costs, bool] | None
+
+    @property
+    def why_not(self) -> str:
+        """Why no cost is given, "" if one is."""
+        if self.difference is None or self.difference.interval is None:
+            return "fewer than 3 seeds"
+        if not self.difference.beyond_noise:
+            return "within the noise"
+        return "" if self.difference.better and self.found else "not reached"
 
 
-def target_table(results: Results, scores: Scores) -> Table:
-    """Returns the cost at which each method reaches the first method's final score and held-out losses."""
+def target_table(results: Results, scores: Scores, differences: Differences, signed: str) -> Table:
+    """Returns the cost at which each method reaches the first method's final score and held-out loss.
+
+    A noisy value is reached by chance at some early checkpoint, so a cost is only given where the final difference to
+    the first method is beyond the noise. Rows are left out until both methods have their final value.
+    """
     config = results.config
     several = len(config.fine_tuned_steps()) > 1
-    rows = [_score_row(results, scores, method) for method in config.methods if several]
-    rows += [_loss_row(results, name, method) for name in LOSSES for method in config.methods]
     first = label(config.methods[0]) if config.methods else "first method"
+    rows = [_score_row(results, scores, differences, method) for method in config.methods[1:] if several]
+    rows += [_loss_row(results, differences, method) for method in config.methods[1:]]
     columns: list[Column[_Row]] = [
         Column("Model", lambda row: model_cell(row.method)),
         Column("Measure", lambda row: row.measure),
-        Column(f"{first} final value", lambda row: number_cell(row.end.value if row.end else None, row.form)),
-        Column("Own final value", lambda row: number_cell(row.own, row.form)),
-        Column("Reached at step", lambda row: _step_cell(row)),
-        Column(f"Steps (% of {first})", lambda row: _share_cell(row, 0)),
-        Column(f"FLOPs (% of {first})", lambda row: _share_cell(row, 1)),
-        Column(f"Hours (% of {first})", lambda row: _share_cell(row, 2)),
+        Column(f"{first} at its end", lambda row: number_cell(row.end.value, row.form)),
+        Column("At its own end", lambda row: number_cell(row.own, row.form)),
+        Column("Reached at step", lambda row: _cell(row, lambda costs: (costs[0], short_steps(round(costs[0]))))),
+        Column(f"Steps (% of {first})", lambda row: _cell(row, lambda costs: _share(row, costs, 0))),
+        Column(f"FLOPs (% of {first})", lambda row: _cell(row, lambda costs: _share(row, costs, 1))),
+        Column(f"Time (% of {first})", lambda row: _cell(row, lambda costs: _share(row, costs, 2))),
     ]
-    title = f"Cost of reaching the final value of {first}{data_suffix(results)}"
-    schedule, score_note = SCHEDULES[config.pretrain.schedule], NOISE if several else ONE_SCORE
-    notes = (*data_notes(results), LINEAR, schedule, *hours_notes(results), score_note, *partial_note(results))
-    return build_table("target", title, columns, rows, notes, signature(results, scores.metrics))
+    note = (
+        "Linear interpolation between checkpoints, over the pretraining seeds that both methods have; given only where "
+        'the final difference is beyond the noise. "At most": the first checkpoint already reaches the value.'
+    )
+    title = f"When a method reaches the final value of {first}"
+    return build_table("target", title, columns, (row for row in rows if row), (note,), signed)
 
 
-def _score_row(results: Results, scores: Scores, method: str) -> _Row:
-    pair = (method, results.config.methods[0])
+def _score_row(results: Results, scores: Scores, differences: Differences, method: str) -> _Row | None:
+    config, pair = results.config, (method, results.config.methods[0])
     seeds = set.intersection(*(scored_seeds(results, scores, name) for name in pair))
     curves = [score_trajectory(results, scores, name, seeds) for name in pair]
-    return _filled(_Row(method, "score", "{:.2f}"), curves, [results.config.fine_tuned_steps(m)[-1] for m in pair], 1)
+    last = [config.fine_tuned_steps(name)[-1] for name in pair]
+    return _filled(method, SCORE, "{:.2f}", curves, last, 1, differences.get((SCORE, method, last[0], pair[1])))
 
 
-def _loss_row(results: Results, name: str, method: str) -> _Row:
+def _loss_row(results: Results, differences: Differences, method: str) -> _Row | None:
     pair = (method, results.config.methods[0])
-    seeds = set.intersection(*(seeds_with(results, name, m) for m in pair))
-    curves = [loss_trajectory(results, name, m, seeds) for m in pair]
-    return _filled(_Row(method, LOSSES[name], "{:.3f}"), curves, [results.config.last_step(m) for m in pair], -1)
+    seeds = set.intersection(*(seeds_with(results, PRIMARY, name) for name in pair))
+    curves = [loss_trajectory(results, PRIMARY, name, seeds) for name in pair]
+    last = [results.config.last_step(name) for name in pair]
+    return _filled(method, LOSS, "{:.3f}", curves, last, -1, differences.get((LOSS, method, last[0], pair[1])))
 
 
-def _filled(row: _Row, curves: Sequence[Sequence[CurvePoint]], last: Sequence[int], sign: int) -> _Row:
-    """Fills a row from the curves of a method and the first method if both reach their last step."""
+def _filled(
+    method: str,
+    measure: str,
+    form: str,
+    curves: Sequence[Sequence[CurvePoint]],
+    last: Sequence[int],
+    sign: int,
+    difference: Difference | None,
+) -> _Row | None:
+    """Returns a row from the curves of a method and the first method, None unless both reach their last step."""
     if not all(curve and curve[-1].steps == step for curve, step in zip(curves, last, strict=True)):
-        return row
+        return None
     ours, end = curves[0], curves[1][-1]
-    return replace(row, end=end, own=ours[-1].value, found=reached(ours, end.value, sign))
+    return _Row(method, measure, form, end, ours[-1].value, difference, reached(ours, end.value, sign))
 
 
-def _step_cell(row: _Row) -> Cell | None:
-    if row.end and not row.found:
-        return Cell("not reached", None)
-    return _at_most(row, row.found[0][0], "{:,.0f}") if row.found else None
+def _share(row: _Row, costs: Costs, number: int) -> tuple[float, str]:
+    share = costs[number] / row.end[number]
+    return share, f"{share:.0%}"
 
 
-def _share_cell(row: _Row, cost: int) -> Cell | None:
-    return _at_most(row, row.found[0][cost] / row.end[cost], "{:.0%}") if row.end and row.found else None
-
-
-def _at_most(row: _Row, value: float, form: str) -> Cell:
-    return Cell(("at most " if row.found and row.found[1] else "") + form.format(value), value)
+def _cell(row: _Row, value: Callable[[Costs], tuple[float, str]]) -> Cell:
+    if row.why_not or row.found is None:
+        return Cell(row.why_not, None)
+    costs, at_most = row.found
+    data, text = value(costs)
+    return Cell(("at most " if at_most else "") + text, data)

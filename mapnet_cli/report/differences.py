@@ -1,0 +1,268 @@
+"""Paired differences between methods, and whether they are beyond the noise.
+
+In each column, both methods use the same fine-tuning setting (the one with the best mean over the two methods), scores
+with equal seeds are subtracted, and the columns are averaged for each seed. The unit is the pretraining seed if the
+methods share several, otherwise the fine-tuning seed of one pretraining run, which ignores the variance between
+pretraining runs. Fewer than three units give no interval. With several comparisons in a report, Holm's method corrects
+their p-values.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from mapnet_cli.config import Config
+from mapnet_cli.core import Cell, PairScores, Scalar, plain
+from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting
+from mapnet_cli.report.labels import columns_suffix, label
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Scores, mean, spread
+
+CONFIDENCE = 0.95
+MIN_UNITS = 3
+RESAMPLES = 9_999
+SCORE, LOSS = "average score", f"held-out loss ({PRIMARY_NAME})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`method` minus `reference` by unit, at a step of the method and the same fraction of the reference's training."""
+
+    method: str
+    reference: str
+    step: int
+    values: tuple[float, ...]
+    """One per seed that both have."""
+    unit: str
+    """Kind of unit: "pretraining seed" or "fine-tuning seed"."""
+    measure: str = SCORE
+    columns: int = 1
+    """Number of columns behind an average."""
+    lower_is_better: bool = False
+    adjusted: float | None = None
+    """p-value of Student's t test, corrected by Holm's method for the comparisons of the report."""
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95% interval of the mean by Student's t."""
+        return interval(self.values)
+
+    @cached_property
+    def bootstrap(self) -> tuple[float, float] | None:
+        """95% bootstrap interval of the mean (BCa), which doesn't assume a normal distribution."""
+        if self.n < MIN_UNITS or len(set(self.values)) == 1:
+            return self.interval
+        import numpy as np
+        from scipy.stats import bootstrap
+
+        found = bootstrap((self.values,), np.mean, n_resamples=RESAMPLES, rng=0)
+        low, high = map(float, found.confidence_interval)
+        return None if math.isnan(low + high) else (low, high)
+
+    @cached_property
+    def p(self) -> float | None:
+        """p-value of Student's t test, None without an interval."""
+        deviation = spread(self.values)
+        if self.n < MIN_UNITS or deviation is None:
+            return None
+        if not deviation:
+            return 0.0 if self.mean else 1.0
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.n - 1, -abs(self.mean) / deviation * math.sqrt(self.n)))
+
+    @cached_property
+    def permutation_p(self) -> float | None:
+        """Exact p-value of a test of random signs, at least 2 / 2^n with n units; None without an interval."""
+        if self.n < MIN_UNITS:
+            return None
+        import numpy as np
+        from scipy.stats import permutation_test
+
+        found = permutation_test((self.values,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=0)
+        return float(found.pvalue)
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the interval excludes 0, after the correction where there is one."""
+        p = self.p if self.adjusted is None else self.adjusted
+        return p is not None and p < 1 - CONFIDENCE
+
+    @property
+    def better(self) -> bool:
+        return self.beyond_noise and (self.mean < 0 if self.lower_is_better else self.mean > 0)
+
+    def cell(self, form: str = "{:+.2f}", columns: int = 1) -> Cell:
+        """Returns the difference with its interval, and a star if it is beyond the noise."""
+        low, high = self.interval or (None, None)
+        data: dict[str, Scalar] = {
+            "mean": self.mean, "low": low, "high": high, "n": self.n, "unit": self.unit, "columns": self.columns,
+        }  # fmt: skip
+        within = "" if low is None else f" [{form.format(low)}, {form.format(high)}]"
+        star = "*" if self.beyond_noise else ""
+        return Cell(f"{form.format(self.mean)}{within}{star}{columns_suffix(self.columns, columns)}", data)
+
+
+Differences = Mapping[tuple[str, str, int, str], Difference]
+"""By measure, method, step and reference."""
+
+
+def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, int, str], Difference]:
+    """Returns every comparison of the report, with p-values corrected for all of them.
+
+    Each method with the first one: the average score at each fine-tuned checkpoint, and at the last one each column's
+    score, the held-out loss and the accuracy on minimal pairs. And the first method with the untrained encoder.
+    """
+    config, columns = results.config, scores.columns
+    found = list[Difference | None]()
+    for method in config.methods[1:]:
+        first, steps = config.methods[0], config.fine_tuned_steps(method)
+        found += [paired(config, scores, method, first, step, columns) for step in steps]
+        if len(columns) > 1:
+            found += [paired(config, scores, method, first, steps[-1], (c,), c.name) for c in columns]
+        found.append(_losses(results, method, first, PRIMARY, LOSS))
+        found += [_pairs(results, method, first, name) for name in config.minimal_pairs.sets]
+    for first in config.methods[:1] if config.finetune.untrained else ():
+        found += [paired(config, scores, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
+    known = [one for one in found if one]
+    return {(one.measure, one.method, one.step, one.reference): one for one in _holm(known)}
+
+
+def _holm(found: Sequence[Difference]) -> list[Difference]:
+    """Returns the differences with p-values corrected by Holm's method."""
+    tested = sorted((one.p, number) for number, one in enumerate(found) if one.p is not None)
+    adjusted, highest = dict[int, float](), 0.0
+    for rank, (p, number) in enumerate(tested):
+        highest = max(highest, min(1.0, p * (len(tested) - rank)))
+        adjusted[number] = highest
+    return [replace(one, adjusted=adjusted.get(number)) for number, one in enumerate(found)]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Returns Student's t confidence interval of the mean, None for fewer than MIN_UNITS values."""
+    deviation = spread(values)
+    if len(values) < MIN_UNITS or deviation is None:
+        return None
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
+    centre = mean(values)
+    return centre - half, centre + half
+
+
+def _losses(results: Results, method: str, first: str, name: str, measure: str) -> Difference | None:
+    step = results.config.last_step(method)
+    ours, theirs = (
+        {
+            row.pretrain_seed: row.validation.get(name)
+            for row in results.checkpoints_at(one, results.config.last_step(one))
+        }
+        for one in (method, first)
+    )
+    return by_seed(method, first, step, ours, theirs, measure, lower_is_better=True)
+
+
+def _pairs(results: Results, method: str, first: str, data: str) -> Difference | None:
+    def accuracies(one: str) -> dict[int, float | None]:
+        rows: list[PairScores] = [r for r in results.pair_scores if (r.method, r.data) == (one, data)]
+        return {r.pretrain_seed: 100 * r.accuracy for r in rows if r.step == results.config.last_step(one)}
+
+    return by_seed(method, first, results.config.last_step(method), accuracies(method), accuracies(first), data)
+
+
+def by_seed(
+    method: str,
+    reference: str,
+    step: int,
+    ours: Mapping[int, float | None],
+    theirs: Mapping[int, float | None],
+    measure: str,
+    lower_is_better: bool = False,
+) -> Difference | None:
+    """Returns the difference over the pretraining seeds that both have, None without one."""
+    pairs = ((value, theirs.get(seed)) for seed, value in ours.items())
+    values = tuple(a - b for a, b in pairs if a is not None and b is not None)
+    if not values:
+        return None
+    return Difference(method, reference, step, values, "pretraining seed", measure, lower_is_better=lower_is_better)
+
+
+def paired(
+    config: Config,
+    scores: Scores,
+    method: str,
+    reference: str,
+    step: int,
+    columns: Sequence[ScoreColumn],
+    measure: str = SCORE,
+) -> Difference | None:
+    """Returns the comparison of two methods over some columns, None if there are no paired runs.
+
+    The reference may be the untrained encoder, which is paired by fine-tuning seed with every pretraining run.
+    """
+    by_column: list[dict[Seeds, float]] = []
+    trained = reference in config.methods
+    reference_step = config.matching_step(method, step, reference) if trained else 0
+    common = {*config.seeds_of(method)} & {*config.seeds_of(reference if trained else method)}
+    for column in columns:
+        differences: dict[Seeds, float] = {}
+        for seed in sorted(common):
+            ours, theirs, chooser_ours, chooser_theirs = (
+                scores.grids.get((*place, column_name), {})
+                for column_name in (column.name, column.chooser)
+                for place in ((method, seed, step), (reference, seed if trained else 0, reference_step))
+            )
+            if (setting := _common_setting(chooser_ours, chooser_theirs)) is not None:
+                for fine, run in ours[setting].items():
+                    if fine in theirs[setting]:
+                        differences[seed, fine] = run.counted - theirs[setting][fine].counted
+        if differences:
+            by_column.append(differences)
+    shared = sorted(set.intersection(*map(set, by_column))) if by_column else []
+    if not shared:
+        return None
+    units = {seeds: mean(column[seeds] for column in by_column) for seeds in shared}
+    by_run = trained and len({seed for seed, _ in shared}) > 1
+    unit, index = ("pretraining seed", 0) if by_run else ("fine-tuning seed", 1)
+    groups: dict[int, list[float]] = defaultdict(list)
+    for seeds, value in sorted(units.items(), key=lambda item: item[0][index]):
+        groups[seeds[index]].append(value)
+    return Difference(method, reference, step, tuple(map(mean, groups.values())), unit, measure, len(by_column))
+
+
+def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
+    """Returns the setting with the best mean over both methods, among those with the most paired seeds."""
+    paired = {setting: sorted(ours[setting].keys() & theirs[setting].keys()) for setting in ours if setting in theirs}
+    fullest = max(map(len, paired.values()), default=0)
+    rivals = [setting for setting, seeds in paired.items() if fullest and len(seeds) == fullest]
+
+    def both(setting: Setting) -> float:
+        return round(mean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
+
+    return max(rivals, key=both, default=None)
+
+
+def difference_cell(found: Difference | None, form: str = "{:+.2f}", columns: int = 1) -> Cell:
+    return plain(None) if found is None else found.cell(form, columns)
+
+
+def sentence(found: Difference, what: str, form: str, places: str = "") -> str:
+    """Returns what a difference means, in words."""
+    units = f"{found.n} {found.unit}{'s' * (found.n > 1)}"
+    size = form.format(abs(found.mean))
+    way = "higher" if found.mean > 0 else "lower"
+    if found.interval is None:
+        return f"{what} {size} {way} with {units}: too few for an interval"
+    low, high = (form.replace(":", ":+").format(value) for value in found.interval)
+    verdict = "a difference beyond the noise" if found.beyond_noise else "no difference beyond the noise"
+    return f"{what} {size} {way} than {label(found.reference)}'s (95%: {low} to {high}, {units}): {verdict}{places}"

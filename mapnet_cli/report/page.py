@@ -1,0 +1,149 @@
+"""The HTML page: its question, answers and sections, and the script and style that make it work without a network."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mapnet_cli.config.loading import flatten
+from mapnet_cli.core import CONFIG, Artifacts, Chart, Column, Table, build_table, format_duration, render, write_text
+from mapnet_cli.report.differences import LOSS, SCORE, Differences, sentence
+from mapnet_cli.report.labels import label
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.masks import SHADES, figure2
+from mapnet_cli.report.scores import Scores
+
+PAPER = {
+    "pretrain.batch_size": "256", "corpus.block_length": "512", "pretrain.steps": "1,000,000",
+    "pretrain.peak_lr": "1e-4", "pretrain.adam_eps": "1e-6", "pretrain.adam_betas": "(0.9, 0.98)",
+    "pretrain.warmup_steps": "10,000", "pretrain.schedule": "linear", "encoder.dropout": "0.1",
+    "pretrain.weight_decay": "0.01", "encoder.layers": "12", "encoder.hidden": "768", "encoder.heads": "12",
+    "encoder.ffn": "3072", "corpus.vocab_size": "32,678", "finetune.batch_sizes": "{16, 32}",
+    "finetune.epochs": "10", "finetune.learning_rates": "{1e-5, ..., 8e-5}", "finetune.warmup_ratio": "0.06",
+    "finetune.weight_decay": "0.1", "finetune.seeds": "10 seeds",
+}  # fmt: skip
+"""Tables 1 and 2 of the paper and the sizes of section 4.1, by config key."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a heading, a text, and charts and tables, of which those in `folded` are closed at first."""
+
+    name: str
+    title: str
+    text: str = ""
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    folded: Sequence[Table] = ()
+    masks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+    @property
+    def filled(self) -> bool:
+        return any(
+            (self.masks, *(chart.panels for chart in self.charts), *(t.rows for t in (*self.tables, *self.folded)))
+        )
+
+
+def question(results: Results) -> str:
+    """Returns what the report answers."""
+    methods = [label(name) for name in results.config.methods]
+    if len(methods) < 2:
+        return f"How good an encoder does {(methods or ['this grid'])[0]} give?"
+    *others, last = methods[1:]
+    named = f"{', '.join(others)} or {last}" if others else last
+    return f"Does pretraining with {named} give a better encoder than {methods[0]}, and at what cost?"
+
+
+def answers(results: Results, scores: Scores, differences: Differences) -> list[str]:
+    """Returns one sentence per method on its score, its held-out loss and its cost, relative to the first method's."""
+    config, found = results.config, []
+    for method in config.methods[1:]:
+        first, parts = config.methods[0], []
+        last = config.fine_tuned_steps(method)[-1]
+        for measure, step, what, form in (
+            (SCORE, last, "scores", "{:.2f}"),
+            (LOSS, config.last_step(method), "loss", "{:.3f}"),
+        ):
+            if difference := differences.get((measure, method, step, first)):
+                parts.append(sentence(difference, what, form))
+        costs = [scores.averages[name, config.fine_tuned_steps(name)[-1]].flops for name in (method, first)]
+        if costs[0] and costs[1]:
+            parts.append(f"{costs[0] / costs[1]:.2f} times the FLOPs")
+        found.append(f"{label(method)}: {'; '.join(parts) or 'not finished'}.")
+    return found
+
+
+def config_table(results: Results, origins: Mapping[str, str], signed: str) -> Table:
+    """Returns every config value with its origin, and the paper's value where there is one."""
+    values = flatten(results.config.model_dump(mode="json"))
+    used = {f"method.{name}" for name in results.config.methods}
+    rows = {
+        key: value
+        for key, value in values.items()
+        if not key.startswith("method.") or ".".join(key.split(".")[:2]) in used
+    }
+    columns: list[Column[str]] = [
+        Column("Key", lambda key: key),
+        Column("Value", lambda key: json.dumps(rows[key], ensure_ascii=False)),
+        Column("Origin", lambda key: origins.get(key, "default")),
+        Column("Paper", lambda key: PAPER.get(key, "")),
+    ]
+    return build_table("config", "Config", columns, rows, (), signed)
+
+
+def fingerprint_table(results: Results, signed: str) -> Table:
+    """Returns what the numbers come from: corpus, versions, and the weights of every checkpoint."""
+    made = results.manifest
+    rows = [("corpus", results.corpus)]
+    if made:
+        counts = ("documents", "sentences", "words", "tokens", "train_sequences", "validation_sequences", "vocab_size")
+        rows += [(name.replace("_", " "), f"{getattr(made, name):,}") for name in counts]
+        rows += [(f"dropped: {rule}", f"{number:,} paragraphs") for rule, number in made.dropped.items()]
+        rows += [("problem", problem) for problem in made.problems]
+    rows += [(f"version of {name}", ", ".join(seen)) for name, seen in results.versions.items()]
+    rows += [
+        (f"{label(m)}, seed {seed}, step {step:,}", f"{row.fingerprint}, {row.device}, {format_duration(row.seconds)}")
+        for (m, seed, step), row in results.checkpoints.items()
+    ]
+    columns: list[Column[tuple[str, str]]] = [
+        Column("What", lambda row: row[0]),
+        Column("Value or SHA-256", lambda row: row[1]),
+    ]
+    return build_table("fingerprints", "Corpus, versions and checkpoints", columns, rows, (), signed)
+
+
+def page(sections: Sequence[Section], script: str, **values: Any) -> str:
+    """Returns the page; `script` is the plotting library, `values` those of the template."""
+    charts = {
+        chart.name: {"data": chart.data, "panels": chart.panels}
+        for section in sections
+        for chart in section.charts
+        if chart.panels
+    }
+    embedded = json.dumps({"config": CONFIG, "charts": charts}, ensure_ascii=False, separators=(",", ":"))
+    return render(
+        "mapnet_cli.report", "index.html", sections=[s for s in sections if s.filled], script=script,
+        charts=embedded.replace("<", "\\u003c"), shades=SHADES,
+        is_text=lambda text: any(map(str.isalpha, text.replace("e+", ""))), **values,
+    )  # fmt: skip
+
+
+def mask_section(results: Results, charts: Sequence[Chart]) -> Section:
+    text = (
+        "Held-out sentences with the masks that each method draws at its last checkpoint. Bold words are masked. The "
+        "shade is the probability of masking the word relative to a uniform choice. Boxed words are masked words that "
+        "share a stem. Hover over a word, or focus it, for its probability and loss."
+    )
+    return Section("masking", "What is masked", text, charts, masks=figure2(results))
+
+
+def library(artifacts: Artifacts) -> str:
+    """Returns the plotting library as JavaScript, which takes seconds to bundle and is kept beside the reports."""
+    from importlib.metadata import version
+
+    import vl_convert
+
+    path = artifacts.path(f"report/.vega-{version('vl-convert-python')}.js")
+    if not path.exists():
+        write_text(path, vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version="6.4"))
+    return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
