@@ -12,7 +12,7 @@ Spec = dict[str, Any]
 """A Vega-Lite specification or a part of it."""
 
 # Okabe and Ito's palette is colour-blind safe; shapes and dashes distinguish lines in black-and-white print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#666666")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#666666", "#882255", "#44AA99")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right", "cross")
 ACROSS = 4
 """Maximum number of panels side by side."""
@@ -44,6 +44,7 @@ class Chart:
     caption: str
     panels: Sequence[Spec]
     data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    columns: int = ACROSS
 
     def spec(self, subtitle: str = "") -> Spec:
         """Returns all panels as one specification of fixed size, at most ACROSS panels side by side."""
@@ -53,21 +54,20 @@ class Chart:
             "padding": 12,
             "background": "white",
             "datasets": {name: list(rows) for name, rows in self.data.items()},
-            "columns": min(ACROSS, max(1, len(self.panels))),
+            "columns": self.columns,
             "concat": [{"width": 210, "height": 150, **panel} for panel in self.panels],
             "config": CONFIG,
         }
 
 
-def named_colours(names: Sequence[str], field: str, legend: bool = True) -> Spec:
-    """Returns encodings that give each of a field's values its own colour and shape."""
-    both = [(COLOURS[n % len(COLOURS)], SHAPES[(n + n // len(COLOURS)) % len(SHAPES)]) for n in range(len(names))]
-    shown: Spec = {} if legend else {"legend": None}
-    scales = ({"domain": list(names), "range": list(values)} for values in zip(*both, strict=True))
-    return {
-        channel: {"field": field, "type": "nominal", "scale": scale, **shown}
-        for channel, scale in zip(("color", "shape"), scales, strict=False)
-    }
+def named_colours(names: Sequence[str], field: str) -> Spec:
+    """Returns the encodings that give each of a field's values its own colour and shape."""
+
+    def encoding(values: Sequence[str]) -> Spec:
+        cycle = [values[number % len(values)] for number in range(len(names))]
+        return {"field": field, "type": "nominal", "scale": {"domain": list(names), "range": cycle}}
+
+    return {"color": encoding(COLOURS), "shape": encoding(SHAPES)}
 
 
 def axis(field: str, title: str, kind: str = "quantitative", zero: bool = False, **options: Any) -> Spec:

@@ -1,135 +1,108 @@
-"""The report's charts: scores by task, score and loss against cost, training logs, minimal pairs, masks, variances."""
+"""The report's charts: their data. The Vega-Lite specifications of their panels are in templates/*.json."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mapnet_cli.core import STEPS, Chart, Spec, axis, named_colours
+from mapnet_cli.core import STEPS, Chart, Spec, axis, named_colours, render
 from mapnet_cli.glue import other_rows
 from mapnet_cli.report.health import DIAGNOSTICS, NORMS, phenomena
 from mapnet_cli.report.labels import data_suffix, label, time_unit
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.logs import LOGGED_LOSS, log_points
+from mapnet_cli.report.logs import LOGGED_LOSS
 from mapnet_cli.report.masks import KINDS, rate_points
-from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Average, Scores, TaskScore
-from mapnet_cli.report.tables import AVERAGE
-from mapnet_cli.report.trajectories import CurvePoint, loss_trajectory, score_trajectory, scored_seeds, seeds_with
+from mapnet_cli.report.scores import AVERAGE, PRIMARY, PRIMARY_NAME, Scores, mean
+from mapnet_cli.report.trajectories import loss_trajectory, score_trajectory, scored_seeds, seeds_with
 
 BAND = "Bands: ± one standard deviation over seeds."
 Rows = list[dict[str, Any]]
-ROUND = 5
+STEPS_AXIS = axis("steps", "Steps", labelExpr=STEPS)
+
+
+def line_panel(title: str, names: Sequence[str], data: str, x: Spec, **options: Any) -> Spec:
+    """Returns a panel with a line per model through the rows of a data set whose field "what" is the title.
+
+    Rows have Model, value, the field of `x` and, with a band, low and high. `runs` draws a line per seed, `rules` names
+    a data set of horizontal lines.
+    """
+    values = {"band": True, "runs": False, "rules": "", "value": axis("value", ""), "y": axis("low", "")} | options
+    return _panel("line.json", title=title, data=data, x=x, **values, **named_colours(names, "Model"))
+
+
+def dot_panel(title: str, names: Sequence[str], data: str, x: str, chance: float, step: int) -> Spec:
+    """Returns a panel with a row per group and a point with an error bar per model, `step` pixels apart."""
+    places = {"low": axis("low", x), "value": axis("value", x), "chance": chance, "step": step, "names": names}
+    return _panel("dots.json", title=title, data=data, **places, **named_colours(names, "Model"))
+
+
+def _panel(template: str, **values: Any) -> Spec:
+    spec: Spec = json.loads(render("mapnet_cli.report", template, **values))
+    return spec
+
+
+def _point(method: str, what: str, value: float, sd: float | None, **more: Any) -> dict[str, Any]:
+    low, high = value - (sd or 0.0), value + (sd or 0.0)
+    return {"Model": label(method), "what": what, **more} | {
+        name: round(number, 5) for name, number in (("value", value), ("low", low), ("high", high))
+    }
 
 
 def _names(results: Results) -> list[str]:
     return [label(method) for method in results.config.methods]
 
 
-def line_panel(title: str, names: Sequence[str], data: str, x: Spec, what: str, y: str = "", band: bool = True) -> Spec:
-    """Returns a panel with a line per model through the rows whose field "what" has the given value.
-
-    Rows have the fields value and, with a band, low and high.
-    """
-    colours = named_colours(names, "Model")
-    tooltip = [{"field": field} for field in ("Model", x["field"], "value")]
-    value = axis("value", y)
-    band_layer = {
-        "mark": {"type": "area", "opacity": 0.15, "line": False},
-        "encoding": {"x": x, "y": axis("low", y), "y2": {"field": "high"}, "color": colours["color"]},
-    }
-    line = {
-        "mark": {"type": "line", "point": {"filled": True, "size": 42}, "strokeWidth": 1.7},
-        "encoding": {"x": x, "y": value, **colours, "tooltip": tooltip},
-    }
-    thin = {
-        "mark": {"type": "line", "strokeWidth": 1.4},
-        "encoding": {"x": x, "y": value, "color": colours["color"], "detail": {"field": "seed"}, "tooltip": tooltip},
-    }
-    return {
-        "title": title,
-        "data": {"name": data},
-        "transform": [{"filter": f"datum.what === {what!r}"}],
-        "layer": [band_layer, line] if band else [thin],
-    }
-
-
 def task_chart(results: Results, scores: Scores) -> Chart:
     """Returns Figure 3: the score of each task against the steps, and of their average."""
-    names = [column.name for column in scores.columns]
-    panels, rows, rules = [], Rows(), Rows()
-    for name in [AVERAGE, *names] if len(names) > 1 else names:
-        for method in results.config.methods:
-            for step in results.config.fine_tuned_steps(method):
-                cell: Average | TaskScore = (
-                    scores.averages[method, step] if name == AVERAGE else scores.cells[method, step, name]
-                )
-                if cell.mean is not None:
-                    point = _with_band(cell.mean, cell.sd or 0.0)
-                    rows.append({"Model": label(method), "what": name, "steps": step, **point})
-        for other in [*dict.fromkeys(baseline for baseline, _ in scores.baselines), *other_rows(results.config)]:
-            value = _level(scores, other, name)
-            if value is not None:
-                rules.append({"line": other, "what": name, "level": round(value, 2)})
-        panel = line_panel(name, _names(results), "scores", axis("steps", "Steps", labelExpr=STEPS), name)
-        lines = {"data": {"name": "baselines"}, "transform": [{"filter": f"datum.what === {name!r}"}], **_RULE}
-        panels.append({**panel, "layer": [lines, *panel["layer"]]})
-    caption = f"Score (of 100) after pretraining for so many steps. {BAND} Grey lines: encoders and baselines without "
-    caption += "this pretraining."
+    config, rows, rules = results.config, Rows(), Rows()
+    places = [(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
+    columns = [column.name for column in scores.columns]
+    columns = [AVERAGE, *columns] if len(columns) > 1 else columns
+    for name in columns:
+        for method, step in places:
+            cell = scores.at(method, step, name)
+            if cell.mean is not None:
+                rows.append(_point(method, name, cell.mean, cell.sd, steps=step))
+        levels: dict[str, float | None] = {other: scores.at(other, 0, name).mean for other in other_rows(config)}
+        levels |= {other: scores.baseline(other, name) for other, _ in scores.baselines}
+        rules += [{"line": k, "what": name, "value": round(v, 2)} for k, v in levels.items() if v is not None]
+    panels = [line_panel(name, _names(results), "scores", STEPS_AXIS, rules="baselines") for name in columns]
+    caption = f"Score (of 100) against pretraining steps. {BAND} Grey lines: without this pretraining."
     title = f"Score by task{data_suffix(results)}"
     return Chart("figure3", title, caption, panels if rows else (), {"scores": rows, "baselines": rules})
-
-
-_RULE: Spec = {
-    "mark": {"type": "rule", "color": "#8a8a8a", "strokeWidth": 1.2},
-    "encoding": {
-        "y": {"field": "level", "type": "quantitative"},
-        "strokeDash": {"field": "line", "type": "nominal", "scale": {"range": [[1, 2], [6, 3], [6, 2, 1, 2], [3, 3]]}},
-        "tooltip": [{"field": "line"}, {"field": "level"}],
-    },
-}
-
-
-def _level(scores: Scores, name: str, column: str) -> float | None:
-    if (name, 0) in scores.averages:
-        return scores.averages[name, 0].mean if column == AVERAGE else scores.cells[name, 0, column].mean
-    return scores.baseline_average(name) if column == AVERAGE else scores.baselines.get((name, column))
-
-
-def _with_band(value: float, sd: float) -> dict[str, float]:
-    return {"value": round(value, 4), "low": round(value - sd, 4), "high": round(value + sd, 4)}
 
 
 def cost_chart(results: Results, scores: Scores) -> Chart:
     """Returns average score and held-out loss against steps, FLOPs and time."""
     unit, seconds = time_unit(results)
-    loss = f"Held-out loss, {PRIMARY_NAME} (nats)"
-    found: dict[str, Callable[[str], list[CurvePoint]]] = {
-        "Average score": lambda m: score_trajectory(results, scores, m, scored_seeds(results, scores, m)),
-        loss: lambda m: loss_trajectory(results, PRIMARY, m, seeds_with(results, PRIMARY, m)),
-    }
-    rows = [
-        {"Model": label(method), "what": what, "steps": p.steps, "flops": p.flops, "time": p.hours * 3600 / seconds}
-        | _with_band(p.value, p.sd)
-        for what, curve in found.items()
-        for method in results.config.methods
-        for p in curve(method)
-    ]
-    costs = {
-        "steps": axis("steps", "Steps", labelExpr=STEPS),
-        "flops": axis("flops", "FLOPs", format=".1~e"),
-        "time": axis("time", f"Time ({unit})"),
-    }
-    known = [what for what in found if any(row["what"] == what for row in rows)]
-    panels = [line_panel(what, _names(results), "cost", x, what) for what in known for x in costs.values()]
+    losses = f"Held-out loss, {PRIMARY_NAME}"
+    rows = Rows()
+    for method in results.config.methods:
+        curves = {
+            "Average score": score_trajectory(results, scores, method, scored_seeds(results, scores, method)),
+            losses: loss_trajectory(results, PRIMARY, method, seeds_with(results, PRIMARY, method)),
+        }
+        for what, curve in curves.items():
+            for p in curve:
+                costs = {"steps": p.steps, "flops": p.flops, "time": round(p.hours * 3600 / seconds, 4)}
+                rows.append(_point(method, what, p.value, p.sd, **costs))
+    axes = (STEPS_AXIS, axis("flops", "FLOPs", format=".1~e"), axis("time", f"Time ({unit})"))
+    known = [what for what in ("Average score", losses) if any(row["what"] == what for row in rows)]
+    panels = [line_panel(what, _names(results), "cost", x) for what in known for x in axes]
     title = f"Score and loss against cost{data_suffix(results)}"
-    return Chart("curves", title, f"Each point is a checkpoint. {BAND}", panels, {"cost": rows})
+    return Chart("curves", title, f"Each point is a checkpoint. {BAND}", panels, {"cost": rows}, len(axes))
 
 
 def log_chart(results: Results) -> Chart:
     """Returns losses and proposal diagnostics over training, with one line per run."""
     titles = {"loss": "Training loss (nats)", LOGGED_LOSS: "Held-out loss, bias refitted (nats)", **DIAGNOSTICS}
-    rows = log_points(dict(results.logs), titles, label)
+    rows = [
+        {"Model": label(method), "seed": seed, "steps": step, "what": title, "value": value}
+        for (method, seed), log in results.logs.items()
+        for name, title in titles.items()
+        for step, value in log.curves.get(name, ())
+    ]
     known = dict.fromkeys(row["what"] for row in rows)
-    x = axis("step", "Steps", labelExpr=STEPS)
-    panels = [line_panel(t, _names(results), "log", x, t, band=False) for t in titles.values() if t in known]
+    panels = [line_panel(t, _names(results), "log", STEPS_AXIS, band=False, runs=True) for t in known]
     caption = (
         "Every line of the training logs, one curve per pretraining seed; training losses of methods that choose hard "
         "words are on harder words. An entropy near 0, or weights that are all clipped: a proposal collapsed."
@@ -139,74 +112,29 @@ def log_chart(results: Results) -> Chart:
 
 def pairs_chart(results: Results) -> Chart:
     """Returns the accuracy by phenomenon, one panel per data set."""
-    rows = [
-        {"Model": label(m), "what": row.data, "phenomenon": row.name or "all", "value": round(_mean(s), 2)}
-        | {"low": round(_mean(s) - 2 * _error(s), 2), "high": round(_mean(s) + 2 * _error(s), 2)}
-        for row in phenomena(results)
-        for m, s in row.scores.items()
-    ]
-    names = [label(m) for m in dict.fromkeys(m for row in phenomena(results) for m in row.scores)]
-    panels = [
-        _dots(name, names, "pairs", name, "phenomenon", "Accuracy (%)", chance=50)
-        for name in dict.fromkeys(row["what"] for row in rows)
-    ]
+    rows, methods = Rows(), dict[str, None]()
+    for row in phenomena(results):
+        for method, found in row.scores.items():
+            methods[label(method)] = None
+            error = 2 * sum(error**2 for _, error in found) ** 0.5 / len(found)
+            value = mean(accuracy for accuracy, _ in found)
+            rows.append(_point(method, row.data, value, error, group=row.name or "all"))
+    data = dict.fromkeys(row["what"] for row in rows)
+    panels = [dot_panel(name, list(methods), "pairs", "Accuracy (%)", 50, max(5, 8 - len(methods))) for name in data]
     caption = "Points: mean over pretraining seeds; bars: ± two standard errors over pairs; 50% is chance."
-    return Chart("minimal-pairs", "Minimal pairs by phenomenon", caption, panels, {"pairs": rows})
-
-
-def _mean(scores: Sequence[tuple[float, float]]) -> float:
-    return sum(value for value, _ in scores) / len(scores)
-
-
-def _error(scores: Sequence[tuple[float, float]]) -> float:
-    return sum(error**2 for _, error in scores) ** 0.5 / len(scores)
-
-
-def _dots(title: str, names: Sequence[str], data: str, what: str, group: str, x: str, chance: float | None) -> Spec:
-    """Returns a panel with a row per group and a point with an error bar per model."""
-    colours, y = named_colours(names, "Model"), {"field": group, "type": "nominal", "title": None, "sort": None}
-    offset = {"yOffset": {"field": "Model", "type": "nominal", "scale": {"paddingOuter": 0.3}, "sort": list(names)}}
-    place = {"y": y, **offset}
-    layers: list[Spec] = [
-        {
-            "mark": {"type": "rule", "strokeWidth": 1.2},
-            "encoding": {"x": axis("low", x), "x2": {"field": "high"}, **place, "color": colours["color"]},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 34, "opacity": 1},
-            "encoding": {
-                "x": axis("value", x), **place, **colours,
-                "tooltip": [{"field": field} for field in ("Model", group, "value")],
-            },
-        },
-    ]  # fmt: skip
-    if chance is not None:
-        line = {"mark": {"type": "rule", "strokeDash": [3, 3], "color": "#8a8a8a"}, "data": {"values": [{"x": chance}]}}
-        layers.insert(0, line | {"encoding": {"x": {"field": "x", "type": "quantitative"}}})
-    return {
-        "title": title,
-        "data": {"name": data},
-        "transform": [{"filter": f"datum.what === {what!r}"}],
-        "height": {"step": max(5, 7 - len(names) // 3)},
-        "layer": layers,
-    }
+    return Chart("minimal-pairs", "Minimal pairs by phenomenon", caption, panels, {"pairs": rows}, 2)
 
 
 def mask_chart(results: Results) -> Chart:
     """Returns the fraction of masked tokens by frequency, position and kind of word."""
-    rows, names = rate_points(results), _names(results)
-    panels = []
-    for what, title in KINDS.items():
-        groups = list(dict.fromkeys(row["group"] for row in rows if row["what"] == what))
+    rows, panels = rate_points(results), []
+    for title in KINDS.values():
+        groups = list(dict.fromkeys(row["group"] for row in rows if row["what"] == title))
         x = axis("group", "", "nominal", labelAngle=0) | {"sort": groups}
-        panel = line_panel(title, names, "rates", x, what, band=False)
-        [layer] = panel["layer"]
-        layer["mark"] = {"type": "line", "point": True, "strokeWidth": 1.4}
-        del layer["encoding"]["detail"]
-        layer["encoding"] |= {"y": axis("value", "", format="%"), **named_colours(names, "Model")}
-        panels += [panel] if groups else []
+        percent = axis("value", "", zero=True, format="%")
+        panels += [line_panel(title, _names(results), "rates", x, band=False, value=percent)] if groups else []
     caption = "Fraction of the tokens that a method masks at its last checkpoint, in held-out text."
-    return Chart("masks", "What is masked", caption, panels, {"rates": rows})
+    return Chart("masks", "What is masked", caption, panels, {"rates": rows}, 3)
 
 
 def variance_chart(results: Results) -> Chart:
@@ -216,17 +144,9 @@ def variance_chart(results: Results) -> Chart:
         for norm in m.measured[0].variances:
             what = f"{label(m.method)}, step {m.step:,}: {NORMS.get(norm, norm)}"
             for strategy in m.measured:
-                found = strategy.variances[norm].mask_to_uniform
-                value, error = found["value"], found["error"] or 0.0
-                if value is not None:
-                    row = {"Model": strategy.name, "what": what, "group": strategy.name, "value": round(value, ROUND)}
-                    rows.append(row | {"low": round(value - error, ROUND), "high": round(value + error, ROUND)})
-            names = [strategy.name for strategy in m.measured]
-            panels.append(_dots(what, names, "variance", what, "group", "Mask variance / uniform", chance=1))
-            panels[-1]["height"] = {"step": 16}
-            for layer in panels[-1]["layer"][1:]:
-                del layer["encoding"]["yOffset"]
-                layer["encoding"]["color"] |= {"legend": None}
-            panels[-1]["layer"][-1]["encoding"]["shape"] |= {"legend": None}
+                found: Mapping[str, float | None] = strategy.variances[norm].mask_to_uniform
+                if (value := found["value"]) is not None:
+                    rows.append(_point("Mask variance", what, value, found["error"], group=strategy.name))
+            panels.append(dot_panel(what, ["Mask variance"], "variance", "Mask variance / uniform", 1, 18))
     caption = "Variance of the gradient over masks of the same sentence; bars: ± one standard error over sentences."
-    return Chart("variance", "Gradient variance", caption, panels, {"variance": rows})
+    return Chart("variance", "Gradient variance", caption, panels, {"variance": rows}, 3)

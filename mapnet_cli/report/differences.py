@@ -256,13 +256,12 @@ def difference_cell(found: Difference | None, form: str = "{:+.2f}", columns: in
     return plain(None) if found is None else found.cell(form, columns)
 
 
-def sentence(found: Difference, what: str, form: str, places: str = "") -> str:
+def sentence(found: Difference, unit: str, digits: int) -> str:
     """Returns what a difference means, in words."""
-    units = f"{found.n} {found.unit}{'s' * (found.n > 1)}"
-    size = form.format(abs(found.mean))
-    way = "higher" if found.mean > 0 else "lower"
+    seeds, way = f"{found.n} {found.unit}{'s' * (found.n > 1)}", "higher" if found.mean > 0 else "lower"
+    what = f"{found.measure} {abs(found.mean):.{digits}f} {unit} {way} than {label(found.reference)}"
     if found.interval is None:
-        return f"{what} {size} {way} with {units}: too few for an interval"
-    low, high = (form.replace(":", ":+").format(value) for value in found.interval)
-    verdict = "a difference beyond the noise" if found.beyond_noise else "no difference beyond the noise"
-    return f"{what} {size} {way} than {label(found.reference)}'s (95%: {low} to {high}, {units}): {verdict}{places}"
+        return f"{what} ({seeds}, too few for an interval)"
+    low, high = found.interval
+    verdict = "beyond the noise" if found.beyond_noise else "not beyond the noise"
+    return f"{what} (95%: {low:+.{digits}f} to {high:+.{digits}f}, {seeds}), {verdict}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mapnet_cli.core import DIAGNOSTICS, log_rows
 from mapnet_cli.lineage import Lineage
@@ -43,16 +42,6 @@ def read_log(lineage: Lineage, method: str, seed: int) -> TrainingLog:
                 curves[name].append((step, row[name]))
     thinned = {name: _thinned(points) for name, points in curves.items() if points}
     return TrainingLog(last in ends.values(), uniform, losses, thinned)
-
-
-def log_points(logs: dict[tuple[str, int], TrainingLog], names: dict[str, str], shown: Any) -> list[dict[str, Any]]:
-    """Returns one row per run, curve and point; `names` has the curves' titles, `shown` the methods' names."""
-    return [
-        {"Model": shown(method), "seed": seed, "step": step, "what": title, "value": value}
-        for (method, seed), log in logs.items()
-        for name, title in names.items()
-        for step, value in log.curves.get(name, ())
-    ]
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

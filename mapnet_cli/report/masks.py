@@ -55,7 +55,7 @@ def rate_points(results: Results) -> list[dict[str, Any]]:
                     total = counts.setdefault((method, what, group), [0, 0])
                     total[:] = total[0] + found[0], total[1] + found[1]
     return [
-        {"Model": label(method), "what": what, "group": group, "value": round(masked / n, 4), "tokens": n}
+        {"Model": label(method), "what": KINDS[what], "group": group, "value": round(masked / n, 4), "tokens": n}
         for (method, what, group), (masked, n) in counts.items()
         if n
     ]

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mapnet_cli.config import Config
 from mapnet_cli.config.loading import flatten
 from mapnet_cli.core import CONFIG, Artifacts, Chart, Column, Table, build_table, format_duration, render, write_text
+from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.report.differences import LOSS, SCORE, Differences, sentence
 from mapnet_cli.report.labels import label
 from mapnet_cli.report.load import Results
@@ -44,32 +46,51 @@ class Section:
         )
 
 
-def question(results: Results) -> str:
-    """Returns what the report answers."""
-    methods = [label(name) for name in results.config.methods]
+def question(methods: Sequence[str]) -> str:
+    """Returns what the report answers, for the methods' labels."""
     if len(methods) < 2:
         return f"How good an encoder does {(methods or ['this grid'])[0]} give?"
     *others, last = methods[1:]
     named = f"{', '.join(others)} or {last}" if others else last
+    named = f"any of {len(methods) - 1} other methods" if len(methods) > 4 else named
     return f"Does pretraining with {named} give a better encoder than {methods[0]}, and at what cost?"
 
 
+def headline(config: Config, differences: Differences) -> str:
+    """Returns the short answer: which methods' average score differs from the first method's beyond the noise."""
+    if len(config.methods) < 2:
+        return ""
+    first = config.methods[0]
+    found = {m: differences.get((SCORE, m, config.fine_tuned_steps(m)[-1], first)) for m in config.methods[1:]}
+    better = [label(m) for m, one in found.items() if one and one.better]
+    worse = [label(m) for m, one in found.items() if one and one.beyond_noise and not one.better]
+    untested = [label(m) for m, one in found.items() if one is None or one.interval is None]
+    parts = [f"{', '.join(better) or 'no method'} scores higher than {label(first)} beyond the noise"]
+    parts += [f"{', '.join(worse)} lower"] if worse else []
+    parts += [f"{', '.join(untested)} can't be told from it with fewer than three seeds"] if untested else []
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def answers(results: Results, scores: Scores, differences: Differences) -> list[str]:
-    """Returns one sentence per method on its score, its held-out loss and its cost, relative to the first method's."""
+    """Returns one sentence per method: its score and held-out loss relative to the first method's, and its cost."""
     config, found = results.config, []
-    for method in config.methods[1:]:
-        first, parts = config.methods[0], []
-        last = config.fine_tuned_steps(method)[-1]
-        for measure, step, what, form in (
-            (SCORE, last, "scores", "{:.2f}"),
-            (LOSS, config.last_step(method), "loss", "{:.3f}"),
-        ):
-            if difference := differences.get((measure, method, step, first)):
-                parts.append(sentence(difference, what, form))
-        costs = [scores.averages[name, config.fine_tuned_steps(name)[-1]].flops for name in (method, first)]
-        if costs[0] and costs[1]:
-            parts.append(f"{costs[0] / costs[1]:.2f} times the FLOPs")
-        found.append(f"{label(method)}: {'; '.join(parts) or 'not finished'}.")
+    flops = {name: scores.averages[name, config.fine_tuned_steps(name)[-1]].flops for name in config.methods}
+    for method in config.methods:
+        first, last = config.methods[0], config.fine_tuned_steps(method)[-1]
+        known = [
+            sentence(one, unit, digits)
+            for measure, reference, step, unit, digits in (
+                (SCORE, first, last, "points", 2),
+                (LOSS, first, config.last_step(method), "nats", 3),
+                (SCORE, UNTRAINED, last, "points", 2),
+            )
+            if (one := differences.get((measure, method, step, reference)))
+        ]
+        ours, theirs = flops[method], flops[first]
+        if method != first and ours and theirs:
+            known.append(f"{ours / theirs:.2f} times the FLOPs")
+        found += [f"{label(method)}: {'; '.join(known)}."] if known else []
     return found
 
 

@@ -40,6 +40,7 @@ from mapnet_cli.report.load import Results, runs_of_a_task
 PRIMARY = "validation_loss_single"
 """The held-out loss that methods are compared by: with one [MASK] per sentence, it favours no mask rate."""
 PRIMARY_NAME = "one mask per sentence"
+AVERAGE = "Average"
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,14 @@ class Scores:
     baselines: Mapping[tuple[str, str], float]
     """Keyed by (baseline, column)."""
 
-    def baseline_average(self, name: str) -> float | None:
-        """Returns a baseline's average over the columns, None if any of them is unknown."""
+    def at(self, method: str, step: int, column: str) -> "TaskScore | Average":
+        """Returns the score in a column, or their average for AVERAGE."""
+        return self.averages[method, step] if column == AVERAGE else self.cells[method, step, column]
+
+    def baseline(self, name: str, column: str) -> float | None:
+        """Returns a baseline's score, of AVERAGE None if it is unknown for any column."""
+        if column != AVERAGE:
+            return self.baselines.get((name, column))
         values = [self.baselines.get((name, column.name)) for column in self.columns]
         return None if None in values else _mean_or_none(values)
 

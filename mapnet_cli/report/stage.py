@@ -30,13 +30,14 @@ from mapnet_cli.report.differences import Differences, find_differences
 from mapnet_cli.report.files import latex, results_value, to_csv_text, to_json_text
 from mapnet_cli.report.flags import find_flags, run_table, warnings
 from mapnet_cli.report.health import health_table, held_out_table, pairs_table, variance_table
-from mapnet_cli.report.labels import MARKS, average_name, notes
+from mapnet_cli.report.labels import MARKS, average_name, label, notes
 from mapnet_cli.report.load import Results, load_results
 from mapnet_cli.report.page import (
     Section,
     answers,
     config_table,
     fingerprint_table,
+    headline,
     library,
     mask_section,
     page,
@@ -45,9 +46,13 @@ from mapnet_cli.report.page import (
 from mapnet_cli.report.provenance import missing, next_command, record_lines, short_signature, signature
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.selection import selection_table
-from mapnet_cli.report.tables import Row, comparison_table, cost_table, protocol, table3, table3_rows
+from mapnet_cli.report.tables import Row, comparison_table, cost_table, counted, protocol, table3, table3_rows
 from mapnet_cli.report.trajectories import target_table
 
+FILES = {
+    "results.csv": "one row per method, seed, step, task and metric", "results.json": "the same, with comparisons",
+    "table3.tex": "LaTeX", "report.md": "short", "records.jsonl": "every record",
+}  # fmt: skip
 RECORDS, RESULTS, PAGE, LATEST = "records.jsonl", "results.json", "index.html", "latest"
 
 
@@ -59,6 +64,8 @@ class ReportResult:
     table3: Table
     tables: Mapping[str, Table]
     """By name, including Table 3."""
+    summary: tuple[str, ...]
+    """The short answer, and one sentence per method."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     signature: str
@@ -84,10 +91,11 @@ class ReportResult:
         }
 
 
-def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = None) -> ReportResult:
+def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = None, refresh: int = 0) -> ReportResult:
     """Writes the report of all finished records, each file atomically, and returns it.
 
-    `name` is that of the config file, `origins` says where each config value is from. Missing and damaged records are
+    `name` is that of the config file, `origins` says where each config value is from. The page of a partial report
+    reloads itself every `refresh` seconds, unless that is 0. Missing and damaged records are
     left out and named. Raises UsageError for an unknown task or metric, and InputError if the config's input data is
     missing and was never hashed.
     """
@@ -98,7 +106,7 @@ def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = 
         results = load_results(lineage, runs)
         folder = _folder(lineage, name, results.fingerprint)
         scores = score(results)
-        built, contents = _contents(lineage, folder, results, scores, origins or {})
+        built, contents = _contents(lineage, folder, results, scores, origins or {}, refresh)
         for file_name, content in contents.items():
             path = folder / file_name
             write_text(path, content) if isinstance(content, str) else write_bytes(path, content)
@@ -146,8 +154,10 @@ def _sections(
             "cost", "Score and loss against cost", charts=[cost_chart(results, scores)],
             tables=[cost_table(results, scores, rows, signed), target_table(results, scores, differences, signed)],
         ),
-        Section("comparisons", "Differences and noise", tables=[comparison_table(differences, scores, signed)],
-                folded=[selection_table(results, scores, signed)]),
+        Section(
+            "comparisons", "Differences and noise", counted(differences),
+            folded=[comparison_table(differences, scores, signed), selection_table(results, scores, signed)],
+        ),
         Section("heldout", "Held-out text", tables=[held_out_table(results, signed)]),
         Section("pairs", "Minimal pairs", charts=[pairs_chart(results)], folded=[pairs_table(results, signed)]),
         Section("training", "Training", charts=[log_chart(results)], tables=[health_table(results, signed)]),
@@ -160,7 +170,7 @@ def _sections(
 
 
 def _contents(
-    lineage: Lineage, folder: Path, results: Results, scores: Scores, origins: Mapping[str, str]
+    lineage: Lineage, folder: Path, results: Results, scores: Scores, origins: Mapping[str, str], refresh: int
 ) -> tuple[ReportResult, dict[str, str | bytes]]:
     """Returns the report and the contents of all files but records.jsonl, by name."""
     differences, flags, signed = (
@@ -173,17 +183,20 @@ def _contents(
     sections = _sections(results, scores, differences, rows, origins, signed)
     tables = {table.name: table for table in (first, *(t for s in sections for t in (*s.tables, *s.folded)))}
     said, alarms = notes(results, scores), warnings(results, scores, flags)
+    short_answer, long_answers = headline(results.config, differences), answers(results, scores, differences)
     built = ReportResult(
-        folder=folder, table3=first, tables=tables, notes=tuple(said), warnings=tuple(alarms),
+        folder=folder, table3=first, tables=tables, summary=tuple(filter(None, (short_answer, *long_answers))),
+        notes=tuple(said), warnings=tuple(alarms),
         signature=signature(results, scores.metrics), missing=tuple(missing(results)),
         next_command=next_command(results),
     )  # fmt: skip
     value = results_value(results, scores, differences)
     common = {
-        "title": folder.name, "question": question(results), "answers": answers(results, scores, differences),
+        "title": folder.name, "question": question([label(name) for name in results.config.methods]),
+        "headline": short_answer, "answers": long_answers,
         "average": average_name(results, scores), "missing": built.missing, "next_command": built.next_command,
         "warnings": alarms, "notes": said, "protocol": protocol(results), "signature": built.signature,
-        "short_signature": signed, "marks": MARKS,
+        "short_signature": signed, "marks": MARKS, "files": FILES, "refresh": refresh if built.missing else 0,
     }  # fmt: skip
     short = [to_markdown(table, 2) for table in (first, tables["cost"])]
     contents: dict[str, str | bytes] = {

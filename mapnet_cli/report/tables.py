@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from mapnet_cli.core import Cell, Column, Table, build_table, each, number_cell, short_steps
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
-from mapnet_cli.report.differences import LOSS, SCORE, Difference, Differences, difference_cell
+from mapnet_cli.report.differences import CONFIDENCE, LOSS, SCORE, Difference, Differences, difference_cell
 from mapnet_cli.report.flags import Flags
 from mapnet_cli.report.labels import (
     is_probe,
@@ -16,14 +16,13 @@ from mapnet_cli.report.labels import (
     tokens_cell,
 )
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import PRIMARY, Average, Scores
+from mapnet_cli.report.scores import AVERAGE, PRIMARY, Average, Scores
 from mapnet_cli.report.trajectories import SAME_COST, at_equal_cost
 
 PAPER_TABLE_3 = {
     "bert": {400_000: 80.86, 600_000: 81.41, 800_000: 81.62, 1_000_000: 81.68},
     "mapnet": {400_000: 81.15, 600_000: 81.48, 800_000: 82.11, 1_000_000: 81.88},
 }
-AVERAGE = "Average"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def table3_rows(results: Results, scores: Scores, flags: Flags) -> list[Row]:
     rows = _with_best(rows)
     for name in dict.fromkeys(name for name, _ in scores.baselines):
         values = {c.name: scores.baselines.get((name, c.name)) for c in scores.columns}
-        values[AVERAGE] = scores.baseline_average(name)
+        values[AVERAGE] = scores.baseline(name, AVERAGE)
         rows.append(Row(name, name, cells={title: number_cell(value, "{:.2f}") for title, value in values.items()}))
     if protocol(results) == "":
         for method, published in PAPER_TABLE_3.items():
@@ -193,7 +192,6 @@ def cost_table(results: Results, scores: Scores, rows: Iterable[Row], signed: st
 def comparison_table(differences: Differences, scores: Scores, signed: str) -> Table:
     """Returns every comparison with its intervals and p-values."""
     found = list(differences.values())
-    tested = sum(one.interval is not None for one in found)
 
     def form(one: Difference) -> str:
         return "{:+.3f}" if one.measure == LOSS else "{:+.2f}"
@@ -217,8 +215,20 @@ def comparison_table(differences: Differences, scores: Scores, signed: str) -> T
         Column("Seeds", lambda one: Cell(f"{one.n} {one.unit.removesuffix(' seed')}", one.n)),
     ]
     note = (
-        f"{len(found)} comparisons were made, of which {tested} have the three seeds that an interval needs; Holm's "
-        "p-values are corrected for these. Bootstrap: BCa, 9,999 resamples; with few seeds it is too narrow. "
-        "Permutation: exact test of random signs, which with n seeds can't be below 2 / 2^n (0.25 for 3)."
+        "Bootstrap: BCa, 9,999 resamples; with few seeds it is too narrow. Permutation: exact test of random signs, "
+        "which with n seeds can't be below 2 / 2^n (0.25 for 3)."
     )
     return build_table("comparisons", "All comparisons", table, found, (note,), signed)
+
+
+def counted(differences: Differences) -> str:
+    """Returns how many comparisons were made, and what they show."""
+    found = differences.values()
+    tested = sum(one.interval is not None for one in found)
+    beyond = [f"{label(one.method)} minus {label(one.reference)}, {one.measure}" for one in found if one.beyond_noise]
+    alone = sum(one.p is not None and one.p < 1 - CONFIDENCE for one in found)
+    return (
+        f"{len(found)} comparisons were made; {tested} have the three seeds that an interval needs. Of these {alone} "
+        f"have an interval that excludes 0, and {len(beyond)} still do after Holm's correction for {tested} comparisons"
+        f"{': ' * bool(beyond)}{'; '.join(beyond[:8])}."
+    )

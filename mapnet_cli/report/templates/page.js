@@ -1,6 +1,7 @@
 "use strict";
 const { config, charts } = JSON.parse(document.getElementById("charts").textContent);
 const hidden = new Set(), views = [], dark = matchMedia("(prefers-color-scheme: dark)").matches;
+const glyphs = { circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", "triangle-right": "▶", cross: "✚" };
 const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text, ...more });
 
 // Charts: a panel is a Vega-Lite specification whose data is shared by the panels of its chart.
@@ -11,13 +12,15 @@ for (const [name, { data, panels }] of Object.entries(charts)) {
     const rows = (d) => (d && d.name ? { values: data[d.name] } : d);
     spec.data = rows(spec.data);
     spec.transform = [...(spec.transform || []), { filter: "indexof(hidden, datum.Model) < 0" }];
-    for (const layer of spec.layer || []) {
-      if (layer.data) layer.data = rows(layer.data);
+    for (const part of [spec, ...(spec.layer || [])]) {
+      if (part !== spec && part.data) part.data = rows(part.data);
       for (const channel of ["color", "shape", "strokeDash"]) {
-        const found = layer.encoding?.[channel];
+        const found = part.encoding?.[channel];
         if (!found?.field) continue;
-        if (channel === "color") (found.scale?.domain || []).forEach((label, n) => legend.set(label, found.scale.range[n]));
         found.legend = null;
+        (channel === "strokeDash" ? [] : found.scale.domain).forEach((label, n) => {
+          legend.set(label, { ...legend.get(label), [channel]: found.scale.range[n] });
+        });
       }
     }
     if (spec.height?.step) box.classList.add("wide");
@@ -29,10 +32,9 @@ for (const [name, { data, panels }] of Object.entries(charts)) {
       .then(({ view }) => views.push(view)).catch((error) => { box.textContent = "This chart can't be shown: " + error.message; });
   }
   const row = make("div", "", { className: "legend" });
-  for (const [label, colour] of legend) {
-    const item = make("span", label);
-    item.insertAdjacentHTML("afterbegin", `<svg width="14" height="12" aria-hidden="true"><rect y="3" width="14" height="6" rx="3" fill="${colour}"/></svg>`);
-    row.append(item);
+  for (const [label, { color, shape }] of legend) {
+    const item = make("span", " " + label), mark = make("span", glyphs[shape] || "━");
+    mark.style.color = color; item.prepend(mark); row.append(item);
   }
   place.prepend(row);
 }
