@@ -86,6 +86,14 @@ def build_table(
     return Table(name, title, tuple(column.title for column in columns), cells, tuple(notes), signature)
 
 
+def table_of(name: str, title: str, rows: Iterable[Mapping[str, Any]], notes: Iterable[str], signature: str) -> Table:
+    """Returns a table of rows that map column titles to cells or plain values; what a row lacks is shown as "-"."""
+    rows = list(rows)
+    columns = tuple(dict.fromkeys(title for row in rows for title in row))
+    cells = (tuple(cell if isinstance(cell := row.get(c), Cell) else plain(cell) for c in columns) for row in rows)
+    return Table(name, title, columns, tuple(cells), tuple(notes), signature)
+
+
 def to_rich(table: Table, notes: bool = True) -> Group:
     """Returns the table for a terminal, with or without its notes and signature below it."""
     shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold")

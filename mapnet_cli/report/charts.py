@@ -6,15 +6,14 @@ from typing import Any
 
 from mapnet_cli.core import STEPS, Chart, Spec, axis, named_colours, render
 from mapnet_cli.glue import other_rows
-from mapnet_cli.report.health import DIAGNOSTICS, NORMS, phenomena
-from mapnet_cli.report.labels import data_suffix, label, time_unit
+from mapnet_cli.report.health import phenomena
+from mapnet_cli.report.labels import TEXTS, data_suffix, label, time_unit
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.logs import LOGGED_LOSS
-from mapnet_cli.report.masks import KINDS, rate_points
-from mapnet_cli.report.scores import AVERAGE, PRIMARY, PRIMARY_NAME, Scores, mean
-from mapnet_cli.report.trajectories import loss_trajectory, score_trajectory, scored_seeds, seeds_with
+from mapnet_cli.report.masks import rate_points
+from mapnet_cli.report.scores import Scores, mean
+from mapnet_cli.report.trajectories import loss_trajectory, score_trajectory, scored_seeds, seeds_with_loss
 
-BAND = "Bands: ± one standard deviation over seeds."
+CAPTIONS = TEXTS["charts"]
 Rows = list[dict[str, Any]]
 STEPS_AXIS = axis("steps", "Steps", labelExpr=STEPS)
 
@@ -55,59 +54,51 @@ def task_chart(results: Results, scores: Scores) -> Chart:
     """Returns Figure 3: the score of each task against the steps, and of their average."""
     config, rows, rules = results.config, Rows(), Rows()
     places = [(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
-    columns = [column.name for column in scores.columns]
-    columns = [AVERAGE, *columns] if len(columns) > 1 else columns
-    for name in columns:
+    for name in scores.titles:
         for method, step in places:
-            cell = scores.at(method, step, name)
+            cell = scores.cells[method, step, name]
             if cell.mean is not None:
                 rows.append(_point(method, name, cell.mean, cell.sd, steps=step))
-        levels: dict[str, float | None] = {other: scores.at(other, 0, name).mean for other in other_rows(config)}
+        levels: dict[str, float | None] = {other: scores.cells[other, 0, name].mean for other in other_rows(config)}
         levels |= {other: scores.baseline(other, name) for other, _ in scores.baselines}
         rules += [{"line": k, "what": name, "value": round(v, 2)} for k, v in levels.items() if v is not None]
-    panels = [line_panel(name, _names(results), "scores", STEPS_AXIS, rules="baselines") for name in columns]
-    caption = f"Score (of 100) against pretraining steps. {BAND} Grey lines: without this pretraining."
+    panels = [line_panel(name, _names(results), "scores", STEPS_AXIS, rules="baselines") for name in scores.titles]
     title = f"Score by task{data_suffix(results)}"
-    return Chart("figure3", title, caption, panels if rows else (), {"scores": rows, "baselines": rules})
+    return Chart("figure3", title, CAPTIONS["figure3"], panels if rows else (), {"scores": rows, "baselines": rules})
 
 
 def cost_chart(results: Results, scores: Scores) -> Chart:
     """Returns average score and held-out loss against steps, FLOPs and time."""
     unit, seconds = time_unit(results)
-    losses = f"Held-out loss, {PRIMARY_NAME}"
-    rows = Rows()
+    losses, rows = "Held-out loss", Rows()
     for method in results.config.methods:
         curves = {
             "Average score": score_trajectory(results, scores, method, scored_seeds(results, scores, method)),
-            losses: loss_trajectory(results, PRIMARY, method, seeds_with(results, PRIMARY, method)),
+            losses: loss_trajectory(results, method, seeds_with_loss(results, method)),
         }
         for what, curve in curves.items():
             for p in curve:
-                costs = {"steps": p.steps, "flops": p.flops, "time": round(p.hours * 3600 / seconds, 4)}
+                costs = {"steps": p.steps, "flops": p.flops, "time": round(p.seconds / seconds, 4)}
                 rows.append(_point(method, what, p.value, p.sd, **costs))
     axes = (STEPS_AXIS, axis("flops", "FLOPs", format=".1~e"), axis("time", f"Time ({unit})"))
     known = [what for what in ("Average score", losses) if any(row["what"] == what for row in rows)]
     panels = [line_panel(what, _names(results), "cost", x) for what in known for x in axes]
     title = f"Score and loss against cost{data_suffix(results)}"
-    return Chart("curves", title, f"Each point is a checkpoint. {BAND}", panels, {"cost": rows}, len(axes))
+    return Chart("curves", title, CAPTIONS["curves"], panels, {"cost": rows}, len(axes))
 
 
 def log_chart(results: Results) -> Chart:
     """Returns losses and proposal diagnostics over training, with one line per run."""
-    titles = {"loss": "Training loss (nats)", LOGGED_LOSS: "Held-out loss, bias refitted (nats)", **DIAGNOSTICS}
-    rows = [
+    titles = TEXTS["logged"] | TEXTS["diagnostics"]
+    rows: Rows = [
         {"Model": label(method), "seed": seed, "steps": step, "what": title, "value": value}
         for (method, seed), log in results.logs.items()
         for name, title in titles.items()
-        for step, value in log.curves.get(name, ())
+        for step, value in log.get(name, ())
     ]
     known = dict.fromkeys(row["what"] for row in rows)
     panels = [line_panel(t, _names(results), "log", STEPS_AXIS, band=False, runs=True) for t in known]
-    caption = (
-        "Every line of the training logs, one curve per pretraining seed; training losses of methods that choose hard "
-        "words are on harder words. An entropy near 0, or weights that are all clipped: a proposal collapsed."
-    )
-    return Chart("training", "Losses and proposals over training", caption, panels, {"log": rows})
+    return Chart("training", "Losses and proposals over training", CAPTIONS["training"], panels, {"log": rows})
 
 
 def pairs_chart(results: Results) -> Chart:
@@ -121,20 +112,18 @@ def pairs_chart(results: Results) -> Chart:
             rows.append(_point(method, row.data, value, error, group=row.name or "all"))
     data = dict.fromkeys(row["what"] for row in rows)
     panels = [dot_panel(name, list(methods), "pairs", "Accuracy (%)", 50, max(5, 8 - len(methods))) for name in data]
-    caption = "Points: mean over pretraining seeds; bars: ± two standard errors over pairs; 50% is chance."
-    return Chart("minimal-pairs", "Minimal pairs by phenomenon", caption, panels, {"pairs": rows}, 2)
+    return Chart("minimal-pairs", "Minimal pairs by phenomenon", CAPTIONS["minimal-pairs"], panels, {"pairs": rows}, 2)
 
 
 def mask_chart(results: Results) -> Chart:
     """Returns the fraction of masked tokens by frequency, position and kind of word."""
     rows, panels = rate_points(results), []
-    for title in KINDS.values():
+    for title in TEXTS["rates"].values():
         groups = list(dict.fromkeys(row["group"] for row in rows if row["what"] == title))
         x = axis("group", "", "nominal", labelAngle=0) | {"sort": groups}
         percent = axis("value", "", zero=True, format="%")
         panels += [line_panel(title, _names(results), "rates", x, band=False, value=percent)] if groups else []
-    caption = "Fraction of the tokens that a method masks at its last checkpoint, in held-out text."
-    return Chart("masks", "What is masked", caption, panels, {"rates": rows}, 3)
+    return Chart("masks", "What is masked", CAPTIONS["masks"], panels, {"rates": rows}, 3)
 
 
 def variance_chart(results: Results) -> Chart:
@@ -142,11 +131,10 @@ def variance_chart(results: Results) -> Chart:
     rows, panels = Rows(), []
     for m in results.variances:
         for norm in m.measured[0].variances:
-            what = f"{label(m.method)}, step {m.step:,}: {NORMS.get(norm, norm)}"
+            what = f"{label(m.method)}, step {m.step:,}: {TEXTS['norms'].get(norm, norm)}"
             for strategy in m.measured:
                 found: Mapping[str, float | None] = strategy.variances[norm].mask_to_uniform
                 if (value := found["value"]) is not None:
                     rows.append(_point("Mask variance", what, value, found["error"], group=strategy.name))
             panels.append(dot_panel(what, ["Mask variance"], "variance", "Mask variance / uniform", 1, 18))
-    caption = "Variance of the gradient over masks of the same sentence; bars: ± one standard error over sentences."
-    return Chart("variance", "Gradient variance", caption, panels, {"variance": rows}, 3)
+    return Chart("variance", "Gradient variance", CAPTIONS["variance"], panels, {"variance": rows}, 3)

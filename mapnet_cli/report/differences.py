@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import Cell, PairScores, Scalar, plain
+from mapnet_cli.core import Cell, Scalar
 from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting
 from mapnet_cli.report.labels import columns_suffix, label
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Scores, mean, spread
+from mapnet_cli.report.scores import PRIMARY, Scores, mean, spread
 
 CONFIDENCE = 0.95
 MIN_UNITS = 3
 RESAMPLES = 9_999
-SCORE, LOSS = "average score", f"held-out loss ({PRIMARY_NAME})"
+SCORE, LOSS = "average score", "held-out loss"
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,7 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
         found += [paired(config, scores, method, first, step, columns) for step in steps]
         if len(columns) > 1:
             found += [paired(config, scores, method, first, steps[-1], (c,), c.name) for c in columns]
-        found.append(_losses(results, method, first, PRIMARY, LOSS))
-        found += [_pairs(results, method, first, name) for name in config.minimal_pairs.sets]
+        found += [by_seed(results, method, first, measure) for measure in (LOSS, *config.minimal_pairs.sets)]
     for first in config.methods[:1] if config.finetune.untrained else ():
         found += [paired(config, scores, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
     known = [one for one in found if one]
@@ -160,41 +159,24 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return centre - half, centre + half
 
 
-def _losses(results: Results, method: str, first: str, name: str, measure: str) -> Difference | None:
-    step = results.config.last_step(method)
-    ours, theirs = (
-        {
-            row.pretrain_seed: row.validation.get(name)
-            for row in results.checkpoints_at(one, results.config.last_step(one))
-        }
-        for one in (method, first)
-    )
-    return by_seed(method, first, step, ours, theirs, measure, lower_is_better=True)
+def by_seed(results: Results, method: str, first: str, measure: str) -> Difference | None:
+    """Returns the difference in held-out loss, or in accuracy on a set of minimal pairs, at the last milestone.
 
+    It is over the pretraining seeds that both have; None without one.
+    """
 
-def _pairs(results: Results, method: str, first: str, data: str) -> Difference | None:
-    def accuracies(one: str) -> dict[int, float | None]:
-        rows: list[PairScores] = [r for r in results.pair_scores if (r.method, r.data) == (one, data)]
-        return {r.pretrain_seed: 100 * r.accuracy for r in rows if r.step == results.config.last_step(one)}
+    def values(one: str) -> dict[int, float | None]:
+        last = results.config.last_step(one)
+        if measure == LOSS:
+            return {row.pretrain_seed: row.validation.get(PRIMARY) for row in results.checkpoints_at(one, last)}
+        rows = [row for row in results.pair_scores if (row.method, row.step, row.data) == (one, last, measure)]
+        return {row.pretrain_seed: 100 * row.accuracy for row in rows}
 
-    return by_seed(method, first, results.config.last_step(method), accuracies(method), accuracies(first), data)
-
-
-def by_seed(
-    method: str,
-    reference: str,
-    step: int,
-    ours: Mapping[int, float | None],
-    theirs: Mapping[int, float | None],
-    measure: str,
-    lower_is_better: bool = False,
-) -> Difference | None:
-    """Returns the difference over the pretraining seeds that both have, None without one."""
-    pairs = ((value, theirs.get(seed)) for seed, value in ours.items())
-    values = tuple(a - b for a, b in pairs if a is not None and b is not None)
-    if not values:
-        return None
-    return Difference(method, reference, step, values, "pretraining seed", measure, lower_is_better=lower_is_better)
+    theirs = values(first)
+    pairs = ((ours, theirs.get(seed)) for seed, ours in values(method).items())
+    found = tuple(a - b for a, b in pairs if a is not None and b is not None)
+    last = results.config.last_step(method)
+    return Difference(method, first, last, found, "pretraining seed", measure, 1, measure == LOSS) if found else None
 
 
 def paired(
@@ -250,10 +232,6 @@ def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
         return round(mean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
 
     return max(rivals, key=both, default=None)
-
-
-def difference_cell(found: Difference | None, form: str = "{:+.2f}", columns: int = 1) -> Cell:
-    return plain(None) if found is None else found.cell(form, columns)
 
 
 def sentence(found: Difference, unit: str, digits: int) -> str:

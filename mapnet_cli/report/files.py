@@ -5,6 +5,7 @@ import io
 import json
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.labels import label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.provenance import missing, next_command, short_signature, signature
-from mapnet_cli.report.scores import Average, Scores
+from mapnet_cli.report.scores import Score, Scores
 from mapnet_cli.report.tables import by_checkpoint
 
 FIELDS = ("method", "seed", "step", "task", "metric", "value", "standard_error", "n")
@@ -34,11 +35,12 @@ def flat_rows(results: Results, scores: Scores) -> Iterator[FlatRow]:
         error, n = more or (None, 1)
         return dict(zip(FIELDS, (*place, task, metric, value, error, n), strict=True))
 
+    metrics = {column.name: column.metric.removesuffix("-mm") for column in scores.columns}
     for (method, step, column), cell in scores.cells.items():
-        by_seed: dict[int, list[float]] = {}
-        for (seed, _), value in (cell.by_seed or {}).items():
-            by_seed.setdefault(seed, []).append(value)
-        metric = next(c.metric for c in scores.columns if c.name == column).removesuffix("-mm")
+        by_seed: dict[int, list[float]] = defaultdict(list)
+        for (seed, _), value in cell.by_seed.items():
+            by_seed[seed].append(value)
+        metric = metrics.get(column, "mean")
         for seed, values in by_seed.items():
             error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
             yield row((method, seed, step), column, metric, statistics.fmean(values), error, len(values))
@@ -54,7 +56,7 @@ def flat_rows(results: Results, scores: Scores) -> Iterator[FlatRow]:
         place = pairs.method, pairs.pretrain_seed, pairs.step
         yield row(place, pairs.data, "accuracy", 100 * pairs.accuracy, 100 * pairs.standard_error, count)
     for (name, column), value in scores.baselines.items():
-        yield row((name, None, None), column, next(c.metric for c in scores.columns if c.name == column), value)
+        yield row((name, None, None), column, metrics[column], value)
 
 
 def results_value(results: Results, scores: Scores, differences: Differences) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def latex(results: Results, scores: Scores, title: str, notes: list[str]) -> str
     """Returns Table 3 as the paper sets it, with the best of each checkpoint in bold, for booktabs."""
     titles, rows = by_checkpoint(results, scores)
 
-    def cell(found: Average | None, number: int) -> str:
+    def cell(found: Score | None, number: int) -> str:
         if found is None or found.mean is None:
             return "--"
         shown = [row[number] for _, row in rows]

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mapnet_cli.core import Column, Table, build_table
+from mapnet_cli.core import Table, table_of
 from mapnet_cli.glue import fine_tuned
 from mapnet_cli.report.labels import BELOW, CONSTANT, label
 from mapnet_cli.report.load import Results, runs_of_a_task
@@ -42,14 +42,14 @@ def find_flags(results: Results, scores: Scores) -> Flags:
                     constant[at.method, at.step, column.name] += 1
     below, above = set[Place](), set[str]()
     last = {method: results.config.fine_tuned_steps(method)[-1] for method in results.config.methods}
-    for (method, step, column), cell in scores.cells.items():
-        bag = scores.baselines.get((BAG, column))
+    for (method, step, name), cell in scores.cells.items():
+        bag = scores.baselines.get((BAG, name))
         if cell.mean is not None and bag is not None:
             if cell.mean <= bag:
-                below.add((method, step, column))
+                below.add((method, step, name))
             elif step == last.get(method, 0):
-                above.add(column)
-    known = {column for method, step, column in scores.cells if scores.cells[method, step, column].mean is not None}
+                above.add(name)
+    known = {column for (_, _, column), cell in scores.cells.items() if cell.mean is not None}
     nobody = [c.name for c in scores.columns if (BAG, c.name) in scores.baselines and c.name in known - above]
     return Flags(constant, frozenset(below), tuple(nobody))
 
@@ -62,7 +62,7 @@ def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
         found.append(f"{column}: no encoder is above the bag of words ({bag:.1f}), so this column compares little.")
     by_column = defaultdict(list)
     for (method, step, column), count in sorted(flags.constant.items()):
-        n = scores.cells[method, step, column].n
+        n = len(scores.cells[method, step, column].by_seed)
         by_column[column].append(f"{label(method)}{f' at {step:,} steps' if step else ''} ({count} of {n})")
     for column, names in by_column.items():
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
@@ -80,7 +80,13 @@ def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
 
 def run_table(results: Results, signed: str) -> Table:
     """Returns failed, constant and missing runs by name; missing ones are counted by encoder and task."""
-    rows: list[tuple[str, str, str]] = []
+    rows: list[dict[str, str]] = []
+
+    def add(encoder: tuple[str, int, int], run: str, what: str) -> None:
+        method, seed, step = encoder
+        name = f"{label(method)}, seed {seed}, step {step:,}" if step else label(method)
+        rows.append({"Encoder": name, "Run": run, "What": what})
+
     finished = Counter[tuple[str, int, int, str]]()
     for run in results.runs:
         at = run.grid_run
@@ -88,24 +94,15 @@ def run_table(results: Results, signed: str) -> Table:
         what = f"failed: {run.failure or 'no epoch finished'}" if run.failure or not run.epochs else ""
         if what or run.constant:
             setting = f"batch {at.batch_size}, lr {at.lr:g}, seed {at.seed}"
-            rows.append((_encoder(at.method, at.pretrain_seed, at.step), f"{at.task}, {setting}", what or "one class"))
+            add((at.method, at.pretrain_seed, at.step), f"{at.task}, {setting}", what or "one class")
     every = runs_of_a_task(results.config)
     for key in results.expected_checkpoints:
         if key not in results.checkpoints:
-            rows.append((_encoder(*key), "pretraining", "missing checkpoint"))
+            add(key, "pretraining", "missing checkpoint")
     for encoder in fine_tuned(results.config):
         for task in results.config.finetune.tasks:
             if absent := every - finished[*encoder, task]:
-                rows.append((_encoder(*encoder), task, f"missing: {absent} of {every} runs"))
-    rows += [("damaged", "", problem) for problem in results.damaged]
-    columns: list[Column[tuple[str, str, str]]] = [
-        Column("Encoder", lambda row: row[0]),
-        Column("Run", lambda row: row[1]),
-        Column("What", lambda row: row[2]),
-    ]
-    more = (f"{len(rows) - SHOWN:,} more are in results.json.",) if len(rows) > SHOWN else ()
-    return build_table("runs", "Failed, constant and missing runs", columns, rows[:SHOWN], more, signed)
-
-
-def _encoder(method: str, seed: int, step: int) -> str:
-    return f"{label(method)}, seed {seed}, step {step:,}" if step else label(method)
+                add(encoder, task, f"missing: {absent} of {every} runs")
+    rows += [{"Encoder": "damaged record", "Run": "-", "What": problem} for problem in results.damaged]
+    more = (f"{len(rows) - SHOWN:,} more are not shown.",) if len(rows) > SHOWN else ()
+    return table_of("runs", "Failed, constant and missing runs", rows[:SHOWN], more, signed)

@@ -39,7 +39,7 @@ from mapnet_cli.glue import (
     used_tasks,
 )
 from mapnet_cli.lineage import Lineage, fingerprint, scored_encoders
-from mapnet_cli.report.logs import TrainingLog, read_log
+from mapnet_cli.report.logs import Curves, read_log
 from mapnet_cli.report.runs import Run, record_line, reduced
 
 R = TypeVar("R", bound=Row)
@@ -93,8 +93,8 @@ class Results:
     manifest: CorpusManifest | None = None
     checkpoints: Mapping[tuple[str, int, int], Checkpoint] = field(default_factory=dict)
     imports: tuple[Imported, ...] = ()
-    logs: Mapping[tuple[str, int], TrainingLog] = field(default_factory=dict)
-    """By method and pretraining seed."""
+    logs: Mapping[tuple[str, int], Curves] = field(default_factory=dict)
+    """Curves of the training logs, by method and pretraining seed."""
     masks: Mapping[tuple[str, int, int], ProposedMasks] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     grids: Mapping[GridKey, Grid] = field(default_factory=dict)
@@ -189,7 +189,8 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
             checkpoints[index] = row
             if (drawn := _masks(reader, trained)) is not None:
                 masks[index] = drawn
-    pair_scores = [row for *_, artifact in lineage.pair_scores() if (row := reader.read(artifact.key, PairScores))]
+    pair_scores = (reader.read(artifact.key, PairScores) for *_, artifact in lineage.pair_scores())
+    scored_pairs = tuple(found for found in pair_scores if found)
     found_tasks = ((task, reader.read(lineage.main_task(task).key, TaskFacts)) for task in used_tasks(config))
     tasks = {task: facts for task, facts in found_tasks if facts}
     scored = config.finetune.tasks if config.finetune.baselines else ()
@@ -221,7 +222,7 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
         grids=grids,
         tasks=tasks,
         baselines=tuple(baselines),
-        pair_scores=tuple(pair_scores),
+        pair_scores=scored_pairs,
         variances=_variances(reader, checkpoints),
         damaged=tuple(reader.damaged),
         versions={name: tuple(sorted(seen)) for name, seen in sorted(reader.versions.items())},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mapnet_cli.core import MaskedWord, ProposedMasks
-from mapnet_cli.report.labels import label
+from mapnet_cli.report.labels import TEXTS, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.text import stem
 
@@ -19,8 +19,6 @@ SPECIALS = {"[CLS]", "[SEP]", "[PAD]"}
 """Tokens that are never masked and not shown."""
 SHOWN = 4
 """Maximum number of methods."""
-KINDS = {"decile": "Frequency (1: commonest tenth)", "position": "Position (tenths)", "kind": "Kind of word"}
-"""What mask rates are recorded by; see `ProposedMasks.rates`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def figure2(results: Results) -> list[dict[str, Any]]:
 
 
 def rate_points(results: Results) -> list[dict[str, Any]]:
-    """Returns the fraction of masked tokens by method, `what` (of KINDS) and group, over all pretraining seeds."""
+    """Returns the fraction of masked tokens by method, `what` and group, over all pretraining seeds."""
     counts: dict[tuple[str, str, str], list[int]] = {}
     for (method, _, step), masks in results.masks.items():
         if step == results.config.last_step(method):
@@ -55,7 +53,13 @@ def rate_points(results: Results) -> list[dict[str, Any]]:
                     total = counts.setdefault((method, what, group), [0, 0])
                     total[:] = total[0] + found[0], total[1] + found[1]
     return [
-        {"Model": label(method), "what": KINDS[what], "group": group, "value": round(masked / n, 4), "tokens": n}
+        {
+            "Model": label(method),
+            "what": TEXTS["rates"][what],
+            "group": group,
+            "value": round(masked / n, 4),
+            "tokens": n,
+        }
         for (method, what, group), (masked, n) in counts.items()
         if n
     ]

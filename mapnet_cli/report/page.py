@@ -7,24 +7,13 @@ from typing import Any
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.loading import flatten
-from mapnet_cli.core import CONFIG, Artifacts, Chart, Column, Table, build_table, format_duration, render, write_text
+from mapnet_cli.core import CONFIG, Artifacts, Cell, Chart, Table, format_duration, render, table_of, write_text
 from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.report.differences import LOSS, SCORE, Differences, sentence
-from mapnet_cli.report.labels import label
+from mapnet_cli.report.labels import TEXTS, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES, figure2
-from mapnet_cli.report.scores import Scores
-
-PAPER = {
-    "pretrain.batch_size": "256", "corpus.block_length": "512", "pretrain.steps": "1,000,000",
-    "pretrain.peak_lr": "1e-4", "pretrain.adam_eps": "1e-6", "pretrain.adam_betas": "(0.9, 0.98)",
-    "pretrain.warmup_steps": "10,000", "pretrain.schedule": "linear", "encoder.dropout": "0.1",
-    "pretrain.weight_decay": "0.01", "encoder.layers": "12", "encoder.hidden": "768", "encoder.heads": "12",
-    "encoder.ffn": "3072", "corpus.vocab_size": "32,678", "finetune.batch_sizes": "{16, 32}",
-    "finetune.epochs": "10", "finetune.learning_rates": "{1e-5, ..., 8e-5}", "finetune.warmup_ratio": "0.06",
-    "finetune.weight_decay": "0.1", "finetune.seeds": "10 seeds",
-}  # fmt: skip
-"""Tables 1 and 2 of the paper and the sizes of section 4.1, by config key."""
+from mapnet_cli.report.scores import cost
 
 
 @dataclass(frozen=True)
@@ -72,10 +61,10 @@ def headline(config: Config, differences: Differences) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def answers(results: Results, scores: Scores, differences: Differences) -> list[str]:
+def answers(results: Results, differences: Differences) -> list[str]:
     """Returns one sentence per method: its score and held-out loss relative to the first method's, and its cost."""
     config, found = results.config, []
-    flops = {name: scores.averages[name, config.fine_tuned_steps(name)[-1]].flops for name in config.methods}
+    flops = {name: cost(results, name, config.fine_tuned_steps(name)[-1], "flops") for name in config.methods}
     for method in config.methods:
         first, last = config.methods[0], config.fine_tuned_steps(method)[-1]
         known = [
@@ -97,40 +86,35 @@ def answers(results: Results, scores: Scores, differences: Differences) -> list[
 def config_table(results: Results, origins: Mapping[str, str], signed: str) -> Table:
     """Returns every config value with its origin, and the paper's value where there is one."""
     values = flatten(results.config.model_dump(mode="json"))
-    used = {f"method.{name}" for name in results.config.methods}
-    rows = {
-        key: value
+    unused = tuple(f"method.{name}." for name in results.config.method if name not in results.config.methods)
+    rows = (
+        {
+            "Key": key,
+            "Value": Cell(json.dumps(value, ensure_ascii=False)),
+            "Origin": origins.get(key, "default"),
+            "Paper": TEXTS["paper"].get(key, ""),
+        }
         for key, value in values.items()
-        if not key.startswith("method.") or ".".join(key.split(".")[:2]) in used
-    }
-    columns: list[Column[str]] = [
-        Column("Key", lambda key: key),
-        Column("Value", lambda key: json.dumps(rows[key], ensure_ascii=False)),
-        Column("Origin", lambda key: origins.get(key, "default")),
-        Column("Paper", lambda key: PAPER.get(key, "")),
-    ]
-    return build_table("config", "Config", columns, rows, (), signed)
+        if not key.startswith(unused)
+    )
+    return table_of("config", "Config", rows, (), signed)
 
 
 def fingerprint_table(results: Results, signed: str) -> Table:
     """Returns what the numbers come from: corpus, versions, and the weights of every checkpoint."""
-    made = results.manifest
-    rows = [("corpus", results.corpus)]
-    if made:
+    rows = {"corpus": results.corpus}
+    if made := results.manifest:
         counts = ("documents", "sentences", "words", "tokens", "train_sequences", "validation_sequences", "vocab_size")
-        rows += [(name.replace("_", " "), f"{getattr(made, name):,}") for name in counts]
-        rows += [(f"dropped: {rule}", f"{number:,} paragraphs") for rule, number in made.dropped.items()]
-        rows += [("problem", problem) for problem in made.problems]
-    rows += [(f"version of {name}", ", ".join(seen)) for name, seen in results.versions.items()]
-    rows += [
-        (f"{label(m)}, seed {seed}, step {step:,}", f"{row.fingerprint}, {row.device}, {format_duration(row.seconds)}")
+        rows |= {name.replace("_", " "): f"{getattr(made, name):,}" for name in counts}
+        rows |= {f"dropped: {rule}": f"{number:,} paragraphs" for rule, number in made.dropped.items()}
+        rows |= {f"problem {number}": problem for number, problem in enumerate(made.problems, 1)}
+    rows |= {f"version of {name}": ", ".join(seen) for name, seen in results.versions.items()}
+    rows |= {
+        f"{label(m)}, seed {seed}, step {step:,}": f"{row.fingerprint}, {row.device}, {format_duration(row.seconds)}"
         for (m, seed, step), row in results.checkpoints.items()
-    ]
-    columns: list[Column[tuple[str, str]]] = [
-        Column("What", lambda row: row[0]),
-        Column("Value or SHA-256", lambda row: row[1]),
-    ]
-    return build_table("fingerprints", "Corpus, versions and checkpoints", columns, rows, (), signed)
+    }
+    shown = ({"What": what, "Value or SHA-256": value} for what, value in rows.items())
+    return table_of("fingerprints", "Corpus, versions and checkpoints", shown, (), signed)
 
 
 def page(sections: Sequence[Section], script: str, **values: Any) -> str:

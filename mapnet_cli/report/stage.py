@@ -30,7 +30,7 @@ from mapnet_cli.report.differences import Differences, find_differences
 from mapnet_cli.report.files import latex, results_value, to_csv_text, to_json_text
 from mapnet_cli.report.flags import find_flags, run_table, warnings
 from mapnet_cli.report.health import health_table, held_out_table, pairs_table, variance_table
-from mapnet_cli.report.labels import MARKS, average_name, label, notes
+from mapnet_cli.report.labels import TEXTS, average_name, label, notes
 from mapnet_cli.report.load import Results, load_results
 from mapnet_cli.report.page import (
     Section,
@@ -47,12 +47,8 @@ from mapnet_cli.report.provenance import missing, next_command, record_lines, sh
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.selection import selection_table
 from mapnet_cli.report.tables import Row, comparison_table, cost_table, counted, protocol, table3, table3_rows
-from mapnet_cli.report.trajectories import target_table
+from mapnet_cli.report.trajectories import reading
 
-FILES = {
-    "results.csv": "one row per method, seed, step, task and metric", "results.json": "the same, with comparisons",
-    "table3.tex": "LaTeX", "report.md": "short", "records.jsonl": "every record",
-}  # fmt: skip
 RECORDS, RESULTS, PAGE, LATEST = "records.jsonl", "results.json", "index.html", "latest"
 
 
@@ -152,7 +148,7 @@ def _sections(
         Section("tasks", "Score by task", charts=[task_chart(results, scores)]),
         Section(
             "cost", "Score and loss against cost", charts=[cost_chart(results, scores)],
-            tables=[cost_table(results, scores, rows, signed), target_table(results, scores, differences, signed)],
+            text=" ".join(reading(results, scores, differences)), tables=[cost_table(results, scores, rows, signed)],
         ),
         Section(
             "comparisons", "Differences and noise", counted(differences),
@@ -173,17 +169,14 @@ def _contents(
     lineage: Lineage, folder: Path, results: Results, scores: Scores, origins: Mapping[str, str], refresh: int
 ) -> tuple[ReportResult, dict[str, str | bytes]]:
     """Returns the report and the contents of all files but records.jsonl, by name."""
-    differences, flags, signed = (
-        find_differences(results, scores),
-        find_flags(results, scores),
-        short_signature(results),
-    )
+    differences, signed = find_differences(results, scores), short_signature(results)
+    flags = find_flags(results, scores)
     rows = table3_rows(results, scores, flags)
     first = table3(results, scores, rows, differences, signed)
     sections = _sections(results, scores, differences, rows, origins, signed)
     tables = {table.name: table for table in (first, *(t for s in sections for t in (*s.tables, *s.folded)))}
     said, alarms = notes(results, scores), warnings(results, scores, flags)
-    short_answer, long_answers = headline(results.config, differences), answers(results, scores, differences)
+    short_answer, long_answers = headline(results.config, differences), answers(results, differences)
     built = ReportResult(
         folder=folder, table3=first, tables=tables, summary=tuple(filter(None, (short_answer, *long_answers))),
         notes=tuple(said), warnings=tuple(alarms),
@@ -196,7 +189,8 @@ def _contents(
         "headline": short_answer, "answers": long_answers,
         "average": average_name(results, scores), "missing": built.missing, "next_command": built.next_command,
         "warnings": alarms, "notes": said, "protocol": protocol(results), "signature": built.signature,
-        "short_signature": signed, "marks": MARKS, "files": FILES, "refresh": refresh if built.missing else 0,
+        "short_signature": signed, "marks": TEXTS["marks"], "files": TEXTS["files"],
+        "refresh": refresh if built.missing else 0,
     }  # fmt: skip
     short = [to_markdown(table, 2) for table in (first, tables["cost"])]
     contents: dict[str, str | bytes] = {

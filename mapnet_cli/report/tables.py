@@ -1,23 +1,16 @@
 """Table 3 with its tasks and its cost, the reading at equal cost, and the comparisons."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from mapnet_cli.core import Cell, Column, Table, build_table, each, number_cell, short_steps
+from mapnet_cli.core import Cell, Table, number_cell, plain, short_steps, table_of
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
-from mapnet_cli.report.differences import CONFIDENCE, LOSS, SCORE, Difference, Differences, difference_cell
+from mapnet_cli.report.differences import CONFIDENCE, LOSS, SCORE, Difference, Differences
 from mapnet_cli.report.flags import Flags
-from mapnet_cli.report.labels import (
-    is_probe,
-    label,
-    score_cell,
-    spread_cell,
-    time_cell,
-    tokens_cell,
-)
+from mapnet_cli.report.labels import TEXTS, is_probe, label, model_cell, score_cell, spread_cell, time_cell, tokens_cell
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import AVERAGE, PRIMARY, Average, Scores
-from mapnet_cli.report.trajectories import SAME_COST, at_equal_cost
+from mapnet_cli.report.scores import AVERAGE, PRIMARY, Score, Scores, cost
+from mapnet_cli.report.trajectories import at_equal_cost
 
 PAPER_TABLE_3 = {
     "bert": {400_000: 80.86, 600_000: 81.41, 800_000: 81.62, 1_000_000: 81.68},
@@ -27,106 +20,74 @@ PAPER_TABLE_3 = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of scores. Inapplicable fields are None or empty: an import has no step, a baseline no cost."""
+    """A row of scores by column title; `step` is 0 for imports, the untrained encoder and baselines."""
 
     name: str
-    shown: str
-    step: int | None = None
+    step: int
+    cells: Mapping[str, Cell]
     last: bool = True
     """Whether it is at the method's last fine-tuned checkpoint, or has no checkpoints."""
-    average: Average | None = None
-    cells: Mapping[str, Cell] = field(default_factory=dict)
-    """Scores by column title."""
-
-
-MODEL: Column[Row] = Column("Model", lambda row: Cell(row.shown, row.name))
-STEPS: Column[Row] = Column("Steps", lambda row: Cell(short_steps(row.step), row.step) if row.step else None)
-
-
-def _first(results: Results) -> str:
-    return label(results.config.methods[0]) if results.config.methods else "first method"
+    encoder: bool = True
+    """False for baselines and the paper's own figures."""
 
 
 def table3_rows(results: Results, scores: Scores, flags: Flags) -> list[Row]:
     """Returns one row per method and fine-tuned checkpoint, then imports, the untrained encoder and the baselines."""
-    config, count = results.config, len(scores.columns)
+    config, rows = results.config, list[Row]()
     places = [(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
-    rows = []
     for name, step in [*places, *((name, 0) for name in other_rows(config))]:
-        cells = {
-            column.name: score_cell(
-                scores.cells[name, step, column.name], flags.marks(name, step, column.name), columns=1
-            )
-            for column in scores.columns
-        }
-        average = scores.averages[name, step]
-        cells[AVERAGE] = score_cell(average, columns=count)
-        last = not step or step == config.fine_tuned_steps(name)[-1]
-        rows.append(Row(name, label(name), step or None, last, average, cells))
+        cells = {}
+        for title in scores.titles:
+            count = len(scores.columns) if title == AVERAGE else 1
+            cells[title] = score_cell(scores.cells[name, step, title], flags.marks(name, step, title), count)
+        rows.append(Row(name, step, cells, not step or step == config.fine_tuned_steps(name)[-1]))
     rows = _with_best(rows)
     for name in dict.fromkeys(name for name, _ in scores.baselines):
-        values = {c.name: scores.baselines.get((name, c.name)) for c in scores.columns}
-        values[AVERAGE] = scores.baseline(name, AVERAGE)
-        rows.append(Row(name, name, cells={title: number_cell(value, "{:.2f}") for title, value in values.items()}))
-    if protocol(results) == "":
+        cells = {title: number_cell(scores.baseline(name, title), "{:.2f}") for title in scores.titles}
+        rows.append(Row(name, 0, cells, encoder=False))
+    if not protocol(results):
         for method, published in PAPER_TABLE_3.items():
             for step, value in published.items():
                 cells = {AVERAGE: number_cell(value, "{:.2f}")}
-                rows.append(Row(f"{method} (paper)", f"{label(method)} (paper)", step, step == 1_000_000, cells=cells))
+                rows.append(Row(f"{label(method)} (paper)", step, cells, step == 1_000_000, encoder=False))
     return rows
 
 
 def _with_best(rows: Sequence[Row]) -> list[Row]:
     """Returns the rows with the highest score of each column among those at the last checkpoint in bold."""
     shown = [row for row in rows if row.last]
-    best = {
-        title: max((value for row in shown if isinstance(value := row.cells[title].value, float)), default=None)
-        for title in (shown[0].cells if len(shown) > 1 else ())
-    }
+    titles = list(shown[0].cells) if len(shown) > 1 else []
+    best = {t: max((v for row in shown if isinstance(v := row.cells[t].value, float)), default=None) for t in titles}
 
-    def marked(row: Row, title: str, cell: Cell) -> Cell:
+    def marked(title: str, cell: Cell) -> Cell:
         return replace(cell, best=best.get(title) is not None and cell.value == best[title])
 
-    return [
-        replace(row, cells={title: marked(row, title, cell) for title, cell in row.cells.items()}) if row.last else row
-        for row in rows
-    ]
+    return [replace(r, cells={t: marked(t, c) for t, c in r.cells.items()}) if r.last else r for r in rows]
 
 
 def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: Differences, signed: str) -> Table:
     """Returns Table 3 with a column per task, the differences to the first method, the held-out loss and the cost."""
     config = results.config
-    count, first = len(scores.columns), config.methods[0] if config.methods else ""
-    names = [column.name for column in scores.columns] + ([AVERAGE] if count > 1 else [])
-
-    def difference(row: Row) -> Cell:
-        return difference_cell(differences.get((SCORE, row.name, row.step or 0, first)), columns=count)
-
-    def loss(row: Row) -> Cell:
-        values = [c.validation.get(PRIMARY) for c in results.checkpoints_at(row.name, row.step or 0)]
-        return spread_cell(values, "{:.3f}")
-
-    columns: list[Column[Row]] = [
-        MODEL,
-        STEPS,
-        *each({name: name for name in names}, lambda row, name: row.cells.get(name)),
-        Column(f"Difference to {_first(results)}", difference),
-        Column("Held-out loss", loss),
-        Column(f"FLOPs (× {_first(results)})", lambda row: _relative_flops(results, row)),
-        Column("Time", lambda row: time_cell(results, row.average.hours if row.average else None)),
-    ]
-    return build_table("table3", "Table 3: score and cost", columns, rows, (), signed)
+    first = config.methods[0] if config.methods else ""
+    end = cost(results, first, config.fine_tuned_steps(first)[-1], "flops") if first else None
+    shown = []
+    for row in rows:
+        found, flops = differences.get((SCORE, row.name, row.step, first)), cost(results, row.name, row.step, "flops")
+        losses = [c.validation.get(PRIMARY) for c in results.checkpoints_at(row.name, row.step)]
+        shown.append({
+            "Model": model_cell(row.name),
+            "Steps": _steps(row.step),
+            **{title: row.cells.get(title) or plain(None) for title in scores.titles},
+            f"Difference to {label(first)}": found.cell("{:+.2f}", len(scores.columns)) if found else plain(None),
+            "Held-out loss": spread_cell(losses, "{:.3f}"),
+            f"FLOPs (× {label(first)})": number_cell(flops / end if flops and end else None, "{:.2f}"),
+            "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
+        })  # fmt: skip
+    return table_of("table3", "Table 3: score and cost", shown, (), signed)
 
 
-def _relative_flops(results: Results, row: Row) -> Cell | None:
-    """Returns the FLOPs relative to those of the first method at its last fine-tuned checkpoint."""
-    first = results.config.methods[0] if row.step and results.config.methods else ""
-    if not first or row.average is None or row.average.flops is None:
-        return None
-    end = results.checkpoints_at(first, results.config.fine_tuned_steps(first)[-1])
-    if not end:
-        return None
-    return number_cell(row.average.flops * len(end) / sum(c.flops for c in end), "{:.2f}")
+def _steps(step: int) -> Cell:
+    return Cell(short_steps(step), step) if step else plain(None)
 
 
 def protocol(results: Results) -> str:
@@ -145,7 +106,7 @@ def protocol(results: Results) -> str:
     return "; ".join(why)
 
 
-def by_checkpoint(results: Results, scores: Scores) -> tuple[list[str], list[tuple[str, list[Average | None]]]]:
+def by_checkpoint(results: Results, scores: Scores) -> tuple[list[str], list[tuple[str, list[Score | None]]]]:
     """Returns the paper's form of Table 3: column titles, and each row's averages by checkpoint.
 
     Encoders without checkpoints are in the last column. Methods with steps of their own are shown by their fraction.
@@ -154,71 +115,60 @@ def by_checkpoint(results: Results, scores: Scores) -> tuple[list[str], list[tup
     titles = [short_steps(step) for step in config.fine_tuned_steps()]
     if any(config.method[method].steps for method in config.methods):
         titles = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
-    rows: list[tuple[str, list[Average | None]]] = [
-        (label(method), [scores.averages[method, step] for step in config.fine_tuned_steps(method)])
+    rows: list[tuple[str, list[Score | None]]] = [
+        (label(method), [scores.cells[method, step, AVERAGE] for step in config.fine_tuned_steps(method)])
         for method in config.methods
     ]
-    empty: list[Average | None] = [None] * (len(titles) - 1)
-    return titles, [*rows, *((name, [*empty, scores.averages[name, 0]]) for name in other_rows(config))]
+    empty: list[Score | None] = [None] * (len(titles) - 1)
+    return titles, [*rows, *((name, [*empty, scores.cells[name, 0, AVERAGE]]) for name in other_rows(config))]
 
 
-def cost_table(results: Results, scores: Scores, rows: Iterable[Row], signed: str) -> Table:
+def cost_table(results: Results, scores: Scores, rows: Sequence[Row], signed: str) -> Table:
     """Returns the cost of each checkpoint, and the first method's score at the same FLOPs and time."""
-    config, first = results.config, _first(results)
-
-    def equal(row: Row, cost: str) -> Cell | None:
-        if row.step is None or row.name == config.methods[0]:
-            return None
-        return number_cell(at_equal_cost(results, scores, row.name, row.step, cost), "{:.2f}")
-
-    columns: list[Column[Row]] = [
-        MODEL,
-        STEPS,
-        Column("Tokens", lambda row: tokens_cell(row.average.tokens if row.average else None)),
-        Column("FLOPs", lambda row: number_cell(row.average.flops if row.average else None, "{:.2e}")),
-        Column("Time", lambda row: time_cell(results, row.average.hours if row.average else None)),
-        Column("Score", lambda row: row.cells.get(AVERAGE)),
-        Column(f"{first} at equal FLOPs", lambda row: equal(row, "flops")),
-        Column(f"{first} at equal time", lambda row: equal(row, "hours")),
-    ]
-    note = (
-        f"{first} at equal cost: linear interpolation between {first}'s checkpoints, over the pretraining seeds that "
-        f"both methods have; none more than {SAME_COST:.0%} outside their range."
-    )
-    shown = [row for row in rows if row.step and row.average]
-    return build_table("cost", "Score at equal cost", columns, shown, (note,), signed)
+    config = results.config
+    first = config.methods[0] if config.methods else ""
+    shown = []
+    for row in (row for row in rows if row.step and row.encoder):
+        equal = {
+            f"{label(first)} at equal {what}": number_cell(
+                None if row.name == first else at_equal_cost(results, scores, row.name, row.step, name), "{:.2f}"
+            )
+            for what, name in {"FLOPs": "flops", "time": "seconds"}.items()
+        }
+        shown.append({
+            "Model": model_cell(row.name),
+            "Steps": _steps(row.step),
+            "Tokens": tokens_cell(cost(results, row.name, row.step, "tokens")),
+            "FLOPs": number_cell(cost(results, row.name, row.step, "flops"), "{:.2e}"),
+            "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
+            "Score": row.cells[scores.titles[-1]],
+            **equal,
+        })  # fmt: skip
+    return table_of("cost", "Score at equal cost", shown, (TEXTS["notes"]["cost"],), signed)
 
 
 def comparison_table(differences: Differences, scores: Scores, signed: str) -> Table:
     """Returns every comparison with its intervals and p-values."""
-    found = list(differences.values())
 
-    def form(one: Difference) -> str:
-        return "{:+.3f}" if one.measure == LOSS else "{:+.2f}"
+    def cells(one: Difference) -> dict[str, Cell | str]:
+        form = "{:+.3f}" if one.measure == LOSS else "{:+.2f}"
+        low, high = one.bootstrap or (None, None)
+        resampled = plain(None) if low is None else Cell(f"{form.format(low)} to {form.format(high)}", low)
+        return {
+            "Model": model_cell(one.method),
+            "Minus": label(one.reference),
+            "Measure": one.measure,
+            "Steps": _steps(one.step),
+            "Difference": one.cell(form, len(scores.columns) * (one.measure == SCORE)),
+            "Bootstrap interval": resampled,
+            "p (t test)": number_cell(one.p, "{:.3f}"),
+            "p (permutation)": number_cell(one.permutation_p, "{:.3f}"),
+            "p (Holm)": number_cell(one.adjusted, "{:.3f}"),
+            "Seeds": Cell(f"{one.n} {one.unit.removesuffix(' seed')}", one.n),
+        }
 
-    def bootstrap(one: Difference) -> Cell | None:
-        if one.bootstrap is None:
-            return None
-        low, high = one.bootstrap
-        return Cell(f"{form(one).format(low)} to {form(one).format(high)}", {"low": low, "high": high})
-
-    table: list[Column[Difference]] = [
-        Column("Model", lambda one: Cell(label(one.method), one.method)),
-        Column("Minus", lambda one: Cell(label(one.reference), one.reference)),
-        Column("Measure", lambda one: one.measure),
-        Column("Steps", lambda one: Cell(short_steps(one.step), one.step)),
-        Column("Difference", lambda one: one.cell(form(one), len(scores.columns) if one.measure == SCORE else 1)),
-        Column("Bootstrap interval", bootstrap),
-        Column("p (t test)", lambda one: number_cell(one.p, "{:.3f}")),
-        Column("p (permutation)", lambda one: number_cell(one.permutation_p, "{:.3f}")),
-        Column("p (Holm)", lambda one: number_cell(one.adjusted, "{:.3f}")),
-        Column("Seeds", lambda one: Cell(f"{one.n} {one.unit.removesuffix(' seed')}", one.n)),
-    ]
-    note = (
-        "Bootstrap: BCa, 9,999 resamples; with few seeds it is too narrow. Permutation: exact test of random signs, "
-        "which with n seeds can't be below 2 / 2^n (0.25 for 3)."
-    )
-    return build_table("comparisons", "All comparisons", table, found, (note,), signed)
+    rows = map(cells, differences.values())
+    return table_of("comparisons", "All comparisons", rows, (TEXTS["notes"]["comparisons"],), signed)
 
 
 def counted(differences: Differences) -> str:

@@ -14,22 +14,20 @@ from mapnet_cli.core import (
     Artifacts,
     Cell,
     Chart,
-    Column,
     Table,
     UsageError,
     axis,
-    build_table,
-    each,
     number_cell,
     read_json,
     short_steps,
+    table_of,
     write_text,
 )
 from mapnet_cli.report.charts import STEPS_AXIS, line_panel
 from mapnet_cli.report.files import HELD_OUT, PRETRAINING
 from mapnet_cli.report.labels import spread_cell, tokens_cell
 from mapnet_cli.report.page import Section, library, page
-from mapnet_cli.report.scores import AVERAGE, PRIMARY, mean
+from mapnet_cli.report.scores import AVERAGE, PRIMARY, mean, mean_or_none
 
 Key = tuple[str, str]
 """Task and metric."""
@@ -151,24 +149,22 @@ def _same(sources: Sequence[Source], name: str) -> bool:
 
 def _table(entries: Sequence[Entry], columns: Sequence[Key], losses: bool, times: bool, signed: str) -> Table:
     def one(entry: Entry, metric: str) -> float | None:
-        values = [value for value in entry.values(PRETRAINING, metric) if value is not None]
-        return mean(values) if values else None
+        return mean_or_none(entry.values(PRETRAINING, metric))
 
-    shown: list[Column[Entry]] = [
-        Column("Model", lambda entry: Cell(entry.shown, entry.shown)),
-        Column("Steps", lambda entry: Cell(short_steps(entry.step), entry.step) if entry.step else None),
-        *each({k: k[0] for k in columns}, lambda entry, key: spread_cell(entry.values(*key), "{:.2f}")),
-        Column(AVERAGE, lambda entry: spread_cell(entry.values(AVERAGE, ""), "{:.2f}")),
-        Column("Tokens", lambda entry: tokens_cell(one(entry, "tokens"))),
-        Column("FLOPs", lambda entry: number_cell(one(entry, "flops"), "{:.2e}")),
-    ]
-    if losses:
-        shown.append(Column("Held-out loss", lambda entry: spread_cell(entry.values(HELD_OUT, PRIMARY), "{:.3f}")))
-    if times:
-        shown.append(
-            Column("Minutes", lambda entry: Cell(f"{s / 60:.1f}", s) if (s := one(entry, "seconds")) else None)
-        )
-    return build_table("comparison", "Reports side by side", shown, entries, (), signed)
+    rows = []
+    for entry in entries:
+        cells = {
+            "Model": entry.shown,
+            "Steps": Cell(short_steps(entry.step), entry.step) if entry.step else None,
+            **{task: spread_cell(entry.values(task, metric), "{:.2f}") for task, metric in columns},
+            AVERAGE: spread_cell(entry.values(AVERAGE, ""), "{:.2f}"),
+            "Tokens": tokens_cell(one(entry, "tokens")),
+            "FLOPs": number_cell(one(entry, "flops"), "{:.2e}"),
+        }
+        cells |= {"Held-out loss": spread_cell(entry.values(HELD_OUT, PRIMARY), "{:.3f}")} if losses else {}
+        cells |= {"Seconds": number_cell(one(entry, "seconds"), "{:,.0f}")} if times else {}
+        rows.append(cells)
+    return table_of("comparison", "Reports side by side", rows, (), signed)
 
 
 def _chart(sources: Sequence[Source], columns: Sequence[Key]) -> Chart:
