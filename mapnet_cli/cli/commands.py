@@ -134,14 +134,14 @@ def _report(invocation: Invocation, refresh: int = 0) -> str:
     with invocation.artifacts.lock("report"):
         built = build(invocation.lineage, invocation.name, resolved.origins, refresh)
     if console.as_json:
-        console.json(built.to_json())
+        console.json({"folder": built.folder.name, "files": sorted(built.files), **built.value})
         return built.next_command
-    console.data(to_rich(built.table3, notes=False))
+    console.data(to_rich(built.tables["table3"], notes=False))
     for line in built.summary:
         console.data(line)
     for warning in built.warnings:
         console.warn(warning)
-    console.data(f"Report: {built.page}")
+    console.data(f"Report: {built.files['index.html']}")
     if built.next_command:
         console.warn(f"the report is partial; next: {built.next_command}")
     return built.next_command

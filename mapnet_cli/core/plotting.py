@@ -4,6 +4,7 @@ A page shows a chart's panels with the same specifications as its files. The sam
 """
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,7 @@ class Chart:
         """Returns all panels as one specification of fixed size, at most ACROSS panels side by side."""
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-            "title": {"text": self.title, "subtitle": subtitle},
+            "title": {"text": self.title, "subtitle": [*textwrap.wrap(self.caption, 55 * self.columns), subtitle]},
             "padding": 12,
             "background": "white",
             "datasets": {name: list(rows) for name, rows in self.data.items()},

@@ -176,7 +176,7 @@ def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
 def _chart(made: CorpusManifest, counts_V: Counts) -> Chart:
     lengths = [{"words": n, "sentences": count} for n, count in enumerate(np.trim_zeros(made.sentence_lengths, "b"))]
     ordered = np.sort(counts_V[counts_V > 0])[::-1]
-    shown = np.unique(np.geomspace(1, max(len(ordered), 1), 200).astype(int)) if len(ordered) else []
+    shown = np.unique(np.geomspace(1, len(ordered), 200).astype(int)) if len(ordered) else np.empty(0, np.int64)
     ranks = [{"rank": int(rank), "count": int(ordered[rank - 1])} for rank in shown]
     bars: Spec = {
         "title": "Sentence lengths",

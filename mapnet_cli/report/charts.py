@@ -1,7 +1,7 @@
 """The report's charts: their data. The Vega-Lite specifications of their panels are in templates/*.json."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mapnet_cli.core import STEPS, Chart, Spec, axis, named_colours, render
@@ -133,7 +133,7 @@ def variance_chart(results: Results) -> Chart:
         for norm in m.measured[0].variances:
             what = f"{label(m.method)}, step {m.step:,}: {TEXTS['norms'].get(norm, norm)}"
             for strategy in m.measured:
-                found: Mapping[str, float | None] = strategy.variances[norm].mask_to_uniform
+                found = strategy.variances[norm]["mask_to_uniform"]
                 if (value := found["value"]) is not None:
                     rows.append(_point("Mask variance", what, value, found["error"], group=strategy.name))
             panels.append(dot_panel(what, ["Mask variance"], "variance", "Mask variance / uniform", 1, 18))

@@ -12,9 +12,9 @@ from typing import Any
 
 from mapnet_cli.core import render
 from mapnet_cli.report.differences import Differences
-from mapnet_cli.report.labels import label
+from mapnet_cli.report.labels import average_name, label
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.provenance import missing, next_command, short_signature, signature
+from mapnet_cli.report.provenance import missing, short_signature, signature
 from mapnet_cli.report.scores import Score, Scores
 from mapnet_cli.report.tables import by_checkpoint
 
@@ -77,7 +77,6 @@ def results_value(results: Results, scores: Scores, differences: Differences) ->
         },
         "methods": {name: label(name) for name in config.methods},
         "missing": missing(results),
-        "next_command": next_command(results),
         "damaged": list(results.damaged),
         "failed": [
             {**asdict(run.grid_run), "failure": run.failure or "no epoch finished"}
@@ -96,22 +95,22 @@ def results_value(results: Results, scores: Scores, differences: Differences) ->
     }  # fmt: skip
 
 
-def to_json_text(value: Mapping[str, Any]) -> str:
+def to_json_text(value: Mapping[str, Any]) -> bytes:
     """Returns the value as JSON with one line per row, so that two reports can be compared line by line."""
     head = json.dumps({k: v for k, v in value.items() if k != "rows"}, indent=1, ensure_ascii=False, allow_nan=False)
     rows = ",\n  ".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in value["rows"])
-    return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
+    return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'.encode(errors="backslashreplace")
 
 
-def to_csv_text(rows: list[dict[str, Any]]) -> str:
+def to_csv_text(rows: list[FlatRow]) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue()
+    return out.getvalue().encode()
 
 
-def latex(results: Results, scores: Scores, title: str, notes: list[str]) -> str:
+def latex(results: Results, scores: Scores, notes: list[str]) -> bytes:
     """Returns Table 3 as the paper sets it, with the best of each checkpoint in bold, for booktabs."""
     titles, rows = by_checkpoint(results, scores)
 
@@ -125,11 +124,13 @@ def latex(results: Results, scores: Scores, title: str, notes: list[str]) -> str
         return (rf"\textbf{{{text}}}" if round(found.mean, 2) == best else text) + spread
 
     body = [(escape(name), [cell(found, number) for number, found in enumerate(row)]) for name, row in rows]
-    return render(
-        "mapnet_cli.report", "table3.tex", titles=titles, rows=body, title=escape(title), notes=map(escape, notes),
+    text = render(
+        "mapnet_cli.report", "table3.tex", titles=titles, rows=body,
+        title=escape(f"The {average_name(results, scores)}."), notes=map(escape, notes),
         signature=escape(short_signature(results)), tasks=[escape(column.name) for column in scores.columns],
         comment=signature(results, scores.metrics),
     )  # fmt: skip
+    return text.encode()
 
 
 def escape(text: str) -> str:

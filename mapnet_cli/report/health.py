@@ -114,10 +114,10 @@ def variance_table(results: Results, signed: str) -> Table:
             "Checkpoint": f"{label(m.method)}, seed {m.pretrain_seed}, step {m.step:,}",
             "Gradient": TEXTS["norms"].get(norm, norm),
             "Masks": strategy.name,
-            "Mask variance / uniform": _estimate(found.mask_to_uniform),
-            "Over visits / uniform": _estimate(found.visits_to_uniform),
-            "Share of the variance": _estimate(found.mask_share),
-            "Batch error / uniform": _estimate(found.error_to_uniform),
+            "Mask variance / uniform": _estimate(found["mask_to_uniform"]),
+            "Over visits / uniform": _estimate(found["visits_to_uniform"]),
+            "Share of the variance": _estimate(found["mask_share"]),
+            "Batch error / uniform": _estimate(found["error_to_uniform"]),
         }
         for m in results.variances
         for strategy in m.measured

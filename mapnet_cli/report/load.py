@@ -10,64 +10,26 @@ from typing import IO, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 
+from mapnet_cli import core, glue
 from mapnet_cli.config import Config
-from mapnet_cli.core import (
-    Artifacts,
-    Baseline,
-    Baselines,
-    Checkpoint,
-    CorpusManifest,
-    DamagedError,
-    FinetuneRun,
-    Imported,
-    Marker,
-    PairScores,
-    ProposedMasks,
-    Row,
-    TaskFacts,
-    read_json,
-)
-from mapnet_cli.glue import (
-    Grid,
-    GridKey,
-    baseline_scores,
-    columns_of,
-    fine_tuned,
-    grid_runs,
-    metrics_by_task,
-    run_grids,
-    used_tasks,
-)
-from mapnet_cli.lineage import Lineage, fingerprint, scored_encoders
+from mapnet_cli.lineage import Lineage, fingerprint
 from mapnet_cli.report.logs import Curves, read_log
 from mapnet_cli.report.runs import Run, record_line, reduced
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=core.Row)
 
 
-class Spread(Row):
-    """Variance of a strategy's gradients: the part of its record that the report shows."""
+class Strategy(core.Row):
+    """A strategy's gradient variances: the part of the record that the report shows."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    mask_to_uniform: dict[str, float | None]
-    """Mask variance relative to that of uniform masks: value and standard error."""
-    visits_to_uniform: dict[str, float | None]
-    error_to_uniform: dict[str, float | None]
-    """Mean squared error of a batch's gradient relative to that of uniform masks."""
-    mask_share: dict[str, float | None]
-    """Mask variance as a share of mask and sentence variance."""
-
-
-class Strategy(Row):
     model_config = ConfigDict(extra="ignore")
 
     name: str
-    variances: dict[str, Spread]
-    """By norm: "raw", "adam", "adam-layers"."""
+    variances: dict[str, dict[str, dict[str, float | None]]]
+    """Value and standard error ("value", "error") by norm ("raw", "adam", "adam-layers") and quantity."""
 
 
-class Measurement(Row):
+class Measurement(core.Row):
     """One result of `mapnet variance`."""
 
     model_config = ConfigDict(extra="ignore")
@@ -76,8 +38,6 @@ class Measurement(Row):
     pretrain_seed: int
     step: int
     checkpoint: str
-    sentences: int
-    masks: int
     measured: list[Strategy]
 
 
@@ -90,18 +50,18 @@ class Results:
     """Fingerprint of all inputs and settings; independent of local file paths."""
     corpus: str = ""
     """Fingerprint of the corpus."""
-    manifest: CorpusManifest | None = None
-    checkpoints: Mapping[tuple[str, int, int], Checkpoint] = field(default_factory=dict)
-    imports: tuple[Imported, ...] = ()
+    manifest: core.CorpusManifest | None = None
+    checkpoints: Mapping[tuple[str, int, int], core.Checkpoint] = field(default_factory=dict)
+    imports: tuple[core.Imported, ...] = ()
     logs: Mapping[tuple[str, int], Curves] = field(default_factory=dict)
     """Curves of the training logs, by method and pretraining seed."""
-    masks: Mapping[tuple[str, int, int], ProposedMasks] = field(default_factory=dict)
+    masks: Mapping[tuple[str, int, int], core.ProposedMasks] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
-    grids: Mapping[GridKey, Grid] = field(default_factory=dict)
+    grids: Mapping[glue.GridKey, glue.Grid] = field(default_factory=dict)
     """Every run's scores; see `run_grids`."""
-    tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
-    baselines: tuple[Baseline, ...] = ()
-    pair_scores: tuple[PairScores, ...] = ()
+    tasks: Mapping[str, core.TaskFacts] = field(default_factory=dict)
+    baselines: tuple[core.Baseline, ...] = ()
+    pair_scores: tuple[core.PairScores, ...] = ()
     variances: tuple[Measurement, ...] = ()
     """Results of `mapnet variance` for the current checkpoints."""
     damaged: tuple[str, ...] = ()
@@ -116,17 +76,9 @@ class Results:
             (method, seed, at) for method, seed in config.pretraining_runs() for at in config.milestone_steps(method)
         ]
 
-    def checkpoints_at(self, method: str, step: int) -> list[Checkpoint]:
+    def checkpoints_at(self, method: str, step: int) -> list[core.Checkpoint]:
         """Returns the checkpoints of a method at a step, one per pretraining seed."""
         return [row for (name, _, at), row in self.checkpoints.items() if (name, at) == (method, step)]
-
-    @property
-    def expected_runs(self) -> int:
-        return len(fine_tuned(self.config)) * len(self.config.finetune.tasks) * runs_of_a_task(self.config)
-
-    @property
-    def expected_pair_scores(self) -> int:
-        return len(scored_encoders(self.config)) * len(self.config.minimal_pairs.sets)
 
     @property
     def stale_runs(self) -> int:
@@ -147,25 +99,25 @@ def runs_of_a_task(config: Config) -> int:
 class Reader:
     """Reads markers, and collects the versions of libraries in them and what is damaged."""
 
-    def __init__(self, artifacts: Artifacts) -> None:
+    def __init__(self, artifacts: core.Artifacts) -> None:
         self.artifacts = artifacts
         self.versions: dict[str, set[str]] = defaultdict(set)
         self.damaged: list[str] = []
 
-    def marker(self, key: str) -> Marker | None:
+    def marker(self, key: str) -> core.Marker | None:
         try:
             found = self.artifacts.marker(key)
-        except (DamagedError, OSError) as error:
+        except (core.DamagedError, OSError) as error:
             self.damaged.append(str(error))
             return None
         for name, version in found.versions.items() if found else ():
             self.versions[name].add(version)
         return found
 
-    def row(self, found: Marker | None, kind: type[R]) -> R | None:
+    def row(self, found: core.Marker | None, kind: type[R]) -> R | None:
         try:
             return found.row(kind) if found else None
-        except DamagedError as error:
+        except core.DamagedError as error:
             self.damaged.append(str(error))
             return None
 
@@ -181,34 +133,34 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     """
     config, artifacts = lineage.config, lineage.artifacts
     reader = Reader(artifacts)
-    manifest = reader.read(lineage.manifest, CorpusManifest)
-    checkpoints: dict[tuple[str, int, int], Checkpoint] = {}
-    masks: dict[tuple[str, int, int], ProposedMasks] = {}
+    manifest = reader.read(lineage.manifest, core.CorpusManifest)
+    checkpoints: dict[tuple[str, int, int], core.Checkpoint] = {}
+    masks: dict[tuple[str, int, int], core.ProposedMasks] = {}
     for index, key in _checkpoint_keys(lineage):
-        if (trained := reader.marker(key)) and (row := reader.row(trained, Checkpoint)):
+        if (trained := reader.marker(key)) and (row := reader.row(trained, core.Checkpoint)):
             checkpoints[index] = row
             if (drawn := _masks(reader, trained)) is not None:
                 masks[index] = drawn
-    pair_scores = (reader.read(artifact.key, PairScores) for *_, artifact in lineage.pair_scores())
+    pair_scores = (reader.read(artifact.key, core.PairScores) for *_, artifact in lineage.pair_scores())
     scored_pairs = tuple(found for found in pair_scores if found)
-    found_tasks = ((task, reader.read(lineage.main_task(task).key, TaskFacts)) for task in used_tasks(config))
+    found_tasks = ((task, reader.read(lineage.main_task(task).key, core.TaskFacts)) for task in glue.used_tasks(config))
     tasks = {task: facts for task, facts in found_tasks if facts}
     scored = config.finetune.tasks if config.finetune.baselines else ()
-    found_baselines = (reader.read(lineage.baseline(task).key, Baselines) for task in scored)
+    found_baselines = (reader.read(lineage.baseline(task).key, core.Baselines) for task in scored)
     baselines = [row for found in found_baselines if found for row in found.rows]
-    metrics, runs = metrics_by_task(config), list[Run]()
+    metrics, runs = glue.metrics_by_task(config), list[Run]()
 
-    def records() -> Iterator[FinetuneRun]:
-        for run in grid_runs(config):
+    def records() -> Iterator[core.FinetuneRun]:
+        for run in glue.grid_runs(config):
             found = reader.marker(lineage.finetuning(run).key)
-            if found and (row := reader.row(found, FinetuneRun)):
+            if found and (row := reader.row(found, core.FinetuneRun)):
                 yield row  # first, since scoring it raises an error for a metric that it doesn't have
                 runs.append(reduced(run, row, metrics[run.task], config.finetune.epoch))
                 if lines is not None:
                     lines.write(record_line(row, found.line))
 
-    columns = columns_of(metrics, tasks.values())
-    grids = run_grids(records(), config, columns, baseline_scores(baselines, columns))
+    columns = glue.columns_of(metrics, tasks.values())
+    grids = glue.run_grids(records(), config, columns, glue.baseline_scores(baselines, columns))
     return Results(
         config=config,
         fingerprint=_fingerprint(lineage),
@@ -229,7 +181,7 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     )
 
 
-def _variances(reader: Reader, checkpoints: Mapping[tuple[str, int, int], Checkpoint]) -> tuple[Measurement, ...]:
+def _variances(reader: Reader, checkpoints: Mapping[tuple[str, int, int], core.Checkpoint]) -> tuple[Measurement, ...]:
     keys = (path.with_suffix("").name for path in sorted(reader.artifacts.path("variance").glob("*.json")))
     found = (reader.read(f"variance/{key}", Measurement) for key in keys)
     weights = {row.fingerprint for row in checkpoints.values()}
@@ -243,7 +195,7 @@ def _checkpoint_keys(lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], s
             yield (method, seed, step), f"{key}/step{step}"
 
 
-def _masks(reader: Reader, checkpoint: Marker) -> ProposedMasks | None:
+def _masks(reader: Reader, checkpoint: core.Marker) -> core.ProposedMasks | None:
     name = f"{checkpoint.key}/figure2.json"
     path = reader.artifacts.path(name)
     if not path.exists():
@@ -251,11 +203,11 @@ def _masks(reader: Reader, checkpoint: Marker) -> ProposedMasks | None:
     try:
         if name in checkpoint.files:
             reader.artifacts.verify(checkpoint.key, only=name)
-        return ProposedMasks.model_validate(read_json(path))
+        return core.ProposedMasks.model_validate(core.read_json(path))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole record"
         reader.damaged.append(f"{path} has no valid masks (see {where}): run mapnet pretrain with --force")
-    except (DamagedError, OSError) as error:
+    except (core.DamagedError, OSError) as error:
         reader.damaged.append(str(error))
     return None
 
@@ -267,4 +219,6 @@ def _fingerprint(lineage: Lineage) -> str:
     encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.pretraining_runs()]
     encoders += [lineage.import_fingerprint(name) for name in config.imports]
     pairs = [lineage.pair_data, lineage.pair_settings] if config.minimal_pairs.data else []
-    return fingerprint(encoders, [lineage.main_task(task).fingerprint for task in used_tasks(config)], finetune, *pairs)
+    return fingerprint(
+        encoders, [lineage.main_task(task).fingerprint for task in glue.used_tasks(config)], finetune, *pairs
+    )

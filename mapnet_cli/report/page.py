@@ -12,7 +12,7 @@ from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.report.differences import LOSS, SCORE, Differences, sentence
 from mapnet_cli.report.labels import TEXTS, label
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.masks import SHADES, figure2
+from mapnet_cli.report.masks import SHADES
 from mapnet_cli.report.scores import cost
 
 
@@ -131,15 +131,6 @@ def page(sections: Sequence[Section], script: str, **values: Any) -> str:
         charts=embedded.replace("<", "\\u003c"), shades=SHADES,
         is_text=lambda text: any(map(str.isalpha, text.replace("e+", ""))), **values,
     )  # fmt: skip
-
-
-def mask_section(results: Results, charts: Sequence[Chart]) -> Section:
-    text = (
-        "Held-out sentences with the masks that each method draws at its last checkpoint. Bold words are masked. The "
-        "shade is the probability of masking the word relative to a uniform choice. Boxed words are masked words that "
-        "share a stem. Hover over a word, or focus it, for its probability and loss."
-    )
-    return Section("masking", "What is masked", text, charts, masks=figure2(results))
 
 
 def library(artifacts: Artifacts) -> str:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from mapnet_cli.config import Config
-from mapnet_cli.report.load import Results
+from mapnet_cli.glue import fine_tuned
+from mapnet_cli.lineage import scored_encoders
+from mapnet_cli.report.load import Results, runs_of_a_task
 from mapnet_cli.report.runs import json_line, record_line
 
 SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
@@ -11,25 +12,30 @@ SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
 
 def signature(results: Results, metrics: Mapping[str, str]) -> str:
     """Returns the settings that scores depend on, in the style of sacrebleu's signatures."""
-    config = results.config
+    config, finetune = results.config, results.config.finetune
+    own_steps = {m: config.fine_tuned_steps(m) for m in config.methods if config.method[m].steps}
+    own_seeds = {m: config.method[m].seeds for m in config.methods if config.method[m].seeds}
     parts = {
         "recipe": config.recipe or "custom",
         "config": results.fingerprint[:8],
-        "data": "probe" if config.finetune.data == "probe" else "glue",
-        "steps": _steps(config),
-        "pretrain-seeds": _pretraining_seeds(config),
-        "finetune-seeds": "+".join(map(str, config.finetune.seeds)),
-        "epoch": config.finetune.epoch,
+        "data": "probe" if finetune.data == "probe" else "glue",
+        "steps": _with_own(config.fine_tuned_steps(), own_steps, len(config.methods)),
+        "pretrain-seeds": _with_own(config.pretrain.seeds, own_seeds, len(config.methods)),
+        "finetune-seeds": "+".join(map(str, finetune.seeds)),
+        "epoch": finetune.epoch,
         "metrics": "+".join(f"{task}={metric}" for task, metric in metrics.items()),
+        "from-mnli": "+".join(finetune.from_mnli),
+        "pooling": finetune.pooling if finetune.pooling != "cls" else "",
+        "train-rows": f"first-{finetune.max_train_examples}" if finetune.max_train_examples else "",
+        **{name: "+".join(results.versions.get(name, ("none",))) for name in SIGNED_VERSIONS},
     }
-    if config.finetune.from_mnli:
-        parts["from-mnli"] = "+".join(config.finetune.from_mnli)
-    if config.finetune.pooling != "cls":
-        parts["pooling"] = config.finetune.pooling
-    if config.finetune.max_train_examples:
-        parts["train-rows"] = f"first-{config.finetune.max_train_examples}"
-    parts |= {name: "+".join(results.versions.get(name, ("none",))) for name in SIGNED_VERSIONS}
-    return "|".join(f"{name}:{value}" for name, value in parts.items())
+    return "|".join(f"{name}:{value}" for name, value in parts.items() if value)
+
+
+def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]], methods: int) -> str:
+    """Returns the common numbers (if any method uses them), then "NAME:NUMBERS" of each method that has its own."""
+    shared = ["+".join(map(str, common))] if len(own) < methods or not own else []
+    return ",".join([*shared, *(f"{name}:{'+'.join(map(str, numbers))}" for name, numbers in own.items())])
 
 
 def short_signature(results: Results) -> str:
@@ -41,51 +47,25 @@ def short_signature(results: Results) -> str:
     return "|".join(("mapnet", *parts))
 
 
-def missing(results: Results) -> list[str]:
-    """Returns one line per kind of record that is missing, with counts."""
-    config = results.config
-    lines = []
+def missing(results: Results) -> dict[str, str]:
+    """Returns {what is missing, with counts: the command that makes it}, in the order of the commands."""
+    config, found = results.config, dict[str, str]()
     if results.manifest is None and config.methods:
-        lines.append("the corpus manifest")
+        found["the corpus manifest"] = "mapnet prepare-corpus"
     if absent := [key for key in results.expected_checkpoints if key not in results.checkpoints]:
         by_method = ", ".join(f"{name} {sum(key[0] == name for key in absent)}" for name in config.methods)
-        lines.append(f"{len(absent)} of {len(results.expected_checkpoints)} checkpoints ({by_method})")
-    if (absent_pairs := results.expected_pair_scores - len(results.pair_scores)) > 0:
-        lines.append(f"{absent_pairs:,} of {results.expected_pair_scores:,} records of minimal pairs")
-    if len(results.runs) < results.expected_runs:
-        lines.append(f"{results.expected_runs - len(results.runs):,} of {results.expected_runs:,} fine-tuning runs")
-    if config.finetune.baselines:
-        scored = {row.task for row in results.baselines}
-        if bare := [task for task in config.finetune.tasks if task not in scored]:
-            lines.append(f"baselines for {len(bare)} of {len(config.finetune.tasks)} tasks ({', '.join(bare)})")
-    return lines
-
-
-def next_command(results: Results) -> str:
-    """Returns the command that creates the first missing records, "" if none are missing."""
-    if results.manifest is None and results.config.methods:
-        return "mapnet prepare-corpus"
-    if any(key not in results.checkpoints for key in results.expected_checkpoints):
-        return "mapnet pretrain"
-    if len(results.pair_scores) < results.expected_pair_scores:
-        return "mapnet minimal-pairs"
-    return "mapnet finetune-glue" if missing(results) else ""
-
-
-def _pretraining_seeds(config: Config) -> str:
-    return _with_own(config.pretrain.seeds, {name: config.method[name].seeds for name in config.methods})
-
-
-def _steps(config: Config) -> str:
-    own = {name: config.fine_tuned_steps(name) if config.method[name].steps else () for name in config.methods}
-    return _with_own(config.fine_tuned_steps(), own)
-
-
-def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]]) -> str:
-    """Returns the common numbers (if any method uses them), then "NAME:NUMBERS" of each method that has its own."""
-    named = [f"{name}:{'+'.join(map(str, numbers))}" for name, numbers in own.items() if numbers]
-    shared = ["+".join(map(str, common))] if len(named) < len(own) or not own else []
-    return ",".join([*shared, *named])
+        found[f"{len(absent)} of {len(results.expected_checkpoints)} checkpoints ({by_method})"] = "mapnet pretrain"
+    pairs = len(scored_encoders(config)) * len(config.minimal_pairs.sets)
+    if len(results.pair_scores) < pairs:
+        found[f"{pairs - len(results.pair_scores):,} of {pairs:,} records of minimal pairs"] = "mapnet minimal-pairs"
+    runs = len(fine_tuned(config)) * len(config.finetune.tasks) * runs_of_a_task(config)
+    if len(results.runs) < runs:
+        found[f"{runs - len(results.runs):,} of {runs:,} fine-tuning runs"] = "mapnet finetune-glue"
+    scored = {row.task for row in results.baselines}
+    if config.finetune.baselines and (bare := [task for task in config.finetune.tasks if task not in scored]):
+        what = f"baselines for {len(bare)} of {len(config.finetune.tasks)} tasks ({', '.join(bare)})"
+        found[what] = "mapnet finetune-glue"
+    return found
 
 
 def record_lines(results: Results, signed: str) -> list[bytes]:
