@@ -7,22 +7,18 @@ pretraining runs. Fewer than three units give no interval. With several comparis
 their p-values.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from mapnet_cli import core
 from mapnet_cli.config import Config
-from mapnet_cli.core import Cell, Scalar
 from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting
-from mapnet_cli.report.labels import columns_suffix, label
+from mapnet_cli.report.labels import BEYOND, label
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import PRIMARY, Scores, mean, spread
+from mapnet_cli.report.scores import PRIMARY, Scores, mean
 
-CONFIDENCE = 0.95
-MIN_UNITS = 3
-RESAMPLES = 9_999
 SCORE, LOSS = "average score", "held-out loss"
 
 
@@ -48,69 +44,40 @@ class Difference:
     def mean(self) -> float:
         return mean(self.values)
 
-    @property
-    def n(self) -> int:
-        return len(self.values)
+    @cached_property
+    def interval(self) -> core.Interval | None:
+        return core.t_interval(self.values)
 
     @cached_property
-    def interval(self) -> tuple[float, float] | None:
-        """95% interval of the mean by Student's t."""
-        return interval(self.values)
-
-    @cached_property
-    def bootstrap(self) -> tuple[float, float] | None:
-        """95% bootstrap interval of the mean (BCa), which doesn't assume a normal distribution."""
-        if self.n < MIN_UNITS or len(set(self.values)) == 1:
-            return self.interval
-        import numpy as np
-        from scipy.stats import bootstrap
-
-        found = bootstrap((self.values,), np.mean, n_resamples=RESAMPLES, rng=0)
-        low, high = map(float, found.confidence_interval)
-        return None if math.isnan(low + high) else (low, high)
+    def bootstrap(self) -> core.Interval | None:
+        return core.bootstrap_interval(self.values)
 
     @cached_property
     def p(self) -> float | None:
-        """p-value of Student's t test, None without an interval."""
-        deviation = spread(self.values)
-        if self.n < MIN_UNITS or deviation is None:
-            return None
-        if not deviation:
-            return 0.0 if self.mean else 1.0
-        from scipy.special import stdtr
-
-        return float(2 * stdtr(self.n - 1, -abs(self.mean) / deviation * math.sqrt(self.n)))
+        return core.t_test(self.values)
 
     @cached_property
     def permutation_p(self) -> float | None:
-        """Exact p-value of a test of random signs, at least 2 / 2^n with n units; None without an interval."""
-        if self.n < MIN_UNITS:
-            return None
-        import numpy as np
-        from scipy.stats import permutation_test
-
-        found = permutation_test((self.values,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=0)
-        return float(found.pvalue)
+        return core.permutation_test(self.values)
 
     @property
     def beyond_noise(self) -> bool:
         """Whether the interval excludes 0, after the correction where there is one."""
         p = self.p if self.adjusted is None else self.adjusted
-        return p is not None and p < 1 - CONFIDENCE
+        return p is not None and p < 1 - core.CONFIDENCE
 
     @property
     def better(self) -> bool:
-        return self.beyond_noise and (self.mean < 0 if self.lower_is_better else self.mean > 0)
+        return self.beyond_noise and (self.mean < 0) == self.lower_is_better
 
-    def cell(self, form: str = "{:+.2f}", columns: int = 1) -> Cell:
+    def cell(self, form: str = "{:+.2f}", columns: int = 1) -> core.Cell:
         """Returns the difference with its interval, and a star if it is beyond the noise."""
         low, high = self.interval or (None, None)
-        data: dict[str, Scalar] = {
-            "mean": self.mean, "low": low, "high": high, "n": self.n, "unit": self.unit, "columns": self.columns,
-        }  # fmt: skip
+        data = {"mean": self.mean, "low": low, "high": high, "n": len(self.values)}
         within = "" if low is None else f" [{form.format(low)}, {form.format(high)}]"
-        star = "*" if self.beyond_noise else ""
-        return Cell(f"{form.format(self.mean)}{within}{star}{columns_suffix(self.columns, columns)}", data)
+        partial = f" ({self.columns} of {columns} columns)" if self.columns < columns else ""
+        text = f"{form.format(self.mean)}{within}{BEYOND * self.beyond_noise}{partial}"
+        return core.Cell(text, data)
 
 
 Differences = Mapping[tuple[str, str, int, str], Difference]
@@ -134,29 +101,9 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
     for first in config.methods[:1] if config.finetune.untrained else ():
         found += [paired(config, scores, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
     known = [one for one in found if one]
-    return {(one.measure, one.method, one.step, one.reference): one for one in _holm(known)}
-
-
-def _holm(found: Sequence[Difference]) -> list[Difference]:
-    """Returns the differences with p-values corrected by Holm's method."""
-    tested = sorted((one.p, number) for number, one in enumerate(found) if one.p is not None)
-    adjusted, highest = dict[int, float](), 0.0
-    for rank, (p, number) in enumerate(tested):
-        highest = max(highest, min(1.0, p * (len(tested) - rank)))
-        adjusted[number] = highest
-    return [replace(one, adjusted=adjusted.get(number)) for number, one in enumerate(found)]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns Student's t confidence interval of the mean, None for fewer than MIN_UNITS values."""
-    deviation = spread(values)
-    if len(values) < MIN_UNITS or deviation is None:
-        return None
-    from scipy.special import stdtrit  # scipy.stats takes a second to import
-
-    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
-    centre = mean(values)
-    return centre - half, centre + half
+    adjusted = core.holm([one.p for one in known])
+    corrected = (replace(one, adjusted=p) for one, p in zip(known, adjusted, strict=True))
+    return {(one.measure, one.method, one.step, one.reference): one for one in corrected}
 
 
 def by_seed(results: Results, method: str, first: str, measure: str) -> Difference | None:
@@ -236,7 +183,8 @@ def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
 
 def sentence(found: Difference, unit: str, digits: int) -> str:
     """Returns what a difference means, in words."""
-    seeds, way = f"{found.n} {found.unit}{'s' * (found.n > 1)}", "higher" if found.mean > 0 else "lower"
+    n, way = len(found.values), "higher" if found.mean > 0 else "lower"
+    seeds = f"{n} {found.unit}{'s' * (n > 1)}"
     what = f"{found.measure} {abs(found.mean):.{digits}f} {unit} {way} than {label(found.reference)}"
     if found.interval is None:
         return f"{what} ({seeds}, too few for an interval)"

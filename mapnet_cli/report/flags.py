@@ -40,18 +40,17 @@ def find_flags(results: Results, scores: Scores) -> Flags:
                 chosen = dict(scores.cells[at.method, at.step, column.name].settings).get(at.pretrain_seed)
                 if column.task == at.task and chosen == (at.batch_size, at.lr):
                     constant[at.method, at.step, column.name] += 1
-    below, above = set[Place](), set[str]()
+    below, above, known = set[Place](), set[str](), set[str]()
     last = {method: results.config.fine_tuned_steps(method)[-1] for method in results.config.methods}
     for (method, step, name), cell in scores.cells.items():
         bag = scores.baselines.get((BAG, name))
         if cell.mean is not None and bag is not None:
             if cell.mean <= bag:
                 below.add((method, step, name))
-            elif step == last.get(method, 0):
-                above.add(name)
-    known = {column for (_, _, column), cell in scores.cells.items() if cell.mean is not None}
-    nobody = [c.name for c in scores.columns if (BAG, c.name) in scores.baselines and c.name in known - above]
-    return Flags(constant, frozenset(below), tuple(nobody))
+            if step == last.get(method, 0):
+                known.add(name)
+                above |= {name} if cell.mean > bag else set()
+    return Flags(constant, frozenset(below), tuple(c.name for c in scores.columns if c.name in known - above))
 
 
 def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:

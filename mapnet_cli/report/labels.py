@@ -24,16 +24,12 @@ def model_cell(method: str) -> Cell:
     return Cell(label(method), method)
 
 
-def columns_suffix(known: int, columns: int) -> str:
-    return f" ({known} of {columns} columns)" if known < columns else ""
-
-
-def score_cell(score: Score, marks: str = "", columns: int = 1) -> Cell:
-    """Returns mean and standard deviation with marks, and the number of columns of an average if some are missing."""
+def score_cell(score: Score, marks: str = "") -> Cell:
+    """Returns mean and standard deviation with marks."""
     if score.mean is None:
         return plain(None)
     marks = MISSING * bool(score.missing) + FAILED * bool(score.failed) + marks
-    shown = spread_text(score.mean, score.sd, "{:.2f}") + marks + columns_suffix(score.columns, columns)
+    shown = spread_text(score.mean, score.sd, "{:.2f}") + marks
     return Cell(shown, {"mean": score.mean, "sd": score.sd, "n": len(score.by_seed), "missing": score.missing})
 
 

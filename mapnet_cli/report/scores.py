@@ -43,7 +43,10 @@ AVERAGE = "Average"
 
 @dataclass(frozen=True)
 class Score:
-    """Score at (method, step) in a column, or averaged over the columns; `mean` is None if no run is finished."""
+    """Score at (method, step) in a column, or averaged over the columns.
+
+    `mean` is None if no run is finished; of an average, if any column has none.
+    """
 
     mean: float | None = None
     sd: float | None = None
@@ -51,8 +54,6 @@ class Score:
     """Scores behind the mean, by (pretraining seed, fine-tuning seed)."""
     settings: tuple[tuple[int, Setting], ...] = ()
     """(pretraining seed, chosen setting) pairs of a column."""
-    columns: int = 1
-    """Number of columns behind an average."""
     failed: int = 0
     """Number of failed runs behind the mean."""
     missing: int = 0
@@ -135,15 +136,15 @@ def _task_score(results: Results, method: str, step: int, column: ScoreColumn) -
         return Score(missing=missing)
     by_seed = {place: run.counted for place, run in chosen.items()}
     failed = sum(run.failed for run in chosen.values())
-    return Score(mean(means), spread(by_seed.values()), by_seed, tuple(settings), 1, failed, missing)
+    return Score(mean(means), spread(by_seed.values()), by_seed, tuple(settings), failed, missing)
 
 
 def _average(cells: Mapping[ScoreColumn, Score]) -> Score:
     distinct = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's columns share runs
-    scored = [cell for cell in cells.values() if cell.by_seed]
-    shared = set.intersection(*(set(cell.by_seed) for cell in scored)) if scored else set()
-    by_seed = {seeds: mean(cell.by_seed[seeds] for cell in scored) for seeds in sorted(shared)}
-    return Score(
-        mean_or_none([cell.mean for cell in scored]), spread(by_seed.values()), by_seed, (), len(scored),
-        sum(cell.failed for cell in distinct), sum(cell.missing for cell in distinct),
-    )  # fmt: skip
+    missing, failed = (sum(getattr(cell, name) for cell in distinct) for name in ("missing", "failed"))
+    if not all(cell.by_seed for cell in cells.values()):
+        return Score(missing=missing)
+    shared = set.intersection(*(set(cell.by_seed) for cell in cells.values()))
+    by_seed = {seeds: mean(cell.by_seed[seeds] for cell in cells.values()) for seeds in sorted(shared)}
+    centre = mean_or_none([cell.mean for cell in cells.values()])
+    return Score(centre, spread(by_seed.values()), by_seed, (), failed, missing)

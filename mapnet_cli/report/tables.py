@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapnet_cli.core import Cell, Table, number_cell, plain, short_steps, table_of
+from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, plain, short_steps, table_of
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
-from mapnet_cli.report.differences import CONFIDENCE, LOSS, SCORE, Difference, Differences
+from mapnet_cli.report.differences import LOSS, SCORE, Difference, Differences
 from mapnet_cli.report.flags import Flags
 from mapnet_cli.report.labels import TEXTS, is_probe, label, model_cell, score_cell, spread_cell, time_cell, tokens_cell
 from mapnet_cli.report.load import Results
@@ -36,10 +36,7 @@ def table3_rows(results: Results, scores: Scores, flags: Flags) -> list[Row]:
     config, rows = results.config, list[Row]()
     places = [(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
     for name, step in [*places, *((name, 0) for name in other_rows(config))]:
-        cells = {}
-        for title in scores.titles:
-            count = len(scores.columns) if title == AVERAGE else 1
-            cells[title] = score_cell(scores.cells[name, step, title], flags.marks(name, step, title), count)
+        cells = {t: score_cell(scores.cells[name, step, t], flags.marks(name, step, t)) for t in scores.titles}
         rows.append(Row(name, step, cells, not step or step == config.fine_tuned_steps(name)[-1]))
     rows = _with_best(rows)
     for name in dict.fromkeys(name for name, _ in scores.baselines):
@@ -164,7 +161,7 @@ def comparison_table(differences: Differences, scores: Scores, signed: str) -> T
             "p (t test)": number_cell(one.p, "{:.3f}"),
             "p (permutation)": number_cell(one.permutation_p, "{:.3f}"),
             "p (Holm)": number_cell(one.adjusted, "{:.3f}"),
-            "Seeds": Cell(f"{one.n} {one.unit.removesuffix(' seed')}", one.n),
+            "Seeds": Cell(f"{len(one.values)} {one.unit.removesuffix(' seed')}", len(one.values)),
         }
 
     rows = map(cells, differences.values())

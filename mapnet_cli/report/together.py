@@ -4,25 +4,12 @@ Runs of different directories share no seeds, so there are no paired differences
 with the reason: scores of other data, epochs or metrics, losses on other text, times on other devices.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core import (
-    Artifacts,
-    Cell,
-    Chart,
-    Table,
-    UsageError,
-    axis,
-    number_cell,
-    read_json,
-    short_steps,
-    table_of,
-    write_text,
-)
+from mapnet_cli import core
 from mapnet_cli.report.charts import STEPS_AXIS, line_panel
 from mapnet_cli.report.files import HELD_OUT, PRETRAINING
 from mapnet_cli.report.labels import spread_cell, tokens_cell
@@ -44,41 +31,21 @@ class Source:
     def __getitem__(self, name: str) -> Any:
         return self.value["protocol"][name]
 
-    @property
-    def last(self) -> dict[str, int]:
-        """The last step of each method with scores."""
-        tasks = set(self["metrics"]) | {"MNLI-m", "MNLI-mm"}
-        return {m: s for (m, s), found in sorted(self.rows.items()) if any(task in tasks for task, _ in found)}
+    def label(self, method: str) -> str:
+        return f"{self.value['methods'].get(method, method)} ({self.name})"
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the comparison: a method of a source at a step."""
-
-    source: Source
-    method: str
-    step: int
-    columns: Sequence[Key]
-    """The columns that all sources share."""
-
-    @property
-    def shown(self) -> str:
-        return f"{self.source.value['methods'].get(self.method, self.method)} ({self.source.name})"
-
-    def values(self, *key: str) -> list[float | None]:
-        found = self.source.rows[self.method, self.step]
-        if key != (AVERAGE, ""):
-            return list(found.get((key[0], key[1]), ()))
-        columns = [found.get(column, ()) for column in self.columns]
-        return [mean(values) for values in zip(*columns, strict=False)] if all(columns) else []
+    def average(self, place: tuple[str, int], columns: Sequence[Key]) -> list[float]:
+        """Returns the average over the columns by pretraining seed, [] if a column has no scores."""
+        found = [self.rows[place].get(key, ()) for key in columns]
+        return [mean(values) for values in zip(*found, strict=False)] if all(found) else []
 
 
 def load_source(folder: Path) -> Source:
     """Returns the newest report of an artifact directory, or the report in the folder itself; raises UsageError."""
     found = next((path for path in (folder / "report/latest", folder) if (path / "results.json").exists()), None)
     if found is None:
-        raise UsageError(f"{folder} has no report (report/latest/results.json): run `mapnet report` there first")
-    value = read_json(found / "results.json")
+        raise core.UsageError(f"{folder} has no report (report/latest/results.json): run `mapnet report` there first")
+    value = core.read_json(found / "results.json")
     rows: dict[tuple[str, int], dict[Key, list[float]]] = {}
     for row in value["rows"]:
         if row["step"] is not None:
@@ -87,34 +54,34 @@ def load_source(folder: Path) -> Source:
     return Source(f"{folder.resolve().name}/{found.resolve().name}", value, rows)
 
 
-def compare(folders: Sequence[Path], to: Path) -> tuple[Table, list[str], Path]:
+def compare(folders: Sequence[Path], to: Path) -> tuple[core.Table, list[str], Path]:
     """Writes the page and returns its table, what wasn't compared and why, and the page's path.
 
     Raises UsageError for fewer than two reports, a folder without one, or nothing to compare.
     """
-    sources = [load_source(folder) for folder in folders]
-    if len(sources) < 2:
-        raise UsageError("--compare: name at least two artifact directories that have reports")
-    refused = [f"{one.name} isn't compared: {why}." for one in sources[1:] if (why := _refusal(sources[0], one))]
-    sources = [one for one in sources if not _refusal(sources[0], one)]
-    if len(sources) < 2:
-        raise UsageError(f"--compare: nothing can be compared with {sources[0].name}: {' '.join(refused)}")
-    columns, losses, times = _columns(sources, refused), _same(sources, "corpus"), _same(sources, "devices")
-    refused += [] if losses else ["Held-out losses are left out: the corpora or vocabularies differ."]
-    refused += [] if times else ["Times are left out: the devices differ."]
-    entries = [Entry(one, m, step, columns) for one in sources for m, step in one.last.items()]
+    every = [load_source(folder) for folder in folders]
+    if len(every) < 2:
+        raise core.UsageError("--compare: name at least two artifact directories that have reports")
+    refused = [f"{one.name} isn't compared: {why}." for one in every[1:] if (why := _refusal(every[0], one))]
+    sources = [one for one in every if not _refusal(every[0], one)]
+    columns = _columns(sources, refused)
+    if len(sources) < 2 or not columns:
+        raise core.UsageError(f"--compare: nothing can be compared with {sources[0].name}: {' '.join(refused)}")
+    same = {what: all(one[what] == sources[0][what] for one in sources) for what in ("corpus", "devices")}
+    refused += ["Held-out losses are left out: the corpora or vocabularies differ."] * (not same["corpus"])
+    refused += ["Times are left out: the devices differ."] * (not same["devices"])
     signed = " + ".join(one.value["short_signature"] for one in sources)
-    table = _table(entries, columns, losses, times, signed)
-    charts = [_chart(sources, columns)]
+    table = _table(sources, columns, same, signed)
     text = page(
-        [Section("cost", "Score against cost", charts=charts)], library(Artifacts(to)), table3=table, title=to.name,
-        question=f"How do the encoders of {len(sources)} reports compare?", headline="", answers=(), refresh=0,
-        average=f"mean over {', '.join(task for task, _ in columns)}", warnings=refused, missing=(), next_command="",
+        [Section("cost", "Score against cost", charts=[_chart(sources, columns)])], library(core.Artifacts(to)),
+        table3=table, title=to.name, question=f"How do the encoders of {len(sources)} reports compare?", headline="",
+        answers=(), refresh=0, average=f"mean over {', '.join(task for task, _ in columns)}", warnings=refused,
+        missing=(), next_command="", protocol="see each report", marks={}, files={}, signature=signed,
+        short_signature=signed,
         notes=["Runs of different reports share no seeds, so differences have no interval; ± is the standard "
                "deviation over pretraining seeds.", *(f"{one.name}: {one.value['signature']}" for one in sources)],
-        protocol="see each report", marks={}, signature=signed, short_signature=signed, files={},
     )  # fmt: skip
-    write_text(to / "index.html", text)
+    core.write_text(to / "index.html", text)
     return table, refused, to / "index.html"
 
 
@@ -127,58 +94,53 @@ def _refusal(first: Source, other: Source) -> str:
 
 def _columns(sources: Sequence[Source], refused: list[str]) -> list[Key]:
     """Returns the columns that can be compared in all sources, and adds the others to `refused`."""
-    columns: list[Key] = []
-    for task, metric in sources[0]["metrics"].items():
-        different = [
-            one.name
-            for one in sources[1:]
-            if one["metrics"].get(task) != metric or one["examples"].get(task) != sources[0]["examples"].get(task)
-        ]
-        if different:
-            refused.append(f"{task} is left out: other metric, data or no runs in {', '.join(different)}.")
+    columns, first = list[Key](), sources[0]
+    for task, metric in first["metrics"].items():
+        same = (first["examples"].get(task), metric)
+        others = [one.name for one in sources if (one["examples"].get(task), one["metrics"].get(task)) != same]
+        if others:
+            refused.append(f"{task} is left out: other metric, data or no runs in {', '.join(others)}.")
         else:
             columns += [(name, metric) for name in (("MNLI-m", "MNLI-mm") if task == "MNLI" else (task,))]
-    if not columns:
-        raise UsageError(f"--compare: the reports have no task in common. {' '.join(refused)}")
     return columns
 
 
-def _same(sources: Sequence[Source], name: str) -> bool:
-    return len({json.dumps(one[name]) for one in sources}) == 1
-
-
-def _table(entries: Sequence[Entry], columns: Sequence[Key], losses: bool, times: bool, signed: str) -> Table:
-    def one(entry: Entry, metric: str) -> float | None:
-        return mean_or_none(entry.values(PRETRAINING, metric))
-
+def _table(sources: Sequence[Source], columns: Sequence[Key], same: Mapping[str, bool], signed: str) -> core.Table:
     rows = []
-    for entry in entries:
-        cells = {
-            "Model": entry.shown,
-            "Steps": Cell(short_steps(entry.step), entry.step) if entry.step else None,
-            **{task: spread_cell(entry.values(task, metric), "{:.2f}") for task, metric in columns},
-            AVERAGE: spread_cell(entry.values(AVERAGE, ""), "{:.2f}"),
-            "Tokens": tokens_cell(one(entry, "tokens")),
-            "FLOPs": number_cell(one(entry, "flops"), "{:.2e}"),
-        }
-        cells |= {"Held-out loss": spread_cell(entry.values(HELD_OUT, PRIMARY), "{:.3f}")} if losses else {}
-        cells |= {"Seconds": number_cell(one(entry, "seconds"), "{:,.0f}")} if times else {}
-        rows.append(cells)
-    return table_of("comparison", "Reports side by side", rows, (), signed)
-
-
-def _chart(sources: Sequence[Source], columns: Sequence[Key]) -> Chart:
-    rows, names = [], dict[str, None]()
     for source in sources:
+        last: dict[str, int] = {}
         for (method, step), found in source.rows.items():
-            entry = Entry(source, method, step, columns)
-            values = [value for value in entry.values(AVERAGE, "") if value is not None]
-            flops = found.get((PRETRAINING, "flops"))
-            if step and values and flops:
-                names[entry.shown] = None
-                point = {"Model": entry.shown, "what": "Average score", "value": round(mean(values), 4)}
-                rows.append(point | {"steps": step, "flops": mean(flops)})
-    axes = (STEPS_AXIS, axis("flops", "FLOPs", format=".1~e"))
-    panels = [line_panel("Average score", list(names), "scores", x, band=False) for x in axes]
+            if found.keys() & {*columns}:
+                last[method] = max(step, last.get(method, 0))
+        for method, step in last.items():
+            found = source.rows[method, step]
+            costs = {name: mean_or_none(found.get((PRETRAINING, name), ())) for name in ("tokens", "flops", "seconds")}
+            cells = {
+                "Model": source.label(method),
+                "Steps": core.Cell(core.short_steps(step), step) if step else None,
+                **{key[0]: spread_cell(found.get(key, ()), "{:.2f}") for key in columns},
+                AVERAGE: spread_cell(source.average((method, step), columns), "{:.2f}"),
+                "Tokens": tokens_cell(costs["tokens"]),
+                "FLOPs": core.number_cell(costs["flops"], "{:.2e}"),
+            }
+            cells |= (
+                {"Held-out loss": spread_cell(found.get((HELD_OUT, PRIMARY), ()), "{:.3f}")} if same["corpus"] else {}
+            )
+            cells |= {"Seconds": core.number_cell(costs["seconds"], "{:,.0f}")} if same["devices"] else {}
+            rows.append(cells)
+    return core.table_of("comparison", "Reports side by side", rows, (), signed)
+
+
+def _chart(sources: Sequence[Source], columns: Sequence[Key]) -> core.Chart:
+    rows = [
+        {"Model": source.label(method), "what": "Average score", "value": round(mean(values), 4)}
+        | {"steps": step, "flops": mean(flops)}
+        for source in sources
+        for (method, step), found in source.rows.items()
+        if (values := source.average((method, step), columns)) and (flops := found.get((PRETRAINING, "flops")))
+    ]
+    names = list(dict.fromkeys(str(row["Model"]) for row in rows))
+    axes = (STEPS_AXIS, core.axis("flops", "FLOPs", format=".1~e"))
+    panels = [line_panel("Average score", names, "scores", x, band=False) for x in axes]
     caption = "Mean over the pretraining seeds, in the columns that all reports share."
-    return Chart("comparison", "Score against cost", caption, panels if rows else (), {"scores": rows}, 2)
+    return core.Chart("comparison", "Score against cost", caption, panels if rows else (), {"scores": rows}, 2)

@@ -33,7 +33,7 @@ def score_trajectory(results: Results, scores: Scores, method: str, seeds: set[i
     values: dict[int, list[float]] = {}
     for step in results.config.fine_tuned_steps(method):
         found = scores.cells[method, step, AVERAGE]
-        if found.columns == len(scores.columns) and wanted <= found.by_seed.keys():
+        if wanted and wanted <= found.by_seed.keys():
             values[step] = [found.by_seed[place] for place in sorted(wanted)]
     return _curve(results, method, seeds, values)
 
