@@ -62,9 +62,14 @@ def task_chart(results: Results, scores: Scores) -> Chart:
         levels: dict[str, float | None] = {other: scores.cells[other, 0, name].mean for other in other_rows(config)}
         levels |= {other: scores.baseline(other, name) for other, _ in scores.baselines}
         rules += [{"line": k, "what": name, "value": round(v, 2)} for k, v in levels.items() if v is not None]
-    panels = [line_panel(name, _names(results), "scores", STEPS_AXIS, rules="baselines") for name in scores.titles]
+    known = {row["what"] for row in rows}
+    panels = [
+        line_panel(name, _names(results), "scores", STEPS_AXIS, rules="baselines" if rules else "")
+        for name in scores.titles
+        if name in known
+    ]
     title = f"Score by task{data_suffix(results)}"
-    return Chart("figure3", title, CAPTIONS["figure3"], panels if rows else (), {"scores": rows, "baselines": rules})
+    return Chart("figure3", title, CAPTIONS["figure3"], panels, {"scores": rows, "baselines": rules})
 
 
 def cost_chart(results: Results, scores: Scores) -> Chart:

@@ -41,11 +41,8 @@ def score_trajectory(results: Results, scores: Scores, method: str, seeds: set[i
 def scored_seeds(results: Results, scores: Scores, method: str) -> set[int]:
     """Returns the pretraining seeds whose last fine-tuned checkpoint of the method has all runs in all columns."""
     found = scores.cells[method, results.config.fine_tuned_steps(method)[-1], AVERAGE]
-    complete = found.columns == len(scores.columns)
-    wanted = results.config.finetune.seeds
-    return {
-        s for s in results.config.seeds_of(method) if complete and all((s, fine) in found.by_seed for fine in wanted)
-    }
+    tuned = results.config.finetune.seeds
+    return {own for own in results.config.seeds_of(method) if all((own, fine) in found.by_seed for fine in tuned)}
 
 
 def loss_trajectory(results: Results, method: str, seeds: set[int]) -> list[CurvePoint]:
