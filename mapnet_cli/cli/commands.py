@@ -143,6 +143,7 @@ def _report(invocation: Invocation, refresh: int = 0) -> str:
         console.warn(warning)
     console.data(f"Report: {built.files['index.html']}")
     if built.next_command:
+        console.data(f"Missing: {'; '.join(built.value['missing'])}")
         console.warn(f"the report is partial; next: {built.next_command}")
     return built.next_command
 

@@ -53,10 +53,12 @@ def headline(config: Config, differences: Differences) -> str:
     found = {m: differences.get((SCORE, m, config.fine_tuned_steps(m)[-1], first)) for m in config.methods[1:]}
     better = [label(m) for m, one in found.items() if one and one.better]
     worse = [label(m) for m, one in found.items() if one and one.beyond_noise and not one.better]
-    untested = [label(m) for m, one in found.items() if one is None or one.interval is None]
+    untested = [label(m) for m, one in found.items() if one and one.interval is None]
+    absent = [label(m) for m, one in found.items() if one is None]
     parts = [f"{', '.join(better) or 'no method'} scores higher than {label(first)} beyond the noise"]
     parts += [f"{', '.join(worse)} lower"] if worse else []
     parts += [f"{', '.join(untested)} can't be told from it with fewer than three seeds"] if untested else []
+    parts += [f"{', '.join(absent)} has no scores to compare yet"] if absent else []
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 

@@ -77,8 +77,8 @@ class Scores:
 
     @property
     def titles(self) -> list[str]:
-        """The names of the columns, then AVERAGE if there are several."""
-        return [column.name for column in self.columns] + [AVERAGE] * (len(self.columns) > 1)
+        """AVERAGE if there are several columns, and their names."""
+        return [AVERAGE] * (len(self.columns) > 1) + [column.name for column in self.columns]
 
     def baseline(self, name: str, column: str) -> float | None:
         """Returns a baseline's score; of AVERAGE, None if it is unknown for any column."""

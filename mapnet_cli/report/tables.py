@@ -54,16 +54,17 @@ def _with_best(rows: Sequence[Row]) -> list[Row]:
     """Returns the rows with the highest score of each column among those at the last checkpoint in bold."""
     shown = [row for row in rows if row.last]
     titles = list(shown[0].cells) if len(shown) > 1 else []
-    best = {t: max((v for row in shown if isinstance(v := row.cells[t].value, float)), default=None) for t in titles}
+    values = {t: [v for row in shown if isinstance(v := row.cells[t].value, float)] for t in titles}
+    best = {title: max(found) for title, found in values.items() if len(found) > 1}
 
     def marked(title: str, cell: Cell) -> Cell:
-        return replace(cell, best=best.get(title) is not None and cell.value == best[title])
+        return replace(cell, best=title in best and cell.value == best[title])
 
     return [replace(r, cells={t: marked(t, c) for t, c in r.cells.items()}) if r.last else r for r in rows]
 
 
 def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: Differences, signed: str) -> Table:
-    """Returns Table 3 with a column per task, the differences to the first method, the held-out loss and the cost."""
+    """Returns Table 3: average score, difference to the first method, held-out loss and cost, then each task."""
     config = results.config
     first = config.methods[0] if config.methods else ""
     end = cost(results, first, config.fine_tuned_steps(first)[-1], "flops") if first else None
@@ -74,11 +75,12 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
         shown.append({
             "Model": model_cell(row.name),
             "Steps": _steps(row.step),
-            **{title: row.cells.get(title) or plain(None) for title in scores.titles},
+            scores.titles[0]: row.cells.get(scores.titles[0]) or plain(None),
             f"Difference to {label(first)}": found.cell("{:+.2f}", len(scores.columns)) if found else plain(None),
             "Held-out loss": spread_cell(losses, "{:.3f}"),
             f"FLOPs (× {label(first)})": number_cell(flops / end if flops and end else None, "{:.2f}"),
             "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
+            **{title: row.cells.get(title) or plain(None) for title in scores.titles[1:]},
         })  # fmt: skip
     return table_of("table3", "Table 3: score and cost", shown, (), signed)
 
@@ -138,7 +140,7 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row], signed: st
             "Tokens": tokens_cell(cost(results, row.name, row.step, "tokens")),
             "FLOPs": number_cell(cost(results, row.name, row.step, "flops"), "{:.2e}"),
             "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
-            "Score": row.cells[scores.titles[-1]],
+            "Score": row.cells[scores.titles[0]],
             **equal,
         })  # fmt: skip
     return table_of("cost", "Score at equal cost", shown, (TEXTS["notes"]["cost"],), signed)

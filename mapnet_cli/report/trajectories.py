@@ -136,4 +136,7 @@ def reading(results: Results, scores: Scores, differences: Differences) -> Itera
             )
     if unsaid:
         names = ", ".join(dict.fromkeys(unsaid))
-        yield f"No step is given at which {names} would reach it in a measure that isn't better beyond the noise."
+        yield (
+            f"At what cost {names} would reach {label(config.methods[0])}'s final values isn't said where the difference "
+            "isn't beyond the noise."
+        )

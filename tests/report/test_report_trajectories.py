@@ -118,5 +118,5 @@ def test_a_step_is_given_only_where_the_final_difference_is_beyond_the_noise(noi
         assert said == f"{expected} and 70% of its time."
     else:
         assert said == (
-            "No step is given at which MAP-Net would reach it in a measure that isn't better beyond the noise."
+            "At what cost MAP-Net would reach BERT's final values isn't said where the difference isn't beyond the noise."
         )

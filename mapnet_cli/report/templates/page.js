@@ -24,6 +24,7 @@ for (const [name, { data, panels }] of Object.entries(charts)) {
       }
     }
     if (spec.height?.step) box.classList.add("wide");
+    box.setAttribute("aria-hidden", "true"); // the whole chart has a label, and its data are in a table
     place.append(box);
     const full = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 150, ...spec,
       params: [{ name: "hidden", value: [] }], autosize: { type: "fit-x", contains: "padding" } };
@@ -48,7 +49,7 @@ for (const details of document.querySelectorAll("details.data")) {
     names.forEach((name) => head.append(make("th", name, { scope: "col" })));
     for (const row of rows.slice(0, 2000)) { const line = body.insertRow(); names.forEach((name) => { line.insertCell().textContent = row[name] ?? ""; }); }
     const scroll = make("div", "", { className: "scroll", tabIndex: 0 });
-    scroll.setAttribute("role", "region"); scroll.setAttribute("aria-label", "Data of the chart");
+    scroll.setAttribute("role", "region"); scroll.setAttribute("aria-label", "Data of the chart " + details.dataset.chart);
     scroll.append(table); details.append(scroll);
   });
 }
