@@ -137,6 +137,6 @@ def reading(results: Results, scores: Scores, differences: Differences) -> Itera
     if unsaid:
         names = ", ".join(dict.fromkeys(unsaid))
         yield (
-            f"At what cost {names} would reach {label(config.methods[0])}'s final values isn't said where the difference "
-            "isn't beyond the noise."
+            f"At what cost {names} would reach {label(config.methods[0])}'s final values isn't said where the "
+            "difference isn't beyond the noise."
         )

