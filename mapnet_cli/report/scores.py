@@ -21,19 +21,7 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mapnet_cli.glue import (
-    Grid,
-    GridKey,
-    RunScore,
-    ScoreColumn,
-    Seeds,
-    Setting,
-    baseline_scores,
-    best_setting,
-    columns_of,
-    fine_tuned,
-    metrics_by_task,
-)
+from mapnet_cli import glue
 from mapnet_cli.report.load import Results, runs_of_a_task
 
 PRIMARY = "validation_loss_single"
@@ -50,9 +38,9 @@ class Score:
 
     mean: float | None = None
     sd: float | None = None
-    by_seed: Mapping[Seeds, float] = field(default_factory=dict)
+    by_seed: Mapping[glue.Seeds, float] = field(default_factory=dict)
     """Scores behind the mean, by (pretraining seed, fine-tuning seed)."""
-    settings: tuple[tuple[int, Setting], ...] = ()
+    settings: tuple[tuple[int, glue.Setting], ...] = ()
     """(pretraining seed, chosen setting) pairs of a column."""
     failed: int = 0
     """Number of failed runs behind the mean."""
@@ -68,9 +56,9 @@ class Scores:
     keyed as methods at step 0.
     """
 
-    columns: tuple[ScoreColumn, ...]
+    columns: tuple[glue.ScoreColumn, ...]
     metrics: Mapping[str, str]
-    grids: Mapping[GridKey, Grid]
+    grids: Mapping[glue.GridKey, glue.Grid]
     cells: Mapping[tuple[str, int, str], Score]
     baselines: Mapping[tuple[str, str], float]
     """Keyed by (baseline, column)."""
@@ -89,14 +77,14 @@ class Scores:
 
 def score(results: Results) -> Scores:
     """Returns all scores that can be computed from the records."""
-    metrics = metrics_by_task(results.config)
-    columns = columns_of(metrics, results.tasks.values())
+    metrics = glue.metrics_by_task(results.config)
+    columns = glue.columns_of(metrics, results.tasks.values())
     cells: dict[tuple[str, int, str], Score] = {}
-    for method, step in dict.fromkeys((method, step) for method, _, step in fine_tuned(results.config)):
+    for method, step in dict.fromkeys((method, step) for method, _, step in glue.fine_tuned(results.config)):
         found = {column: _task_score(results, method, step, column) for column in columns}
         cells |= {(method, step, column.name): cell for column, cell in found.items()}
         cells[method, step, AVERAGE] = _average(found)
-    return Scores(columns, metrics, results.grids, cells, baseline_scores(results.baselines, columns))
+    return Scores(columns, metrics, results.grids, cells, glue.baseline_scores(results.baselines, columns))
 
 
 def mean(values: Iterable[float]) -> float:
@@ -120,14 +108,14 @@ def cost(results: Results, method: str, step: int, name: str) -> float | None:
     return mean_or_none([getattr(row, name) for row in results.checkpoints_at(method, step)])
 
 
-def _task_score(results: Results, method: str, step: int, column: ScoreColumn) -> Score:
-    chosen: dict[Seeds, RunScore] = {}
+def _task_score(results: Results, method: str, step: int, column: glue.ScoreColumn) -> Score:
+    chosen: dict[glue.Seeds, glue.RunScore] = {}
     settings, means, finished = [], [], 0
-    seeds = [seed for name, seed, at in fine_tuned(results.config) if (name, at) == (method, step)]
+    seeds = [seed for name, seed, at in glue.fine_tuned(results.config) if (name, at) == (method, step)]
     for seed in seeds:
         grid, chooser = (results.grids.get((method, seed, step, name), {}) for name in (column.name, column.chooser))
         finished += sum(map(len, grid.values()))
-        if (setting := best_setting(chooser)) is not None:
+        if (setting := glue.best_setting(chooser)) is not None:
             settings.append((seed, setting))
             means.append(mean(run.counted for run in grid[setting].values()))
             chosen |= {(seed, fine): run for fine, run in grid[setting].items()}
@@ -139,7 +127,7 @@ def _task_score(results: Results, method: str, step: int, column: ScoreColumn) -
     return Score(mean(means), spread(by_seed.values()), by_seed, tuple(settings), failed, missing)
 
 
-def _average(cells: Mapping[ScoreColumn, Score]) -> Score:
+def _average(cells: Mapping[glue.ScoreColumn, Score]) -> Score:
     distinct = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's columns share runs
     missing, failed = (sum(getattr(cell, name) for cell in distinct) for name in ("missing", "failed"))
     if not all(cell.by_seed for cell in cells.values()):

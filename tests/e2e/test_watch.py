@@ -9,6 +9,7 @@ from rich.console import Console as RichConsole
 
 from mapnet_cli.cli import commands, watch
 from mapnet_cli.cli.watch import sparkline
+from mapnet_cli.config import Source
 from mapnet_cli.core import Console
 from mapnet_cli.lineage import Lineage
 from tests.report.report_fixtures import Records, config
@@ -22,7 +23,11 @@ def test_sparkline_has_at_most_its_width(values: list[float], expected: str) -> 
 
 
 def test_status_is_shown_until_all_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lineage = Records(tmp_path, config(methods=("bert",))).lineage
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_text("Some text.")
+    base = config(methods=("bert",))
+    corpus = base.corpus.model_copy(update={"sources": (Source(path=str(tmp_path / "text")),)})
+    lineage = Records(tmp_path / "art", base.model_copy(update={"corpus": corpus})).lineage
     log = lineage.artifacts.path(f"{lineage.pretraining('bert', 1).key}/log.jsonl")
     log.parent.mkdir(parents=True)
     line = {"tokens_per_second": 10.0, "mfu": 0.1, "step_seconds": 60.0}
