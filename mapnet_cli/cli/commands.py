@@ -1,6 +1,7 @@
 """The commands of `mapnet`. They import their stages when called, which keeps --help fast."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -99,24 +100,66 @@ def finetune_glue(invocation: Invocation) -> None:
 
 
 @command(app, "report", LOOKING)
-def report(invocation: Invocation) -> None:
-    """Generate Table 3, the per-task table and the figures from all finished runs."""
+def report(
+    invocation: Invocation,
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="With --compare: artifact directories (or reports) to put side by side.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare the reports of several directories.")] = False,
+    to: Annotated[Path, typer.Option(help="Folder of the comparison's page.")] = Path("comparison"),
+    watch: Annotated[bool, typer.Option("--watch", help="Rebuild the page until no run is missing.")] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two builds with --watch.")] = 30,
+) -> None:
+    """Write the report of all finished runs: one HTML page, and tables and figures for papers."""
+    import time
+
+    from mapnet_cli.core import UsageError
+
+    if compare:
+        _compare(invocation, folders or [], to)
+        return
+    if folders:
+        raise UsageError(f"{folders[0]}: folders are for --compare; the artifact directory is --artifacts {folders[0]}")
+    _advise(invocation)
+    while _report(invocation, math.ceil(every) if watch else 0) and watch:
+        time.sleep(every)
+
+
+def _report(invocation: Invocation, refresh: int = 0) -> str:
+    """Writes and prints the report; returns the command that makes what is missing, "" if nothing is."""
     from mapnet_cli.core import to_rich
     from mapnet_cli.report.stage import build
 
-    _advise(invocation)
+    console, resolved = invocation.console, invocation.resolved
     with invocation.artifacts.lock("report"):
-        built = build(invocation.lineage)
-    if invocation.console.as_json:
-        invocation.console.json(built.to_json())
-        return
-    invocation.console.data(to_rich(built.tasks, notes=False))
-    invocation.console.data(to_rich(built.table3))
-    for table in built.minimal_pairs[:1]:
-        invocation.console.data(to_rich(table, notes=False))
-    invocation.console.data(f"Report: {built.folder / 'report.md'}")
+        built = build(invocation.lineage, invocation.name, resolved.origins, refresh)
+    if console.as_json:
+        console.json({"folder": built.folder.name, "files": sorted(built.files), **built.value})
+        return built.next_command
+    console.data(to_rich(built.tables["table3"], notes=False))
+    for line in built.summary:
+        console.data(line)
+    for warning in built.warnings:
+        console.warn(warning)
+    console.data(f"Report: {built.files['index.html']}")
     if built.next_command:
-        invocation.console.warn(f"the report is partial; next: {built.next_command}")
+        console.data(f"Missing: {'; '.join(built.value['missing'])}")
+        console.warn(f"the report is partial; next: {built.next_command}")
+    return built.next_command
+
+
+def _compare(invocation: Invocation, folders: Sequence[Path], to: Path) -> None:
+    from mapnet_cli.core import to_json, to_rich
+    from mapnet_cli.report.together import compare
+
+    table, refused, page = compare(folders, to)
+    if invocation.console.as_json:
+        invocation.console.json({"page": str(page), "not compared": refused, "table": to_json(table)})
+        return
+    invocation.console.data(to_rich(table, notes=False))
+    for reason in refused:
+        invocation.console.warn(reason)
+    invocation.console.data(f"Comparison: {page}")
 
 
 @command(app, "run", TRAINING)
@@ -126,30 +169,29 @@ def run(invocation: Invocation) -> None:
 
     _run(tuple(STAGES), invocation)
     if not invocation.dry_run:
-        report(invocation)
+        _report(invocation)
 
 
 @command(app, "status", LOOKING)
-def status(invocation: Invocation) -> None:
+def status(
+    invocation: Invocation,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until all work is done.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2,
+) -> None:
     """Show what is done, running and missing."""
+    from mapnet_cli.cli import watch as shown
     from mapnet_cli.cli.stages import status
-    from mapnet_cli.core import to_rich
 
     _advise(invocation)
+    if watch and not invocation.console.as_json:
+        shown.watch(invocation.console, lambda: invocation.lineage, every)
+        return
     rows = status(invocation.lineage)
     if invocation.console.as_json:
         invocation.console.json([row for row, _ in rows])
         return
-    for row, progress in rows:
-        state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
-        state = f"missing: {row['error']}" if "error" in row else state
-        invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
-        for line in progress.lines:
-            invocation.console.data(f"{'':<15} {line}")
-        if progress.table is not None:
-            invocation.console.data(to_rich(progress.table))
-    if unused := [f"{key} ({size:,.0f} MB)" for row, _ in rows for key, size in row.get("unused_mb", {}).items()]:
-        invocation.console.data(f"Not used with these settings: {', '.join(unused)}")
+    for line in shown.status_lines(rows):
+        invocation.console.data(line)
 
 
 @command(app, "export", LOOKING)

@@ -64,6 +64,8 @@ class Invocation:
     console: "Console"
     first: bool
     """Whether this process prints: the first of several launched processes, or the only one."""
+    name: str = ""
+    """The config file's name without suffix; "" without one."""
 
     @property
     def config(self) -> "Config":
@@ -110,7 +112,7 @@ def shared_options(
     for number, source in enumerate(resolved.config.corpus.sources):
         if source.path and not source.from_hub:
             root.refuse_text(f"corpus.sources.{number}.path", Path(source.path))
-    return Invocation(resolved, root, workers, address, dry_run, force, console, first)
+    return Invocation(resolved, root, workers, address, dry_run, force, console, first, config.stem if config else "")
 
 
 Command = Callable[..., None]

@@ -28,7 +28,7 @@ class Report(Section):
     figure2_sentences: Count = operational(6)
     """Number of held-out sentences in Figure 2."""
     name: Annotated[str, Field(pattern=r"^[\w-]*$", json_schema_extra={"operational": True})] = ""
-    """Name of the report's folder below `report/`; empty: the recipe's name."""
+    """Name of the report's folder below `report/`; empty: the config file's, or the recipe's."""
 
 
 class Config(Section):

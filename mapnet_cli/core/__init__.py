@@ -19,15 +19,18 @@ from mapnet_cli.core.hardware import (
 )
 from mapnet_cli.core.hub import hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.logs import last_line, lines_where, log_rows
-from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels, style
+from mapnet_cli.core.plotting import COLOURS, CONFIG, STEPS, Chart, Spec, axis, images, named_colours
 from mapnet_cli.core.records import (
     Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
     Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,
     mean_accuracy,
 )
 from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core.statistics import (
+    CONFIDENCE, Interval, bootstrap_interval, holm, permutation_test, t_interval, t_test,
+)
 from mapnet_cli.core.table_files import TABLE_FORMATS, TableRow, arrow_rows, not_blank, table_rows, text_lines
 from mapnet_cli.core.tables import (
-    NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, to_csv, to_json, to_markdown,
-    to_rich,
+    NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, table_of, to_csv, to_json,
+    to_markdown, to_rich,
 )

@@ -55,14 +55,14 @@ def test_own_tasks_are_columns_of_every_table(user: User, own: tuple[str, ...]) 
     row = user.artifacts.read(lineage.finetuning(GridRun(*PLACE, "pets", 16, 1e-3, 1)).key, FinetuneRun)
     assert set(row.epochs[0].metrics) == {"accuracy", "macro_f1", "mcc"}
     result = build(lineage)
-    assert result.missing == () and result.tasks.columns == ("Model", "Steps", "RTE", "pets", "stars", "Average")
-    assert [line[0].text for line in result.tasks.rows] == ["BERT", "majority", "bag of words", "token overlap"]
-    assert [cell.text for cell in result.tasks.rows[2][2:5]] == ["50.00", "100.00", "100.00"]
-    for table in (result.summary, result.table3, result.cost, result.tasks):
-        assert "(subset: RTE; not GLUE: pets, stars)" in table.title, table.name
-    assert "average score over 3 columns, 1 of GLUE's 9" in result.table3.title
-    assert "macro_f1" in result.signature and "spearman" in result.signature
-    notes = " ".join(result.tasks.notes)
+    table = result.tables["table3"]
+    assert result.value["missing"] == {} and table.columns[-3:] == ("RTE", "pets", "stars")
+    assert [line[0].text for line in table.rows] == ["BERT", "majority", "bag of words", "token overlap"]
+    assert [cell.text for cell in table.rows[2][-3:]] == ["50.00", "100.00", "100.00"]
+    page = result.files["index.html"].read_text(encoding="utf-8")
+    assert "average score over 3 columns, 1 of GLUE&#39;s 9 (subset: RTE; not GLUE: pets, stars)" in page
+    assert "macro_f1" in result.value["signature"] and "spearman" in result.value["signature"]
+    notes = " ".join(result.notes)
     assert "stars: not GLUE's, 12 training and 12 dev rows." in notes
 
 
