@@ -18,13 +18,23 @@ from mapnet_cli.config.method import (
     Proposal,
     TableProposal,
 )
-from mapnet_cli.config.training import Finetune, MapNetSizes, MinimalPairs, Optimiser, Pretrain, TaskData, Transformer
+from mapnet_cli.config.training import (
+    Finetune,
+    MapNetSizes,
+    MinimalPairs,
+    Optimiser,
+    Pretrain,
+    TaskData,
+    Transformer,
+    short_name,
+    task_name,
+)
 from mapnet_cli.core import automatic_precision, did_you_mean
 
 __all__ = [
     "PROPOSALS", "Cleanup", "Config", "Corpus", "Electra", "Finetune", "FrequencyProposal", "MapNetProposal",
     "MapNetSizes", "Method", "MinimalPairs", "Optimiser", "Pretrain", "Proposal", "Report", "Section", "Source",
-    "TableProposal", "TaskData", "Transformer",
+    "TableProposal", "TaskData", "Transformer", "short_name", "task_name",
 ]  # fmt: skip
 
 
@@ -61,8 +71,8 @@ class Config(Section):
                 raise ValueError(f"methods lists {name!r}, but there is no [method.{name}]{hint}")
             self._check_generator(name)
         self._check_steps()
-        if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
-            raise ValueError("methods and imports need at least one entry and no duplicates")
+        if not self.methods + self.imports:
+            raise ValueError("methods and imports are both empty: name at least one method or import")
         if absent := set(self.finetune.milestones) - set(self.pretrain.milestones):
             raise ValueError(f"finetune.milestones: {min(absent)} is not one of pretrain.milestones")
         if taken := set(self.imports) & set(self.method):

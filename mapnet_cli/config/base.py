@@ -1,17 +1,40 @@
 """Base class and value types of the config sections."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-# TOML arrays are read as lists, but the config stores tuples.
-Ints = Annotated[tuple[int, ...], Field(strict=False)]
-Floats = Annotated[tuple[float, ...], Field(strict=False)]
-Strings = Annotated[tuple[str, ...], Field(strict=False)]
+T = TypeVar("T")
+
+
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Returns the values. Raises ValueError if two are the same."""
+    if len(set(values)) < len(values):
+        raise ValueError("must not contain duplicates")
+    return values
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if values != tuple(sorted(set(values))):
+        raise ValueError("must be in ascending order, without duplicates")
+    return values
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+ZeroOrMore = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
+
+# TOML arrays are read as lists, but the config stores tuples.
+_ARRAY = Field(strict=False)
+Ints = Annotated[tuple[int, ...], _ARRAY, AfterValidator(distinct)]
+Counts = Annotated[tuple[Count, ...], _ARRAY, AfterValidator(distinct)]
+Rates = Annotated[tuple[Positive, ...], _ARRAY, AfterValidator(distinct)]
+Strings = Annotated[tuple[str, ...], _ARRAY, AfterValidator(distinct)]
+Shares = Annotated[tuple[PositiveShare, ...], _ARRAY, AfterValidator(_ascending)]
 
 
 def operational(default: Any) -> Any:
@@ -31,7 +54,9 @@ def added(default: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def results_view(self) -> dict[str, Any]:
         """Returns the keys that affect results, as plain JSON values."""

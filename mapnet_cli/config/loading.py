@@ -15,13 +15,36 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from mapnet_cli.config import PROPOSALS, Config
 from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
-from mapnet_cli.core import UsageError, did_you_mean
+from mapnet_cli.core import UsageError, did_you_mean, system_error
 
 RECIPES = ("demo", "small", "paper")
 ENV_PREFIX = "MAPNET_"
+_EXPECTED = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text in quotes",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries",
+    "missing": "must have this entry",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must consist of letters, digits, - and _",
+}
+"""What a value must be, by pydantic's type of the error, with fields of its context."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,8 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Lay
 
 def _recipe_layer(name: str) -> Layer:
     if name != "methods" and name not in RECIPES:
-        hint = did_you_mean(name, RECIPES)
+        is_file = Path(name).suffix or Path(name).exists()
+        hint = f"; a file is given with --config {name}" if is_file else did_you_mean(name, RECIPES)
         raise UsageError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}{hint}")
     text = resources.files("mapnet_cli").joinpath(f"recipes/{name}.toml").read_text(encoding="utf-8")
     return Layer(
@@ -120,18 +144,30 @@ def _file_layer(file: Path) -> Layer:
         text = file.read_text(encoding="utf-8")
         return Layer(tomllib.loads(text), str(file), _key_lines(text))
     except FileNotFoundError:
-        raise UsageError(f"config file {file} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"config file {file} can't be read: {error}") from None
+        hint = f"; a recipe is given with --recipe {file}" if str(file) in RECIPES else ""
+        raise UsageError(f"config file {file} does not exist{hint}") from None
+    except OSError as error:
+        raise UsageError(f"config file {system_error(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config file {file} is not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"config file {file} is not valid TOML: {error}") from None
+        advice = "; text needs quotes, and true and false have no capitals" if "Invalid value" in str(error) else ""
+        if file.suffix in (".yaml", ".yml", ".json"):
+            advice = "; write [section] on one line and key = value on the next ones"
+        raise UsageError(f"config file {file} is not valid TOML: {error}{advice}") from None
 
 
 def _environment_layer(environ: Mapping[str, str]) -> Layer:
+    """Variables without "__" that resemble no key (MAPNET_HOME) are not mapnet's."""
     values: dict[str, Any] = {}
     for name in sorted(environ):
         if name.startswith(ENV_PREFIX):
-            _set_dotted(values, name[len(ENV_PREFIX) :].lower().replace("__", "."), environ[name], name)
+            key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
+            if "." in key or key in Config.model_fields:
+                _set_dotted(values, key, environ[name], name)
+            elif hint := _elsewhere(key) or did_you_mean(key, Config.model_fields):
+                names = re.sub("'(.+?)'", lambda m: ENV_PREFIX + m[1].upper().replace(".", "__"), hint)
+                raise UsageError(f"{name} (environment): unknown key{names}")
     return Layer(values, "environment", {})
 
 
@@ -140,7 +176,7 @@ def _command_line_layer(overrides: Iterable[str]) -> Layer:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {text!r} is not of the form section.key=value")
+            raise UsageError(f"--set {text!r} is not of the form section.key=value, without spaces around =")
         _set_dotted(values, key.strip(), value.strip(), f"--set {text}")
     return Layer(values, "--set", {})
 
@@ -189,18 +225,40 @@ def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[st
         origin = _origin(key, origins) or next((o for k, o in origins.items() if key and k.startswith(f"{key}.")), "")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = _moved(path, item["input"]) or "unknown key" + did_you_mean(
-                path[-1], _known_keys(path[:-1], values)
-            )
+            near = did_you_mean(path[-1], _known_keys(path[:-1], values)) or _elsewhere(path[-1])
+            message = _moved(path, item["input"]) or f"unknown key{near}"
         elif item["type"] not in ("value_error", "union_tag_invalid"):
-            message += f", but got {item['input']!r}"
+            known = _EXPECTED.get(item["type"])
+            expected = known.format(**item.get("ctx", {})) if known else item["msg"]
+            message = f"{expected}, but got {item['input']!r}{_advice(item, key)}"
         problems.append(f"{key or 'config'}{f' ({origin})' if origin else ''}: {message}")
-    return "\n".join(problems)
+    return "\n".join(dict.fromkeys(problems))
+
+
+def _advice(item: ErrorDetails, key: str) -> str:
+    """Returns how to write a value of another type, "" if that isn't clear."""
+    kind, value = item["type"], item["input"]
+    if _EXPECTED.get(kind) == "must be a table":
+        return f"; set keys in it: {key}.KEY = VALUE"
+    if kind == "tuple_type" and key == "corpus.sources":
+        return '; write [{path = "FILE"}], in quotes for the shell'
+    if kind == "tuple_type" and isinstance(value, int | float | str):
+        words = [word.strip(" \"'") for word in str(value).strip("()[]{} ").split(",")]
+        quoted = [word if re.fullmatch(r"[\d.e+-]+", word) else f'"{word}"' for word in words if word]
+        return f"; write [{', '.join(quoted)}]" + (", in quotes for the shell" if '"' in "".join(quoted) else "")
+    return f"; write {value:.0f}" if kind == "int_type" and isinstance(value, float) and value.is_integer() else ""
+
+
+def _elsewhere(name: str) -> str:
+    """Returns a hint with the keys of this name in all sections."""
+    found = [key for key in flatten(Config.model_construct().model_dump()) if key.rpartition(".")[2] == name]
+    return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def _without_tags(path: list[str]) -> list[str]:
-    """Returns a problem's path without the discriminator that pydantic inserts after "proposal"."""
-    return [part for n, part in enumerate(path) if not (n == 3 and path[2] == "proposal" and part in PROPOSALS)]
+    """Returns a problem's path without what pydantic inserts: the kind of a proposal, and types of a union."""
+    kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
+    return [part for n, part in enumerate(path) if not (n == 3 and part in kinds) and not re.match(r"str$|tuple\[", part)]
 
 
 def _moved(path: list[str], value: object) -> str:

@@ -30,6 +30,8 @@ from mapnet_cli.core.errors import (
     ProcessError,
     UsageError,
     did_you_mean,
+    memory_advice,
+    out_of_memory,
     reading_input,
     system_error,
 )
@@ -37,13 +39,14 @@ from mapnet_cli.core.formatting import format_count, format_duration, format_siz
 from mapnet_cli.core.hardware import (
     automatic_precision,
     installed_version,
+    main_memory,
     min_free_memory,
     min_total_memory,
     query_gpus,
     visible_devices,
     visible_gpus,
 )
-from mapnet_cli.core.hub import hub_rows, is_hub, load_hub_split
+from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.logs import last_line, lines_where, log_rows
 from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels, style
 from mapnet_cli.core.records import (
@@ -92,9 +95,9 @@ __all__ = [
     "LockedError", "MapnetError", "Marker", "MaskedWord", "Outcome", "PairScores", "ParadigmScore", "PretrainingTotals",
     "ProcessError", "ProposedMasks", "Row", "Scalar", "SourceCounts", "Table", "TableRow", "TaskFacts", "TunedEncoder",
     "UsageError", "arrow_rows", "automatic_precision", "build_table", "derive_seed", "did_you_mean", "each",
-    "format_count", "format_duration", "format_size", "frame", "hub_rows", "images", "installed_version", "is_hub",
-    "last_line", "lines_where", "load_hub_split", "log_rows", "mean_accuracy", "min_free_memory", "min_total_memory",
-    "not_blank", "number_cell", "panels", "plain", "proposal_warnings", "publishing", "query_gpus", "read_json",
+    "format_count", "format_duration", "format_size", "frame", "hub_hint", "hub_rows", "images", "installed_version", "is_hub",
+    "last_line", "lines_where", "load_hub_split", "log_rows", "main_memory", "mean_accuracy", "memory_advice",
+    "min_free_memory", "min_total_memory", "not_blank", "number_cell", "out_of_memory", "panels", "plain", "proposal_warnings", "publishing", "query_gpus", "read_json",
     "reading_input", "record_checksum", "render", "sha256", "short_steps", "style", "system_error", "table_rows",
     "text_lines", "to_csv", "to_json", "to_markdown", "to_rich", "visible_devices", "visible_gpus", "write_bytes",
     "write_json", "write_text",

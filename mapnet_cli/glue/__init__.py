@@ -41,7 +41,6 @@ from mapnet_cli.glue.tasks import (
     is_test_file,
     names_task,
     plain,
-    short_name,
     task_location,
 )
 
@@ -49,6 +48,6 @@ __all__ = [
     "GLUE_COLUMNS", "LARGEST_SCORE", "SPLITS", "TASKS", "UNTRAINED", "Floats", "GlueTask", "Grid", "GridKey",
     "GridRun", "Halves", "RunScore", "ScoreColumn", "Seeds", "Setting", "baseline_scores", "best_setting",
     "columns_of", "data_key", "divided", "fine_tuned", "get_task", "grid_runs", "is_test_file", "metrics_by_task",
-    "names_task", "other_rows", "plain", "rows_used", "run_grids", "runs_of", "score", "score_halves", "short_name",
+    "names_task", "other_rows", "plain", "rows_used", "run_grids", "runs_of", "score", "score_halves",
     "starts_from_mnli", "subsets", "task_location", "used_tasks",
 ]  # fmt: skip

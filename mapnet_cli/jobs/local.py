@@ -25,6 +25,7 @@ from mapnet_cli.core import (
     Console,
     Interrupted,
     MapnetError,
+    memory_advice,
     min_free_memory,
     query_gpus,
     visible_devices,
@@ -85,7 +86,9 @@ class LocalEngine(Engine):
                             self.console.warn(f"a worker died (exit code {code}) while running {job.key}; retrying")
                             queue.append(job)
                         else:
-                            failures.append(MapnetError(f"{job.key}: worker died {ATTEMPTS} times (exit code {code})"))
+                            killed = f"; if memory ran out, {memory_advice(job.key.split('/')[0])}" if code == -9 else ""
+                            died = f"worker died {ATTEMPTS} times (exit code {code}){killed}"
+                            failures.append(MapnetError(f"{job.key}: {died}"))
                         continue
                     if isinstance(content, Progress):
                         show(self.console, job.key, content)
