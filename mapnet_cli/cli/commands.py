@@ -1,6 +1,7 @@
 """The commands of `mapnet`. They import their stages when called, which keeps --help fast."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -300,4 +301,8 @@ def doctor(invocation: Invocation) -> None:
 
 
 def main() -> None:
+    """Runs the command line. On terminals that aren't UTF-8, other characters are replaced by similar ones."""
+    from mapnet_cli.core import spell_out
+
+    spell_out(sys.stdout, sys.stderr)
     app(prog_name="mapnet")

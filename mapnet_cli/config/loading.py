@@ -258,7 +258,9 @@ def _elsewhere(name: str) -> str:
 def _without_tags(path: list[str]) -> list[str]:
     """Returns a problem's path without what pydantic inserts: the kind of a proposal, and types of a union."""
     kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
-    return [part for n, part in enumerate(path) if not (n == 3 and part in kinds) and not re.match(r"str$|tuple\[", part)]
+    return [
+        part for n, part in enumerate(path) if not (n == 3 and part in kinds) and not re.match(r"str$|tuple\[", part)
+    ]
 
 
 def _moved(path: list[str], value: object) -> str:

@@ -17,7 +17,7 @@ from mapnet_cli.core.artifacts import (
     write_json,
     write_text,
 )
-from mapnet_cli.core.console import Console
+from mapnet_cli.core.console import Console, spell_out
 from mapnet_cli.core.diagnostics import COLLAPSED, DIAGNOSTICS, proposal_warnings
 from mapnet_cli.core.errors import (
     AbsentError,
@@ -95,10 +95,10 @@ __all__ = [
     "LockedError", "MapnetError", "Marker", "MaskedWord", "Outcome", "PairScores", "ParadigmScore", "PretrainingTotals",
     "ProcessError", "ProposedMasks", "Row", "Scalar", "SourceCounts", "Table", "TableRow", "TaskFacts", "TunedEncoder",
     "UsageError", "arrow_rows", "automatic_precision", "build_table", "derive_seed", "did_you_mean", "each",
-    "format_count", "format_duration", "format_size", "frame", "hub_hint", "hub_rows", "images", "installed_version", "is_hub",
-    "last_line", "lines_where", "load_hub_split", "log_rows", "main_memory", "mean_accuracy", "memory_advice",
-    "min_free_memory", "min_total_memory", "not_blank", "number_cell", "out_of_memory", "panels", "plain", "proposal_warnings", "publishing", "query_gpus", "read_json",
-    "reading_input", "record_checksum", "render", "sha256", "short_steps", "style", "system_error", "table_rows",
-    "text_lines", "to_csv", "to_json", "to_markdown", "to_rich", "visible_devices", "visible_gpus", "write_bytes",
-    "write_json", "write_text",
+    "format_count", "format_duration", "format_size", "frame", "hub_hint", "hub_rows", "images", "installed_version",
+    "is_hub", "last_line", "lines_where", "load_hub_split", "log_rows", "main_memory", "mean_accuracy", "memory_advice",
+    "min_free_memory", "min_total_memory", "not_blank", "number_cell", "out_of_memory", "panels", "plain",
+    "proposal_warnings", "publishing", "query_gpus", "read_json", "reading_input", "record_checksum", "render",
+    "sha256", "short_steps", "spell_out", "style", "system_error", "table_rows", "text_lines", "to_csv", "to_json",
+    "to_markdown", "to_rich", "visible_devices", "visible_gpus", "write_bytes", "write_json", "write_text",
 ]  # fmt: skip

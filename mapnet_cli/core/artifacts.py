@@ -208,6 +208,8 @@ def publishing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+            if file.is_file() and temporary.is_dir():  # safetensors makes files that only their owner can read
+                file.chmod(temporary.stat().st_mode & 0o666)
             _flush(file)
         if path.is_dir() and not temporary.is_dir():
             raise IsADirectoryError(f"{path} is a folder, not a file")

@@ -3,10 +3,12 @@
 Data goes to stdout, through `Console.data` and `Console.json`.
 """
 
+import codecs
+import io
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -15,6 +17,26 @@ FILE_WIDTH = 200
 """Line width on stdout, in characters, when it is not a terminal."""
 PLAIN_INTERVAL = 10.0
 """Minimum number of seconds between two plain progress lines of one job."""
+
+
+_ASCII = str.maketrans({
+    "×": "x", "±": "+/-", "−": "-", "–": "-", "—": "-", "…": "...", "’": "'", "“": '"', "”": '"', "≤": "<=", "≥": ">=",
+    "→": "->", "·": ".", "°": "*", "†": "+", "‡": "++", "§": "#", "•": "*", "█": "#", "Δ": "d", "σ": "s", "‖": "|",
+})  # fmt: skip
+
+
+def spell_out(*streams: TextIO) -> None:
+    """Makes streams write characters that their encoding lacks as similar ones, or as \\u escapes."""
+
+    def replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        text = error.object[error.start : error.end].translate(_ASCII)
+        return text.encode("ascii", "backslashreplace").decode(), error.end
+
+    codecs.register_error("spell-out", replaced)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spell-out")
 
 
 class Console:
@@ -45,7 +67,8 @@ class Console:
         self.out.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
     def json(self, value: Any) -> None:
-        sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+        sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=not utf8) + "\n")
 
     def begin(self, phase: str, unit: str, total: int, done: int) -> None:
         """Starts a phase of `total` jobs, `done` of which have finished earlier."""

