@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -106,7 +107,11 @@ def report(invocation: Invocation) -> None:
     from mapnet_cli.report.stage import build
 
     _advise(invocation)
-    with invocation.artifacts.lock("report"):
+    artifacts = invocation.artifacts
+    own = artifacts.outputs == artifacts.root or not artifacts.recognised
+    if not own:
+        invocation.console.warn(f"{artifacts.root} can't be written to: the report's files go to {artifacts.outputs}")
+    with artifacts.lock("report") if own else nullcontext():
         built = build(invocation.lineage)
     if invocation.console.as_json:
         invocation.console.json(built.to_json())

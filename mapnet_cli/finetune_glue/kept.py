@@ -21,6 +21,7 @@ from mapnet_cli.glue import (
     baseline_scores,
     best_setting,
     columns_of,
+    doubts,
     get_task,
     metrics_by_task,
     run_grids,
@@ -35,24 +36,25 @@ if TYPE_CHECKING:
 
 def best_run(
     config: Config, artifacts: Artifacts, baseline: str, runs: Mapping[GridRun, FinetuneRun]
-) -> tuple[GridRun, int] | None:
-    """Returns the best setting's run with the highest dev score, and the epoch whose score counts.
+) -> tuple[tuple[GridRun, int] | None, list[str]]:
+    """Returns the best setting's run with the highest dev score, the epoch whose score counts, and doubts about it.
 
     `runs` are those of one encoder on one task, `baseline` is the key of the task's baselines. None: no run succeeded.
     """
     if not runs:
-        return None
+        return None, []
     run = next(iter(runs))
     column = columns_of({run.task: metrics_by_task(config)[run.task]})[0]
     known = artifacts.find(baseline, Baselines)
-    grids = run_grids(runs.values(), config, (column,), baseline_scores(known.rows if known else [], (column,)))
-    grid = grids[run.method, run.pretrain_seed, run.step, column.name]
+    baselines = baseline_scores(known.rows if known else [], (column,))
+    grid = run_grids(runs.values(), config, (column,), baselines)[run.method, run.pretrain_seed, run.step, column.name]
     setting = best_setting(grid)
     scored = {seed: score for seed, score in grid[setting].items() if not score.failed} if setting else {}
     if setting is None or not scored:
-        return None
+        return None, []
     seed = max(scored, key=lambda seed: scored[seed].counted)
-    return GridRun(run.method, run.pretrain_seed, run.step, run.task, *setting, seed), scored[seed].epoch
+    best = GridRun(run.method, run.pretrain_seed, run.step, run.task, *setting, seed), scored[seed].epoch
+    return best, doubts(runs.values(), config, column, baselines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,9 @@ class KeepBest(TuningJob):
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         records = {run: artifacts.read(key, FinetuneRun) for run, key in self.runs}
-        best = best_run(self.config, artifacts, self.baseline, records)
+        best, doubtful = best_run(self.config, artifacts, self.baseline, records)
+        for doubt in doubtful:
+            progress(Progress(0, 1, warning=doubt))
         if best is None:
             progress(Progress(1, 1, warning="every run failed: there is no model to keep"))
             return Output([], TunedEncoder(path="", fingerprint="", checkpoint="", encoder={}, epochs=[]))

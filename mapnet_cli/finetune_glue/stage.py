@@ -8,9 +8,11 @@ from pathlib import Path
 from mapnet_cli.config import Config
 from mapnet_cli.core import (
     AbsentError,
+    Baselines,
     Cell,
     Checkpoint,
     CorpusManifest,
+    FinetuneRun,
     Imported,
     InputError,
     Outcome,
@@ -25,7 +27,10 @@ from mapnet_cli.finetune_glue.run import EncoderSource, FineTune, TuneOnMnli, ru
 from mapnet_cli.glue import (
     UNTRAINED,
     GridRun,
+    baseline_scores,
+    columns_of,
     data_key,
+    doubts,
     fine_tuned,
     get_task,
     grid_runs,
@@ -40,6 +45,8 @@ from mapnet_cli.lineage import Lineage
 
 GRID = "finetune"
 """Name of the phase of all fine-tuning runs."""
+MOST_DOUBTS = 10
+"""Maximum number of lines about scores that mean little."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +138,26 @@ class FinetuneGlue:
         return StageProgress({"matrix": matrix}, table=_matrix_table(rows) if done else None, done={GRID: done})
 
     def summary(self) -> list[str]:
-        """Returns where the kept models are; the report shows the scores."""
+        """Returns which scores mean little, and where the kept models are; the report shows the scores."""
         lineage, keep = self.lineage, self.lineage.config.finetune.keep == "best"
         folders = [lineage.artifacts.path(job.key) for job in _keep_jobs(lineage)] if keep else []
-        return [f"Model, and predictions for the dev set: {folder}" for folder in folders if folder.exists()]
+        doubtful = list(_doubtful(lineage))
+        more = [f"and {len(doubtful) - MOST_DOUBTS} more, see the report"] if len(doubtful) > MOST_DOUBTS else []
+        kept = [f"Model, and predictions for the dev set: {folder}" for folder in folders if folder.exists()]
+        return [*doubtful[:MOST_DOUBTS], *more, *kept]
+
+
+def _doubtful(lineage: Lineage) -> Iterator[str]:
+    """Yields a line for each encoder and column whose score means little."""
+    config, artifacts, metrics = lineage.config, lineage.artifacts, metrics_by_task(lineage.config)
+    for task, encoder in product(config.finetune.tasks, fine_tuned(config)):
+        known = (artifacts.find(lineage.finetuning(run).key, FinetuneRun) for run in runs_of(config, *encoder, task))
+        runs, scores = list(filter(None, known)), artifacts.find(lineage.baseline(task).key, Baselines)
+        for column in columns_of({task: metrics[task]}):
+            baselines = baseline_scores(scores.rows if scores else [], (column,))
+            for doubt in doubts(runs, config, column, baselines):
+                method, seed, step = encoder
+                yield f"{column.name}, {method}{f' seed {seed} step {step:,}' if step else ''}: {doubt}"
 
 
 def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> Table:

@@ -100,11 +100,11 @@ def choose_run(lineage: Lineage, console: Console, encoder: tuple[str, int, int]
     """Returns the best setting's run with the highest dev score, and the epoch whose score counts."""
     config, artifacts = lineage.config, lineage.artifacts
     all_runs = runs_of(config, *encoder, task)
-    if not all_runs:
-        raise UsageError(f"{encoder[0]}, seed {encoder[1]}, step {encoder[2]} is not a row of the config's Table 3")
     found_runs = {run: artifacts.find(lineage.finetuning(run).key, FinetuneRun) for run in all_runs}
     runs = {run: row for run, row in found_runs.items() if row is not None}
-    best = best_run(config, artifacts, lineage.baseline(task).key, runs)
+    best, doubts = best_run(config, artifacts, lineage.baseline(task).key, runs)
+    for doubt in doubts:
+        console.warn(f"{task}: {doubt}")
     if best is None:
         raise UsageError(f"{encoder[0]} has no finished run of {task}: run `mapnet finetune-glue` with these options")
     failed = sum(bool(run.failure) for run in runs.values())

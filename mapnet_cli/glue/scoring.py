@@ -8,7 +8,7 @@ import math
 import statistics
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -128,6 +128,37 @@ def _run_score(run: FinetuneRun, column: ScoreColumn, config: Config, fallback: 
     if config.finetune.epoch == "best":
         return RunScore(best, last, best, False, chosen.epoch)
     return RunScore(best, last, last, False, run.epochs[-1].epoch)
+
+
+def one_class(metrics: Mapping[str, float], suffix: str = "") -> bool:
+    """Returns whether the metrics with this suffix are those of predictions that are all the same.
+
+    Undefined metrics are 0. False if only the accuracy is recorded, from which it can't be known.
+    """
+    if f"pearson{suffix}" in metrics:
+        return metrics[f"pearson{suffix}"] == metrics[f"spearman{suffix}"] == 0
+    if metrics.get(f"mcc{suffix}", 1.0) != 0:
+        return False
+    accuracy, f1 = metrics[f"accuracy{suffix}"], metrics.get(f"f1{suffix}", 0.0)
+    return f1 == 0 or math.isclose(f1, 2 * accuracy / (1 + accuracy))  # with the positive class alone, F1 follows
+
+
+def doubts(
+    runs: Collection[FinetuneRun], config: Config, column: ScoreColumn, baselines: Mapping[tuple[str, str], float]
+) -> list[str]:
+    """Returns why the score of one encoder in a column means little; `runs` are its runs on the task."""
+    grid = next(iter(run_grids(runs, config, (column,), baselines).values()), {})
+    if (setting := best_setting(grid)) is None:
+        return []
+    counted = {seed: scored.epoch for seed, scored in grid[setting].items()}
+    own = {run.seed: run.epochs for run in runs if (run.batch_size, run.lr) == setting}
+    chosen = [epoch.metrics for seed, epochs in own.items() for epoch in epochs if epoch.epoch == counted[seed]]
+    constant = sum(one_class(metrics, "-mm" if column.metric.endswith("-mm") else "") for metrics in chosen)
+    mean = statistics.fmean(scored.counted for scored in grid[setting].values())
+    found = [f"{constant} of {len(own)} runs predict one class (or value) for all examples"] if constant else []
+    if mean <= (bag := baselines.get(("bag of words", column.name), -math.inf)):
+        found.append(f"not above the bag of words ({mean:.2f} against {bag:.2f})")
+    return found
 
 
 def _metric(epoch: EpochScores, task: str, metric: str) -> float:

@@ -94,7 +94,7 @@ class GlueTask:
             return "pearson", "spearman"
         if len(self.labels) == 2:
             return "accuracy", "f1", "mcc"
-        return ("accuracy",) if self.name in TASKS else ("accuracy", "macro_f1", "mcc")
+        return "accuracy", "macro_f1", "mcc"
 
     @property
     def metric(self) -> str:

@@ -20,7 +20,9 @@ from mapnet_cli.glue import (
     baseline_scores,
     best_setting,
     columns_of,
+    doubts,
     metrics_by_task,
+    one_class,
     rows_used,
     run_grids,
     runs_of,
@@ -111,12 +113,14 @@ def classifier_card(
 ) -> str:
     """Returns the README.md of an exported classifier. `corpus` has the settings of its tokenizer."""
     (method, seed, step), example = encoder, _PAIR if len(task.texts) > 1 else '"It rained."'
+    constant = one_class(row.epochs[-1].metrics)
     facts = {
         "Task": task.name + ("" if task.name in TASKS and not lineage.uses_probe else ", **not GLUE's**"),
         "Output": ", ".join(task.labels) or f"a score from {task.range[0]:g} to {task.range[1]:g}",
         "Encoder": f"{method}, pretraining seed {seed}, step {step:,}" if step else method,
         "Run": f"{row.run}: the best on the dev set",
         "Dev set": ", ".join(f"{name} {100 * value:.2f}" for name, value in row.epochs[-1].metrics.items()),
+        **({"Warning": "**it predicts one class (or value) for all examples**"} if constant else {}),
         "Fingerprint": f"`{row.fingerprint}`",
     }
     return "\n".join((
@@ -149,14 +153,16 @@ def _scores(lineage: Lineage, row: Checkpoint) -> str:
     facts = list(filter(None, found))
     columns = columns_of(metrics_by_task(config), facts)
     baselines = baseline_scores(_baselines(lineage), columns)
-    lines = []
+    lines, warnings = list[str](), list[str]()
     for column in columns:
         runs = list(_runs(lineage, row, column.task))
-        if None in runs or any(run and run.checkpoint != row.fingerprint for run in runs):
+        own = [run for run in runs if run and run.checkpoint == row.fingerprint]
+        if len(own) < len(runs):
             continue
-        grids = run_grids(filter(None, runs), config, columns, baselines)
+        grids = run_grids(own, config, columns, baselines)
         setting = best_setting(grids[row.method, row.pretrain_seed, row.step, column.chooser])
         if setting is not None:
+            warnings += [f"- {column.name}: {doubt}" for doubt in doubts(own, config, column, baselines)]
             scores = grids[row.method, row.pretrain_seed, row.step, column.name][setting].values()
             lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
     if not lines:
@@ -164,9 +170,10 @@ def _scores(lineage: Lineage, row: Checkpoint) -> str:
     limits = rows_used(config, facts)
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({limits})' if limits else ''}"
     seeds = len(config.finetune.seeds)
+    parts = [*lines, *(["", "Scores that mean little:", "", *warnings] if warnings else []), ""]
     return (
         f"Evaluated on {data}: metric × 100, mean over {seeds} fine-tuning seeds of the best setting. The setting is "
-        "chosen on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(lines) + "\n"
+        "chosen on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(parts)
     )
 
 

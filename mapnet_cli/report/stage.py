@@ -87,10 +87,10 @@ def build(lineage: Lineage) -> ReportResult:
     if the config's input data is missing and was never hashed.
     """
     config = lineage.config
-    folder = lineage.artifacts.path(f"report/{config.report.name or config.recipe or 'custom'}")
+    folder = lineage.artifacts.outputs / f"report/{config.report.name or config.recipe or 'custom'}"
     lineage.artifacts.root.mkdir(parents=True, exist_ok=True)
     # lines of records.jsonl, whose first one is known only when all runs are read
-    with TemporaryFile(dir=lineage.artifacts.root) as runs:
+    with TemporaryFile(dir=lineage.artifacts.outputs) as runs:
         results = load_results(lineage, runs)
         scores = score(results)
         built = _tables(folder, results, scores)
