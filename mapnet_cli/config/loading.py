@@ -222,7 +222,7 @@ def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[st
     for item in error.errors():
         path = _without_tags([str(part) for part in item["loc"]])
         key = ".".join(path)
-        origin = _origin(key, origins) or next((o for k, o in origins.items() if key and k.startswith(f"{key}.")), "")
+        origin = _origin(key, origins) or next((o for k, o in origins.items() if k.startswith(f"{key}.")), "")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             near = did_you_mean(path[-1], _known_keys(path[:-1], values)) or _elsewhere(path[-1])
@@ -231,7 +231,8 @@ def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[st
             known = _EXPECTED.get(item["type"])
             expected = known.format(**item.get("ctx", {})) if known else item["msg"]
             message = f"{expected}, but got {item['input']!r}{_advice(item, key)}"
-        problems.append(f"{key or 'config'}{f' ({origin})' if origin else ''}: {message}")
+        where = f"{key}{f' ({origin})' if origin else ''}: " if key else ""  # without a key, the message has it
+        problems.append(where + message)
     return "\n".join(dict.fromkeys(problems))
 
 
@@ -239,7 +240,8 @@ def _advice(item: ErrorDetails, key: str) -> str:
     """Returns how to write a value of another type, "" if that isn't clear."""
     kind, value = item["type"], item["input"]
     if _EXPECTED.get(kind) == "must be a table":
-        return f"; set keys in it: {key}.KEY = VALUE"
+        off = "; false turns it off" if key.endswith(".electra") else ""
+        return f"; set keys in it: {key}.KEY = VALUE{off}"
     if kind == "tuple_type" and key == "corpus.sources":
         return '; write [{path = "FILE"}], in quotes for the shell'
     if kind == "tuple_type" and isinstance(value, int | float | str):

@@ -10,7 +10,7 @@ import torch
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core import Artifacts, format_duration, format_size, main_memory
 from mapnet_cli.finetune_glue.classifier import Classifier, make_inputs
-from mapnet_cli.finetune_glue.examples import training_and_dev_sets
+from mapnet_cli.finetune_glue.examples import check_count, training_and_dev_sets
 from mapnet_cli.finetune_glue.loop import training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.run import run_bytes
@@ -113,7 +113,9 @@ def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> 
     if lineage.uses_probe:
         return None
     longest, counted = config.encoder.max_length, []
-    for split, examples in training_and_dev_sets(task_location(config, task), spec, task in config.finetune.subsets):
+    subset = task in config.finetune.subsets
+    for split, examples in training_and_dev_sets(task_location(config, task), spec, subset):
+        check_count(spec, split, examples, subset)
         if split == "train" and config.finetune.max_train_examples:
             examples = examples.first(config.finetune.max_train_examples)
         words = (sum(len(text.split()) for text in row) for row in examples.texts)
