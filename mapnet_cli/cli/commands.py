@@ -25,6 +25,15 @@ config_app = typer.Typer(no_args_is_help=True, help="Show the config and its key
 app.add_typer(config_app, name="config")
 
 
+MethodOption = Annotated[str | None, typer.Option("--method", help="Method; required if the config has several.")]
+RowOption = Annotated[
+    str | None,
+    typer.Option("--method", help='A method, an import or "untrained"; required if the config has several.'),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Pretraining seed. Default: the method's first one.")]
+StepOption = Annotated[int | None, typer.Option("--step", help="Milestone step. Default: the last finished one.")]
+
+
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"mapnet {__version__}")
@@ -113,14 +122,9 @@ def report(invocation: Invocation) -> None:
         invocation.console.warn(f"{artifacts.root} can't be written to: the report's files go to {artifacts.outputs}")
     with artifacts.lock("report") if own else nullcontext():
         built = build(invocation.lineage)
-    if invocation.console.as_json:
-        invocation.console.json(built.to_json())
-        return
-    invocation.console.data(to_rich(built.tasks, notes=False))
-    invocation.console.data(to_rich(built.table3))
-    for table in built.minimal_pairs[:1]:
-        invocation.console.data(to_rich(table, notes=False))
-    invocation.console.data(f"Report: {built.folder / 'report.md'}")
+    pairs = (to_rich(table, notes=False) for table in built.minimal_pairs[:1])
+    shown = to_rich(built.tasks, notes=False), to_rich(built.table3), *pairs
+    invocation.console.result(built.to_json(), *shown, f"Report: {built.folder / 'report.md'}")
     if built.next_command:
         invocation.console.warn(f"the report is partial; next: {built.next_command}")
 
@@ -162,9 +166,9 @@ def status(invocation: Invocation) -> None:
 def export(
     invocation: Invocation,
     folder: Annotated[Path, typer.Argument(help="Output folder, new or empty.")],
-    method: Annotated[str | None, typer.Option(help="Method to export; required if the config has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
+    method: MethodOption = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
     task: Annotated[
         str | None, typer.Option(help='Export the classifier of a task, kept with finetune.keep = "best".')
     ] = None,
@@ -180,21 +184,16 @@ def export(
     else:
         row = export_checkpoint(*chosen)
         record, shown = row.to_json(), f"{row.method}, seed {row.pretrain_seed}, step {row.step:,}"
-    if invocation.console.as_json:
-        invocation.console.json(record)
-        return
-    invocation.console.data(f"{folder}: {shown}")
+    invocation.console.result(record, f"{folder}: {shown}")
 
 
 @command(app, "predict-glue", RUNNING_HERE)
 def predict_glue(
     invocation: Invocation,
     file: Annotated[Path, typer.Argument(help="Output zip file.")],
-    method: Annotated[
-        str | None, typer.Option(help='A method, an import or "untrained"; required if the config has several.')
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last fine-tuned one.")] = None,
+    method: RowOption = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
 ) -> None:
     """Write an encoder's GLUE test-set predictions in the format of the GLUE server: eleven files in a zip."""
     from mapnet_cli.finetune_glue.submission import write_submission
@@ -203,12 +202,8 @@ def predict_glue(
     lineage, console = invocation.lineage, invocation.console
     place = find_row(lineage, method, seed, step)
     sources = write_submission(lineage, console, invocation.workers or 0, invocation.force, place, file)
-    if console.as_json:
-        console.json(sources)
-        return
-    for name, source in sources.items():
-        console.data(f"{name + '.tsv':<12} {source}")
-    console.data(f"Submission: {file}")
+    lines = (f"{name + '.tsv':<12} {source}" for name, source in sources.items())
+    console.result(sources, *lines, f"Submission: {file}")
 
 
 @command(app, "import-hf", IMPORTING)
@@ -226,10 +221,8 @@ def import_hf(
     row, warnings = import_folder(invocation.artifacts, folder, name)
     for warning in warnings:
         invocation.console.warn(warning)
-    if invocation.console.as_json:
-        invocation.console.json(row.to_json())
-        return
-    invocation.console.data(f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}")
+    shown = f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}"
+    invocation.console.result(row.to_json(), shown)
 
 
 @command(app, "variance", MEASURING)
@@ -238,8 +231,8 @@ def variance(
     checkpoint: Annotated[
         str | None, typer.Option(help="Method whose checkpoint is measured; required if the config has several.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
     strategies: Annotated[
         str,
         typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss or oracle-gradient."),
@@ -259,12 +252,8 @@ def variance(
     milestone = find_milestone(lineage, checkpoint, seed, step, "--checkpoint")
     with invocation.artifacts.lock("variance"):
         result, folder = measure_variance(lineage, console, names, milestone, settings, invocation.force)
-    if console.as_json:
-        console.json(result.to_json())
-        return
-    for table in variance_tables(result):
-        console.data(to_rich(table, notes=False))
-    console.data(f"Measurement: {folder / 'variance.md'}")
+    tables = (to_rich(table, notes=False) for table in variance_tables(result))
+    console.result(result.to_json(), *tables, f"Measurement: {folder / 'variance.md'}")
 
 
 @command(config_app, "show", LOOKING)
@@ -275,11 +264,9 @@ def config_show(invocation: Invocation) -> None:
     values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
     for name, method in invocation.config.method.items():  # the defaults depend on the strategy
         values |= zip((f"method.{name}.explore_{end}" for end in ("start", "end")), method.exploration, strict=True)
-    if invocation.console.as_json:
-        invocation.console.json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
-        return
-    for key, value in values.items():
-        typer.echo(f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}")
+    record = {key: {"value": value, "origin": origins[key]} for key, value in values.items()}
+    lines = (f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}" for key, value in values.items())
+    invocation.console.result(record, "\n".join(lines))
 
 
 @config_app.command("keys")
@@ -298,11 +285,7 @@ def doctor(invocation: Invocation) -> None:
     from mapnet_cli.cli.doctor import facts
 
     rows = facts(invocation.artifacts.root)
-    if invocation.console.as_json:
-        invocation.console.json(rows)
-        return
-    for name, value in rows.items():
-        typer.echo(f"{name:<16} {value}")
+    invocation.console.result(rows, "\n".join(f"{name:<16} {value}" for name, value in rows.items()))
 
 
 def main() -> None:

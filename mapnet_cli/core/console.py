@@ -45,8 +45,8 @@ class Console:
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
-        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self.out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+        self.err = RichConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+        self.out = RichConsole(highlight=False, emoji=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._phase: tuple[str, str, int, int, float] = ("", "", 0, 0, 0.0)
@@ -65,6 +65,13 @@ class Console:
     def data(self, renderable: Any) -> None:
         """Prints a rich renderable or a string to stdout."""
         self.out.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
+
+    def result(self, value: Any, *renderables: Any) -> None:
+        """Prints a command's result to stdout: `value` as JSON, or else what people read."""
+        if self.as_json:
+            self.json(value)
+        for renderable in () if self.as_json else renderables:
+            self.data(renderable)
 
     def json(self, value: Any) -> None:
         utf8 = (sys.stdout.encoding or "").lower().startswith("utf")

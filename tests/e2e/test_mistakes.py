@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from unittest.mock import patch
@@ -70,9 +69,9 @@ def run(line: str, folder: Path) -> tuple[int, str]:
     return done.exit_code, re.sub(r"-[0-9a-f]{8}\b", "-DIGITS", shown).rstrip()
 
 
-def blocks(text: str) -> Iterator[str]:
-    """Yields the blocks that have a command."""
-    return (block for block in re.split(r"\n\n+", text.strip()) if block.startswith("$ "))
+def blocks(text: str) -> list[str]:
+    """Returns the blocks that have a command."""
+    return [block for block in re.split(r"\n\n+", text.strip()) if block.startswith("$ ")]
 
 
 def written(block: str, folder: Path) -> str:
@@ -99,7 +98,7 @@ def test_mistake(block: str, user: Path) -> None:
 
 
 def test_the_table_has_the_mistakes_of_a_new_user() -> None:
-    found = list(blocks(TABLE.read_text(encoding="utf-8")))
+    found = blocks(TABLE.read_text(encoding="utf-8"))
     assert len(found) >= 35
     assert all("Traceback" not in block and "Errno" not in block and "Input should" not in block for block in found)
 
