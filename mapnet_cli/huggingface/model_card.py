@@ -1,7 +1,7 @@
 """Model card of an exported checkpoint: facts, usage, what the tokenizer does, and scores."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mapnet_cli.config import Corpus
 from mapnet_cli.core import (
@@ -64,7 +64,6 @@ _IMPORTED = """\
 The tokenizer is that of the import {name}, in everything but the numbers of its tokens: it takes plain text and has its
 own layout of pairs.
 """
-_FILL_MASK = "pipeline_tag: fill-mask\n"
 _BERT = "A BERT encoder with a masked-language-model head"
 _ELECTRA = "An ELECTRA discriminator, an encoder with a replaced-token-detection head"
 
@@ -95,17 +94,13 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
         "Checkpoint fingerprint": f"`{row.fingerprint}`",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    lines = [f"| {name} | {value} |" for name, value in facts.items()]
-    return "\n".join((
-        f"---\nlibrary_name: transformers\n{'' if electra else _FILL_MASK}---\n",
-        f"# {row.method} at step {row.step:,}\n",
-        f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of "
-        "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
-        "| Property | Value |\n| --- | --- |", *lines,
-        f"\n## Use\n\n{_DETECT if electra else _FILL}",
-        f"## Text\n\n{_text(config.corpus)}",
-        f"## Scores\n\n{scores}",
-    ))  # fmt: skip
+    about = (
+        f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of *Variance-reduced Language "
+        "Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n\n"
+    )
+    sections = {"Use": _DETECT if electra else _FILL, "Text": _text(config.corpus), "Scores": scores}
+    title = f"{row.method} at step {row.step:,}"
+    return _card("" if electra else "fill-mask", title, about, facts, sections)
 
 
 def classifier_card(
@@ -123,13 +118,18 @@ def classifier_card(
         **({"Warning": "**it predicts one class (or value) for all examples**"} if constant else {}),
         "Fingerprint": f"`{row.fingerprint}`",
     }
-    return "\n".join((
-        "---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n",
-        f"# {method} fine-tuned on {task.name}\n\n| Property | Value |\n| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in facts.items()),
-        f"\n## Use\n\n{_USE.format(name='classify', task='text-classification', example=example)}",
-        f"## Text\n\n{_text(corpus)}",
-    ))  # fmt: skip
+    use = _USE.format(name="classify", task="text-classification", example=example)
+    title = f"{method} fine-tuned on {task.name}"
+    return _card("text-classification", title, "", facts, {"Use": use, "Text": _text(corpus)})
+
+
+def _card(pipeline: str, title: str, about: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> str:
+    tag = f"pipeline_tag: {pipeline}\n" if pipeline else ""
+    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    head = (
+        f"---\nlibrary_name: transformers\n{tag}---\n\n# {title}\n\n{about}| Property | Value |\n| --- | --- |\n{rows}"
+    )
+    return head + "".join(f"\n## {name}\n\n{text}" for name, text in sections.items())
 
 
 def _text(corpus: Corpus) -> str:

@@ -76,7 +76,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
             f"a batch size of {cost.measured_batch})",
             f"{name}: memory with {share} sequences per pass: about {memory}; {format_size(fixed)} of it is for "
             f"{cost.parameters:,} weights, their gradients and Adam's moments",
-            *_too_much(fixed, cost.activations[pretrain.precision], share, processes * side_by_side, device),
+            *too_much(fixed, cost.activations[pretrain.precision], share, processes * side_by_side, device),
             f"{name}: disk: {format_size(_disk(config, cost))} per run, for milestones and resume checkpoints",
         ]
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
@@ -90,7 +90,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     return lines
 
 
-def _too_much(
+def too_much(
     fixed: float, activations: tuple[float, float], share: int, processes: int, device: torch.device
 ) -> list[str]:
     """Returns a warning if the processes need more memory than is free, and the sequences per pass that fit."""
