@@ -97,11 +97,11 @@ def _memory(config: Config, lineage: Lineage, todo: list[GridRun], parallel: int
     most = max(run_bytes(*model, max(run.batch_size for run in todo)) for model in models)
     gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if gpu else main_memory()[1] / parallel
-    needed = f"memory: at most about {format_size(most)} per run"
+    needed = f"memory: about {format_size(most)} per run if all examples are as long as the encoder allows, else less"
     if not free or most <= free:
         return [needed]
     advice = "smaller finetune.batch_sizes" if gpu or parallel == 1 else "fewer --workers"
-    return [f"{needed}. warning: only {format_size(free)} is free for each: use {advice}"]
+    return [f"{needed}. warning: only {format_size(free)} is free for each: if it runs out, use {advice}"]
 
 
 def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:

@@ -90,15 +90,11 @@ class FinetuneGlue:
         # imports with the same tokenizer share tokenised tasks
         phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
         if config.finetune.baselines:
-            baselines = []
-            for name in config.finetune.tasks:
-                data = lineage.main_task(name).key
-                task = get_task(config, name)
-                baselines.append(ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data))
+            baselines = [_baseline_job(lineage, name) for name in config.finetune.tasks]
             phases.append(Phase("baselines", baselines, "task"))
         requirements = run_requirements(config, lineage)
         if starts_from_mnli(config):
-            starts = [_mnli_job(lineage, *encoder) for encoder in fine_tuned(config)]
+            starts = [_mnli_job(lineage, encoder) for encoder in fine_tuned(config)]
             phases.append(Phase("finetune on MNLI", starts, "run", **requirements))
         phases.append(Phase(GRID, [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
         if config.finetune.keep == "best":
@@ -112,9 +108,8 @@ class FinetuneGlue:
         lineage, config, artifacts = self.lineage, self.lineage.config, self.lineage.artifacts
         todo = [run for run in grid_runs(config) if not is_done(_run_job(lineage, run), artifacts)]
         if starts_from_mnli(config):
-            for encoder in fine_tuned(config):
-                if artifacts.marker(lineage.mnli_start(*encoder).key) is None:
-                    todo.append(_mnli_run(config, encoder))
+            starts = (_mnli_job(lineage, encoder) for encoder in fine_tuned(config))
+            todo += [job.grid_run for job in starts if not is_done(job, artifacts)]
         if config.finetune.keep == "best":
             todo += [job.runs[0][0] for job in _keep_jobs(lineage) if not is_done(job, artifacts)]
         return forecast(config, artifacts, lineage, todo, workers)
@@ -187,6 +182,11 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
     )  # fmt: skip
 
 
+def _baseline_job(lineage: Lineage, name: str) -> ScoreBaselines:
+    task, data = get_task(lineage.config, name), lineage.main_task(name).key
+    return ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data)
+
+
 def _location(config: Config, name: str) -> str | Path:
     """Returns the location of a task's data, or its former location if it was deleted after it was prepared."""
     try:
@@ -195,9 +195,13 @@ def _location(config: Config, name: str) -> str | Path:
         return Path(data_key(config, name)[1]) / name
 
 
+def tokenised_task(lineage: Lineage, run: GridRun) -> str:
+    """Returns the key of a run's task with its encoder's tokenizer."""
+    return lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+
+
 def _run_job(lineage: Lineage, run: GridRun) -> FineTune:
-    start = encoder_source(lineage, run)
-    data = lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+    start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
     return FineTune(
         artifact=lineage.finetuning(run), needs=(start.key, data),
         grid_run=run, start=start, data=data, config=lineage.config,
@@ -208,19 +212,18 @@ def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
     config = lineage.config
     for encoder, task in product(fine_tuned(config), config.finetune.tasks):
         runs = tuple((run, lineage.finetuning(run).key) for run in runs_of(config, *encoder, task))
-        start, data = encoder_source(lineage, runs[0][0]), lineage.task(task, lineage.tokenizer_of(encoder[0])).key
+        start, data = encoder_source(lineage, runs[0][0]), tokenised_task(lineage, runs[0][0])
         yield KeepBest(
             artifact=lineage.kept(*encoder, task), needs=(start.key, data, *(key for _, key in runs)),
             start=start, data=data, config=config, runs=runs, baseline=lineage.baseline(task).key,
         )  # fmt: skip
 
 
-def _mnli_job(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> TuneOnMnli:
-    start = pretrained_source(lineage, method, pretrain_seed, step)
-    data = lineage.task("MNLI", lineage.tokenizer_of(method)).key
-    run = _mnli_run(lineage.config, (method, pretrain_seed, step))
+def _mnli_job(lineage: Lineage, encoder: tuple[str, int, int]) -> TuneOnMnli:
+    start, run = pretrained_source(lineage, *encoder), _mnli_run(lineage.config, encoder)
+    data = tokenised_task(lineage, run)
     return TuneOnMnli(
-        artifact=lineage.mnli_start(method, pretrain_seed, step), needs=(start.key, data),
+        artifact=lineage.mnli_start(*encoder), needs=(start.key, data),
         grid_run=run, start=start, data=data, config=lineage.config,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from mapnet_cli.finetune_glue.examples import Examples, check_count, read_exampl
 from mapnet_cli.finetune_glue.kept import best_run, load_kept
 from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
-from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings
+from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings, tokenised_task
 from mapnet_cli.glue import TASKS, GlueTask, GridRun, get_task, runs_of, task_location
 from mapnet_cli.jobs import LocalEngine, Output, Phase, ProgressCallback
 from mapnet_cli.lineage import Lineage
@@ -114,7 +114,7 @@ def choose_run(lineage: Lineage, console: Console, encoder: tuple[str, int, int]
 
 
 def _job(lineage: Lineage, run: GridRun, epoch: int) -> "PredictTask":
-    start, data = encoder_source(lineage, run), lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+    start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
     text = text_settings(lineage, lineage.tokenizer_of(run.method))
     return PredictTask(
         artifact=lineage.predictions(run, epoch), needs=(start.key, data, text.tokenizer), grid_run=run, start=start,
