@@ -164,6 +164,22 @@ def test_methods_can_override_steps() -> None:
         resolve("demo", None, [*overrides, "method.mapnet.steps=1"], {})
 
 
+def test_electra_of_a_shipped_method_can_be_turned_off() -> None:
+    def method(*overrides: str) -> Method:
+        return resolve("demo", None, overrides, {}).config.method["electra"]
+
+    assert method().electra is not None
+    assert method("method.electra.electra=false").electra is None
+    assert method("method.electra.electra=false").results_view()["task"] == "masked-lm"
+
+
+def test_tasks_of_glue_have_their_names_in_any_spelling() -> None:
+    keys = ('tasks=["sst2", "Mnli", "mine"]', "metrics={rte = 'f1'}", 'subsets=["qqp"]', "task_data.CoLa.path=x")
+    finetune = resolve("demo", None, [f"finetune.{key}" for key in keys], {}).config.finetune
+    assert (finetune.tasks, finetune.metrics, finetune.subsets) == (("SST-2", "MNLI", "mine"), {"RTE": "f1"}, ("QQP",))
+    assert list(finetune.task_data) == ["CoLA"]
+
+
 def test_unknown_recipe_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'demo'"):
         resolve("demos", None, (), {})

@@ -5,11 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
+from mapnet_cli.core import EpochScores, FinetuneRun
 from mapnet_cli.finetune_glue.prepare import baselines
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.scoring import SPLITS, one_class, score, score_halves
+from mapnet_cli.glue.scoring import SPLITS, columns_of, doubts, one_class, score, score_halves
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.text.words import CLS, SEP, UNK
+from tests.conftest import small_config
 
 
 def array(*values: float) -> np.ndarray:
@@ -135,3 +137,25 @@ def test_token_overlap_is_the_jaccard_index() -> None:
     assert {row.name: row.metrics["accuracy"] for row in baselines(TASKS["RTE"], one, {"": classes})} == dict.fromkeys(
         ("majority", "bag of words", "token overlap"), pytest.approx(1 / 3)
     )
+
+
+def test_scores_that_mean_little_are_named() -> None:
+    """Of a setting's three runs, two predict one class; the other setting is worse, so its runs don't matter."""
+    labels, config = array(0, 0, 1, 1), small_config()
+    columns = columns_of({"CoLA": "mcc"})
+
+    def run(seed: int, lr: float, *predicted: float) -> FinetuneRun:
+        scores = score(TASKS["CoLA"], array(*predicted), labels)
+        return FinetuneRun(
+            method="bert", pretrain_seed=1, step=9, checkpoint="", task="CoLA", batch_size=8, lr=lr, seed=seed,
+            settings={}, train_examples=4, dev_examples=4, failure="", device="cpu",
+            epochs=[EpochScores(epoch=1, train_loss=1.0, metrics=scores)],
+        )  # fmt: skip
+
+    runs = [run(1, 0.1, 1, 1, 1, 1), run(2, 0.1, 0, 0, 0, 1), run(3, 0.1, 0, 0, 0, 0), run(1, 0.2, 1, 1, 1, 1)]
+    runs += [run(2, 0.2, 1, 0, 0, 0), run(3, 0.2, 1, 0, 1, 0)]
+    constant = "2 of 3 runs predict one class (or value) for all examples"
+    assert doubts(runs, config, columns[0], {("bag of words", "CoLA"): 19.0}) == [constant]
+    below = "not above the bag of words (19.25 against 20.00)"
+    assert doubts(runs, config, columns[0], {("bag of words", "CoLA"): 20.0}) == [constant, below]
+    assert doubts(runs[1:2], config, columns[0], {}) == doubts([], config, columns[0], {}) == []
