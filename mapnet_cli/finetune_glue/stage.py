@@ -8,11 +8,9 @@ from pathlib import Path
 from mapnet_cli.config import Config
 from mapnet_cli.core import (
     AbsentError,
-    Baselines,
     Cell,
     Checkpoint,
     CorpusManifest,
-    FinetuneRun,
     Imported,
     InputError,
     Outcome,
@@ -27,10 +25,7 @@ from mapnet_cli.finetune_glue.run import EncoderSource, FineTune, TuneOnMnli, ru
 from mapnet_cli.glue import (
     UNTRAINED,
     GridRun,
-    baseline_scores,
-    columns_of,
     data_key,
-    doubts,
     fine_tuned,
     get_task,
     grid_runs,
@@ -38,10 +33,11 @@ from mapnet_cli.glue import (
     runs_of,
     starts_from_mnli,
     task_location,
+    task_result,
     used_tasks,
 )
 from mapnet_cli.jobs import Phase, StageProgress, is_done
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
 GRID = "finetune"
 """Name of the phase of all fine-tuning runs."""
@@ -144,15 +140,11 @@ class FinetuneGlue:
 
 def _doubtful(lineage: Lineage) -> Iterator[str]:
     """Yields a line for each encoder and column whose score means little."""
-    config, artifacts, metrics = lineage.config, lineage.artifacts, metrics_by_task(lineage.config)
-    for task, encoder in product(config.finetune.tasks, fine_tuned(config)):
-        known = (artifacts.find(lineage.finetuning(run).key, FinetuneRun) for run in runs_of(config, *encoder, task))
-        runs, scores = list(filter(None, known)), artifacts.find(lineage.baseline(task).key, Baselines)
-        for column in columns_of({task: metrics[task]}):
-            baselines = baseline_scores(scores.rows if scores else [], (column,))
-            for doubt in doubts(runs, config, column, baselines):
-                method, seed, step = encoder
-                yield f"{column.name}, {method}{f' seed {seed} step {step:,}' if step else ''}: {doubt}"
+    for task, (method, seed, step) in product(lineage.config.finetune.tasks, fine_tuned(lineage.config)):
+        runs = find_runs(lineage, (method, seed, step), task).values()
+        result = task_result(runs, lineage.config, find_baselines(lineage, task))
+        for doubt in result.doubts if result else ():
+            yield f"{method}{f' seed {seed} step {step:,}' if step else ''}, {doubt}"
 
 
 def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> Table:

@@ -22,16 +22,17 @@ from mapnet_cli.glue.scoring import (
     ScoreColumn,
     Seeds,
     Setting,
+    TaskResult,
     baseline_scores,
     best_setting,
     columns_of,
-    doubts,
     one_class,
     rows_used,
     run_grids,
     score,
     score_halves,
     subsets,
+    task_result,
 )
 from mapnet_cli.glue.tasks import (
     LARGEST_SCORE,
@@ -48,8 +49,8 @@ from mapnet_cli.glue.tasks import (
 
 __all__ = [
     "GLUE_COLUMNS", "LARGEST_SCORE", "SPLITS", "TASKS", "UNTRAINED", "Floats", "GlueTask", "Grid", "GridKey", "GridRun",
-    "Halves", "RunScore", "ScoreColumn", "Seeds", "Setting", "baseline_scores", "best_setting", "columns_of",
-    "data_key", "divided", "doubts", "fine_tuned", "get_task", "grid_runs", "is_test_file", "metrics_by_task",
+    "Halves", "RunScore", "ScoreColumn", "Seeds", "Setting", "TaskResult", "baseline_scores", "best_setting",
+    "columns_of", "data_key", "divided", "fine_tuned", "get_task", "grid_runs", "is_test_file", "metrics_by_task",
     "names_task", "one_class", "other_rows", "plain", "rows_used", "run_grids", "runs_of", "score", "score_halves",
-    "starts_from_mnli", "subsets", "task_location", "used_tasks",
+    "starts_from_mnli", "subsets", "task_location", "task_result", "used_tasks",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import Baseline, EpochScores, FinetuneRun, TaskFacts, derive_seed
-from mapnet_cli.glue.grid import unknown_metric
+from mapnet_cli.glue.grid import metrics_by_task, unknown_metric
 from mapnet_cli.glue.tasks import TASKS, GlueTask
 
 Setting = tuple[int, float]
@@ -142,22 +142,43 @@ def one_class(metrics: Mapping[str, float], suffix: str = "") -> bool:
     return f1 == 0 or math.isclose(f1, 2 * accuracy / (1 + accuracy))  # with the positive class alone, F1 follows
 
 
-def doubts(
-    runs: Collection[FinetuneRun], config: Config, column: ScoreColumn, baselines: Mapping[tuple[str, str], float]
-) -> list[str]:
-    """Returns why the score of one encoder in a column means little; `runs` are its runs on the task."""
-    grid = next(iter(run_grids(runs, config, (column,), baselines).values()), {})
-    if (setting := best_setting(grid)) is None:
-        return []
-    counted = {seed: scored.epoch for seed, scored in grid[setting].items()}
-    own = {run.seed: run.epochs for run in runs if (run.batch_size, run.lr) == setting}
-    chosen = [epoch.metrics for seed, epochs in own.items() for epoch in epochs if epoch.epoch == counted[seed]]
-    constant = sum(one_class(metrics, "-mm" if column.metric.endswith("-mm") else "") for metrics in chosen)
-    mean = statistics.fmean(scored.counted for scored in grid[setting].values())
-    found = [f"{constant} of {len(own)} runs predict one class (or value) for all examples"] if constant else []
-    if mean <= (bag := baselines.get(("bag of words", column.name), -math.inf)):
-        found.append(f"not above the bag of words ({mean:.2f} against {bag:.2f})")
-    return found
+@dataclass(frozen=True)
+class TaskResult:
+    """The best setting of one encoder on one task."""
+
+    setting: Setting
+    scores: Mapping[ScoreColumn, Mapping[int, RunScore]]
+    """The setting's runs by column and seed."""
+    doubts: tuple[str, ...]
+    """Why scores mean little, each with its column."""
+
+
+def task_result(runs: Collection[FinetuneRun], config: Config, baselines: Iterable[Baseline]) -> TaskResult | None:
+    """Returns the result of one encoder's runs on one task, None without runs."""
+    if not runs:
+        return None
+    task = next(iter(runs)).task
+    columns = columns_of({task: metrics_by_task(config)[task]})
+    recorded = {metric for run in runs for epoch in run.epochs for metric in epoch.metrics}
+    columns = columns[:1] + tuple(column for column in columns[1:] if column.metric in recorded)
+    known = baseline_scores(baselines, columns)
+    grids = {column: grid for (*_, column), grid in run_grids(runs, config, columns, known).items()}
+    if (setting := best_setting(grids[columns[0].name])) is None:
+        return None
+    scores = {column: grids[column.name][setting] for column in columns}
+    own = [run for run in runs if (run.batch_size, run.lr) == setting]
+    epochs = {(run.seed, epoch.epoch): epoch.metrics for run in own for epoch in run.epochs}
+    doubts = []
+    for column, by_seed in scores.items():
+        suffix = "-mm" if column.metric.endswith("-mm") else ""
+        counted = [epochs[seed, scored.epoch] for seed, scored in by_seed.items() if scored.epoch]
+        if constant := sum(one_class(metrics, suffix) for metrics in counted):
+            many = f"{constant} of {len(own)} runs predict"
+            doubts.append(f"{column.name}: {many} one class (or value) for all examples")
+        mean, bag = statistics.fmean(s.counted for s in by_seed.values()), known.get(("bag of words", column.name))
+        if bag is not None and mean <= bag:
+            doubts.append(f"{column.name}: not above the bag of words ({mean:.2f} against {bag:.2f})")
+    return TaskResult(setting, scores, tuple(doubts))
 
 
 def _metric(epoch: EpochScores, task: str, metric: str) -> float:

@@ -1,34 +1,12 @@
 """Model card of an exported checkpoint: facts, usage, what the tokenizer does, and scores."""
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core import (
-    AbsentError,
-    Baseline,
-    Baselines,
-    Checkpoint,
-    CorpusManifest,
-    FinetuneRun,
-    TaskFacts,
-    TunedEncoder,
-)
-from mapnet_cli.glue import (
-    TASKS,
-    GlueTask,
-    baseline_scores,
-    best_setting,
-    columns_of,
-    doubts,
-    metrics_by_task,
-    one_class,
-    rows_used,
-    run_grids,
-    runs_of,
-    used_tasks,
-)
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.core import AbsentError, Checkpoint, CorpusManifest, TaskFacts, TunedEncoder
+from mapnet_cli.glue import TASKS, GlueTask, one_class, rows_used, runs_of, task_result, used_tasks
+from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
 _USE = """\
 ```python
@@ -148,41 +126,25 @@ def _validation_loss(row: Checkpoint) -> str:
 
 def _scores(lineage: Lineage, row: Checkpoint) -> str:
     """Returns a table of the tasks whose grid is complete, with the same scores as in the report."""
-    config, artifacts = lineage.config, lineage.artifacts
-    found = (artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config))
+    config, encoder = lineage.config, (row.method, row.pretrain_seed, row.step)
+    found = (lineage.artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config))
     facts = list(filter(None, found))
-    columns = columns_of(metrics_by_task(config), facts)
-    baselines = baseline_scores(_baselines(lineage), columns)
-    lines, warnings = list[str](), list[str]()
-    for column in columns:
-        runs = list(_runs(lineage, row, column.task))
-        own = [run for run in runs if run and run.checkpoint == row.fingerprint]
-        if len(own) < len(runs):
-            continue
-        grids = run_grids(own, config, columns, baselines)
-        setting = best_setting(grids[row.method, row.pretrain_seed, row.step, column.chooser])
-        if setting is not None:
-            warnings += [f"- {column.name}: {doubt}" for doubt in doubts(own, config, column, baselines)]
-            scores = grids[row.method, row.pretrain_seed, row.step, column.name][setting].values()
-            lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
+    lines, doubts = list[str](), list[str]()
+    for task in config.finetune.tasks:
+        runs = find_runs(lineage, encoder, task).values()
+        complete = sum(run.checkpoint == row.fingerprint for run in runs) == len(runs_of(config, *encoder, task))
+        result = task_result(runs, config, find_baselines(lineage, task)) if complete else None
+        for column, scores in result.scores.items() if result else ():
+            mean = statistics.fmean(scored.counted for scored in scores.values())
+            lines.append(f"| {column.name} | {column.metric} | {mean:.2f} |")
+        doubts += [f"- {doubt}" for doubt in (result.doubts if result else ())]
     if not lines:
         return "Not fine-tuned yet.\n"
     limits = rows_used(config, facts)
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({limits})' if limits else ''}"
+    parts = [*lines, *(["", "Scores that mean little:", "", *doubts] if doubts else []), ""]
     seeds = len(config.finetune.seeds)
-    parts = [*lines, *(["", "Scores that mean little:", "", *warnings] if warnings else []), ""]
     return (
-        f"Evaluated on {data}: metric × 100, mean over {seeds} fine-tuning seeds of the best setting. The setting is "
-        "chosen on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(parts)
+        f"Evaluated on {data}: metric × 100, mean over {seeds} fine-tuning seeds of the best setting. The setting is chosen "
+        "on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(parts)
     )
-
-
-def _baselines(lineage: Lineage) -> Iterator[Baseline]:
-    for task in lineage.config.finetune.tasks if lineage.config.finetune.baselines else ():
-        found = lineage.artifacts.find(lineage.baseline(task).key, Baselines)
-        yield from found.rows if found else []
-
-
-def _runs(lineage: Lineage, row: Checkpoint, task: str) -> Iterator[FinetuneRun | None]:
-    for run in runs_of(lineage.config, row.method, row.pretrain_seed, row.step, task):
-        yield lineage.artifacts.find(lineage.finetuning(run).key, FinetuneRun)

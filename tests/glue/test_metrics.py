@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from mapnet_cli.core import EpochScores, FinetuneRun
+from mapnet_cli.core import Baseline, EpochScores, FinetuneRun
 from mapnet_cli.finetune_glue.prepare import baselines
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.scoring import SPLITS, columns_of, doubts, one_class, score, score_halves
+from mapnet_cli.glue.scoring import SPLITS, one_class, score, score_halves, task_result
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.text.words import CLS, SEP, UNK
 from tests.conftest import small_config
@@ -141,8 +141,7 @@ def test_token_overlap_is_the_jaccard_index() -> None:
 
 def test_scores_that_mean_little_are_named() -> None:
     """Of a setting's three runs, two predict one class; the other setting is worse, so its runs don't matter."""
-    labels, config = array(0, 0, 1, 1), small_config()
-    columns = columns_of({"CoLA": "mcc"})
+    labels, config = array(0, 0, 1, 1), small_config('finetune.tasks=["CoLA"]')
 
     def run(seed: int, lr: float, *predicted: float) -> FinetuneRun:
         scores = score(TASKS["CoLA"], array(*predicted), labels)
@@ -152,10 +151,13 @@ def test_scores_that_mean_little_are_named() -> None:
             epochs=[EpochScores(epoch=1, train_loss=1.0, metrics=scores)],
         )  # fmt: skip
 
+    def doubts(runs: list[FinetuneRun], bag: float) -> tuple[str, ...]:
+        result = task_result(runs, config, [Baseline(task="CoLA", name="bag of words", metrics={"mcc": bag})])
+        return result.doubts if result else ()
+
     runs = [run(1, 0.1, 1, 1, 1, 1), run(2, 0.1, 0, 0, 0, 1), run(3, 0.1, 0, 0, 0, 0), run(1, 0.2, 1, 1, 1, 1)]
     runs += [run(2, 0.2, 1, 0, 0, 0), run(3, 0.2, 1, 0, 1, 0)]
-    constant = "2 of 3 runs predict one class (or value) for all examples"
-    assert doubts(runs, config, columns[0], {("bag of words", "CoLA"): 19.0}) == [constant]
-    below = "not above the bag of words (19.25 against 20.00)"
-    assert doubts(runs, config, columns[0], {("bag of words", "CoLA"): 20.0}) == [constant, below]
-    assert doubts(runs[1:2], config, columns[0], {}) == doubts([], config, columns[0], {}) == []
+    constant = "CoLA: 2 of 3 runs predict one class (or value) for all examples"
+    assert doubts(runs, 0.19) == (constant,)
+    assert doubts(runs, 0.2) == (constant, "CoLA: not above the bag of words (19.25 against 20.00)")
+    assert doubts(runs[1:2], 0.0) == doubts([], 0.0) == ()
