@@ -145,6 +145,6 @@ def _scores(lineage: Lineage, row: Checkpoint) -> str:
     parts = [*lines, *(["", "Scores that mean little:", "", *doubts] if doubts else []), ""]
     seeds = len(config.finetune.seeds)
     return (
-        f"Evaluated on {data}: metric × 100, mean over {seeds} fine-tuning seeds of the best setting. The setting is chosen "
-        "on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(parts)
+        f"Evaluated on {data}: metric × 100, mean over {seeds} fine-tuning seeds of the best setting. The setting is "
+        "chosen on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(parts)
     )
