@@ -259,7 +259,7 @@ def variance(
 @command(config_app, "show", LOOKING)
 def config_show(invocation: Invocation) -> None:
     """Print the resolved config with the origin of each value."""
-    from mapnet_cli.config.loading import flatten
+    from mapnet_cli.config.explain import flatten
 
     values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
     for name, method in invocation.config.method.items():  # the defaults depend on the strategy

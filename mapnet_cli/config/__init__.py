@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mapnet_cli.config.base import Count, Section, Strings, operational
+from mapnet_cli.config.base import Count, Section, Strings, operational, short_name, task_name
 from mapnet_cli.config.corpus import Cleanup, Corpus, Source
 from mapnet_cli.config.method import (
     PROPOSALS,
@@ -18,17 +18,7 @@ from mapnet_cli.config.method import (
     Proposal,
     TableProposal,
 )
-from mapnet_cli.config.training import (
-    Finetune,
-    MapNetSizes,
-    MinimalPairs,
-    Optimiser,
-    Pretrain,
-    TaskData,
-    Transformer,
-    short_name,
-    task_name,
-)
+from mapnet_cli.config.training import Finetune, MapNetSizes, MinimalPairs, Optimiser, Pretrain, TaskData, Transformer
 from mapnet_cli.core import automatic_precision, did_you_mean
 
 __all__ = [

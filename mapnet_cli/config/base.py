@@ -1,5 +1,6 @@
 """Base class and value types of the config sections."""
 
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -7,8 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 T = TypeVar("T")
 
 
-def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Returns the values. Raises ValueError if two are the same."""
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
         raise ValueError("must not contain duplicates")
     return values
@@ -30,10 +30,26 @@ NonNegative = Annotated[int, Field(ge=0)]
 
 # TOML arrays are read as lists, but the config stores tuples.
 _ARRAY = Field(strict=False)
-Ints = Annotated[tuple[int, ...], _ARRAY, AfterValidator(distinct)]
-Counts = Annotated[tuple[Count, ...], _ARRAY, AfterValidator(distinct)]
-Rates = Annotated[tuple[Positive, ...], _ARRAY, AfterValidator(distinct)]
-Strings = Annotated[tuple[str, ...], _ARRAY, AfterValidator(distinct)]
+Ints = Annotated[tuple[int, ...], _ARRAY, AfterValidator(_distinct)]
+Counts = Annotated[tuple[Count, ...], _ARRAY, AfterValidator(_distinct)]
+Rates = Annotated[tuple[Positive, ...], _ARRAY, AfterValidator(_distinct)]
+Strings = Annotated[tuple[str, ...], _ARRAY, AfterValidator(_distinct)]
+GLUE_TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI", "AX")
+
+
+def short_name(task: str) -> str:
+    """Returns the normalised form of a task's name, the same for all spellings."""
+    short = re.sub(r"(v2|clean)$", "", task.lower().replace("-", "").replace("_", ""))
+    return "ax" if short == "diagnostic" else short
+
+
+def task_name(name: str) -> str:
+    """Returns the name of GLUE's task in any spelling ("sst2"), or the name as it is."""
+    return next((task for task in GLUE_TASKS if short_name(task) == short_name(name)), name)
+
+
+TaskName = Annotated[str, AfterValidator(task_name)]
+TaskNames = Annotated[tuple[TaskName, ...], _ARRAY, AfterValidator(_distinct)]
 Shares = Annotated[tuple[PositiveShare, ...], _ARRAY, AfterValidator(_ascending)]
 
 

@@ -7,44 +7,20 @@ Precedence, lowest first: defaults, shipped methods, recipe, config file, enviro
 import os
 import re
 import tomllib
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from mapnet_cli.config import PROPOSALS, Config
-from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
+from mapnet_cli.config import Config
+from mapnet_cli.config.explain import elsewhere, explain, flatten, origin_of
 from mapnet_cli.core import UsageError, did_you_mean, system_error
 
 RECIPES = ("demo", "small", "paper")
 ENV_PREFIX = "MAPNET_"
-_EXPECTED = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text in quotes",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be below {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "too_short": "must not be empty",
-    "too_long": "must have at most {max_length} entries",
-    "missing": "must have this entry",
-    "literal_error": "must be {expected}",
-    "string_pattern_mismatch": "must consist of letters, digits, - and _",
-}
-"""What a value must be, by pydantic's type of the error, with fields of its context."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +74,10 @@ def resolve(
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_explain(error, values, origins)) from None
+        raise UsageError(explain(error, values, origins)) from None
     return Resolved(
-        config, {key: _origin(key, origins) or "default" for key in flatten(config.model_dump(mode="json"))}
+        config, {key: origin_of(key, origins) or "default" for key in flatten(config.model_dump(mode="json"))}
     )
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {dotted key: leaf value}; lists are leaves."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
@@ -165,7 +130,7 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
             key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
             if "." in key or key in Config.model_fields:
                 _set_dotted(values, key, environ[name], name)
-            elif hint := _elsewhere(key) or did_you_mean(key, Config.model_fields):
+            elif hint := elsewhere(key) or did_you_mean(key, Config.model_fields):
                 names = re.sub("'(.+?)'", lambda m: ENV_PREFIX + m[1].upper().replace(".", "__"), hint)
                 raise UsageError(f"{name} (environment): unknown key{names}")
     return Layer(values, "environment", {})
@@ -206,98 +171,3 @@ def _key_lines(text: str) -> dict[str, int]:
             key = entry[1].replace('"', "")
             lines[f"{table}.{key}" if table else key] = number
     return lines
-
-
-def _origin(key: str, origins: Mapping[str, str]) -> str:
-    while key:
-        if key in origins:
-            return origins[key]
-        key = key.rpartition(".")[0]
-    return ""
-
-
-def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str, str]) -> str:
-    """Returns one line per problem: key, origin, what is wrong, closest valid key."""
-    problems = []
-    for item in error.errors():
-        path = _without_tags([str(part) for part in item["loc"]])
-        key = ".".join(path)
-        origin = _origin(key, origins) or next((o for k, o in origins.items() if k.startswith(f"{key}.")), "")
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            near = did_you_mean(path[-1], _known_keys(path[:-1], values)) or _elsewhere(path[-1])
-            message = _moved(path, item["input"]) or f"unknown key{near}"
-        elif item["type"] not in ("value_error", "union_tag_invalid"):
-            known = _EXPECTED.get(item["type"])
-            expected = known.format(**item.get("ctx", {})) if known else item["msg"]
-            message = f"{expected}, but got {item['input']!r}{_advice(item, key)}"
-        where = f"{key}{f' ({origin})' if origin else ''}: " if key else ""  # without a key, the message has it
-        problems.append(where + message)
-    return "\n".join(dict.fromkeys(problems))
-
-
-def _advice(item: ErrorDetails, key: str) -> str:
-    """Returns how to write a value of another type, "" if that isn't clear."""
-    kind, value = item["type"], item["input"]
-    if _EXPECTED.get(kind) == "must be a table":
-        off = "; false turns it off" if key.endswith(".electra") else ""
-        return f"; set keys in it: {key}.KEY = VALUE{off}"
-    if kind == "tuple_type" and key == "corpus.sources":
-        return '; write [{path = "FILE"}], in quotes for the shell'
-    if kind == "tuple_type" and isinstance(value, int | float | str):
-        words = [word.strip(" \"'") for word in str(value).strip("()[]{} ").split(",")]
-        quoted = [word if re.fullmatch(r"[\d.e+-]+", word) else f'"{word}"' for word in words if word]
-        return f"; write [{', '.join(quoted)}]" + (", in quotes for the shell" if '"' in "".join(quoted) else "")
-    return f"; write {value:.0f}" if kind == "int_type" and isinstance(value, float) and value.is_integer() else ""
-
-
-def _elsewhere(name: str) -> str:
-    """Returns a hint with the keys of this name in all sections."""
-    found = [key for key in flatten(Config.model_construct().model_dump()) if key.rpartition(".")[2] == name]
-    return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
-
-
-def _without_tags(path: list[str]) -> list[str]:
-    """Returns a problem's path without what pydantic inserts: the kind of a proposal, and types of a union."""
-    kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
-    return [
-        part for n, part in enumerate(path) if not (n == 3 and part in kinds) and not re.match(r"str$|tuple\[", part)
-    ]
-
-
-def _moved(path: list[str], value: object) -> str:
-    """Returns what to do about a key of version 0.1, "" for any other key."""
-    if len(path) != 3 or path[0] != "method" or path[2] not in MOVED:
-        return ""
-    _, method, key = path
-    if key == "task":
-        new = f"add the table [method.{method}.electra]" if value == "replaced-token" else "remove it"
-        return f"this key is gone: {new}"
-    if value == OLD_DEFAULTS.get(key):
-        return f"this key is now method.{method}.{MOVED[key]}; {value!r} was the default, so remove it"
-    note = " (with strategy 'mapnet', estimator now defaults to 'sequence-ratio', objective to 'pairwise')"
-    return f"this key is now method.{method}.{MOVED[key]}{note if key in ('estimator', 'objective') else ''}"
-
-
-def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:
-    """Returns the keys of the section at `path`, found by walking the models' annotations."""
-    if path[:1] == ["method"] and path[2:] == ["proposal"]:
-        return list(PROPOSALS[values["method"][path[1]]["strategy"]].model_fields)
-    annotation: Any = Config
-    for part in path:
-        if typing.get_origin(annotation) is Annotated:
-            annotation = typing.get_args(annotation)[0]
-        if typing.get_origin(annotation) is dict:  # a method's name
-            annotation = typing.get_args(annotation)[1]
-        elif typing.get_origin(annotation) is tuple:  # an index
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and part in annotation.model_fields:
-            annotation = annotation.model_fields[part].annotation
-            annotation = next(iter(typing.get_args(annotation)), annotation) if _optional(annotation) else annotation
-        else:
-            return []
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-
-
-def _optional(annotation: Any) -> bool:
-    return type(None) in typing.get_args(annotation)

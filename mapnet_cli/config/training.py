@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mapnet_cli.config.base import (
+    GLUE_TASKS,
     Beta,
     Count,
     Counts,
@@ -18,9 +19,10 @@ from mapnet_cli.config.base import (
     Share,
     Shares,
     Strings,
+    TaskName,
+    TaskNames,
     ZeroOrMore,
     added,
-    distinct,
     operational,
 )
 
@@ -174,24 +176,6 @@ class MinimalPairs(Section):
         if len(self.sets) < len(self.data):
             raise ValueError("data has two sets of the same name: rename a file or folder")
         return self
-
-
-GLUE_TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI", "AX")
-
-
-def short_name(task: str) -> str:
-    """Returns the normalised form of a task's name, the same for all spellings."""
-    short = re.sub(r"(v2|clean)$", "", task.lower().replace("-", "").replace("_", ""))
-    return "ax" if short == "diagnostic" else short
-
-
-def task_name(name: str) -> str:
-    """Returns the name of GLUE's task in any spelling ("sst2"), or the name as it is."""
-    return next((task for task in GLUE_TASKS if short_name(task) == short_name(name)), name)
-
-
-TaskName = Annotated[str, AfterValidator(task_name)]
-TaskNames = Annotated[tuple[TaskName, ...], Field(strict=False), AfterValidator(distinct)]
 
 
 class TaskData(Section):
