@@ -1,15 +1,17 @@
 """Messages about values that the config doesn't accept: the key, its origin, what it must be, the closest valid key."""
 
 import re
-import typing
 from collections.abc import Mapping
-from typing import Annotated, Any
+from itertools import chain
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mapnet_cli.config import PROPOSALS, Config
+from mapnet_cli.config.base import Section
 from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
+from mapnet_cli.config.reference import inner_sections
 from mapnet_cli.core import did_you_mean
 
 _EXPECTED = {
@@ -120,24 +122,11 @@ def _moved(path: list[str], value: object) -> str:
 
 
 def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:
-    """Returns the keys of the section at `path`, found by walking the models' annotations."""
+    """Returns the keys of the section at `path`. Names of methods and numbers of sources lead to no other section."""
     if path[:1] == ["method"] and path[2:] == ["proposal"]:
         return list(PROPOSALS[values["method"][path[1]]["strategy"]].model_fields)
-    annotation: Any = Config
+    sections: list[type[Section]] = [Config]
     for part in path:
-        if typing.get_origin(annotation) is Annotated:
-            annotation = typing.get_args(annotation)[0]
-        if typing.get_origin(annotation) is dict:  # a method's name
-            annotation = typing.get_args(annotation)[1]
-        elif typing.get_origin(annotation) is tuple:  # an index
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and part in annotation.model_fields:
-            annotation = annotation.model_fields[part].annotation
-            annotation = next(iter(typing.get_args(annotation)), annotation) if _optional(annotation) else annotation
-        else:
-            return []
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-
-
-def _optional(annotation: Any) -> bool:
-    return type(None) in typing.get_args(annotation)
+        inner = [inner_sections(one.model_fields[part].annotation)[0] for one in sections if part in one.model_fields]
+        sections = [*chain.from_iterable(inner)] or sections
+    return [key for section in sections for key in section.model_fields]
