@@ -139,6 +139,6 @@ def reading_input(what: str) -> Iterator[None]:
 def did_you_mean(name: str, known: Iterable[str], list_all: bool = False) -> str:
     """Returns a hint to append to a message: the closest known name, else all names if `list_all`, else ""."""
     names = {known_name.lower(): known_name for known_name in known}
-    near = difflib.get_close_matches(name.lower(), names, 1)
+    near = difflib.get_close_matches(name.lower(), names, 1, 0.5 if len(name) < 3 else 0.6)
     choices = f"; choose one of {', '.join(names.values())}" if list_all and names else ""
     return f"; did you mean {names[near[0]]!r}?" if near else choices
