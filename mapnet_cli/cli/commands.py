@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +24,15 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show the config and its keys.")
 app.add_typer(config_app, name="config")
+
+
+MethodOption = Annotated[str | None, typer.Option("--method", help="Method; required if the config has several.")]
+RowOption = Annotated[
+    str | None,
+    typer.Option("--method", help='A method, an import or "untrained"; required if the config has several.'),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Pretraining seed. Default: the method's first one.")]
+StepOption = Annotated[int | None, typer.Option("--step", help="Milestone step. Default: the last finished one.")]
 
 
 def _version(value: bool) -> None:
@@ -130,8 +141,11 @@ def _report(invocation: Invocation, refresh: int = 0) -> str:
     from mapnet_cli.core import to_rich
     from mapnet_cli.report.stage import build
 
-    console, resolved = invocation.console, invocation.resolved
-    with invocation.artifacts.lock("report"):
+    console, resolved, artifacts = invocation.console, invocation.resolved, invocation.artifacts
+    own = artifacts.outputs == artifacts.root or not artifacts.recognised
+    if not own:
+        console.warn(f"{artifacts.root} can't be written to: the report's files go to {artifacts.outputs}")
+    with artifacts.lock("report") if own else nullcontext():
         built = build(invocation.lineage, invocation.name, resolved.origins, refresh)
     if console.as_json:
         console.json({"folder": built.folder.name, "files": sorted(built.files), **built.value})
@@ -198,9 +212,9 @@ def status(
 def export(
     invocation: Invocation,
     folder: Annotated[Path, typer.Argument(help="Output folder, new or empty.")],
-    method: Annotated[str | None, typer.Option(help="Method to export; required if the config has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
+    method: MethodOption = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
     task: Annotated[
         str | None, typer.Option(help='Export the classifier of a task, kept with finetune.keep = "best".')
     ] = None,
@@ -216,21 +230,16 @@ def export(
     else:
         row = export_checkpoint(*chosen)
         record, shown = row.to_json(), f"{row.method}, seed {row.pretrain_seed}, step {row.step:,}"
-    if invocation.console.as_json:
-        invocation.console.json(record)
-        return
-    invocation.console.data(f"{folder}: {shown}")
+    invocation.console.result(record, f"{folder}: {shown}")
 
 
 @command(app, "predict-glue", RUNNING_HERE)
 def predict_glue(
     invocation: Invocation,
     file: Annotated[Path, typer.Argument(help="Output zip file.")],
-    method: Annotated[
-        str | None, typer.Option(help='A method, an import or "untrained"; required if the config has several.')
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last fine-tuned one.")] = None,
+    method: RowOption = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
 ) -> None:
     """Write an encoder's GLUE test-set predictions in the format of the GLUE server: eleven files in a zip."""
     from mapnet_cli.finetune_glue.submission import write_submission
@@ -239,12 +248,8 @@ def predict_glue(
     lineage, console = invocation.lineage, invocation.console
     place = find_row(lineage, method, seed, step)
     sources = write_submission(lineage, console, invocation.workers or 0, invocation.force, place, file)
-    if console.as_json:
-        console.json(sources)
-        return
-    for name, source in sources.items():
-        console.data(f"{name + '.tsv':<12} {source}")
-    console.data(f"Submission: {file}")
+    lines = (f"{name + '.tsv':<12} {source}" for name, source in sources.items())
+    console.result(sources, *lines, f"Submission: {file}")
 
 
 @command(app, "import-hf", IMPORTING)
@@ -262,10 +267,8 @@ def import_hf(
     row, warnings = import_folder(invocation.artifacts, folder, name)
     for warning in warnings:
         invocation.console.warn(warning)
-    if invocation.console.as_json:
-        invocation.console.json(row.to_json())
-        return
-    invocation.console.data(f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}")
+    shown = f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}"
+    invocation.console.result(row.to_json(), shown)
 
 
 @command(app, "variance", MEASURING)
@@ -274,8 +277,8 @@ def variance(
     checkpoint: Annotated[
         str | None, typer.Option(help="Method whose checkpoint is measured; required if the config has several.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
     strategies: Annotated[
         str,
         typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss or oracle-gradient."),
@@ -295,27 +298,21 @@ def variance(
     milestone = find_milestone(lineage, checkpoint, seed, step, "--checkpoint")
     with invocation.artifacts.lock("variance"):
         result, folder = measure_variance(lineage, console, names, milestone, settings, invocation.force)
-    if console.as_json:
-        console.json(result.to_json())
-        return
-    for table in variance_tables(result):
-        console.data(to_rich(table, notes=False))
-    console.data(f"Measurement: {folder / 'variance.md'}")
+    tables = (to_rich(table, notes=False) for table in variance_tables(result))
+    console.result(result.to_json(), *tables, f"Measurement: {folder / 'variance.md'}")
 
 
 @command(config_app, "show", LOOKING)
 def config_show(invocation: Invocation) -> None:
     """Print the resolved config with the origin of each value."""
-    from mapnet_cli.config.loading import flatten
+    from mapnet_cli.config.explain import flatten
 
     values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
     for name, method in invocation.config.method.items():  # the defaults depend on the strategy
         values |= zip((f"method.{name}.explore_{end}" for end in ("start", "end")), method.exploration, strict=True)
-    if invocation.console.as_json:
-        invocation.console.json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
-        return
-    for key, value in values.items():
-        typer.echo(f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}")
+    record = {key: {"value": value, "origin": origins[key]} for key, value in values.items()}
+    lines = (f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}" for key, value in values.items())
+    invocation.console.result(record, "\n".join(lines))
 
 
 @config_app.command("keys")
@@ -334,12 +331,12 @@ def doctor(invocation: Invocation) -> None:
     from mapnet_cli.cli.doctor import facts
 
     rows = facts(invocation.artifacts.root)
-    if invocation.console.as_json:
-        invocation.console.json(rows)
-        return
-    for name, value in rows.items():
-        typer.echo(f"{name:<16} {value}")
+    invocation.console.result(rows, "\n".join(f"{name:<16} {value}" for name, value in rows.items()))
 
 
 def main() -> None:
+    """Runs the command line. On terminals that aren't UTF-8, other characters are replaced by similar ones."""
+    from mapnet_cli.core import spell_out
+
+    spell_out(sys.stdout, sys.stderr)
     app(prog_name="mapnet")

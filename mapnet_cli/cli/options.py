@@ -141,6 +141,8 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
                 MapnetError,
                 ProcessError,
                 UsageError,
+                memory_advice,
+                out_of_memory,
                 system_error,
             )
             from mapnet_cli.jobs import ALONE, launched
@@ -160,6 +162,10 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
             except OSError as error:
                 failure = system_error(error, shared.get("artifacts"))
                 _fail(str(failure), failure.exit_code)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                _fail(f"out of memory: {memory_advice(name)}", MapnetError.exit_code)
 
         available = inspect.signature(shared_options).parameters
         _, *own = inspect.signature(function).parameters.values()

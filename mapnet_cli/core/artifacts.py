@@ -5,6 +5,7 @@ under its final name is always complete. A finished job has a marker, `KEY.json`
 fingerprint, its result and the checksums of its files; the marker is written last.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -79,9 +80,19 @@ class Artifacts:
         self.looking = looking
 
     @property
+    def recognised(self) -> bool:
+        """Whether the directory has content of mapnet."""
+        return any((self.root / mark).exists() for mark in MARKS)
+
+    @property
     def writable(self) -> bool:
         """Whether the command may create files."""
-        return not self.looking or any((self.root / mark).exists() for mark in MARKS)
+        return not self.looking or (self.recognised and os.access(self.root, os.W_OK))
+
+    @property
+    def outputs(self) -> Path:
+        """The directory for a report: the current one if this user can't write to the artifact directory."""
+        return self.root if os.access(self.root, os.W_OK) or not self.root.exists() else Path.cwd()
 
     def refuse_text(self, key: str, path: Path) -> None:
         """Raises UsageError if the directory is, or lies in, the input folder `path` and has content of its own."""
@@ -164,7 +175,7 @@ class Artifacts:
     @contextmanager
     def lock(self, stage: str) -> Iterator[None]:
         """Holds the stage's lock; raises LockedError if another process holds it."""
-        if not self.writable:
+        if self.looking and not self.recognised:
             raise UsageError(f"{self.root} is not an artifact directory: correct --artifacts, or use `mapnet run`")
         path = self.root / f"{LOCK}{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,14 +195,17 @@ class Artifacts:
 
     def locked(self, stage: str) -> bool:
         """Returns whether a process currently holds the stage's lock."""
-        path = self.root / f"{LOCK}{stage}"
-        if not path.exists():
+        try:
+            descriptor = os.open(self.root / f"{LOCK}{stage}", os.O_RDONLY)  # it may be another user's
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return False
         try:
-            with FileLock(path).acquire(timeout=0):
-                return False
-        except Timeout:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return True
+        finally:
+            os.close(descriptor)
+        return False
 
 
 @contextmanager
@@ -206,6 +220,8 @@ def publishing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+            if file.is_file() and temporary.is_dir():  # safetensors makes files that only their owner can read
+                file.chmod(temporary.stat().st_mode & 0o666)
             _flush(file)
         if path.is_dir() and not temporary.is_dir():
             raise IsADirectoryError(f"{path} is a folder, not a file")

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.loading import flatten
-from mapnet_cli.core import CONFIG, Artifacts, Cell, Chart, Table, format_duration, render, table_of, write_text
+from mapnet_cli.core import CONFIG, Cell, Chart, Table, format_duration, render, table_of
 from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.report.differences import LOSS, SCORE, Differences, sentence
 from mapnet_cli.report.labels import TEXTS, label
@@ -135,13 +136,10 @@ def page(sections: Sequence[Section], script: str, **values: Any) -> str:
     )  # fmt: skip
 
 
-def library(artifacts: Artifacts) -> str:
-    """Returns the plotting library as JavaScript, which takes seconds to bundle and is kept beside the reports."""
-    from importlib.metadata import version
-
+@cache
+def library() -> str:
+    """Returns the plotting library as JavaScript; bundling it takes seconds."""
     import vl_convert
 
-    path = artifacts.path(f"report/.vega-{version('vl-convert-python')}.js")
-    if not path.exists():
-        write_text(path, vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version="6.4"))
-    return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version="6.4")
+    return bundle.replace("</script", "<\\/script")

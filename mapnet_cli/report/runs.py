@@ -1,13 +1,11 @@
 """Fine-tuning runs, reduced to what the tables need: a report doesn't hold the records of a large grid in memory."""
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mapnet_cli.core import EpochScores, FinetuneRun, Row
-from mapnet_cli.glue import GridRun
+from mapnet_cli.glue import GridRun, one_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +44,6 @@ def reduced(grid_run: GridRun, row: FinetuneRun, metric: str, epoch: str) -> Run
     choices = _choices(eligible, metric) if _halves(row.epochs) else ()
     constant = bool(eligible) and one_class(max(eligible, key=lambda found: found.metrics[metric]).metrics)
     return Run(grid_run, row.checkpoint, row.device, row.failure, len(row.epochs), constant, choices)
-
-
-def one_class(metrics: Mapping[str, float]) -> bool:
-    """Returns whether the metrics are those of predictions that are all the same.
-
-    Undefined metrics are 0 (glue/scoring.py). False for a task with several classes of which only the accuracy is
-    recorded, where it can't be known.
-    """
-    if "pearson" in metrics:
-        return metrics["pearson"] == metrics["spearman"] == 0
-    if metrics.get("mcc", 1.0) != 0:
-        return False
-    accuracy = metrics["accuracy"]  # with the positive class alone, F1 follows from it
-    return "f1" not in metrics or metrics["f1"] == 0 or math.isclose(metrics["f1"], 2 * accuracy / (1 + accuracy))
 
 
 def _halves(epochs: list[EpochScores]) -> int:

@@ -57,10 +57,10 @@ def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = 
     reloads itself every `refresh` seconds, unless that is 0. Missing and damaged records are left out and named. Raises
     UsageError for an unknown task or metric, and InputError if the config's input data is missing and was never hashed.
     """
-    root = lineage.artifacts.root
-    root.mkdir(parents=True, exist_ok=True)
+    outputs = lineage.artifacts.outputs
+    outputs.mkdir(parents=True, exist_ok=True)
     # lines of records.jsonl, whose first one is known only when all runs are read
-    with TemporaryFile(dir=root) as runs:
+    with TemporaryFile(dir=outputs) as runs:
         results = load_results(lineage, runs)
         folder = _folder(lineage, name, results.fingerprint)
         built, contents = _contents(lineage, folder, results, origins or {}, refresh)
@@ -84,7 +84,7 @@ def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = 
 def _folder(lineage: Lineage, name: str, fingerprint: str) -> Path:
     """Returns the report's folder, which has no report of another config."""
     config = lineage.config
-    folder = lineage.artifacts.path(f"report/{config.report.name or name or config.recipe or 'custom'}")
+    folder = lineage.artifacts.outputs / f"report/{config.report.name or name or config.recipe or 'custom'}"
     try:
         own = core.read_json(folder / RESULTS)["fingerprint"] == fingerprint
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _contents(
     }  # fmt: skip
     short = [core.to_markdown(table, 2) for table in (first, built.tables["cost"])]
     contents = {
-        PAGE: page(sections, library(lineage.artifacts), table3=first, **common).encode(),
+        PAGE: page(sections, library(), table3=first, **common).encode(),
         RESULTS: to_json_text(value),
         "results.csv": to_csv_text(value["rows"]),
         "table3.tex": latex(results, scores, said[:1]),

@@ -73,7 +73,7 @@ def compare(folders: Sequence[Path], to: Path) -> tuple[core.Table, list[str], P
     signed = " + ".join(one.value["short_signature"] for one in sources)
     table = _table(sources, columns, same, signed)
     text = page(
-        [Section("cost", "Score against cost", charts=[_chart(sources, columns)])], library(core.Artifacts(to)),
+        [Section("cost", "Score against cost", charts=[_chart(sources, columns)])], library(),
         table3=table, title=to.name, question=f"How do the encoders of {len(sources)} reports compare?", headline="",
         answers=(), refresh=0, average=f"mean over {', '.join(task for task, _ in columns)}", warnings=refused,
         missing=(), next_command="", protocol="see each report", marks={}, files={}, signature=signed,

@@ -98,7 +98,7 @@ def test_own_tasks_are_predicted_alone(
     ("settings", "message"),
     [
         (["own={text='a'}"], r"task_data\.own: there is no task 'own'; a task of your own needs text, and labels or"),
-        (["rte={text='a', labels=['x','y']}"], r"task_data\.rte: there is no task 'rte'; did you mean 'RTE'"),
+        (["rte={text='a', labels=['x','y']}"], r"task_data\.RTE\.text: RTE has 2 columns with text"),
         (["a.b={text='a', labels=['x','y']}"], "unknown key"),
         (["own={text='a', labels=['x','X ']}"], r"own\.labels: two names are the same but for case"),
         (["own={text='a', labels=['x','y'], range=[0,1]}"], "labels are the names .*, and range is for scores"),
@@ -161,8 +161,9 @@ def test_the_best_model_is_kept_with_its_predictions(
         assert [line.split("\t")[1] for line in lines] == [
             e["prediction"] for e in csv.DictReader(file, delimiter="\t")
         ]
-    stage = FinetuneGlue(lineage)
-    assert len(stage.summary()) == 3 and str(user.artifacts.path(row.path)) in stage.summary()[-1]
+    *doubts, first, second, last = FinetuneGlue(lineage).summary()
+    assert str(user.artifacts.path(row.path)) in last and all("best-" in line for line in (first, second))
+    assert doubts and all("predict one class" in line or "the bag of words" in line for line in doubts)
 
 
 def test_there_is_nothing_to_keep_if_every_run_failed(user: User, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,12 +72,15 @@ def test_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
     assert result.value["missing"] == {}
 
 
+MNLI_METRICS = {"accuracy", "macro_f1", "mcc"}
+
+
 def test_tasks_start_from_mnli_if_configured(user: User) -> None:
     plain = user.run("finetune-glue", 'finetune.tasks=["RTE","MRPC"]')
     start = 'finetune.from_mnli=["RTE"]'
     lineage = user.run("finetune-glue", start, 'finetune.tasks=["RTE","MRPC"]')
     encoder = user.artifacts.read(lineage.mnli_start("bert", 1, 10).key, TunedEncoder)
-    assert encoder.epochs[0].metrics.keys() == {"accuracy", "accuracy-mm"}
+    assert encoder.epochs[0].metrics.keys() == MNLI_METRICS | {f"{name}-mm" for name in MNLI_METRICS}
     rte, mrpc = (GridRun("bert", 1, 10, task, 16, 1e-3, 1) for task in ("RTE", "MRPC"))
     tuned = record(user, rte, start)
     assert tuned.settings["mnli_start"] == encoder.fingerprint
@@ -112,7 +115,7 @@ def test_mnli_without_a_mismatched_dev_set(user: User, tmp_path: Path) -> None:
     )
     lineage = user.run("finetune-glue", *settings)
     row = user.artifacts.read(lineage.finetuning(GridRun("bert", 1, 10, "MNLI", 16, 1e-3, 1)).key, FinetuneRun)
-    assert row.epochs[0].metrics.keys() == {"accuracy"} and row.dev_examples == 12
+    assert row.epochs[0].metrics.keys() == MNLI_METRICS and row.dev_examples == 12
     result = build(lineage)
     table = result.tables["table3"]
     assert result.value["missing"] == {} and table.columns[-2:] == ("MNLI-m", "RTE")
@@ -246,7 +249,7 @@ def test_names_are_checked_before_anything_runs(user: User) -> None:
         'finetune.subsets=["RTEE"]': r"finetune\.subsets: there is no task 'RTEE'; did you mean 'RTE'",
         "finetune.task_data.QPP=x": r"finetune\.task_data\.QPP: .*did you mean 'QQP'",
         "finetune.data=probe": r"finetune\.task_data describes .*set it to the folder with GLUE",
-        'finetune.from_mnli=["rte"]': r"finetune\.from_mnli: there is no task 'rte'",
+        'finetune.from_mnli=["rtf"]': r"finetune\.from_mnli: there is no task 'rtf'; did you mean 'RTE'",
     }.items():
         with pytest.raises(UsageError, match=message):
             user.run("finetune-glue", override, *(["finetune.task_data.RTE=x"] if "probe" in override else []))
