@@ -1,6 +1,11 @@
 """Runs `mapnet` as `python -m mapnet_cli`."""
 
-from mapnet_cli.cli.commands import app
+import sys
 
 if __name__ == "__main__":
-    app(prog_name="mapnet")
+    try:
+        from mapnet_cli.cli.commands import main
+    except ModuleNotFoundError as error:
+        missing = f"{sys.executable} has no package {error.name!r}, which mapnet needs"
+        raise SystemExit(f"error: {missing}: use the Python of the environment where mapnet is installed") from None
+    main()

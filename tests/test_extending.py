@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 
 from mapnet_cli.config import Config, Source
 from mapnet_cli.config.loading import resolve
-from mapnet_cli.core import Artifacts, CorpusManifest, build_table, to_markdown
+from mapnet_cli.core import Artifacts, Checkpoint, CorpusManifest
 from mapnet_cli.jobs.job import ignore_progress
 from mapnet_cli.masking import importance
 from mapnet_cli.masking.context import CorpusFacts
@@ -30,7 +29,7 @@ from mapnet_cli.prepare_corpus.slices import input_slices
 from mapnet_cli.prepare_corpus.sources import documents
 from mapnet_cli.prepare_corpus.sources.reading import Reading
 from mapnet_cli.report import tables
-from mapnet_cli.report.scores import Average
+from mapnet_cli.report.load import Results
 from tests.conftest import small_config
 from tests.masking.test_sampling import sentence_batch
 
@@ -118,15 +117,14 @@ def test_the_source_reads_subtitles(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_column_is_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    column = example("report/tables", "def flops_per_token", monkeypatch)["PER_TOKEN"]
-    average = Average(50.0, 1.0, 50.0, 50.0, columns=9, runs=1, failed=0, failed_counted=0, missing=0)
-    rows = [
-        tables._Row("bert", "BERT", average=replace(average, flops=3e9, tokens=1e6)),
-        tables._Row("untrained", "untrained", average=average),
-        tables._Row("bag of words", "bag of words"),
-    ]
-    shown = to_markdown(build_table("cost", "Cost", [tables.MODEL, column], rows, (), ""))
-    assert "| BERT | 3.00e+03 |\n| untrained | - |\n| bag of words | - |" in shown
+    flops_per_token = example("report/tables", "def flops_per_token", monkeypatch)["flops_per_token"]
+    checkpoint = Checkpoint(
+        method="bert", pretrain_seed=1, step=10, path="", fingerprint="", tokens=1_000_000, flops=3e9, seconds=1.0,
+        device="cpu", validation_loss=None, validation={},
+    )  # fmt: skip
+    results = Results(config=small_config(), fingerprint="", checkpoints={("bert", 1, 10): checkpoint})
+    cells = [flops_per_token(results, tables.Row(name, step, {})) for name, step in (("bert", 10), ("untrained", 0))]
+    assert [cell.text for cell in cells] == ["3.00e+03", "-"]
 
 
 @pytest.mark.parametrize(("option", "output"), [([], "900 words\n"), (["--json"], "900\n")])

@@ -52,7 +52,7 @@ def test_light_commands_import_no_heavy_modules(arguments: list[str], tmp_path: 
     code = (
         "import sys\nfrom mapnet_cli.cli.commands import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'spacy', 'sacremoses', 'sklearn', 'scipy', 'matplotlib', 'transformers', 'ray'}\n"
+        "heavy = {'torch', 'spacy', 'sacremoses', 'sklearn', 'scipy', 'vl_convert', 'transformers', 'ray'}\n"
         f"heavy |= {{'numpy', 'mapnet_cli.config', 'mapnet_cli.core'}} if '--help' in {arguments!r} else set()\n"
         "found = heavy & set(sys.modules)\nsys.exit(f'loaded {found}' if found else 0)"
     )

@@ -1,7 +1,10 @@
 """The commands of `mapnet`. They import their stages when called, which keeps --help fast."""
 
 import json
+import math
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +24,15 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show the config and its keys.")
 app.add_typer(config_app, name="config")
+
+
+MethodOption = Annotated[str | None, typer.Option("--method", help="Method; required if the config has several.")]
+RowOption = Annotated[
+    str | None,
+    typer.Option("--method", help='A method, an import or "untrained"; required if the config has several.'),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Pretraining seed. Default: the method's first one.")]
+StepOption = Annotated[int | None, typer.Option("--step", help="Milestone step. Default: the last finished one.")]
 
 
 def _version(value: bool) -> None:
@@ -99,24 +111,69 @@ def finetune_glue(invocation: Invocation) -> None:
 
 
 @command(app, "report", LOOKING)
-def report(invocation: Invocation) -> None:
-    """Generate Table 3, the per-task table and the figures from all finished runs."""
+def report(
+    invocation: Invocation,
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="With --compare: artifact directories (or reports) to put side by side.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare the reports of several directories.")] = False,
+    to: Annotated[Path, typer.Option(help="Folder of the comparison's page.")] = Path("comparison"),
+    watch: Annotated[bool, typer.Option("--watch", help="Rebuild the page until no run is missing.")] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two builds with --watch.")] = 30,
+) -> None:
+    """Write the report of all finished runs: one HTML page, and tables and figures for papers."""
+    import time
+
+    from mapnet_cli.core import UsageError
+
+    if compare:
+        _compare(invocation, folders or [], to)
+        return
+    if folders:
+        raise UsageError(f"{folders[0]}: folders are for --compare; the artifact directory is --artifacts {folders[0]}")
+    _advise(invocation)
+    while _report(invocation, math.ceil(every) if watch else 0) and watch:
+        time.sleep(every)
+
+
+def _report(invocation: Invocation, refresh: int = 0) -> str:
+    """Writes and prints the report; returns the command that makes what is missing, "" if nothing is."""
     from mapnet_cli.core import to_rich
     from mapnet_cli.report.stage import build
 
-    _advise(invocation)
-    with invocation.artifacts.lock("report"):
-        built = build(invocation.lineage)
-    if invocation.console.as_json:
-        invocation.console.json(built.to_json())
-        return
-    invocation.console.data(to_rich(built.tasks, notes=False))
-    invocation.console.data(to_rich(built.table3))
-    for table in built.minimal_pairs[:1]:
-        invocation.console.data(to_rich(table, notes=False))
-    invocation.console.data(f"Report: {built.folder / 'report.md'}")
+    console, resolved, artifacts = invocation.console, invocation.resolved, invocation.artifacts
+    own = artifacts.outputs == artifacts.root or not artifacts.recognised
+    if not own:
+        console.warn(f"{artifacts.root} can't be written to: the report's files go to {artifacts.outputs}")
+    with artifacts.lock("report") if own else nullcontext():
+        built = build(invocation.lineage, invocation.name, resolved.origins, refresh)
+    if console.as_json:
+        console.json({"folder": built.folder.name, "files": sorted(built.files), **built.value})
+        return built.next_command
+    console.data(to_rich(built.tables["table3"], notes=False))
+    for line in built.summary:
+        console.data(line)
+    for warning in built.warnings:
+        console.warn(warning)
+    console.data(f"Report: {built.files['index.html']}")
     if built.next_command:
-        invocation.console.warn(f"the report is partial; next: {built.next_command}")
+        console.data(f"Missing: {'; '.join(built.value['missing'])}")
+        console.warn(f"the report is partial; next: {built.next_command}")
+    return built.next_command
+
+
+def _compare(invocation: Invocation, folders: Sequence[Path], to: Path) -> None:
+    from mapnet_cli.core import to_json, to_rich
+    from mapnet_cli.report.together import compare
+
+    table, refused, page = compare(folders, to)
+    if invocation.console.as_json:
+        invocation.console.json({"page": str(page), "not compared": refused, "table": to_json(table)})
+        return
+    invocation.console.data(to_rich(table, notes=False))
+    for reason in refused:
+        invocation.console.warn(reason)
+    invocation.console.data(f"Comparison: {page}")
 
 
 @command(app, "run", TRAINING)
@@ -126,30 +183,29 @@ def run(invocation: Invocation) -> None:
 
     _run(tuple(STAGES), invocation)
     if not invocation.dry_run:
-        report(invocation)
+        _report(invocation)
 
 
 @command(app, "status", LOOKING)
-def status(invocation: Invocation) -> None:
+def status(
+    invocation: Invocation,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until all work is done.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2,
+) -> None:
     """Show what is done, running and missing."""
+    from mapnet_cli.cli import watch as shown
     from mapnet_cli.cli.stages import status
-    from mapnet_cli.core import to_rich
 
     _advise(invocation)
+    if watch and not invocation.console.as_json:
+        shown.watch(invocation.console, lambda: invocation.lineage, every)
+        return
     rows = status(invocation.lineage)
     if invocation.console.as_json:
         invocation.console.json([row for row, _ in rows])
         return
-    for row, progress in rows:
-        state = "done" if row["done"] == row["total"] else "running" if row["running"] else "to do"
-        state = f"missing: {row['error']}" if "error" in row else state
-        invocation.console.data(f"{row['stage']:<15} {row['phase']:<14} {row['done']:>6}/{row['total']:<6} {state}")
-        for line in progress.lines:
-            invocation.console.data(f"{'':<15} {line}")
-        if progress.table is not None:
-            invocation.console.data(to_rich(progress.table))
-    if unused := [f"{key} ({size:,.0f} MB)" for row, _ in rows for key, size in row.get("unused_mb", {}).items()]:
-        invocation.console.data(f"Not used with these settings: {', '.join(unused)}")
+    for line in shown.status_lines(rows):
+        invocation.console.data(line)
 
 
 @command(app, "verify", LOOKING)
@@ -182,9 +238,9 @@ def verify(
 def export(
     invocation: Invocation,
     folder: Annotated[Path, typer.Argument(help="Output folder, new or empty.")],
-    method: Annotated[str | None, typer.Option(help="Method to export; required if the config has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
+    method: MethodOption = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
     task: Annotated[
         str | None, typer.Option(help='Export the classifier of a task, kept with finetune.keep = "best".')
     ] = None,
@@ -200,21 +256,16 @@ def export(
     else:
         row = export_checkpoint(*chosen)
         record, shown = row.to_json(), f"{row.method}, seed {row.pretrain_seed}, step {row.step:,}"
-    if invocation.console.as_json:
-        invocation.console.json(record)
-        return
-    invocation.console.data(f"{folder}: {shown}")
+    invocation.console.result(record, f"{folder}: {shown}")
 
 
 @command(app, "predict-glue", RUNNING_HERE)
 def predict_glue(
     invocation: Invocation,
     file: Annotated[Path, typer.Argument(help="Output zip file.")],
-    method: Annotated[
-        str | None, typer.Option(help='A method, an import or "untrained"; required if the config has several.')
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last fine-tuned one.")] = None,
+    method: RowOption = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
 ) -> None:
     """Write an encoder's GLUE test-set predictions in the format of the GLUE server: eleven files in a zip."""
     from mapnet_cli.finetune_glue.submission import write_submission
@@ -223,12 +274,8 @@ def predict_glue(
     lineage, console = invocation.lineage, invocation.console
     place = find_row(lineage, method, seed, step)
     sources = write_submission(lineage, console, invocation.workers or 0, invocation.force, place, file)
-    if console.as_json:
-        console.json(sources)
-        return
-    for name, source in sources.items():
-        console.data(f"{name + '.tsv':<12} {source}")
-    console.data(f"Submission: {file}")
+    lines = (f"{name + '.tsv':<12} {source}" for name, source in sources.items())
+    console.result(sources, *lines, f"Submission: {file}")
 
 
 @command(app, "import-hf", IMPORTING)
@@ -246,10 +293,8 @@ def import_hf(
     row, warnings = import_folder(invocation.artifacts, folder, name)
     for warning in warnings:
         invocation.console.warn(warning)
-    if invocation.console.as_json:
-        invocation.console.json(row.to_json())
-        return
-    invocation.console.data(f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}")
+    shown = f"{row.path}: {row.encoder['layers']} layers, vocabulary {row.vocab_size:,}"
+    invocation.console.result(row.to_json(), shown)
 
 
 @command(app, "variance", MEASURING)
@@ -258,8 +303,8 @@ def variance(
     checkpoint: Annotated[
         str | None, typer.Option(help="Method whose checkpoint is measured; required if the config has several.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Pretraining seed. Default: the method's first one.")] = None,
-    step: Annotated[int | None, typer.Option(help="Milestone step. Default: the last finished one.")] = None,
+    seed: SeedOption = None,
+    step: StepOption = None,
     strategies: Annotated[
         str,
         typer.Option(metavar="NAME,NAME", help="Methods of the config, strategies, oracle-loss or oracle-gradient."),
@@ -279,27 +324,21 @@ def variance(
     milestone = find_milestone(lineage, checkpoint, seed, step, "--checkpoint")
     with invocation.artifacts.lock("variance"):
         result, folder = measure_variance(lineage, console, names, milestone, settings, invocation.force)
-    if console.as_json:
-        console.json(result.to_json())
-        return
-    for table in variance_tables(result):
-        console.data(to_rich(table, notes=False))
-    console.data(f"Measurement: {folder / 'variance.md'}")
+    tables = (to_rich(table, notes=False) for table in variance_tables(result))
+    console.result(result.to_json(), *tables, f"Measurement: {folder / 'variance.md'}")
 
 
 @command(config_app, "show", LOOKING)
 def config_show(invocation: Invocation) -> None:
     """Print the resolved config with the origin of each value."""
-    from mapnet_cli.config.loading import flatten
+    from mapnet_cli.config.explain import flatten
 
     values, origins = flatten(invocation.config.model_dump(mode="json")), invocation.resolved.origins
     for name, method in invocation.config.method.items():  # the defaults depend on the strategy
         values |= zip((f"method.{name}.explore_{end}" for end in ("start", "end")), method.exploration, strict=True)
-    if invocation.console.as_json:
-        invocation.console.json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
-        return
-    for key, value in values.items():
-        typer.echo(f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}")
+    record = {key: {"value": value, "origin": origins[key]} for key, value in values.items()}
+    lines = (f"{f'{key} = {json.dumps(value)}':<60} # {origins[key]}" for key, value in values.items())
+    invocation.console.result(record, "\n".join(lines))
 
 
 @config_app.command("keys")
@@ -318,12 +357,12 @@ def doctor(invocation: Invocation) -> None:
     from mapnet_cli.cli.doctor import facts
 
     rows = facts(invocation.artifacts.root)
-    if invocation.console.as_json:
-        invocation.console.json(rows)
-        return
-    for name, value in rows.items():
-        typer.echo(f"{name:<16} {value}")
+    invocation.console.result(rows, "\n".join(f"{name:<16} {value}" for name, value in rows.items()))
 
 
 def main() -> None:
+    """Runs the command line. On terminals that aren't UTF-8, other characters are replaced by similar ones."""
+    from mapnet_cli.core import spell_out
+
+    spell_out(sys.stdout, sys.stderr)
     app(prog_name="mapnet")

@@ -5,19 +5,20 @@ import shutil
 import sys
 from pathlib import Path
 
-from mapnet_cli.core import visible_gpus
+from mapnet_cli.core import main_memory, visible_gpus
 from mapnet_cli.jobs import cores, library_versions
 
 
 def facts(artifacts: Path) -> dict[str, str]:
     """Returns names and values, in display order."""
+    total, available = main_memory()
     free = shutil.disk_usage(_existing(artifacts)).free
     rows = {
         "platform": platform.platform(),
         "python": f"{platform.python_version()} at {sys.executable}",
         **{name: version for name, version in library_versions().items() if name != "python"},
         "cores": str(cores()),
-        "memory": _memory(),
+        "memory": f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available" if total else "unknown",
         "artifacts": f"{artifacts.resolve()}, {free / 1e9:.1f} GB free",
         "gpus": str(visible_gpus()),
     }
@@ -34,15 +35,6 @@ def _torch_facts() -> dict[str, str]:
         properties = torch.cuda.get_device_properties(index)
         rows[f"gpu {index}"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
     return rows
-
-
-def _memory() -> str:
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return "unknown"
-    fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-    total, available = (int(fields[name].split()[0]) / 1e6 for name in ("MemTotal", "MemAvailable"))
-    return f"{total:.1f} GB, {available:.1f} GB available"
 
 
 def _existing(path: Path) -> Path:

@@ -64,6 +64,8 @@ class Invocation:
     console: "Console"
     first: bool
     """Whether this process prints: the first of several launched processes, or the only one."""
+    name: str = ""
+    """The config file's name without suffix; "" without one."""
 
     @property
     def config(self) -> "Config":
@@ -110,7 +112,7 @@ def shared_options(
     for number, source in enumerate(resolved.config.corpus.sources):
         if source.path and not source.from_hub:
             root.refuse_text(f"corpus.sources.{number}.path", Path(source.path))
-    return Invocation(resolved, root, workers, address, dry_run, force, console, first)
+    return Invocation(resolved, root, workers, address, dry_run, force, console, first, config.stem if config else "")
 
 
 Command = Callable[..., None]
@@ -139,6 +141,8 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
                 MapnetError,
                 ProcessError,
                 UsageError,
+                memory_advice,
+                out_of_memory,
                 system_error,
             )
             from mapnet_cli.jobs import ALONE, launched
@@ -162,6 +166,10 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
             except OSError as error:
                 failure = system_error(error, shared.get("artifacts"))
                 _fail(str(failure), failure.exit_code)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                _fail(f"out of memory: {memory_advice(name)}", MapnetError.exit_code)
 
         available = inspect.signature(shared_options).parameters
         _, *own = inspect.signature(function).parameters.values()

@@ -1,8 +1,9 @@
 """The stages in order, and the operations on all of them: run, dry run and status."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any, Protocol
 
 from mapnet_cli.core import Artifacts, Console, InputError, LockedError, UsageError
@@ -49,37 +50,17 @@ class Stage(Protocol):
         """Returns lines to print when the stage is done."""
 
 
-def _prepare_corpus(lineage: Lineage) -> Stage:
-    from mapnet_cli.prepare_corpus.stage import PrepareCorpus
-
-    return PrepareCorpus(lineage)
-
-
-def _pretrain(lineage: Lineage) -> Stage:
-    from mapnet_cli.pretrain.stage import Pretrain
-
-    return Pretrain(lineage)
+STAGES = {
+    "prepare-corpus": "PrepareCorpus", "pretrain": "Pretrain", "minimal-pairs": "MinimalPairs",
+    "finetune-glue": "FinetuneGlue",
+}  # fmt: skip
+"""Stages in execution order, with their classes in `stage.py` of the package of that name."""
 
 
-def _minimal_pairs(lineage: Lineage) -> Stage:
-    from mapnet_cli.minimal_pairs.stage import MinimalPairs
-
-    return MinimalPairs(lineage)
-
-
-def _finetune_glue(lineage: Lineage) -> Stage:
-    from mapnet_cli.finetune_glue.stage import FinetuneGlue
-
-    return FinetuneGlue(lineage)
-
-
-STAGES: dict[str, Callable[[Lineage], Stage]] = {
-    "prepare-corpus": _prepare_corpus,
-    "pretrain": _pretrain,
-    "minimal-pairs": _minimal_pairs,
-    "finetune-glue": _finetune_glue,
-}
-"""Stages in execution order. Each is imported on first use, which keeps --help fast."""
+def load_stage(name: str, lineage: Lineage) -> Stage:
+    """Returns a stage, which is imported on first use: that keeps --help fast."""
+    stage: Stage = getattr(import_module(f"mapnet_cli.{name.replace('-', '_')}.stage"), STAGES[name])(lineage)
+    return stage
 
 
 def run_stages(
@@ -100,13 +81,13 @@ def run_stages(
         _run_launched(names, lineage, console, dist, force)
         return
     artifacts = lineage.artifacts
-    planned = [STAGES[name](lineage) for name in names]
+    planned = [load_stage(name, lineage) for name in names]
     todo = [stage for stage in planned if force or _has_pending_jobs(stage, artifacts, workers or 1)]
     with _engine(todo, artifacts, console, workers, force, ray_address) as engine:
         for name in names:
             with artifacts.lock(name):
                 # hash the inputs when their stage starts, not when the command starts
-                stage = STAGES[name](Lineage(lineage.config, artifacts))
+                stage = load_stage(name, Lineage(lineage.config, artifacts))
                 stage.validate()
                 stage.preflight()
                 engine.run(stage.plan(workers or 1))
@@ -134,7 +115,7 @@ def _run_launched(names: Sequence[str], lineage: Lineage, console: Console, dist
         raise UsageError("only `mapnet pretrain` runs under torchrun or srun; run other commands without them")
     if lineage.config.pretrain.processes > 1:
         raise UsageError("the processes are already launched: omit --processes (pretrain.processes)")
-    stage, artifacts = STAGES["pretrain"](lineage), lineage.artifacts
+    stage, artifacts = load_stage("pretrain", lineage), lineage.artifacts
     stage.validate()
     with joined(), ExitStack() as stack:
         locked = None
@@ -152,7 +133,7 @@ def dry_run(names: Iterable[str], lineage: Lineage, workers: int) -> list[dict[s
     """Returns the rows of `--dry-run`: one per phase, with job counts and, in a stage's last row, its forecast."""
     rows = []
     for name in names:
-        stage = STAGES[name](lineage)
+        stage = load_stage(name, lineage)
         stage.validate()
         phases = stage.plan(workers)
         for phase in phases:
@@ -167,8 +148,8 @@ def status(lineage: Lineage) -> list[tuple[dict[str, Any], StageProgress]]:
     """Returns one row per phase, with job counts and whether it is running, and the progress of the stage."""
     rows: list[tuple[dict[str, Any], StageProgress]] = []
     artifacts = lineage.artifacts
-    for name, make in STAGES.items():
-        stage, running = make(lineage), artifacts.locked(name)
+    for name in STAGES:
+        stage, running = load_stage(name, lineage), artifacts.locked(name)
         try:
             phases = stage.plan(1)
         except InputError as error:  # the other stages can still be shown

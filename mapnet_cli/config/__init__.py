@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mapnet_cli.config.base import Count, Section, Strings, operational
+from mapnet_cli.config.base import Count, Section, Strings, operational, short_name, task_name
 from mapnet_cli.config.corpus import Cleanup, Corpus, Source
 from mapnet_cli.config.method import (
     PROPOSALS,
@@ -28,7 +28,7 @@ class Report(Section):
     figure2_sentences: Count = operational(6)
     """Number of held-out sentences in Figure 2."""
     name: Annotated[str, Field(pattern=r"^[\w-]*$", json_schema_extra={"operational": True})] = ""
-    """Name of the report's folder below `report/`; empty: the recipe's name."""
+    """Name of the report's folder below `report/`; empty: the config file's, or the recipe's."""
 
 
 class Config(Section):
@@ -55,10 +55,12 @@ class Config(Section):
                 raise ValueError(f"methods lists {name!r}, but there is no [method.{name}]{hint}")
             self._check_generator(name)
         self._check_steps()
-        if not self.methods + self.imports or any(len(set(r)) != len(r) for r in (self.methods, self.imports)):
-            raise ValueError("methods and imports need at least one entry and no duplicates")
+        if not self.methods + self.imports:
+            raise ValueError("methods and imports are both empty: name at least one method or import")
         if absent := set(self.finetune.milestones) - set(self.pretrain.milestones):
-            raise ValueError(f"finetune.milestones: {min(absent)} is not one of pretrain.milestones")
+            raise ValueError(
+                f"finetune.milestones: {min(absent)} is not one of pretrain.milestones {self.pretrain.milestones}"
+            )
         if taken := set(self.imports) & set(self.method):
             raise ValueError(f"imports: {', '.join(sorted(taken))} is a method's name; import it under another --name")
         for name, model in (("encoder", self.encoder), ("proposal", self.proposal)):

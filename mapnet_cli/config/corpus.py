@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mapnet_cli.config.base import Count, NonNegative, Section, Share, added, operational
+from mapnet_cli.config.base import Count, NonNegative, Positive, Section, Share, ZeroOrMore, added, operational
 from mapnet_cli.core import is_hub
 
 
@@ -40,9 +40,9 @@ class Source(Section):
     HTML entities are decoded."""
     limit: NonNegative = 0
     """Use only the first N files in sorted order; for cpython and Hub datasets, the first N documents. 0: all."""
-    limit_mb: Annotated[float, Field(ge=0)] = 0.0
+    limit_mb: ZeroOrMore = 0.0
     """Use only about the first N megabytes of the files, by size on disk. 0: all."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Positive = 1.0
     """Uses of each sequence per pretraining epoch: 2 is twice, 0.5 every other epoch. Changing it keeps the shards."""
     max_lost_share: Share = operational(0.5)
     """Maximum fraction of the rows or bytes that may yield no text; more is an error."""
@@ -131,7 +131,7 @@ class Corpus(Section):
     """Allow complete and full blocks to continue into the next document."""
     validation_every: Annotated[int, Field(ge=2)] = 200
     """Hold out every N-th document for validation."""
-    slice_mb: Annotated[float, Field(gt=0)] = 8.0
+    slice_mb: Positive = 8.0
     """Approximate input size of a job in megabytes. Large files are split between documents if the format allows."""
     seed: int = 1
     """Seed for sampling the BPE training text."""

@@ -7,18 +7,17 @@ Precedence, lowest first: defaults, shipped methods, recipe, config file, enviro
 import os
 import re
 import tomllib
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from mapnet_cli.config import PROPOSALS, Config
-from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
-from mapnet_cli.core import UsageError, did_you_mean
+from mapnet_cli.config import Config
+from mapnet_cli.config.explain import elsewhere, explain, flatten, origin_of
+from mapnet_cli.core import UsageError, did_you_mean, system_error
 
 RECIPES = ("demo", "small", "paper")
 ENV_PREFIX = "MAPNET_"
@@ -75,21 +74,10 @@ def resolve(
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_explain(error, values, origins)) from None
+        raise UsageError(explain(error, values, origins)) from None
     return Resolved(
-        config, {key: _origin(key, origins) or "default" for key in flatten(config.model_dump(mode="json"))}
+        config, {key: origin_of(key, origins) or "default" for key in flatten(config.model_dump(mode="json"))}
     )
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {dotted key: leaf value}; lists are leaves."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
@@ -107,7 +95,8 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Lay
 
 def _recipe_layer(name: str) -> Layer:
     if name != "methods" and name not in RECIPES:
-        hint = did_you_mean(name, RECIPES)
+        is_file = Path(name).suffix or Path(name).exists()
+        hint = f"; a file is given with --config {name}" if is_file else did_you_mean(name, RECIPES)
         raise UsageError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}{hint}")
     text = resources.files("mapnet_cli").joinpath(f"recipes/{name}.toml").read_text(encoding="utf-8")
     return Layer(
@@ -120,18 +109,30 @@ def _file_layer(file: Path) -> Layer:
         text = file.read_text(encoding="utf-8")
         return Layer(tomllib.loads(text), str(file), _key_lines(text))
     except FileNotFoundError:
-        raise UsageError(f"config file {file} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"config file {file} can't be read: {error}") from None
+        hint = f"; a recipe is given with --recipe {file}" if str(file) in RECIPES else ""
+        raise UsageError(f"config file {file} does not exist{hint}") from None
+    except OSError as error:
+        raise UsageError(f"config file {system_error(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config file {file} is not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"config file {file} is not valid TOML: {error}") from None
+        advice = "; text needs quotes, and true and false have no capitals" if "Invalid value" in str(error) else ""
+        if file.suffix in (".yaml", ".yml", ".json"):
+            advice = "; write [section] on one line and key = value on the next ones"
+        raise UsageError(f"config file {file} is not valid TOML: {error}{advice}") from None
 
 
 def _environment_layer(environ: Mapping[str, str]) -> Layer:
+    """Variables without "__" that resemble no key (MAPNET_HOME) are not mapnet's."""
     values: dict[str, Any] = {}
     for name in sorted(environ):
         if name.startswith(ENV_PREFIX):
-            _set_dotted(values, name[len(ENV_PREFIX) :].lower().replace("__", "."), environ[name], name)
+            key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
+            if "." in key or key in Config.model_fields:
+                _set_dotted(values, key, environ[name], name)
+            elif hint := elsewhere(key) or did_you_mean(key, Config.model_fields):
+                names = re.sub("'(.+?)'", lambda m: ENV_PREFIX + m[1].upper().replace(".", "__"), hint)
+                raise UsageError(f"{name} (environment): unknown key{names}")
     return Layer(values, "environment", {})
 
 
@@ -140,7 +141,7 @@ def _command_line_layer(overrides: Iterable[str]) -> Layer:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {text!r} is not of the form section.key=value")
+            raise UsageError(f"--set {text!r} is not of the form section.key=value, without spaces around =")
         _set_dotted(values, key.strip(), value.strip(), f"--set {text}")
     return Layer(values, "--set", {})
 
@@ -170,72 +171,3 @@ def _key_lines(text: str) -> dict[str, int]:
             key = entry[1].replace('"', "")
             lines[f"{table}.{key}" if table else key] = number
     return lines
-
-
-def _origin(key: str, origins: Mapping[str, str]) -> str:
-    while key:
-        if key in origins:
-            return origins[key]
-        key = key.rpartition(".")[0]
-    return ""
-
-
-def _explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str, str]) -> str:
-    """Returns one line per problem: key, origin, what is wrong, closest valid key."""
-    problems = []
-    for item in error.errors():
-        path = _without_tags([str(part) for part in item["loc"]])
-        key = ".".join(path)
-        origin = _origin(key, origins) or next((o for k, o in origins.items() if key and k.startswith(f"{key}.")), "")
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = _moved(path, item["input"]) or "unknown key" + did_you_mean(
-                path[-1], _known_keys(path[:-1], values)
-            )
-        elif item["type"] not in ("value_error", "union_tag_invalid"):
-            message += f", but got {item['input']!r}"
-        problems.append(f"{key or 'config'}{f' ({origin})' if origin else ''}: {message}")
-    return "\n".join(problems)
-
-
-def _without_tags(path: list[str]) -> list[str]:
-    """Returns a problem's path without the discriminator that pydantic inserts after "proposal"."""
-    return [part for n, part in enumerate(path) if not (n == 3 and path[2] == "proposal" and part in PROPOSALS)]
-
-
-def _moved(path: list[str], value: object) -> str:
-    """Returns what to do about a key of version 0.1, "" for any other key."""
-    if len(path) != 3 or path[0] != "method" or path[2] not in MOVED:
-        return ""
-    _, method, key = path
-    if key == "task":
-        new = f"add the table [method.{method}.electra]" if value == "replaced-token" else "remove it"
-        return f"this key is gone: {new}"
-    if value == OLD_DEFAULTS.get(key):
-        return f"this key is now method.{method}.{MOVED[key]}; {value!r} was the default, so remove it"
-    note = " (with strategy 'mapnet', estimator now defaults to 'sequence-ratio', objective to 'pairwise')"
-    return f"this key is now method.{method}.{MOVED[key]}{note if key in ('estimator', 'objective') else ''}"
-
-
-def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:
-    """Returns the keys of the section at `path`, found by walking the models' annotations."""
-    if path[:1] == ["method"] and path[2:] == ["proposal"]:
-        return list(PROPOSALS[values["method"][path[1]]["strategy"]].model_fields)
-    annotation: Any = Config
-    for part in path:
-        if typing.get_origin(annotation) is Annotated:
-            annotation = typing.get_args(annotation)[0]
-        if typing.get_origin(annotation) is dict:  # a method's name
-            annotation = typing.get_args(annotation)[1]
-        elif typing.get_origin(annotation) is tuple:  # an index
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and part in annotation.model_fields:
-            annotation = annotation.model_fields[part].annotation
-            annotation = next(iter(typing.get_args(annotation)), annotation) if _optional(annotation) else annotation
-        else:
-            return []
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-
-
-def _optional(annotation: Any) -> bool:
-    return type(None) in typing.get_args(annotation)

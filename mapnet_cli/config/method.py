@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mapnet_cli.config.base import Count, Ints, NonNegative, Section, Share, added
+from mapnet_cli.config.base import Count, Ints, NonNegative, Positive, PositiveShare, Section, Share, ZeroOrMore, added
 from mapnet_cli.core import did_you_mean
 
 
@@ -19,7 +19,7 @@ class Proposal(Section):
     """Fraction of uniform masking mixed into the proposal, which bounds importance weights by 1/uniform_mix."""
     estimator: str = "none"
     """How the importance weight of a masked position's loss is computed; none: weight 1."""
-    ratio_clip: Annotated[float, Field(gt=0)] = 0.2
+    ratio_clip: Positive = 0.2
     """Importance weights are clipped to [1 - ratio_clip, 1 + ratio_clip]; only for estimators that clip."""
 
 
@@ -64,15 +64,15 @@ class MapNetProposal(LearnedProposal):
     baseline: Literal["sentence", "batch"] = added("sentence")
     """What objective "pairwise" subtracts from a position's signal: its mean over the sentence's masks, as in Eq. 10,
     or over those of the batch's other sentences, which doesn't change the expected gradient of the draws."""
-    entropy_bonus: Annotated[float, Field(ge=0)] = added(0.0)
+    entropy_bonus: ZeroOrMore = added(0.0)
     """Factor of the proposal's entropy in nats per sentence, which is subtracted from MAP-Net's objective."""
     embeddings: Literal["shared", "detached", "own"] = "shared"
     """Token embeddings of MAP-Net. shared: the encoder's, trained by both; detached: the encoder's, read-only."""
-    peak_lr: Annotated[float, Field(ge=0)] = 0.0
+    peak_lr: ZeroOrMore = 0.0
     """Peak learning rate of MAP-Net; 0: pretrain.peak_lr."""
-    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: ZeroOrMore = 0.0
     """Maximum norm of MAP-Net's gradient; 0: pretrain.clip_norm limits the joint norm with the encoder's."""
-    loss_weight: Annotated[float, Field(gt=0)] = 0.01
+    loss_weight: Positive = 0.01
     """The paper's lambda, which multiplies the loss named by loss_weight_on."""
     loss_weight_on: Literal["mapnet", "encoder"] = "mapnet"
     """The loss that loss_weight multiplies: MAP-Net's, as in the paper's text, or the encoder's, as in its formula."""
@@ -96,9 +96,9 @@ AnyProposal = Annotated[MapNetProposal | TableProposal | FrequencyProposal, Fiel
 class Electra(Section):
     """Replaced-token detection: a small generator fills the masks, the encoder detects replaced tokens."""
 
-    generator_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
+    generator_fraction: PositiveShare = 0.25
     """Size of the generator, as a fraction of the encoder's hidden size, heads and feed-forward size."""
-    detection_weight: Annotated[float, Field(gt=0)] = 50.0
+    detection_weight: Positive = 50.0
     """Weight of the detection loss relative to the generator's loss."""
 
 
@@ -138,7 +138,7 @@ class Method(Section):
     0: pretrain.steps."""
     batch_factor: Count = added(1)
     """Sequences per step of this method, as a multiple of pretrain.batch_size; the number of steps stays the same."""
-    peak_lr: Annotated[float, Field(ge=0)] = added(0.0)
+    peak_lr: ZeroOrMore = added(0.0)
     """Peak learning rate of this method; 0: pretrain.peak_lr."""
     init_from: str = ""
     """Name of an import whose encoder and head pretraining starts from; empty: random weights."""
@@ -160,8 +160,9 @@ class Method(Section):
     """Whether one coin decides about exploration for the whole step, or one per sentence."""
     proposal: AnyProposal | None = None
     """How masks are drawn, for strategies with a proposal."""
-    electra: Electra | None = None
-    """If set, the encoder learns to detect replaced tokens instead of predicting masked ones."""
+    electra: Annotated[Electra | None, BeforeValidator(lambda value: None if value is False else value)] = None
+    """If set, the encoder learns to detect replaced tokens instead of predicting masked ones. false turns it off in a
+    shipped method."""
 
     @model_validator(mode="before")
     @classmethod
@@ -188,8 +189,6 @@ class Method(Section):
     def _check(self) -> "Method":
         if self.replace_mask + self.replace_random > 1 + 1e-9:
             raise ValueError("replace_mask + replace_random can't exceed 1")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must not contain duplicates")
         if self.proposal is not None and self.proposal.kind != self.strategy:
             raise ValueError(f"proposal: strategy {self.strategy!r} has no proposal of kind {self.proposal.kind!r}")
         if self.proposal is not None and self.electra is not None:

@@ -33,7 +33,7 @@ def reference(config: type[Section], choices: Mapping[str, Iterable[str]]) -> st
 def _sections(section: type[Section], prefix: str) -> Iterator[tuple[str, type[Section]]]:
     """Yields the sections nested in a section, with their TOML headings."""
     for name, field in section.model_fields.items():
-        inner, form = _inner(field.annotation)
+        inner, form = inner_sections(field.annotation)
         dotted = form.format(f"{prefix}{name}")
         for one in inner:
             kind = one.model_fields["kind"].default if len(inner) > 1 else ""
@@ -41,17 +41,17 @@ def _sections(section: type[Section], prefix: str) -> Iterator[tuple[str, type[S
             yield from _sections(one, f"{dotted}.")
 
 
-def _inner(annotation: Any) -> tuple[list[type[Section]], str]:
+def inner_sections(annotation: Any) -> tuple[list[type[Section]], str]:
     """Returns the sections that a field may contain, none for a plain value, and the format of their headings."""
     if typing.get_origin(annotation) is Annotated:
-        return _inner(typing.get_args(annotation)[0])
+        return inner_sections(typing.get_args(annotation)[0])
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is dict:
         return [arg for arg in arguments[1:] if _is_section(arg)], "{}.NAME"
     if typing.get_origin(annotation) is tuple:
         return [arg for arg in arguments if _is_section(arg)], "[{}]"
     if arguments:  # a union
-        return [section for arg in arguments for section in _inner(arg)[0]], "{}"
+        return [section for arg in arguments for section in inner_sections(arg)[0]], "{}"
     return ([annotation] if _is_section(annotation) else []), "{}"
 
 
@@ -63,7 +63,7 @@ def _row(section: type[Section], name: str, choices: Mapping[str, Iterable[str]]
     """Returns a key's row, "" for nested sections and for keys with one allowed value (a proposal's kind)."""
     field = section.model_fields[name]
     literal = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
-    if _inner(field.annotation)[0] or len(literal) == 1:
+    if inner_sections(field.annotation)[0] or len(literal) == 1:
         return ""
     default = field.get_default(call_default_factory=True)
     shown = "" if default is PydanticUndefined or default is None else f"`{json.dumps(default)}`"

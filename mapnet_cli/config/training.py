@@ -6,7 +6,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mapnet_cli.config.base import Count, Floats, Ints, NonNegative, Section, Share, Strings, added, operational
+from mapnet_cli.config.base import (
+    GLUE_TASKS,
+    Beta,
+    Count,
+    Counts,
+    Ints,
+    NonNegative,
+    Positive,
+    Rates,
+    Section,
+    Share,
+    Shares,
+    Strings,
+    TaskName,
+    TaskNames,
+    ZeroOrMore,
+    added,
+    operational,
+)
 
 
 class Transformer(Section):
@@ -21,7 +39,7 @@ class Transformer(Section):
     """Maximum input length in tokens."""
     dropout: Share = 0.1
     attention_dropout: Share = 0.1
-    init_std: Annotated[float, Field(gt=0)] = 0.02
+    init_std: Positive = 0.02
     """Standard deviation of the initial weight matrices; 0.02 is BERT's, narrower models need a larger value."""
     initial_positions: Literal["random", "sinusoidal"] = "random"
     """Initialisation of the learned position embeddings of bert; sinusoidal helps short pretraining runs."""
@@ -29,11 +47,11 @@ class Transformer(Section):
     """Tokens that most layers of modernbert attend to, half of them on either side; 0: all layers attend to all."""
     global_every: Count = added(3)
     """With local_attention, the first of every N layers still attends to all tokens."""
-    rope_theta: Annotated[float, Field(gt=0)] = added(160_000.0)
+    rope_theta: Positive = added(160_000.0)
     """Base of the rotary positions in layers of modernbert that attend to all tokens."""
-    rope_theta_local: Annotated[float, Field(gt=0)] = added(10_000.0)
+    rope_theta_local: Positive = added(10_000.0)
     """The same in layers with local attention."""
-    norm_eps: Annotated[float, Field(ge=0)] = added(0.0)
+    norm_eps: ZeroOrMore = added(0.0)
     """Epsilon of every LayerNorm; 0: 1e-12 for bert, 1e-5 for modernbert. RoBERTa's is 1e-5."""
 
     @model_validator(mode="after")
@@ -74,10 +92,10 @@ class MapNetSizes(Transformer):
 
 
 class Optimiser(Section):
-    adam_betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.98)
-    adam_eps: Annotated[float, Field(gt=0)] = 1e-6
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.98)
+    adam_eps: Positive = 1e-6
+    weight_decay: ZeroOrMore = 0.01
+    clip_norm: ZeroOrMore = 0.0
     """Maximum gradient norm; 0: no clipping."""
 
 
@@ -91,14 +109,14 @@ class Pretrain(Optimiser):
     """Sequences per forward pass in a process; gradients accumulate to batch_size. 0: the whole share of a process."""
     visits: Count = 1
     """Number of consecutive steps on the same sentences, each with new masks; applies to every method."""
-    peak_lr: Annotated[float, Field(gt=0)] = 1e-4
+    peak_lr: Positive = 1e-4
     warmup_steps: NonNegative = 10_000
     schedule: Literal["linear", "wsd"] = added("linear")
     """Learning rate after the warm-up. linear: decays to 0 at the last step; wsd: constant, and every milestone is a
     branch that decays to 0 over the last tenth of its steps, so that each is a finished training."""
-    milestones: Floats = (0.4, 0.6, 0.8, 1.0)
+    milestones: Annotated[Shares, Field(min_length=1)] = (0.4, 0.6, 0.8, 1.0)
     """Checkpoints to keep and fine-tune, as fractions of the steps."""
-    seeds: Ints = (1,)
+    seeds: Annotated[Ints, Field(min_length=1)] = (1,)
     """Pretraining seeds of all methods that do not set their own."""
     checkpoint_every: NonNegative = operational(5_000)
     """Steps between resume checkpoints; 0: only at milestones."""
@@ -118,16 +136,6 @@ class Pretrain(Optimiser):
     """Processes that train one model together on this machine, one per GPU; same as --processes."""
     threads: NonNegative = operational(0)
     """CPU threads per training process; 0: all cores, divided among the processes that run in parallel."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Pretrain":
-        if not self.milestones or any(not 0 < share <= 1 for share in self.milestones):
-            raise ValueError("milestones are fractions of the steps: at least one, each above 0 and at most 1")
-        if self.milestones != tuple(sorted(set(self.milestones))):
-            raise ValueError("milestones must be in ascending order, without duplicates")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must not be empty or contain duplicates")
-        return self
 
     def milestone_steps(self, shares: tuple[float, ...] = ()) -> tuple[int, ...]:
         """Returns the steps of the milestones, or of the given shares of `steps`, in ascending order."""
@@ -218,22 +226,23 @@ class Finetune(Optimiser):
     data: str = "glue"
     """Location of the tasks: a folder with one subfolder (TSV, JSONL or saved by `datasets`) or official zip file per
     task; "hub:OWNER/NAME" for a dataset on the Hugging Face Hub; or "probe" for the built-in probe tasks."""
-    task_data: dict[str, TaskData] = Field(default_factory=dict)
+    task_data: dict[TaskName, TaskData] = Field(default_factory=dict)
     """Tasks with another location, other columns or other labels than GLUE's, and tasks of one's own."""
-    subsets: Strings = ()
+    subsets: TaskNames = ()
     """Tasks whose row counts may differ from official GLUE; every table notes it."""
-    tasks: Strings = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
-    milestones: Floats = ()
+    tasks: Annotated[TaskNames, Field(min_length=1)] = GLUE_TASKS[:8]
+    """Names of GLUE's tasks, in any case and with or without hyphens, or of tasks of one's own in `task_data`."""
+    milestones: Shares = ()
     """The pretrain.milestones to fine-tune; empty: all."""
-    batch_sizes: Ints = (16, 32)
+    batch_sizes: Annotated[Counts, Field(min_length=1)] = (16, 32)
     """Every combination of batch size and learning rate is one setting of the grid."""
-    learning_rates: Floats = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5, 8e-5)
-    seeds: Ints = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    learning_rates: Annotated[Rates, Field(min_length=1)] = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5, 8e-5)
+    seeds: Annotated[Ints, Field(min_length=1)] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     """Fine-tuning seeds; every setting is run once per seed."""
     epochs: Count = 10
     warmup_ratio: Share = 0.06
     """Fraction of the steps used for warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    weight_decay: ZeroOrMore = 0.1
     dropout: Share = 0.1
     """Dropout of the classification head; for the encoder, see [encoder]."""
     pooling: Literal["cls", "mean"] = added("cls")
@@ -241,17 +250,17 @@ class Finetune(Optimiser):
     [CLS] and [SEP] included, padding not."""
     batching: Literal["random", "by-length"] = "random"
     """by-length: batches of similar length in random order; slightly faster, but batches are less random."""
-    metrics: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[TaskName, str] = Field(default_factory=dict)
     """Metrics to use as the scores of tasks instead of the defaults, for example {MRPC = "f1"}."""
     epoch: Literal["best", "last"] = "best"
     """Epoch whose dev score is reported for a run; both are recorded."""
     max_train_examples: NonNegative = 0
     """Use only the first N training rows of each task; every table notes it. 0: all."""
-    from_mnli: Strings = ()
+    from_mnli: TaskNames = ()
     """Tasks that start from an MNLI-tuned encoder, as in RoBERTa for RTE, MRPC and STS-B."""
     mnli_batch_size: Count = 32
     """Batch size of the MNLI fine-tuning for from_mnli."""
-    mnli_learning_rate: Annotated[float, Field(gt=0)] = 3e-5
+    mnli_learning_rate: Positive = 3e-5
     """Learning rate of the MNLI fine-tuning, which runs once per encoder, with the first of `seeds`."""
     untrained: bool = False
     """Also fine-tune the methods' encoder from random weights, to show the benefit of pretraining."""
@@ -271,16 +280,6 @@ class Finetune(Optimiser):
     """Fine-tuning runs that share a GPU; 0: as many as fit into its memory by a conservative estimate."""
     seed: int = 1
     """Seed for generating the probe tasks."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Finetune":
-        for name in ("tasks", "batch_sizes", "learning_rates", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"{name} must not be empty or contain duplicates")
-        if self.milestones != tuple(sorted(set(self.milestones))):
-            raise ValueError("milestones must be in ascending order, without duplicates")
-        return self
 
     def run_settings(self) -> dict[str, Any]:
         """Returns the settings that all runs share, as plain JSON values: all keys but those of `NON_RUN_KEYS`."""

@@ -6,28 +6,31 @@ from mapnet_cli.core.artifacts import (
     MARKS, TEMPORARY, ArtifactId, Artifacts, Marker, publishing, read_json, record_checksum, sha256, sync, write_bytes,
     write_json, write_text,
 )
-from mapnet_cli.core.console import Console
+from mapnet_cli.core.console import Console, spell_out
 from mapnet_cli.core.diagnostics import COLLAPSED, DIAGNOSTICS, proposal_warnings
 from mapnet_cli.core.errors import (
     AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, ProcessError,
-    UsageError, did_you_mean, reading_input, system_error,
+    UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error,
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
 from mapnet_cli.core.hardware import (
-    automatic_precision, installed_version, min_free_memory, min_total_memory, query_gpus, visible_devices,
+    automatic_precision, installed_version, main_memory, min_free_memory, min_total_memory, query_gpus, visible_devices,
     visible_gpus,
 )
-from mapnet_cli.core.hub import hub_rows, is_hub, load_hub_split
+from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.logs import last_line, lines_where, log_rows
-from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels, style
+from mapnet_cli.core.plotting import COLOURS, CONFIG, STEPS, Chart, Spec, axis, images, named_colours
 from mapnet_cli.core.records import (
     Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
     Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,
     mean_accuracy,
 )
 from mapnet_cli.core.seeds import derive_seed
+from mapnet_cli.core.statistics import (
+    CONFIDENCE, Interval, bootstrap_interval, holm, permutation_test, t_interval, t_test,
+)
 from mapnet_cli.core.table_files import TABLE_FORMATS, TableRow, arrow_rows, not_blank, table_rows, text_lines
 from mapnet_cli.core.tables import (
-    NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, to_csv, to_json, to_markdown,
-    to_rich,
+    NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, table_of, to_csv, to_json,
+    to_markdown, to_rich,
 )

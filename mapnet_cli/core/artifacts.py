@@ -79,9 +79,19 @@ class Artifacts:
         self.looking = looking
 
     @property
+    def recognised(self) -> bool:
+        """Whether the directory has content of mapnet."""
+        return any((self.root / mark).exists() for mark in MARKS)
+
+    @property
     def writable(self) -> bool:
         """Whether the command may create files."""
-        return not self.looking or any((self.root / mark).exists() for mark in MARKS)
+        return not self.looking or (self.recognised and os.access(self.root, os.W_OK))
+
+    @property
+    def outputs(self) -> Path:
+        """The directory for a report: the current one if this user can't write to the artifact directory."""
+        return self.root if os.access(self.root, os.W_OK) or not self.root.exists() else Path.cwd()
 
     def refuse_text(self, key: str, path: Path) -> None:
         """Raises UsageError if the directory is, or lies in, the input folder `path` and has content of its own."""
@@ -171,7 +181,7 @@ class Artifacts:
     @contextmanager
     def lock(self, stage: str) -> Iterator[None]:
         """Holds the stage's lock; raises LockedError if another process holds it, and UsageError."""
-        if not self.writable:
+        if self.looking and not self.recognised:
             raise UsageError(f"{self.root} is not an artifact directory: correct --artifacts, or use `mapnet run`")
         path = self.root / f"{LOCK}{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,6 +207,8 @@ def publishing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+            if file.is_file() and temporary.is_dir():  # safetensors makes files that only their owner can read
+                file.chmod(temporary.stat().st_mode & 0o666)
             sync(file)
         if path.is_dir() and not temporary.is_dir():
             raise IsADirectoryError(f"{path} is a folder, not a file")

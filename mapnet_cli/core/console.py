@@ -3,10 +3,12 @@
 Data goes to stdout, through `Console.data` and `Console.json`.
 """
 
+import codecs
+import io
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -17,14 +19,34 @@ PLAIN_INTERVAL = 10.0
 """Minimum number of seconds between two plain progress lines of one job."""
 
 
+_ASCII = str.maketrans({
+    "×": "x", "±": "+/-", "−": "-", "–": "-", "—": "-", "…": "...", "’": "'", "“": '"', "”": '"', "≤": "<=", "≥": ">=",
+    "→": "->", "·": ".", "°": "*", "†": "+", "‡": "++", "§": "#", "•": "*", "█": "#", "Δ": "d", "σ": "s", "‖": "|",
+})  # fmt: skip
+
+
+def spell_out(*streams: TextIO) -> None:
+    """Makes streams write characters that their encoding lacks as similar ones, or as \\u escapes."""
+
+    def replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        text = error.object[error.start : error.end].translate(_ASCII)
+        return text.encode("ascii", "backslashreplace").decode(), error.end
+
+    codecs.register_error("spell-out", replaced)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spell-out")
+
+
 class Console:
     """Messages and progress. `quiet` shows only warnings and errors; `as_json` reserves stdout for one JSON value."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
-        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self.out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+        self.err = RichConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+        self.out = RichConsole(highlight=False, emoji=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._phase: tuple[str, str, int, int, float] = ("", "", 0, 0, 0.0)
@@ -44,8 +66,16 @@ class Console:
         """Prints a rich renderable or a string to stdout."""
         self.out.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
+    def result(self, value: Any, *renderables: Any) -> None:
+        """Prints a command's result to stdout: `value` as JSON, or else what people read."""
+        if self.as_json:
+            self.json(value)
+        for renderable in () if self.as_json else renderables:
+            self.data(renderable)
+
     def json(self, value: Any) -> None:
-        sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+        sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=not utf8) + "\n")
 
     def begin(self, phase: str, unit: str, total: int, done: int) -> None:
         """Starts a phase of `total` jobs, `done` of which have finished earlier."""

@@ -75,11 +75,16 @@ _ADVICE = {
     errno.EEXIST: "a folder is expected here: correct the path",
     errno.ELOOP: "remove the link, which leads to itself",
     errno.ENAMETOOLONG: "use a shorter path",
+    errno.ENOMEM: "use fewer --workers, or a machine with more memory",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer --workers",
     errno.EIO: "the disk or network file system fails: check it and run again",
     errno.ESTALE: "the network file system changed: run again",
 }
 """What to do about a failed system call."""
+_LESS_MEMORY = {
+    "pretrain": "set a smaller pretrain.micro_batch_size, which gives the same batches in more passes",
+    "minimal-pairs": "set a smaller minimal_pairs.batch_tokens, or use fewer --workers",
+}
 _WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -98,9 +103,26 @@ def system_error(error: OSError, artifacts: Path | None = None, what: str = "") 
         written = created or os.access(path, os.R_OK)
         advice = f"allow this user to {'write' if written else 'read'} it (chmod), or choose another path"
     inside = path and artifacts and path.absolute().is_relative_to(artifacts.absolute())
-    parts = [what, str(path) if path and str(path) not in what else "", os.strerror(error.errno), advice]
+    where = path or (f"in {artifacts}" if artifacts and not what else "")
+    parts = [what, str(where) if str(where) not in what else "", os.strerror(error.errno), advice]
     message = ": ".join(part for part in parts if part).encode("utf-8", "backslashreplace").decode()
     return MapnetError(message) if written or inside else InputError(message)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether Python, a library or a GPU had no memory left."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's
+        or "can't allocate memory" in str(error)
+    )
+
+
+def memory_advice(stage: str) -> str:
+    """Returns what to do if a stage runs out of memory."""
+    return (
+        f"{_LESS_MEMORY.get(stage, 'use fewer --workers')}; --dry-run shows how much pretraining and fine-tuning need"
+    )
 
 
 @contextmanager
@@ -116,8 +138,7 @@ def reading_input(what: str) -> Iterator[None]:
 
 def did_you_mean(name: str, known: Iterable[str], list_all: bool = False) -> str:
     """Returns a hint to append to a message: the closest known name, else all names if `list_all`, else ""."""
-    names = list(known)
-    similarity = 0.5 if len(name) < 4 else 0.6
-    near = difflib.get_close_matches(name, names, 1, similarity) or [n for n in names if n.lower() == name.lower()]
-    choices = f"; choose one of {', '.join(names)}" if list_all and names else ""
-    return f"; did you mean {near[0]!r}?" if near else choices
+    names = {known_name.lower(): known_name for known_name in known}
+    near = difflib.get_close_matches(name.lower(), names, 1, 0.5 if len(name) < 3 else 0.6)
+    choices = f"; choose one of {', '.join(names.values())}" if list_all and names else ""
+    return f"; did you mean {names[near[0]]!r}?" if near else choices

@@ -21,5 +21,5 @@ def format_duration(seconds: float) -> str:
 
 
 def short_steps(step: int) -> str:
-    """Returns a step in the paper's notation: 400000 as "400k"."""
-    return f"{step // 1000}k" if step >= 1000 and step % 1000 == 0 else str(step)
+    """Returns a step in the paper's notation: 400000 as "400k", 2500 as "2.5k", 300 as "300"."""
+    return f"{step / 1000:.10g}k" if step >= 1000 else str(step)

@@ -65,6 +65,22 @@ def min_total_memory(listing: str) -> int:
     return min((int(row[3]) for row in _rows(listing)), default=0) * MIB
 
 
+def main_memory() -> tuple[int, int]:
+    """Returns the machine's memory and the part of it that is available, in bytes, within the limit of a container.
+
+    (0, 0) if unknown: limits are those of Linux's control groups, version 2.
+    """
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        total, free = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError):
+        return 0, 0
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (most := limit.read_text().strip()).isdigit():
+        total, free = min(total, int(most)), max(0, min(free, int(most) - int(used.read_text())))
+    return total, free
+
+
 def _rows(listing: str) -> list[list[str]]:
     """Returns [index, UUID, free MiB, total MiB] of the GPUs that report their memory."""
     rows = [[field.strip() for field in line.split(",")] for line in listing.splitlines()]

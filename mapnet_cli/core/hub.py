@@ -21,6 +21,11 @@ def is_hub(data: str) -> bool:
     return data.startswith(PREFIX)
 
 
+def hub_hint(path: str) -> str:
+    """Returns a hint for a path that doesn't exist and looks like the id of a dataset on the Hub."""
+    return f"; a dataset on the Hub is written {PREFIX}{path}" if re.fullmatch(r"[\w-]+/[\w.-]+", path) else ""
+
+
 def load_hub_split(data: str, name: str | None, split: str, streaming: bool = False) -> Any:
     """Returns a split of a dataset in its configuration `name`.
 

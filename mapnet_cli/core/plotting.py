@@ -1,103 +1,90 @@
-"""Shared style and rendering of all figures. The same data gives the same bytes."""
+"""Charts as Vega-Lite specifications: their shared style, and rendering by vl-convert, which needs no network.
 
-import io
-import itertools
-import re
+A page shows a chart's panels with the same specifications as its files. The same data gives the same bytes.
+"""
+
+import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.container import Container
-    from matplotlib.figure import Figure
+Spec = dict[str, Any]
+"""A Vega-Lite specification or a part of it."""
 
-# Okabe and Ito's palette is colour-blind safe; markers and dashes distinguish lines in black-and-white print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-MARKERS = "osD^vP*"
-INK = "#222222"
-FAINT = "#767676"
-PAD = 0.1
-"""Padding between the parts of a figure, in inches."""
-SETTINGS: Any = {
-    "svg.hashsalt": "mapnet",
-    "svg.fonttype": "path",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.edgecolor": "#999999",
-    "axes.linewidth": 0.8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-UNDATED: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-
-
-def style(number: int) -> dict[str, Any]:
-    """Returns the plot style of a line by its number: colour and marker, hollow and dashed once colours repeat."""
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    repeated = number >= len(COLOURS)
-    fill = {"linestyle": "--", "markerfacecolor": "white"} if repeated else {"linestyle": "-"}
-    return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6} | fill
+# Okabe and Ito's palette is colour-blind safe; shapes and dashes distinguish lines in black-and-white print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#666666", "#882255", "#44AA99")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right", "cross")
+ACROSS = 4
+"""Maximum number of panels side by side."""
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+"""The first one is part of vl-convert, so files have the same text everywhere."""
+CONFIG: Spec = {
+    "font": FONT,
+    "background": None,
+    "view": {"stroke": None},
+    "axis": {"gridColor": "#e4e4e4", "domainColor": "#999", "tickColor": "#999", "labelColor": "#444",
+             "titleColor": "#444", "titleFontWeight": "normal", "labelFontSize": 10.5, "titleFontSize": 11,
+             "labelOverlap": "greedy"},
+    "axisX": {"grid": False},
+    "title": {"anchor": "start", "fontSize": 12.5, "color": "#222", "subtitleColor": "#666", "subtitleFontSize": 9.5},
+    "legend": {"orient": "top", "title": None, "labelFontSize": 11, "labelLimit": 260, "columns": ACROSS},
+    "concat": {"spacing": 26},
+    "aria": False,
+}  # fmt: skip
+STEPS = "datum.value >= 1000 ? format(datum.value / 1000, ',~r') + 'k' : format(datum.value, ',~r')"
+"""Labels of an axis of steps, in the same form as `short_steps`."""
 
 
-def panels(
-    figure: "Figure", rows: int, columns: int, inches: tuple[float, float], **options: Any
-) -> "list[list[Axes]]":
-    """Returns the rows of panels added to a figure; `inches` is the size of one panel with its labels."""
-    figure.set_size_inches(columns * inches[0], rows * inches[1])
-    figure.set_layout_engine("constrained", w_pad=PAD, h_pad=PAD)
-    axes: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False, **options).tolist()
-    for ax in itertools.chain.from_iterable(axes):
-        ax.spines[["top", "right"]].set_visible(False)
-    return axes
+@dataclass(frozen=True)
+class Chart:
+    """Small multiples. `data` has the rows of each data set that the panels name."""
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Spec]
+    data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    columns: int = ACROSS
+
+    def spec(self, subtitle: str = "") -> Spec:
+        """Returns all panels as one specification of fixed size, at most ACROSS panels side by side."""
+        return {
+            "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+            "title": {"text": self.title, "subtitle": [*textwrap.wrap(self.caption, 55 * self.columns), subtitle]},
+            "padding": 12,
+            "background": "white",
+            "datasets": {name: list(rows) for name, rows in self.data.items()},
+            "columns": self.columns,
+            "concat": [{"width": 210, "height": 150, **panel} for panel in self.panels],
+            "config": CONFIG,
+        }
 
 
-def frame(
-    figure: "Figure", title: str, handles: "Sequence[Artist | Container]", caption: str, signature: str = ""
-) -> None:
-    """Adds title and legend above the panels, caption and signature below them, and enlarges the figure to fit."""
-    width, height = figure.get_size_inches()
+def named_colours(names: Sequence[str], field: str) -> Spec:
+    """Returns the encodings that give each of a field's values its own colour and shape."""
 
-    def inches(artist: "Artist") -> tuple[float, float]:
-        box = artist.get_window_extent()
-        return box.width / figure.dpi + 2 * PAD, box.height / figure.dpi + 2 * PAD
+    def encoding(values: Sequence[str]) -> Spec:
+        cycle = [values[number % len(values)] for number in range(len(names))]
+        return {"field": field, "type": "nominal", "scale": {"domain": list(names), "range": cycle}}
 
-    for columns in range(max(1, len(handles)), 0, -1):
-        legend = figure.legend(
-            handles=handles, ncols=columns, loc="outside upper left", title=textwrap.fill(title, int(9 * width)),
-            title_fontproperties={"size": 12, "weight": "bold"}, alignment="left", fontsize=9, frameon=False,
-            borderpad=0, borderaxespad=PAD * 72 / 9,  # in units of the font size
-        )  # fmt: skip
-        across, head = inches(legend)
-        if across <= width or columns == 1:
-            break
-        legend.remove()
-    broken = textwrap.wrap(re.sub("([|,])", r"\1 ", signature), int(18 * width), break_on_hyphens=False)
-    lines = [*textwrap.wrap(caption, int(18 * width)), *(re.sub("([|,]) ", r"\1", line) for line in broken)]
-    small = figure.supxlabel("\n".join(lines), ha="left", fontsize=6.5, color=FAINT, linespacing=1.3)
-    below, foot = inches(small)
-    width = max(width, across, below)
-    small.set_x(PAD / width)
-    figure.set_size_inches(width, head + height + foot)
+    return {"color": encoding(COLOURS), "shape": encoding(SHAPES)}
 
 
-def images(draw: "Callable[[Figure], None]", title: str, description: str, kinds: tuple[str, ...]) -> dict[str, bytes]:
-    """Returns {kind: image bytes} of the figure that `draw` draws; title and description are stored as metadata."""
-    import matplotlib
-    from matplotlib.figure import Figure
+def axis(field: str, title: str, kind: str = "quantitative", zero: bool = False, **options: Any) -> Spec:
+    """Returns the encoding of a position; options are those of the axis. `zero` starts a scale of numbers at 0."""
+    scale = {"scale": {"zero": zero, "nice": True}} if kind == "quantitative" else {}
+    return {"field": field, "type": kind, "title": title or None, "axis": {"tickCount": 5, **options}, **scale}
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's matplotlibrc must not change the bytes
-        matplotlib.rcParams.update(SETTINGS)
-        figure = Figure(dpi=150, facecolor="white")
-        draw(figure)
-        files = {}
-        for kind in kinds:
-            buffer = io.BytesIO()
-            metadata = {"Title": title, "Description": description, **UNDATED[kind]}
-            figure.savefig(buffer, format=kind, metadata=metadata)
-            files[kind] = buffer.getvalue()
+
+def images(chart: Chart, subtitle: str, kinds: Sequence[str] = ("png", "svg")) -> dict[str, bytes]:
+    """Returns {kind: image bytes} of a chart."""
+    import vl_convert
+
+    spec, files = json.dumps(chart.spec(subtitle), ensure_ascii=False), dict[str, bytes]()
+    for kind in kinds:
+        if kind == "svg":
+            files[kind] = vl_convert.vegalite_to_svg(spec, vl_version="6.4").encode()
+        else:
+            files[kind] = vl_convert.vegalite_to_png(spec, vl_version="6.4", scale=2.0)
     return files

@@ -93,6 +93,8 @@ class MaskedWord(Row):
     probability: float
     """MAP-Net's masking probability, summed over the word's tokens."""
     masked: bool
+    loss: float | None = None
+    """Nats, summed over the word's masked tokens; None if none is masked or the encoder has no MLM head."""
 
 
 class ProposedMasks(Row):
@@ -102,6 +104,9 @@ class ProposedMasks(Row):
     collapsed: bool
     proposal_entropy: float
     uniform_entropy: float
+    rates: dict[str, dict[str, tuple[int, int]]] = Field(default_factory=dict)
+    """Numbers of masked and of all maskable tokens of held-out text: by "decile" of frequency (1: the most frequent),
+    "position" (tenths of the sequence) and "kind" (function, content or other words)."""
 
 
 class TaskFacts(Row):

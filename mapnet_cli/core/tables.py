@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Generic, TypeVar
 
 from rich.console import Group
@@ -20,6 +21,13 @@ class Cell:
 
     text: str
     data: Scalar | Mapping[str, Scalar] = None
+    best: bool = False
+    """Whether it is the best of its column, shown in bold."""
+
+    @property
+    def value(self) -> Scalar:
+        """The unrounded value by which rows are sorted, of several the first one."""
+        return next(iter(self.data.values()), None) if isinstance(self.data, Mapping) else self.data
 
 
 def plain(value: Scalar) -> Cell:
@@ -78,6 +86,14 @@ def build_table(
     return Table(name, title, tuple(column.title for column in columns), cells, tuple(notes), signature)
 
 
+def table_of(name: str, title: str, rows: Iterable[Mapping[str, Any]], notes: Iterable[str], signature: str) -> Table:
+    """Returns a table of rows that map column titles to cells or plain values; what a row lacks is shown as "-"."""
+    rows = list(rows)
+    columns = tuple(dict.fromkeys(title for row in rows for title in row))
+    cells = (tuple(cell if isinstance(cell := row.get(c), Cell) else plain(cell) for c in columns) for row in rows)
+    return Table(name, title, columns, tuple(cells), tuple(notes), signature)
+
+
 def to_rich(table: Table, notes: bool = True) -> Group:
     """Returns the table for a terminal, with or without its notes and signature below it."""
     shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold")
@@ -95,7 +111,7 @@ def to_markdown(table: Table, level: int = 1) -> str:
     """Returns the table as Markdown: a heading of the given level, the table, its notes and its signature."""
     lines = [f"{'#' * level} {_escape(table.title)}", "", _markdown_row(table.columns)]
     lines.append("|" + "|".join(" --- " if n == 0 else " ---: " for n in range(len(table.columns))) + "|")
-    lines += [_markdown_row([cell.text for cell in row]) for row in table.rows]
+    lines += [_markdown_row([cell.text for cell in row], [cell.best for cell in row]) for row in table.rows]
     lines += [""] + [f"- {_escape(note)}" for note in table.notes] + [""] * bool(table.notes)
     lines += [f"Signature: `{table.signature}`", ""]
     return "\n".join(lines)
@@ -146,8 +162,9 @@ def _value(cell: Cell, part: str) -> Scalar:
     return None if part else cell.data
 
 
-def _markdown_row(texts: tuple[str, ...] | list[str]) -> str:
-    return "| " + " | ".join(map(_escape, texts)) + " |"
+def _markdown_row(texts: Sequence[str], bold: Sequence[bool] = ()) -> str:
+    shown = (f"**{_escape(text)}**" if best else _escape(text) for text, best in zip_longest(texts, bold))
+    return "| " + " | ".join(shown) + " |"
 
 
 def _escape(text: str) -> str:
@@ -157,12 +174,12 @@ def _escape(text: str) -> str:
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """Returns the rendered template; values are HTML-escaped, and an undefined variable raises an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """Returns the rendered template; values are escaped in .html files, and an undefined variable raises an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
         loader=PackageLoader(package),
-        autoescape=True,
+        autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

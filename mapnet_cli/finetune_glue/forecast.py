@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.core import Artifacts, format_duration
+from mapnet_cli.core import Artifacts, format_duration, format_size, main_memory
 from mapnet_cli.finetune_glue.classifier import Classifier, make_inputs
-from mapnet_cli.finetune_glue.examples import training_and_dev_sets
+from mapnet_cli.finetune_glue.examples import check_count, training_and_dev_sets
 from mapnet_cli.finetune_glue.loop import training_step
 from mapnet_cli.finetune_glue.prepare import load_task
+from mapnet_cli.finetune_glue.run import run_bytes
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import TASKS, GridRun, get_task, task_location
 from mapnet_cli.jobs import cores
@@ -82,11 +83,25 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
     parallel = max(1, min(workers, cores() // finetune.threads))
     return [
         *lines,
+        *_memory(config, lineage, todo, parallel, device),
         *precision_advice(device, finetune.precision, "finetune"),
         f"{len(todo):,} runs, {sequences:,} sequences: about {format_duration(total)} one at a time, "
         f"{format_duration(total / parallel)} with {parallel} in parallel on this machine if they don't slow each "
         f"other down (rate measured now on {device_name(device)}, in {finetune.precision})",
     ]
+
+
+def _memory(config: Config, lineage: Lineage, todo: list[GridRun], parallel: int, device: torch.device) -> list[str]:
+    """Returns how much memory the largest run needs, and whether it is free. Runs that share a GPU are fitted to it."""
+    models = {lineage.sizes(run.method) for run in todo}
+    most = max(run_bytes(*model, max(run.batch_size for run in todo)) for model in models)
+    gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if gpu else main_memory()[1] / parallel
+    needed = f"memory: about {format_size(most)} per run if all examples are as long as the encoder allows, else less"
+    if not free or most <= free:
+        return [needed]
+    advice = "smaller finetune.batch_sizes" if gpu or parallel == 1 else "fewer --workers"
+    return [f"{needed}. warning: only {format_size(free)} is free for each: if it runs out, use {advice}"]
 
 
 def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:
@@ -98,7 +113,9 @@ def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> 
     if lineage.uses_probe:
         return None
     longest, counted = config.encoder.max_length, []
-    for split, examples in training_and_dev_sets(task_location(config, task), spec, task in config.finetune.subsets):
+    subset = task in config.finetune.subsets
+    for split, examples in training_and_dev_sets(task_location(config, task), spec, subset):
+        check_count(spec, split, examples, subset)
         if split == "train" and config.finetune.max_train_examples:
             examples = examples.first(config.finetune.max_train_examples)
         words = (sum(len(text.split()) for text in row) for row in examples.texts)

@@ -11,20 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.core import Artifacts, Baselines, FinetuneRun, TunedEncoder, write_text
+from mapnet_cli.core import Artifacts, Baseline, Baselines, FinetuneRun, TunedEncoder, write_text
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.run import TuningJob
 from mapnet_cli.finetune_glue.tokenised import load_ids
-from mapnet_cli.glue import (
-    GlueTask,
-    GridRun,
-    baseline_scores,
-    best_setting,
-    columns_of,
-    get_task,
-    metrics_by_task,
-    run_grids,
-)
+from mapnet_cli.glue import GlueTask, GridRun, get_task, task_result
 from mapnet_cli.jobs import Output, Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -34,25 +25,21 @@ if TYPE_CHECKING:
 
 
 def best_run(
-    config: Config, artifacts: Artifacts, baseline: str, runs: Mapping[GridRun, FinetuneRun]
-) -> tuple[GridRun, int] | None:
-    """Returns the best setting's run with the highest dev score, and the epoch whose score counts.
+    config: Config, runs: Mapping[GridRun, FinetuneRun], baselines: Iterable[Baseline]
+) -> tuple[tuple[GridRun, int] | None, tuple[str, ...]]:
+    """Returns the best setting's run with the highest dev score, the epoch whose score counts, and doubts about it.
 
-    `runs` are those of one encoder on one task, `baseline` is the key of the task's baselines. None: no run succeeded.
+    `runs` are those of one encoder on one task. None: no run succeeded.
     """
-    if not runs:
-        return None
-    run = next(iter(runs))
-    column = columns_of({run.task: metrics_by_task(config)[run.task]})[0]
-    known = artifacts.find(baseline, Baselines)
-    grids = run_grids(runs.values(), config, (column,), baseline_scores(known.rows if known else [], (column,)))
-    grid = grids[run.method, run.pretrain_seed, run.step, column.name]
-    setting = best_setting(grid)
-    scored = {seed: score for seed, score in grid[setting].items() if not score.failed} if setting else {}
-    if setting is None or not scored:
-        return None
-    seed = max(scored, key=lambda seed: scored[seed].counted)
-    return GridRun(run.method, run.pretrain_seed, run.step, run.task, *setting, seed), scored[seed].epoch
+    result = task_result(runs.values(), config, baselines)
+    scores = next(iter(result.scores.values())) if result else {}
+    seed = max(
+        (seed for seed, s in scores.items() if not s.failed), key=lambda seed: scores[seed].counted, default=None
+    )
+    if result is None or seed is None:
+        return None, ()
+    chosen = next(run for run in runs if (run.batch_size, run.lr, run.seed) == (*result.setting, seed))
+    return (chosen, scores[seed].epoch), result.doubts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +52,10 @@ class KeepBest(TuningJob):
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         records = {run: artifacts.read(key, FinetuneRun) for run, key in self.runs}
-        best = best_run(self.config, artifacts, self.baseline, records)
+        known = artifacts.find(self.baseline, Baselines)
+        best, doubtful = best_run(self.config, records, known.rows if known else [])
+        for doubt in doubtful:
+            progress(Progress(0, 1, warning=doubt))
         if best is None:
             progress(Progress(1, 1, warning="every run failed: there is no model to keep"))
             return Output([], TunedEncoder(path="", fingerprint="", checkpoint="", encoder={}, epochs=[]))

@@ -27,7 +27,7 @@ class ProbeSizes(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class MakeProbes(Job):
-    """Generates the probe tasks in GLUE's file layout."""
+    """Generates the probe tasks."""
 
     seed: int
 

@@ -1,4 +1,4 @@
-"""The demo's probe tasks: eight small tasks in GLUE's layout, whose labels are known by construction.
+"""The demo's probe tasks: eight small tasks named after GLUE's, whose labels are known by construction.
 
 They are not GLUE. Their sentences come from held-out docstrings of the running Python, so the
 encoder was not trained on them. docs/probes.md describes each task and lists typical scores.
@@ -124,52 +124,25 @@ def rte(draw: Draw, label: str) -> Texts | None:
 
 @dataclass(frozen=True)
 class Probe:
-    """One task: how its rows are generated and written, and its labels."""
+    """One task: how the texts of its rows are generated, and its labels."""
 
     make: Callable[[Draw, str], Texts | None]
-    labels: tuple[str, ...]
-    header: str
-    """Column names separated by spaces or tabs; empty for a file without header."""
-    row: Callable[[int, str, Texts, str], list[str]]
-    """The fields of a row, from (index, document, texts, label)."""
+    labels: tuple[str, ...] = ("0", "1")
     longest: int = 14
     """Maximum number of words per sentence, so that pairs fit into the demo's short blocks."""
 
 
-def _numbered(index: int, document: str, texts: Texts, label: str) -> list[str]:
-    return [str(index), *texts, label]
-
-
-def _mnli_row(index: int, document: str, texts: Texts, label: str) -> list[str]:
-    genre = "topic" if document.startswith("topic ") else "docstring"
-    return [str(index), str(index), f"{index}{label[0]}", genre, "", "", "", "", *texts, label, label]
-
-
 ENTAILMENT = ("entailment", "not_entailment")
-MNLI_COLUMNS = (
-    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
-    "sentence1 sentence2 label1 gold_label"
-)
 PROBES = {
-    "CoLA": Probe(cola, ("0", "1"), "", lambda i, d, t, label: [d.replace(" ", "-"), label, "", *t], longest=MAX_WORDS),
-    "SST-2": Probe(sst2, ("0", "1"), "sentence label", lambda i, d, t, label: [*t, label], longest=MAX_WORDS),
-    "MRPC": Probe(
-        mrpc, ("0", "1"), "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-        lambda i, d, t, label: [label, str(2 * i), str(2 * i + 1), *t],
-    ),
-    "STS-B": Probe(
-        stsb, ("0", "1", "2", "3", "4", "5"),
-        "index genre filename year old_index source1 source2 sentence1 sentence2 score",
-        lambda i, d, t, label: [str(i), "probe", d, "none", str(i), "none", "none", *t, f"{label}.000"],
-    ),
-    "QQP": Probe(
-        qqp, ("0", "1"), "id qid1 qid2 question1 question2 is_duplicate",
-        lambda i, d, t, label: [str(i), str(2 * i), str(2 * i + 1), *t, label],
-    ),
-    "MNLI": Probe(mnli, ("contradiction", "entailment", "neutral"), MNLI_COLUMNS, _mnli_row, longest=20),
-    "QNLI": Probe(qnli, ENTAILMENT, "index question sentence label", _numbered),
-    "RTE": Probe(rte, ENTAILMENT, "index sentence1 sentence2 label", _numbered),
-}  # fmt: skip
+    "CoLA": Probe(cola, longest=MAX_WORDS),
+    "SST-2": Probe(sst2, longest=MAX_WORDS),
+    "MRPC": Probe(mrpc),
+    "STS-B": Probe(stsb, ("0", "1", "2", "3", "4", "5")),
+    "QQP": Probe(qqp),
+    "MNLI": Probe(mnli, ("contradiction", "entailment", "neutral"), longest=20),
+    "QNLI": Probe(qnli, ENTAILMENT),
+    "RTE": Probe(rte, ENTAILMENT),
+}
 
 
 def make_probes(folder: Path, seed: int) -> dict[str, dict[str, int]]:
@@ -201,7 +174,7 @@ def make_probes(folder: Path, seed: int) -> dict[str, dict[str, int]]:
                     f"this Python's docstrings give only {len(rows)} rows for the probe task {task} ({file}): set "
                     "finetune.data to a folder with GLUE, or use a Python that includes the standard library's sources"
                 )
-            _write(folder / task / file, probe, rows)
+            _write(folder / task / file, rows)
             counts[task][file] = len(rows)
     lines = [f"{task}: {' '.join((probe.make.__doc__ or '').split())}" for task, probe in PROBES.items()]
     readme = "\n".join(
@@ -230,15 +203,11 @@ def _balanced_rows(probe: Probe, sentences: Sequence[Sentence], rounds: int, lim
     return [row for group in zip(*(list(made.values())[:each] for made in rows.values()), strict=True) for row in group]
 
 
-def _write(path: Path, probe: Probe, rows: Sequence[Row]) -> None:
-    header = probe.header if "\t" in probe.header else probe.header.replace(" ", "\t")
-    if path.name.startswith("dev_"):
-        header = header.replace("label1", "label1\tlabel2\tlabel3\tlabel4\tlabel5")
-    lines = [header] if header else []
-    for index, (document, texts, label) in enumerate(rows):
-        fields = probe.row(index, document, texts, label)
-        lines.append("\t".join([*fields, *[label] * 4] if path.name.startswith("dev_") else fields))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    texts = ("sentence",) if len(rows[0][1]) == 1 else ("sentence1", "sentence2")
+    lines = [("index", "document", *texts, "label")]
+    lines += [(str(index), document, *texts, label) for index, (document, texts, label) in enumerate(rows)]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8", newline="\n")
 
 
 def _is_topic(document: str) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mapnet_cli.config import short_name
 from mapnet_cli.core import (
     TABLE_FORMATS,
     AbsentError,
@@ -21,7 +22,7 @@ from mapnet_cli.core import (
     table_rows,
     text_lines,
 )
-from mapnet_cli.glue import GlueTask, divided, short_name
+from mapnet_cli.glue import GlueTask, divided
 
 MRPC_RAW = {"train": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
 """Files of Microsoft's original corpus. GLUE's dev set consists of the pairs of its training file in DEV_IDS."""

@@ -33,13 +33,16 @@ from mapnet_cli.glue import (
     runs_of,
     starts_from_mnli,
     task_location,
+    task_result,
     used_tasks,
 )
 from mapnet_cli.jobs import Phase, StageProgress, is_done
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
 GRID = "finetune"
 """Name of the phase of all fine-tuning runs."""
+MOST_DOUBTS = 10
+"""Maximum number of lines about scores that mean little."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,11 @@ class FinetuneGlue:
         # imports with the same tokenizer share tokenised tasks
         phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
         if config.finetune.baselines:
-            baselines = []
-            for name in config.finetune.tasks:
-                data = lineage.main_task(name).key
-                task = get_task(config, name)
-                baselines.append(ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data))
+            baselines = [_baseline_job(lineage, name) for name in config.finetune.tasks]
             phases.append(Phase("baselines", baselines, "task"))
         requirements = run_requirements(config, lineage)
         if starts_from_mnli(config):
-            starts = [_mnli_job(lineage, *encoder) for encoder in fine_tuned(config)]
+            starts = [_mnli_job(lineage, encoder) for encoder in fine_tuned(config)]
             phases.append(Phase("finetune on MNLI", starts, "run", **requirements))
         phases.append(Phase(GRID, [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
         if config.finetune.keep == "best":
@@ -105,9 +104,8 @@ class FinetuneGlue:
         lineage, config, artifacts = self.lineage, self.lineage.config, self.lineage.artifacts
         todo = [run for run in grid_runs(config) if not is_done(_run_job(lineage, run), artifacts)]
         if starts_from_mnli(config):
-            for encoder in fine_tuned(config):
-                if artifacts.marker(lineage.mnli_start(*encoder).key) is None:
-                    todo.append(_mnli_run(config, encoder))
+            starts = (_mnli_job(lineage, encoder) for encoder in fine_tuned(config))
+            todo += [job.grid_run for job in starts if not is_done(job, artifacts)]
         if config.finetune.keep == "best":
             todo += [job.runs[0][0] for job in _keep_jobs(lineage) if not is_done(job, artifacts)]
         return forecast(config, artifacts, lineage, todo, workers)
@@ -131,10 +129,22 @@ class FinetuneGlue:
         return StageProgress({"matrix": matrix}, table=_matrix_table(rows) if done else None, done={GRID: done})
 
     def summary(self) -> list[str]:
-        """Returns where the kept models are; the report shows the scores."""
+        """Returns which scores mean little, and where the kept models are; the report shows the scores."""
         lineage, keep = self.lineage, self.lineage.config.finetune.keep == "best"
         folders = [lineage.artifacts.path(job.key) for job in _keep_jobs(lineage)] if keep else []
-        return [f"Model, and predictions for the dev set: {folder}" for folder in folders if folder.exists()]
+        doubtful = list(_doubtful(lineage))
+        more = [f"and {len(doubtful) - MOST_DOUBTS} more, see the report"] if len(doubtful) > MOST_DOUBTS else []
+        kept = [f"Model, and predictions for the dev set: {folder}" for folder in folders if folder.exists()]
+        return [*doubtful[:MOST_DOUBTS], *more, *kept]
+
+
+def _doubtful(lineage: Lineage) -> Iterator[str]:
+    """Yields a line for each encoder and column whose score means little."""
+    for task, (method, seed, step) in product(lineage.config.finetune.tasks, fine_tuned(lineage.config)):
+        runs = find_runs(lineage, (method, seed, step), task).values()
+        result = task_result(runs, lineage.config, find_baselines(lineage, task))
+        for doubt in result.doubts if result else ():
+            yield f"{method}{f' seed {seed} step {step:,}' if step else ''}, {doubt}"
 
 
 def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> Table:
@@ -164,6 +174,11 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
     )  # fmt: skip
 
 
+def _baseline_job(lineage: Lineage, name: str) -> ScoreBaselines:
+    task, data = get_task(lineage.config, name), lineage.main_task(name).key
+    return ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data)
+
+
 def _location(config: Config, name: str) -> str | Path:
     """Returns the location of a task's data, or its former location if it was deleted after it was prepared."""
     try:
@@ -172,9 +187,13 @@ def _location(config: Config, name: str) -> str | Path:
         return Path(data_key(config, name)[1]) / name
 
 
+def tokenised_task(lineage: Lineage, run: GridRun) -> str:
+    """Returns the key of a run's task with its encoder's tokenizer."""
+    return lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+
+
 def _run_job(lineage: Lineage, run: GridRun) -> FineTune:
-    start = encoder_source(lineage, run)
-    data = lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+    start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
     return FineTune(
         artifact=lineage.finetuning(run), needs=(start.key, data),
         grid_run=run, start=start, data=data, config=lineage.config,
@@ -185,19 +204,18 @@ def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
     config = lineage.config
     for encoder, task in product(fine_tuned(config), config.finetune.tasks):
         runs = tuple((run, lineage.finetuning(run).key) for run in runs_of(config, *encoder, task))
-        start, data = encoder_source(lineage, runs[0][0]), lineage.task(task, lineage.tokenizer_of(encoder[0])).key
+        start, data = encoder_source(lineage, runs[0][0]), tokenised_task(lineage, runs[0][0])
         yield KeepBest(
             artifact=lineage.kept(*encoder, task), needs=(start.key, data, *(key for _, key in runs)),
             start=start, data=data, config=config, runs=runs, baseline=lineage.baseline(task).key,
         )  # fmt: skip
 
 
-def _mnli_job(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> TuneOnMnli:
-    start = pretrained_source(lineage, method, pretrain_seed, step)
-    data = lineage.task("MNLI", lineage.tokenizer_of(method)).key
-    run = _mnli_run(lineage.config, (method, pretrain_seed, step))
+def _mnli_job(lineage: Lineage, encoder: tuple[str, int, int]) -> TuneOnMnli:
+    start, run = pretrained_source(lineage, *encoder), _mnli_run(lineage.config, encoder)
+    data = tokenised_task(lineage, run)
     return TuneOnMnli(
-        artifact=lineage.mnli_start(method, pretrain_seed, step), needs=(start.key, data),
+        artifact=lineage.mnli_start(*encoder), needs=(start.key, data),
         grid_run=run, start=start, data=data, config=lineage.config,
     )  # fmt: skip
 

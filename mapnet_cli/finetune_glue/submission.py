@@ -21,10 +21,10 @@ from mapnet_cli.finetune_glue.examples import Examples, check_count, read_exampl
 from mapnet_cli.finetune_glue.kept import best_run, load_kept
 from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
-from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings
+from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings, tokenised_task
 from mapnet_cli.glue import TASKS, GlueTask, GridRun, get_task, runs_of, task_location
 from mapnet_cli.jobs import LocalEngine, Output, Phase, ProgressCallback
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 from mapnet_cli.text import verified_tokenizer
 
 FILES = {
@@ -98,23 +98,20 @@ def write_submission(
 
 def choose_run(lineage: Lineage, console: Console, encoder: tuple[str, int, int], task: str) -> tuple[GridRun, int]:
     """Returns the best setting's run with the highest dev score, and the epoch whose score counts."""
-    config, artifacts = lineage.config, lineage.artifacts
-    all_runs = runs_of(config, *encoder, task)
-    if not all_runs:
-        raise UsageError(f"{encoder[0]}, seed {encoder[1]}, step {encoder[2]} is not a row of the config's Table 3")
-    found_runs = {run: artifacts.find(lineage.finetuning(run).key, FinetuneRun) for run in all_runs}
-    runs = {run: row for run, row in found_runs.items() if row is not None}
-    best = best_run(config, artifacts, lineage.baseline(task).key, runs)
+    runs, total = find_runs(lineage, encoder, task), len(runs_of(lineage.config, *encoder, task))
+    best, doubts = best_run(lineage.config, runs, find_baselines(lineage, task))
+    for doubt in doubts:
+        console.warn(doubt)
     if best is None:
         raise UsageError(f"{encoder[0]} has no finished run of {task}: run `mapnet finetune-glue` with these options")
     failed = sum(bool(run.failure) for run in runs.values())
-    if failed or len(runs) < len(all_runs):
-        console.warn(f"{task}: chosen from {len(runs) - failed} of {len(all_runs)} runs; {failed} failed")
+    if failed or len(runs) < total:
+        console.warn(f"{task}: chosen from {len(runs) - failed} of {total} runs; {failed} failed")
     return best
 
 
 def _job(lineage: Lineage, run: GridRun, epoch: int) -> "PredictTask":
-    start, data = encoder_source(lineage, run), lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+    start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
     text = text_settings(lineage, lineage.tokenizer_of(run.method))
     return PredictTask(
         artifact=lineage.predictions(run, epoch), needs=(start.key, data, text.tokenizer), grid_run=run, start=start,

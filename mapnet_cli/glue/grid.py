@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import UsageError, did_you_mean
@@ -33,19 +34,15 @@ def grid_runs(config: Config) -> Iterator[GridRun]:
 
     The runs of a checkpoint are consecutive, so that workers load it once.
     """
-    finetune = config.finetune
-    for method, pretrain_seed, step in fine_tuned(config):
-        for task in finetune.tasks:
-            for batch_size in finetune.batch_sizes:
-                for lr in finetune.learning_rates:
-                    for seed in finetune.seeds:
-                        yield GridRun(method, pretrain_seed, step, task, batch_size, lr, seed)
+    for encoder, task in product(fine_tuned(config), config.finetune.tasks):
+        yield from runs_of(config, *encoder, task)
 
 
 def runs_of(config: Config, method: str, pretrain_seed: int, step: int, task: str) -> list[GridRun]:
     """Returns the runs of one encoder on one task."""
-    wanted = method, pretrain_seed, step, task
-    return [run for run in grid_runs(config) if (run.method, run.pretrain_seed, run.step, run.task) == wanted]
+    finetune = config.finetune
+    settings = product(finetune.batch_sizes, finetune.learning_rates, finetune.seeds)
+    return [GridRun(method, pretrain_seed, step, task, *setting) for setting in settings]
 
 
 def fine_tuned(config: Config) -> list[tuple[str, int, int]]:

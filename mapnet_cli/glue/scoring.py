@@ -8,16 +8,15 @@ import math
 import statistics
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import Baseline, EpochScores, FinetuneRun, TaskFacts, derive_seed
-from mapnet_cli.glue.grid import unknown_metric
+from mapnet_cli.glue.grid import metrics_by_task, unknown_metric
 from mapnet_cli.glue.tasks import TASKS, GlueTask
 
 Setting = tuple[int, float]
@@ -130,6 +129,58 @@ def _run_score(run: FinetuneRun, column: ScoreColumn, config: Config, fallback: 
     return RunScore(best, last, last, False, run.epochs[-1].epoch)
 
 
+def one_class(metrics: Mapping[str, float], suffix: str = "") -> bool:
+    """Returns whether the metrics with this suffix are those of predictions that are all the same.
+
+    Undefined metrics are 0. False if only the accuracy is recorded, from which it can't be known.
+    """
+    if f"pearson{suffix}" in metrics:
+        return metrics[f"pearson{suffix}"] == metrics[f"spearman{suffix}"] == 0
+    if metrics.get(f"mcc{suffix}", 1.0) != 0:
+        return False
+    accuracy, f1 = metrics[f"accuracy{suffix}"], metrics.get(f"f1{suffix}", 0.0)
+    return f1 == 0 or math.isclose(f1, 2 * accuracy / (1 + accuracy))  # with the positive class alone, F1 follows
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The best setting of one encoder on one task."""
+
+    setting: Setting
+    scores: Mapping[ScoreColumn, Mapping[int, RunScore]]
+    """The setting's runs by column and seed."""
+    doubts: tuple[str, ...]
+    """Why scores mean little, each with its column."""
+
+
+def task_result(runs: Collection[FinetuneRun], config: Config, baselines: Iterable[Baseline]) -> TaskResult | None:
+    """Returns the result of one encoder's runs on one task, None without runs."""
+    if not runs:
+        return None
+    task = next(iter(runs)).task
+    columns = columns_of({task: metrics_by_task(config)[task]})
+    recorded = {metric for run in runs for epoch in run.epochs for metric in epoch.metrics}
+    columns = columns[:1] + tuple(column for column in columns[1:] if column.metric in recorded)
+    known = baseline_scores(baselines, columns)
+    grids = {column: grid for (*_, column), grid in run_grids(runs, config, columns, known).items()}
+    if (setting := best_setting(grids[columns[0].name])) is None:
+        return None
+    scores = {column: grids[column.name][setting] for column in columns}
+    own = [run for run in runs if (run.batch_size, run.lr) == setting]
+    epochs = {(run.seed, epoch.epoch): epoch.metrics for run in own for epoch in run.epochs}
+    doubts = []
+    for column, by_seed in scores.items():
+        suffix = "-mm" if column.metric.endswith("-mm") else ""
+        counted = [epochs[seed, scored.epoch] for seed, scored in by_seed.items() if scored.epoch]
+        if constant := sum(one_class(metrics, suffix) for metrics in counted):
+            many = f"{constant} of {len(own)} runs predict"
+            doubts.append(f"{column.name}: {many} one class (or value) for all examples")
+        mean, bag = statistics.fmean(s.counted for s in by_seed.values()), known.get(("bag of words", column.name))
+        if bag is not None and mean <= bag:
+            doubts.append(f"{column.name}: not above the bag of words ({mean:.2f} against {bag:.2f})")
+    return TaskResult(setting, scores, tuple(doubts))
+
+
 def _metric(epoch: EpochScores, task: str, metric: str) -> float:
     if metric not in epoch.metrics:
         raise unknown_metric(task, metric, [name for name in epoch.metrics if not name.endswith("-mm")])
@@ -146,9 +197,8 @@ DIGITS = 6
 
 def score(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:
     """Returns every metric of the task. Predictions and labels are class ids, or scores / 5 for regression."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # undefined metrics are 0
-        return _regression(predicted, labels) if task.regression else _classes(task, predicted, labels)
+    values = _regression(predicted, labels) if task.regression else _classes(len(task.labels), predicted, labels)
+    return {name: values[name] for name in task.metrics}
 
 
 def _regression(predicted: Floats, labels: Floats) -> dict[str, float]:
@@ -156,51 +206,35 @@ def _regression(predicted: Floats, labels: Floats) -> dict[str, float]:
 
     if len(labels) < 2:
         return {"pearson": 0.0, "spearman": 0.0}
-    values = {"pearson": pearsonr(predicted, labels).statistic, "spearman": spearmanr(predicted, labels).statistic}
-    return {name: 0.0 if math.isnan(value) else float(value) for name, value in values.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constant predictions
+        found = {"pearson": pearsonr(predicted, labels), "spearman": spearmanr(predicted, labels)}
+    return {name: float(np.nan_to_num(result.statistic)) for name, result in found.items()}
 
 
-def _classes(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
-    of: dict[str, Callable[[Floats, Floats], float]] = {
-        "accuracy": accuracy_score,
-        "f1": partial(f1_score, pos_label=1, zero_division=0.0),
-        "macro_f1": partial(f1_score, average="macro", zero_division=0.0),
-        "mcc": matthews_corrcoef,
+def _classes(classes: int, predicted: Floats, labels: Floats) -> dict[str, float]:
+    """Returns the metrics from the confusion matrix, as scikit-learn does in many times the time."""
+    pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
+    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)  # true class by predicted class
+    right, truth, guessed, rows = counts.diagonal(), counts.sum(1), counts.sum(0), float(len(labels))
+    f1 = 2 * right / np.maximum(truth + guessed, 1)
+    spread = math.sqrt(float(rows**2 - truth @ truth) * float(rows**2 - guessed @ guessed))
+    return {
+        "accuracy": float(right.sum() / max(rows, 1)),
+        "f1": float(f1[1]),
+        "macro_f1": float(f1[truth + guessed > 0].mean()) if rows else 0.0,
+        "mcc": float(rows * right.sum() - truth @ guessed) / spread if spread else 0.0,
     }
-    return {name: float(of[name](labels, predicted)) for name in task.metrics}
 
 
 def score_halves(task: GlueTask, predicted: Floats, labels: Floats) -> Halves:
     """Returns every metric on both halves of a dev set, for each of SPLITS random splits."""
+
+    def rounded(rows: npt.NDArray[np.int64]) -> dict[str, float]:
+        return {name: round(value, DIGITS) for name, value in score(task, predicted[rows], labels[rows]).items()}
+
     found: Halves = []
     for split in range(SPLITS):
         order = np.random.default_rng(derive_seed(split, "dev halves", task.name)).permutation(len(labels))
-        first, second = order[: len(order) // 2], order[len(order) // 2 :]
-        found.append((_rounded(task, predicted, labels, first), _rounded(task, predicted, labels, second)))
+        found.append((rounded(order[: len(order) // 2]), rounded(order[len(order) // 2 :])))
     return found
-
-
-def _rounded(task: GlueTask, predicted: Floats, labels: Floats, rows: npt.NDArray[np.int64]) -> dict[str, float]:
-    guesses, truth = predicted[rows], labels[rows]
-    if not len(rows):  # half of a one-row set
-        values = dict.fromkeys(score(task, predicted, labels), 0.0)
-    elif len(task.labels) == 2:
-        values = from_counts(*(int(((guesses == g) & (truth == t)).sum()) for g in (1, 0) for t in (1, 0)))
-    else:
-        values = score(task, guesses, truth)
-    return {name: round(value, DIGITS) for name, value in values.items()}
-
-
-def from_counts(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
-    """Returns the binary metrics from true and false positives and negatives.
-
-    scikit-learn would need longer for ten halves per epoch than a small model for the epoch.
-    """
-    spread = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return {
-        "accuracy": (tp + tn) / (tp + fp + fn + tn),
-        "f1": 2 * tp / (2 * tp + fp + fn) if tp else 0.0,
-        "mcc": (tp * tn - fp * fn) / spread if spread else 0.0,
-    }

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mapnet_cli.config import Config, TaskData
-from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, is_hub
+from mapnet_cli.config import Config, TaskData, short_name
+from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, hub_hint, is_hub
 
 _UNSET = TaskData()
 
@@ -94,7 +94,7 @@ class GlueTask:
             return "pearson", "spearman"
         if len(self.labels) == 2:
             return "accuracy", "f1", "mcc"
-        return ("accuracy",) if self.name in TASKS else ("accuracy", "macro_f1", "mcc")
+        return "accuracy", "macro_f1", "mcc"
 
     @property
     def metric(self) -> str:
@@ -206,8 +206,7 @@ def check_task_data(name: str, data: TaskData) -> None:
     """Raises UsageError if the settings in finetune.task_data don't fit a task or, for a new one, are incomplete."""
     key, labels = f"finetune.task_data.{name}", data.labels
     if name not in TASKS:
-        taken = short_name(name) in map(short_name, TASKS)
-        if taken or not data.text or not (labels or data.range) or not re.fullmatch(r"[\w-]+", name):
+        if not data.text or not (labels or data.range) or not re.fullmatch(r"[\w-]+", name):
             own = "; a task of your own needs text, and labels or range, and a name of letters, digits, - and _"
             raise UsageError(f"{key}: there is no task {name!r}{did_you_mean(name, TASKS)}{own}")
     elif data.text and isinstance(data.text, str) != (len(TASKS[name].texts) == 1):
@@ -233,7 +232,7 @@ def task_location(config: Config, task: str) -> str | Path:
         return data
     root = Path(data)
     if not root.exists():
-        raise AbsentError(f"{key}: {root} does not exist; set it to a folder with GLUE data")
+        raise AbsentError(f"{key}: {root} does not exist; set it to a folder with GLUE data{hub_hint(data)}")
     if root.is_file():
         return root
     children = sorted(p for p in root.iterdir() if not p.name.startswith("."))
@@ -257,12 +256,6 @@ def data_key(config: Config, task: str) -> tuple[str, str]:
     if task in finetune.task_data and (path := finetune.task_data[task].path):
         return f"finetune.task_data.{task}", path
     return "finetune.data", finetune.data
-
-
-def short_name(name: str) -> str:
-    """Returns the normalised form of a task's name, the same for all spellings."""
-    short = re.sub(r"(v2|clean)$", "", name.lower().replace("-", "").replace("_", ""))
-    return "ax" if short == "diagnostic" else short
 
 
 def names_task(file: str, task: str) -> bool:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mapnet_cli.config import task_name
 from mapnet_cli.core import TunedEncoder, UsageError, did_you_mean
 from mapnet_cli.glue import get_task
 from mapnet_cli.huggingface.export import exported_tokenizer, free_folder, model_config, write_folder
@@ -22,6 +23,7 @@ def export_classifier(
     no such head; DamagedError if a file doesn't match its checksum.
     """
     folder, config, artifacts = free_folder(folder), lineage.config, lineage.artifacts
+    task = task_name(task)
     if task not in config.finetune.tasks:
         raise UsageError(f"--task: {task!r} is not in finetune.tasks{did_you_mean(task, config.finetune.tasks, True)}")
     name, *_ = encoder = find_row(lineage, method, seed, step)

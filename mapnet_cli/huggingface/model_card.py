@@ -1,32 +1,12 @@
 """Model card of an exported checkpoint: facts, usage, what the tokenizer does, and scores."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core import (
-    AbsentError,
-    Baseline,
-    Baselines,
-    Checkpoint,
-    CorpusManifest,
-    FinetuneRun,
-    TaskFacts,
-    TunedEncoder,
-)
-from mapnet_cli.glue import (
-    TASKS,
-    GlueTask,
-    baseline_scores,
-    best_setting,
-    columns_of,
-    metrics_by_task,
-    rows_used,
-    run_grids,
-    runs_of,
-    used_tasks,
-)
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.core import AbsentError, Checkpoint, CorpusManifest, TaskFacts, TunedEncoder
+from mapnet_cli.glue import TASKS, GlueTask, one_class, rows_used, runs_of, task_result, used_tasks
+from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
 _USE = """\
 ```python
@@ -62,7 +42,6 @@ _IMPORTED = """\
 The tokenizer is that of the import {name}, in everything but the numbers of its tokens: it takes plain text and has its
 own layout of pairs.
 """
-_FILL_MASK = "pipeline_tag: fill-mask\n"
 _BERT = "A BERT encoder with a masked-language-model head"
 _ELECTRA = "An ELECTRA discriminator, an encoder with a replaced-token-detection head"
 
@@ -93,17 +72,13 @@ def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> s
         "Checkpoint fingerprint": f"`{row.fingerprint}`",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    lines = [f"| {name} | {value} |" for name, value in facts.items()]
-    return "\n".join((
-        f"---\nlibrary_name: transformers\n{'' if electra else _FILL_MASK}---\n",
-        f"# {row.method} at step {row.step:,}\n",
-        f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of "
-        "*Variance-reduced Language Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n",
-        "| Property | Value |\n| --- | --- |", *lines,
-        f"\n## Use\n\n{_DETECT if electra else _FILL}",
-        f"## Text\n\n{_text(config.corpus)}",
-        f"## Scores\n\n{scores}",
-    ))  # fmt: skip
+    about = (
+        f"{_ELECTRA if electra else _BERT}, pretrained by mapnet, an implementation of *Variance-reduced Language "
+        "Pretraining via a Mask Proposal Network* (arXiv 2008.05333).\n\n"
+    )
+    sections = {"Use": _DETECT if electra else _FILL, "Text": _text(config.corpus), "Scores": scores}
+    title = f"{row.method} at step {row.step:,}"
+    return _card("" if electra else "fill-mask", title, about, facts, sections)
 
 
 def classifier_card(
@@ -111,21 +86,28 @@ def classifier_card(
 ) -> str:
     """Returns the README.md of an exported classifier. `corpus` has the settings of its tokenizer."""
     (method, seed, step), example = encoder, _PAIR if len(task.texts) > 1 else '"It rained."'
+    constant = one_class(row.epochs[-1].metrics)
     facts = {
         "Task": task.name + ("" if task.name in TASKS and not lineage.uses_probe else ", **not GLUE's**"),
         "Output": ", ".join(task.labels) or f"a score from {task.range[0]:g} to {task.range[1]:g}",
         "Encoder": f"{method}, pretraining seed {seed}, step {step:,}" if step else method,
         "Run": f"{row.run}: the best on the dev set",
         "Dev set": ", ".join(f"{name} {100 * value:.2f}" for name, value in row.epochs[-1].metrics.items()),
+        **({"Warning": "**it predicts one class (or value) for all examples**"} if constant else {}),
         "Fingerprint": f"`{row.fingerprint}`",
     }
-    return "\n".join((
-        "---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n",
-        f"# {method} fine-tuned on {task.name}\n\n| Property | Value |\n| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in facts.items()),
-        f"\n## Use\n\n{_USE.format(name='classify', task='text-classification', example=example)}",
-        f"## Text\n\n{_text(corpus)}",
-    ))  # fmt: skip
+    use = _USE.format(name="classify", task="text-classification", example=example)
+    title = f"{method} fine-tuned on {task.name}"
+    return _card("text-classification", title, "", facts, {"Use": use, "Text": _text(corpus)})
+
+
+def _card(pipeline: str, title: str, about: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> str:
+    tag = f"pipeline_tag: {pipeline}\n" if pipeline else ""
+    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    head = (
+        f"---\nlibrary_name: transformers\n{tag}---\n\n# {title}\n\n{about}| Property | Value |\n| --- | --- |\n{rows}"
+    )
+    return head + "".join(f"\n## {name}\n\n{text}" for name, text in sections.items())
 
 
 def _text(corpus: Corpus) -> str:
@@ -144,38 +126,25 @@ def _validation_loss(row: Checkpoint) -> str:
 
 def _scores(lineage: Lineage, row: Checkpoint) -> str:
     """Returns a table of the tasks whose grid is complete, with the same scores as in the report."""
-    config, artifacts = lineage.config, lineage.artifacts
-    found = (artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config))
+    config, encoder = lineage.config, (row.method, row.pretrain_seed, row.step)
+    found = (lineage.artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config))
     facts = list(filter(None, found))
-    columns = columns_of(metrics_by_task(config), facts)
-    baselines = baseline_scores(_baselines(lineage), columns)
-    lines = []
-    for column in columns:
-        runs = list(_runs(lineage, row, column.task))
-        if None in runs or any(run and run.checkpoint != row.fingerprint for run in runs):
-            continue
-        grids = run_grids(filter(None, runs), config, columns, baselines)
-        setting = best_setting(grids[row.method, row.pretrain_seed, row.step, column.chooser])
-        if setting is not None:
-            scores = grids[row.method, row.pretrain_seed, row.step, column.name][setting].values()
-            lines.append(f"| {column.name} | {column.metric} | {statistics.fmean(s.counted for s in scores):.2f} |")
+    lines, doubts = list[str](), list[str]()
+    for task in config.finetune.tasks:
+        runs = find_runs(lineage, encoder, task).values()
+        complete = sum(run.checkpoint == row.fingerprint for run in runs) == len(runs_of(config, *encoder, task))
+        result = task_result(runs, config, find_baselines(lineage, task)) if complete else None
+        for column, scores in result.scores.items() if result else ():
+            mean = statistics.fmean(scored.counted for scored in scores.values())
+            lines.append(f"| {column.name} | {column.metric} | {mean:.2f} |")
+        doubts += [f"- {doubt}" for doubt in (result.doubts if result else ())]
     if not lines:
         return "Not fine-tuned yet.\n"
     limits = rows_used(config, facts)
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({limits})' if limits else ''}"
+    parts = [*lines, *(["", "Scores that mean little:", "", *doubts] if doubts else []), ""]
     seeds = len(config.finetune.seeds)
     return (
         f"Evaluated on {data}: metric × 100, mean over {seeds} fine-tuning seeds of the best setting. The setting is "
-        "chosen on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(lines) + "\n"
+        "chosen on the same dev set.\n\n| Task | Metric | Score |\n| --- | --- | ---: |\n" + "\n".join(parts)
     )
-
-
-def _baselines(lineage: Lineage) -> Iterator[Baseline]:
-    for task in lineage.config.finetune.tasks if lineage.config.finetune.baselines else ():
-        found = lineage.artifacts.find(lineage.baseline(task).key, Baselines)
-        yield from found.rows if found else []
-
-
-def _runs(lineage: Lineage, row: Checkpoint, task: str) -> Iterator[FinetuneRun | None]:
-    for run in runs_of(lineage.config, row.method, row.pretrain_seed, row.step, task):
-        yield lineage.artifacts.find(lineage.finetuning(run).key, FinetuneRun)

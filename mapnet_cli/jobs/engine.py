@@ -6,7 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
-from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, ProcessError, UsageError, system_error
+from mapnet_cli.core import (
+    Artifacts,
+    Console,
+    Interrupted,
+    MapnetError,
+    ProcessError,
+    UsageError,
+    memory_advice,
+    out_of_memory,
+    system_error,
+)
 from mapnet_cli.jobs.distributed import DistContext, restarted
 from mapnet_cli.jobs.job import (
     Job,
@@ -87,7 +97,9 @@ def attempt(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Mapne
         return error
     except OSError as error:
         return system_error(error, artifacts.root, job.key)
-    except Exception:  # a bug or a library's error: reported with its traceback; the other jobs continue
+    except Exception as error:  # a bug or a library's error: reported with its traceback; the other jobs continue
+        if out_of_memory(error):
+            return MapnetError(f"{job.key}: out of memory: {memory_advice(job.key.split('/')[0])}")
         return MapnetError(f"{job.key} failed:\n{traceback.format_exc()}")
     return None
 

@@ -20,7 +20,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, min_free_memory, query_gpus, visible_devices
+from mapnet_cli.core import (
+    Artifacts,
+    Console,
+    Interrupted,
+    MapnetError,
+    memory_advice,
+    min_free_memory,
+    query_gpus,
+    visible_devices,
+)
 from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
@@ -79,7 +88,11 @@ class LocalEngine(Engine):
                             self.console.warn(f"a worker died (exit code {code}) while running {job.key}; retrying")
                             queue.append(job)
                         else:
-                            failures.append(MapnetError(f"{job.key}: worker died {ATTEMPTS} times (exit code {code})"))
+                            killed = (
+                                f"; if memory ran out, {memory_advice(job.key.split('/')[0])}" if code == -9 else ""
+                            )
+                            died = f"worker died {ATTEMPTS} times (exit code {code}){killed}"
+                            failures.append(MapnetError(f"{job.key}: {died}"))
                         continue
                     if isinstance(content, Progress):
                         show(self.console, job.key, content)

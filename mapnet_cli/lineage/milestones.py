@@ -1,7 +1,7 @@
-"""Lookup of a finished checkpoint by method, seed and step."""
+"""Lookup of a finished checkpoint by method, seed and step, and of the scores of fine-tuning."""
 
-from mapnet_cli.core import Checkpoint, UsageError
-from mapnet_cli.glue import other_rows
+from mapnet_cli.core import Baseline, Baselines, Checkpoint, FinetuneRun, UsageError
+from mapnet_cli.glue import GridRun, other_rows, runs_of
 from mapnet_cli.lineage.graph import Lineage
 
 
@@ -41,6 +41,19 @@ def find_milestone(
         one_of = ", ".join(map(str, found))
         raise UsageError(f"--step: {step} is not a finished milestone{qualifier}; choose one of {one_of}")
     return found[max(found) if step is None else step]
+
+
+def find_runs(lineage: Lineage, encoder: tuple[str, int, int], task: str) -> dict[GridRun, FinetuneRun]:
+    """Returns the finished fine-tuning runs of a row of Table 3 on a task."""
+    runs = runs_of(lineage.config, *encoder, task)
+    found = {run: lineage.artifacts.find(lineage.finetuning(run).key, FinetuneRun) for run in runs}
+    return {run: row for run, row in found.items() if row is not None}
+
+
+def find_baselines(lineage: Lineage, task: str) -> list[Baseline]:
+    """Returns the scored baselines of a task."""
+    found = lineage.artifacts.find(lineage.baseline(task).key, Baselines)
+    return found.rows if found else []
 
 
 def find_row(lineage: Lineage, method: str | None, seed: int | None, step: int | None) -> tuple[str, int, int]:

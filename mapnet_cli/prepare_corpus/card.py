@@ -12,15 +12,17 @@ from mapnet_cli.core import (
     COLOURS,
     Artifacts,
     Cell,
+    Chart,
     Column,
     CorpusManifest,
     SourceCounts,
+    Spec,
     Table,
+    axis,
     build_table,
     each,
     images,
     number_cell,
-    panels,
     render,
     to_markdown,
     write_text,
@@ -29,7 +31,6 @@ from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.text import CLS, SEP, SPECIALS, load_tokenizer, shard_files
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from tokenizers import Tokenizer
 
 # Array shapes: V entries of the vocabulary.
@@ -55,7 +56,7 @@ class WriteCard(Job):
         shards = [artifacts.path(name) for name in (*made.train, *made.validation)]
         counts_V = token_counts(shards, made.vocab_size, progress)
         signature = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
-        svg = images(lambda figure: _draw(figure, made, counts_V), "Corpus", signature, ("svg",))["svg"].decode()
+        svg = images(_chart(made, counts_V), signature, ("svg",))["svg"].decode()
         files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
         tables = [
             _sources(made, self.names, self.licences, signature),
@@ -174,13 +175,25 @@ def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
     return build_table("vocabulary", "Vocabulary", columns, parts if order else (), (), signature)
 
 
-def _draw(figure: "Figure", made: CorpusManifest, counts_V: Counts) -> None:
-    [[lengths, ranks]] = panels(figure, 1, 2, (4.2, 3.0))
-    counts = np.trim_zeros(made.sentence_lengths, "b")
-    lengths.bar(range(len(counts)), counts, 1.0, color=COLOURS[0])
-    lengths.set(xlabel="Words per sentence (last bar: that many or more)", ylabel="Sentences")
+def _chart(made: CorpusManifest, counts_V: Counts) -> Chart:
+    lengths = [{"words": n, "sentences": count} for n, count in enumerate(np.trim_zeros(made.sentence_lengths, "b"))]
     ordered = np.sort(counts_V[counts_V > 0])[::-1]
-    ranks.loglog(np.arange(1, len(ordered) + 1), ordered, color=COLOURS[1])
-    ranks.set(xlabel="Rank of the token", ylabel="Occurrences")
-    for ax, title in ((lengths, "Sentence lengths"), (ranks, "Token frequencies")):
-        ax.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+    shown = np.unique(np.geomspace(1, len(ordered), 200).astype(int)) if len(ordered) else np.empty(0, np.int64)
+    ranks = [{"rank": int(rank), "count": int(ordered[rank - 1])} for rank in shown]
+    bars: Spec = {
+        "title": "Sentence lengths",
+        "data": {"name": "lengths"},
+        "mark": {"type": "bar", "color": COLOURS[0]},
+        "encoding": {"x": axis("words", "Words per sentence (last bar: that many or more)"),
+                     "y": axis("sentences", "Sentences", zero=True)},
+    }  # fmt: skip
+    logarithmic = {"scale": {"type": "log"}}
+    curve: Spec = {
+        "title": "Token frequencies",
+        "data": {"name": "ranks"},
+        "mark": {"type": "line", "color": COLOURS[1]},
+        "encoding": {"x": axis("rank", "Rank of the token") | logarithmic,
+                     "y": axis("count", "Occurrences") | logarithmic},
+    }  # fmt: skip
+    panels = [bars | {"width": 300, "height": 200}, curve | {"width": 300, "height": 200}]
+    return Chart("corpus", "Corpus", "", panels, {"lengths": lengths, "ranks": ranks}, 2)

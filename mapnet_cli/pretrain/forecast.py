@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import format_size
+from mapnet_cli.core import format_size, main_memory
 from mapnet_cli.masking import ProposalWork, StepPlan, max_mask_count, plan_step
 from mapnet_cli.model import AnyPretrainingModel, as_on_gpu, build_model, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
@@ -76,6 +76,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
             f"a batch size of {cost.measured_batch})",
             f"{name}: memory with {share} sequences per pass: about {memory}; {format_size(fixed)} of it is for "
             f"{cost.parameters:,} weights, their gradients and Adam's moments",
+            *too_much(fixed, cost.activations[pretrain.precision], share, processes * side_by_side, device),
             f"{name}: disk: {format_size(_disk(config, cost))} per run, for milestones and resume checkpoints",
         ]
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
@@ -87,6 +88,19 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         together = max(total / side_by_side, longest)
         lines.append(f"all {len(config.pretraining_runs())} runs, including finished ones: about {together:,.3g} hours")
     return lines
+
+
+def too_much(
+    fixed: float, activations: tuple[float, float], share: int, processes: int, device: torch.device
+) -> list[str]:
+    """Returns a warning if the processes need more memory than is free, and the sequences per pass that fit."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else main_memory()[1] / processes
+    once, each = activations
+    if not free or fixed + once + share * each <= free:
+        return []
+    fits = int((free - fixed - once) / each)
+    advice = f"set pretrain.micro_batch_size={fits}" if fits > 0 else "use fewer --workers, or a smaller encoder"
+    return [f"warning: only {format_size(free)} of memory is free for each process: {advice}"]
 
 
 def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, share: int) -> Cost:

@@ -3,6 +3,7 @@
 Shapes: B sequences, L positions, K masked positions per sequence, V vocabulary.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,29 +26,71 @@ from mapnet_cli.masking import (
 )
 from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, PAD, SEP, Sequences, load_tokenizer, word_part
+from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, Sequences, load_tokenizer, word_part
 
 SEED = 0
 FIGURE_TOKENS = 64
 """Number of tokens shown per sequence."""
 
 
+RATE_SEQUENCES = 256
+"""Number of sequences over which mask rates are counted."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Held-out sequences with masks drawn by a method."""
+
+    tokens_BL: Tensor
+    maskable_BL: Tensor
+    log_q_BL: Tensor
+    masked_BL: Tensor
+    loss_BL: Tensor | None
+    """Nats at masked positions, all of them [MASK]; None without an MLM head."""
+
+
 @torch.no_grad()
 def figure2_masks(
-    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: MaskContext, tokenizer: Path, count: int
-) -> ProposedMasks:
-    """Returns up to `count` sentences with masks drawn by the method and each word's probability (Figure 2)."""
+    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: MaskContext, tokenizer: Path, count: int,
+    buckets: "TokenBuckets",
+) -> ProposedMasks:  # fmt: skip
+    """Returns up to `count` sentences with masks drawn by the method and each word's probability (Figure 2).
+
+    Mask rates by kind of token are counted over more sentences.
+    """
     model.eval()
+    drawn = _draw(model, method, sequences, context, count, FIGURE_TOKENS)
+    rates = _rates(_draw(model, method, sequences, context, RATE_SEQUENCES, None), buckets)
+    entropy_B = -(drawn.log_q_BL.exp() * drawn.log_q_BL.masked_fill(~drawn.maskable_BL, 0.0)).sum(dim=1)
+    maskable_B = drawn.maskable_BL.sum(dim=1)
+    entropy, uniform = float(entropy_B.mean()), float(maskable_B.clamp(min=1).float().log().mean())
+    pieces = load_tokenizer(tokenizer)
+    loss_BL = torch.full_like(drawn.log_q_BL, torch.nan) if drawn.loss_BL is None else drawn.loss_BL
+    model.train()
+    rows = zip(drawn.tokens_BL, drawn.log_q_BL.exp(), drawn.masked_BL, loss_BL, strict=True)
+    return ProposedMasks(
+        sentences=[_words(pieces, *row) for row in rows],
+        proposal_entropy=entropy,
+        uniform_entropy=uniform,
+        collapsed=entropy < COLLAPSED * uniform,
+        rates=rates,
+    )
+
+
+def _draw(
+    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: MaskContext, count: int,
+    length: int | None,
+) -> _Drawn:  # fmt: skip
     device = model.encoder.tokens.weight.device
     count = min(count, len(sequences))
     # spread over the validation set, so that sentences come from different documents
     chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
-    tokens_BL = load_batch(sequences, chosen)[:, :FIGURE_TOKENS]
+    tokens_BL = load_batch(sequences, chosen)[:, :length]
     maskable_BL = maskable_positions(tokens_BL)
+    attention_mask_BL = attention_mask(tokens_BL, PAD)
+    attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
     if method.proposal:
         assert isinstance(model, PretrainingModel)
-        attention_mask_BL = attention_mask(tokens_BL, PAD)
-        attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
         own_BL = model.propose(tokens_BL.to(device), attention_mask_BL, maskable_BL.to(device)).cpu()
         log_q_BL = mixed_with_uniform(own_BL, maskable_BL, method.proposal.uniform_mix)
     else:
@@ -55,32 +98,53 @@ def figure2_masks(
     noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
     masks = draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
-    entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
-    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
-    pieces = load_tokenizer(tokenizer)
-    model.train()
-    return ProposedMasks(
-        sentences=[_words(pieces, *row) for row in zip(tokens_BL, log_q_BL.exp(), masked_BL, strict=True)],
-        proposal_entropy=entropy,
-        uniform_entropy=uniform,
-        collapsed=entropy < COLLAPSED * uniform,
-    )
+    loss_BL = None
+    if isinstance(model, PretrainingModel):
+        hidden_BL = torch.where(masked_BL, MASK, tokens_BL).to(device)
+        logits_NV = model.token_logits(hidden_BL, attention_mask_BL, masks.positions_BK.to(device)).float().cpu()
+        targets_BK = tokens_BL.gather(1, masks.positions_BK)
+        loss_BK = F.cross_entropy(logits_NV, targets_BK.flatten(), reduction="none").view_as(targets_BK)
+        loss_BL = torch.zeros_like(log_q_BL).scatter_add(1, masks.positions_BK, loss_BK * masks.valid_BK)
+    return _Drawn(tokens_BL, maskable_BL, log_q_BL, masked_BL, loss_BL)
 
 
-def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor) -> list[MaskedWord]:
+def _rates(drawn: _Drawn, buckets: "TokenBuckets") -> dict[str, dict[str, tuple[int, int]]]:
+    """Returns the numbers of masked and of all maskable tokens, by decile of frequency, position, and kind of word."""
+    lengths_B1 = (drawn.tokens_BL != PAD).sum(dim=1, keepdim=True)
+    tenth_BL = (DECILES * torch.arange(drawn.tokens_BL.shape[1]) // lengths_B1).clamp(max=DECILES - 1)
+    tenths = [str(number) for number in range(1, DECILES + 1)]
+    groups = {
+        "decile": (buckets.decile_V[drawn.tokens_BL], tenths),
+        "position": (tenth_BL, tenths),
+        "kind": (word_kinds(buckets, drawn.tokens_BL), ["function", "content", "other"]),
+    }
+    return {
+        what: {
+            name: (int((drawn.masked_BL & at_BL).sum()), int(at_BL.sum()))
+            for number, name in enumerate(names)
+            if (at_BL := drawn.maskable_BL & (group_BL == number)).any()
+        }
+        for what, (group_BL, names) in groups.items()
+    }
+
+
+def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor, loss_L: Tensor) -> list[MaskedWord]:
     """Returns the sequence's words, each joined from its tokens."""
     words: list[MaskedWord] = []
-    for token, q, masked in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), strict=True):
+    for token, q, masked, nats in zip(tokens_L.tolist(), q_L.tolist(), masked_L.tolist(), loss_L.tolist(), strict=True):
         if token in (PAD, CLS, SEP):
             continue
         text, begins = word_part(tokenizer, token)
+        loss = round(nats, 3) if masked and not math.isnan(nats) else None
         if words and not begins:
             last = words[-1]
+            known = [value for value in (last.loss, loss) if value is not None]
             words[-1] = MaskedWord(
-                text=last.text + text, probability=last.probability + q, masked=last.masked or masked
-            )
+                text=last.text + text, probability=last.probability + q, masked=last.masked or masked,
+                loss=sum(known) if known else None,
+            )  # fmt: skip
         else:
-            words.append(MaskedWord(text=text, probability=q, masked=masked))
+            words.append(MaskedWord(text=text, probability=q, masked=masked, loss=loss))
     return words
 
 

@@ -41,6 +41,14 @@ class Pretrain:
         for name in config.methods:
             method = config.method[name]
             validate_method(name, method, pretrain.visits)
+            own = config.for_method(name).pretrain
+            first, last = own.milestone_steps()[0], own.milestone_steps()[-1]
+            if own.warmup_steps >= (end := first if own.schedule == "wsd" else last):
+                where = "the first milestone" if own.schedule == "wsd" else "training"
+                raise UsageError(
+                    f"pretrain.warmup_steps ({own.warmup_steps:,}) leaves {name} no step at the peak rate: {where} "
+                    f"ends at step {end:,}. Set a smaller number, such as {end // 10:,}"
+                )
             if method.mapnet and method.mapnet.baseline == "batch" and (pretrain.micro_batch_size or processes > 1):
                 raise UsageError(
                     f"method.{name}.proposal.baseline: 'batch' needs the whole batch in one pass, so it can't be "

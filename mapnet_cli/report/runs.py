@@ -1,9 +1,11 @@
 """Fine-tuning runs, reduced to what the tables need: a report doesn't hold the records of a large grid in memory."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
-from mapnet_cli.core import EpochScores, FinetuneRun
-from mapnet_cli.glue import GridRun
+from mapnet_cli.core import EpochScores, FinetuneRun, Row
+from mapnet_cli.glue import GridRun, one_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Run:
     failure: str
     epochs: int
     """Number of epochs with scores."""
+    constant: bool
+    """Whether its predictions at the epoch that counts are all the same."""
     choices: tuple[Choice, ...]
     """The epoch selected on each half of each split; () if the run has no epochs or no scores on halves."""
 
@@ -36,8 +40,10 @@ class Run:
 def reduced(grid_run: GridRun, row: FinetuneRun, metric: str, epoch: str) -> Run:
     """Returns the run, with its epochs selected by a metric: each half's best one, or the last if `epoch` is "last"."""
     last = row.failure != "" or epoch == "last"
-    choices = _choices(row.epochs[-1:] if last else row.epochs, metric) if _halves(row.epochs) else ()
-    return Run(grid_run, row.checkpoint, row.device, row.failure, len(row.epochs), choices)
+    eligible = row.epochs[-1:] if last else row.epochs
+    choices = _choices(eligible, metric) if _halves(row.epochs) else ()
+    constant = bool(eligible) and one_class(max(eligible, key=lambda found: found.metrics[metric]).metrics)
+    return Run(grid_run, row.checkpoint, row.device, row.failure, len(row.epochs), constant, choices)
 
 
 def _halves(epochs: list[EpochScores]) -> int:
@@ -54,3 +60,16 @@ def _choices(epochs: list[EpochScores], metric: str) -> tuple[Choice, ...]:
             best = max(scores, key=lambda pair: pair[half])
             found.append(Choice(best[half], best[1 - half]))
     return tuple(found)
+
+
+def record_line(row: Row, written: bytes = b"") -> bytes:
+    """Returns a row's line of records.jsonl. `written` is its JSON object if that is known, which is faster."""
+    kind = type(row).__name__
+    if written:
+        return f'{{"record": "{kind}", '.encode() + written.removeprefix(b"{") + b"\n"
+    return json_line({"record": kind} | row.to_json())
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace") + b"\n"

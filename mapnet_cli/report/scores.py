@@ -18,115 +18,73 @@ The paper doesn't specify the following:
 """
 
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from mapnet_cli.config import Config
-from mapnet_cli.glue import (
-    Grid,
-    GridKey,
-    RunScore,
-    ScoreColumn,
-    Seeds,
-    Setting,
-    baseline_scores,
-    best_setting,
-    columns_of,
-    fine_tuned,
-    metrics_by_task,
-)
+from mapnet_cli import glue
 from mapnet_cli.report.load import Results, runs_of_a_task
 
 PRIMARY = "validation_loss_single"
 """The held-out loss that methods are compared by: with one [MASK] per sentence, it favours no mask rate."""
-PRIMARY_NAME = "one mask per sentence"
+AVERAGE = "Average"
 
 
 @dataclass(frozen=True)
-class TaskScore:
-    """Score of one column at (method, step); None if no run is finished."""
+class Score:
+    """Score at (method, step) in a column, or averaged over the columns.
+
+    `mean` is None if no run is finished; of an average, if any column has none.
+    """
 
     mean: float | None = None
     sd: float | None = None
-    best: float | None = None
-    """Mean of the same runs at their best epochs."""
-    last: float | None = None
-    """Mean of the same runs at their last epochs."""
-    by_seed: Mapping[Seeds, float] | None = None
+    by_seed: Mapping[glue.Seeds, float] = field(default_factory=dict)
     """Scores behind the mean, by (pretraining seed, fine-tuning seed)."""
-    settings: tuple[tuple[int, Setting], ...] = ()
-    """(pretraining seed, chosen setting) pairs."""
-    failed_counted: int = 0
-    """Number of failed runs behind the mean."""
-    runs: int = 0
-    """Number of finished runs in the whole grid, including failed ones."""
+    settings: tuple[tuple[int, glue.Setting], ...] = ()
+    """(pretraining seed, chosen setting) pairs of a column."""
     failed: int = 0
+    """Number of failed runs behind the mean."""
     missing: int = 0
-
-    @property
-    def n(self) -> int:
-        return len(self.by_seed or {})
-
-
-@dataclass(frozen=True)
-class Average:
-    """Average over columns at (method, step), and the pretraining cost averaged over pretraining seeds."""
-
-    mean: float | None
-    sd: float | None
-    best: float | None
-    last: float | None
-    columns: int
-    """Number of columns with a score."""
-    runs: int
-    failed: int
-    failed_counted: int
-    missing: int
-    tokens: float | None = None
-    flops: float | None = None
-    hours: float | None = None
-    held_out_loss: float | None = None
-    """The PRIMARY one."""
+    """Number of missing runs of the whole grid."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of a config. Cells are keyed by (method, step, column), averages by (method, step).
+    """All scores of a config.
 
-    Imports and the untrained encoder are keyed as methods at step 0.
+    Cells are keyed by (method, step, column), the averages with column AVERAGE. Imports and the untrained encoder are
+    keyed as methods at step 0.
     """
 
-    columns: tuple[ScoreColumn, ...]
+    columns: tuple[glue.ScoreColumn, ...]
     metrics: Mapping[str, str]
-    grids: Mapping[GridKey, Grid]
-    cells: Mapping[tuple[str, int, str], TaskScore]
-    averages: Mapping[tuple[str, int], Average]
+    grids: Mapping[glue.GridKey, glue.Grid]
+    cells: Mapping[tuple[str, int, str], Score]
     baselines: Mapping[tuple[str, str], float]
     """Keyed by (baseline, column)."""
 
-    def baseline_average(self, name: str) -> float | None:
-        """Returns a baseline's average over the columns, None if any of them is unknown."""
-        values = [self.baselines.get((name, column.name)) for column in self.columns]
-        return None if None in values else _mean_or_none(values)
+    @property
+    def titles(self) -> list[str]:
+        """AVERAGE if there are several columns, and their names."""
+        return [AVERAGE] * (len(self.columns) > 1) + [column.name for column in self.columns]
+
+    def baseline(self, name: str, column: str) -> float | None:
+        """Returns a baseline's score; of AVERAGE, None if it is unknown for any column."""
+        if column != AVERAGE:
+            return self.baselines.get((name, column))
+        return mean_or_none([self.baselines.get((name, one.name)) for one in self.columns], len(self.columns))
 
 
 def score(results: Results) -> Scores:
     """Returns all scores that can be computed from the records."""
-    config = results.config
-    metrics = metrics_by_task(config)
-    columns = columns_of(metrics, results.tasks.values())
-    baselines, grids = baseline_scores(results.baselines, columns), results.grids
-    rows = dict.fromkeys((method, step) for method, _, step in fine_tuned(config))
-    cells = {
-        (method, step, column.name): _task_score(config, grids, method, step, column)
-        for method, step in rows
-        for column in columns
-    }
-    averages = {
-        (method, step): _average(results, {c: cells[method, step, c.name] for c in columns}, method, step)
-        for method, step in rows
-    }
-    return Scores(columns, metrics, grids, cells, averages, baselines)
+    metrics = glue.metrics_by_task(results.config)
+    columns = glue.columns_of(metrics, results.tasks.values())
+    cells: dict[tuple[str, int, str], Score] = {}
+    for method, step in dict.fromkeys((method, step) for method, _, step in glue.fine_tuned(results.config)):
+        found = {column: _task_score(results, method, step, column) for column in columns}
+        cells |= {(method, step, column.name): cell for column, cell in found.items()}
+        cells[method, step, AVERAGE] = _average(found)
+    return Scores(columns, metrics, results.grids, cells, glue.baseline_scores(results.baselines, columns))
 
 
 def mean(values: Iterable[float]) -> float:
@@ -139,62 +97,42 @@ def spread(values: Iterable[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _task_score(
-    config: Config, grids: Mapping[GridKey, Grid], method: str, step: int, column: ScoreColumn
-) -> TaskScore:
-    chosen: dict[Seeds, RunScore] = {}
-    settings, means = [], []
-    all_runs: list[RunScore] = []
-    pretrain_seeds = [seed for name, seed, at in fine_tuned(config) if (name, at) == (method, step)]
-    for pretrain_seed in pretrain_seeds:
-        grid = grids.get((method, pretrain_seed, step, column.name), {})
-        all_runs += [s for seeds in grid.values() for s in seeds.values()]
-        setting = best_setting(grids.get((method, pretrain_seed, step, column.chooser), {}))
-        if setting is not None:
-            settings.append((pretrain_seed, setting))
-            means.append(list(grid[setting].values()))
-            chosen |= {(pretrain_seed, seed): s for seed, s in grid[setting].items()}
-    counts = TaskScore(
-        runs=len(all_runs),
-        failed=sum(s.failed for s in all_runs),
-        missing=runs_of_a_task(config) * len(pretrain_seeds) - len(all_runs),
-    )
-    if not chosen:
-        return counts
-    return replace(
-        counts,
-        mean=mean(mean(s.counted for s in group) for group in means),
-        sd=spread(s.counted for s in chosen.values()),
-        best=mean(mean(s.best for s in group) for group in means),
-        last=mean(mean(s.last for s in group) for group in means),
-        by_seed={seeds: s.counted for seeds, s in chosen.items()},
-        settings=tuple(settings),
-        failed_counted=sum(s.failed for s in chosen.values()),
-    )
-
-
-def _average(results: Results, cells: Mapping[ScoreColumn, TaskScore], method: str, step: int) -> Average:
-    distinct = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's columns share runs
-    scored = [cell for cell in cells.values() if cell.by_seed]
-    shared = set.intersection(*(set(cell.by_seed or {}) for cell in scored)) if scored else set()
-    costs = results.checkpoints_at(method, step)
-    return Average(
-        mean=_mean_or_none(cell.mean for cell in scored),
-        sd=spread(mean((cell.by_seed or {})[seeds] for cell in scored) for seeds in sorted(shared)),
-        best=_mean_or_none(cell.best for cell in scored),
-        last=_mean_or_none(cell.last for cell in scored),
-        columns=len(scored),
-        runs=sum(cell.runs for cell in distinct),
-        failed=sum(cell.failed for cell in distinct),
-        failed_counted=sum(cell.failed_counted for cell in distinct),
-        missing=sum(cell.missing for cell in distinct),
-        tokens=_mean_or_none(c.tokens for c in costs),
-        flops=_mean_or_none(c.flops for c in costs),
-        hours=_mean_or_none(c.seconds / 3600 for c in costs),
-        held_out_loss=_mean_or_none(c.validation.get(PRIMARY) for c in costs),
-    )
-
-
-def _mean_or_none(values: Iterable[float | None]) -> float | None:
+def mean_or_none(values: Collection[float | None], least: int = 1) -> float | None:
+    """Returns the mean of the known values, None if there are fewer than `least`."""
     known = [value for value in values if value is not None]
-    return mean(known) if known else None
+    return mean(known) if known and len(known) >= least else None
+
+
+def cost(results: Results, method: str, step: int, name: str) -> float | None:
+    """Returns a cost ("tokens", "flops", "seconds") of one pretraining run up to a step, the mean over its seeds."""
+    return mean_or_none([getattr(row, name) for row in results.checkpoints_at(method, step)])
+
+
+def _task_score(results: Results, method: str, step: int, column: glue.ScoreColumn) -> Score:
+    chosen: dict[glue.Seeds, glue.RunScore] = {}
+    settings, means, finished = [], [], 0
+    seeds = [seed for name, seed, at in glue.fine_tuned(results.config) if (name, at) == (method, step)]
+    for seed in seeds:
+        grid, chooser = (results.grids.get((method, seed, step, name), {}) for name in (column.name, column.chooser))
+        finished += sum(map(len, grid.values()))
+        if (setting := glue.best_setting(chooser)) is not None:
+            settings.append((seed, setting))
+            means.append(mean(run.counted for run in grid[setting].values()))
+            chosen |= {(seed, fine): run for fine, run in grid[setting].items()}
+    missing = runs_of_a_task(results.config) * len(seeds) - finished
+    if not chosen:
+        return Score(missing=missing)
+    by_seed = {place: run.counted for place, run in chosen.items()}
+    failed = sum(run.failed for run in chosen.values())
+    return Score(mean(means), spread(by_seed.values()), by_seed, tuple(settings), failed, missing)
+
+
+def _average(cells: Mapping[glue.ScoreColumn, Score]) -> Score:
+    distinct = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's columns share runs
+    missing, failed = (sum(getattr(cell, name) for cell in distinct) for name in ("missing", "failed"))
+    if not all(cell.by_seed for cell in cells.values()):
+        return Score(missing=missing)
+    shared = set.intersection(*(set(cell.by_seed) for cell in cells.values()))
+    by_seed = {seeds: mean(cell.by_seed[seeds] for cell in cells.values()) for seeds in sorted(shared)}
+    centre = mean_or_none([cell.mean for cell in cells.values()])
+    return Score(centre, spread(by_seed.values()), by_seed, (), failed, missing)

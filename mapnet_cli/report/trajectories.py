@@ -1,31 +1,20 @@
-"""Score and held-out losses vs. pretraining cost, and the cost of reaching a given value.
+"""Score and held-out loss against pretraining cost, and the cost of reaching a given value.
 
 The paper (section 4.2) claims that MAP-Net reaches the score of BERT at 1,000k steps after 600k steps.
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mapnet_cli.core import Cell, Checkpoint, Column, Table, build_table, number_cell
-from mapnet_cli.report.load import Results, signature
-from mapnet_cli.report.notes import SCHEDULES, data_notes, data_suffix, hours_notes, label, model_cell, partial_note
-from mapnet_cli.report.scores import PRIMARY, PRIMARY_NAME, Scores, mean, spread
+from mapnet_cli.core import short_steps
+from mapnet_cli.report.differences import LOSS, SCORE, Differences
+from mapnet_cli.report.labels import label
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.scores import AVERAGE, PRIMARY, Scores, mean, spread
 
 SAME_COST = 0.01
 """Relative tolerance for equal costs; steps are integers, so costs rarely match exactly."""
-LOSSES = {
-    PRIMARY: f"held-out loss ({PRIMARY_NAME})",
-    "validation_loss": "held-out loss (uniform masks)",
-    "validation_loss_refit": "held-out loss (uniform masks, bias refitted)",
-}
-LINEAR = (
-    'Linear interpolation between checkpoints, over the pretraining seeds that both methods have. "At most": the'
-    " method's first checkpoint already reaches the value."
-)
-NOISE = "Noisy scores may reach any value early: compare with the row of the first method, which shows the same effect."
-ONE_SCORE = "No rows for scores, which require several fine-tuned checkpoints (finetune.milestones)."
 
 
 class CurvePoint(NamedTuple):
@@ -33,57 +22,56 @@ class CurvePoint(NamedTuple):
 
     steps: float
     flops: float
-    hours: float
+    seconds: float
     value: float
     sd: float
 
 
 def score_trajectory(results: Results, scores: Scores, method: str, seeds: set[int]) -> list[CurvePoint]:
     """Returns the average score over `seeds` at each checkpoint that has runs for all fine-tuning seeds."""
-    tuned = results.config.finetune.seeds
-    wanted = {(own, fine) for own in seeds for fine in tuned}
-    points = []
+    wanted = {(own, fine) for own in seeds for fine in results.config.finetune.seeds}
+    values: dict[int, list[float]] = {}
     for step in results.config.fine_tuned_steps(method):
-        rows = _checkpoints(results, method, step, seeds)
-        columns = [scores.cells[method, step, column.name].by_seed or {} for column in scores.columns]
-        if rows and not any(wanted - column.keys() for column in columns):
-            averages = {run: mean(column[run] for column in columns) for run in sorted(wanted)}
-            value = mean(mean(averages[own, fine] for fine in tuned) for own in sorted(seeds))
-            points.append(_point(step, rows, value, spread(averages.values()) or 0.0))
-    return points
+        found = scores.cells[method, step, AVERAGE]
+        if wanted and wanted <= found.by_seed.keys():
+            values[step] = [found.by_seed[place] for place in sorted(wanted)]
+    return _curve(results, method, seeds, values)
 
 
 def scored_seeds(results: Results, scores: Scores, method: str) -> set[int]:
     """Returns the pretraining seeds whose last fine-tuned checkpoint of the method has all runs in all columns."""
-    config = results.config
-    last = config.fine_tuned_steps(method)[-1]
-    cells = [scores.cells[method, last, column.name].by_seed or {} for column in scores.columns]
-    return {
-        own
-        for own in config.seeds_of(method)
-        if all((own, fine) in cell for cell in cells for fine in config.finetune.seeds)
-    }
+    found = scores.cells[method, results.config.fine_tuned_steps(method)[-1], AVERAGE]
+    tuned = results.config.finetune.seeds
+    return {own for own in results.config.seeds_of(method) if all((own, fine) in found.by_seed for fine in tuned)}
 
 
-def loss_trajectory(results: Results, name: str, method: str, seeds: set[int]) -> list[CurvePoint]:
-    """Returns the mean of a held-out loss over `seeds` at each checkpoint that all of them have."""
-    points = []
+def loss_trajectory(results: Results, method: str, seeds: set[int]) -> list[CurvePoint]:
+    """Returns the mean of the PRIMARY held-out loss over `seeds` at each checkpoint that all of them have."""
+    values = {}
     for step in results.config.milestone_steps(method):
-        rows = _checkpoints(results, method, step, seeds)
-        losses = [row.validation[name] for row in rows if name in row.validation]
-        if losses and len(losses) == len(seeds):
-            points.append(_point(step, rows, mean(losses), spread(losses) or 0.0))
+        rows = [row for row in results.checkpoints_at(method, step) if row.pretrain_seed in seeds]
+        values[step] = [row.validation[PRIMARY] for row in rows if PRIMARY in row.validation]
+    return _curve(results, method, seeds, {s: found for s, found in values.items() if len(found) == len(seeds)})
+
+
+def seeds_with_loss(results: Results, method: str) -> set[int]:
+    """Returns the pretraining seeds of a method whose last checkpoint has the PRIMARY held-out loss."""
+    last = results.checkpoints_at(method, results.config.last_step(method))
+    return {row.pretrain_seed for row in last if PRIMARY in row.validation}
+
+
+def _curve(results: Results, method: str, seeds: set[int], values: dict[int, list[float]]) -> list[CurvePoint]:
+    points = []
+    for step, found in values.items():
+        rows = [row for row in results.checkpoints_at(method, step) if row.pretrain_seed in seeds]
+        if rows and len(rows) == len(seeds):
+            costs = (mean(row.flops for row in rows), mean(row.seconds for row in rows))
+            points.append(CurvePoint(step, *costs, mean(found), spread(found) or 0.0))
     return points
 
 
-def seeds_with(results: Results, name: str, method: str) -> set[int]:
-    """Returns the pretraining seeds of a method whose last checkpoint has the given held-out loss."""
-    last = results.checkpoints_at(method, results.config.last_step(method))
-    return {row.pretrain_seed for row in last if name in row.validation}
-
-
 def at_equal_cost(results: Results, scores: Scores, method: str, step: int, cost: str) -> float | None:
-    """Returns the first method's average score at the same `cost` ("flops" or "hours") as `method` at `step`.
+    """Returns the first method's average score at the same `cost` ("flops" or "seconds") as `method` at `step`.
 
     Interpolates linearly over the pretraining seeds that both have; None outside the first method's checkpoints.
     """
@@ -91,39 +79,19 @@ def at_equal_cost(results: Results, scores: Scores, method: str, step: int, cost
     seeds = scored_seeds(results, scores, method) & scored_seeds(results, scores, first)
     points = {point.steps: point for point in score_trajectory(results, scores, method, seeds)}
     curve = [(getattr(point, cost), point.value) for point in score_trajectory(results, scores, first, seeds)]
-    return interpolate(curve, getattr(points[step], cost)) if step in points else None
-
-
-def interpolate(curve: Sequence[tuple[float, float]], cost: float) -> float | None:
-    """Returns the value of a curve at a cost, None outside its points."""
-    if not curve:
+    if step not in points or not curve:
         return None
-    (least, start), (most, end) = curve[0], curve[-1]
-    if not (1 - SAME_COST) * least <= cost <= (1 + SAME_COST) * most:
+    at, ((least, start), (most, end)) = getattr(points[step], cost), (curve[0], curve[-1])
+    if not (1 - SAME_COST) * least <= at <= (1 + SAME_COST) * most:
         return None
     for (left, low), (right, high) in itertools.pairwise(curve):
-        if left <= cost <= right:
-            return low + (cost - left) / (right - left) * (high - low) if right > left else low
-    return start if cost < least else end
+        if left <= at <= right:
+            return low + (at - left) / (right - left) * (high - low) if right > left else low
+    return start if at < least else end
 
 
-def _checkpoints(results: Results, method: str, step: int, seeds: set[int]) -> list[Checkpoint]:
-    """Returns one checkpoint per seed, [] if any is missing."""
-    rows = [row for seed in sorted(seeds) if (row := results.checkpoints.get((method, seed, step)))]
-    return rows if len(rows) == len(seeds) else []
-
-
-def _point(step: int, rows: Sequence[Checkpoint], value: float, sd: float) -> CurvePoint:
-    hours = mean(row.seconds for row in rows) / 3600
-    return CurvePoint(step, mean(row.flops for row in rows), hours, value, sd)
-
-
-Costs = tuple[float, float, float]
-"""Steps, FLOPs and hours."""
-
-
-def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> tuple[Costs, bool] | None:
-    """Returns the cost at which a curve first reaches a value, and whether that is only an upper bound.
+def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> tuple[tuple[float, float, float], bool] | None:
+    """Returns steps, FLOPs and seconds at which a curve first reaches a value, and whether that is an upper bound.
 
     Interpolates linearly; returns None if the value is never reached. `sign` is -1 if lower values are better.
     """
@@ -132,79 +100,43 @@ def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> tuple[C
     for left, right in itertools.pairwise(curve):
         if sign * right.value >= sign * value:
             share = (value - left.value) / (right.value - left.value)
-            steps, flops, hours = (a + share * (b - a) for a, b in zip(left[:3], right[:3], strict=True))
-            return (steps, flops, hours), False
+            steps, flops, seconds = (a + share * (b - a) for a, b in zip(left[:3], right[:3], strict=True))
+            return (steps, flops, seconds), False
     return None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Cost of reaching the first method's final value; fields are None until both methods have their final value."""
+def reading(results: Results, scores: Scores, differences: Differences) -> Iterator[str]:
+    """Yields at what cost each method reaches the first method's final score and held-out loss.
 
-    method: str
-    measure: str
-    form: str
-    end: CurvePoint | None = None
-    """The first method's last point."""
-    own: float | None = None
-    found: tuple[Costs, bool] | None = None
-    """Result of `reached`; also None if the value isn't reached."""
-
-
-def target_table(results: Results, scores: Scores) -> Table:
-    """Returns the cost at which each method reaches the first method's final score and held-out losses."""
-    config = results.config
-    several = len(config.fine_tuned_steps()) > 1
-    rows = [_score_row(results, scores, method) for method in config.methods if several]
-    rows += [_loss_row(results, name, method) for name in LOSSES for method in config.methods]
-    first = label(config.methods[0]) if config.methods else "first method"
-    columns: list[Column[_Row]] = [
-        Column("Model", lambda row: model_cell(row.method)),
-        Column("Measure", lambda row: row.measure),
-        Column(f"{first} final value", lambda row: number_cell(row.end.value if row.end else None, row.form)),
-        Column("Own final value", lambda row: number_cell(row.own, row.form)),
-        Column("Reached at step", lambda row: _step_cell(row)),
-        Column(f"Steps (% of {first})", lambda row: _share_cell(row, 0)),
-        Column(f"FLOPs (% of {first})", lambda row: _share_cell(row, 1)),
-        Column(f"Hours (% of {first})", lambda row: _share_cell(row, 2)),
-    ]
-    title = f"Cost of reaching the final value of {first}{data_suffix(results)}"
-    schedule, score_note = SCHEDULES[config.pretrain.schedule], NOISE if several else ONE_SCORE
-    notes = (*data_notes(results), LINEAR, schedule, *hours_notes(results), score_note, *partial_note(results))
-    return build_table("target", title, columns, rows, notes, signature(results, scores.metrics))
-
-
-def _score_row(results: Results, scores: Scores, method: str) -> _Row:
-    pair = (method, results.config.methods[0])
-    seeds = set.intersection(*(scored_seeds(results, scores, name) for name in pair))
-    curves = [score_trajectory(results, scores, name, seeds) for name in pair]
-    return _filled(_Row(method, "score", "{:.2f}"), curves, [results.config.fine_tuned_steps(m)[-1] for m in pair], 1)
-
-
-def _loss_row(results: Results, name: str, method: str) -> _Row:
-    pair = (method, results.config.methods[0])
-    seeds = set.intersection(*(seeds_with(results, name, m) for m in pair))
-    curves = [loss_trajectory(results, name, m, seeds) for m in pair]
-    return _filled(_Row(method, LOSSES[name], "{:.3f}"), curves, [results.config.last_step(m) for m in pair], -1)
-
-
-def _filled(row: _Row, curves: Sequence[Sequence[CurvePoint]], last: Sequence[int], sign: int) -> _Row:
-    """Fills a row from the curves of a method and the first method if both reach their last step."""
-    if not all(curve and curve[-1].steps == step for curve, step in zip(curves, last, strict=True)):
-        return row
-    ours, end = curves[0], curves[1][-1]
-    return replace(row, end=end, own=ours[-1].value, found=reached(ours, end.value, sign))
-
-
-def _step_cell(row: _Row) -> Cell | None:
-    if row.end and not row.found:
-        return Cell("not reached", None)
-    return _at_most(row, row.found[0][0], "{:,.0f}") if row.found else None
-
-
-def _share_cell(row: _Row, cost: int) -> Cell | None:
-    return _at_most(row, row.found[0][cost] / row.end[cost], "{:.0%}") if row.end and row.found else None
-
-
-def _at_most(row: _Row, value: float, form: str) -> Cell:
-    return Cell(("at most " if row.found and row.found[1] else "") + form.format(value), value)
+    A noisy value is reached by chance at some early checkpoint, so this is only said where the final difference to the
+    first method is beyond the noise.
+    """
+    config, unsaid = results.config, []
+    for method, measure in itertools.product(config.methods[1:], (SCORE, LOSS)):
+        first, by_score = config.methods[0], measure == SCORE
+        last = config.fine_tuned_steps(method)[-1] if by_score else config.last_step(method)
+        difference = differences.get((measure, method, last, first))
+        if difference is None or not difference.better:
+            unsaid += [label(method)] if difference and difference.mean else []
+            continue
+        pair = (method, first)
+        if by_score:
+            seeds = set.intersection(*(scored_seeds(results, scores, name) for name in pair))
+            ours, theirs = (score_trajectory(results, scores, name, seeds) for name in pair)
+        else:
+            seeds = set.intersection(*(seeds_with_loss(results, name) for name in pair))
+            ours, theirs = (loss_trajectory(results, name, seeds) for name in pair)
+        if theirs and len(ours) > 1 and (found := reached(ours, theirs[-1].value, 1 if by_score else -1)):
+            costs, at_most = found
+            shares = [f"{own / end:.0%}" for own, end in zip(costs, theirs[-1][:3], strict=True)]
+            yield (
+                f"{label(method)} reaches {label(first)}'s final {measure} ({theirs[-1].value:.2f}) at "
+                f"{'most at ' * at_most}step {short_steps(round(costs[0]))}: {shares[0]} of its steps, {shares[1]} of "
+                f"its FLOPs and {shares[2]} of its time."
+            )
+    if unsaid:
+        names = ", ".join(dict.fromkeys(unsaid))
+        yield (
+            f"At what cost {names} would reach {label(config.methods[0])}'s final values isn't said where the "
+            "difference isn't beyond the noise."
+        )

@@ -1,28 +1,23 @@
 """Tables, document and figure of a measurement."""
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mapnet_cli.core import (
-    COLOURS,
-    FAINT,
     NOTHING,
     Cell,
+    Chart,
     Column,
+    Spec,
     Table,
+    axis,
     build_table,
-    frame,
     images,
+    named_colours,
     number_cell,
-    panels,
     to_markdown,
 )
 from mapnet_cli.variance.results import NORMS, Clipping, Correlation, Estimate, LossBin, Measured, VarianceReport
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p - y)||"}
 
@@ -153,48 +148,44 @@ def _exponent(number: float) -> int:
 
 def variance_figure(found: VarianceReport) -> bytes:
     """Returns a PNG that is byte-identical for identical measurements."""
-    title = f"Gradient variance: {_where(found)}"
-    return images(lambda figure: draw_variance(figure, found, title), title, found.signature, ("png",))["png"]
+    return images(variance_chart(found), found.signature, ("png",))["png"]
 
 
-def draw_variance(figure: "Figure", found: VarianceReport, title: str) -> None:
-    """Draws one bar panel per norm, and a panel of gradient norms by loss."""
-    [[*bars, curve]] = panels(figure, 1, len(NORMS) + 1, (3.45, max(1.8, 0.6 + 0.34 * len(found.measured))))
-    for ax, norm in zip(bars, NORMS, strict=True):
-        _bars(ax, found, norm)
-    bars[0].set_yticks(range(len(found.measured)), [row.name for row in found.measured])
-    _norms(curve, found)
-    for ax in (*bars, curve):
-        ax.grid(axis="x", color="#E6E6E6", linewidth=0.8, zorder=0)
+def variance_chart(found: VarianceReport) -> Chart:
+    """Returns one panel of bars per norm, relative to the mask variance of uniform masks, and of norms by loss."""
+    panels, rows = list[Spec](), list[dict[str, Any]]()
+    for norm, title in NORMS.items():
+        unit = found.measured[0].variances[norm].mask.value or 1.0
+        for row in found.measured:
+            for kind, estimate in (("mask", row.variances[norm].mask), ("sentence", row.variances[norm].sentence)):
+                rows.append({"strategy": row.name, "variance": kind, "norm": norm, **_bounds(estimate, unit)})
+        place = {"y": {"field": "strategy", "type": "nominal", "title": None, "sort": None},
+                 "yOffset": {"field": "variance"}}  # fmt: skip
+        value, low = (axis(field, "variance / mask variance of uniform masks", zero=True) for field in ("value", "low"))
+        layers = [
+            {
+                "mark": "bar",
+                "encoding": {"x": value, "color": named_colours(["mask", "sentence"], "variance")["color"]},
+            },
+            {"mark": "rule", "encoding": {"x": low, "x2": {"field": "high"}}},
+        ]
+        only = [{"filter": {"field": "norm", "equal": norm}}]
+        size = {"width": 250, "height": {"step": 14}}
+        panels.append({"title": title, "data": {"name": "variances"}, "transform": only, "encoding": place,
+                       "layer": layers, **size})  # fmt: skip
+    bins = [{"loss": (b.low + b.high) / 2, **_bounds(b.norm, 1.0)} for b in found.loss_bins]
+    layers = [
+        {"mark": {"type": "line", "point": True}, "encoding": {"y": axis("value", "", zero=True)}},
+        {"mark": "rule", "encoding": {"y": axis("low", ""), "y2": {"field": "high"}}},
+    ]
+    panels.append({"title": "gradient norm per position", "data": {"name": "bins"}, "layer": layers,
+                   "encoding": {"x": axis("loss", "loss (nats)")}, "width": 200})  # fmt: skip
     caption = f"{found.sentences} sentences, {found.masks} masks each. Error bars: one standard error over sentences."
-    frame(figure, title, bars[0].get_legend_handles_labels()[0], caption, found.signature)
+    return Chart("variance", f"Gradient variance: {_where(found)}", caption, panels, {"variances": rows, "bins": bins})
 
 
-def _bars(ax: "Axes", found: VarianceReport, norm: str) -> None:
-    """Draws mask variance next to sentence variance, relative to the mask variance of uniform masks."""
-    unit = found.measured[0].variances[norm].mask.value or 1.0
-    for shift, (name, label) in enumerate((("mask", "mask variance"), ("sentence", "sentence variance"))):
-        estimates = [getattr(row.variances[norm], name) for row in found.measured]
-        places = [number + 0.19 * (2 * shift - 1) for number in range(len(estimates))]
-        values, errors = zip(*(_scaled(estimate, unit) for estimate in estimates), strict=True)
-        ax.barh(places, values, 0.36, xerr=errors, color=COLOURS[shift], ecolor="#444444", label=label, zorder=2)
-    ax.set_yticks([])
-    ax.invert_yaxis()
-    ax.axvline(1, color=FAINT, linewidth=1, linestyle=":", zorder=3)
-    ax.set_title(NORMS[norm], loc="left", fontsize=9.5, fontweight="bold", pad=5)
-    ax.set_xlabel("variance / mask variance of uniform masks")
-
-
-def _scaled(estimate: Estimate, unit: float) -> tuple[float, float]:
-    value = math.nan if estimate.value is None else estimate.value / unit
-    return value, 0.0 if estimate.error is None else estimate.error / unit
-
-
-def _norms(ax: "Axes", found: VarianceReport) -> None:
-    bins = found.loss_bins
-    middle = [(b.low + b.high) / 2 for b in bins]
-    values, errors = zip(*(_scaled(b.norm, 1.0) for b in bins), strict=True)
-    ax.errorbar(middle, values, errors, color=COLOURS[2], marker="o", markersize=4, linewidth=1.6, capsize=2)
-    ax.set_title("gradient norm per position", loc="left", fontsize=9.5, fontweight="bold", pad=5)
-    ax.set_xlabel("loss (nats)")
-    ax.set_ylim(bottom=0)  # otherwise a saturated norm would appear to rise
+def _bounds(estimate: Estimate, unit: float) -> dict[str, float | None]:
+    if estimate.value is None:
+        return {"value": None, "low": None, "high": None}
+    value, error = estimate.value / unit, (estimate.error or 0.0) / unit
+    return {"value": value, "low": value - error, "high": value + error}

@@ -138,3 +138,10 @@ class Fill(Job):
 def test_a_job_on_a_full_disk(tmp_path: Path) -> None:
     found = attempt(Fill(artifact=ArtifactId("a/b", "")), Artifacts(tmp_path), lambda progress: None)
     assert str(found) == "a/b: No space left on device: make room on the disk, or choose another --artifacts folder"
+
+
+def test_an_error_without_a_path_names_the_artifact_directory(tmp_path: Path) -> None:
+    """A full disk: Python knows the path only when it opens a file."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(system_error(full, tmp_path)).startswith(f"in {tmp_path}: No space left on device: make room")
+    assert str(system_error(full, tmp_path, "pretrain/x")).startswith("pretrain/x: No space left on device: make room")

@@ -23,7 +23,9 @@ STAGES = ["prepare-corpus", "minimal-pairs", "finetune-glue"]
 OPTIONS = {
     **{key: [*CONFIG, "--workers", *ENGINE, *HOW, *SHOW] for key in STAGES},
     **{key: [*CONFIG, "--workers", "--processes", *ENGINE, *HOW, *SHOW] for key in ["pretrain", "run"]},
-    **{key: [*CONFIG, "--json"] for key in ["report", "status", "doctor", "config show"]},
+    **{key: [*CONFIG, "--json"] for key in ["doctor", "config show"]},
+    "report": ["folders", "--compare", "--to", "--watch", "--every", *CONFIG, "--json"],
+    "status": ["--watch", "--every", *CONFIG, "--json"],
     "verify": ["--heal", *CONFIG, "--json"],
     "export": ["folder", *CHECKPOINT, "--task", *CONFIG, "--json"],
     "predict-glue": ["file", *CHECKPOINT, *CONFIG, "--workers", "--force", *SHOW],

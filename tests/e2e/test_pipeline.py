@@ -80,13 +80,12 @@ def results(artifacts: Path) -> dict[str, object]:
 
 def test_a_run_writes_table_3_and_a_report(folder: Path) -> None:
     out = (folder / "stdout").read_text()
-    for phrase in ("Table 3", "BERT", "MAP-Net", "majority", "bag of words", "report.md"):
+    for phrase in ("Table 3", "BERT", "MAP-Net", "majority", "bag of words", "index.html"):
         assert phrase in out
-    report = folder / "whole" / "report" / "demo"
-    for name in ("report.md", "table3.csv", "tasks.json", "figure3.png", "figure2.html"):
+    report = folder / "whole" / "report" / "latest"
+    for name in ("index.html", "report.md", "results.csv", "table3.tex", "figure3.png", "curves.svg"):
         assert (report / name).stat().st_size > 0
-    table = json.loads((report / "table3.json").read_text())
-    assert "partial" not in json.dumps(table).lower()
+    assert json.loads((report / "results.json").read_text())["missing"] == {}
 
 
 def test_a_second_run_skips_everything(folder: Path) -> None:
@@ -200,4 +199,4 @@ def test_one_method_is_enough_for_a_partial_report(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "4 of 8 checkpoints" in done.stdout
     assert "mapnet pretrain" in done.stderr
-    assert Artifacts(folder / "partial").path("report/demo/report.md").exists()
+    assert Artifacts(folder / "partial").path("report/latest/index.html").exists()

@@ -24,7 +24,7 @@ def finished(root: Path) -> dict[Path, int]:
 def report(root: Path, settings: tuple[str, ...]) -> dict[str, bytes]:
     """Writes the report and returns its files' contents."""
     subprocess.run(grids.command("report", root, settings), check=True, capture_output=True)
-    return {path.name: path.read_bytes() for path in (root / "report" / "demo").iterdir()}
+    return {path.name: path.read_bytes() for path in (root / "report" / "latest").iterdir()}
 
 
 def test_kill_9_during_a_grid_affects_only_running_jobs(
@@ -46,5 +46,5 @@ def test_kill_9_during_a_grid_affects_only_running_jobs(
     assert grids.records(killed) == grids.records(uninterrupted)
     assert not list(killed.rglob(".tmp-*"))
     expected = report(uninterrupted, settings)
-    assert {"table3.csv", "tasks.csv", "report.md"} <= expected.keys()
+    assert {"results.csv", "results.json", "index.html", "report.md"} <= expected.keys()
     assert report(killed, settings) == expected

@@ -55,14 +55,14 @@ def test_own_tasks_are_columns_of_every_table(user: User, own: tuple[str, ...]) 
     row = user.artifacts.read(lineage.finetuning(GridRun(*PLACE, "pets", 16, 1e-3, 1)).key, FinetuneRun)
     assert set(row.epochs[0].metrics) == {"accuracy", "macro_f1", "mcc"}
     result = build(lineage)
-    assert result.missing == () and result.tasks.columns == ("Model", "Steps", "RTE", "pets", "stars", "Average")
-    assert [line[0].text for line in result.tasks.rows] == ["BERT", "majority", "bag of words", "token overlap"]
-    assert [cell.text for cell in result.tasks.rows[2][2:5]] == ["50.00", "100.00", "100.00"]
-    for table in (result.summary, result.table3, result.cost, result.tasks):
-        assert "(subset: RTE; not GLUE: pets, stars)" in table.title, table.name
-    assert "average score over 3 columns, 1 of GLUE's 9" in result.table3.title
-    assert "macro_f1" in result.signature and "spearman" in result.signature
-    notes = " ".join(result.tasks.notes)
+    table = result.tables["table3"]
+    assert result.value["missing"] == {} and table.columns[-3:] == ("RTE", "pets", "stars")
+    assert [line[0].text for line in table.rows] == ["BERT", "majority", "bag of words", "token overlap"]
+    assert [cell.text for cell in table.rows[2][-3:]] == ["50.00", "100.00", "100.00"]
+    page = result.files["index.html"].read_text(encoding="utf-8")
+    assert "average score over 3 columns, 1 of GLUE&#39;s 9 (subset: RTE; not GLUE: pets, stars)" in page
+    assert "macro_f1" in result.value["signature"] and "spearman" in result.value["signature"]
+    notes = " ".join(result.notes)
     assert "stars: not GLUE's, 12 training and 12 dev rows." in notes
 
 
@@ -98,7 +98,7 @@ def test_own_tasks_are_predicted_alone(
     ("settings", "message"),
     [
         (["own={text='a'}"], r"task_data\.own: there is no task 'own'; a task of your own needs text, and labels or"),
-        (["rte={text='a', labels=['x','y']}"], r"task_data\.rte: there is no task 'rte'; did you mean 'RTE'"),
+        (["rte={text='a', labels=['x','y']}"], r"task_data\.RTE\.text: RTE has 2 columns with text"),
         (["a.b={text='a', labels=['x','y']}"], "unknown key"),
         (["own={text='a', labels=['x','X ']}"], r"own\.labels: two names are the same but for case"),
         (["own={text='a', labels=['x','y'], range=[0,1]}"], "labels are the names .*, and range is for scores"),
@@ -161,8 +161,9 @@ def test_the_best_model_is_kept_with_its_predictions(
         assert [line.split("\t")[1] for line in lines] == [
             e["prediction"] for e in csv.DictReader(file, delimiter="\t")
         ]
-    stage = FinetuneGlue(lineage)
-    assert len(stage.summary()) == 3 and str(user.artifacts.path(row.path)) in stage.summary()[-1]
+    *doubts, first, second, last = FinetuneGlue(lineage).summary()
+    assert str(user.artifacts.path(row.path)) in last and all("best-" in line for line in (first, second))
+    assert doubts and all("predict one class" in line or "the bag of words" in line for line in doubts)
 
 
 def test_there_is_nothing_to_keep_if_every_run_failed(user: User, capsys: pytest.CaptureFixture[str]) -> None:

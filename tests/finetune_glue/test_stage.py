@@ -66,10 +66,13 @@ def test_untrained_encoder_is_a_row_of_every_table(user: User) -> None:
     row = record(user, GridRun("untrained", 0, 0, "RTE", 16, 1e-3, 1), "finetune.untrained=true")
     assert row.checkpoint == "" and row.epochs
     result = build(lineage)
-    for table in (result.table3, result.tasks, *result.spread):
-        assert "untrained" in [line[0].text for line in table.rows], table.name
-    assert any(note.startswith("untrained: the same encoder with random weights") for note in result.table3.notes)
-    assert result.missing == ()
+    for name in ("table3", "selection"):
+        assert "untrained" in [line[0].text for line in result.tables[name].rows], name
+    assert any(note.startswith("untrained: the same encoder with random weights") for note in result.notes)
+    assert result.value["missing"] == {}
+
+
+MNLI_METRICS = {"accuracy", "macro_f1", "mcc"}
 
 
 def test_tasks_start_from_mnli_if_configured(user: User) -> None:
@@ -77,7 +80,7 @@ def test_tasks_start_from_mnli_if_configured(user: User) -> None:
     start = 'finetune.from_mnli=["RTE"]'
     lineage = user.run("finetune-glue", start, 'finetune.tasks=["RTE","MRPC"]')
     encoder = user.artifacts.read(lineage.mnli_start("bert", 1, 10).key, TunedEncoder)
-    assert encoder.epochs[0].metrics.keys() == {"accuracy", "accuracy-mm"}
+    assert encoder.epochs[0].metrics.keys() == MNLI_METRICS | {f"{name}-mm" for name in MNLI_METRICS}
     rte, mrpc = (GridRun("bert", 1, 10, task, 16, 1e-3, 1) for task in ("RTE", "MRPC"))
     tuned = record(user, rte, start)
     assert tuned.settings["mnli_start"] == encoder.fingerprint
@@ -85,9 +88,10 @@ def test_tasks_start_from_mnli_if_configured(user: User) -> None:
     assert tuned.epochs != record(user, rte).epochs
     assert lineage.finetuning(mrpc) == plain.finetuning(mrpc)
     result = build(lineage)
-    assert result.missing == ()
-    assert "|from-mnli:RTE|" in result.signature and "(subset: RTE, MRPC, MNLI)" in result.table3.title
-    notes = " ".join(result.table3.notes)
+    assert result.value["missing"] == {}
+    assert "|from-mnli:RTE|" in result.value["signature"]
+    notes = " ".join(result.notes)
+    assert "Subsets of the official GLUE data: RTE, MRPC, MNLI." in notes
     assert "RTE: started from each encoder after one fine-tuning run on MNLI (batch 32, lr 3e-05, seed 1)." in notes
     assert "weights other than" not in notes
     lines = FinetuneGlue(user.lineage(start, "finetune.seeds=[5]")).forecast(1)
@@ -111,14 +115,14 @@ def test_mnli_without_a_mismatched_dev_set(user: User, tmp_path: Path) -> None:
     )
     lineage = user.run("finetune-glue", *settings)
     row = user.artifacts.read(lineage.finetuning(GridRun("bert", 1, 10, "MNLI", 16, 1e-3, 1)).key, FinetuneRun)
-    assert row.epochs[0].metrics.keys() == {"accuracy"} and row.dev_examples == 12
+    assert row.epochs[0].metrics.keys() == MNLI_METRICS and row.dev_examples == 12
     result = build(lineage)
-    assert result.missing == () and result.tasks.columns == ("Model", "Steps", "MNLI-m", "RTE", "Average")
-    assert "over 2 of 9 GLUE columns (subset: MNLI, RTE)" in result.table3.title
-    assert [line[0].text for line in result.tasks.rows] == ["BERT", "majority", "bag of words", "token overlap"]
-    for table in (result.summary, result.table3, result.cost, result.target, result.tasks, *result.spread):
-        assert "MNLI has no mismatched dev set here, so the column MNLI-mm is left out." in table.notes, table.name
-        assert "MNLI-mm is omitted: nothing is selected on it." not in table.notes
+    table = result.tables["table3"]
+    assert result.value["missing"] == {} and table.columns[-2:] == ("MNLI-m", "RTE")
+    page = result.files["index.html"].read_text(encoding="utf-8")
+    assert "average score over 2 of 9 GLUE columns (subset: MNLI, RTE)" in page
+    assert [line[0].text for line in table.rows] == ["BERT", "majority", "bag of words", "token overlap"]
+    assert "MNLI has no mismatched dev set here, so the column MNLI-mm is left out." in result.notes
     for split in ("train", "dev_matched"):
         file = glue / "MNLI" / f"{split}.tsv"
         text = file.read_text()
@@ -185,7 +189,7 @@ def test_results_remain_valid_without_the_data(user: User, tmp_path: Path) -> No
     user.run("finetune-glue", *data)
     for gone in (folder / "RTE", folder):
         gone.rename(tmp_path / "elsewhere" if gone == folder else tmp_path / "RTE")
-        assert build(user.lineage(*data)).missing == ()
+        assert build(user.lineage(*data)).value["missing"] == {}
         assert matrix(user.lineage(*data))[0]["tasks"]["RTE"]["done"] == 1
     other = (data[0], 'finetune.tasks=["MRPC"]')
     with pytest.raises(AbsentError, match=r"finetune\.data: .*glue does not exist"):
@@ -218,8 +222,7 @@ def test_incomplete_files_are_errors_and_subsets_are_noted(user: User, tmp_path:
     with pytest.raises(InputError, match=r"RTE/train\.tsv: 8 rows, but .*2,490.*finetune\.subsets"):
         user.run("finetune-glue", data, "finetune.subsets=[]")
     result = build(user.run("finetune-glue", data))
-    for table in (result.table3, result.cost, result.tasks, *result.spread):
-        assert "(subset: RTE)" in table.title
+    assert "Subsets of the official GLUE data: RTE." in result.notes
     with pytest.raises(InputError, match="RTE was prepared from a subset of GLUE"):
         user.run("finetune-glue", data, "finetune.subsets=[]")
 
@@ -238,7 +241,7 @@ def test_tiny_data_with_one_class_runs(user: User, tmp_path: Path) -> None:
     header, first, *_ = (folder / "STS-B/dev.tsv").read_text().splitlines()
     (folder / "STS-B/dev.tsv").write_text(f"{header}\n{first}\n")
     data = (f"finetune.data={folder}", 'finetune.tasks=["STS-B","RTE"]', "finetune.max_train_examples=1")
-    assert build(user.run("finetune-glue", *data)).missing == ()
+    assert build(user.run("finetune-glue", *data)).value["missing"] == {}
 
 
 def test_names_are_checked_before_anything_runs(user: User) -> None:
@@ -246,7 +249,7 @@ def test_names_are_checked_before_anything_runs(user: User) -> None:
         'finetune.subsets=["RTEE"]': r"finetune\.subsets: there is no task 'RTEE'; did you mean 'RTE'",
         "finetune.task_data.QPP=x": r"finetune\.task_data\.QPP: .*did you mean 'QQP'",
         "finetune.data=probe": r"finetune\.task_data describes .*set it to the folder with GLUE",
-        'finetune.from_mnli=["rte"]': r"finetune\.from_mnli: there is no task 'rte'",
+        'finetune.from_mnli=["rtf"]': r"finetune\.from_mnli: there is no task 'rtf'; did you mean 'RTE'",
     }.items():
         with pytest.raises(UsageError, match=message):
             user.run("finetune-glue", override, *(["finetune.task_data.RTE=x"] if "probe" in override else []))

@@ -5,11 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
+from mapnet_cli.core import Baseline, EpochScores, FinetuneRun
 from mapnet_cli.finetune_glue.prepare import baselines
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue.scoring import SPLITS, from_counts, score, score_halves
+from mapnet_cli.glue.scoring import SPLITS, one_class, score, score_halves, task_result
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.text.words import CLS, SEP, UNK
+from tests.conftest import small_config
 
 
 def array(*values: float) -> np.ndarray:
@@ -38,15 +40,36 @@ def test_constant_predictions_score_zero_without_a_warning() -> None:
     assert score(TASKS["CoLA"], array(0, 0, 0), array(1, 0, 1))["f1"] == 0.0
 
 
-def test_from_counts_agrees_with_scikit_learn() -> None:
-    """All confusion matrices with counts up to 2, including undefined metrics."""
-    for counts in itertools.product(range(3), repeat=4):
-        if not any(counts):
-            continue
-        tp, fp, fn, tn = counts
-        predicted = array(*[1] * (tp + fp), *[0] * (fn + tn))
-        labels = array(*[1] * tp, *[0] * fp, *[1] * fn, *[0] * tn)
-        assert from_counts(*counts) == pytest.approx(score(TASKS["RTE"], predicted, labels)), counts
+@pytest.mark.filterwarnings("ignore")
+def test_metrics_agree_with_scikit_learn() -> None:
+    """All confusion matrices of two classes with counts up to 2, undefined metrics included, and some of three."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    rng, cases = np.random.default_rng(0), list[tuple[np.ndarray, np.ndarray]]()
+    for tp, fp, fn, tn in itertools.product(range(3), repeat=4):
+        cases.append((array(*[1] * (tp + fp), *[0] * (fn + tn)), array(*[1] * tp, *[0] * fp, *[1] * fn, *[0] * tn)))
+    for rows in range(1, 30):
+        cases.append((rng.integers(0, 3, rows).astype(np.float32), rng.integers(0, 3, rows).astype(np.float32)))
+    for predicted, labels in cases[1:]:
+        task = TASKS["RTE" if max(*predicted, *labels) < 2 else "MNLI"]
+        expected = {"accuracy": accuracy_score(labels, predicted), "mcc": matthews_corrcoef(labels, predicted)}
+        if task.name == "RTE":
+            expected["f1"] = f1_score(labels, predicted, zero_division=0.0)
+        else:
+            expected["macro_f1"] = f1_score(labels, predicted, average="macro", zero_division=0.0)
+        assert score(task, predicted, labels) == pytest.approx(expected), (predicted, labels)
+
+
+@pytest.mark.parametrize(("task", "predicted", "constant"), [
+    ("CoLA", (1, 1, 1, 1), True), ("CoLA", (0, 0, 0, 0), True), ("CoLA", (1, 0, 1, 0), False),
+    ("CoLA", (1, 1, 0, 0), False), ("MNLI", (2, 2, 2, 2), True), ("MNLI", (2, 0, 1, 1), False),
+    ("STS-B", (3, 3, 3, 3), True), ("STS-B", (3, 3, 3, 4), False),
+])  # fmt: skip
+def test_predictions_of_one_class_are_recognised(task: str, predicted: tuple[float, ...], constant: bool) -> None:
+    """Also among metrics of MNLI's other dev set; (1, 0, 1, 0) has an MCC of 0 as well."""
+    metrics = score(TASKS[task], array(*predicted), array(0, 0, 1, 1))
+    assert one_class(metrics) == constant
+    assert one_class({f"{name}-mm": value for name, value in metrics.items()}, "-mm") == constant
 
 
 @pytest.mark.parametrize("name", ["RTE", "MNLI", "STS-B"])
@@ -114,3 +137,27 @@ def test_token_overlap_is_the_jaccard_index() -> None:
     assert {row.name: row.metrics["accuracy"] for row in baselines(TASKS["RTE"], one, {"": classes})} == dict.fromkeys(
         ("majority", "bag of words", "token overlap"), pytest.approx(1 / 3)
     )
+
+
+def test_scores_that_mean_little_are_named() -> None:
+    """Of a setting's three runs, two predict one class; the other setting is worse, so its runs don't matter."""
+    labels, config = array(0, 0, 1, 1), small_config('finetune.tasks=["CoLA"]')
+
+    def run(seed: int, lr: float, *predicted: float) -> FinetuneRun:
+        scores = score(TASKS["CoLA"], array(*predicted), labels)
+        return FinetuneRun(
+            method="bert", pretrain_seed=1, step=9, checkpoint="", task="CoLA", batch_size=8, lr=lr, seed=seed,
+            settings={}, train_examples=4, dev_examples=4, failure="", device="cpu",
+            epochs=[EpochScores(epoch=1, train_loss=1.0, metrics=scores)],
+        )  # fmt: skip
+
+    def doubts(runs: list[FinetuneRun], bag: float) -> tuple[str, ...]:
+        result = task_result(runs, config, [Baseline(task="CoLA", name="bag of words", metrics={"mcc": bag})])
+        return result.doubts if result else ()
+
+    runs = [run(1, 0.1, 1, 1, 1, 1), run(2, 0.1, 0, 0, 0, 1), run(3, 0.1, 0, 0, 0, 0), run(1, 0.2, 1, 1, 1, 1)]
+    runs += [run(2, 0.2, 1, 0, 0, 0), run(3, 0.2, 1, 0, 1, 0)]
+    constant = "CoLA: 2 of 3 runs predict one class (or value) for all examples"
+    assert doubts(runs, 0.19) == (constant,)
+    assert doubts(runs, 0.2) == (constant, "CoLA: not above the bag of words (19.25 against 20.00)")
+    assert doubts(runs[1:2], 0.0) == doubts([], 0.0) == ()

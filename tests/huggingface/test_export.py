@@ -148,7 +148,7 @@ def test_model_card_has_scores_after_fine_tuning(pretrained: Lineage, folder: Pa
     row = export_checkpoint(lineage, folder / "scored", None, 1, 4)
     assert row.step == 4
     card = (folder / "scored" / "README.md").read_text()
-    table = build(lineage).tasks
+    table = build(lineage).tables["table3"]
     (ours,) = (line for line in table.rows if (line[0].text, line[1].text) == ("BERT", "4"))
     found = re.findall(r"\| (?:RTE|MNLI-m|MNLI-mm) \| accuracy(?:-mm)? \| (\d+\.\d\d) \|", card)
-    assert found == [cell.text.split()[0] for cell in ours[2:5]], "same as in the report"
+    assert found == [cell.text.split()[0].rstrip("‡§") for cell in ours[-3:]], "same as in the report"

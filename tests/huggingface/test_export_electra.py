@@ -116,15 +116,15 @@ def test_report_has_a_row_without_validation_loss(trained: Lineage) -> None:
     finished = trained.artifacts.read(key, FinetuneRun)
     assert (finished.failure, finished.checkpoint) == ("", milestone(trained).fingerprint)
     built = build(trained)
-    assert built.missing == ()
-    assert "ELECTRA" in [str(row[0].text) for row in built.table3.rows]
-    place = built.cost.columns.index("Held-out loss (one mask per sentence)")
+    assert built.value["missing"] == {}
+    table = built.tables["table3"]
+    place = table.columns.index("Held-out loss")
     losses: dict[Any, list[str]] = {}
-    for row in built.cost.rows:
+    for row in table.rows:
         losses.setdefault(row[0].text, []).append(row[place].text)
     assert set(losses["ELECTRA"]) == {"-"}
     assert "-" not in losses["BERT"]
-    assert any("ELECTRA: no masked-language-model head" in note for note in built.cost.notes)
+    assert any("ELECTRA: no masked-language-model head" in note for note in built.notes)
 
 
 def test_training_starts_from_an_imported_encoder(folder: Path, artifacts: Artifacts) -> None:

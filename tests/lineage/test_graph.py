@@ -10,7 +10,7 @@ import pytest
 
 from mapnet_cli import config as config_package
 from mapnet_cli.config import Config, Method, Source
-from mapnet_cli.config.loading import flatten
+from mapnet_cli.config.explain import flatten
 from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.records import Imported

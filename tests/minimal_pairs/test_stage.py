@@ -124,8 +124,8 @@ def test_without_data_the_stage_is_not_mentioned(user: User, tmp_path: Path) -> 
     assert "minimal-pairs" not in {row["stage"] for row, _ in status(lineage)}
     assert dry_run(["minimal-pairs"], lineage, 1) == []
     result = build(lineage)
-    assert "minimal-pairs" not in {table.name for table in result.tables}
-    assert not any("minimal" in line for line in result.missing)
+    assert not result.tables["minimal-pairs"].rows
+    assert not any("minimal" in line for line in result.value["missing"])
     done = CliRunner().invoke(app, ["minimal-pairs", "--artifacts", str(tmp_path)])
     assert (done.exit_code, "minimal_pairs.data lists no data" in done.stderr) == (2, True)
 

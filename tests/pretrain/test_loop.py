@@ -147,6 +147,9 @@ def test_milestones_log_and_checkpoints(make_corpus: Callable[[Config], object],
         words = figure["sentences"][0]
         assert sum(word["probability"] for word in words) == pytest.approx(1.0, abs=1e-4)
         assert any(word["masked"] for word in words)
+        assert all((word["loss"] is not None) == word["masked"] for word in words)
+        totals = {what: sum(n for _, n in groups.values()) for what, groups in figure["rates"].items()}
+        assert totals["decile"] == totals["position"] == totals["kind"] > 0
     assert len(list(artifacts.path(f"{key}/resume").iterdir())) == config.pretrain.keep_checkpoints
     lines = [json.loads(line) for line in artifacts.path(f"{key}/log.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "loss" in line]

@@ -1,17 +1,17 @@
 """Selection bias: exact for two settings with known halves, zero on average if nothing is selected."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_fixtures import Records, config
 
+from mapnet_cli.core.tables import to_json
 from mapnet_cli.report.load import load_results
 from mapnet_cli.report.runs import Choice
 from mapnet_cli.report.scores import score
-from mapnet_cli.report.seeds import choices
+from mapnet_cli.report.selection import choices
 from mapnet_cli.report.stage import build
 
 Halves = list[tuple[float, float]]
@@ -83,25 +83,10 @@ def test_records_without_halves_have_no_choices(tmp_path: Path) -> None:
     assert found(records) == {}
 
 
-def test_report_tables(tmp_path: Path) -> None:
-    records = Records(tmp_path, config(batch_sizes=(16, 32), seeds=(1, 2, 3)))
-    for method, shift in (("bert", 0.0), ("mapnet", 0.1)):
-        for seed, value in ((1, 0.5), (2, 0.6), (3, 0.8)):
-            run(records, method, seed, [(value + shift, value + shift)] * 2, batch=16)
-            run(records, method, seed, [(0.1, 0.1)] * 2, batch=32)
-    build(records.lineage)
-    folder = tmp_path / "report" / "custom"
-    spread = json.loads((folder / "seeds.json").read_text())
-    bert, mapnet = spread["rows"]
-    assert [bert["Mean"], bert["Median"], bert["Worst"], bert["Best"]] == pytest.approx([190 / 3, 60, 50, 80])
-    assert bert["Standard deviation"] == pytest.approx(15.275252316519467)
-    half = 4.302652729911275 * 15.275252316519467 / 3**0.5  # t with 2 degrees of freedom
-    assert bert["95% confidence interval"] == pytest.approx({"low": 190 / 3 - half, "high": 190 / 3 + half})
-    paired = mapnet["Difference to BERT (paired)"]
-    assert [paired[name] for name in ("mean", "low", "high")] == pytest.approx([10, 10, 10])
-    rows = json.loads((folder / "selection.json").read_text())["rows"]
-    assert [row["Average"] for row in rows] == [
-        pytest.approx({"other": mean, "own": mean}) for mean in (190 / 3, 220 / 3)
-    ]
-    report = (folder / "report.md").read_text()
-    assert report.index("## Spread over seeds") < report.index("## Selection on one half of the dev set")
+def test_table_has_score_and_bias_over_the_columns(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=("RTE", "SST-2"), seeds=(1,), epoch="last"))
+    for task, halves in {"RTE": (0.9, 0.5), "SST-2": (0.4, 0.4)}.items():
+        run(records, "bert", 1, [halves], task=task)
+    [row] = to_json(build(records.lineage).tables["selection"])["rows"]
+    shown = {"Score on the other half": pytest.approx(55), "Bias": pytest.approx(0), "Columns": 2}
+    assert row == {"Model": "bert", "Steps": 10} | shown

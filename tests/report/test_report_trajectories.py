@@ -1,13 +1,20 @@
-"""Scores and losses vs. cost, and the first method's score at the cost of another method."""
+"""Scores and losses vs. cost, the first method's score at the cost of another, and when its final value is reached."""
 
 from pathlib import Path
 
 import pytest
 
+from mapnet_cli.report.differences import find_differences
 from mapnet_cli.report.load import load_results
 from mapnet_cli.report.scores import score
-from mapnet_cli.report.trajectories import at_equal_cost, score_trajectory
+from mapnet_cli.report.tables import PAPER_TABLE_3
+from mapnet_cli.report.trajectories import CurvePoint, at_equal_cost, reached, reading, score_trajectory
 from tests.report.report_fixtures import Records, config
+
+
+def curve(*values: float) -> list[CurvePoint]:
+    """Returns points at steps 10, 20, ..., with FLOPs of 2 × steps and seconds of 3 × steps."""
+    return [CurvePoint(10.0 * n, 20.0 * n, 30.0 * n, value, 0.0) for n, value in enumerate(values, 1)]
 
 
 def equal(records: Records, step: int) -> float | None:
@@ -65,3 +72,49 @@ def test_checkpoint_with_missing_runs_has_no_point(tmp_path: Path) -> None:
     [point] = score_trajectory(results, score(results), "bert", {1})
     assert (point.steps, point.value) == (10, pytest.approx(65))
     assert point.sd == pytest.approx(5 * 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "steps", "at_most"),
+    [
+        ((1, 2, 3), 3, 30, False),
+        ((1, 2, 3), 1.5, 15, False),
+        ((1, 2, 3), 0.5, 10, True),
+        ((1, 4, 2, 3), 3, 10 + 20 / 3, False),  # the first crossing counts
+        ((2, 2), 2, 10, True),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_value_is_reached_at_the_first_crossing(
+    values: tuple[float, ...], value: float, steps: float, at_most: bool, sign: int
+) -> None:
+    found = reached(curve(*(sign * v for v in values)), sign * value, sign)
+    assert found == (pytest.approx((steps, 2 * steps, 3 * steps)), at_most)
+    assert reached(curve(*(sign * v for v in values)), sign * 9, sign) is None
+
+
+def test_paper_table_3() -> None:
+    """The paper says "the 600k checkpoint is almost pairing with the 1000k of baseline"; by its Table 3 it is 663k."""
+    points = {m: [CurvePoint(s, s, s, v, 0) for s, v in row.items()] for m, row in PAPER_TABLE_3.items()}
+    found = reached(points["mapnet"], points["bert"][-1].value)
+    assert found is not None
+    assert found[0][0] == pytest.approx(663_492, abs=1)
+
+
+@pytest.mark.parametrize("noise", [0.01, 2.0])
+def test_a_step_is_given_only_where_the_final_difference_is_beyond_the_noise(noise: float, tmp_path: Path) -> None:
+    """MAP-Net reaches BERT's final loss of 5 halfway from 6 to 4, with twice the FLOPs per step."""
+    records = Records(tmp_path, config(recipe="demo", pretrain_seeds=(1, 2, 3)))
+    for method, losses, factor in (("bert", (7.0, 5.0), 1), ("mapnet", (6.0, 4.0), 2)):
+        for seed, (step, loss) in ((seed, at) for seed in (1, 2, 3) for at in zip((4, 10), losses, strict=True)):
+            value = loss + (noise * (seed - 2) if method == "mapnet" else 0.0)
+            cost = {"flops": 1e9 * factor * step, "seconds": 36.0 * step}
+            records.checkpoint(method, seed, step, validation={"validation_loss_single": value}, **cost)
+    results = load_results(records.lineage)
+    scores = score(results)
+    said = " ".join(reading(results, scores, find_differences(results, scores)))
+    if noise < 1:
+        expected = "MAP-Net reaches BERT's final held-out loss (5.00) at step 7: 70% of its steps, 140% of its FLOPs"
+        assert said == f"{expected} and 70% of its time."
+    else:
+        assert said.startswith("At what cost MAP-Net would reach BERT's final values isn't said")

@@ -1,0 +1,132 @@
+"""Messages about values that the config doesn't accept: the key, its origin, what it must be, the closest valid key."""
+
+import re
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from mapnet_cli.config import PROPOSALS, Config
+from mapnet_cli.config.base import Section
+from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
+from mapnet_cli.config.reference import inner_sections
+from mapnet_cli.core import did_you_mean
+
+_EXPECTED = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text in quotes",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries",
+    "missing": "must have this entry",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must consist of letters, digits, - and _",
+}
+"""What a value must be, by pydantic's type of the error, with fields of its context."""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted key: leaf value}; lists are leaves."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def origin_of(key: str, origins: Mapping[str, str]) -> str:
+    """Returns the origin of a key or of the innermost table around it, "" if it has none."""
+    while key:
+        if key in origins:
+            return origins[key]
+        key = key.rpartition(".")[0]
+    return ""
+
+
+def explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str, str]) -> str:
+    """Returns one line per problem: key, origin, what is wrong, closest valid key."""
+    problems = []
+    for item in error.errors():
+        path = _without_tags([str(part) for part in item["loc"]])
+        key = ".".join(path)
+        origin = origin_of(key, origins) or next((o for k, o in origins.items() if k.startswith(f"{key}.")), "")
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            near = did_you_mean(path[-1], _known_keys(path[:-1], values)) or elsewhere(path[-1])
+            message = _moved(path, item["input"]) or f"unknown key{near}"
+        elif item["type"] not in ("value_error", "union_tag_invalid"):
+            known = _EXPECTED.get(item["type"])
+            expected = known.format(**item.get("ctx", {})) if known else item["msg"]
+            message = f"{expected}, but got {item['input']!r}{_advice(item, key)}"
+        where = f"{key}{f' ({origin})' if origin else ''}: " if key else ""  # without a key, the message has it
+        problems.append(where + message)
+    return "\n".join(dict.fromkeys(problems))
+
+
+def _advice(item: ErrorDetails, key: str) -> str:
+    """Returns how to write a value of another type, "" if that isn't clear."""
+    kind, value = item["type"], item["input"]
+    if _EXPECTED.get(kind) == "must be a table":
+        off = "; false turns it off" if key.endswith(".electra") else ""
+        return f"; set keys in it: {key}.KEY = VALUE{off}"
+    if kind == "tuple_type" and key == "corpus.sources":
+        return '; write [{path = "FILE"}], in quotes for the shell'
+    if kind == "tuple_type" and isinstance(value, int | float | str):
+        words = [word.strip(" \"'") for word in str(value).strip("()[]{} ").split(",")]
+        quoted = [word if re.fullmatch(r"[\d.e+-]+", word) else f'"{word}"' for word in words if word]
+        return f"; write [{', '.join(quoted)}]" + (", in quotes for the shell" if '"' in "".join(quoted) else "")
+    return f"; write {value:.0f}" if kind == "int_type" and isinstance(value, float) and value.is_integer() else ""
+
+
+def elsewhere(name: str) -> str:
+    """Returns a hint with the keys of this name in all sections."""
+    found = [key for key in flatten(Config.model_construct().model_dump()) if key.rpartition(".")[2] == name]
+    return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
+def _without_tags(path: list[str]) -> list[str]:
+    """Returns a problem's path without what pydantic inserts: the kind of a proposal, and types of a union."""
+    kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
+    return [
+        part for n, part in enumerate(path) if not (n == 3 and part in kinds) and not re.match(r"str$|tuple\[", part)
+    ]
+
+
+def _moved(path: list[str], value: object) -> str:
+    """Returns what to do about a key of version 0.1, "" for any other key."""
+    if len(path) != 3 or path[0] != "method" or path[2] not in MOVED:
+        return ""
+    _, method, key = path
+    if key == "task":
+        new = f"add the table [method.{method}.electra]" if value == "replaced-token" else "remove it"
+        return f"this key is gone: {new}"
+    if value == OLD_DEFAULTS.get(key):
+        return f"this key is now method.{method}.{MOVED[key]}; {value!r} was the default, so remove it"
+    note = " (with strategy 'mapnet', estimator now defaults to 'sequence-ratio', objective to 'pairwise')"
+    return f"this key is now method.{method}.{MOVED[key]}{note if key in ('estimator', 'objective') else ''}"
+
+
+def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:
+    """Returns the keys of the section at `path`. Names of methods and numbers of sources lead to no other section."""
+    if path[:1] == ["method"] and path[2:] == ["proposal"]:
+        return list(PROPOSALS[values["method"][path[1]]["strategy"]].model_fields)
+    sections: list[type[Section]] = [Config]
+    for part in path:
+        inner = [inner_sections(one.model_fields[part].annotation)[0] for one in sections if part in one.model_fields]
+        sections = [*chain.from_iterable(inner)] or sections
+    return [key for section in sections for key in section.model_fields]

@@ -1,0 +1,193 @@
+"""Paired differences between methods, and whether they are beyond the noise.
+
+In each column, both methods use the same fine-tuning setting (the one with the best mean over the two methods), scores
+with equal seeds are subtracted, and the columns are averaged for each seed. The unit is the pretraining seed if the
+methods share several, otherwise the fine-tuning seed of one pretraining run, which ignores the variance between
+pretraining runs. Fewer than three units give no interval. With several comparisons in a report, Holm's method corrects
+their p-values.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from mapnet_cli import core
+from mapnet_cli.config import Config
+from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting
+from mapnet_cli.report.labels import BEYOND, label
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.scores import PRIMARY, Scores, mean
+
+SCORE, LOSS = "average score", "held-out loss"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`method` minus `reference` by unit, at a step of the method and the same fraction of the reference's training."""
+
+    method: str
+    reference: str
+    step: int
+    values: tuple[float, ...]
+    """One per seed that both have."""
+    unit: str
+    """Kind of unit: "pretraining seed" or "fine-tuning seed"."""
+    measure: str = SCORE
+    columns: int = 1
+    """Number of columns behind an average."""
+    lower_is_better: bool = False
+    adjusted: float | None = None
+    """p-value of Student's t test, corrected by Holm's method for the comparisons of the report."""
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    @cached_property
+    def interval(self) -> core.Interval | None:
+        return core.t_interval(self.values)
+
+    @cached_property
+    def bootstrap(self) -> core.Interval | None:
+        return core.bootstrap_interval(self.values)
+
+    @cached_property
+    def p(self) -> float | None:
+        return core.t_test(self.values)
+
+    @cached_property
+    def permutation_p(self) -> float | None:
+        return core.permutation_test(self.values)
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the interval excludes 0, after the correction where there is one."""
+        p = self.p if self.adjusted is None else self.adjusted
+        return p is not None and p < 1 - core.CONFIDENCE
+
+    @property
+    def better(self) -> bool:
+        return self.beyond_noise and (self.mean < 0) == self.lower_is_better
+
+    def cell(self, form: str = "{:+.2f}", columns: int = 1) -> core.Cell:
+        """Returns the difference with its interval, and a star if it is beyond the noise."""
+        low, high = self.interval or (None, None)
+        data = {"mean": self.mean, "low": low, "high": high, "n": len(self.values)}
+        within = "" if low is None else f" [{form.format(low)}, {form.format(high)}]"
+        partial = f" ({self.columns} of {columns} columns)" if self.columns < columns else ""
+        text = f"{form.format(self.mean)}{within}{BEYOND * self.beyond_noise}{partial}"
+        return core.Cell(text, data)
+
+
+Differences = Mapping[tuple[str, str, int, str], Difference]
+"""By measure, method, step and reference."""
+
+
+def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, int, str], Difference]:
+    """Returns every comparison of the report, with p-values corrected for all of them.
+
+    Each method with the first one: the average score at each fine-tuned checkpoint, and at the last one each column's
+    score, the held-out loss and the accuracy on minimal pairs. And the first method with the untrained encoder.
+    """
+    config, columns = results.config, scores.columns
+    found = list[Difference | None]()
+    for method in config.methods[1:]:
+        first, steps = config.methods[0], config.fine_tuned_steps(method)
+        found += [paired(config, scores, method, first, step, columns) for step in steps]
+        if len(columns) > 1:
+            found += [paired(config, scores, method, first, steps[-1], (c,), c.name) for c in columns]
+        found += [by_seed(results, method, first, measure) for measure in (LOSS, *config.minimal_pairs.sets)]
+    for first in config.methods[:1] if config.finetune.untrained else ():
+        found += [paired(config, scores, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
+    known = [one for one in found if one]
+    adjusted = core.holm([one.p for one in known])
+    corrected = (replace(one, adjusted=p) for one, p in zip(known, adjusted, strict=True))
+    return {(one.measure, one.method, one.step, one.reference): one for one in corrected}
+
+
+def by_seed(results: Results, method: str, first: str, measure: str) -> Difference | None:
+    """Returns the difference in held-out loss, or in accuracy on a set of minimal pairs, at the last milestone.
+
+    It is over the pretraining seeds that both have; None without one.
+    """
+
+    def values(one: str) -> dict[int, float | None]:
+        last = results.config.last_step(one)
+        if measure == LOSS:
+            return {row.pretrain_seed: row.validation.get(PRIMARY) for row in results.checkpoints_at(one, last)}
+        rows = [row for row in results.pair_scores if (row.method, row.step, row.data) == (one, last, measure)]
+        return {row.pretrain_seed: 100 * row.accuracy for row in rows}
+
+    theirs = values(first)
+    pairs = ((ours, theirs.get(seed)) for seed, ours in values(method).items())
+    found = tuple(a - b for a, b in pairs if a is not None and b is not None)
+    last = results.config.last_step(method)
+    return Difference(method, first, last, found, "pretraining seed", measure, 1, measure == LOSS) if found else None
+
+
+def paired(
+    config: Config,
+    scores: Scores,
+    method: str,
+    reference: str,
+    step: int,
+    columns: Sequence[ScoreColumn],
+    measure: str = SCORE,
+) -> Difference | None:
+    """Returns the comparison of two methods over some columns, None if there are no paired runs.
+
+    The reference may be the untrained encoder, which is paired by fine-tuning seed with every pretraining run.
+    """
+    by_column: list[dict[Seeds, float]] = []
+    trained = reference in config.methods
+    reference_step = config.matching_step(method, step, reference) if trained else 0
+    common = {*config.seeds_of(method)} & {*config.seeds_of(reference if trained else method)}
+    for column in columns:
+        differences: dict[Seeds, float] = {}
+        for seed in sorted(common):
+            ours, theirs, chooser_ours, chooser_theirs = (
+                scores.grids.get((*place, column_name), {})
+                for column_name in (column.name, column.chooser)
+                for place in ((method, seed, step), (reference, seed if trained else 0, reference_step))
+            )
+            if (setting := _common_setting(chooser_ours, chooser_theirs)) is not None:
+                for fine, run in ours[setting].items():
+                    if fine in theirs[setting]:
+                        differences[seed, fine] = run.counted - theirs[setting][fine].counted
+        if differences:
+            by_column.append(differences)
+    shared = sorted(set.intersection(*map(set, by_column))) if by_column else []
+    if not shared:
+        return None
+    units = {seeds: mean(column[seeds] for column in by_column) for seeds in shared}
+    by_run = trained and len({seed for seed, _ in shared}) > 1
+    unit, index = ("pretraining seed", 0) if by_run else ("fine-tuning seed", 1)
+    groups: dict[int, list[float]] = defaultdict(list)
+    for seeds, value in sorted(units.items(), key=lambda item: item[0][index]):
+        groups[seeds[index]].append(value)
+    return Difference(method, reference, step, tuple(map(mean, groups.values())), unit, measure, len(by_column))
+
+
+def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
+    """Returns the setting with the best mean over both methods, among those with the most paired seeds."""
+    paired = {setting: sorted(ours[setting].keys() & theirs[setting].keys()) for setting in ours if setting in theirs}
+    fullest = max(map(len, paired.values()), default=0)
+    rivals = [setting for setting, seeds in paired.items() if fullest and len(seeds) == fullest]
+
+    def both(setting: Setting) -> float:
+        return round(mean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
+
+    return max(rivals, key=both, default=None)
+
+
+def sentence(found: Difference, unit: str, digits: int) -> str:
+    """Returns what a difference means, in words."""
+    n, way = len(found.values), "higher" if found.mean > 0 else "lower"
+    seeds = f"{n} {found.unit}{'s' * (n > 1)}"
+    what = f"{found.measure} {abs(found.mean):.{digits}f} {unit} {way} than {label(found.reference)}"
+    if found.interval is None:
+        return f"{what} ({seeds}, too few for an interval)"
+    low, high = found.interval
+    verdict = "beyond the noise" if found.beyond_noise else "not beyond the noise"
+    return f"{what} (95%: {low:+.{digits}f} to {high:+.{digits}f}, {seeds}), {verdict}"

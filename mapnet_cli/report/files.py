@@ -1,0 +1,142 @@
+"""The files beside the page: flat results as JSON and CSV, Table 3 for LaTeX, a short Markdown text."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from mapnet_cli.core import render
+from mapnet_cli.report.differences import Differences
+from mapnet_cli.report.labels import average_name, label
+from mapnet_cli.report.load import Results
+from mapnet_cli.report.provenance import missing, short_signature, signature
+from mapnet_cli.report.scores import Score, Scores
+from mapnet_cli.report.tables import by_checkpoint
+
+FIELDS = ("method", "seed", "step", "task", "metric", "value", "standard_error", "n")
+"""Columns of results.csv. `seed` is the pretraining seed; `n` counts the runs, pairs or 1 behind the value."""
+Place = tuple[str, int | None, int | None]
+"""Method, pretraining seed, step."""
+FlatRow = dict[str, Any]
+PRETRAINING, HELD_OUT = "pretraining", "held-out text"
+
+
+def flat_rows(results: Results, scores: Scores) -> Iterator[FlatRow]:
+    """Yields one row per (method, seed, step, task, metric), with FIELDS."""
+
+    def row(
+        place: tuple[str, int | None, int | None], task: str, metric: str, value: float, *more: Any
+    ) -> dict[str, Any]:
+        error, n = more or (None, 1)
+        return dict(zip(FIELDS, (*place, task, metric, value, error, n), strict=True))
+
+    metrics = {column.name: column.metric.removesuffix("-mm") for column in scores.columns}
+    for (method, step, column), cell in scores.cells.items():
+        by_seed: dict[int, list[float]] = defaultdict(list)
+        for (seed, _), value in cell.by_seed.items():
+            by_seed[seed].append(value)
+        metric = metrics.get(column, "mean")
+        for seed, values in by_seed.items():
+            error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+            yield row((method, seed, step), column, metric, statistics.fmean(values), error, len(values))
+    for place, checkpoint in results.checkpoints.items():
+        for name in ("tokens", "flops", "seconds"):
+            yield row(place, PRETRAINING, name, getattr(checkpoint, name))
+        for name, value in checkpoint.validation.items():
+            yield row(place, HELD_OUT, name, value)
+        for name, value in checkpoint.health.items():
+            yield row(place, PRETRAINING, name, value)
+    for pairs in results.pair_scores:
+        count = sum(paradigm.pairs for paradigm in pairs.paradigms)
+        place = pairs.method, pairs.pretrain_seed, pairs.step
+        yield row(place, pairs.data, "accuracy", 100 * pairs.accuracy, 100 * pairs.standard_error, count)
+    for (name, column), value in scores.baselines.items():
+        yield row((name, None, None), column, metrics[column], value)
+
+
+def results_value(results: Results, scores: Scores, differences: Differences) -> dict[str, Any]:
+    """Returns the content of results.json: what the scores depend on, what is missing, comparisons and flat rows."""
+    config = results.config
+    return {
+        "signature": signature(results, scores.metrics),
+        "short_signature": short_signature(results),
+        "fingerprint": results.fingerprint,
+        "protocol": {
+            "data": "probe" if config.finetune.data == "probe" else "glue",
+            "epoch": config.finetune.epoch,
+            "metrics": dict(scores.metrics),
+            "train_rows": config.finetune.max_train_examples,
+            "examples": {name: [facts.train_examples, facts.dev_examples] for name, facts in results.tasks.items()},
+            "corpus": results.corpus,
+            "devices": sorted({row.device for row in results.checkpoints.values()}),
+        },
+        "methods": {name: label(name) for name in config.methods},
+        "missing": missing(results),
+        "damaged": list(results.damaged),
+        "failed": [
+            {**asdict(run.grid_run), "failure": run.failure or "no epoch finished"}
+            for run in results.runs
+            if run.failure or not run.epochs
+        ],
+        "comparisons": [
+            {
+                "measure": d.measure, "method": d.method, "reference": d.reference, "step": d.step,
+                "difference": d.mean, "values": d.values, "unit": d.unit, "interval": d.interval,
+                "bootstrap": d.bootstrap, "p": d.p, "p_permutation": d.permutation_p, "p_holm": d.adjusted,
+            }
+            for d in differences.values()
+        ],
+        "rows": list(flat_rows(results, scores)),
+    }  # fmt: skip
+
+
+def to_json_text(value: Mapping[str, Any]) -> bytes:
+    """Returns the value as JSON with one line per row, so that two reports can be compared line by line."""
+    head = json.dumps({k: v for k, v in value.items() if k != "rows"}, indent=1, ensure_ascii=False, allow_nan=False)
+    rows = ",\n  ".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in value["rows"])
+    return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'.encode(errors="backslashreplace")
+
+
+def to_csv_text(rows: list[FlatRow]) -> bytes:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def latex(results: Results, scores: Scores, notes: list[str]) -> bytes:
+    """Returns Table 3 as the paper sets it, with the best of each checkpoint in bold, for booktabs."""
+    titles, rows = by_checkpoint(results, scores)
+
+    def cell(found: Score | None, number: int) -> str:
+        if found is None or found.mean is None:
+            return "--"
+        shown = [row[number] for _, row in rows]
+        best = max(round(one.mean, 2) for one in shown if one and one.mean is not None)
+        spread = "" if found.sd is None else rf" {{\small$\pm${found.sd:.2f}}}"
+        text = f"{found.mean:.2f}"
+        return (rf"\textbf{{{text}}}" if round(found.mean, 2) == best else text) + spread
+
+    body = [(escape(name), [cell(found, number) for number, found in enumerate(row)]) for name, row in rows]
+    text = render(
+        "mapnet_cli.report", "table3.tex", titles=titles, rows=body,
+        title=escape(f"The {average_name(results, scores)}."), notes=map(escape, notes),
+        signature=escape(short_signature(results)), tasks=[escape(column.name) for column in scores.columns],
+        comment=signature(results, scores.metrics),
+    )  # fmt: skip
+    return text.encode()
+
+
+def escape(text: str) -> str:
+    """Returns text with LaTeX's special characters escaped."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    special |= {"×": r"$\times$", "°": r"$^\circ$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}"}
+    special |= {char: f"\\{char}" for char in "&%$#_{}"} | {"|": r"\textbar{}", "<": r"\textless{}"}
+    special |= {">": r"\textgreater{}", '"': "''"}
+    return "".join(special.get(char, char) for char in text)

@@ -1,0 +1,133 @@
+"""Held-out losses and accuracies, proposal diagnostics, minimal pairs and gradient variances, as tables."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mapnet_cli.core import Cell, PairScores, Table, mean_accuracy, number_cell, plain, proposal_warnings, table_of
+from mapnet_cli.lineage import scored_encoders
+from mapnet_cli.report.labels import TEXTS, label, model_cell, spread_cell
+from mapnet_cli.report.load import Results
+
+
+def held_out_table(results: Results, signed: str) -> Table:
+    """Returns the table of held-out losses and accuracies at the last milestone, one row per method."""
+    rows = []
+    for method in results.config.methods:
+        last = [row.validation for row in results.checkpoints_at(method, results.config.last_step(method))]
+        cells = {
+            title: spread_cell([found.get(name) for found in last], form)
+            for kind, form in {"losses": "{:.3f}", "accuracies": "{:.1%}"}.items()
+            for name, title in TEXTS[kind].items()
+        }
+        rows.append({"Model": model_cell(method), **cells})
+    return table_of("heldout", "Held-out text", rows, (TEXTS["notes"]["heldout"],), signed)
+
+
+def health_table(results: Results, signed: str) -> Table:
+    """Returns the proposal diagnostics over the last logging interval, with warnings as notes."""
+    rows, warnings = [], dict[str, None]()
+    for method in results.config.methods:
+        last = results.checkpoints_at(method, results.config.last_step(method))
+        if any(row.health for row in last):
+            cells = {
+                t: spread_cell([row.health.get(n) for row in last], "{:.3f}") for n, t in TEXTS["diagnostics"].items()
+            }
+            rows.append({"Model": model_cell(method), **cells})
+        for row in last:
+            objective = results.config.method[method].objective
+            warnings |= dict.fromkeys(proposal_warnings({"step": row.step, **row.health}, method, objective).values())
+    return table_of("health", "Proposals at the end", rows, warnings, signed)
+
+
+@dataclass(frozen=True)
+class Phenomenon:
+    """A phenomenon of a data set ("all" for the whole set), with (accuracy, standard error) of each seed by model."""
+
+    data: str
+    name: str
+    pairs: int
+    scores: Mapping[str, Sequence[tuple[float, float]]]
+
+
+def phenomena(results: Results) -> list[Phenomenon]:
+    """Returns the accuracies at the last milestone, for each data set as a whole and by phenomenon, in percent."""
+    last = {method: step for method, _, step in scored_encoders(results.config)}  # ascending: the last one remains
+    scores: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    sizes: dict[tuple[str, str], int] = {}
+    for record in (row for row in results.pair_scores if row.step == last[row.method]):
+        groups = defaultdict(list, {"all": list(record.paradigms)})
+        for paradigm in record.paradigms:
+            groups[paradigm.phenomenon or paradigm.name].append(paradigm)
+        for name, paradigms in groups.items():
+            accuracy, error = mean_accuracy(paradigms)
+            scores[record.data, name][record.method].append((100 * accuracy, 100 * error))
+            sizes[record.data, name] = sum(paradigm.pairs for paradigm in paradigms)
+    return [
+        Phenomenon(*key, sizes[key], scores[key]) for key in sorted(scores, key=lambda k: (k[0], k[1] != "all", k[1]))
+    ]
+
+
+def pairs_table(results: Results, signed: str) -> Table:
+    """Returns the accuracies on minimal pairs, one row per data set and phenomenon and one column per model."""
+    methods = dict.fromkeys(method for method, *_ in scored_encoders(results.config))
+    rows = [
+        {"Data": one.data, "Phenomenon": one.name, "Pairs": Cell(f"{one.pairs:,}", one.pairs)}
+        | {label(method): _accuracy(one.scores.get(method, ())) for method in methods}
+        for one in phenomena(results)
+    ]
+    words = "with the rest of its word" if results.config.minimal_pairs.whole_words else "on its own"
+    notes = [
+        f"{TEXTS['notes']['minimal-pairs']} Each token is masked {words}.",
+        *(f"{name}: {_facts(row)}." for name, row in {row.data: row for row in results.pair_scores}.items()),
+    ]
+    current = {key: checkpoint.fingerprint for key, checkpoint in results.checkpoints.items()}
+    places = [(current.get((r.method, r.pretrain_seed, r.step)), r.checkpoint) for r in results.pair_scores]
+    if stale := sum(expected is not None and expected != used for expected, used in places):
+        notes.append(f"{stale:,} records are of other weights than the current: run mapnet minimal-pairs with --force.")
+    return table_of("minimal-pairs", "Minimal pairs", rows, notes, signed)
+
+
+def _accuracy(scores: Sequence[tuple[float, float]]) -> Cell:
+    shown = spread_cell([accuracy for accuracy, _ in scores], "{:.1f}")
+    if len(scores) != 1:
+        return shown
+    [(accuracy, error)] = scores
+    return Cell(f"{shown.text} ± {error:.1f}", {"mean": accuracy, "standard_error": error})
+
+
+def _facts(record: PairScores) -> str:
+    """Returns the size of a data set, and what of it the models can't read."""
+    unscored = Counter[str]()
+    for paradigm in record.paradigms:
+        unscored.update({reason: len(numbers) for reason, numbers in paradigm.unscored.items()})
+    pairs = sum(paradigm.pairs for paradigm in record.paradigms)
+    parts = [f"{pairs:,} pairs in {len(record.paradigms)} paradigms", f"{record.unknown_share:.2%} unknown tokens"]
+    parts += [f"{count:,} pairs not scored ({reason})" for reason, count in sorted(unscored.items())]
+    return ", ".join(parts)
+
+
+def variance_table(results: Results, signed: str) -> Table:
+    """Returns the gradient variances of every measurement, one row per checkpoint, norm and strategy."""
+    rows = [
+        {
+            "Checkpoint": f"{label(m.method)}, seed {m.pretrain_seed}, step {m.step:,}",
+            "Gradient": TEXTS["norms"].get(norm, norm),
+            "Masks": strategy.name,
+            "Mask variance / uniform": _estimate(found["mask_to_uniform"]),
+            "Over visits / uniform": _estimate(found["visits_to_uniform"]),
+            "Share of the variance": _estimate(found["mask_share"]),
+            "Batch error / uniform": _estimate(found["error_to_uniform"]),
+        }
+        for m in results.variances
+        for strategy in m.measured
+        for norm, found in strategy.variances.items()
+    ]
+    return table_of("variance", "Gradient variance", rows, (TEXTS["notes"]["variance"],), signed)
+
+
+def _estimate(found: Mapping[str, float | None]) -> Cell:
+    value, error = found["value"], found["error"]
+    if error is None or value is None:
+        return plain(None) if value is None else number_cell(value, "{:.3f}")
+    return Cell(f"{value:.3f} ± {error:.3f}", {"mean": value, "se": error})
