@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from mapnet_cli import glue
 from mapnet_cli.config import Config, Electra, Transformer
 from mapnet_cli.core import (
     AbsentError,
@@ -23,16 +24,6 @@ from mapnet_cli.core import (
     installed_version,
     is_hub,
     reading_input,
-)
-from mapnet_cli.glue import (
-    UNTRAINED,
-    GridRun,
-    data_key,
-    is_test_file,
-    metrics_by_task,
-    names_task,
-    runs_of,
-    task_location,
 )
 from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
 from mapnet_cli.lineage.ids import artifact_id, manifest_key
@@ -155,27 +146,27 @@ class Lineage:
 
     def _task_data(self, name: str) -> str:
         """Returns a hash of the files that a task's scores depend on, or the Hub id."""
-        data = data_key(self.config, name)[1]
+        data = glue.data_key(self.config, name)[1]
         if is_hub(data):
             return data
         known_as = f"{data}: {name}"
         try:
-            location = Path(task_location(self.config, name))
+            location = Path(glue.task_location(self.config, name))
         except AbsentError:  # deleted since: use the cached hash
             if remembered := self.digests.remembered(known_as):
                 return remembered
             raise
         inside = location.iterdir() if location.is_dir() else ()
-        shared = location == Path(data) and any(names_task(path.name, name) for path in inside)
+        shared = location == Path(data) and any(glue.names_task(path.name, name) for path in inside)
         return self.digests.folder(
-            location, known_as, lambda file: is_test_file(file) or (shared and not names_task(file, name))
+            location, known_as, lambda file: glue.is_test_file(file) or (shared and not glue.names_task(file, name))
         )
 
     def main_task(self, name: str) -> ArtifactId:
         """The task tokenised for the methods, or for the first import if there are no methods."""
         return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
-    def _finetuning(self, run: GridRun) -> ArtifactId:
+    def _finetuning(self, run: glue.GridRun) -> ArtifactId:
         """One fine-tuning run."""
         task = self.task(run.task, self.tokenizer_of(run.method))
         parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]
@@ -189,13 +180,15 @@ class Lineage:
 
     def kept(self, method: str, pretrain_seed: int, step: int, task: str) -> ArtifactId:
         """The model of the best of an encoder's runs on a task."""
-        runs = [self.finetuning(run).fingerprint for run in runs_of(self.config, method, pretrain_seed, step, task)]
-        chosen_by = metrics_by_task(self.config)[task], self.config.finetune.epoch
+        runs = [
+            self.finetuning(run).fingerprint for run in glue.runs_of(self.config, method, pretrain_seed, step, task)
+        ]
+        chosen_by = glue.metrics_by_task(self.config)[task], self.config.finetune.epoch
         return artifact_id(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/best-", "kept", runs, chosen_by
         )
 
-    def predictions(self, run: GridRun, epoch: int) -> ArtifactId:
+    def predictions(self, run: glue.GridRun, epoch: int) -> ArtifactId:
         """A fine-tuned model's predictions for its task's test sets after an epoch."""
         data = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
         prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
@@ -203,9 +196,9 @@ class Lineage:
 
     def _test_data(self, name: str) -> str:
         """Returns a hash of all files of a task, or "" if there are none, since AX is optional."""
-        data = data_key(self.config, name)[1]
+        data = glue.data_key(self.config, name)[1]
         try:
-            return data if is_hub(data) else self.digests.folder(Path(task_location(self.config, name)))
+            return data if is_hub(data) else self.digests.folder(Path(glue.task_location(self.config, name)))
         except AbsentError:
             return ""
 
@@ -225,8 +218,8 @@ class Lineage:
 
     def _start(self, method: str, pretrain_seed: int) -> str:
         """Returns the fingerprint of a run's initial encoder."""
-        if method == UNTRAINED:
-            return fingerprint(UNTRAINED, self.config.encoder.results_view())
+        if method == glue.UNTRAINED:
+            return fingerprint(glue.UNTRAINED, self.config.encoder.results_view())
         if self.tokenizer_of(method):
             return self.import_fingerprint(method)
         return self.pretraining(method, pretrain_seed).fingerprint
@@ -247,7 +240,7 @@ class Lineage:
         config, settings = self.config, self.pair_settings
         for method, seed, step in scored_encoders(config):
             parts: list[Any] = [self._start(method, seed), step]
-            if method == UNTRAINED:
+            if method == glue.UNTRAINED:
                 key, parts = self.manifest, [*parts, seed, self.corpus.fingerprint]
             elif self.tokenizer_of(method):
                 key = self.imported(method).path
@@ -295,4 +288,4 @@ def scored_encoders(config: Config) -> list[tuple[str, int, int]]:
     runs = [run for run in config.pretraining_runs() if not config.method[run[0]].electra]
     milestones = [(method, seed, step) for method, seed in runs for step in config.milestone_steps(method)]
     seeds = config.pretrain.seeds if config.minimal_pairs.untrained and config.methods else ()
-    return [*milestones, *((name, 0, 0) for name in config.imports), *((UNTRAINED, seed, 0) for seed in seeds)]
+    return [*milestones, *((name, 0, 0) for name in config.imports), *((glue.UNTRAINED, seed, 0) for seed in seeds)]

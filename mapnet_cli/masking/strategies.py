@@ -141,13 +141,9 @@ STRATEGIES = {
 
 
 def draw_masks(
-    method: Method,
-    tokens_BL: Tensor,
-    noise: MaskNoise,
-    context: MaskContext,
-    log_q_BL: Tensor | None = None,
+    method: Method, tokens_BL: Tensor, noise: MaskNoise, context: MaskContext, log_q_BL: Tensor | None = None,
     visit_B: Tensor | None = None,
-) -> Masks:
+) -> Masks:  # fmt: skip
     """Returns masks as the method draws them in steps without exploration. For use outside training, on the CPU."""
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)

@@ -67,8 +67,8 @@ class Places:
                 near = (query[:, :, None] - position_L).abs() <= window
                 allowed = near if allowed is None else allowed & near
             assert allowed is not None
-            zeros = torch.zeros(allowed.shape, dtype=dtype, device=self.device)
-            self._known[key] = zeros.masked_fill_(~allowed, EXCLUDED)
+            # out of place: torch.func may batch the positions of queries
+            self._known[key] = torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, EXCLUDED)
         return self._known[key]
 
     def _indices(self, kind: str, parts: int) -> Tensor:
@@ -123,14 +123,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        packed_TNH: Tensor,
-        query_BQH: Tensor | None,
-        heads: int,
-        places: Places,
-        bias: Tensor | None,
+        ctx: Any, packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, bias: Tensor | None,
         dropout: float,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         batch, size = places.batch, packed_TNH.shape[2] // heads
         parts = places.spread(packed_TNH, packed_TNH.shape[1] * heads).view(-1, heads * batch, places.length, size)
         key, value = parts[-2], parts[-1]

@@ -50,14 +50,9 @@ class Electra(nn.Module):
             initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
 
     def generate(
-        self,
-        corrupted_BL: Tensor,
-        attention_mask_BL: Tensor | None,
-        positions_BK: Tensor,
-        targets_BK: Tensor,
-        noise_BK: Tensor,
-        slots_N: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+        self, corrupted_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, targets_BK: Tensor,
+        noise_BK: Tensor, slots_N: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Returns the generator's -log p of each target (float32) and a token sampled from its distribution.
 
         Both are [B, K] and 0 at slots that aren't computed. `slots_N` is None to compute all slots.

@@ -12,17 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mapnet_cli import masking
 from mapnet_cli.config import Method
 from mapnet_cli.core import COLLAPSED, MaskedWord, ProposedMasks, derive_seed
-from mapnet_cli.masking import (
-    CorpusFacts,
-    MaskContext,
-    MaskNoise,
-    draw_masks,
-    maskable_positions,
-    mixed_with_uniform,
-    uniform_log_q,
-)
 from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
 from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, PAD, SEP, Sequences, load_tokenizer, word_part
@@ -34,8 +26,9 @@ FIGURE_TOKENS = 64
 
 @torch.no_grad()
 def figure2_masks(
-    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: MaskContext, tokenizer: Path, count: int
-) -> ProposedMasks:
+    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: masking.MaskContext, tokenizer: Path,
+    count: int,
+) -> ProposedMasks:  # fmt: skip
     """Returns up to `count` sentences with masks drawn by the method and each word's probability (Figure 2)."""
     model.eval()
     device = model.encoder.tokens.weight.device
@@ -43,17 +36,16 @@ def figure2_masks(
     # spread over the validation set, so that sentences come from different documents
     chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
     tokens_BL = load_batch(sequences, chosen)[:, :FIGURE_TOKENS]
-    maskable_BL = maskable_positions(tokens_BL)
+    maskable_BL = masking.maskable_positions(tokens_BL)
     if method.proposal:
         assert isinstance(model, PretrainingModel)
-        attention_mask_BL = attention_mask(tokens_BL, PAD)
-        attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
+        attention_mask_BL = attention_mask(tokens_BL, PAD, device)
         own_BL = model.propose(tokens_BL.to(device), attention_mask_BL, maskable_BL.to(device)).cpu()
-        log_q_BL = mixed_with_uniform(own_BL, maskable_BL, method.proposal.uniform_mix)
+        log_q_BL = masking.mixed_with_uniform(own_BL, maskable_BL, method.proposal.uniform_mix)
     else:
-        own_BL = log_q_BL = uniform_log_q(maskable_BL)
-    noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
-    masks = draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
+        own_BL = log_q_BL = masking.uniform_log_q(maskable_BL)
+    noise = masking.MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
+    masks = masking.draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
@@ -100,7 +92,7 @@ class TokenBuckets:
     """FUNCTION or CONTENT, assuming that the token is a whole word; OTHER if it contains non-letters."""
 
 
-def token_buckets(corpus: CorpusFacts) -> TokenBuckets:
+def token_buckets(corpus: masking.CorpusFacts) -> TokenBuckets:
     """Returns the buckets of the vocabulary's tokens, with frequencies from the training text."""
     vocab_size, counts_V = corpus.vocab_size, corpus.token_counts.clone()
     counts_V[:FIRST_ORDINARY] = 0

@@ -12,7 +12,7 @@ from mapnet_cli.config import FrequencyProposal
 from mapnet_cli.jobs import Progress, ProgressCallback
 from mapnet_cli.masking import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model import TokenTable
-from mapnet_cli.pretrain.batches import BatchMaker, prefetching, sample_batch
+from mapnet_cli.pretrain.batches import BatchMaker, sample_batch
 from mapnet_cli.pretrain.electra import build_losses
 from mapnet_cli.pretrain.monitor import TrainingMonitor
 from mapnet_cli.pretrain.sampler import ResumableSampler
@@ -34,7 +34,7 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
     if pretrain.compile:
         progress(Progress(state.place, parts[-1].end, "compiling"))
         losses.compile_networks()
-        compile_ahead(losses, make.micro, state.manifest.block_length)
+        compile_ahead(losses, make.micro, state.corpus.manifest.block_length)
     algorithm1 = Algorithm1(*distributed(losses, state))
     own_clip_norm = method.mapnet.clip_norm if method.mapnet else 0.0
 
@@ -43,10 +43,10 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
             if state.place >= part.end:
                 continue
             stable, total = part.decay
-            with monitor.segment(part), prefetching(make, state.step, part.last) as next_batch:
+            with monitor.segment(part):
                 while state.step < part.last:
                     start = time.monotonic()
-                    batch = next_batch()
+                    batch = make(state.step)
                     waited = time.monotonic() - start
                     plan = plan_step(method, state.seed, state.step, pretrain.steps)
 
@@ -65,7 +65,7 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
 
 def batch_maker(state: TrainState) -> BatchMaker:
     """Returns the maker of this process's batches; all have the same shape if the networks are compiled."""
-    pretrain, manifest = state.config.pretrain, state.manifest
+    pretrain, manifest = state.config.pretrain, state.corpus.manifest
     weights = [source.weight for source in state.config.corpus.sources]
     counts = [source.train_sequences for source in manifest.sources]
     return BatchMaker(

@@ -34,7 +34,7 @@ class TrainingMonitor:
         self.progress = progress
         self.parts = parts
         self.part = parts[0]
-        self.held_out = open_shards(state.artifacts, state.manifest.validation)
+        self.held_out = open_shards(state.artifacts, state.corpus.manifest.validation)
         self._save_due = False
         self._note = ""
         self._warned: set[str] = set()
@@ -87,7 +87,7 @@ class TrainingMonitor:
         state, pretrain = self.state, self.state.config.pretrain
         # padding is not useful work
         flops = method_flops(
-            state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.tokens / batch.size,
+            state.config, state.method_name, state.corpus.manifest.vocab_size, batch.size, batch.tokens / batch.size,
             work_of(plan),
         )  # fmt: skip
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
@@ -172,7 +172,7 @@ class TrainingMonitor:
         state, writes = self.state, list[Write]()
         self._writer.wait()  # one set of copies at a time
         if state.dist.rank == 0 and validation is not None:
-            tokenizer = state.artifacts.path(state.manifest.tokenizer)
+            tokenizer = state.artifacts.path(state.corpus.manifest.tokenizer)
             masks = figure2_masks(
                 state.model, state.method, self.held_out, state.context, tokenizer,
                 state.config.report.figure2_sentences,

@@ -40,15 +40,9 @@ ROUNDS = 3
 
 @torch.no_grad()
 def validate(
-    model: PretrainingModel,
-    sequences: Sequences,
-    count: int,
-    device: torch.device,
-    precision: str,
-    dist: DistContext,
-    buckets: TokenBuckets,
-    single: bool = False,
-) -> dict[str, float]:
+    model: PretrainingModel, sequences: Sequences, count: int, device: torch.device, precision: str, dist: DistContext,
+    buckets: TokenBuckets, single: bool = False,
+) -> dict[str, float]:  # fmt: skip
     """Returns held-out losses in nats per masked token, and top-1 accuracies on masked tokens.
 
     Losses: validation_loss (uniform masks), validation_loss_spaced and, if `single`, validation_loss_single (one mask
@@ -61,14 +55,12 @@ def validate(
     for name, strategy in (NAMES | ({SINGLE: "uniform"} if single else {})).items():
         folds: list[list[Targets]] = [[], []]
         draws = range(1, 1 + DRAWS) if name == SINGLE else range(1)
-        for start, draw in product(range(0, min(count, len(sequences)), BATCH), draws):
-            numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
-            if len(numbers):
-                replace = (1.0, 0.0) if draw else (REPLACE_MASK, REPLACE_RANDOM)
-                fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences, *replace, draw)
-                found_N, number_N = _targets(model, fixed, numbers, buckets, device, precision)
-                for fold in (0, 1):
-                    folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
+        for (start, numbers), draw in product(shares(sequences, count, dist), draws):
+            replace = (1.0, 0.0) if draw else (REPLACE_MASK, REPLACE_RANDOM)
+            fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences, *replace, draw)
+            found_N, number_N = _targets(model, fixed, numbers, buckets, device, precision)
+            for fold in (0, 1):
+                folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
         with autocast(device, precision):
             measure = _Measure(model, dist, device)
             zero_V = torch.zeros(model.encoder.tokens.num_embeddings, device=device)
@@ -84,6 +76,15 @@ def validate(
     return found
 
 
+def shares(sequences: Sequences, count: int, dist: DistContext) -> Iterator[tuple[int, Tensor]]:
+    """Yields the beginning of each batch of held-out sequences, and the numbers of this process's share of it."""
+    count = min(count, len(sequences))
+    for start in range(0, count, BATCH):
+        numbers = torch.arange(start, min(start + BATCH, count))[dist.rank :: dist.size]
+        if len(numbers):
+            yield start, numbers
+
+
 @dataclass(frozen=True)
 class FixedMasks:
     """Held-out sequences and their masks; `slots_N` are the flat indices of the masked positions among B x K."""
@@ -96,15 +97,9 @@ class FixedMasks:
 
 
 def fixed_masks(
-    encoder: Encoder,
-    strategy: str,
-    start: int,
-    numbers: Tensor,
-    sequences: Sequences,
-    replace_mask: float = REPLACE_MASK,
-    replace_random: float = REPLACE_RANDOM,
-    single: int = 0,
-) -> FixedMasks:
+    encoder: Encoder, strategy: str, start: int, numbers: Tensor, sequences: Sequences, replace_mask: float,
+    replace_random: float, single: int = 0,
+) -> FixedMasks:  # fmt: skip
     """Returns the masks of these sequences of the batch that begins at `start`, the same for any subset of it.
 
     With `single`, there is one mask per sequence; the number selects one of several draws.
@@ -135,23 +130,14 @@ class Targets:
 
 
 def _targets(
-    model: PretrainingModel,
-    fixed: FixedMasks,
-    numbers: Tensor,
-    buckets: TokenBuckets,
-    device: torch.device,
+    model: PretrainingModel, fixed: FixedMasks, numbers: Tensor, buckets: TokenBuckets, device: torch.device,
     precision: str,
-) -> tuple[Targets, Tensor]:
+) -> tuple[Targets, Tensor]:  # fmt: skip
     """Returns the targets at the fixed masks, and the number of the sequence that each belongs to, [N]."""
-    attention_mask_BL = attention_mask(fixed.tokens_BL, PAD)
+    mask_BL = attention_mask(fixed.tokens_BL, PAD, device)
     positions_BK, slots_N = fixed.masks.positions_BK, fixed.slots_N
     with autocast(device, precision):
-        hidden_NH = model.hidden_at(
-            fixed.corrupted_BL.to(device),
-            None if attention_mask_BL is None else attention_mask_BL.to(device),
-            positions_BK.to(device),
-            slots_N.to(device),
-        )
+        hidden_NH = model.hidden_at(fixed.corrupted_BL.to(device), mask_BL, positions_BK.to(device), slots_N.to(device))
     token_N, kind_N = (
         of_BL.gather(1, positions_BK).flatten()[slots_N].to(device)
         for of_BL in (fixed.tokens_BL, word_kinds(buckets, fixed.tokens_BL))

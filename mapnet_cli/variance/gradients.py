@@ -6,7 +6,8 @@ P parameters of encoder and head, D dimensions kept of a mean gradient.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from mapnet_cli.core import derive_seed
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import load_checkpoint, rolling_name
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
+from mapnet_cli.variance.results import NORMS
+from mapnet_cli.variance.statistics import GradientSums, Samples, SentenceMoments, collect
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Maximum number of gradient entries in memory at a time, by device; more give no speedup."""
@@ -106,6 +109,43 @@ class Projection:
         return sketches.index_add_(-1, self._buckets_P, vectors * self._signs_P)
 
 
+@dataclass(frozen=True)
+class Instrument:
+    """Gradients in every geometry, and how their means are kept."""
+
+    gradients: SentenceGradients
+    scales: Mapping[str, Tensor | None]
+    """Factors on gradients, [P] or None, keyed by NORMS."""
+    project: Projection
+
+    def scaled(self, masks: SentenceMasks) -> Iterator[tuple[str, Tensor]]:
+        """Yields the gradients for the masks in order, [C, P] at a time, in each of NORMS."""
+        for part_CP in self.gradients.of(masks):
+            for norm, scale_P in self.scales.items():
+                yield norm, part_CP if scale_P is None else part_CP * scale_P
+
+    def sample(
+        self, visits: int, masks: Sequence[Callable[[], SentenceMasks]], after_each: Callable[[], None]
+    ) -> Samples:
+        """Returns the statistics of all gradients of one strategy; `masks` draws the masks of each sentence."""
+        found = {norm: list[SentenceMoments]() for norm in NORMS}
+        means = {norm: list[Tensor]() for norm in NORMS}
+        log_ratios = []
+        for draw in masks:
+            drawn = draw()
+            sums = {norm: GradientSums(visits) for norm in NORMS}
+            for norm, part_CP in self.scaled(drawn):
+                sums[norm].add(part_CP)
+            for norm, added in sums.items():
+                means[norm].append(self.project(added.mean()))
+                found[norm].append(added.moments())
+            log_ratios.append(drawn.log_ratio_M)
+            after_each()
+        stacked = {norm: torch.stack(rows) for norm, rows in means.items()}
+        moments = {norm: collect(found[norm], visits, stacked[norm]) for norm in NORMS}
+        return Samples(moments, stacked, torch.stack(log_ratios))
+
+
 BATCHES = 16
 """Training batches used to estimate the second moments if they were not saved."""
 
@@ -123,22 +163,17 @@ def adam_scale(
     v contains the bias-corrected second moments that `run` saved at this step, if any; else `sample`
     returns the mean squares [P] of batch gradients. Raises DamagedError.
     """
-    if saved_at(run, step):
-        state = load_checkpoint(run / "resume" / rolling_name(step))[0]
-        v_P, source = _saved(gradients, state, optimiser), f"optimiser state at step {step:,}"
-    else:
+    if not saved_at(run, step):
         v_P, source = sample(), f"estimated from {BATCHES} training batches at the checkpoint"
+    else:
+        state, beta = load_checkpoint(run / "resume" / rolling_name(step))[0], optimiser.adam_betas[1]
+        corrected = {
+            name.removeprefix("exp_avg_sq."): v / (1 - beta ** float(state[name.replace("exp_avg_sq.", "step.", 1)]))
+            for name, v in state.items()
+            if name.startswith("exp_avg_sq.")
+        }
+        v_P, source = gradients.flatten(corrected), f"optimiser state at step {step:,}"
     return 1 / (v_P.sqrt() + optimiser.adam_eps), source
-
-
-def _saved(gradients: SentenceGradients, state: dict[str, Tensor], optimiser: Optimiser) -> Tensor:
-    beta = optimiser.adam_betas[1]
-    moments = {
-        name.removeprefix("exp_avg_sq."): moment / (1 - beta ** float(state[name.replace("exp_avg_sq.", "step.", 1)]))
-        for name, moment in state.items()
-        if name.startswith("exp_avg_sq.")
-    }
-    return gradients.flatten(moments)
 
 
 def batch_mean_squares(

@@ -19,7 +19,7 @@ from mapnet_cli.config import Method
 from mapnet_cli.masking import visits_in_turn
 from mapnet_cli.model import PretrainingModel, masked_log_softmax, token_loss
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
-from mapnet_cli.variance.gradients import Projection, SentenceGradients
+from mapnet_cli.variance.gradients import Instrument
 from mapnet_cli.variance.results import NORMS, Correlation, Estimate, LossBin
 from mapnet_cli.variance.statistics import jackknife, ratio
 
@@ -43,16 +43,9 @@ class PositionFacts:
 
 
 def measure_positions(
-    gradients: SentenceGradients,
-    model: PretrainingModel,
-    method: Method,
-    scales: Mapping[str, Tensor | None],
-    project: Projection,
-    uniform: Mapping[str, Tensor],
-    number: int,
-    tokens_L: Tensor,
-    whole: bool,
-) -> PositionFacts:
+    instrument: Instrument, model: PretrainingModel, method: Method, uniform: Mapping[str, Tensor], number: int,
+    tokens_L: Tensor, whole: bool,
+) -> PositionFacts:  # fmt: skip
     """Returns measurements of all positions of the sentence, ROUNDS times, if `whole`; else of those in one mask.
 
     `uniform` has the projected mean gradients of all sentences under uniform masks, keyed by NORMS.
@@ -60,22 +53,17 @@ def measure_positions(
     disjoint = Candidate("positions", method.model_copy(update={"strategy": "disjoint", "proposal": None}))
     turns = visits_in_turn(method.mask_rate)
     count = ROUNDS * turns if whole else 1
-    vocab_size = model.encoder.vocab_size
-    masks = sentence_masks(disjoint, number, tokens_L, count, turns, vocab_size, stream="positions")
+    masks = sentence_masks(disjoint, number, tokens_L, count, turns, model.encoder.vocab_size, stream="positions")
     row_N, slot_N = (masks.weight_MK > 0).nonzero(as_tuple=True)
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in scales}
-    for part_CP in gradients.of(_one_by_one(masks, row_N, slot_N)):
-        for norm, scale_P in scales.items():
-            scaled_CP = part_CP if scale_P is None else part_CP * scale_P
-            parts[norm].append((scaled_CP.norm(dim=1), project(scaled_CP) @ uniform[norm].T))
-    norms, products = (
-        {norm: torch.cat([pair[which] for pair in found]).double().cpu() for norm, found in parts.items()}
-        for which in (0, 1)
-    )
-    loss_MK, logit_gradient_MK = _signals(model, masks, gradients.device)
+    norms, products = ({norm: list[Tensor]() for norm in NORMS} for _ in range(2))
+    for norm, part_CP in instrument.scaled(_one_by_one(masks, row_N, slot_N)):
+        norms[norm].append(part_CP.norm(dim=1))
+        products[norm].append(instrument.project(part_CP) @ uniform[norm].T)
+    loss_MK, logit_gradient_MK = _signals(model, masks, instrument.gradients.device)
     loss_N = loss_MK[row_N, slot_N]
     signals = {"loss": loss_N, "one-minus-p": -torch.expm1(-loss_N), "logit-gradient": logit_gradient_MK[row_N, slot_N]}
-    return PositionFacts(masks.positions_MK[row_N, slot_N], signals, norms, products)
+    joined = ({norm: torch.cat(parts).double().cpu() for norm, parts in found.items()} for found in (norms, products))
+    return PositionFacts(masks.positions_MK[row_N, slot_N], signals, *joined)
 
 
 def _one_by_one(masks: SentenceMasks, row_N: Tensor, slot_N: Tensor) -> SentenceMasks:

@@ -1,7 +1,7 @@
 """Tables, document and figure of a measurement."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mapnet_cli.core import (
@@ -39,19 +39,22 @@ def variance_tables(found: VarianceReport) -> list[Table]:
 
 
 def _variances(found: VarianceReport, norm: str) -> Table:
+    shown = {
+        "mask variance": "mask", "sentence variance": "sentence", "mask share": "mask_share",
+        "mask variance / uniform": "mask_to_uniform", f"over {found.visits} visits / uniform": "visits_to_uniform",
+        "bias": "bias", "noise scale": "noise_scale",
+    }  # fmt: skip
+
+    def estimate(name: str) -> Callable[[Measured], Cell]:
+        return lambda row: _estimate(getattr(row.variances[norm], name))
+
     columns: list[Column[Measured]] = [
         Column("strategy", lambda row: row.name),
         Column("weights", lambda row: row.estimator),
         Column("mask rate", lambda row: number_cell(row.mask_rate, "{:.0%}")),
-        Column("mask variance", lambda row: _estimate(row.variances[norm].mask)),
-        Column("sentence variance", lambda row: _estimate(row.variances[norm].sentence)),
-        Column("mask share", lambda row: _estimate(row.variances[norm].mask_share)),
-        Column("mask variance / uniform", lambda row: _estimate(row.variances[norm].mask_to_uniform)),
-        Column(f"over {found.visits} visits / uniform", lambda row: _estimate(row.variances[norm].visits_to_uniform)),
-        Column("bias", lambda row: _estimate(row.variances[norm].bias)),
-        Column("noise scale", lambda row: _estimate(row.variances[norm].noise_scale)),
+        *(Column(title, estimate(name)) for title, name in shown.items()),
         Column("batch size", lambda row: row.batch_size),
-        Column("batch error / uniform", lambda row: _estimate(row.variances[norm].error_to_uniform)),
+        Column("batch error / uniform", estimate("error_to_uniform")),
     ]
     notes = [
         f"Gradients of one sentence under one mask, weighted as in a batch; {found.parameters:,} parameters; "
@@ -76,22 +79,14 @@ def _where(found: VarianceReport) -> str:
     return f"{found.method}, seed {found.pretrain_seed}, step {found.step:,}"
 
 
-@dataclass(frozen=True)
-class _Clipped:
-    """A strategy for whose masks the sequence ratio is defined."""
-
-    name: str
-    clipping: Clipping
-
-
 def _clipping(found: VarianceReport) -> list[Table]:
     """Returns one table, or none if the ratio is defined for no strategy."""
-    rows = [_Clipped(row.name, row.clipping) for row in found.measured if row.clipping]
-    columns: list[Column[_Clipped]] = [
-        Column("strategy", lambda row: row.name),
-        Column("clip", lambda row: row.clipping.clip),
-        Column("masks clipped", lambda row: _estimate(row.clipping.clipped)),
-        Column("effective sample share", lambda row: _estimate(row.clipping.effective)),
+    rows = [(row.name, row.clipping) for row in found.measured if row.clipping]
+    columns: list[Column[tuple[str, Clipping]]] = [
+        Column("strategy", lambda row: row[0]),
+        Column("clip", lambda row: row[1].clip),
+        Column("masks clipped", lambda row: _estimate(row[1].clipped)),
+        Column("effective sample share", lambda row: _estimate(row[1].effective)),
     ]
     note = "For the paper's sequence ratio, even if other weights are used. Uninformative if all masks are clipped."
     table = build_table("clipping", "Clipping of the sequence ratio", columns, rows, (note,), found.signature)
@@ -143,12 +138,8 @@ def _estimate(estimate: Estimate) -> Cell:
         return Cell(f"{value:.4g}", data)
     if not 1e-4 < max(abs(value), error) < 1e5:
         return Cell(f"{value:.3g} ± {error:.1g}", data)
-    digits = max(0, 1 - _exponent(error))
+    digits = max(0, 1 - int(f"{error:e}".split("e")[1]))
     return Cell(f"{value:.{digits}f} ± {error:.{digits}f}", data)
-
-
-def _exponent(number: float) -> int:
-    return int(f"{number:e}".split("e")[1])
 
 
 def variance_figure(found: VarianceReport) -> bytes:
