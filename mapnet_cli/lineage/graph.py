@@ -30,11 +30,7 @@ from mapnet_cli.lineage.ids import artifact_id, manifest_key
 
 
 class Lineage:
-    """The artifacts of one config. Reads input files to hash them, and writes only the cached hashes.
-
-    In `config`, precision "auto" is replaced by what it means on this machine, so results of different precisions
-    have different names.
-    """
+    """The artifacts of one config, whose precision "auto" is resolved for this machine. Writes only cached hashes."""
 
     def __init__(self, config: Config, artifacts: Artifacts, digests: Digests | None = None) -> None:
         config = self.config = config.with_precision()
@@ -233,10 +229,7 @@ class Lineage:
         return artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
     def pair_scores(self) -> Iterator[tuple[str, "PairsRun", ArtifactId]]:
-        """Yields what minimal-pairs scores: the key of the encoder's weights, the run, and the artifact of its record.
-
-        Every encoder of `scored_encoders` is scored on each data set. The untrained one's key is the corpus's manifest.
-        """
+        """Yields the key of each encoder's weights (untrained: the manifest), the run, and its record's artifact."""
         config, settings = self.config, self.pair_settings
         for method, seed, step in scored_encoders(config):
             parts: list[Any] = [self._start(method, seed), step]

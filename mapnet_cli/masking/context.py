@@ -66,10 +66,7 @@ class CorpusFacts:
         return torch.from_numpy(counts_V).double()
 
     def sampled_tokens(self, most: int | None = None) -> Iterator[npt.NDArray[np.int64]]:
-        """Yields the concatenated tokens of an even sample of the training split, up to PART sequences at a time.
-
-        `most` limits the sample to about that many tokens.
-        """
+        """Yields the tokens of an even sample of the training split, PART sequences at a time, about `most` in all."""
         count = min(len(self.train), COUNTED_SEQUENCES)
         if most is not None:
             count = min(count, max(1, int(most / self.train.lengths.mean())))

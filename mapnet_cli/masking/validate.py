@@ -16,10 +16,7 @@ CHOICES: dict[str, Iterable[str]] = {"strategy": STRATEGIES, "estimator": ESTIMA
 
 
 def validate_method(name: str, method: Method, visits: int = 1) -> None:
-    """Raises UsageError, naming the key, if a part of the method doesn't exist or its parts are incompatible.
-
-    `visits` is pretrain.visits.
-    """
+    """Raises UsageError, naming the key, if a part of the method doesn't exist or its parts are incompatible."""
     _check_name(f"method.{name}.strategy", method.strategy, "strategy")
     if method.proposal:
         _check_name(f"method.{name}.proposal.estimator", method.proposal.estimator, "estimator")

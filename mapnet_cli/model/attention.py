@@ -100,10 +100,7 @@ class Packing:
 
     @staticmethod
     def of(attention_mask_BL: Tensor) -> "Packing":
-        """Returns the packing for a mask that is False at padding.
-
-        A few padding tokens are kept, so that the number of tokens is a multiple of `TOKENS_MULTIPLE`.
-        """
+        """Returns the packing for a mask that is False at padding, a little of which is kept (`TOKENS_MULTIPLE`)."""
         batch, length = attention_mask_BL.shape
         kept_S = attention_mask_BL.flatten()
         padding = (~kept_S).nonzero().squeeze(1)

@@ -132,10 +132,7 @@ def _rows(x_TH: Tensor, query_BQ: Tensor | None) -> Tensor:
 
 
 class Stack(nn.Module):
-    """LayerNorm, dropout and the layers, applied to token vectors of the hidden size.
-
-    `positions` are BERT's learned position embeddings; `final_norm` is ModernBERT's.
-    """
+    """LayerNorm, dropout and the layers. `positions` are BERT's learned embeddings; `final_norm` is ModernBERT's."""
 
     def __init__(self, config: Transformer) -> None:
         super().__init__()
@@ -196,10 +193,7 @@ class Stack(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The encoder: BERT's without segment embeddings, or ModernBERT's.
-
-    `tokens` is the token embedding, shared with the MLM head and MAP-Net.
-    """
+    """The encoder: BERT's without segment embeddings, or ModernBERT's. MLM head and MAP-Net share `tokens`."""
 
     def __init__(self, config: Transformer, vocab_size: int) -> None:
         super().__init__()

@@ -64,10 +64,7 @@ class PretrainingModel(nn.Module):
         self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, targets_BK: Tensor,
         slots_N: Tensor | None, signal: str = "loss",
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Returns -log p of each target and the signal that a proposal learns from, both [B, K] in float32.
-
-        Both are 0 at slots that aren't computed; the signal carries no gradient, and is the loss except in training.
-        """
+        """Returns -log p of each target and, in training, a proposal's signal, [B, K] in float32; 0 at other slots."""
         if self.training:
             vectors_BLH, decoder_VH = tied_embedding(self.encoder.tokens.weight, tokens_BL)
         else:

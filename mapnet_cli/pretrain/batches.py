@@ -22,11 +22,7 @@ from mapnet_cli.text import CLS, FIRST_ORDINARY, PAD, Sequences
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences of one forward pass, with all counts made on the host, to avoid synchronising with the device.
-
-    `slots_N` are the flat indices of the masked positions among the B x K slots; None if all slots are computed,
-    which keeps shapes fixed for torch.compile.
-    """
+    """Sequences of one forward pass, with all counts made on the host, to avoid synchronising with the device."""
 
     first: int
     """Index of its first sequence in the whole batch."""
@@ -35,6 +31,7 @@ class MicroBatch:
     maskable_BL: Tensor
     counts_B: Tensor
     slots_N: Tensor | None
+    """Flat indices of the masked positions among the B x K; None if all are computed: a fixed shape for torch.compile."""
     max_masks: int
     """K, the maximum number of masked positions per sequence."""
     noise: masking.MaskNoise
@@ -139,10 +136,7 @@ def split_batch(
     every_slot: bool = False, highest_rate: float = 0.0, visit_B: Tensor | None = None,
     unit_starts_BL: Tensor | None = None, explore_B: Tensor | None = None,
 ) -> Batch:  # fmt: skip
-    """Returns this process's share of a batch of tokens [B, L], split into micro-batches of `micro` sequences.
-
-    With `every_slot`, all B x K slots are computed, masked or not. K is large enough for `highest_rate`.
-    """
+    """Returns this process's share of a batch in micro-batches of `micro`; with `every_slot`, all slots are computed."""
     size, length = tokens_BL.shape
     maskable_BL = masking.maskable_positions(tokens_BL)
     counts_B = masking.mask_counts(maskable_BL, mask_rate, noise.rounding_B)

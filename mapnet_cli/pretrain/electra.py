@@ -117,10 +117,7 @@ PASS = 16
 def validate_detection(
     model: Electra, sequences: Sequences, count: int, device: torch.device, precision: str, dist: DistContext
 ) -> dict[str, float]:
-    """Returns detection_loss (nats per token), the accuracies, and generator_loss (nats per masked token).
-
-    Each process evaluates its share of the sequences; all return the same values.
-    """
+    """Returns accuracies, detection_loss (nats per token), generator_loss (per masked token), over all processes."""
     model.eval()
     names = ("generator", "masked", "detection", "replaced", "original", "found", "kept")
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}

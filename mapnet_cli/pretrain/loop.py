@@ -14,7 +14,7 @@ from mapnet_cli.masking import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model import TokenTable
 from mapnet_cli.pretrain.batches import BatchMaker, sample_batch
 from mapnet_cli.pretrain.electra import build_losses
-from mapnet_cli.pretrain.monitor import TrainingMonitor
+from mapnet_cli.pretrain.monitor import monitored
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.pretrain.segments import segments
 from mapnet_cli.pretrain.state import TrainState
@@ -23,10 +23,7 @@ from mapnet_cli.training import gradient_norm, learning_rate, set_learning_rate
 
 
 def train(state: TrainState, progress: ProgressCallback) -> None:
-    """Trains from `state.step` to the last step, writing milestones, a log and resume checkpoints.
-
-    Raises DivergedError and Interrupted, see `TrainingMonitor.after_step`.
-    """
+    """Trains to the last step; writes milestones, a log, resume checkpoints. Raises DivergedError and Interrupted."""
     pretrain, method = state.config.pretrain, state.method
     parts = segments(pretrain)
     make = batch_maker(state)
@@ -38,7 +35,7 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
     algorithm1 = Algorithm1(*distributed(losses, state))
     own_clip_norm = method.mapnet.clip_norm if method.mapnet else 0.0
 
-    with TrainingMonitor(state, progress, parts) as monitor:
+    with monitored(state, progress, parts) as monitor:
         for part in parts:
             if state.place >= part.end:
                 continue

@@ -111,10 +111,7 @@ def resume_point(state: TrainState) -> Write:
 
 
 def resume(state: TrainState) -> list[str]:
-    """Restores `state` from its newest undamaged checkpoint; leaves it at step 0 if there is none.
-
-    The first process chooses the checkpoint, so that all start at the same step. Returns warnings about damaged ones.
-    """
+    """Restores the newest undamaged checkpoint, if any, chosen by the first process. Returns warnings."""
     found, warnings = training.newest_checkpoint(state.rolling) if state.dist.rank == 0 else (None, [])
     place = state.dist.broadcast(None if found is None else found[1].get("before", 0) + found[1]["step"])
     if place is not None:
@@ -123,10 +120,7 @@ def resume(state: TrainState) -> list[str]:
 
 
 def return_to_trunk(state: TrainState, branch: Segment) -> None:
-    """Restores the state that a finished branch began from.
-
-    If that checkpoint is damaged, raises DamagedError and deletes all checkpoints that need it.
-    """
+    """Restores what a branch began from. If that is damaged, raises DamagedError and deletes what needs it."""
     place = branch.before + branch.first
     try:
         _restore(state, *training.load_checkpoint(state.rolling / training.rolling_name(place)))

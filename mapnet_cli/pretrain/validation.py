@@ -100,10 +100,7 @@ def fixed_masks(
     encoder: Encoder, strategy: str, start: int, numbers: Tensor, sequences: Sequences, replace_mask: float,
     replace_random: float, single: int = 0,
 ) -> FixedMasks:  # fmt: skip
-    """Returns the masks of these sequences of the batch that begins at `start`, the same for any subset of it.
-
-    With `single`, there is one mask per sequence; the number selects one of several draws.
-    """
+    """Returns the masks of some sequences of the batch that begins at `start`; of one mask each in draw `single`."""
     tokens_BL = load_batch(sequences, numbers)
     position = (start, single) if single else (start,)
     generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", *position))

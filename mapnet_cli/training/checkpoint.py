@@ -94,10 +94,7 @@ def rolling_name(step: int) -> str:
 
 
 def newest_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
-    """Returns ((tensors, facts) of the newest undamaged rolling checkpoint, or None; warnings).
-
-    Damaged checkpoints that are newer are deleted, with a warning for each.
-    """
+    """Returns (tensors, facts) of the newest undamaged checkpoint, or None, and warnings. Deletes damaged ones."""
     warnings: list[str] = []
     for candidate in sorted(folder.glob("step*"), reverse=True):
         try:

@@ -12,10 +12,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 def build_adamw(
     model: nn.Module, config: Optimiser, submodule: nn.Module | None = None, ratio: float = 1.0
 ) -> torch.optim.AdamW:
-    """Returns Adam with decoupled weight decay; biases and LayerNorms don't decay (as in BERT).
-
-    The learning rate is 0 until `set_learning_rate` is called; that of `submodule` is `ratio` times as high.
-    """
+    """Returns AdamW; as in BERT, biases and norms don't decay. The rate of `submodule` is `ratio` times as high."""
     scaled = set() if submodule is None else set(submodule.parameters())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():

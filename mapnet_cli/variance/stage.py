@@ -47,10 +47,7 @@ def measure_variance(
     lineage: Lineage, console: Console, names: Sequence[str], milestone: Checkpoint, settings: Settings,
     force: bool = False,
 ) -> tuple[VarianceReport, Path]:  # fmt: skip
-    """Measures the milestone, unless that is already done, and returns (report, its folder).
-
-    Raises UsageError for a strategy that can't be measured and DamagedError for a damaged file.
-    """
+    """Measures the milestone unless that is done; returns (report, its folder). Raises UsageError and DamagedError."""
     settings.check()
     artifacts = lineage.artifacts
     candidates = find_candidates(lineage, milestone, names)
