@@ -31,12 +31,6 @@ class Site:
     """Of the tokens' rotary positions, see `rotary_angles`."""
     position_T: Tensor
 
-    def rows(self, query_BQ: Tensor) -> "tuple[Tensor, tuple[Tensor, Tensor] | None]":
-        """Returns the positions [B, Q] and the angles of the tokens at the indices `query_BQ`."""
-        flat = query_BQ.flatten()
-        angles = None if self.angles is None else (self.angles[0][flat], self.angles[1][flat])
-        return self.position_T[query_BQ], angles
-
 
 class Attention(nn.Module):
     """Multi-head self-attention with a single projection for query, key and value."""
@@ -59,17 +53,18 @@ class Attention(nn.Module):
             own_bias, other_bias = (None, None) if bias is None else (bias[:hidden], bias[hidden:])
             query_BQH = F.linear(x_TH[query_BQ], weight[:hidden], own_bias)
             packed = self._projected(x_TH, weight[hidden:], other_bias)
-            position_BQ, query_angles = site.rows(query_BQ)
-            if query_angles is not None:
-                flat = kernels.rotated(query_BQH.view(-1, 1, hidden), self.heads, query_angles, 1, self.training)
-                query_BQH = flat.view_as(query_BQH)
+            position_BQ, flat = site.position_T[query_BQ], query_BQ.flatten()
+            if angles is not None:
+                own = angles[0][flat], angles[1][flat]
+                turned = kernels.rotated(query_BQH.view(-1, 1, hidden), self.heads, own, 1, self.training)
+                query_BQH = turned.view_as(query_BQH)
         if angles is not None:
             assert isinstance(packed, Tensor)
             packed = kernels.rotated(packed, self.heads, angles, packed.shape[1] - 1, self.training)
         score_bias = site.places.bias(kernels.compute_dtype(x_TH), site.window, position_BQ)
-        own = self.training and kernels.on_cpu(x_TH.device)
+        on_cpu = self.training and kernels.on_cpu(x_TH.device)
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out(attention(packed, query_BQH, self.heads, site.places, score_bias, dropout, own))
+        out: Tensor = self.out(attention(packed, query_BQH, self.heads, site.places, score_bias, dropout, on_cpu))
         return out
 
     def _projected(self, x_TH: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | tuple[Tensor, ...]:

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import MapNetSizes, Transformer
-from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import Encoder, padded_vocabulary
-from mapnet_cli.model.initialise import initialise
+from mapnet_cli.model.initialise import initialise_parts
 from mapnet_cli.model.kernels import layer_norm
 from mapnet_cli.model.proposal import MapNet, TokenTable
 from mapnet_cli.model.token_loss import tied_embedding, token_loss
@@ -38,12 +37,11 @@ class PretrainingModel(nn.Module):
 
     def init_weights(self, seed: int) -> None:
         """Initialises the weights. The encoder's are the same with and without MAP-Net."""
-        parts: list[tuple[str, nn.Module, Transformer]]
-        parts = [("encoder", self.encoder, self.encoder.config), ("head", self.head, self.encoder.config)]
+        own = self.encoder.config
+        parts: dict[str, tuple[nn.Module, Transformer]] = {"encoder": (self.encoder, own), "head": (self.head, own)}
         if isinstance(self.proposal, MapNet):
-            parts.append(("proposal", self.proposal, self.proposal.config))
-        for name, part, config in parts:
-            initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
+            parts["proposal"] = self.proposal, self.proposal.config
+        initialise_parts(seed, parts)
 
     def hidden_at(
         self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None
@@ -80,6 +78,8 @@ class PretrainingModel(nn.Module):
             loss_N = F.cross_entropy(F.linear(features_NE, decoder_VH, bias_V).float(), targets_N, reduction="none")
             signal_N = loss_N.detach()
         return at_slots(loss_N, slots_N, targets_BK), at_slots(signal_N, slots_N, targets_BK)
+
+    forward = token_losses  # for torch.func.functional_call
 
     def propose(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
         """Returns log q [B, L] for the unmasked sentences."""

@@ -31,7 +31,7 @@ class MicroBatch:
     maskable_BL: Tensor
     counts_B: Tensor
     slots_N: Tensor | None
-    """Flat indices of the masked positions among the B x K; None if all are computed: a fixed shape for torch.compile."""
+    """Flat indices of the masked positions among the B x K; None if all are computed, for a fixed shape."""
     max_masks: int
     """K, the maximum number of masked positions per sequence."""
     noise: masking.MaskNoise
@@ -136,7 +136,7 @@ def split_batch(
     every_slot: bool = False, highest_rate: float = 0.0, visit_B: Tensor | None = None,
     unit_starts_BL: Tensor | None = None, explore_B: Tensor | None = None,
 ) -> Batch:  # fmt: skip
-    """Returns this process's share of a batch in micro-batches of `micro`; with `every_slot`, all slots are computed."""
+    """Returns this process's share of a batch in micro-batches of `micro`; `every_slot`: all slots are computed."""
     size, length = tokens_BL.shape
     maskable_BL = masking.maskable_positions(tokens_BL)
     counts_B = masking.mask_counts(maskable_BL, mask_rate, noise.rounding_B)

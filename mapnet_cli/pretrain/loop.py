@@ -26,12 +26,18 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
     """Trains to the last step; writes milestones, a log, resume checkpoints. Raises DivergedError and Interrupted."""
     pretrain, method = state.config.pretrain, state.method
     parts = segments(pretrain)
-    make = batch_maker(state)
+    manifest, sources = state.corpus.manifest, state.config.corpus.sources
+    counts, weights = [source.train_sequences for source in manifest.sources], [source.weight for source in sources]
+    make = BatchMaker(
+        state.corpus.train, ResumableSampler(counts, pretrain.batch_size, state.seed, weights), method, pretrain,
+        state.seed, state.dist, pin=state.device.type == "cuda", block_length=manifest.block_length,
+        fixed=pretrain.compile, context=state.context,
+    )  # fmt: skip
     losses = build_losses(state.model.train(), method, state.device, pretrain.precision, state.dist.size)
     if pretrain.compile:
         progress(Progress(state.place, parts[-1].end, "compiling"))
         losses.compile_networks()
-        compile_ahead(losses, make.micro, state.corpus.manifest.block_length)
+        compile_ahead(losses, make.micro, manifest.block_length)
     algorithm1 = Algorithm1(*distributed(losses, state))
     own_clip_norm = method.mapnet.clip_norm if method.mapnet else 0.0
 
@@ -58,18 +64,6 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
 
                     state.step += 1
                     monitor.after_step(batch, plan, sums, norm, lr, waited)
-
-
-def batch_maker(state: TrainState) -> BatchMaker:
-    """Returns the maker of this process's batches; all have the same shape if the networks are compiled."""
-    pretrain, manifest = state.config.pretrain, state.corpus.manifest
-    weights = [source.weight for source in state.config.corpus.sources]
-    counts = [source.train_sequences for source in manifest.sources]
-    return BatchMaker(
-        state.corpus.train, ResumableSampler(counts, pretrain.batch_size, state.seed, weights), state.method, pretrain,
-        state.seed, state.dist, pin=state.device.type == "cuda", block_length=manifest.block_length,
-        fixed=pretrain.compile, context=state.context,
-    )  # fmt: skip
 
 
 def distributed(losses: nn.Module, state: TrainState) -> tuple[nn.Module, torch.device, nn.Module | None]:

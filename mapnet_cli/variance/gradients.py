@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -35,11 +35,9 @@ class SentenceGradients:
     """
 
     def __init__(self, model: PretrainingModel) -> None:
-        self._loss = _WeightedLoss(model.eval())
+        self._model = model.eval()
         self._parameters = {
-            name: parameter.detach()
-            for name, parameter in self._loss.named_parameters()
-            if not name.startswith("model.proposal.")
+            name: parameter.detach() for name, parameter in model.named_parameters() if not name.startswith("proposal.")
         }
         self._gradients = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0, 0, 0))
         self.device = next(iter(self._parameters.values())).device
@@ -59,24 +57,15 @@ class SentenceGradients:
 
     def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
         """Returns tensors keyed by the model's parameter names as one vector [P], in the gradients' order."""
-        return torch.cat([tensors[name.removeprefix("model.")].flatten() for name in self._parameters]).to(self.device)
+        return torch.cat([tensors[name].flatten() for name in self._parameters]).to(self.device)
 
     def _loss_of_one(self, parameters: dict[str, Tensor], *mask: Tensor) -> Tensor:
-        loss: Tensor = functional_call(self._loss, parameters, mask)
-        return loss
-
-
-class _WeightedLoss(nn.Module):
-    """The weighted loss as a module, as functional_call requires."""
-
-    def __init__(self, model: PretrainingModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, corrupted_L: Tensor, positions_K: Tensor, targets_K: Tensor, weight_K: Tensor) -> Tensor:
         """Returns sum_k weight_k loss_k, a scalar."""
-        loss_1K, _ = self.model.token_losses(corrupted_L[None], None, positions_K[None], targets_K[None], None)
-        return (loss_1K[0] * weight_K).sum()
+        corrupted_L, positions_K, targets_K, weight_K = mask
+        inputs = corrupted_L[None], None, positions_K[None], targets_K[None], None
+        loss_1K, _ = functional_call(self._model, parameters, inputs)
+        loss: Tensor = (loss_1K[0] * weight_K).sum()
+        return loss
 
 
 BUDGET_BYTES = 2**30

@@ -7,8 +7,9 @@ Shapes: N measurements at positions of one sentence, S sentences, L positions, M
 P parameters.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +105,11 @@ def oracle_log_q(facts: PositionFacts, signal: str, maskable_L: Tensor) -> Tenso
 
 
 BINS = 8
-Values = npt.NDArray[np.float64]
+
+
+def subsets(count: int) -> list[list[int]]:
+    """Returns the numbers of all sentences, then those without each sentence in turn: the jackknife's replicates."""
+    return [[number for number in range(count) if number != left_out] for left_out in (None, *range(count))]
 
 
 def correlations(facts: list[PositionFacts]) -> list[Correlation]:
@@ -112,14 +117,19 @@ def correlations(facts: list[PositionFacts]) -> list[Correlation]:
     from scipy.stats import rankdata
 
     found = []
-    for signal in SIGNALS:
-        values = [f.signals[signal].numpy() for f in facts]
-        for name in NORMS:
-            norm = [f.norms[name].numpy() for f in facts]
-            pearson = _jackknifed(values, norm, _pearson)
-            spearman = _jackknifed(values, norm, lambda a, b: _pearson(rankdata(a), rankdata(b)))
-            found.append(Correlation(signal=signal, norm=name, pearson=pearson, spearman=spearman))
+    for signal, norm in product(SIGNALS, NORMS):
+        pairs = [np.stack([fact.signals[signal].numpy(), fact.norms[norm].numpy()]) for fact in facts]
+        replicates = [np.concatenate([pairs[n] for n in kept], axis=1) for kept in subsets(len(facts))]
+        pearson, spearman = _jackknifed(replicates), _jackknifed([rankdata(pair_2N, axis=1) for pair_2N in replicates])
+        found.append(Correlation(signal=signal, norm=norm, pearson=pearson, spearman=spearman))
     return found
+
+
+def _jackknifed(replicates: list[npt.NDArray[np.float64]]) -> Estimate:
+    """Returns Pearson's correlation of the two rows of each replicate [2, N] as an estimate."""
+    with np.errstate(invalid="ignore"):  # NaN if one of them is constant
+        values = [float(np.corrcoef(pair_2N[0], pair_2N[1])[0, 1]) for pair_2N in replicates]
+    return jackknife(torch.tensor(values, dtype=torch.float64))
 
 
 def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
@@ -150,8 +160,7 @@ def alignment(products: list[Tensor]) -> Estimate:
     vice versa: noise in E g can't raise the share, but errors in the choice lower it. The error is the jackknife's, and
     needs six sentences.
     """
-    every = range(len(products))
-    found = [_held_by_best(products, [s for s in every if s != left_out]) for left_out in (None, *every)]
+    found = [_held_by_best(products, kept) for kept in subsets(len(products))]
     held, total = torch.tensor(found, dtype=torch.float64).T
     return ratio(held, total)
 
@@ -169,17 +178,3 @@ def _held_by_best(products: list[Tensor], kept: list[int]) -> tuple[float, float
         best_N = scored_N[chooser_N.argsort(descending=True)]
         held += float(best_N[: int(whole)].sum() + rest * best_N[int(whole)])
     return held, float(halves_2N.sum())
-
-
-def _pearson(a_N: Values, b_N: Values) -> float:
-    with np.errstate(invalid="ignore"):  # NaN if one of them is constant
-        return float(np.corrcoef(a_N, b_N)[0, 1])
-
-
-def _jackknifed(a: list[Values], b: list[Values], statistic: Callable[[Values, Values], float]) -> Estimate:
-    """Returns the statistic and its jackknife error. `a` and `b` hold one array per sentence."""
-    values = [statistic(np.concatenate(a), np.concatenate(b))]
-    for left_out in range(len(a)):
-        kept = [n for n in range(len(a)) if n != left_out]
-        values.append(statistic(np.concatenate([a[n] for n in kept]), np.concatenate([b[n] for n in kept])))
-    return jackknife(torch.tensor(values, dtype=torch.float64))
