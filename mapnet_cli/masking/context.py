@@ -75,11 +75,6 @@ class CorpusFacts:
             yield np.concatenate([self.train[int(index)] for index in part]).astype(np.int64)
 
 
-def no_context(corpus: CorpusFacts) -> MaskContext:
-    """Returns an empty context, for strategies that only need the batch."""
-    return NO_CONTEXT
-
-
 def words(corpus: CorpusFacts) -> MaskContext:
     """Returns a context whose units are words."""
     starts_V = corpus.word_starts

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking import sampling
-from mapnet_cli.masking.context import CorpusFacts, MaskContext, no_context, rarity, words
+from mapnet_cli.masking.context import NO_CONTEXT, CorpusFacts, MaskContext, rarity, words
 from mapnet_cli.masking.pmi import collocations
 from mapnet_cli.masking.sampling import MaskNoise, Masks, gumbel_top_k, uniform_log_q
 
@@ -120,7 +120,7 @@ def _mask_units(starts_BL: Tensor, order_BL: Tensor, request: MaskRequest) -> Ma
 @dataclass(frozen=True)
 class Strategy:
     draw: Callable[[MaskRequest], Masks]
-    prepare: Callable[[CorpusFacts], MaskContext] = no_context
+    prepare: Callable[[CorpusFacts], MaskContext] = lambda corpus: NO_CONTEXT
     """Computes the strategy's context from the corpus, once, before the first step."""
     successive: bool = False
     """Whether the visits of a sentence share their noise and are numbered."""

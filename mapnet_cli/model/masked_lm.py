@@ -100,11 +100,7 @@ PADDING_LOGIT = -1e4
 
 
 class MaskedLMHead(nn.Module):
-    """The MLM head: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
-
-    `embedding` is the embedding size if it differs from the hidden size, as for ELECTRA's generator. In ModernBERT's
-    form, dense and LayerNorm have no bias.
-    """
+    """The MLM head: dense to `embedding` or the hidden size, GELU, LayerNorm, token embeddings as decoder, bias."""
 
     def __init__(self, config: Transformer, vocab_size: int, embedding: int | None = None) -> None:
         super().__init__()

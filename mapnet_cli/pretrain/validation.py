@@ -46,9 +46,8 @@ def validate(
     """Returns held-out losses in nats per masked token, and top-1 accuracies on masked tokens.
 
     Losses: validation_loss (uniform masks), validation_loss_spaced and, if `single`, validation_loss_single (one mask
-    per sentence), each also as `_refit`. Accuracies: accuracy,
-    accuracy_function and accuracy_content (single-token words), accuracy_decile_1 (the most frequent tokens) to _10,
-    without empty kinds. Each process evaluates its share of the sequences; all return the same values.
+    per sentence), each also as `_refit`. Accuracies: accuracy, accuracy_function and accuracy_content (single-token
+    words), accuracy_decile_1 (the most frequent tokens) to _10, without empty kinds. Each process evaluates its share.
     """
     model.eval()
     found: dict[str, float] = {}
@@ -63,10 +62,9 @@ def validate(
                 folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
         with autocast(device, precision):
             measure = _Measure(model, dist, device)
-            zero_V = torch.zeros(model.encoder.tokens.num_embeddings, device=device)
             raw, refitted, masked = 0.0, 0.0, 0.0
             for here, other in (folds, folds[::-1]):
-                loss, n = measure.loss(here, zero_V)
+                loss, n = measure.loss(here, measure.zeros())
                 raw, masked = raw + loss, masked + n
                 refitted += measure.loss(here, measure.refit(other))[0]
             if name == "validation_loss":
@@ -142,13 +140,17 @@ def _targets(
     return Targets(hidden_NH, token_N, kind_N), numbers[slots_N // positions_BK.shape[1]]
 
 
+@dataclass(frozen=True)
 class _Measure:
     """Metrics on held-out positions, with an offset to the output bias; sums are over all processes."""
 
-    def __init__(self, model: PretrainingModel, dist: DistContext, device: torch.device) -> None:
-        self.model = model
-        self.dist = dist
-        self.device = device
+    model: PretrainingModel
+    dist: DistContext
+    device: torch.device
+
+    def zeros(self) -> Tensor:
+        """Returns an offset of 0, [V]."""
+        return torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
 
     def loss(self, fold: list[Targets], bias_V: Tensor) -> tuple[float, float]:
         """Returns (sum of the losses, number of positions)."""
@@ -164,8 +166,7 @@ class _Measure:
         decile_V = buckets.decile_V.to(self.device)
         kinds = DECILES + 3  # the deciles, then FUNCTION, CONTENT and OTHER
         sums_2G = torch.zeros(2, kinds, dtype=torch.float64, device=self.device)
-        zero_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
-        for logits_NV, targets in self._logits(fold, zero_V):
+        for logits_NV, targets in self._logits(fold, self.zeros()):
             right_N = (logits_NV.argmax(dim=1) == targets.token_N).double()
             for kind_N in (decile_V[targets.token_N], DECILES + targets.kind_N):
                 sums_2G[0].index_add_(0, kind_N, right_N)
@@ -181,8 +182,7 @@ class _Measure:
         At the optimum, every token's mean probability equals its share of the targets. Both counts are incremented
         by one, so that the bias of tokens that are missing from the fold hardly changes.
         """
-        bias_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
-        count_V = torch.zeros_like(bias_V)
+        bias_V, count_V = self.zeros(), self.zeros()
         for targets in fold:
             count_V += torch.bincount(targets.token_N, minlength=len(bias_V))
         self.dist.all_reduce_sum_(count_V)

@@ -40,10 +40,7 @@ def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class BackgroundWriter:
-    """Runs writes one after another in a background thread; use it as a context manager.
-
-    An exception from a write is re-raised by the next `submit` or `wait`, or on exit. Exit waits for the last write.
-    """
+    """Runs writes in order in a thread; the next `submit`, `wait` or exit raises their errors. A context manager."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoints")

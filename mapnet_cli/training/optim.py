@@ -29,10 +29,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int, stable: int = 0) -> float:
-    """Returns the rate of step `step`, counted from 0.
-
-    Linear warm-up over `warmup` steps, `peak` up to step `stable`, then linear decay to 0 at step `total`.
-    """
+    """Returns the rate of a step: linear warm-up, `peak` up to step `stable`, linear decay to 0 at step `total`."""
     if step < warmup:
         return peak * (step + 1) / max(warmup, 1)
     begin = max(warmup, stable)
