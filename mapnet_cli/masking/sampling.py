@@ -106,7 +106,7 @@ def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: T
 
 
 def mixed(explore_B: Tensor, uniform: Masks, proposed: Masks) -> Masks:
-    """Returns the positions of `uniform` where a sentence explores, else `proposed`'s, and the latter's probabilities."""
+    """Returns the positions of `uniform` where a sentence explores, else `proposed`'s, whose probabilities it has."""
     return replace(proposed, positions_BK=torch.where(explore_B[:, None], uniform.positions_BK, proposed.positions_BK))
 
 
