@@ -6,7 +6,7 @@ P parameters of encoder and head, D dimensions kept of a mean gradient.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,15 +113,12 @@ class Instrument:
             for norm, scale_P in self.scales.items():
                 yield norm, part_CP if scale_P is None else part_CP * scale_P
 
-    def sample(
-        self, visits: int, masks: Sequence[Callable[[], SentenceMasks]], after_each: Callable[[], None]
-    ) -> Samples:
-        """Returns the statistics of all gradients of one strategy; `masks` draws the masks of each sentence."""
+    def sample(self, visits: int, masks: Iterable[SentenceMasks], after_each: Callable[[], None]) -> Samples:
+        """Returns the statistics of all gradients of one strategy, given the masks of each sentence."""
         found = {norm: list[SentenceMoments]() for norm in NORMS}
         means = {norm: list[Tensor]() for norm in NORMS}
         log_ratios = []
-        for draw in masks:
-            drawn = draw()
+        for drawn in masks:
             sums = {norm: GradientSums(visits) for norm in NORMS}
             for norm, part_CP in self.scaled(drawn):
                 sums[norm].add(part_CP)

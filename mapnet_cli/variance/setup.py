@@ -62,10 +62,10 @@ class Setup:
         """Returns the statistics of all gradients of one strategy."""
         vocab_size, context = self.corpus.vocab_size, self.context(candidate.method.strategy)
         count = mean_count(self.sentences, candidate.method.mask_rate)
-        draws = [
-            partial(sentence_masks, candidate, number, tokens_L, masks, visits, vocab_size, count, context)
+        draws = (
+            sentence_masks(candidate, number, tokens_L, masks, visits, vocab_size, count, context)
             for number, tokens_L in enumerate(self.sentences)
-        ]
+        )
         return self.instrument.sample(visits, draws, after_each)
 
 

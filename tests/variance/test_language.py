@@ -5,7 +5,6 @@ odd position has one of eight tokens at random, which nothing reveals: its mean 
 """
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -77,10 +76,10 @@ class Experiment:
             optimizer.step()
 
     def samples(self, candidate: Candidate, project: Projection | None = None) -> Samples:
-        draws = [
-            partial(sentence_masks, candidate, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
+        draws = (
+            sentence_masks(candidate, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
             for number, tokens_L in enumerate(self.sentences)
-        ]
+        )
         return Instrument(self.gradients, self.scales, project or self.project).sample(VISITS, draws, lambda: None)
 
     def positions(self, number: int, whole: bool) -> PositionFacts:
