@@ -21,12 +21,6 @@ from mapnet_cli.config.method import (
 from mapnet_cli.config.training import Finetune, MapNetSizes, MinimalPairs, Optimiser, Pretrain, TaskData, Transformer
 from mapnet_cli.core import automatic_precision, did_you_mean
 
-__all__ = [
-    "PROPOSALS", "Cleanup", "Config", "Corpus", "Electra", "Finetune", "FrequencyProposal", "MapNetProposal",
-    "MapNetSizes", "Method", "MinimalPairs", "Optimiser", "Pretrain", "Proposal", "Report", "Section", "Source",
-    "TableProposal", "TaskData", "Transformer",
-]  # fmt: skip
-
 
 class Report(Section):
     """Settings that affect how results are shown, not the results themselves."""

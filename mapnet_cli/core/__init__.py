@@ -1,101 +1,33 @@
-"""Code that all other packages use: artifacts, records, errors, seeds, tables and the console.
+"""Code that all other packages use; it does not depend on models, tasks or the config."""
 
-It does not depend on models, tasks or the config.
-"""
-
+# fmt: off
+# isort: off
 from mapnet_cli.core.artifacts import (
-    MARKS,
-    TEMPORARY,
-    ArtifactId,
-    Artifacts,
-    Marker,
-    publishing,
-    read_json,
-    record_checksum,
-    sha256,
-    write_bytes,
-    write_json,
-    write_text,
+    MARKS, TEMPORARY, ArtifactId, Artifacts, Marker, publishing, read_json, record_checksum, sha256, write_bytes,
+    write_json, write_text,
 )
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.diagnostics import COLLAPSED, DIAGNOSTICS, proposal_warnings
 from mapnet_cli.core.errors import (
-    AbsentError,
-    DamagedError,
-    DivergedError,
-    InputError,
-    Interrupted,
-    LockedError,
-    MapnetError,
-    ProcessError,
-    UsageError,
-    did_you_mean,
-    reading_input,
-    system_error,
+    AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, ProcessError,
+    UsageError, did_you_mean, reading_input, system_error,
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
 from mapnet_cli.core.hardware import (
-    automatic_precision,
-    installed_version,
-    min_free_memory,
-    min_total_memory,
-    query_gpus,
-    visible_devices,
+    automatic_precision, installed_version, min_free_memory, min_total_memory, query_gpus, visible_devices,
     visible_gpus,
 )
 from mapnet_cli.core.hub import hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.logs import last_line, lines_where, log_rows
 from mapnet_cli.core.plotting import COLOURS, FAINT, frame, images, panels, style
 from mapnet_cli.core.records import (
-    Baseline,
-    Baselines,
-    Checkpoint,
-    CorpusManifest,
-    EpochScores,
-    FinetuneRun,
-    Imported,
-    MaskedWord,
-    Outcome,
-    PairScores,
-    ParadigmScore,
-    PretrainingTotals,
-    ProposedMasks,
-    Row,
-    SourceCounts,
-    TaskFacts,
-    TunedEncoder,
+    Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
+    Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,
     mean_accuracy,
 )
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.core.table_files import TABLE_FORMATS, TableRow, arrow_rows, not_blank, table_rows, text_lines
 from mapnet_cli.core.tables import (
-    NOTHING,
-    Cell,
-    Column,
-    Scalar,
-    Table,
-    build_table,
-    each,
-    number_cell,
-    plain,
-    render,
-    to_csv,
-    to_json,
-    to_markdown,
+    NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, to_csv, to_json, to_markdown,
     to_rich,
 )
-
-__all__ = [
-    "COLLAPSED", "COLOURS", "DIAGNOSTICS", "FAINT", "MARKS", "NOTHING", "TABLE_FORMATS", "TEMPORARY", "AbsentError",
-    "ArtifactId", "Artifacts", "Baseline", "Baselines", "Cell", "Checkpoint", "Column", "Console", "CorpusManifest",
-    "DamagedError", "DivergedError", "EpochScores", "FinetuneRun", "Imported", "InputError", "Interrupted",
-    "LockedError", "MapnetError", "Marker", "MaskedWord", "Outcome", "PairScores", "ParadigmScore", "PretrainingTotals",
-    "ProcessError", "ProposedMasks", "Row", "Scalar", "SourceCounts", "Table", "TableRow", "TaskFacts", "TunedEncoder",
-    "UsageError", "arrow_rows", "automatic_precision", "build_table", "derive_seed", "did_you_mean", "each",
-    "format_count", "format_duration", "format_size", "frame", "hub_rows", "images", "installed_version", "is_hub",
-    "last_line", "lines_where", "load_hub_split", "log_rows", "mean_accuracy", "min_free_memory", "min_total_memory",
-    "not_blank", "number_cell", "panels", "plain", "proposal_warnings", "publishing", "query_gpus", "read_json",
-    "reading_input", "record_checksum", "render", "sha256", "short_steps", "style", "system_error", "table_rows",
-    "text_lines", "to_csv", "to_json", "to_markdown", "to_rich", "visible_devices", "visible_gpus", "write_bytes",
-    "write_json", "write_text",
-]  # fmt: skip

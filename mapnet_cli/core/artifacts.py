@@ -134,7 +134,9 @@ class Artifacts:
 
     def publish(self, marker: Marker) -> None:
         """Writes the marker: one line per field, last the SHA-256 of all bytes before it."""
-        lines = (f' "{name}": {_dumps(value)}' for name, value in vars(marker).items() if name != "line")
+        fields = {name: value for name, value in vars(marker).items() if name != "line"}
+        values = (json.dumps(value, ensure_ascii=False, allow_nan=False) for value in fields.values())
+        lines = (f' "{name}": {value}' for name, value in zip(fields, values, strict=True))
         body = ("{\n" + ",\n".join(lines)).encode(errors="backslashreplace")
         checksum = f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
         write_bytes(self.path(marker.key + ".json"), body + CHECKSUM + checksum)
@@ -174,7 +176,8 @@ class Artifacts:
                 f"another process is running {stage} in {self.root}; wait for it, or use another --artifacts folder"
             ) from None
         try:
-            self._remove_temporaries(stage)
+            for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):  # incomplete files of killed processes
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -189,11 +192,6 @@ class Artifacts:
                 return False
         except Timeout:
             return True
-
-    def _remove_temporaries(self, stage: str) -> None:
-        """Removes incomplete files of killed processes; the caller must hold the stage's lock."""
-        for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -266,10 +264,6 @@ def parse_json(data: bytes, path: Path) -> Any:
 def sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def record_checksum(record: dict[str, Any]) -> str:

@@ -14,10 +14,9 @@ class Row(BaseModel):
         return self.model_dump(mode="json")
 
 
-class SourceCounts(Row):
-    """Counts for one source, after de-duplication and including validation."""
+class CorpusCounts(Row):
+    """Sizes of a corpus or of a part of it, after de-duplication and including validation."""
 
-    kind: str
     documents: int
     paragraphs: int
     sentences: int
@@ -25,6 +24,12 @@ class SourceCounts(Row):
     tokens: int
     train_sequences: int
     validation_sequences: int
+
+
+class SourceCounts(CorpusCounts):
+    """Counts for one source."""
+
+    kind: str
     dropped: dict[str, int]
     """Paragraphs dropped, by clean-up rule."""
     left_out: dict[str, int]
@@ -33,17 +38,10 @@ class SourceCounts(Row):
     """Marks, leftover markup and characters that were removed or replaced, by rule."""
 
 
-class CorpusManifest(Row):
-    """Result of prepare-corpus. Counts are for the whole corpus, including validation."""
+class CorpusManifest(CorpusCounts):
+    """Result of prepare-corpus."""
 
-    documents: int
-    paragraphs: int
-    sentences: int
-    words: int
-    tokens: int
     unknown_tokens: int
-    train_sequences: int
-    validation_sequences: int
     dropped: dict[str, int]
     """Paragraphs dropped, by clean-up rule."""
     problem_count: int

@@ -53,7 +53,7 @@ def held_out_sentences(documents: Iterable[Document]) -> dict[str, list[Sentence
     corpus: list[str] = []
     candidates: dict[str, list[str]] = {}
     for document in documents:
-        texts = [paragraph for docstring in document.docstrings for paragraph in paragraphs(docstring.text)]
+        texts = [paragraph for docstring in document.docstrings for paragraph in paragraphs(docstring)]
         if document.held_out:
             candidates[document.name] = [text for paragraph in texts for text in _split(paragraph) if _is_prose(text)]
         else:

@@ -94,6 +94,11 @@ def launched(environ: Mapping[str, str] = os.environ) -> DistContext | None:
         ) from None
 
 
+def local_processes() -> int:
+    """Returns the number of processes that torchrun has started on this machine, at least 1."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+
+
 def restarted(environ: Mapping[str, str] = os.environ) -> bool:
     """Returns whether the launcher (torchrun or Slurm) has restarted this command."""
     return any(environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

@@ -16,6 +16,9 @@ from mapnet_cli.core import ArtifactId, Artifacts, Console, Marker, Row, Table, 
 
 VERSIONED = ("mapnet", "torch", "tokenizers", "spacy", "sacremoses", "numpy", "scikit-learn", "scipy")
 
+USABLE_SHARE = 0.9
+"""Fraction of a GPU's memory available to jobs; the rest allows for fragmentation."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -83,6 +86,10 @@ class Phase:
     """Estimated peak memory of a job on a GPU that it shares with other jobs; 0: it doesn't share a GPU."""
     jobs_per_gpu: int = 0
     """Jobs that share a GPU; 0: as many as fit into its memory."""
+
+    def on_gpu(self, memory: int) -> int:
+        """Returns the number of jobs that share a GPU with `memory` bytes, at least 1."""
+        return self.jobs_per_gpu or max(1, int(USABLE_SHARE * memory) // self.gpu_bytes)
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core import (
-    Artifacts,
-    Console,
-    Interrupted,
-    MapnetError,
-    min_free_memory,
-    query_gpus,
-    visible_devices,
-)
+from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, min_free_memory, query_gpus, visible_devices
 from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
-from mapnet_cli.jobs.resources import gpu_slots
 
 
 @dataclass
@@ -60,7 +51,10 @@ class LocalEngine(Engine):
 
     def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[MapnetError]:
         if self.workers == 0:
-            return self._run_inline(jobs)
+            for only in jobs:
+                run_job(only, self.artifacts, partial(show, self.console, only.key))
+                self.console.advance(only.key)
+            return []
         slots = self._slots(phase)[: len(jobs)]
         queue, failures, attempts = deque(jobs), [], {job.key: 0 for job in jobs}
         with self._pool(slots) as workers:
@@ -97,12 +91,6 @@ class LocalEngine(Engine):
                         failures.append(content)
         return failures
 
-    def _run_inline(self, jobs: list[Job]) -> list[MapnetError]:
-        for job in jobs:
-            run_job(job, self.artifacts, partial(show, self.console, job.key))
-            self.console.advance(job.key)
-        return []
-
     def _slots(self, phase: Phase) -> list[str]:
         """Returns one slot per worker: the GPU that it uses, or "" if the phase doesn't share GPUs."""
         limit = cores() // phase.threads if phase.threads > 1 else self.workers
@@ -111,7 +99,7 @@ class LocalEngine(Engine):
         if not devices:
             return [""] * count
         free = min_free_memory(devices, query_gpus())
-        slots = gpu_slots(phase, devices, free)[:count]
+        slots = (devices * phase.on_gpu(free))[:count]  # round-robin, so that a few jobs are spread over all GPUs
         if not free and not phase.jobs_per_gpu:
             self.console.warn("nvidia-smi doesn't report free GPU memory; running one job per GPU at a time")
         return slots

@@ -18,7 +18,6 @@ from typing import Any, cast
 from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, UsageError, min_total_memory, query_gpus
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, show
-from mapnet_cli.jobs.resources import jobs_per_gpu
 
 IN_FLIGHT = 1_000
 """Maximum number of submitted tasks: enough for a large cluster, few enough to limit memory and to stop quickly."""
@@ -127,7 +126,7 @@ def task_resources(phase: Phase, nodes: list[dict[str, Any]], gpu_memory: int) -
     gpus = 0.0
     if any(node.get("GPU") for node in nodes):
         # rounded down to Ray's resolution of 1/10,000, so that the shares don't add up to more than one GPU
-        gpus = phase.gpus or (phase.gpu_bytes and 10_000 // jobs_per_gpu(phase, gpu_memory) / 10_000)
+        gpus = phase.gpus or (phase.gpu_bytes and 10_000 // phase.on_gpu(gpu_memory) / 10_000)
     suitable = [node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= gpus]
     if not suitable:
         raise UsageError(f"{phase.name}: one {phase.unit} needs {gpus} GPUs, but no node of the cluster has that many")

@@ -12,12 +12,6 @@ from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel
 from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
 from mapnet_cli.model.token_loss import token_loss
 
-__all__ = [
-    "AnyPretrainingModel", "Attention", "ClassificationHead", "Electra", "Encoder",
-    "Packing", "PretrainingModel", "TokenTable", "as_on_gpu", "attention_mask", "build_model", "initialise",
-    "masked_log_softmax", "on_cpu", "padded_vocabulary", "rounded_weights", "token_loss",
-]  # fmt: skip
-
 AnyPretrainingModel = PretrainingModel | Electra
 """Both have an `encoder`, which is what gets fine-tuned, a `proposal`, which may be None, and `init_weights`."""
 

@@ -57,19 +57,28 @@ class WriteCard(Job):
         signature = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
         svg = images(lambda figure: _draw(figure, made, counts_V), "Corpus", signature, ("svg",))["svg"].decode()
         files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
-        names = self.names
         tables = [
-            _sources(made, names, self.licences, signature),
-            _totals(made, counts_V, signature),
-            _by_source("dropped", "Paragraphs dropped, by rule", "dropped", made.sources, names, signature),
-            _by_source("left_out", "Pages skipped, by reason", "left_out", made.sources, names, signature),
-            _by_source("markup", "Marks removed or replaced, by rule", "markup", made.sources, names, signature),
-            _examples(made, signature),
+            _sources(made, self.names, self.licences, signature),
+            build_table("totals", "Totals", _pair("Quantity", "Value"), _totals(made, counts_V), (), signature),
+            *(_by_source(field, title, made.sources, self.names, signature) for field, title in _BY_SOURCE.items()),
+            build_table(
+                "examples", "Examples of dropped paragraphs", _pair("Rule", "Beginning"),
+                [(rule, begin) for rule, begins in made.examples.items() for begin in begins], (), signature,
+            ),
             _tokens(tokenizer, counts_V, signature),
-        ]
+        ]  # fmt: skip
         shown = [table for table in tables if table.rows]
-        write_text(files[0], _markdown(made, shown, files[2].name))
-        write_text(files[1], _html(made, shown, svg))
+        rest = made.problem_count - len(made.problems)
+        problems = [*made.problems, *([f"and {rest:,} more"] if rest else [])]
+        parts = ["# Corpus card", f"![Sentence lengths and token frequencies]({files[2].name})"]
+        parts += [to_markdown(table, 2).rstrip() for table in shown]
+        parts += ["## Problems", "\n".join(f"- {problem}" for problem in problems) or "None."]
+        write_text(files[0], "\n\n".join(parts) + "\n")
+        page = render(
+            "mapnet_cli.prepare_corpus", "card.html", picture=svg[svg.index("<svg") :], tables=shown,
+            problems=problems, is_text=lambda text: any(char.isalpha() for char in text),
+        )  # fmt: skip
+        write_text(files[1], page)
         write_text(files[2], svg)
         return Output(files)
 
@@ -86,49 +95,49 @@ def token_counts(shards: Sequence[Path], vocab_size: int, progress: ProgressCall
     return counts_V
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Counts of one source, or of all sources together (without kind and licence)."""
-
-    name: str
-    counts: SourceCounts | CorpusManifest
-    kind: str | None = None
-    licence: str | None = None
-
-
-_SOURCES: list[Column[_Source]] = [
-    Column("Source", lambda row: row.name),
-    Column("Kind", lambda row: row.kind),
-    Column("Licence", lambda row: row.licence or None),
-    Column("Documents", lambda row: number_cell(row.counts.documents, "{:,}")),
-    Column("Paragraphs", lambda row: number_cell(row.counts.paragraphs, "{:,}")),
-    Column("Sentences", lambda row: number_cell(row.counts.sentences, "{:,}")),
-    Column("Words", lambda row: number_cell(row.counts.words, "{:,}")),
-    Column("Tokens", lambda row: number_cell(row.counts.tokens, "{:,}")),
-    Column("Training blocks", lambda row: number_cell(row.counts.train_sequences, "{:,}")),
-    Column("Held-out blocks", lambda row: number_cell(row.counts.validation_sequences, "{:,}")),
-]
+_COUNTS = {
+    "documents": "Documents",
+    "paragraphs": "Paragraphs",
+    "sentences": "Sentences",
+    "words": "Words",
+    "tokens": "Tokens",
+    "train_sequences": "Training blocks",
+    "validation_sequences": "Held-out blocks",
+}
+_BY_SOURCE = {
+    "dropped": "Paragraphs dropped, by rule",
+    "left_out": "Pages skipped, by reason",
+    "markup": "Marks removed or replaced, by rule",
+}
+"""Counts by rule for each source: field of SourceCounts, and the title of its table."""
+_Source = tuple[str, str | None, str | None, SourceCounts | CorpusManifest]
+"""Name, kind, licence and counts of a source, or of all together."""
 
 
 def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str], signature: str) -> Table:
-    found = zip(names, made.sources, licences, strict=True)
-    rows = [_Source(name, source, source.kind, licence) for name, source, licence in found]
-    return build_table("sources", "Sources", _SOURCES, [*rows, _Source("all", made)], (), signature)
+    columns: list[Column[_Source]] = [
+        Column("Source", lambda row: row[0]),
+        Column("Kind", lambda row: row[1]),
+        Column("Licence", lambda row: row[2] or None),
+        *each(_COUNTS, lambda row, count: number_cell(getattr(row[3], count), "{:,}")),
+    ]
+    kinds = [source.kind for source in made.sources]
+    rows: list[_Source] = [*zip(names, kinds, licences, made.sources, strict=True), ("all", None, None, made)]
+    return build_table("sources", "Sources", columns, rows, (), signature)
 
 
-def _totals(made: CorpusManifest, counts_V: Counts, signature: str) -> Table:
+def _totals(made: CorpusManifest, counts_V: Counts) -> list[tuple[str, str]]:
     unknown = made.unknown_tokens / max(made.tokens, 1)
     unused = int((counts_V[len(SPECIALS) :] == 0).sum())
     median, p95 = (_quantile(made.sentence_lengths, share) for share in (0.5, 0.95))
-    values = {
-        "Vocabulary": f"{made.vocab_size:,}",
-        "Unused vocabulary entries": f"{unused:,}",
-        "Fertility (tokens per word)": f"{made.tokens / max(made.words, 1):.3f}",
-        "Unknown tokens": f"{made.unknown_tokens:,} ({unknown:.4%})",
-        "Words per sentence: mean, median, p95": f"{made.words / max(made.sentences, 1):.1f}, {median}, {p95}",
-        "Maximum tokens per block": f"{made.block_length:,}",
-    }
-    return build_table("totals", "Totals", _pair("Quantity", "Value"), values.items(), (), signature)
+    return [
+        ("Vocabulary", f"{made.vocab_size:,}"),
+        ("Unused vocabulary entries", f"{unused:,}"),
+        ("Fertility (tokens per word)", f"{made.tokens / max(made.words, 1):.3f}"),
+        ("Unknown tokens", f"{made.unknown_tokens:,} ({unknown:.4%})"),
+        ("Words per sentence: mean, median, p95", f"{made.words / max(made.sentences, 1):.1f}, {median}, {p95}"),
+        ("Maximum tokens per block", f"{made.block_length:,}"),
+    ]
 
 
 def _pair(first: str, second: str) -> list[Column[tuple[str, str]]]:
@@ -141,18 +150,11 @@ def _quantile(lengths: list[int], share: float) -> str:
     return f"{place}{' or more' if place >= len(lengths) - 1 else ''}"
 
 
-def _by_source(
-    name: str, title: str, field: str, sources: list[SourceCounts], names: Sequence[str], signature: str
-) -> Table:
+def _by_source(field: str, title: str, sources: list[SourceCounts], names: Sequence[str], signature: str) -> Table:
     counts: list[dict[str, int]] = [getattr(source, field) for source in sources]
     columns: list[Column[str]] = [Column("Rule", lambda rule: rule)]
     columns += each(dict(enumerate(names)), lambda rule, source: number_cell(counts[source].get(rule, 0), "{:,}"))
-    return build_table(name, title, columns, sorted({rule for count in counts for rule in count}), (), signature)
-
-
-def _examples(made: CorpusManifest, signature: str) -> Table:
-    rows = [(rule, begin) for rule, begins in made.examples.items() for begin in begins]
-    return build_table("examples", "Examples of dropped paragraphs", _pair("Rule", "Beginning"), rows, (), signature)
+    return build_table(field, title, columns, sorted({rule for count in counts for rule in count}), (), signature)
 
 
 def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
@@ -174,35 +176,11 @@ def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
 
 def _draw(figure: "Figure", made: CorpusManifest, counts_V: Counts) -> None:
     [[lengths, ranks]] = panels(figure, 1, 2, (4.2, 3.0))
-    most = max((n for n, count in enumerate(made.sentence_lengths) if count), default=1)
-    lengths.bar(range(most + 1), made.sentence_lengths[: most + 1], 1.0, color=COLOURS[0])
+    counts = np.trim_zeros(made.sentence_lengths, "b")
+    lengths.bar(range(len(counts)), counts, 1.0, color=COLOURS[0])
     lengths.set(xlabel="Words per sentence (last bar: that many or more)", ylabel="Sentences")
     ordered = np.sort(counts_V[counts_V > 0])[::-1]
     ranks.loglog(np.arange(1, len(ordered) + 1), ordered, color=COLOURS[1])
     ranks.set(xlabel="Rank of the token", ylabel="Occurrences")
     for ax, title in ((lengths, "Sentence lengths"), (ranks, "Token frequencies")):
         ax.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
-
-
-def _markdown(made: CorpusManifest, tables: Sequence[Table], figure: str) -> str:
-    parts = ["# Corpus card", f"![Sentence lengths and token frequencies]({figure})"]
-    parts += [to_markdown(table, 2).rstrip() for table in tables]
-    return "\n\n".join([*parts, "## Problems", _problem_list(made)]) + "\n"
-
-
-def _problem_list(made: CorpusManifest) -> str:
-    return "\n".join(f"- {problem}" for problem in _problems(made)) or "None."
-
-
-def _problems(made: CorpusManifest) -> list[str]:
-    rest = made.problem_count - len(made.problems)
-    return [*made.problems, *([f"and {rest:,} more"] if rest else [])]
-
-
-def _html(made: CorpusManifest, tables: Sequence[Table], svg: str) -> str:
-    """Returns one self-contained page."""
-    picture = svg[svg.index("<svg") :]
-    return render(
-        "mapnet_cli.prepare_corpus", "card.html", picture=picture, tables=tables, problems=_problems(made),
-        is_text=lambda text: any(char.isalpha() for char in text),
-    )  # fmt: skip

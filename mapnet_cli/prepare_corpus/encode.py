@@ -3,19 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from mapnet_cli.config import Corpus
 from mapnet_cli.core import Artifacts
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
-from mapnet_cli.prepare_corpus.outputs import (
-    CorpusKeys,
-    EncodedSlice,
-    SegmentedSlice,
-    TrainedVocabulary,
-    read_sentences,
-)
-from mapnet_cli.text import CLS, SEP, UNK, WordEncoder, load_tokenizer, shard_files, writing_shard
+from mapnet_cli.prepare_corpus import outputs
+from mapnet_cli.text import CLS, SEP, UNK, encode_lines, load_tokenizer, shard_files, writing_shard
 
 BATCH = 4_096
 """Maximum number of lines encoded together."""
@@ -70,27 +67,26 @@ class EncodeSlice(Job):
     earlier slices comes from the result of `TrainVocabulary`.
     """
 
-    keys: CorpusKeys
+    keys: outputs.CorpusKeys
     number: int
     corpus: Corpus
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        sentences, vocabulary, corpus = self.keys.sentences[self.number], self.keys.vocabulary, self.corpus
+        keys, corpus = self.keys, self.corpus
+        sentences, train, validation = (keys.each(of)[self.number] for of in ("sentences", "train", "validation"))
         artifacts.verify(sentences)
-        artifacts.verify(vocabulary)
-        total = artifacts.read(sentences, SegmentedSlice).sentences
-        made = artifacts.require(vocabulary)
-        document = made.row(TrainedVocabulary).first_documents[self.number]
-        encoder, vocab_size = _encoder(artifacts.path(self.keys.tokenizer), made.files[self.keys.tokenizer])
-        train, validation = (artifacts.path(keys[self.number]) for keys in (self.keys.train, self.keys.validation))
+        artifacts.verify(keys.of("vocabulary"))
+        total = artifacts.read(sentences, outputs.SegmentedSlice).sentences
+        made, tokenizer = artifacts.require(keys.of("vocabulary")), keys.of("tokenizer.json")
+        document = made.row(outputs.TrainedVocabulary).first_documents[self.number]
+        encoder = _encoder(artifacts.path(tokenizer), made.files[tokenizer])
+        vocab_size = encoder.get_vocab_size()
+        shards = [artifacts.path(train), artifacts.path(validation)]
         done = tokens = unknown = 0
-        with (
-            writing_shard(train, vocab_size) as train_shard,
-            writing_shard(validation, vocab_size) as validation_shard,
-        ):
+        with writing_shard(shards[0], vocab_size) as held_in, writing_shard(shards[1], vocab_size) as held_out:
             packers = [
                 Packer(corpus.blocks, corpus.block_length, corpus.cross_documents, shard.add)
-                for shard in (train_shard, validation_shard)
+                for shard in (held_in, held_out)
             ]
             for ids in _encoded(encoder, artifacts.path(f"{sentences}.txt")):
                 packer = packers[document % corpus.validation_every == corpus.validation_every - 1]
@@ -106,37 +102,30 @@ class EncodeSlice(Job):
                     progress(Progress(done, total, f"{tokens:,} tokens"))
             for packer in packers:
                 packer.flush()
-        result = EncodedSlice(
+        result = outputs.EncodedSlice(
             tokens=tokens, unknown_tokens=unknown,
-            train_sequences=len(train_shard), validation_sequences=len(validation_shard),
+            train_sequences=len(held_in), validation_sequences=len(held_out),
         )  # fmt: skip
-        return Output([*shard_files(train), *shard_files(validation)], result)
+        return Output([file for shard in shards for file in shard_files(shard)], result)
 
 
 @lru_cache(maxsize=1)
-def _encoder(tokenizer: Path, checksum: str) -> tuple[WordEncoder, int]:
-    """Returns the encoder, which later jobs of this process reuse, and its vocabulary size.
+def _encoder(tokenizer: Path, checksum: str) -> Tokenizer:
+    """Returns the tokenizer, which later jobs of this process reuse.
 
     `checksum` is part of the cache key, since the file may be replaced by another tokenizer.
     """
-    loaded = load_tokenizer(tokenizer)
-    return WordEncoder(loaded), loaded.get_vocab_size()
+    return load_tokenizer(tokenizer)
 
 
-def _encoded(encoder: WordEncoder, file: Path) -> Iterator[list[int] | None]:
+def _encoded(encoder: Tokenizer, file: Path) -> Iterator[list[int] | None]:
     """Yields the ids of each sentence, and None at the end of each document."""
     batch: list[str | None] = []
     chars = 0
-    for paragraph in read_sentences(file):
+    for paragraph in chain(outputs.read_sentences(file), [[]]):
         batch += [None] if paragraph is None else paragraph
         chars += sum(map(len, paragraph or ()))
-        if len(batch) >= BATCH or chars >= BATCH_CHARS:
-            yield from _encoded_batch(encoder, batch)
+        if len(batch) >= BATCH or chars >= BATCH_CHARS or paragraph == []:
+            ids = encode_lines(encoder, [line for line in batch if line is not None])
+            yield from (None if line is None else next(ids) for line in batch)
             batch, chars = [], 0
-    yield from _encoded_batch(encoder, batch)
-
-
-def _encoded_batch(encoder: WordEncoder, batch: list[str | None]) -> Iterator[list[int] | None]:
-    ids = encoder([line for line in batch if line is not None])
-    for line in batch:
-        yield None if line is None else next(ids)

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, MapnetError, format_count, format_duration, format_size
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.outputs import format_shares, lost
-from mapnet_cli.prepare_corpus.paragraphs import ROW, SORTED, read_slice
+from mapnet_cli.prepare_corpus.paragraphs import read_slice
 from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.reading import Reading
-from mapnet_cli.text import TOKENS_PER_WORD
+from mapnet_cli.text import TOKENS_PER_WORD, word_tokeniser
 
 SAMPLE_BYTES = 400_000
 """Bytes of clean text sampled per source, from the beginnings of slices spread over it."""
@@ -45,43 +45,56 @@ class Rate:
     words: float
     seconds: float
     """Seconds to read and clean the input."""
-    notes: tuple[str, ...] = ()
+    paragraphs: list[str]
+    """The sample."""
+    notes: list[str]
     """What the clean-up drops of the sample, and the first problems found in it."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Estimates for the whole corpus."""
+    """Estimates for a corpus; of time and disk space, what the unfinished jobs will take."""
 
-    text: float
     words: float
+    """Words of the whole corpus."""
     seconds: float
-    """Remaining seconds with one worker."""
+    """Seconds with one worker."""
     working: float
-    """Bytes of paragraph and sentence files still to be written, which later runs reuse."""
-    temporary: float
-    """Bytes of temporary files."""
+    """Bytes of paragraph and sentence files, which later runs reuse."""
     final: float
-    """Bytes of token shards still to be written."""
-    notes: tuple[str, ...] = ()
-    """What the clean-up drops of the samples, and the first problems found in them."""
+    """Bytes of token shards."""
+    notes: list[str]
+
+    @property
+    def bytes(self) -> float:
+        return self.working + self.final
 
 
-def samples(slices: list[Slice], config: Config) -> tuple[dict[int, Rate], list[str]]:
-    """Returns the rate of each source by its index, and clean paragraphs of all; sources from the Hub are skipped.
+def expect(slices: list[Slice], left: Mapping[str, list[Slice]], config: Config, timed: bool = False) -> Expected:
+    """Returns the estimates for the slices; `left` are those that each phase has yet to process.
 
-    Raises InputError if a sample can't be read, for instance because its column is missing.
+    `timed` includes the time of the sentence phase, which is measured. Sources from the Hub are left out. Raises
+    InputError if a sample can't be read, for instance because its column is missing.
     """
-    rates: dict[int, Rate] = {}
-    paragraphs: list[str] = []
-    for number in dict.fromkeys(part.number for part in slices if not part.source.from_hub):
-        rates[number], some = _sample([part for part in slices if part.number == number], config)
-        paragraphs += some
-    return rates, paragraphs
+    numbers = dict.fromkeys(part.number for part in slices if not part.source.from_hub)
+    rates = {number: _sample([part for part in slices if part.number == number], config) for number in numbers}
+
+    def total(quantity: str, parts: list[Slice]) -> float:
+        sizes = ((part.number, part.bytes if part.pieces else 1.0) for part in parts if part.number in rates)
+        return sum(size * float(getattr(rates[number], quantity)) for number, size in sizes)
+
+    segmenting = _segmenting([text for rate in rates.values() for text in rate.paragraphs], config) if timed else 0.0
+    return Expected(
+        words=total("words", slices),
+        seconds=total("seconds", left["clean"]) + segmenting * total("text", left["sentences"]),
+        working=HASHES * total("text", left["clean"]) + SPACES * total("text", left["sentences"]),
+        final=total("words", left["encode"]) * TOKENS_PER_WORD * (2 if config.corpus.vocab_size <= 1 << 16 else 4),
+        notes=[note for rate in rates.values() for note in rate.notes],
+    )
 
 
-def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
-    """Returns the rate and clean paragraphs of a source, from some of its slices."""
+def _sample(slices: list[Slice], config: Config) -> Rate:
+    """Returns the rate of a source, from some of its slices."""
     places = (int(len(slices) * ((0.5 + number * GOLDEN) % 1)) for number in range(MOST_SLICES))
     chosen = [slices[place] for place in dict.fromkeys(places)]
     least = min(LEAST_SLICES, len(chosen)) if chosen[0].pieces else 1
@@ -107,7 +120,7 @@ def _sample(slices: list[Slice], config: Config) -> tuple[Rate, list[str]]:
     if what := lost(amounts, chosen[0].source.max_lost_share):
         notes.append(f"{key}: {what} in the sample; a run stops if that is so in the whole source (max_lost_share)")
     notes += [f"problem in the sample: {problem}" for problem in problems[:SAMPLED_PROBLEMS]]
-    return Rate(size / read, words / read, seconds / read, tuple(notes)), paragraphs
+    return Rate(size / read, words / read, seconds / read, paragraphs, notes)
 
 
 def _beginning(part: Slice, enough: float, config: Config, dropped: Dropped) -> tuple[list[str], float, Reading]:
@@ -131,13 +144,12 @@ def _beginning(part: Slice, enough: float, config: Config, dropped: Dropped) -> 
     return paragraphs, float(part.bytes) if part.pieces else 1.0, reading
 
 
-def segmenting(paragraphs: list[str], config: Config) -> float:
-    """Returns the seconds that the sentence phase takes per byte of paragraphs."""
+def _segmenting(paragraphs: list[str], config: Config) -> float:
+    """Returns the seconds that the sentence phase takes per byte of paragraphs, measured on some of them."""
     from mapnet_cli.prepare_corpus.sentences import Segmenter
-    from mapnet_cli.text import word_tokeniser
 
     split, tokenise = Segmenter(config.corpus.spacy_pipeline), word_tokeniser(config.corpus.preparation)
-    chosen = list(_some(paragraphs))
+    chosen = paragraphs[:: max(1, sum(map(len, paragraphs)) // SEGMENTED_BYTES)]
     start = time.perf_counter()
     for sentences in split(chosen):
         for sentence in sentences or ():
@@ -145,56 +157,19 @@ def segmenting(paragraphs: list[str], config: Config) -> float:
     return (time.perf_counter() - start) / max(1, sum(len(paragraph.encode()) for paragraph in chosen))
 
 
-def _some(paragraphs: list[str]) -> Iterator[str]:
-    """Yields paragraphs spread evenly over the list."""
-    every = max(1, sum(map(len, paragraphs)) // SEGMENTED_BYTES)
-    yield from paragraphs[::every]
-
-
-Done = Callable[[int], tuple[float | None, bool, bool]]
-"""Returns for a slice number the size of its paragraph file (None if missing), and if sentences and shards exist."""
-
-
-def expect(slices: list[Slice], rates: dict[int, Rate], done: Done, vocab_size: int, segment: float = 0.0) -> Expected:
-    """Returns the estimates; `segment` is the result of `segmenting`."""
-    text = words = seconds = working = final = 0.0
-    for number, part in enumerate(slices):
-        rate = rates.get(part.number)
-        made, segmented, encoded = done(number)
-        if rate is None and made is None:
-            continue
-        measure = part.bytes if part.pieces else 1.0
-        own = made if made is not None else (rate.text * measure if rate else 0.0)
-        own_words = own * (rate.words / rate.text if rate and rate.text else 1 / 6)
-        text, words = text + own, words + own_words
-        if made is None and rate:
-            working += own * HASHES
-            seconds += rate.seconds * measure
-        if not segmented:
-            working += own * SPACES
-            seconds += own * segment
-        if not encoded:
-            final += own_words * TOKENS_PER_WORD * (2 if vocab_size <= 1 << 16 else 4)
-    hashes = text * (HASHES - 1)  # 16 bytes each
-    temporary = hashes * ROW.itemsize / 16 if hashes > 16 * SORTED else 0.0
-    notes = tuple(note for rate in rates.values() for note in rate.notes)
-    return Expected(text, words, seconds, working, temporary, final, notes)
-
-
-def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> list[str]:
+def lines(expected: Expected, slices: list[Slice], artifacts: Artifacts, workers: int) -> list[str]:
     """Returns the lines that `--dry-run` prints."""
-    read = sum(part.bytes for part in slices)
+    read, free = sum(part.bytes for part in slices), free_disk(artifacts)
     hubs = sorted({part.source.path for part in slices if part.source.from_hub})
     unknown = [f"{path}: not included, its size is unknown until it is read" for path in hubs]
     if all(part.source.from_hub for part in slices):
         return unknown
-    needed = expected.working + expected.temporary + expected.final
     return [
         f"{format_size(read)} of input in {len(slices):,} slices; estimated from a sample of each source: about "
         f"{format_count(expected.words)} words, {format_count(expected.words * TOKENS_PER_WORD)} tokens",
         f"disk: about {format_size(expected.working)} of working files (paragraphs and sentences, reused by "
-        f"other vocabularies), {format_size(expected.temporary)} of temporary files, {format_size(expected.final)} of "
-        f"shards; {format_size(free)} free" + (" (not enough)" if SHORTAGE * needed > free else ""),
+        f"other vocabularies), {format_size(expected.final)} of shards; {format_size(free)} free"
+        + (" (not enough)" if SHORTAGE * expected.bytes > free else ""),
         f"time: at most about {format_duration(expected.seconds / max(workers, 1))} on this machine with {workers} "
         "workers, without training the vocabulary and writing the shards",
         *expected.notes,
@@ -204,10 +179,10 @@ def lines(expected: Expected, slices: list[Slice], free: int, workers: int) -> l
 
 def require_disk(expected: Expected, artifacts: Artifacts) -> None:
     """Raises MapnetError if the expected output clearly doesn't fit on the disk."""
-    needed, free = expected.working + expected.temporary + expected.final, free_disk(artifacts)
-    if SHORTAGE * needed > free:
+    free = free_disk(artifacts)
+    if SHORTAGE * expected.bytes > free:
         raise MapnetError(
-            f"the corpus needs about {format_size(needed)} of disk space, but {artifacts.root} has only "
+            f"the corpus needs about {format_size(expected.bytes)} of disk space, but {artifacts.root} has only "
             f"{format_size(free)} free: make room, choose another --artifacts folder, or set limit_mb of a source"
         )
 

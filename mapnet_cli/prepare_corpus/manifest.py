@@ -1,96 +1,78 @@
 """Phase 6: the corpus manifest, with counts, problems and the keys of the corpus files."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from mapnet_cli.config import Corpus
-from mapnet_cli.core import Artifacts, CorpusManifest, SourceCounts
+from mapnet_cli.core import Artifacts, CorpusCounts, CorpusManifest, SourceCounts
 from mapnet_cli.jobs import Job, Output, ProgressCallback
+from mapnet_cli.prepare_corpus import outputs
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
-from mapnet_cli.prepare_corpus.outputs import (
-    CleanedSlice,
-    CorpusKeys,
-    Deduplication,
-    EncodedSlice,
-    SegmentedSlice,
-    TrainedVocabulary,
-    mixed_versions,
-    read_paragraphs,
-)
 from mapnet_cli.prepare_corpus.sources.reading import Problems
-from mapnet_cli.prepare_corpus.train_bpe import dropped as dropped_by_rule
 from mapnet_cli.text import shard_files
 
 LEAST_FILL = 0.2
 """Mean fraction of a block's tokens that are used, below which there is a warning."""
-
-
-@dataclass(frozen=True)
-class _SliceCounts:
-    cleaned: CleanedSlice
-    segmented: SegmentedSlice
-    encoded: EncodedSlice
-    repeated: int
-    """Number of paragraphs dropped as duplicates."""
+_COUNTS = set(CorpusCounts.model_fields)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteManifest(Job):
     """Collects the counts of all slices; the result is a CorpusManifest."""
 
-    keys: CorpusKeys
+    keys: outputs.CorpusKeys
     corpus: Corpus
     source_of: tuple[int, ...]
     """Index in corpus.sources of the source of each slice."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         keys = self.keys
-        artifacts.verify(keys.deduplicate)
-        artifacts.verify(keys.vocabulary)
-        repeated = artifacts.read(keys.deduplicate, Deduplication).dropped_by_slice
-        slices = [
-            _SliceCounts(
-                artifacts.read(clean, CleanedSlice),
-                artifacts.read(sentences, SegmentedSlice),
-                artifacts.read(encode, EncodedSlice),
-                dropped,
-            )
-            for clean, sentences, encode, dropped in zip(keys.clean, keys.sentences, keys.encode, repeated, strict=True)
+        artifacts.verify(keys.of("deduplicate"))
+        artifacts.verify(keys.of("vocabulary"))
+        cleaned = [artifacts.read(key, outputs.CleanedSlice) for key in keys.each("clean")]
+        segmented = [artifacts.read(key, outputs.SegmentedSlice) for key in keys.each("sentences")]
+        encoded = [artifacts.read(key, outputs.EncodedSlice) for key in keys.each("encode")]
+        repeated = artifacts.read(keys.of("deduplicate"), outputs.Deduplication).dropped_by_slice
+        slices = list(map(_slice_counts, cleaned, repeated, segmented, encoded))
+        sources = [
+            _sum([counts for counts, of in zip(slices, self.source_of, strict=True) if of == number], source.kind)
+            for number, source in enumerate(self.corpus.sources)
         ]
-        vocabulary = artifacts.read(keys.vocabulary, TrainedVocabulary)
-        vocab_size = vocabulary.vocab_size
-        problems = self._problems(artifacts, slices, vocabulary)
-        encoded = [counts.encoded for counts in slices]
+        whole = _sum(sources)
+        vocabulary = artifacts.read(keys.of("vocabulary"), outputs.TrainedVocabulary)
+        problems = self._problems(artifacts, whole, vocabulary)
+        for row in cleaned:
+            problems.merge(row.problems, row.problem_count)
+        examples: dict[str, list[str]] = {}
+        for rule, paragraphs in (pair for row in cleaned for pair in row.examples.items()):
+            examples[rule] = (examples.get(rule, []) + paragraphs)[:EXAMPLES]
+        duplicates = list(islice(_duplicates(artifacts, keys, repeated), EXAMPLES))
         manifest = CorpusManifest(
-            **_sums(slices),
-            unknown_tokens=sum(counts.unknown_tokens for counts in encoded),
-            dropped=dropped_by_rule(artifacts, keys),
+            **whole.model_dump(include=_COUNTS | {"dropped"}),
+            unknown_tokens=sum(row.unknown_tokens for row in encoded),
             problem_count=problems.count,
             problems=problems.lines,
-            vocab_size=vocab_size,
+            vocab_size=vocabulary.vocab_size,
             block_length=self.corpus.block_length,
-            train=[path for path, counts in zip(keys.train, encoded, strict=True) if counts.train_sequences],
+            train=[key for key, row in zip(keys.each("train"), encoded, strict=True) if row.train_sequences],
             validation=[
-                path for path, counts in zip(keys.validation, encoded, strict=True) if counts.validation_sequences
+                key for key, row in zip(keys.each("validation"), encoded, strict=True) if row.validation_sequences
             ],
-            tokenizer=keys.tokenizer,
-            sources=[
-                _of_source(source.kind, [c for c, of in zip(slices, self.source_of, strict=True) if of == number])
-                for number, source in enumerate(self.corpus.sources)
-            ],
-            sentence_lengths=np.sum([counts.segmented.lengths for counts in slices], axis=0).tolist(),
-            examples=_examples(slices) | _repeated(artifacts, keys, repeated),
+            tokenizer=keys.of("tokenizer.json"),
+            sources=sources,
+            sentence_lengths=np.sum([row.lengths for row in segmented], axis=0).tolist(),
+            examples=dict(sorted(examples.items())) | ({"deduplicate": duplicates} if duplicates else {}),
         )
         shards = [artifacts.path(name) for name in (*manifest.train, *manifest.validation)]
         files = [file for shard in shards for file in shard_files(shard)]
-        return Output([artifacts.path(keys.tokenizer), *files], manifest)
+        return Output([artifacts.path(manifest.tokenizer), *files], manifest)
 
-    def _problems(self, artifacts: Artifacts, slices: list[_SliceCounts], trained: TrainedVocabulary) -> Problems:
+    def _problems(self, artifacts: Artifacts, whole: SourceCounts, trained: outputs.TrainedVocabulary) -> Problems:
+        """Returns the problems with the corpus as a whole."""
         problems = Problems()
         found, wanted = trained.vocab_size, self.corpus.vocab_size
         if not self.corpus.tokenizer and found < wanted:
@@ -100,20 +82,24 @@ class WriteManifest(Job):
                 f"BPE was trained without {trained.long_words:,} words of more than {self.corpus.bpe_word_chars:,} "
                 f"characters (corpus.bpe_word_chars), such as {trained.longest_word}"
             )
-        keys = [*self.keys.clean, *self.keys.sentences, *self.keys.encode]
-        for name, versions in mixed_versions(artifacts, keys).items():
-            problems.add(f"slices were prepared with {name} {' and '.join(versions)}: use --force to redo them")
-        if thin := _thin_blocks([counts.encoded for counts in slices], self.corpus):
+        versions: dict[str, set[str]] = {}
+        for key in (*self.keys.each("clean"), *self.keys.each("sentences"), *self.keys.each("encode")):
+            for name, version in artifacts.require(key).versions.items():
+                versions.setdefault(name, set()).add(version)
+        for name, mixed in sorted(versions.items()):
+            if len(mixed) > 1:
+                problems.add(
+                    f"slices were prepared with {name} {' and '.join(sorted(mixed))}: use --force to redo them"
+                )
+        if thin := _thin_blocks(whole, self.corpus):
             problems.add(thin)
-        for counts in slices:
-            problems.merge(counts.cleaned.problems, counts.cleaned.problem_count)
         return problems
 
 
-def _thin_blocks(slices: list[EncodedSlice], corpus: Corpus) -> str:
+def _thin_blocks(made: SourceCounts, corpus: Corpus) -> str:
     """Returns a warning, with its cure, if the blocks are mostly empty, else ""."""
-    blocks = sum(counts.train_sequences + counts.validation_sequences for counts in slices)
-    fill = (sum(counts.tokens for counts in slices) + 2 * blocks) / max(blocks * corpus.block_length, 1)
+    blocks = made.train_sequences + made.validation_sequences
+    fill = (made.tokens + 2 * blocks) / max(blocks * corpus.block_length, 1)
     if fill >= LEAST_FILL or not blocks:
         return ""
     cure = f"set corpus.block_length to less than {corpus.block_length}"
@@ -124,56 +110,29 @@ def _thin_blocks(slices: list[EncodedSlice], corpus: Corpus) -> str:
     return f"blocks of {corpus.block_length} tokens are only {fill:.0%} full on average: {cure}"
 
 
-def _of_source(kind: str, slices: list[_SliceCounts]) -> SourceCounts:
-    repeated = [{"deduplicate": counts.repeated} if counts.repeated else {} for counts in slices]
-    cleaned = [counts.cleaned for counts in slices]
+def _slice_counts(
+    cleaned: outputs.CleanedSlice, repeated: int, segmented: outputs.SegmentedSlice, encoded: outputs.EncodedSlice
+) -> SourceCounts:
     return SourceCounts(
-        kind=kind,
-        **_sums(slices),
-        dropped=_total([*(counts.dropped for counts in cleaned), *repeated]),
-        left_out=_total(counts.left_out for counts in cleaned),
-        markup=_total(counts.markup for counts in cleaned),
+        kind="",
+        **segmented.model_dump(include=_COUNTS),
+        **encoded.model_dump(include=_COUNTS),
+        dropped=cleaned.dropped | {"deduplicate": repeated},
+        left_out=cleaned.left_out,
+        markup=cleaned.markup,
     )
 
 
-def _sums(slices: list[_SliceCounts]) -> dict[str, Any]:
-    segmented = ("documents", "paragraphs", "sentences", "words")
-    encoded = ("tokens", "train_sequences", "validation_sequences")
-    found = {name: sum(getattr(counts.segmented, name) for counts in slices) for name in segmented}
-    return found | {name: sum(getattr(counts.encoded, name) for counts in slices) for name in encoded}
+def _sum(rows: list[SourceCounts], kind: str = "") -> SourceCounts:
+    counts: dict[str, Any] = {name: sum(getattr(row, name) for row in rows) for name in _COUNTS}
+    by_rule = {name: outputs.total(getattr(row, name) for row in rows) for name in ("dropped", "left_out", "markup")}
+    return SourceCounts(kind=kind, **counts | by_rule)
 
 
-def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))
-
-
-def _examples(slices: list[_SliceCounts]) -> dict[str, list[str]]:
-    shown: dict[str, list[str]] = {}
-    for counts in slices:
-        for rule, paragraphs in counts.cleaned.examples.items():
-            shown[rule] = (shown.get(rule, []) + paragraphs)[:EXAMPLES]
-    return dict(sorted(shown.items()))
-
-
-def _repeated(artifacts: Artifacts, keys: CorpusKeys, repeated: list[int]) -> dict[str, list[str]]:
-    """Returns the beginnings of the first paragraphs dropped as duplicates."""
-    shown: list[str] = []
-    for number, (key, count) in enumerate(zip(keys.clean, repeated, strict=True)):
-        if count and len(shown) < EXAMPLES:
+def _duplicates(artifacts: Artifacts, keys: outputs.CorpusKeys, repeated: list[int]) -> Iterator[str]:
+    """Yields the beginnings of the paragraphs dropped as duplicates."""
+    for number, (key, count) in enumerate(zip(keys.each("clean"), repeated, strict=True)):
+        if count:
             keep = np.load(artifacts.path(keys.keep(number)), mmap_mode="r", allow_pickle=False)
-            shown += _first_dropped(artifacts.path(f"{key}.txt"), keep, EXAMPLES - len(shown))
-    return {"deduplicate": shown} if shown else {}
-
-
-def _first_dropped(file: Path, keep: Any, limit: int) -> list[str]:
-    found: list[str] = []
-    paragraphs = (paragraph for paragraph in read_paragraphs(file) if paragraph is not None)
-    for paragraph, kept in zip(paragraphs, keep, strict=False):
-        if not kept:
-            found.append(paragraph[:EXAMPLE_CHARS])
-            if len(found) == limit:
-                break
-    return found
+            paragraphs = filter(None, outputs.read_paragraphs(artifacts.path(f"{key}.txt")))
+            yield from (text[:EXAMPLE_CHARS] for text, kept in zip(paragraphs, keep, strict=True) if not kept)

@@ -5,15 +5,15 @@ empty line after each paragraph. In both formats, one more empty line ends a doc
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
-from mapnet_cli.core import ArtifactId, Artifacts, InputError, Row
-from mapnet_cli.lineage import manifest_key
-from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
+from mapnet_cli.core import ArtifactId, InputError, Row
+from mapnet_cli.prepare_corpus.sources.reading import Problems
 
 
 class CleanedSlice(Row):
@@ -79,52 +79,18 @@ class CorpusKeys:
     corpus: ArtifactId
     slices: int
 
-    def _each(self, artifact: ArtifactId, name: str) -> list[str]:
-        return [f"{artifact.key}/{name}-{number:05}" for number in range(self.slices)]
+    def of(self, name: Literal["deduplicate", "vocabulary", "tokenizer.json", "card"]) -> str:
+        """Returns the key of an artifact of the whole corpus."""
+        return f"{(self.text if name == 'deduplicate' else self.corpus).key}/{name}"
 
-    @property
-    def clean(self) -> list[str]:
-        return self._each(self.text, "clean")
-
-    @property
-    def deduplicate(self) -> str:
-        return f"{self.text.key}/deduplicate"
+    def each(self, name: Literal["clean", "sentences", "encode", "train", "validation"]) -> list[str]:
+        """Returns the keys of a phase's results, or of the shards of a split."""
+        owner = self.text if name in ("clean", "sentences") else self.corpus
+        return [f"{owner.key}/{name}-{number:05}" for number in range(self.slices)]
 
     def keep(self, number: int) -> str:
         """Returns the key of the file that marks which paragraphs of a slice are kept."""
-        return f"{self.deduplicate}-{number:05}.npy"
-
-    @property
-    def sentences(self) -> list[str]:
-        return self._each(self.text, "sentences")
-
-    @property
-    def vocabulary(self) -> str:
-        return f"{self.corpus.key}/vocabulary"
-
-    @property
-    def tokenizer(self) -> str:
-        return f"{self.corpus.key}/tokenizer.json"
-
-    @property
-    def encode(self) -> list[str]:
-        return self._each(self.corpus, "encode")
-
-    @property
-    def train(self) -> list[str]:
-        return self._each(self.corpus, "train")
-
-    @property
-    def validation(self) -> list[str]:
-        return self._each(self.corpus, "validation")
-
-    @property
-    def manifest(self) -> str:
-        return manifest_key(self.corpus)
-
-    @property
-    def card(self) -> str:
-        return f"{self.corpus.key}/card"
+        return f"{self.of('deduplicate')}-{number:05}.npy"
 
 
 def lost(amounts: Mapping[str, int], limit: float) -> str:
@@ -136,18 +102,29 @@ def lost(amounts: Mapping[str, int], limit: float) -> str:
     return ""
 
 
+def found_problems(slices: Sequence[CleanedSlice]) -> Problems:
+    """Returns the problems with the input of the slices."""
+    problems = Problems()
+    for row in slices:
+        problems.merge(row.problems, row.problem_count)
+    return problems
+
+
 def require_text(slices: Sequence[CleanedSlice], number: int, limit: float) -> None:
     """Raises InputError if more than the fraction `limit` of a source's rows or bytes yield no text."""
-    amounts, problems = Counter[str](), Problems()
-    for row in slices:
-        amounts.update(row.amounts)
-        problems.merge(row.problems, row.problem_count)
-    if what := lost(amounts, limit):
-        shown = "".join(f"\n  {line}" for line in problems.lines[:SHOWN_PROBLEMS])
+    if what := lost(total(row.amounts for row in slices), limit):
         raise InputError(
             f"corpus.sources.{number}: {what}: check its kind, column and encoding, or raise its max_lost_share "
-            f"({limit:g}). The first problems:{shown}"
+            f"({limit:g}). The first problems:{found_problems(slices).shown}"
         )
+
+
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Returns the sum of counts by name, without zeros."""
+    found = Counter[str]()
+    for count in counts:
+        found.update(count)
+    return {name: number for name, number in sorted(found.items()) if number}
 
 
 def format_shares(dropped: Mapping[str, int], kept: int) -> str:
@@ -156,15 +133,6 @@ def format_shares(dropped: Mapping[str, int], kept: int) -> str:
     rules = sorted(dropped.items(), key=lambda item: -item[1])
     by_rule = ", ".join(f"{rule} {count:,} ({count / total:.1%})" for rule, count in rules if count)
     return f"{1 - kept / total:.1%} of {total:,} paragraphs: {by_rule}" if by_rule else "no paragraphs"
-
-
-def mixed_versions(artifacts: Artifacts, keys: list[str]) -> dict[str, list[str]]:
-    """Returns the versions of each library whose version differs between these jobs."""
-    versions: dict[str, set[str]] = {}
-    for key in keys:
-        for name, version in artifacts.require(key).versions.items():
-            versions.setdefault(name, set()).add(version)
-    return {name: sorted(found) for name, found in sorted(versions.items()) if len(found) > 1}
 
 
 def read_paragraphs(path: Path) -> Iterator[str | None]:

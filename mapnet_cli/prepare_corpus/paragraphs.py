@@ -24,17 +24,14 @@ from mapnet_cli.prepare_corpus.sources.records import require_key
 HASH_BYTES = 16
 """Two of n distinct paragraphs collide (and one is lost) with probability n^2 / 2^129: 10^-21 for n = 10^9."""
 SORTED = 2_000_000
-"""Number of hashes compared at a time, in about 400 MB. More are first partitioned by value into files on disk."""
+"""Number of hashes compared at a time, in about 400 MB; they are partitioned by value into files of about as many."""
 REPORTED = 2_000
 """Paragraphs between two progress reports."""
 
-# Array shapes: n paragraphs of a slice, of a bucket or of the corpus.
-Hashes = npt.NDArray[np.uint64]
-"""[n, 2]"""
-ROW = np.dtype([("hash", "<u8", 2), ("number", "<i8")])
+ROW = np.dtype([("hash", f"S{HASH_BYTES}"), ("number", "<i8")])
 """A paragraph's hash and its number in the corpus."""
-HashRows = Iterator[npt.NDArray[np.void]]
-"""Arrays of dtype ROW in corpus order, each of at most SORTED rows."""
+Rows = npt.NDArray[np.void]
+"""Array of dtype ROW in corpus order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +97,7 @@ class Deduplicate(Job):
     """The number of each slice's source, and that source's max_lost_share."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        slices = self.keys.clean
+        slices = self.keys.each("clean")
         for key in slices:
             artifacts.verify(key)
         cleaned = [artifacts.read(key, CleanedSlice) for key in slices]
@@ -114,7 +111,7 @@ class Deduplicate(Job):
             if self.enabled:
                 hash_files = [artifacts.path(f"{name}.hashes") for name in slices]
                 for bucket in _buckets(hash_files, sum(counts), Path(temporary)):
-                    keep[_firsts(bucket)] = True
+                    keep[_firsts(bucket)["number"]] = True
             else:
                 keep[:] = True
             for file, flags in zip(files, np.split(keep, np.cumsum(counts)[:-1]), strict=True):
@@ -124,69 +121,39 @@ class Deduplicate(Job):
         return Output(files, Deduplication(dropped=sum(dropped), dropped_by_slice=dropped))
 
 
-def _rows(hash_files: list[Path]) -> HashRows:
-    parts: list[Hashes] = []
-    number = pending = 0
+def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[Rows]:
+    """Yields all paragraphs in buckets of about SORTED rows, with equal hashes in the same bucket.
 
-    def join() -> npt.NDArray[np.void]:
-        rows = np.empty(pending, ROW)
-        rows["hash"], rows["number"] = np.concatenate(parts), np.arange(number, number + pending)
-        return rows
-
-    for file in hash_files:
-        with file.open("rb") as handle:
-            while len(hashes := np.fromfile(handle, "<u8", 2 * (SORTED - pending)).reshape(-1, 2)):
-                parts.append(hashes)
-                pending += len(hashes)
-                if pending == SORTED:
-                    yield join()
-                    number, pending, parts = number + pending, 0, []
-    if pending:
-        yield join()
-
-
-def _buckets(hash_files: list[Path], count: int, folder: Path) -> Iterator[HashRows]:
-    """Yields all rows in buckets, with equal hashes in the same bucket; more than SORTED rows go through files."""
-    buckets = -(-count // SORTED)
-    if buckets <= 1:
-        yield _rows(hash_files)
-        return
+    Each bucket is a file in `folder`. Of equal hashes read together only the first is kept, so that a paragraph that is
+    repeated very often doesn't make a bucket larger.
+    """
+    buckets = max(1, -(-count // SORTED))
     files = [folder / f"bucket-{number}" for number in range(buckets)]
     with ExitStack() as stack:
         handles = [stack.enter_context(file.open("wb")) for file in files]
-        for rows in _rows(hash_files):
-            bucket = ((rows["hash"][:, 0] >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)
+        for rows in _hashed(hash_files):
+            rows = _firsts(rows)
+            bucket = np.ascontiguousarray(rows["hash"]).view("<u4")[:: HASH_BYTES // 4] % buckets
             order = np.argsort(bucket, kind="stable")
-            ends = np.searchsorted(bucket[order], np.arange(buckets + 1))
-            for handle, begin, end in zip(handles, ends[:-1], ends[1:], strict=True):
-                rows[order[begin:end]].tofile(handle)
+            ends = np.searchsorted(bucket[order], np.arange(1, buckets))
+            for handle, part in zip(handles, np.split(rows[order], ends), strict=True):
+                part.tofile(handle)
     for file in files:
-        yield _read_rows(file)
+        yield np.fromfile(file, ROW)
         file.unlink()
 
 
-def _read_rows(file: Path) -> HashRows:
-    with file.open("rb") as handle:
-        while len(rows := np.fromfile(handle, ROW, SORTED)):
-            yield rows
+def _hashed(hash_files: list[Path]) -> Iterator[Rows]:
+    number = 0
+    for file in hash_files:
+        with file.open("rb") as handle:
+            while len(hashes := np.fromfile(handle, ROW["hash"], SORTED)):
+                rows = np.empty(len(hashes), ROW)
+                rows["hash"], rows["number"] = hashes, np.arange(number, number + len(hashes))
+                number += len(hashes)
+                yield rows
 
 
-def _firsts(bucket: HashRows) -> npt.NDArray[np.int64]:
-    """Returns the numbers of the bucket's rows whose hash doesn't occur in an earlier row."""
-    seen: Hashes = np.empty((0, 2), np.uint64)
-    numbers = [np.empty(0, np.int64)]
-    for rows in bucket:
-        both = np.concatenate([seen, rows["hash"]])
-        keep = _first_occurrences(both)
-        numbers.append(rows["number"][keep[len(seen) :]])
-        seen = both[keep]
-    return np.concatenate(numbers)
-
-
-def _first_occurrences(hashes: Hashes) -> npt.NDArray[np.bool_]:
-    """Returns for each row of [n, 2] whether no earlier row equals it."""
-    order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: equal rows stay in corpus order
-    ordered = hashes[order]
-    keep = np.ones(len(hashes), dtype=np.bool_)
-    keep[order[1:]] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return keep
+def _firsts(rows: Rows) -> Rows:
+    """Returns the rows whose hash no earlier row has."""
+    return rows[np.sort(np.unique(rows["hash"], return_index=True)[1])]

@@ -1,9 +1,12 @@
 """Phase 3: splits cased text into sentences (spaCy) and words (Moses), and lower-cases it."""
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,11 +14,15 @@ import numpy as np
 from mapnet_cli.core import Artifacts, UsageError, publishing
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus.outputs import CorpusKeys, SegmentedSlice, read_paragraphs
-from mapnet_cli.prepare_corpus.sentencizer import sentencizer
 from mapnet_cli.text import word_tokeniser
 
+LONGEST_CHUNK, KEPT = 100, 20
+"""Characters of a chunk (the text between two spaces), and of the end of a longer one, that spaCy sees."""
+_OVERLONG = re.compile(rf"\S{{{LONGEST_CHUNK + 1},}}")
+MOST_WORDS = 300_000
+"""Number of words, in about 200 MB, after which spaCy's vocabulary is replaced, since it grows without bound."""
 ZONE_CHARS = 4_000_000
-"""Characters after which spaCy's string store is emptied, since it grows without bound."""
+"""Characters after which the string store of another pipeline is emptied."""
 LONGEST = 200
 """Words; sentences of this length and longer are counted together."""
 _EXCLUDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
@@ -33,9 +40,9 @@ class SegmentSlice(Job):
     lowercase: str
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        clean, keep = self.keys.clean[self.number], self.keys.keep(self.number)
+        clean, keep = self.keys.each("clean")[self.number], self.keys.keep(self.number)
         artifacts.verify(clean)
-        artifacts.verify(self.keys.deduplicate, only=keep)
+        artifacts.verify(self.keys.of("deduplicate"), only=keep)
         kept = np.load(artifacts.path(keep), allow_pickle=False)
         total = int(kept.sum())
         split, tokenise = Segmenter(self.pipeline), word_tokeniser(self.lowercase)
@@ -82,12 +89,17 @@ class Segmenter:
     """
 
     def __init__(self, pipeline: str) -> None:
+        import spacy
+
         self._name = pipeline
-        self._sentencizer = None if pipeline else sentencizer()
-        self._nlp = self._sentencizer.nlp if self._sentencizer else _pipeline(pipeline)
+        self._nlp = spacy.load(pipeline, exclude=_EXCLUDED) if pipeline else None
 
     def __call__(self, paragraphs: Iterable[str | None]) -> Iterator[list[str] | None]:
         """Yields the sentences of each paragraph; None (the end of a document) is passed through."""
+        if self._nlp is None:
+            starts = _sentencizer()
+            yield from (None if text is None else _split(text, starts(text)) for text in paragraphs)
+            return
         batch: list[str | None] = []
         size = 0
         for paragraph in paragraphs:
@@ -99,16 +111,60 @@ class Segmenter:
         yield from self._segment(batch)
 
     def _segment(self, batch: list[str | None]) -> Iterator[list[str] | None]:
-        texts = [text for text in batch if text is not None]
+        assert self._nlp is not None
         with self._nlp.memory_zone():
-            starts = map(self._sentencizer, texts) if self._sentencizer else map(self._starts, self._nlp.pipe(texts))
+            documents = self._nlp.pipe(text for text in batch if text is not None)
             for text in batch:
-                yield None if text is None else _split(text, next(starts))
+                yield None if text is None else _split(text, self._starts(next(documents)))
 
     def _starts(self, document: Any) -> list[int]:
         if not document.has_annotation("SENT_START"):
             raise UsageError(f"corpus.spacy_pipeline: {self._name!r} sets no sentence starts (no parser or senter)")
         return [sentence.start_char for sentence in document.sents]
+
+
+class Sentencizer:
+    """Callable that returns the offsets at which spaCy's English sentencizer starts sentences in a paragraph."""
+
+    def __init__(self) -> None:
+        self._load()
+
+    def _load(self) -> None:
+        import spacy
+        from spacy.attrs import IS_PUNCT
+
+        nlp: Any = spacy.blank("en")
+        nlp.vocab.lex_attr_getters = {IS_PUNCT: nlp.vocab.lex_attr_getters[IS_PUNCT]}  # the only attribute used
+        self._tokenizer = nlp.tokenizer
+        self._tokenizer.max_cache_size = MOST_WORDS
+        self._marks = nlp.add_pipe("sentencizer").punct_chars
+
+    def __call__(self, text: str) -> list[int]:
+        """Returns the sentence starts as in document.sents; the first is 0.
+
+        Of overlong chunks, spaCy sees only the ends, since its time grows with the square of their length.
+        """
+        if len(self._tokenizer.vocab) > MOST_WORDS:
+            self._load()
+        chunks = list(_OVERLONG.finditer(text)) if len(text) > LONGEST_CHUNK else []
+        cuts = [(chunk.start() + 1, chunk.end() - KEPT) for chunk in chunks]
+        ends = [0, *(end for _, end in cuts)]
+        short = "".join(text[a:b] for a, b in zip(ends, [*(begin for begin, _ in cuts), len(text)], strict=True))
+        starts, ended = [0], False
+        for token in self._tokenizer(short):
+            if token.text in self._marks:
+                ended = True
+            elif ended and not token.is_punct:
+                starts.append(token.idx)
+                ended = False
+        if cuts:
+            removed = [0, *accumulate(end - begin for begin, end in cuts)]
+            places = [begin - before for (begin, _), before in zip(cuts, removed, strict=False)]
+            starts = [start + removed[bisect_left(places, start)] for start in starts]
+        return starts
+
+
+_sentencizer = lru_cache(maxsize=1)(Sentencizer)  # later jobs of this process reuse its vocabulary
 
 
 def _split(text: str, starts: list[int]) -> list[str]:
@@ -130,9 +186,3 @@ def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
         if begin > moved[-1]:
             moved.append(begin)
     return moved
-
-
-def _pipeline(name: str) -> Any:
-    import spacy
-
-    return spacy.load(name, exclude=_EXCLUDED)

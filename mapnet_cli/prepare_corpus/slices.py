@@ -9,7 +9,8 @@ from mapnet_cli.config import Config, Source
 from mapnet_cli.core import DamagedError, InputError, read_json, reading_input
 from mapnet_cli.lineage import InputFile, InputListing, list_input
 from mapnet_cli.prepare_corpus.sources import documents
-from mapnet_cli.prepare_corpus.sources.reading import Piece, packing, printable, suffix_of
+from mapnet_cli.prepare_corpus.sources.compressed import packing
+from mapnet_cli.prepare_corpus.sources.reading import Piece, printable, suffix_of
 
 CPYTHON_PARTS = 4
 HUB_PARTS = 32

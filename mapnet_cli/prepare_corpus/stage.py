@@ -2,18 +2,17 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import ArtifactId, CorpusManifest, InputError, UsageError, load_hub_split
+from mapnet_cli.core import ArtifactId, CorpusManifest, InputError, UsageError, installed_version, load_hub_split
 from mapnet_cli.jobs import Phase, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, fingerprint
 from mapnet_cli.prepare_corpus import forecast as estimates
 from mapnet_cli.prepare_corpus.card import WriteCard
 from mapnet_cli.prepare_corpus.encode import EncodeSlice
 from mapnet_cli.prepare_corpus.manifest import WriteManifest
-from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, format_shares
+from mapnet_cli.prepare_corpus.outputs import CorpusKeys, format_shares
 from mapnet_cli.prepare_corpus.paragraphs import CleanSlice, Deduplicate
 from mapnet_cli.prepare_corpus.progress import format_row, slices_done
 from mapnet_cli.prepare_corpus.sentences import SegmentSlice
@@ -38,30 +37,21 @@ class PrepareCorpus:
                 '[[corpus.sources]]\nkind = "text"\npath = "my-corpus"'
             )
         name = corpus.spacy_pipeline
-        try:
-            if name and not Path(name).is_dir():
-                distribution(name)
-        except PackageNotFoundError:
+        if name and not Path(name).is_dir() and not installed_version(name):
             raise UsageError(
                 f"corpus.spacy_pipeline: {name!r} is not installed; try python -m spacy download {name}, "
                 "or leave the key empty"
-            ) from None
+            )
 
     def preflight(self) -> None:
         """Raises MapnetError if the disk is clearly too small, InputError if a source can't be reached."""
-        config, artifacts = self.lineage.config, self.lineage.artifacts
-        phases = self._unfinished
-        if not phases:
+        if not (phases := self._unfinished):
             return
-        clean = _clean_jobs(phases)
-        unread = [job for job in clean if not is_done(job, artifacts)]
-        for job in unread:
-            source = job.part.source
-            if source.from_hub and job.part.part == 0:
-                load_hub_split(source.path, source.name or None, source.split, streaming=True)
-        rates, _ = estimates.samples([job.part for job in unread], config)
-        expected = estimates.expect([job.part for job in clean], rates, self._done(phases), config.corpus.vocab_size)
-        estimates.require_disk(expected, artifacts)
+        slices, left = self._slices(phases)
+        for part in left["clean"]:
+            if part.source.from_hub and part.part == 0:
+                load_hub_split(part.source.path, part.source.name or None, part.source.split, streaming=True)
+        estimates.require_disk(estimates.expect(slices, left, self.lineage.config), self.lineage.artifacts)
 
     def plan(self, workers: int) -> list[Phase]:
         """Returns the phases that make the corpus, or none if it exists and its input or working files are gone.
@@ -80,15 +70,11 @@ class PrepareCorpus:
 
     def forecast(self, workers: int) -> list[str]:
         """Returns the lines that `--dry-run` prints: words, disk and time, estimated from a sample of the input."""
-        config = self.lineage.config
-        phases = self._unfinished
-        if not phases:
+        if not (phases := self._unfinished):
             return []
-        slices = [job.part for job in _clean_jobs(phases)]
-        rates, paragraphs = estimates.samples(slices, config)
-        segment = estimates.segmenting(paragraphs, config)
-        expected = estimates.expect(slices, rates, self._done(phases), config.corpus.vocab_size, segment)
-        return estimates.lines(expected, slices, estimates.free_disk(self.lineage.artifacts), workers)
+        slices, left = self._slices(phases)
+        expected = estimates.expect(slices, left, self.lineage.config, timed=True)
+        return estimates.lines(expected, slices, self.lineage.artifacts, workers)
 
     def progress(self) -> StageProgress:
         """Returns the progress of each per-slice phase."""
@@ -131,28 +117,14 @@ class PrepareCorpus:
         made = [is_done(job, self.lineage.artifacts) for p in phases if p.name == "manifest" for job in p.jobs]
         return [] if all(made) else phases
 
-    def _done(self, phases: list[Phase]) -> estimates.Done:
-        artifacts = self.lineage.artifacts
-        by_name = {phase.name: phase.jobs for phase in phases}
-
-        def done(number: int) -> tuple[float | None, bool, bool]:
-            clean, sentences, encode = (by_name[name][number] for name in ("clean", "sentences", "encode"))
-            size = float(artifacts.read(clean.key, CleanedSlice).bytes) if is_done(clean, artifacts) else None
-            return size, is_done(sentences, artifacts), is_done(encode, artifacts)
-
-        return done
-
-
-def _clean_jobs(phases: list[Phase]) -> list[CleanSlice]:
-    return [job for job in phases[0].jobs if isinstance(job, CleanSlice)]
-
-
-def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
-    """Returns all phases. Raises InputError, naming the config key, if a source is missing or has no files."""
-    slices = input_slices(config, lineage.listing)
-    keys = CorpusKeys(lineage.text, lineage.corpus, len(slices))
-    imported = lineage.imported(config.corpus.tokenizer).path if config.corpus.tokenizer else ""
-    return _text_phases(config, keys, slices) + _shard_phases(config, keys, slices, imported)
+    def _slices(self, phases: list[Phase]) -> tuple[list[Slice], dict[str, list[Slice]]]:
+        """Returns the slices, and those that each phase has yet to process."""
+        slices = [job.part for job in phases[0].jobs if isinstance(job, CleanSlice)]
+        of_slices, artifacts = [phase for phase in phases if phase.unit == "slice"], self.lineage.artifacts
+        return slices, {
+            phase.name: [part for part, job in zip(slices, phase.jobs, strict=True) if not is_done(job, artifacts)]
+            for phase in of_slices
+        }
 
 
 def _part(artifact: ArtifactId, key: str) -> ArtifactId:
@@ -160,52 +132,40 @@ def _part(artifact: ArtifactId, key: str) -> ArtifactId:
     return ArtifactId(key, fingerprint(artifact.fingerprint, key.rpartition("/")[2]))
 
 
-def _text_phases(config: Config, keys: CorpusKeys, slices: list[Slice]) -> list[Phase]:
-    corpus = config.corpus
+def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
+    """Returns all phases. Raises InputError, naming the config key, if a source is missing or has no files."""
+    corpus, slices = config.corpus, input_slices(config, lineage.listing)
+    keys = CorpusKeys(lineage.text, lineage.corpus, len(slices))
     clean = [
         CleanSlice(artifact=_part(keys.text, key), part=part, cleanup=corpus.cleanup, on_bad_utf8=corpus.on_bad_utf8)
-        for key, part in zip(keys.clean, slices, strict=True)
+        for key, part in zip(keys.each("clean"), slices, strict=True)
     ]
     deduplicate = Deduplicate(
-        artifact=_part(keys.text, keys.deduplicate), needs=(*keys.clean,), keys=keys,
+        artifact=_part(keys.text, keys.of("deduplicate")), needs=(*keys.each("clean"),), keys=keys,
         enabled=corpus.cleanup.deduplicate,
         sources=tuple((part.number, part.source.max_lost_share) for part in slices),
     )  # fmt: skip
     sentences = [
         SegmentSlice(
-            artifact=_part(keys.text, key), needs=(clean_key, keys.deduplicate,),
+            artifact=_part(keys.text, key), needs=(clean[number].key, deduplicate.key),
             keys=keys, number=number, pipeline=corpus.spacy_pipeline, lowercase=corpus.preparation,
         )
-        for number, (key, clean_key) in enumerate(zip(keys.sentences, keys.clean, strict=True))
+        for number, key in enumerate(keys.each("sentences"))
     ]  # fmt: skip
-    return [
-        Phase("clean", clean, "slice"),
-        Phase("deduplicate", [deduplicate]),
-        Phase("sentences", sentences, "slice"),
-    ]
-
-
-def _shard_phases(config: Config, keys: CorpusKeys, slices: list[Slice], imported: str) -> list[Phase]:
-    corpus = config.corpus
-    text = (*keys.clean, keys.deduplicate, *keys.sentences)
+    text = (*keys.each("clean"), deduplicate.key, *keys.each("sentences"))
     vocabulary = TrainVocabulary(
-        artifact=_part(keys.corpus, keys.vocabulary), needs=(*text,), keys=keys, corpus=corpus, imported=imported
-    )
+        artifact=_part(keys.corpus, keys.of("vocabulary")), needs=text, keys=keys, corpus=corpus,
+        imported=lineage.imported(corpus.tokenizer).path if corpus.tokenizer else "",
+    )  # fmt: skip
     encode = [
         EncodeSlice(
-            artifact=_part(keys.corpus, key),
-            needs=(
-                sentences,
-                keys.vocabulary,
-            ),
-            keys=keys,
-            number=number,
-            corpus=corpus,
+            artifact=_part(keys.corpus, key), needs=(sentences[number].key, vocabulary.key),
+            keys=keys, number=number, corpus=corpus,
         )
-        for number, (key, sentences) in enumerate(zip(keys.encode, keys.sentences, strict=True))
-    ]
+        for number, key in enumerate(keys.each("encode"))
+    ]  # fmt: skip
     manifest = WriteManifest(
-        artifact=_part(keys.corpus, keys.manifest), needs=(*text, keys.vocabulary, *keys.encode,),
+        artifact=_part(keys.corpus, lineage.manifest), needs=(*text, vocabulary.key, *keys.each("encode")),
         keys=keys, corpus=corpus, source_of=tuple(part.number for part in slices),
     )  # fmt: skip
     shown = {
@@ -213,11 +173,13 @@ def _shard_phases(config: Config, keys: CorpusKeys, slices: list[Slice], importe
         "licences": tuple(source.licence for source in corpus.sources),
     }
     card = WriteCard(
-        artifact=ArtifactId(keys.card, fingerprint(keys.corpus.fingerprint, "card", shown)),
-        needs=(keys.manifest,),
-        manifest=keys.manifest, **shown,
+        artifact=ArtifactId(keys.of("card"), fingerprint(keys.corpus.fingerprint, "card", shown)),
+        needs=(manifest.key,), manifest=manifest.key, **shown,
     )  # fmt: skip
     return [
+        Phase("clean", clean, "slice"),
+        Phase("deduplicate", [deduplicate]),
+        Phase("sentences", sentences, "slice"),
         Phase("vocabulary", [vocabulary]),
         Phase("encode", encode, "slice"),
         Phase("manifest", [manifest]),

@@ -1,7 +1,6 @@
 """Phase 4: trains the subword vocabulary on a seeded sample of the paragraphs."""
 
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -9,16 +8,8 @@ from itertools import accumulate
 from mapnet_cli.config import Corpus
 from mapnet_cli.core import Artifacts, Imported, InputError, derive_seed, publishing
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
+from mapnet_cli.prepare_corpus import outputs
 from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS
-from mapnet_cli.prepare_corpus.outputs import (
-    CleanedSlice,
-    CorpusKeys,
-    Deduplication,
-    SegmentedSlice,
-    TrainedVocabulary,
-    read_sentences,
-)
-from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS, Problems
 from mapnet_cli.text import load_tokenizer, train_tokenizer, without_long_words
 
 
@@ -29,17 +20,16 @@ class TrainVocabulary(Job):
     Raises InputError if there are too few documents for a training and a validation split.
     """
 
-    keys: CorpusKeys
+    keys: outputs.CorpusKeys
     corpus: Corpus
     imported: str
     """Key of the import whose tokenizer is used, or "" to train BPE."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        counts = [artifacts.read(key, SegmentedSlice) for key in self.keys.sentences]
+        counts = [artifacts.read(key, outputs.SegmentedSlice) for key in self.keys.each("sentences")]
         documents = sum(count.documents for count in counts)
         if documents < self.corpus.validation_every:
-            message = _too_little(documents, self.corpus.validation_every, dropped(artifacts, self.keys))
-            raise InputError(message + _first_problems(artifacts, self.keys))
+            raise InputError(_too_little(documents, self.corpus.validation_every, artifacts, self.keys))
         lines: list[str] = []
         left_out: list[str] = []
         if self.imported:
@@ -47,13 +37,13 @@ class TrainVocabulary(Job):
             trained = load_tokenizer(artifacts.path(artifacts.read(self.imported, Imported).tokenizer))
         else:
             share = self.corpus.bpe_sample_words / sum(count.words for count in counts)
-            sample = list(_sample(artifacts, progress, self.keys.sentences, share, self.corpus.seed))
+            sample = list(_sample(artifacts, progress, self.keys.each("sentences"), share, self.corpus.seed))
             lines, left_out = without_long_words(sample, self.corpus.bpe_word_chars)
             trained = train_tokenizer(lines, self.corpus.vocab_size)
-        file = artifacts.path(self.keys.tokenizer)
+        file = artifacts.path(self.keys.of("tokenizer.json"))
         with publishing(file) as temporary:
             trained.save(str(temporary))
-        result = TrainedVocabulary(
+        result = outputs.TrainedVocabulary(
             vocab_size=trained.get_vocab_size(),
             sample_words=sum(line.count(" ") + 1 for line in lines),
             long_words=len(left_out),
@@ -61,15 +51,6 @@ class TrainVocabulary(Job):
             first_documents=[0, *accumulate(count.documents for count in counts)][:-1],
         )
         return Output([file], result)
-
-
-def dropped(artifacts: Artifacts, keys: CorpusKeys) -> dict[str, int]:
-    """Returns the number of paragraphs that each clean-up rule dropped, in the whole corpus."""
-    counts: Counter[str] = Counter()
-    for key in keys.clean:
-        counts.update(artifacts.read(key, CleanedSlice).dropped)
-    counts["deduplicate"] += artifacts.read(keys.deduplicate, Deduplication).dropped
-    return {rule: count for rule, count in sorted(counts.items()) if count}
 
 
 def _sample(
@@ -80,31 +61,26 @@ def _sample(
         progress(Progress(number, len(sentences), "sampling text"))
         artifacts.verify(key)
         draws = random.Random(derive_seed(seed, "vocabulary sample", number))
-        for paragraph in read_sentences(artifacts.path(f"{key}.txt")):
+        for paragraph in outputs.read_sentences(artifacts.path(f"{key}.txt")):
             if paragraph and (draws.random() < share or share >= 1):
                 yield from paragraph
     progress(Progress(len(sentences), len(sentences), "training"))
 
 
-def _first_problems(artifacts: Artifacts, keys: CorpusKeys) -> str:
-    """Returns the first problems with the input, which may explain why too little text is left."""
-    problems = Problems()
-    for key in keys.clean:
-        cleaned = artifacts.read(key, CleanedSlice)
-        problems.merge(cleaned.problems, cleaned.problem_count)
-    shown = "".join(f"\n  {line}" for line in problems.lines[:SHOWN_PROBLEMS])
-    return f"\n{problems.count:,} problems, starting with:{shown}" if problems.count else ""
-
-
-def _too_little(documents: int, validation_every: int, drops: dict[str, int]) -> str:
-    rules = ", ".join(f"cleanup.{rule} {count:,}" for rule, count in drops.items()) or "none"
+def _too_little(documents: int, validation_every: int, artifacts: Artifacts, keys: outputs.CorpusKeys) -> str:
+    cleaned = [artifacts.read(key, outputs.CleanedSlice) for key in keys.each("clean")]
+    repeated = artifacts.read(keys.of("deduplicate"), outputs.Deduplication).dropped
+    dropped = outputs.total([*(row.dropped for row in cleaned), {"deduplicate": repeated}])
+    rules = ", ".join(f"cleanup.{rule} {count:,}" for rule, count in dropped.items()) or "none"
+    problems = outputs.found_problems(cleaned)
+    starting = f"\n{problems.count:,} problems, starting with:{problems.shown}" if problems.count else ""
     if not documents:
         return (
             f"corpus.sources: no text is left after clean-up. Paragraphs dropped by rule: {rules}. "
-            "Relax the rule under [corpus.cleanup], or check the kind and paragraphs settings of the sources"
+            f"Relax the rule under [corpus.cleanup], or check the kind and paragraphs settings of the sources{starting}"
         )
     return (
         f"the corpus has {documents:,} non-empty documents, but only one in {validation_every:,} is held out, so the "
         "validation set would be empty: lower corpus.validation_every, add text, or split the files into "
-        f'documents (documents = "blank-lines"). Paragraphs dropped by rule: {rules}'
+        f'documents (documents = "blank-lines"). Paragraphs dropped by rule: {rules}{starting}'
     )

@@ -1,49 +1,12 @@
 """Text to token ids: Moses normalisation and tokenisation, BPE, token shards, special tokens."""
 
+# fmt: off
+# isort: off
 from mapnet_cli.text.bpe import (
-    TOKENS_PER_WORD,
-    WordEncoder,
-    encode_lines,
-    load_tokenizer,
-    train_tokenizer,
-    verified_tokenizer,
-    without_long_words,
-    word_part,
+    TOKENS_PER_WORD, encode_lines, load_tokenizer, train_tokenizer, verified_tokenizer, without_long_words, word_part,
 )
 from mapnet_cli.text.moses_rules import moses_normalizer
 from mapnet_cli.text.normalise import normalise_text, prepare_line, word_tokeniser
 from mapnet_cli.text.python_docs import Document, harvest, paragraphs
 from mapnet_cli.text.shards import Sequences, open_shards, shard_files, writing_shard
-from mapnet_cli.text.words import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, SPECIALS, UNK, BoundedCache, stem
-
-__all__ = [
-    "CLS",
-    "FIRST_ORDINARY",
-    "FUNCTION_WORDS",
-    "MASK",
-    "PAD",
-    "SEP",
-    "SPECIALS",
-    "TOKENS_PER_WORD",
-    "UNK",
-    "BoundedCache",
-    "Document",
-    "Sequences",
-    "WordEncoder",
-    "encode_lines",
-    "harvest",
-    "load_tokenizer",
-    "moses_normalizer",
-    "normalise_text",
-    "open_shards",
-    "paragraphs",
-    "prepare_line",
-    "shard_files",
-    "stem",
-    "train_tokenizer",
-    "verified_tokenizer",
-    "without_long_words",
-    "word_part",
-    "word_tokeniser",
-    "writing_shard",
-]  # fmt: skip
+from mapnet_cli.text.words import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, SPECIALS, UNK, stem

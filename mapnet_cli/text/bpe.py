@@ -6,18 +6,15 @@ randomly seeded hash map. Start workers with forkserver or spawn: a process that
 `tokenizers` can hang after a fork.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mapnet_cli.core import Artifacts, CorpusManifest, DamagedError, Imported
-from mapnet_cli.text.words import SPECIALS, UNK, BoundedCache
+from mapnet_cli.text.words import SPECIALS, UNK
 
 SPACE = "▁"
 MIN_FREQUENCY = 2
@@ -48,7 +45,9 @@ def train_tokenizer(lines: Sequence[str], vocab_size: int) -> Tokenizer:
     distinct word), so pass a sample of a large corpus. The time grows with the square of the length of a word.
     """
     alphabet = _alphabet(lines, vocab_size)
-    tokenizer = _untrained()
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[UNK], fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=MIN_FREQUENCY,
@@ -88,34 +87,6 @@ def encode_lines(tokenizer: Tokenizer, lines: Sequence[str]) -> Iterator[list[in
         yield encoding.ids
 
 
-class WordEncoder:
-    """Encodes lines with a cache of words; faster than `encode_lines`, with the same result.
-
-    Imported tokenizers, whose tokens may depend on more than a single word, encode whole lines.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        ours = _untrained()
-        ours.add_special_tokens(list(SPECIALS))
-        self._by_word = tokenizer.encode_special_tokens and _without_vocabulary(tokenizer) == _without_vocabulary(ours)
-        self._ids = BoundedCache(self._encode_word)
-
-    def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
-        """Yields the token ids of each line, without specials except [UNK]."""
-        if not self._by_word:
-            yield from encode_lines(self._tokenizer, lines)
-            return
-        for line in lines:
-            if SPACE in line or "  " in f" {line} ":
-                yield from encode_lines(self._tokenizer, [line])
-            else:
-                yield list(chain.from_iterable(map(self._ids.__getitem__, line.split(" "))))
-
-    def _encode_word(self, word: str) -> tuple[int, ...]:
-        return tuple(token.id for token in self._tokenizer.model.tokenize(SPACE + word))
-
-
 def word_part(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
     """Returns a token's text without its word-boundary mark, and whether it begins a word.
 
@@ -126,19 +97,6 @@ def word_part(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
         return piece.removeprefix("##"), not piece.startswith("##")
     mark = "Ġ" if isinstance(tokenizer.decoder, decoders.ByteLevel) else SPACE
     return piece.removeprefix(mark), piece.startswith((mark, "["))
-
-
-def _untrained() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[UNK], fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
-    return tokenizer
-
-
-def _without_vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(tokenizer.to_str())
-    state["model"] |= {"vocab": {}, "merges": []}
-    return state
 
 
 def _batches(lines: Sequence[str]) -> Iterator[Sequence[str]]:

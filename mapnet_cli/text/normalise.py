@@ -4,24 +4,22 @@ The order is that of the code that the paper builds on: Unicode NFC, Moses punct
 and removal of non-printing characters, all on cased text, followed by Moses tokenisation and
 lower-casing of single sentences. sacremoses is imported lazily, which saves half a second.
 
-Both Moses steps are faster than sacremoses, with byte-identical results except for the repair of
-characters. The reference implementation is tests/text/plain.py.
+Tokenisation is faster than sacremoses, with byte-identical results; the reference implementation is
+tests/text/plain.py.
 """
 
 import re
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
-from mapnet_cli.text.words import BoundedCache
-
+MAX_ENTRIES, LONGEST_KEY = 300_000, 60
+"""Maximum number of chunks in the cache of the tokeniser, in about 60 MB, and of their characters."""
 _GROUPS = re.compile(r"(?<!\\)\(.*?(?<!\\)\)")
 _METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
 _ESCAPED = re.compile(r"\\(\W)")
-
-
 INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 """Soft hyphens, zero-width spaces and joiners, direction marks and variation selectors."""
 _NOT_BETWEEN_LETTERS = re.compile("’(?![a-zA-Z])|(?<![a-zA-Z])’")
@@ -42,36 +40,31 @@ def normalise_text(text: str, characters: str = "repair", changed: Counter[str] 
                 found = {"invisible_characters": count, "apostrophes": len(_NOT_BETWEEN_LETTERS.findall(text))}
                 changed.update({name: number for name, number in found.items() if number})
         text = unicodedata.normalize("NFC", text)
-    for needed, pattern, replacement in _substitutions(text.isascii(), repair):
+    for needed, pattern, replacement in _substitutions(repair):
         if needed in text:
-            text = pattern.sub(replacement, text) if pattern else text.replace(needed, replacement)
+            text = pattern.sub(replacement, text)
     if text.isprintable() and "  " not in text:
         return text.strip(" ")
     other = [ord(char) for char in set(text) if unicodedata.category(char).startswith("C")]  # Moses' \p{C}
     return " ".join((text.translate(dict.fromkeys(other, " ")) if other else text).split())
 
 
-class WordTokeniser:
-    """Moses tokenisation and lower-casing of one normalised, cased sentence.
+@lru_cache
+def word_tokeniser(lowercase: str) -> Callable[[str], str]:
+    """Returns Moses tokenisation with lower-casing of one normalised, cased sentence; later jobs reuse its cache.
 
-    `lowercase` is the config key corpus.lowercase: "after-moses" (as in the code that the paper builds
-    on), "before-moses" (the order in the paper's text; Moses then takes a full stop within a line for
-    part of an abbreviation, since the next word isn't upper-case) or "never". "none" leaves sentences
-    unchanged, since imported tokenizers prepare text themselves.
+    Words are separated by single spaces and not escaped. `lowercase` is the config key corpus.lowercase: "after-moses"
+    (as in the code that the paper builds on), "before-moses" (the order in the paper's text; Moses then takes a full
+    stop within a line for part of an abbreviation, since the next word isn't upper-case) or "never". "none" leaves
+    sentences unchanged, since imported tokenizers prepare text themselves.
     """
-
-    def __init__(self, lowercase: str) -> None:
-        self._moses = None if lowercase == "none" else _moses()
-        self._lowercase = lowercase.partition(" ")[0]
-
-    def __call__(self, sentence: str) -> str:
-        """Returns the words separated by single spaces, not escaped."""
-        if self._moses is None:
-            return sentence
-        if self._lowercase == "before-moses":
-            sentence = sentence.lower()
-        words = self._moses(sentence)
-        return words.lower() if self._lowercase == "after-moses" else words
+    when = lowercase.partition(" ")[0]
+    if when == "none":
+        return str
+    moses = _Moses()
+    if when == "before-moses":
+        return lambda sentence: moses(sentence.lower())
+    return (lambda sentence: moses(sentence).lower()) if when == "after-moses" else moses
 
 
 def prepare_line(text: str, preparation: str) -> str:
@@ -106,7 +99,7 @@ class _Moses:
         self._padded = [mark for mark in string.punctuation if self._library.PAD_NOT_ISALNUM[0].match(mark)]
         odd = set(string.punctuation).difference(self._padded, "-")
         self._odd = re.compile(f"[{re.escape(''.join(sorted(odd)))}\x80-\U0010ffff]")
-        self._chunks = BoundedCache(self._tokenise_chunk)
+        self._cached = lru_cache(MAX_ENTRIES)(self._tokenise_chunk)
 
     def __call__(self, sentence: str) -> str:
         if "' '" in sentence or "MULTI" in sentence or "  " in f" {sentence} " or not sentence.isprintable():
@@ -127,7 +120,8 @@ class _Moses:
             end = text.find(" ", begin)
             end = len(text) if end < 0 else end
             if end - begin > 1 or text[begin] != ",":
-                parts += text[done:begin], self._chunks[f"{' ' * (begin > 0)}{text[begin:end]}{self._after(text, end)}"]
+                tokenise = self._cached if end - begin <= LONGEST_KEY else self._tokenise_chunk
+                parts += text[done:begin], tokenise(f"{' ' * (begin > 0)}{text[begin:end]}{self._after(text, end)}")
                 done = end
             odd = self._odd.search(text, end)
         return "".join(parts) + text[done:]
@@ -157,17 +151,6 @@ class _Moses:
         return " ".join(self._library.tokenize(sentence, escape=False))
 
 
-@lru_cache
-def word_tokeniser(lowercase: str) -> WordTokeniser:
-    """Returns the tokeniser of this process; later jobs reuse it and its cache."""
-    return WordTokeniser(lowercase)
-
-
-@lru_cache(maxsize=1)
-def _moses() -> _Moses:
-    return _Moses()
-
-
 def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
     """Returns sacremoses' patterns and replacements, which are those of the Perl script.
 
@@ -180,18 +163,12 @@ def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
 
 
 @lru_cache
-def _substitutions(ascii_only: bool, repair: bool) -> list[tuple[str, Any, str]]:
-    """Returns sacremoses' substitutions as (text that must occur for the pattern to match, pattern, replacement).
-
-    If the pattern is None, it is the needed text itself. `ascii_only` leaves out those that need non-ASCII text.
-    """
-    found: list[tuple[str, Any, str]] = []
+def _substitutions(repair: bool) -> list[tuple[str, re.Pattern[str], str]]:
+    """Returns the substitutions as (text that must occur for the pattern to match, pattern, replacement)."""
+    found = []
     for pattern, replacement in moses_substitutions(repair):
-        pattern = {" +": "  +", r"\r": "\r"}.get(pattern, pattern)  # replacing a space by a space is a no-op
-        without_groups = _GROUPS.sub("", pattern).removesuffix("+")
-        needed = _ESCAPED.sub(r"\1", without_groups)
-        if not _METACHARACTERS.isdisjoint(_ESCAPED.sub("", without_groups)):
-            needed = ""  # no such pattern exists in sacremoses today: always try it
-        literal = needed and without_groups == pattern and "\\" not in replacement
-        found.append((needed, None if literal else re.compile(pattern), replacement))
-    return [(needed, *change) for needed, *change in found if needed.isascii() or not ascii_only]
+        pattern = "  +" if pattern == " +" else pattern  # replacing a space by a space is a no-op
+        fixed = _GROUPS.sub("", pattern).removesuffix("+")
+        literal = _METACHARACTERS.isdisjoint(_ESCAPED.sub("", fixed))
+        found.append((_ESCAPED.sub(r"\1", fixed) if literal else "", re.compile(pattern), replacement))
+    return found

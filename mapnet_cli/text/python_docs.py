@@ -19,19 +19,11 @@ SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages
 
 
 @dataclass(frozen=True)
-class Docstring:
-    """One dedented docstring; `owner` is the dotted name of the documented object."""
-
-    owner: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Document:
-    """A module's docstrings in source order, or one `help()` topic."""
+    """A module's dedented docstrings in source order, or one `help()` topic."""
 
     name: str
-    docstrings: tuple[Docstring, ...]
+    docstrings: tuple[str, ...]
 
     @property
     def held_out(self) -> bool:
@@ -53,10 +45,10 @@ def harvest(part: int = 0, parts: int = 1) -> Iterator[Document]:
     items: list[Path | str] = [*sorted(modules, key=lambda path: path.as_posix()), *sorted(topics)]
     for item in items[len(items) * part // parts : len(items) * (part + 1) // parts]:
         if isinstance(item, str):
-            yield Document(f"topic {item}", (Docstring(item, _without_markup(topics[item])),))
+            yield Document(f"topic {item}", (_without_markup(topics[item]),))
             continue
         name = ".".join(item.with_suffix("").parts).removesuffix(".__init__")
-        if docstrings := tuple(_docstrings(root / item, name)):
+        if docstrings := tuple(_docstrings(root / item)):
             yield Document(name, docstrings)
 
 
@@ -79,26 +71,23 @@ def _is_prose(relative: Path) -> bool:
     return SKIPPED_FOLDERS.isdisjoint(relative.parts[:-1]) and relative.parts[0] != "pydoc_data"
 
 
-def _docstrings(path: Path, module: str) -> Iterator[Docstring]:
+def _docstrings(path: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escape sequences in the sources
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return  # intentionally broken, or written for another Python version
-    yield from _walk(tree, module)
+    yield from _walk(tree)
 
 
-def _walk(node: ast.AST, owner: str) -> Iterator[Docstring]:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        if text := ast.get_docstring(node, clean=True):
-            yield Docstring(owner, text)
-        for child in ast.iter_child_nodes(node):
-            name = getattr(child, "name", "")
-            yield from _walk(child, f"{owner}.{name}" if name else owner)
-    else:
-        for child in ast.iter_child_nodes(node):
-            yield from _walk(child, f"{owner}.{child.name}" if hasattr(child, "name") else owner)
+def _walk(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+        text := ast.get_docstring(node)
+    ):
+        yield text
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child)
 
 
 def _without_markup(text: str) -> str:

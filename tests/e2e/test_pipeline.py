@@ -63,7 +63,7 @@ def arguments(folder: Path, command: str, artifacts: str, *more: str) -> list[st
 
 
 def mapnet(folder: Path, command: str, artifacts: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments(folder, command, artifacts, *more), capture_output=True, text=True, timeout=300)
+    return subprocess.run(arguments(folder, command, artifacts, *more), capture_output=True, text=True, timeout=1200)
 
 
 def results(artifacts: Path) -> dict[str, object]:

@@ -18,7 +18,7 @@ from mapnet_cli.finetune_glue.probe_sentences import held_out_sentences, split_d
 from mapnet_cli.finetune_glue.probes import DEV_ROWS, TRAIN_ROWS, make_probes
 from mapnet_cli.glue.grid import TRAINED
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.text.python_docs import Docstring, Document, harvest, paragraphs
+from mapnet_cli.text.python_docs import Document, harvest, paragraphs
 
 COLUMNS = {"CoLA": 4, "SST-2": 2, "MRPC": 5, "STS-B": 10, "QQP": 6, "MNLI": 12, "QNLI": 4, "RTE": 4}
 SPLITS = {"train.tsv": "train", "dev.tsv": "dev", "dev_matched.tsv": "dev", "dev_mismatched.tsv": "dev-mm"}
@@ -88,7 +88,7 @@ def test_readme_states_that_the_tasks_are_not_glue(made: tuple[Path, dict[str, d
 
 
 def test_no_sentence_is_in_the_corpus(documents: list[Document], originals: dict[str, str]) -> None:
-    corpus = " ".join(p for d in documents if not d.held_out for x in d.docstrings for p in paragraphs(x.text)).lower()
+    corpus = " ".join(p for d in documents if not d.held_out for x in d.docstrings for p in paragraphs(x)).lower()
     assert originals and not [text for text in originals if text in corpus]
     assert set(originals.values()) <= {document.name for document in documents if document.held_out}
 
@@ -212,7 +212,7 @@ def test_the_seed_matters(
 
 
 def test_a_python_without_docstrings_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "harvest", lambda: iter([Document("codecs", (Docstring("codecs", "Nothing here."),))]))
+    monkeypatch.setattr(probes, "harvest", lambda: iter([Document("codecs", ("Nothing here.",))]))
     with pytest.raises(InputError, match="only 0 rows for the probe task CoLA"):
         make_probes(tmp_path, 1)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from mapnet_cli import config as config_package
 from mapnet_cli.config import Config, Method, Source
 from mapnet_cli.config.loading import flatten
 from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
-from mapnet_cli.lineage import graph
 from mapnet_cli.lineage.digests import Digests, list_input
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.ids import import_id
@@ -193,7 +193,7 @@ def test_automatic_precision_is_that_of_this_machine(artifacts: Artifacts, monke
     """Results in different precisions never share a name."""
     run, seen = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1), []
     for here in ("float32", "bfloat16"):
-        monkeypatch.setattr(graph, "automatic_precision", lambda device, here=here: here)
+        monkeypatch.setattr(config_package, "automatic_precision", lambda device, here=here: here)
         for precision in ("auto", here):
             lineage = Lineage(
                 small_config(f"pretrain.precision={precision}", f"finetune.precision={precision}"), artifacts
@@ -206,11 +206,11 @@ def test_automatic_precision_is_that_of_this_machine(artifacts: Artifacts, monke
 def test_results_in_another_precision_are_pointed_out(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until there are results in this machine's precision, or until the advice is followed."""
     auto = ("pretrain.precision=auto", "finetune.precision=auto", "corpus.sources=[]")
-    monkeypatch.setattr(graph, "automatic_precision", lambda device: "float32")
+    monkeypatch.setattr(config_package, "automatic_precision", lambda device: "float32")
     trained = Lineage(small_config(*auto), artifacts).pretraining("bert", 1)
     artifacts.publish(Marker(trained.key, trained.fingerprint, {}, {}))
     assert precision_advice(small_config(*auto), artifacts) == ""
-    monkeypatch.setattr(graph, "automatic_precision", lambda device: "bfloat16")
+    monkeypatch.setattr(config_package, "automatic_precision", lambda device: "bfloat16")
     advice = precision_advice(small_config(*auto), artifacts)
     assert advice.startswith(f"{trained.key} is finished, in float32, but automatic precision here is bfloat16")
     settings = re.findall(r"\w+\.precision=\w+", advice)

@@ -24,7 +24,7 @@ def kept(root: Path, slices: list[list[bytes]], enabled: bool = True) -> tuple[l
     artifacts = Artifacts(root)
     text = ArtifactId("text", "text-fingerprint")
     keys = CorpusKeys(text, ArtifactId("corpus", "corpus-fingerprint"), len(slices))
-    for key, hashes in zip(keys.clean, slices, strict=True):
+    for key, hashes in zip(keys.each("clean"), slices, strict=True):
         file = artifacts.path(f"{key}.hashes")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"".join(hashes))
@@ -33,7 +33,7 @@ def kept(root: Path, slices: list[list[bytes]], enabled: bool = True) -> tuple[l
             problem_count=0,
         )  # fmt: skip
         artifacts.publish(Marker(key, "", row.to_json(), artifacts.checksums([file])))
-    job = Deduplicate(artifact=ArtifactId(keys.deduplicate, text.fingerprint), keys=keys, enabled=enabled)
+    job = Deduplicate(artifact=ArtifactId(keys.of("deduplicate"), text.fingerprint), keys=keys, enabled=enabled)
     output = job.run(artifacts, silent)
     assert output.files == [artifacts.path(keys.keep(number)) for number in range(len(slices))]
     flags = [np.load(file).tolist() for file in output.files]
@@ -64,11 +64,11 @@ def test_deduplication_can_be_disabled(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_for_a_single_repeated_paragraph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All rows are in one bucket, which is processed in parts."""
+    """All rows belong to one bucket; of those read together, only one gets there."""
     sizes: list[int] = []
-    real = paragraphs._first_occurrences
+    real = paragraphs._firsts
     monkeypatch.setattr(paragraphs, "SORTED", 50)
-    monkeypatch.setattr(paragraphs, "_first_occurrences", lambda rows: sizes.append(len(rows)) or real(rows))
+    monkeypatch.setattr(paragraphs, "_firsts", lambda rows: sizes.append(len(rows)) or real(rows))
     flags, _ = kept(tmp_path, [[b"y" * 16] * 500, [b"z" * 16, b"y" * 16]])
     assert sum(map(sum, flags)) == 2
     assert len(sizes) > 9

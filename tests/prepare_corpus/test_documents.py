@@ -6,7 +6,7 @@ from mapnet_cli.config import Cleanup
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus import cleanup
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
-from mapnet_cli.prepare_corpus.sources import books, documents, reading
+from mapnet_cli.prepare_corpus.sources import books, compressed, documents, reading
 from mapnet_cli.prepare_corpus.sources.documents import read_cpython
 from mapnet_cli.prepare_corpus.sources.reading import Problems
 from tests.prepare_corpus.corpora import read
@@ -39,7 +39,7 @@ def test_an_empty_file_is_reported(tmp_path: Path) -> None:
 def test_an_overlong_line_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "READ", 10)
     monkeypatch.setattr(documents, "READ", 10)
-    monkeypatch.setattr(reading, "CHUNK", 7)
+    monkeypatch.setattr(compressed, "CHUNK", 7)
     for size in range(8, 40):
         lines, problems = read(tmp_path / "f", ("é" * size + "\nnext\n").encode(), "fail")
         assert lines == ["", "next", None]

@@ -31,8 +31,7 @@ def test_estimates_match_the_result(suffix: str, tmp_path: Path, artifacts: Arti
     config = corpus_config(Source(kind="jsonl", path=str(file)), slice_mb=1.0, vocab_size=2000, block_length=128)
     phases = plan(config, artifacts, 1)
     slices = [job.part for job in phases[0].jobs]
-    rates, _ = forecast.samples(slices, config)
-    expected = forecast.expect(slices, rates, lambda number: (None, False, False), 2000)
+    expected = forecast.expect(slices, dict.fromkeys(("clean", "sentences", "encode"), slices), config)
     lines = stage(config, artifacts).forecast(2)
     assert "slices; estimated from a sample of each source" in lines[0]
     assert "not enough" not in lines[1]
@@ -54,8 +53,7 @@ def test_uneven_slices_are_sampled(tmp_path: Path, artifacts: Artifacts) -> None
     config = corpus_config(Source(path=str(folder)), slice_mb=0.001)
     slices = input_slices(config)
     assert len(slices) == 18
-    rates, _ = forecast.samples(slices, config)
-    expected = forecast.expect(slices, rates, lambda number: (None, False, False), 2000)
+    expected = forecast.expect(slices, dict.fromkeys(("clean", "sentences", "encode"), slices), config)
     assert expected.words == pytest.approx(6 * 40 * 16, rel=0.3)
 
 

@@ -15,7 +15,7 @@ from pyarrow import feather, parquet
 
 from mapnet_cli.config import Source
 from mapnet_cli.core.errors import InputError
-from mapnet_cli.prepare_corpus.sources import encodings
+from mapnet_cli.prepare_corpus.sources import compressed, encodings
 from mapnet_cli.prepare_corpus.sources.documents import divisible, read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading
 from tests.prepare_corpus.corpora import read
@@ -200,7 +200,7 @@ def test_columns_with_text(case: str, name: str, tmp_path: Path) -> None:
     column, path, expected = COLUMNS[case]
     lines, problems = read_table(name, tmp_path / "f", pa.table({"data": column, "id": range(len(column))}), path)
     assert real_documents(lines) == expected
-    repaired = ["f: repaired invalid UTF-8 in 1 places, the first in row 1"] * (case == "binary")
+    repaired = ["f: repaired invalid UTF-8 in 1 places, the first at byte 3 of row 1"] * (case == "binary")
     empty = range(len(expected), len(column))
     assert problems == [*(f"f: row {row} has no text" for row in empty), *repaired]
 
@@ -273,23 +273,23 @@ def test_invalid_utf8_in_an_array(tmp_path: Path) -> None:
     content = b'[{"text": "One."},\n{"text": "caf\xe9 \xef\xbf\xbd"}]'
     lines, problems = read(tmp_path / "f", content, kind="jsonl")
     assert [line for line in lines if line] == ["One.", "caf\ufffd \ufffd"]
-    assert problems == ["f: repaired invalid UTF-8 in 1 places, the first in row 1"]
+    assert problems == ["f: repaired invalid UTF-8 in 1 places, the first at byte 3 of row 1"]
     assert read(tmp_path / "f", content, "skip", kind="jsonl") == ([], ["f: skipped, not UTF-8 at byte 3 of row 1"])
 
 
 def test_a_large_array_is_read_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elements of any length, with every possible position of a chunk's end."""
-    from mapnet_cli.prepare_corpus.sources import reading, records
+    from mapnet_cli.prepare_corpus.sources import records
 
     rows = [{"text": "é\U0001f600\\" * number} for number in range(1, 12)]
     content = json.dumps(rows).encode() + json.dumps(rows, ensure_ascii=False).encode()
     monkeypatch.setattr(encodings, "HEAD", 20)
     for chunk in (*range(1, 40), 1000):
-        monkeypatch.setattr(reading, "CHUNK", chunk)
+        monkeypatch.setattr(compressed, "CHUNK", chunk)
         lines, problems = read(tmp_path / "f", content, kind="jsonl")
         assert [{"text": line} for line in lines if line] == rows * 2
         assert problems == []
-    monkeypatch.setattr(reading, "CHUNK", 10)
+    monkeypatch.setattr(compressed, "CHUNK", 10)
     monkeypatch.setattr(records, "READ", 50)
     lines, problems = read(tmp_path / "f", content, kind="jsonl")
     assert [{"text": line} for line in lines if line] == rows[:2] != []

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mapnet_cli.config import Source
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.prepare_corpus.sources import compressed, reading
-from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
+from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput, chunks
 from mapnet_cli.prepare_corpus.sources.documents import divisible, read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Piece, Reading, raw_lines
 from tests.prepare_corpus.corpora import prose, read_shares
@@ -147,9 +147,9 @@ def test_chunks_are_bounded(suffix: str, tmp_path: Path) -> None:
     text = b"x" * 29 + b" " * 9_999_970 + b"\n"
     file = tmp_path / f"f{suffix}"
     file.write_bytes(PACK[suffix](text) * 3)
-    chunks = [chunk for _, chunk in reading._chunks(Piece(file))]
-    assert b"".join(chunks) == text * 3
-    assert max(map(len, chunks)) <= 1 << 20
+    found = [chunk for _, chunk in chunks(file)]
+    assert b"".join(found) == text * 3
+    assert max(map(len, found)) <= 1 << 20
 
 
 def zstd_files() -> dict[str, bytes]:
@@ -168,21 +168,18 @@ def zstd_files() -> dict[str, bytes]:
     }
 
 
-def test_zstd_blocks_equal_the_output_of_zstd(tmp_path: Path) -> None:
+def test_zstd_frames_equal_the_output_of_zstd(tmp_path: Path) -> None:
     frames = zstd_files()
     file = tmp_path / "f.zst"
     file.write_bytes(b"".join(frames.values()))
     reader = zstandard.ZstdDecompressor().stream_reader(file.open("rb"), read_across_frames=True, closefd=True)
-    with reader, file.open("rb") as handle:
-        blocks = list(compressed.zstd_blocks(handle))
-        assert b"".join(data for _, data in blocks) == reader.read(1 << 30)
-    assert max(len(data) for _, data in blocks) <= 1 << 17
-    assert [place for place, _ in blocks] == sorted({place for place, _ in blocks})
+    with reader:
+        assert b"".join(data for _, data in chunks(file)) == reader.read(1 << 30)
     whole = frames["noise"]
     for end in (*range(1, 30), 150_000, len(whole) - 1):
         file.write_bytes(frames["words"] + whole[:end])
-        with file.open("rb") as handle, pytest.raises(DamagedInput):
-            list(compressed.zstd_blocks(handle))
+        with pytest.raises(DamagedInput):
+            list(chunks(file))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
@@ -224,7 +221,7 @@ def test_an_overlong_line_takes_no_memory(tmp_path: Path, monkeypatch: pytest.Mo
     import tracemalloc
 
     monkeypatch.setattr(reading, "READ", 100_000)
-    monkeypatch.setattr(reading, "CHUNK", 10_000)
+    monkeypatch.setattr(compressed, "CHUNK", 10_000)
     file = tmp_path / "f"
     with file.open("wb") as handle:
         for _ in range(500):
@@ -242,7 +239,7 @@ def test_an_overlong_line_is_copied_once(tmp_path: Path, monkeypatch: pytest.Mon
     """Copying it with each chunk would move 50 GB."""
     import time
 
-    monkeypatch.setattr(reading, "CHUNK", 1 << 12)
+    monkeypatch.setattr(compressed, "CHUNK", 1 << 12)
     file = tmp_path / "f"
     file.write_bytes(b"x" * 30_000_000 + b"\nend")
     start = time.process_time()

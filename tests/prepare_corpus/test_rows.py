@@ -165,7 +165,7 @@ def test_invalid_utf8_in_a_column_is_repaired_skipped_or_an_error(kind: str, tmp
     content = file.read_bytes()
     lines, problems = read(file, content, kind=kind)
     assert lines == ["good", None, "caf\ufffd \ufffd", None, "\ufffd\ufffd", None, "more", None]
-    assert problems == ["f: row 2 has no text", "f: repaired invalid UTF-8 in 3 places, the first in row 1"]
+    assert problems == ["f: row 2 has no text", "f: repaired invalid UTF-8 in 3 places, the first at byte 3 of row 1"]
     assert read(file, content, "skip", kind=kind) == ([], ["f: skipped, not UTF-8 at byte 3 of row 1"])
     with pytest.raises(InputError, match=r"f: not UTF-8 at byte 3 of row 1; set corpus.on_bad_utf8"):
         read(file, content, "fail", kind=kind)

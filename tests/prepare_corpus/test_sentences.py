@@ -27,20 +27,22 @@ def test_sentences(split: Segmenter, paragraph: str, expected: list[str]) -> Non
     assert list(split([paragraph, None])) == [expected, None]
 
 
-def test_memory_zones_do_not_change_the_result(split: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_vocabulary_does_not_change_the_result(split: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     paragraphs = ["One. Two.", None, "Three. Four five.", "Six.", None]
     whole = list(split(paragraphs))
-    monkeypatch.setattr(sentences, "ZONE_CHARS", 5)
+    monkeypatch.setattr(sentences, "MOST_WORDS", 5)
     assert list(split(paragraphs)) == whole == [["One.", "Two."], None, ["Three.", "Four five."], ["Six."], None]
 
 
-def test_a_pipeline_can_be_loaded_from_a_folder(tmp_path: Path) -> None:
+def test_a_pipeline_can_be_loaded_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import spacy
 
     nlp = spacy.blank("en")
     nlp.to_disk(tmp_path / "none")
     nlp.add_pipe("sentencizer", config={"punct_chars": [";"]})
     nlp.to_disk(tmp_path / "semicolons")
-    assert list(Segmenter(str(tmp_path / "semicolons"))(["One; two. Three"])) == [["One;", "two. Three"]]
+    monkeypatch.setattr(sentences, "ZONE_CHARS", 5)
+    split = Segmenter(str(tmp_path / "semicolons"))
+    assert list(split(["One; two. Three", None, "Four"])) == [["One;", "two. Three"], None, ["Four"]]
     with pytest.raises(UsageError, match="sets no sentence starts"):
         list(Segmenter(str(tmp_path / "none"))(["One two."]))

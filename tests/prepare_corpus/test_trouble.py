@@ -12,10 +12,10 @@ from mapnet_cli.config import Source
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import DamagedError, InputError
+from mapnet_cli.core.records import SourceCounts
 from mapnet_cli.jobs.job import is_done
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.prepare_corpus.manifest import _thin_blocks
-from mapnet_cli.prepare_corpus.outputs import EncodedSlice
 from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, text_folder
 
 
@@ -100,8 +100,11 @@ def test_half_of_the_rows_may_be_problems(tmp_path: Path, artifacts: Artifacts) 
 )  # fmt: skip
 def test_mostly_empty_blocks_are_a_problem(settings: dict[str, Any], cure: str) -> None:
     def thin(tokens: int) -> str:
-        row = EncodedSlice(tokens=tokens, unknown_tokens=0, train_sequences=9, validation_sequences=1)
-        return _thin_blocks([row, row], corpus_config(block_length=100, **settings).corpus)
+        made = SourceCounts(
+            kind="text", documents=1, paragraphs=1, sentences=1, words=1, tokens=2 * tokens, train_sequences=18,
+            validation_sequences=2, dropped={}, left_out={}, markup={},
+        )  # fmt: skip
+        return _thin_blocks(made, corpus_config(block_length=100, **settings).corpus)
 
     assert thin(180) == ""
     assert re.search(rf"blocks of 100 tokens are only 19% full on average: set corpus.block_length.*{cure}", thin(172))

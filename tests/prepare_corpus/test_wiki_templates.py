@@ -136,7 +136,7 @@ H{{sub|2}}O | H2O
 {{interlanguage link multi|B. Person|de|es}} | B. Person
 {{ill-wd|C. Person|Q1}} | C. Person
 {{section link|Logic|History}} | Logic § History
-{{slink||Early life}} | § Early life
+{{slink|Logic|Early life}} | Logic § Early life
 {{convert|5|km|mi}} | 5 kilometres
 {{convert|1|mi}} | 1 mile
 {{convert|5|to|7|km}} | 5 to 7 kilometres
@@ -233,10 +233,8 @@ a {{convert|1000|ft|m|sing=on}}-wide, a {{convert|5|mi|km|adj=mid|-wide}} | a 1,
 {{HDMS|Fyen}} {{HSwMS|Gotland}} {{GTS|Finnjet}} {{RFA|Argus}} | HDMS Fyen HSwMS Gotland GTS Finnjet RFA Argus
 {{ORP|Orzeł}} {{PS|Waverley}} {{TS|Leda}} | ORP Orzeł PS Waverley TS Leda
 {{sclass|Iowa|battleship}} | Iowa-class battleship
-{{sclass-|Iowa|battleship|0}} | Iowa-class
-{{sclass2|Flower|corvette|4}} | Flower class
-{{sclass2-|River|frigate|5}} | River
-{{bibleverse|Genesis|1:1|KJV}} {{bibleref|1|Kings|1:1}} {{bibleref2|Ruth|2:3}} | Genesis 1:1 1 Kings 1:1 Ruth 2:3
+{{sclass-|Iowa|x}} {{sclass2|River|frigate}} {{sclass2-|A|b}} | Iowa-class x River-class frigate A-class b
+{{bibleverse|Genesis|1:1|KJV}} {{bibleref|Ruth|2:3}} {{bibleref2|Ruth|2:3}} | Genesis 1:1 Ruth 2:3 Ruth 2:3
 {{cite quran|2|255|s=ns}} | 2:255
 {{sortname|Ada|Lovelace}} | Ada Lovelace
 {{us patent|123}} | U.S. Patent 123

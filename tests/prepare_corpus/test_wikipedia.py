@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapnet_cli.config import Source
-from mapnet_cli.prepare_corpus.sources import documents, wikipedia
+from mapnet_cli.prepare_corpus.sources import compressed, documents, wikipedia
 from mapnet_cli.prepare_corpus.sources import reading as reading_
 from mapnet_cli.prepare_corpus.sources.documents import read_piece
 from mapnet_cli.prepare_corpus.sources.reading import Piece
@@ -186,7 +186,7 @@ def test_the_layout_of_a_dump_makes_no_difference(
     file.write_bytes(bz2.compress(xml[: len(xml) // 2]) + bz2.compress(xml[len(xml) // 2 :]) if suffix else xml)
     expected = [text for number in range(40) for text in (f"Text {number}. " * (number % 7), None)]
     for parts, chunk in ((1, 1 << 20), (1, 7), (3, 11), (50, 1), (200, 64)):
-        monkeypatch.setattr(reading_, "CHUNK", chunk)
+        monkeypatch.setattr(compressed, "CHUNK", 1 << 20 if suffix else chunk)
         lines, reading = read_shares(file, parts, kind="mediawiki")
         assert lines == expected
         assert reading.problems.lines == []

@@ -1,32 +1,19 @@
 """Each optimised step gives byte-identical results to the reference implementation (tests/text/plain.py)."""
 
-import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import spacy
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from mapnet_cli.prepare_corpus.sentences import Segmenter
-from mapnet_cli.prepare_corpus.sentencizer import LONGEST_CHUNK, Sentencizer
-from mapnet_cli.text import bpe, normalise, words
-from mapnet_cli.text.bpe import WordEncoder, encode_lines, load_tokenizer, train_tokenizer
+from mapnet_cli.prepare_corpus.sentences import LONGEST_CHUNK, Segmenter, Sentencizer
+from mapnet_cli.text import normalise
 from tests.text import plain
 from tests.text.texts import PIECES, lines, real_lines
 
 PLAIN = plain.Sentences()
 MANY = settings(deadline=None, max_examples=1_000)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bpe.Tokenizer:
-    """A tokenizer trained on some of the pieces, so that other characters are unknown."""
-    file = tmp_path_factory.mktemp("bpe") / "t.json"
-    train_tokenizer([plain.words(plain.normalise(piece)) for piece in PIECES[:150]] * 3, 400).save(str(file))
-    return load_tokenizer(file)
 
 
 @MANY
@@ -57,28 +44,6 @@ def test_sentences(line: str, normalised: bool) -> None:
     assert list(Segmenter("")([paragraph])) == list(PLAIN([paragraph]))
 
 
-@MANY
-@given(line=lines)
-@example(line="▁ a▁b [MASK] x [UNK]漢字")
-def test_ids(tokenizer: bpe.Tokenizer, line: str) -> None:
-    for text in (line, plain.words(plain.normalise(line))):
-        assert list(WordEncoder(tokenizer)([text, ""])) == list(encode_lines(tokenizer, [text, ""]))
-
-
-def test_special_cases_across_a_space() -> None:
-    """spaCy also matches special cases across a space, which suppresses overlapping valid ones."""
-    split, draw = Sentencizer(spacy.blank("en")), random.Random(1)
-    pairs = sorted(pair for found in split._neighbours.values() for pair in found)
-    specials = sorted(special for special in split.nlp.tokenizer.rules if not special.isalnum() and special.strip())
-    text = []
-    for _ in range(10_000):
-        left, right = draw.choice(pairs)
-        before, after = (draw.choice(["", "x", "(", ")", "5", ".", ".{}", "{}", "x/{}", "{}/x"]) for _ in range(2))
-        before, after = before.format(draw.choice(specials)), after.format(draw.choice(specials))
-        text.append(f"word {before}{left} {right}{after} Next one. End")
-    assert list(Segmenter("")(text)) == list(PLAIN(text))
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -100,7 +65,7 @@ def test_special_cases_across_a_space() -> None:
 def test_time_is_linear_in_the_length_of_an_item(text: str) -> None:
     """A million characters take under 10 seconds in each step."""
     limit = 10 * len(text) / 1e6 + 0.2
-    for step in (normalise.normalise_text, Sentencizer(spacy.blank("en")), normalise._Moses()):
+    for step in (normalise.normalise_text, Sentencizer(), normalise._Moses()):
         start = time.process_time()
         step(text)
         assert time.process_time() - start < limit, step
@@ -111,47 +76,23 @@ def test_sentences_of_overlong_chunks() -> None:
     chunk = "x" * 60 + ".Not" + "y" * 60
     text = f'One. ({chunk}!) Two {chunk}. {chunk} Three.)" Four'
     assert list(Segmenter("")([text])) == [["One.", f"({chunk}!)", f"Two {chunk}.", f'{chunk} Three.)"', "Four"]]
-    split = Sentencizer(spacy.blank("en"))
-    assert split(text) == split._whole(text)
 
 
-def test_results_do_not_depend_on_the_cache(monkeypatch: pytest.MonkeyPatch, tokenizer: bpe.Tokenizer) -> None:
+def test_results_do_not_depend_on_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """The results are the same with a cold cache, a warm one, one of three entries and without caching."""
-    text = [" ".join(PIECES[start : start + 12]) for start in range(0, len(PIECES), 5)] * 2
-    text = [plain.normalise(line) for line in text]
-
-    def run_all() -> list[object]:
-        moses, split, encode = normalise._Moses(), Sentencizer(spacy.blank("en")), WordEncoder(tokenizer)
-        steps: list[Callable[[str], object]] = [moses, split, lambda line: list(encode([line]))]
-        return [[step(line) for line in text] for step in steps]
-
-    expected = run_all()
-    assert run_all() == expected
-    monkeypatch.setattr(words, "MAX_ENTRIES", 3)
-    assert run_all() == expected
-    monkeypatch.setattr(words, "MAX_KEY_LENGTH", 0)
-    assert run_all() == expected
-
-
-def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "MAX_ENTRIES", 10)
-    computed: list[str] = []
-
-    def compute(key: str) -> int:
-        computed.append(key)
-        return len(key)
-
-    bounded = words.BoundedCache(compute)
-    for number in range(95):
-        assert bounded[f"w{number}"] == bounded[f"w{number}"] == len(f"w{number}")
-        assert len(bounded) <= 10
-    assert len(computed) == 95
-    assert bounded["x" * 1_000] == bounded["x" * 1_000] == 1_000
-    assert len(computed) == 97, "long keys aren't cached"
+    text = [plain.normalise(" ".join(PIECES[start : start + 12])) for start in range(0, len(PIECES), 5)] * 2
+    expected = [normalise._Moses()(line) for line in text]
+    moses = normalise._Moses()
+    assert [moses(line) for line in text] == expected
+    monkeypatch.setattr(normalise, "MAX_ENTRIES", 3)
+    moses = normalise._Moses()
+    assert [moses(line) for line in text] == expected
+    monkeypatch.setattr(normalise, "LONGEST_KEY", 0)
+    assert [moses(line) for line in text] == expected
 
 
 @pytest.mark.slow
-def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
+def test_real_text(shared_data: Path) -> None:
     raw = real_lines(shared_data, 2)
     assert len(raw) > 5_000
     normal = [plain.normalise(line) for line in raw]
@@ -162,15 +103,12 @@ def test_real_text(shared_data: Path, tokenizer: bpe.Tokenizer) -> None:
     words = [plain.words(sentence) for sentence in sentences]
     tokenise = normalise.word_tokeniser("after-moses")
     assert [tokenise(sentence) for sentence in sentences] == words
-    assert list(WordEncoder(tokenizer)(words)) == list(encode_lines(tokenizer, words))
 
 
 def test_ordinary_text_is_processed_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time, the libraries are not called."""
+    """The second time, the library is not called."""
     text = 'Mr. Smith said: "It\'s 5 p.m., isn\'t it?" He (who left) came back. "No," they said; they\'d 1,000 reasons.'
-    split, moses = Sentencizer(spacy.blank("en")), normalise._Moses()
-    starts, words = split(text), moses(text)
-    monkeypatch.setattr(split, "_tokens", None)
+    moses = normalise._Moses()
+    words = moses(text)
     monkeypatch.setattr(moses, "_whole", None)
-    assert split(text) == starts == [0, text.index("He"), text.index("No")]
     assert moses(text) == words

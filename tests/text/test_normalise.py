@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from mapnet_cli.text.normalise import WordTokeniser, normalise_text, prepare_line
+from mapnet_cli.text.normalise import normalise_text, prepare_line, word_tokeniser
 from tests.text import plain
 
 
@@ -55,7 +55,7 @@ def test_repaired_characters_are_counted_and_left_to_moses_on_request(
 
 
 def test_moses_runs_before_lower_casing() -> None:
-    tokenise = WordTokeniser("after-moses")
+    tokenise = word_tokeniser("after-moses")
     assert tokenise("Don't split Mr. Smith's U.S. e-mail, (please).") == (
         "don 't split mr. smith 's u.s. e-mail , ( please ) ."
     )
@@ -64,16 +64,16 @@ def test_moses_runs_before_lower_casing() -> None:
 
 def test_full_stops_stay_attached_when_lower_casing_first() -> None:
     text = "It ended. Then it began."
-    assert WordTokeniser("after-moses")(text) == "it ended . then it began ."
-    assert WordTokeniser("before-moses")(text) == "it ended. then it began ."
-    assert WordTokeniser("never")(text) == "It ended . Then it began ."
+    assert word_tokeniser("after-moses")(text) == "it ended . then it began ."
+    assert word_tokeniser("before-moses")(text) == "it ended. then it began ."
+    assert word_tokeniser("never")(text) == "It ended . Then it began ."
 
 
 def test_results_equal_those_of_sacremoses() -> None:
     from sacremoses import MosesTokenizer
 
     moses = MosesTokenizer(lang="en")
-    tokenise = WordTokeniser("never")
+    tokenise = word_tokeniser("never")
     for text in ("Jan. fifth", "x.y. Z", "No. 5 vs. the U.S. of a.", "émile. élan", "3.5. and 2.a. b", "... . ."):
         assert tokenise(text) == " ".join(moses.tokenize(text, escape=False))
 

@@ -1,18 +1,18 @@
-"""Reads bz2 and zstd files block by block, bz2 from any position, in bounded memory.
+"""Decompresses files block by block in bounded memory, bz2 files from any position.
 
 bzip2 compresses blocks of at most 900 kB of text. Each block begins with the same 48 bits, at any bit
 offset. A single block between a stream header and footer is a valid bz2 file, which `bz2` decompresses
 and whose checksum it verifies. (Format: J. Tsai, "BZIP2: Format Specification", 2016.)
-
-A zstd file is a sequence of frames: a header, blocks that each decompress to at most 128 kB, and an
-optional checksum. `zstandard` either decompresses its whole input at once, so that a few kilobytes can
-become gigabytes, or streams it without reporting truncation. Passing it one block at a time avoids
-both problems. (Format: Y. Collet, M. Kucherawy, RFC 8878, section 3.1.)
 """
 
 import bz2
-from collections.abc import Iterator
-from typing import IO
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
 
 BLOCK = 0x314159265359
 STREAM_END = 0x177245385090
@@ -21,11 +21,78 @@ HEADER = int.from_bytes(b"BZh9", "big")
 WINDOW = 1 << 20
 CHECKSUM_BITS = 32
 CHUNK = 1 << 20
-"""Maximum number of bytes decompressed at a time; a block with long runs of one byte can expand to 46 MB."""
+"""Maximum number of bytes decompressed at a time; a bz2 block with long runs of one byte can expand to 46 MB."""
+ZSTD_WINDOW = 1 << 29
+"""Maximum window size in bytes; the 2 GiB of --long=31 would exceed the memory bound of a worker."""
+STREAMS: dict[str, tuple[Callable[[], Any], int, tuple[int, ...]]] = {
+    ".gz": (lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), 1 << 16, (CHUNK,)),
+    ".xz": (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), 1 << 16, (CHUNK,)),
+    # its output can't be limited: a block of 4 bytes may become 128 kB, so 32 bytes become CHUNK at most
+    ".zst": (lambda: zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj(), 32, ()),
+}
+"""Files that can only be decompressed from the beginning, by suffix: the decompressor, the number of bytes read at a
+time, and the limit that `decompress` is given."""
 
 
 class DamagedInput(Exception):
     """A file is truncated or corrupt; the data read before the damage is valid."""
+
+
+def packing(path: str | Path) -> str:
+    """Returns the suffix of a compressed file in lower case, or "" for any other file."""
+    name = str(path).lower()
+    return name[name.rfind(".") :] if name.endswith((*STREAMS, ".bz2")) else ""
+
+
+def chunks(path: Path, begin: int = 0, size: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yields (byte offset in the file, decompressed bytes) from byte `begin` on, where the format allows.
+
+    Of a file that isn't compressed, reads `size` bytes at a time (0: CHUNK). Raises DamagedInput.
+    """
+    packed = packing(path)
+    with path.open("rb") as handle:
+        if packed == ".bz2":
+            yield from bz2_blocks(handle, begin)
+        elif packed:
+            yield from _stream(handle, *STREAMS[packed])
+        else:
+            handle.seek(begin)
+            while chunk := handle.read(size or CHUNK):
+                yield handle.tell() - len(chunk), chunk
+
+
+def _stream(
+    handle: IO[bytes], new: Callable[[], Any], size: int, limit: tuple[int, ...]
+) -> Iterator[tuple[int, bytes]]:
+    """Yields the contents of a file of one or more streams; the arguments are those of STREAMS."""
+    decompressor, started = None, False
+    try:
+        while data := handle.read(size):
+            offset = handle.tell() - len(data)
+            while data:
+                if decompressor is None:
+                    data = data.lstrip(b"\0") if started else data  # streams may be followed by padding
+                    if not data:
+                        break
+                    decompressor, started = new(), True
+                for text in _decompressed(decompressor, data, limit):
+                    yield offset, text
+                data = decompressor.unused_data
+                decompressor = None if decompressor.eof else decompressor
+    except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        raise DamagedInput(str(error)) from None
+    if decompressor is not None:
+        raise DamagedInput("the file ends in the middle of a compressed stream")
+
+
+def _decompressed(decompressor: Any, data: bytes, limit: tuple[int, ...]) -> Iterator[bytes]:
+    """Yields the decompressed data, at most CHUNK bytes at a time."""
+    while not decompressor.eof:
+        if text := decompressor.decompress(data, *limit):
+            yield text
+        if len(text) < CHUNK:
+            return
+        data = getattr(decompressor, "unconsumed_tail", b"")  # LZMADecompressor buffers it internally
 
 
 def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
@@ -75,94 +142,32 @@ def _marks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bool]]:
 
     Compressed text contains a mark by chance about once in 10^14 bits; that block then counts as damaged.
     """
-    patterns = [_Pattern(mark, shift) for mark in (BLOCK, STREAM_END) for shift in range(8)]
-    offset, kept = begin, b""
+    offset, window = begin, b""
     while True:
-        handle.seek(offset + len(kept))
+        handle.seek(offset + len(window))
         fresh = handle.read(WINDOW)
-        window = kept + fresh
+        window += fresh
         # the last 7 bytes are searched again with the next window; at the end of the file, a mark may end there
-        last = len(window) - 7 if fresh else len(window)
-        found = sorted(
-            (8 * (offset + index) + pattern.shift, pattern.mark == STREAM_END)
-            for pattern in patterns
-            for index in pattern.find(window)
-            if index < last
-        )
-        yield from found
+        last = 8 * (len(window) - 7 if fresh else len(window))
+        found = [
+            (8 * offset + place, mark == STREAM_END)
+            for mark in (BLOCK, STREAM_END)
+            for shift in range(8)
+            for place in _find(window, mark, shift)
+            if place < last
+        ]
+        yield from sorted(found)
         if not fresh:
             return
-        keep = min(7, len(window))
-        offset, kept = offset + len(window) - keep, window[len(window) - keep :]
+        offset, window = offset + len(window) - len(window[-7:]), window[-7:]
 
 
-class _Pattern:
-    """A mark that begins `shift` bits after a byte boundary."""
-
-    def __init__(self, mark: int, shift: int) -> None:
-        self.mark, self.shift = mark, shift
-        self._length = 6 if shift == 0 else 7
-        spare = 8 * self._length - MARK_BITS - shift
-        self._value = mark << spare
-        self._mask = ((1 << MARK_BITS) - 1) << spare
-        whole = self._value.to_bytes(self._length, "big")
-        self._middle = whole[1:6] if shift else whole[:5]
-        self._offset = 1 if shift else 0
-
-    def find(self, window: bytes) -> Iterator[int]:
-        """Yields the indices of the bytes in which the mark begins."""
-        found = window.find(self._middle)
-        while found >= 0:
-            index = found - self._offset
-            piece = window[index : index + self._length]
-            if index >= 0 and len(piece) == self._length and int.from_bytes(piece, "big") & self._mask == self._value:
-                yield index
-            found = window.find(self._middle, found + 1)
-
-
-ZSTD_WINDOW = 1 << 29
-"""Maximum window size in bytes; the 2 GiB of --long=31 would exceed the memory bound of a worker."""
-SKIPPABLE = range(0x184D2A50, 0x184D2A60)
-"""Magic numbers of skippable frames, which contain no text."""
-LONGEST_HEADER = 18
-RLE = 1
-"""Block type RLE_Block: one byte and its number of repetitions."""
-
-
-def zstd_blocks(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yields (byte offset, contents) of the blocks of the file; raises DamagedInput if it is corrupt or truncated."""
-    import zstandard
-
-    offset = 0
-    while start := handle.read(4):
-        magic = int.from_bytes(start, "little")
-        if magic in SKIPPABLE:
-            offset += 8 + int.from_bytes(_read_exactly(handle, 4), "little")
-        else:
-            handle.seek(offset)
-            header = handle.read(LONGEST_HEADER)
-            try:
-                size = zstandard.frame_header_size(header)
-                checked = zstandard.get_frame_parameters(header).has_checksum
-                decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
-                decompressor.decompress(header[:size])
-                offset += size
-                last = False
-                while not last:
-                    handle.seek(offset)
-                    mark = _read_exactly(handle, 3)
-                    value = int.from_bytes(mark, "little")
-                    last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
-                    size = (1 if kind == RLE else size) + (4 if last and checked else 0)
-                    yield offset, decompressor.decompress(mark + _read_exactly(handle, size))
-                    offset += 3 + size
-            except zstandard.ZstdError as error:
-                raise DamagedInput(str(error)) from None
-        handle.seek(offset)
-
-
-def _read_exactly(handle: IO[bytes], size: int) -> bytes:
-    data = handle.read(size)
-    if len(data) < size:
-        raise DamagedInput("the file ends in the middle of a compressed stream")
-    return data
+def _find(window: bytes, mark: int, shift: int) -> Iterator[int]:
+    """Yields the bit offsets at which the mark begins, `shift` bits after a byte boundary."""
+    value, mask = mark << (8 - shift), ((1 << MARK_BITS) - 1) << (8 - shift)
+    inside = value.to_bytes(7, "big")[1:6]
+    at = window.find(inside, 1)
+    while at >= 0:
+        if int.from_bytes(window[at - 1 : at + 6].ljust(7, b"\0"), "big") & mask == value:
+            yield 8 * (at - 1) + shift
+        at = window.find(inside, at + 1)

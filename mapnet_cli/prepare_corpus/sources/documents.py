@@ -13,22 +13,9 @@ from typing import Any
 from mapnet_cli.config import Source
 from mapnet_cli.core import InputError, hub_rows, reading_input
 from mapnet_cli.prepare_corpus.sources import books, records, rows, wikipedia
-from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
+from mapnet_cli.prepare_corpus.sources.compressed import STREAMS, DamagedInput, packing
 from mapnet_cli.prepare_corpus.sources.encodings import BOM
-from mapnet_cli.prepare_corpus.sources.reading import (
-    READ,
-    STREAMS,
-    Line,
-    Lines,
-    Piece,
-    Reading,
-    head,
-    packing,
-    raw_lines,
-    repaired,
-    repairs,
-    suffix_of,
-)
+from mapnet_cli.prepare_corpus.sources.reading import READ, Line, Lines, Piece, Reading, head, raw_lines, suffix_of
 from mapnet_cli.text import python_docs
 
 BLANKS = b" \t\r\f\v"
@@ -53,22 +40,34 @@ def _without_marks(lines: Lines, source: Source, reading: Reading) -> Lines:
 
 
 def _lines_of(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
-    reading.fallback = "" if on_bad_utf8 in ("repair", "skip", "fail") else on_bad_utf8
+    fallback = "" if on_bad_utf8 in ("repair", "skip", "fail") else on_bad_utf8
     with reading_input(name):
         piece.require_unchanged(name)
         kind, (read_rows, encoding) = KINDS[source.kind], _layout(piece, source)
-        if on_bad_utf8 in ("skip", "fail") and (where := _first_bad(piece, source, read_rows, encoding)):
-            if on_bad_utf8 == "fail":
-                raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair, skip or an encoding")
+
+        def found(reading: Reading) -> Iterator[Any]:
+            reading.fallback = fallback
+            if read_rows:
+                rows_ = read_rows(piece, name, source, reading, encoding)
+                return rows.documents(rows_, name, reading, piece.parts == 1)
+            return _decoded(_share(piece, source, name, reading, encoding), piece, name, kind.end, reading)
+
+        where = _first_invalid(found) if on_bad_utf8 in ("skip", "fail") else ""
+        if where and on_bad_utf8 == "fail":
+            raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair, skip or an encoding")
+        if where:
             reading.lose(f"{name}: skipped, not UTF-8 at {where}", piece.end - piece.begin, unread=True)
-        elif read_rows:
-            found = read_rows(piece, name, source, reading, encoding)
-            yield from rows.documents(found, name, reading, piece.parts == 1)
+        elif kind.documents and not read_rows:
+            yield from kind.documents(found(reading), piece, name, source, reading)
         else:
-            lines = _decoded(_share(piece, source, name, reading, encoding), piece, name, kind.end, reading)
-            assert kind.documents is not None
-            yield from kind.documents(lines, piece, name, source, reading)
+            yield from found(reading)
         piece.require_unchanged(name)
+
+
+def _first_invalid(found: Callable[[Reading], Iterator[Any]]) -> str:
+    """Returns the position of the first invalid UTF-8 in words, or "" if there is none."""
+    trial = Reading()
+    return next((trial.invalid for _ in found(trial) if trial.invalid), "")
 
 
 def _text(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
@@ -101,18 +100,10 @@ def _wikiextractor(lines: Iterator[str], piece: Piece, name: str, source: Source
         yield line and wikipedia.without_markup(line, reading.markup)
 
 
-def _mediawiki(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
-    return wikipedia.mediawiki(lines, name, reading, whole=piece.parts == 1)
-
-
 Opens = Callable[[bytes], bool]
 """Returns whether a document begins at a line, so that a piece from the middle of a file may begin there."""
 RowReader = Callable[[Piece, str, Source, Reading, str], Iterator[rows.Row]]
 """Yields the rows of a piece of a file that isn't read line by line; the last argument is the file's encoding."""
-
-
-def _text_opens(source: Source) -> Opens | None:
-    return None if source.documents == "file" else lambda raw: not raw.strip(BLANKS)
 
 
 @dataclass(frozen=True)
@@ -136,11 +127,16 @@ TABS = (".tsv", ".tab")
 WHOLE_JSON = {"jsonl": re.compile(r"\s*(?:\[|\{[ \t]*[\r\n])"), "wikiextractor": re.compile(r'\s*\{\s*"')}
 """Beginnings of files that can only be read as a whole: arrays, objects of several lines, WikiExtractor's --json."""
 KINDS = {
-    "text": Kind(_text, _text_opens),
+    "text": Kind(_text, lambda source: None if source.documents == "file" else lambda raw: not raw.strip(BLANKS)),
     "jsonl": Kind(_jsonl, lambda source: lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
     "csv": Kind(_csv, suffixes=(".csv", *TABS)),
     "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
-    "mediawiki": Kind(_mediawiki, lambda source: lambda raw: True, b"</page>", (".xml",)),
+    "mediawiki": Kind(
+        lambda lines, piece, name, source, reading: wikipedia.mediawiki(lines, name, reading, piece.parts == 1),
+        lambda source: lambda raw: True,
+        b"</page>",
+        (".xml",),
+    ),
     "parquet": Kind(suffixes=(".parquet",), rows=rows.parquet),
     "arrow": Kind(suffixes=(".arrow", ".feather", ".ipc"), rows=rows.arrow),
     "dataset": Kind(rows=rows.arrow),
@@ -176,16 +172,18 @@ def _layout(piece: Piece, source: Source) -> tuple[RowReader | None, str]:
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
     """Yields the rows of one of `parts` parts of a data set as documents, streamed from the Hub."""
     found = hub_rows(source.path, source.name or None, source.split, part, parts)
-    texts = ((number, _hub_text(row, source)) for number, row in islice(found, source.limit or None))
+
+    def text(row: dict[str, Any]) -> Any:
+        try:
+            return rows.text_at(row, source.column)
+        except KeyError:
+            known = rows.describe(row)
+            raise InputError(
+                f"{source.path}: there is no column {source.column!r}, only {known}; set `column`"
+            ) from None
+
+    texts = ((number, text(row)) for number, row in islice(found, source.limit or None))
     yield from _without_marks(rows.documents(texts, name, reading), source, reading)
-
-
-def _hub_text(row: dict[str, Any], source: Source) -> Any:
-    try:
-        return rows.text_at(row, source.column)
-    except KeyError:
-        names = rows.describe(row)
-        raise InputError(f"{source.path}: there is no column {source.column!r}, only {names}; set `column`") from None
 
 
 def read_cpython(part: int, parts: int, limit: int) -> Lines:
@@ -193,7 +191,7 @@ def read_cpython(part: int, parts: int, limit: int) -> Lines:
     corpus = (document for document in python_docs.harvest(part, parts) if not document.held_out)
     for document in islice(corpus, limit or None):
         for docstring in document.docstrings:
-            for paragraph in python_docs.paragraphs(docstring.text):
+            for paragraph in python_docs.paragraphs(docstring):
                 yield paragraph
                 yield ""
         yield None
@@ -218,68 +216,40 @@ def _share(piece: Piece, source: Source, name: str, reading: Reading, encoding: 
         reading.lose(f"{name}: damaged or truncated ({error}); the text before that was read", max(0, end - at), True)
 
 
-def _first_bad(piece: Piece, source: Source, read_rows: RowReader | None, encoding: str) -> str:
-    """Returns the position of the piece's first invalid UTF-8 in words, or "" if there is none."""
-    if read_rows:
-        return rows.first_bad(read_rows(piece, piece.path.name, source, Reading(), encoding))
-    position = _Position(piece, KINDS[source.kind].end)
-    for line in _share(piece, source, "", Reading(), encoding):
-        try:
-            line.raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            return position.describe(line, error.start)
-        position.advance(line)
-    return ""
-
-
-class _Position:
-    """Position of a reader in a piece, for messages."""
-
-    def __init__(self, piece: Piece, end: bytes) -> None:
-        self._first, self._ends_included = piece.part == 0, end != b"\n"
-        self.offset = self.number = 0
-
-    def advance(self, line: Line) -> None:
-        self.offset += len(line.raw) + line.unread + (not self._ends_included)
-        self.number += line.raw.count(b"\n") if self._ends_included else 1
-
-    def describe(self, line: Line, index: int) -> str:
-        """Returns the position of a byte of the next line as text."""
-        if self._first:
-            return f"byte {self.offset + index:,} (line {self.number + line.raw[:index].count(10) + 1:,})"
-        return f"a line after byte {line.offset:,}"
-
-
 def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, reading: Reading) -> Iterator[str]:
     """Yields lines without byte order marks, NUL and CR, with invalid UTF-8 repaired.
 
     A line of more than READ bytes is replaced by "".
     """
-    bad = nuls = 0
-    first_bad = first_nul = ""
-    position, problems, what = _Position(piece, end), reading.problems, "line" if end == b"\n" else "page"
+    nuls, first_nul, offset, number, problems = 0, "", 0, 1, reading.problems
+    what = "line" if end == b"\n" else "page"
     for line in lines:
         if line.unread:
-            where = position.describe(line, 0)
+            where = _place(piece, line, offset, number, 0)
             reading.lose(f"{name}: {where}: the {what} has over {READ:,} bytes and was skipped", line.unread)
         try:
             text = line.raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            first_bad = first_bad or position.describe(line, error.start)
-            text, count = repaired(line.raw, reading.fallback)
-            bad += count
+            text = reading.repaired(line.raw, _place(piece, line, offset, number, error.start))
         if "\0" in text:
-            first_nul = first_nul or position.describe(line, line.raw.index(b"\0"))
+            first_nul = first_nul or _place(piece, line, offset, number, line.raw.index(b"\0"))
             nuls += text.count("\0")
             text = text.replace("\0", "")
         if not text.isascii():
             text = text.replace(BOM, "")  # files may have been concatenated
-        position.advance(line)
+        offset += len(line.raw) + line.unread + (what == "line")
+        number += line.raw.count(b"\n") + (what == "line")
         yield from text.rstrip("\r").split("\r") if what == "line" else [text]
-    reading.amounts["bytes"] += position.offset
-    if position.offset == 0 and piece.part == 0:
+    reading.amounts["bytes"] += offset
+    if offset == 0 and piece.part == 0:
         problems.add(f"{name}: empty file")
-    if bad:
-        problems.add(f"{name}: {repairs(bad, reading.fallback)}, the first at {first_bad}")
+    reading.report_repairs(name)
     if nuls:
         problems.add(f"{name}: removed {nuls:,} NUL bytes, the first at {first_nul}")
+
+
+def _place(piece: Piece, line: Line, offset: int, number: int, index: int) -> str:
+    """Returns the position of a byte of a line in words; the line is at `offset` of the piece's text, `number`."""
+    if piece.part:
+        return f"a line after byte {line.offset:,}"
+    return f"byte {offset + index:,} (line {number + line.raw[:index].count(10):,})"

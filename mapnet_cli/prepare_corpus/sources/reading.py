@@ -1,16 +1,14 @@
 """Shared by the readers of all sources: pieces of files, their lines, and a record of problems and skipped input."""
 
 import codecs
-import lzma
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import unescape
 from html.entities import html5
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mapnet_cli.core import InputError
 from mapnet_cli.prepare_corpus.sources import compressed, encodings
@@ -22,29 +20,6 @@ LISTED = 100
 """Maximum number of problems recorded as text, per slice and per corpus."""
 SHOWN_PROBLEMS = 5
 """Maximum number of problems printed to the terminal."""
-
-
-def repaired(raw: bytes, fallback: str = "") -> tuple[str, int]:
-    """Returns the text and the number of places with invalid UTF-8, which are read in the encoding `fallback`.
-
-    Without one, or where that has no such character, they become U+FFFD.
-    """
-    places = 0
-
-    def repair(error: UnicodeError) -> tuple[str, int]:
-        nonlocal places
-        assert isinstance(error, UnicodeDecodeError)
-        places += 1
-        wrong = error.object[error.start : error.end]
-        return wrong.decode(fallback, "replace") if fallback else "\ufffd", error.end
-
-    codecs.register_error("mapnet-repair", repair)
-    return raw.decode("utf-8", "mapnet-repair"), places
-
-
-def repairs(count: int, fallback: str) -> str:
-    """Returns what was done to the places with invalid UTF-8, in words."""
-    return f"read {count:,} places in {fallback}" if fallback else f"repaired invalid UTF-8 in {count:,} places"
 
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
@@ -79,6 +54,11 @@ class Problems:
         self.lines += lines[: LISTED - len(self.lines)]
         self.count += count
 
+    @property
+    def shown(self) -> str:
+        """The first problems as lines of a message."""
+        return "".join(f"\n  {line}" for line in self.lines[:SHOWN_PROBLEMS])
+
 
 @dataclass
 class Reading:
@@ -93,6 +73,10 @@ class Reading:
     """Number of "rows" and "bytes" read, and of "lost rows" and "lost bytes", which yield no text."""
     fallback: str = ""
     """Encoding of bytes that aren't UTF-8, "" if unknown."""
+    invalid: str = ""
+    """Position of the first invalid UTF-8 of the current piece in words, "" if there is none."""
+    repairs: int = 0
+    """Number of places with invalid UTF-8 in the current piece."""
     words: Any = None
     """The words of the slice (`books.Words`), None if each piece is judged by its own."""
     with_key: int = 0
@@ -110,29 +94,37 @@ class Reading:
         self.problems.add(problem)
         self.amounts.update({"bytes": bytes_ * unread, "lost bytes": bytes_})
 
+    def repaired(self, raw: bytes, where: str) -> str:
+        """Returns the text, with what isn't UTF-8 read in the encoding `fallback`; else, or if it fails, U+FFFD."""
+        self.invalid = self.invalid or where
+
+        def repair(error: UnicodeError) -> tuple[str, int]:
+            assert isinstance(error, UnicodeDecodeError)
+            self.repairs += 1
+            wrong = error.object[error.start : error.end]
+            return wrong.decode(self.fallback, "replace") if self.fallback else "\ufffd", error.end
+
+        codecs.register_error("mapnet-repair", repair)
+        return raw.decode("utf-8", "mapnet-repair")
+
+    def report_repairs(self, name: str) -> None:
+        """Records what was done to the invalid UTF-8 of a piece."""
+        if self.repairs:
+            done = f"read {{}} places in {self.fallback}" if self.fallback else "repaired invalid UTF-8 in {} places"
+            self.problems.add(f"{name}: {done.format(f'{self.repairs:,}')}, the first at {self.invalid}")
+        self.repairs, self.invalid = 0, ""
+
 
 OVERLONG = 2_000_000
 """Characters; the clean-up drops longer lines and paragraphs with any settings."""
 READ = 8 * OVERLONG
 """Maximum bytes of one line, row or dump page; anything longer also exceeds OVERLONG in characters."""
-CHUNK = 1 << 20
-"""Maximum number of bytes read or decompressed at a time."""
-PACKED_CHUNK = 1 << 16
-STREAMS = (".gz", ".xz", ".zst")
-"""Suffixes of files that can only be decompressed from the beginning."""
-COMPRESSED = (*STREAMS, ".bz2")
-
-
-def packing(path: str | Path) -> str:
-    """Returns the suffix of a compressed file in lower case, or "" for any other file."""
-    name = str(path).lower()
-    return name[name.rfind(".") :] if name.endswith(COMPRESSED) else ""
 
 
 def suffix_of(path: str | Path) -> str:
     """Returns a file's suffix in lower case, ignoring a compression suffix."""
     name = str(path).lower()  # pathlib takes ten times as long
-    name = name.removesuffix(packing(name))
+    name = name.removesuffix(compressed.packing(name))
     return name[name.rfind(".") :] if name.rfind(".") > name.rfind("/") else ""
 
 
@@ -186,7 +178,7 @@ def raw_lines(piece: Piece, end: bytes = b"\n", encoding: str = "") -> Iterator[
     With another `end`, yields the records that end with it. They are in UTF-8; `encoding` is the file's, "" for UTF-8.
     Raises DamagedInput where the file is damaged.
     """
-    exact, more = not (encoding or packing(piece.path)), len(end) - 1
+    exact, more = not (encoding or compressed.packing(piece.path)), len(end) - 1
     skip, kept, held = piece.part > 0, b"", 0  # the last bytes of a chunk may begin an end; `held` is their offset
     rest, offset, unread = bytearray(), piece.begin - 1, 0
     for start, chunk in text_chunks(piece, encoding):
@@ -219,14 +211,15 @@ def raw_lines(piece: Piece, end: bytes = b"\n", encoding: str = "") -> Iterator[
 
 def text_chunks(piece: Piece, encoding: str) -> encodings.Chunks:
     """Returns the piece's contents from its beginning on, in UTF-8; `encoding` is the file's, "" for UTF-8."""
-    return encodings.recoded(_chunks(piece), encoding) if encoding else _chunks(piece)
+    found = compressed.chunks(piece.path, piece.begin)
+    return encodings.recoded(found, encoding) if encoding else found
 
 
 def head(path: Path, encoding: str) -> tuple[str, str]:
     """Returns the encoding of a text file, detected unless given, and the beginning of its text, if it can be read."""
     found = b""
     try:
-        for _, chunk in _chunks(Piece(path), encodings.HEAD):
+        for _, chunk in compressed.chunks(path, 0, encodings.HEAD):
             found += chunk
             if len(found) >= encodings.HEAD:
                 break
@@ -240,53 +233,3 @@ def head(path: Path, encoding: str) -> tuple[str, str]:
 def _line(raw: bytes | bytearray, offset: int, unread: int) -> Line:
     size = len(raw) + unread
     return Line(b"", offset, size) if size > READ else Line(bytes(raw), offset)
-
-
-def _chunks(piece: Piece, size: int = 0) -> encodings.Chunks:
-    """Yields the decompressed bytes from the piece's beginning on; `size` bytes of a file that isn't compressed."""
-    packed = packing(piece.path)
-    with piece.path.open("rb") as handle:
-        try:
-            if packed == ".bz2":
-                yield from compressed.bz2_blocks(handle, piece.begin)
-            elif packed == ".zst":
-                yield from compressed.zstd_blocks(handle)
-            elif packed == ".gz":
-                yield from _stream(handle, lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS))
-            elif packed == ".xz":
-                yield from _stream(handle, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))
-            else:
-                handle.seek(piece.begin)
-                while chunk := handle.read(size or CHUNK):
-                    yield handle.tell() - len(chunk), chunk
-        except (zlib.error, lzma.LZMAError) as error:
-            raise compressed.DamagedInput(str(error)) from None
-
-
-def _stream(handle: IO[bytes], new: Callable[[], Any]) -> Iterator[tuple[int, bytes]]:
-    """Yields the contents of a file of one or more gzip or xz streams; `new` creates a decompressor."""
-    decompressor, started = None, False
-    while data := handle.read(PACKED_CHUNK):
-        offset = handle.tell() - len(data)
-        while data:
-            if decompressor is None:
-                data = data.lstrip(b"\0") if started else data  # streams may be followed by padding
-                if not data:
-                    break
-                decompressor, started = new(), True
-            for text in _decompressed(decompressor, data):
-                yield offset, text
-            data = decompressor.unused_data
-            decompressor = None if decompressor.eof else decompressor
-    if decompressor is not None:
-        raise compressed.DamagedInput("the file ends in the middle of a compressed stream")
-
-
-def _decompressed(decompressor: Any, data: bytes) -> Iterator[bytes]:
-    """Yields the decompressed data, at most CHUNK bytes at a time."""
-    while not decompressor.eof:
-        text = decompressor.decompress(data, CHUNK)
-        yield text
-        if len(text) < CHUNK:
-            return
-        data = getattr(decompressor, "unconsumed_tail", b"")  # LZMADecompressor buffers it internally

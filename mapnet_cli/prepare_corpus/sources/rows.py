@@ -10,7 +10,7 @@ from typing import Any
 from mapnet_cli.config import Source
 from mapnet_cli.core import InputError
 from mapnet_cli.prepare_corpus.sources.encodings import BOM, lines_of
-from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable, repaired, repairs
+from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable
 
 BATCH = 16
 """Parquet rows decoded together; a single row may contain a whole book."""
@@ -35,7 +35,7 @@ def documents(rows: Iterable[Row], name: str, reading: Reading, whole: bool = Fa
 
     Invalid UTF-8 is repaired. `whole` says that the rows are those of a whole file, which has at least one.
     """
-    bad, first, before = 0, -1, (reading.amounts["rows"], reading.problems.count)
+    before = (reading.amounts["rows"], reading.problems.count)
     for number, value in rows:
         reading.amounts["rows"] += 1
         text, why = value, "has no text"
@@ -47,35 +47,22 @@ def documents(rows: Iterable[Row], name: str, reading: Reading, whole: bool = Fa
         elif isinstance(value, memoryview):
             try:
                 text = str(value, "utf-8")
-            except UnicodeDecodeError:
-                text, count = repaired(bytes(value), reading.fallback)
-                bad, first = bad + count, number if first < 0 else first
+            except UnicodeDecodeError as error:
+                text = reading.repaired(bytes(value), f"byte {error.start:,} of row {number:,}")
         text = text.replace("\0", "").replace(BOM, "") if text else ""
         if not text.strip():
             reading.problems.add(f"{name}: row {number:,} {why}")
             reading.amounts["lost rows"] += 1
             continue
-        yield from lines_of(text) if len(text) <= CUT else _lines(text)
+        yield from _lines(text)
         yield None
-    if bad:
-        reading.problems.add(f"{name}: {repairs(bad, reading.fallback)}, the first in row {first:,}")
+    reading.report_repairs(name)
     if whole and before == (reading.amounts["rows"], reading.problems.count):
         reading.problems.add(f"{name}: the file has no rows")
 
 
-def first_bad(rows: Iterable[Row]) -> str:
-    """Returns the position of the first invalid UTF-8 in words, or "" if there is none."""
-    for number, value in rows:
-        if isinstance(value, memoryview) and len(value) <= READ:
-            try:
-                str(value, "utf-8")
-            except UnicodeDecodeError as error:
-                return f"byte {error.start:,} of row {number:,}"
-    return ""
-
-
 def _lines(text: str) -> Iterator[str]:
-    """Yields the lines of a long text, split part by part, since a list of short lines takes far more memory."""
+    """Yields the lines of a text; a long one is split part by part, since a list of short lines takes more memory."""
     begin = 0
     while begin < len(text):
         end = text.find("\n", begin + CUT) + 1 or len(text)
@@ -142,18 +129,10 @@ def parquet(piece: Piece, name: str, source: Source, reading: Reading, encoding:
             reading.problems.add(f"{name}: the file has no rows")
         count = file.num_row_groups
         groups = list(range(count * piece.part // piece.parts, count * (piece.part + 1) // piece.parts))
-        number = sum(file.metadata.row_group(group).num_rows for group in range(groups[0])) if groups else 0
-        total = sum(file.metadata.row_group(group).num_rows for group in groups)
-        first = number
-        try:
-            for batch in file.iter_batches(BATCH, row_groups=groups, columns=[top]):
-                for value in _texts(batch.column(0), top, source.column):
-                    reading.share = (number - first) / total
-                    yield number, value
-                    number += 1
-        except _damage() as error:
-            reading.problems.add(f"{name}: damaged after row {number:,} ({_first_line(error)})")
-            reading.amounts.update({"rows": first + total - number, "lost rows": first + total - number})
+        begin = sum(file.metadata.row_group(group).num_rows for group in range(groups[0])) if groups else 0
+        end = begin + sum(file.metadata.row_group(group).num_rows for group in groups)
+        columns = (batch.column(0) for batch in file.iter_batches(BATCH, row_groups=groups, columns=[top]))
+        yield from _values(columns, begin, end, top, name, source, reading)
 
 
 def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: str = "") -> Iterator[Row]:
@@ -177,19 +156,33 @@ def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: s
             reading.problems.add(f"{name}: the file has no rows")
     reading.amounts["bytes"] += piece.end - piece.begin
     begin, end = total * piece.part // piece.parts, total * (piece.part + 1) // piece.parts
-    number = 0
-    for batch in islice(_batches(piece), 1, None) if begin < end else ():
-        own = batch.column(top)[max(begin - number, 0) : max(end - number, 0)]
-        try:
-            for index, value in enumerate(_texts(own, top, source.column), max(begin, number)):
-                reading.share = (index - begin) / (end - begin)
-                yield index, value
-        except _damage() as error:
-            reading.problems.add(f"{name}: damaged after row {max(begin, number):,} ({_first_line(error)})")
-            reading.amounts.update({"rows": len(own), "lost rows": len(own)})
-        number += batch.num_rows
-        if number >= end:
-            return
+
+    def columns() -> Iterator[Any]:
+        number = 0
+        for batch in islice(_batches(piece), 1, None):
+            yield batch.column(top)[max(begin - number, 0) : max(end - number, 0)]
+            number += batch.num_rows
+            if number >= end:
+                return
+
+    if begin < end:
+        yield from _values(columns(), begin, end, top, name, source, reading)
+
+
+def _values(
+    columns: Iterator[Any], begin: int, end: int, top: str, name: str, source: Source, reading: Reading
+) -> Iterator[Row]:
+    """Yields the text of the rows from `begin` to `end`, which are the values of the columns."""
+    number = begin
+    try:
+        for column in columns:
+            for value in _texts(column, top, source.column):
+                reading.share = (number - begin) / (end - begin)
+                yield number, value
+                number += 1
+    except _damage() as error:
+        reading.problems.add(f"{name}: damaged after row {number:,} ({_first_line(error)})")
+        reading.amounts.update({"rows": end - number, "lost rows": end - number})
 
 
 def _batches(piece: Piece) -> Iterator[Any]:
@@ -209,14 +202,12 @@ def _texts(column: Any, top: str, path: str) -> Iterator[Any]:
     Nothing is copied, since a Python string takes up to four times the memory and Parquet text may be invalid UTF-8.
     Raises ArrowInvalid for a damaged column, which would lead outside of the file.
     """
-    import pyarrow as pa
-
     column.validate()
     is_text = _is_text(column.type)
-    column = column.cast(pa.large_binary() if is_text else _as_binary(column.type))
+    column = column.cast(_as_binary(column.type))
     column.validate(full=True)
     if not is_text:
-        return (text_at({top: value}, path) for value in column.to_pylist())
+        return (text_at({top: value.as_py()}, path) for value in column)
     _, offsets, data = column.buffers()
     ends, text = memoryview(offsets or b"").cast("q")[column.offset :], memoryview(data or b"")
     valid = enumerate(column.is_valid().to_pylist())

@@ -197,26 +197,10 @@ def _ship(args: Args) -> str:
     return name if shown in ("2", "6") else f"{prefix} {name}".strip()
 
 
-def _ship_class(args: Args) -> str:
-    """{{sclass|Iowa|battleship}}: "Iowa-class battleship"; a third argument selects a part."""
-    name, kind = _first(args), args.get("2", "")
-    return {"0": f"{name}-class", "4": f"{name} class", "5": name}.get(args.get("3", ""), f"{name}-class {kind}")
-
-
 def _sic(args: Args) -> str:
     """{{sic|irrega|rdless}}: "irregardless [sic]"."""
     text = "".join(part for part in _listed(args) if part != "?")
     return text if args.get("hide") else f"{text} [sic]".strip()
-
-
-def _verse(args: Args) -> str:
-    """{{bibleverse|1|Kings|1:1|KJV}}: "1 Kings 1:1"."""
-    return " ".join(_listed(args)[: 3 if _first(args).isdecimal() else 2])
-
-
-def _section(args: Args) -> str:
-    """{{section link|Page|Part}}: "Page § Part"."""
-    return " ".join([_first(args), *(f"§ {args[place]}" for place in "23" if args.get(place))]).strip()
 
 
 _QUOTATION = re.compile(r"[-'\" ]*['\"][-'\" ]*s?(?<!^\")")
@@ -249,9 +233,6 @@ _RULES: dict[str, Renderer] = {
     "ipa": lambda args: f"[{args['2']}]" if args.get("2") else _first(args),
     "ill, interlanguage link, interlanguage link multi, ill-wd": lambda args: args.get("lt") or _first(args),
     "linktext, gaps": _joined(""),
-    "sclass, sclass-, sclass2, sclass2-": _ship_class,
-    "bibleverse, bibleref, bibleref2": _verse,
-    "section link, slink": _section,
     "sic": _sic,
     "lc": lambda args: _first(args).lower(),
     "uc": lambda args: _first(args).upper(),

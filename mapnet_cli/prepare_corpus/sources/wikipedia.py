@@ -20,9 +20,8 @@ _PAGE = re.compile(r"<page(?:\s[^<>]*)?>")
 _ATTRIBUTES = r"(?:\s+[\w-]+\s*=[^<>]*|\s*/?)"
 
 
-def _placeholder(name: str) -> re.Pattern[str]:
-    """Returns the pattern of WikiExtractor's placeholders: formula_1, codice_2."""
-    return re.compile(rf"(?P<before>(?<=[^\W_]))?(?<!_){name}_\d+(?P<after>(?=[^\W_]))?")
+_PLACEHOLDER = r"(?P<before>(?<=[^\W_]))?(?<!_){}_\d+(?P<after>(?=[^\W_]))?"
+"""WikiExtractor's placeholders, formula_1 and codice_2, and whether a word is adjacent."""
 
 
 def _separated(word: str) -> Callable[[re.Match[str]], str]:
@@ -45,8 +44,8 @@ _AFTER_WIKIEXTRACTOR: _Rules = (
     ("templates", "{{", re.compile(r"\{{2,3}(?:[^{}]|\{\{[^{}]*\}\})*\}{2,3}"), ""),
     ("files", "[[", re.compile(r"\[\[(?:category|file|image|media):(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", re.I), ""),
     ("links", "[[", re.compile(r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]"), r"\1"),
-    ("formulas", "formula_", _placeholder("formula"), _separated("formula")),
-    ("formulas", "codice_", _placeholder("codice"), _separated("code")),
+    ("formulas", "formula_", re.compile(_PLACEHOLDER.format("formula")), _separated("formula")),
+    ("formulas", "codice_", re.compile(_PLACEHOLDER.format("codice")), _separated("code")),
     ("quotes", '""', re.compile(r'(?<!\w)""+(?=\w)|(?<=[\w.,;:!?)\]])""+(?!\w)'), '"'),  # bold italics
     ("empty_brackets", "(", re.compile(r"(?<![\w.])([A-Z][a-z]{4,})\(\s*\)"), r"\1"),  # but not printf()
     *_AFTER_PARSER,
