@@ -79,10 +79,7 @@ class Digests:
         return str(self._seen.get(known_as, {}).get("digest", ""))
 
     def folder(self, path: Path, known_as: str = "", without: Callable[[str], bool] | None = None) -> str:
-        """Returns a hash of a file, or of the names and contents of all files below a folder.
-
-        It is cached as `known_as` (default: the path). Files for whose name `without` is true are excluded.
-        """
+        """Returns a hash of a file or of all files below a folder but those `without`, cached as `known_as`."""
         known_as = known_as or str(path)
         if not path.exists():
             if not self.remembered(known_as):

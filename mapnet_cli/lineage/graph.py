@@ -13,39 +13,16 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from mapnet_cli import core, glue
 from mapnet_cli.config import Config, Electra, Transformer
-from mapnet_cli.core import (
-    AbsentError,
-    ArtifactId,
-    Artifacts,
-    Imported,
-    UsageError,
-    installed_version,
-    is_hub,
-    reading_input,
-)
-from mapnet_cli.glue import (
-    UNTRAINED,
-    GridRun,
-    data_key,
-    is_test_file,
-    metrics_by_task,
-    names_task,
-    runs_of,
-    task_location,
-)
 from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
 from mapnet_cli.lineage.ids import artifact_id, manifest_key
 
 
 class Lineage:
-    """The artifacts of one config. Reads input files to hash them, and writes only the cached hashes.
+    """The artifacts of one config, whose precision "auto" is resolved for this machine. Writes only cached hashes."""
 
-    In `config`, precision "auto" is replaced by what it means on this machine, so results of different precisions
-    have different names.
-    """
-
-    def __init__(self, config: Config, artifacts: Artifacts, digests: Digests | None = None) -> None:
+    def __init__(self, config: Config, artifacts: core.Artifacts, digests: Digests | None = None) -> None:
         config = self.config = config.with_precision()
         self.artifacts = artifacts
         self.digests = digests or Digests(artifacts)
@@ -58,23 +35,23 @@ class Lineage:
         self.finetuning = cache(self._finetuning)
 
     @cached_property
-    def text(self) -> ArtifactId:
+    def text(self) -> core.ArtifactId:
         """Cleaned, segmented, tokenised, lower-cased sentences."""
         corpus = self.config.corpus.results_view() | {"lowercase": self.config.corpus.preparation}
         names = ("on_bad_utf8", "cleanup", "spacy_pipeline", "lowercase", "slice_mb")
         sources = []
         for number, source in enumerate(self.config.corpus.sources):
-            with reading_input(f"corpus.sources.{number}"):
+            with core.reading_input(f"corpus.sources.{number}"):
                 content = {"content": self.digests.source(source)}
             view = source.results_view().items()
             sources.append({key: value for key, value in view if key not in ("path", "weight")} | content)
         name = self.config.corpus.spacy_pipeline
         folder = name and Path(name).is_dir()  # versions of a pipeline may split sentences differently
-        pipeline = self.digests.folder(Path(name)) if folder else name and installed_version(name)
+        pipeline = self.digests.folder(Path(name)) if folder else name and core.installed_version(name)
         return artifact_id("prepare-corpus/text-", "text", {n: corpus[n] for n in names}, pipeline, sources)
 
     @cached_property
-    def corpus(self) -> ArtifactId:
+    def corpus(self) -> core.ArtifactId:
         """Vocabulary and token shards."""
         corpus = self.config.corpus.results_view()
         names = {
@@ -102,19 +79,19 @@ class Lineage:
         """Returns the files of an input, as they were when it was hashed."""
         return self.digests.listing(path)
 
-    def _imported(self, name: str) -> Imported:
+    def _imported(self, name: str) -> core.Imported:
         """Imported encoder by name, with or without its hash suffix. Raises UsageError unless exactly one matches."""
         folder = self.artifacts.path("import")
         known = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
         found = [key for key in known if key == name or re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", key)]
         if not found:
             existing = f"; existing imports: {', '.join(known)}" if known else ""
-            raise UsageError(f"there is no import {name!r} in {folder}: create it with `mapnet import-hf`{existing}")
+            raise core.UsageError(f"no import {name!r} in {folder}: create it with `mapnet import-hf`{existing}")
         if len(found) > 1:
-            raise UsageError(f"several imports are called {name!r}: choose one of {', '.join(found)}")
-        return self.artifacts.read(f"import/{found[0]}", Imported)
+            raise core.UsageError(f"several imports are called {name!r}: choose one of {', '.join(found)}")
+        return self.artifacts.read(f"import/{found[0]}", core.Imported)
 
-    def _pretraining(self, method: str, seed: int) -> ArtifactId:
+    def _pretraining(self, method: str, seed: int) -> core.ArtifactId:
         """One pretraining run: one method and seed, all milestones."""
         config = self.config.for_method(method)
         settings = config.pretrain.results_view()
@@ -136,11 +113,11 @@ class Lineage:
         return artifact_id(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
 
     @cached_property
-    def probe(self) -> ArtifactId:
+    def probe(self) -> core.ArtifactId:
         """The built-in probe tasks in GLUE's file layout."""
         return artifact_id("finetune-glue/probe-", "probe", self.config.finetune.seed, this_python())
 
-    def _task(self, name: str, imported: str = "") -> ArtifactId:
+    def _task(self, name: str, imported: str = "") -> core.ArtifactId:
         """One GLUE task, tokenised with the corpus's vocabulary or an import's."""
         finetune = self.config.finetune
         if imported:
@@ -155,27 +132,27 @@ class Lineage:
 
     def _task_data(self, name: str) -> str:
         """Returns a hash of the files that a task's scores depend on, or the Hub id."""
-        data = data_key(self.config, name)[1]
-        if is_hub(data):
+        data = glue.data_key(self.config, name)[1]
+        if core.is_hub(data):
             return data
         known_as = f"{data}: {name}"
         try:
-            location = Path(task_location(self.config, name))
-        except AbsentError:  # deleted since: use the cached hash
+            location = Path(glue.task_location(self.config, name))
+        except core.AbsentError:  # deleted since: use the cached hash
             if remembered := self.digests.remembered(known_as):
                 return remembered
             raise
         inside = location.iterdir() if location.is_dir() else ()
-        shared = location == Path(data) and any(names_task(path.name, name) for path in inside)
+        shared = location == Path(data) and any(glue.names_task(path.name, name) for path in inside)
         return self.digests.folder(
-            location, known_as, lambda file: is_test_file(file) or (shared and not names_task(file, name))
+            location, known_as, lambda file: glue.is_test_file(file) or (shared and not glue.names_task(file, name))
         )
 
-    def main_task(self, name: str) -> ArtifactId:
+    def main_task(self, name: str) -> core.ArtifactId:
         """The task tokenised for the methods, or for the first import if there are no methods."""
         return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
-    def _finetuning(self, run: GridRun) -> ArtifactId:
+    def _finetuning(self, run: glue.GridRun) -> core.ArtifactId:
         """One fine-tuning run."""
         task = self.task(run.task, self.tokenizer_of(run.method))
         parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]
@@ -187,15 +164,17 @@ class Lineage:
             "finetuning", *parts, run.batch_size, run.lr, run.seed, self._run_settings,
         )  # fmt: skip
 
-    def kept(self, method: str, pretrain_seed: int, step: int, task: str) -> ArtifactId:
+    def kept(self, method: str, pretrain_seed: int, step: int, task: str) -> core.ArtifactId:
         """The model of the best of an encoder's runs on a task."""
-        runs = [self.finetuning(run).fingerprint for run in runs_of(self.config, method, pretrain_seed, step, task)]
-        chosen_by = metrics_by_task(self.config)[task], self.config.finetune.epoch
+        runs = [
+            self.finetuning(run).fingerprint for run in glue.runs_of(self.config, method, pretrain_seed, step, task)
+        ]
+        chosen_by = glue.metrics_by_task(self.config)[task], self.config.finetune.epoch
         return artifact_id(
             f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/best-", "kept", runs, chosen_by
         )
 
-    def predictions(self, run: GridRun, epoch: int) -> ArtifactId:
+    def predictions(self, run: glue.GridRun, epoch: int) -> core.ArtifactId:
         """A fine-tuned model's predictions for its task's test sets after an epoch."""
         data = [self._test_data(run.task), *([self._test_data("AX")] if run.task == "MNLI" else [])]
         prefix = f"finetune-glue/{run.method}-seed{run.pretrain_seed}/step{run.step}/{run.task}/predictions-"
@@ -203,13 +182,13 @@ class Lineage:
 
     def _test_data(self, name: str) -> str:
         """Returns a hash of all files of a task, or "" if there are none, since AX is optional."""
-        data = data_key(self.config, name)[1]
+        data = glue.data_key(self.config, name)[1]
         try:
-            return data if is_hub(data) else self.digests.folder(Path(task_location(self.config, name)))
-        except AbsentError:
+            return data if core.is_hub(data) else self.digests.folder(Path(glue.task_location(self.config, name)))
+        except core.AbsentError:
             return ""
 
-    def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> ArtifactId:
+    def _mnli_start(self, method: str, pretrain_seed: int, step: int) -> core.ArtifactId:
         """An encoder fine-tuned on MNLI, from which other tasks start."""
         finetune = self.config.finetune
         return artifact_id(
@@ -225,8 +204,8 @@ class Lineage:
 
     def _start(self, method: str, pretrain_seed: int) -> str:
         """Returns the fingerprint of a run's initial encoder."""
-        if method == UNTRAINED:
-            return fingerprint(UNTRAINED, self.config.encoder.results_view())
+        if method == glue.UNTRAINED:
+            return fingerprint(glue.UNTRAINED, self.config.encoder.results_view())
         if self.tokenizer_of(method):
             return self.import_fingerprint(method)
         return self.pretraining(method, pretrain_seed).fingerprint
@@ -235,19 +214,16 @@ class Lineage:
         """Returns the fingerprint of an imported encoder: weights, sizes and tokenizer."""
         return self.artifacts.require(self.imported(name).path).fingerprint
 
-    def baseline(self, task: str) -> ArtifactId:
+    def baseline(self, task: str) -> core.ArtifactId:
         """Baselines without an encoder on one task."""
         return artifact_id(f"finetune-glue/baselines/{task}-", "baseline", self.main_task(task).fingerprint)
 
-    def pair_scores(self) -> Iterator[tuple[str, "PairsRun", ArtifactId]]:
-        """Yields what minimal-pairs scores: the key of the encoder's weights, the run, and the artifact of its record.
-
-        Every encoder of `scored_encoders` is scored on each data set. The untrained one's key is the corpus's manifest.
-        """
+    def pair_scores(self) -> Iterator[tuple[str, "PairsRun", core.ArtifactId]]:
+        """Yields the key of each encoder's weights (untrained: the manifest), the run, and its record's artifact."""
         config, settings = self.config, self.pair_settings
         for method, seed, step in scored_encoders(config):
             parts: list[Any] = [self._start(method, seed), step]
-            if method == UNTRAINED:
+            if method == glue.UNTRAINED:
                 key, parts = self.manifest, [*parts, seed, self.corpus.fingerprint]
             elif self.tokenizer_of(method):
                 key = self.imported(method).path
@@ -295,4 +271,4 @@ def scored_encoders(config: Config) -> list[tuple[str, int, int]]:
     runs = [run for run in config.pretraining_runs() if not config.method[run[0]].electra]
     milestones = [(method, seed, step) for method, seed in runs for step in config.milestone_steps(method)]
     seeds = config.pretrain.seeds if config.minimal_pairs.untrained and config.methods else ()
-    return [*milestones, *((name, 0, 0) for name in config.imports), *((UNTRAINED, seed, 0) for seed in seeds)]
+    return [*milestones, *((name, 0, 0) for name in config.imports), *((glue.UNTRAINED, seed, 0) for seed in seeds)]

@@ -6,13 +6,9 @@ from mapnet_cli.lineage.graph import Lineage
 
 
 def find_milestone(
-    lineage: Lineage,
-    method: str | None,
-    seed: int | None,
-    step: int | None,
-    option: str = "--method",
+    lineage: Lineage, method: str | None, seed: int | None, step: int | None, option: str = "--method",
     fine_tuned: bool = False,
-) -> Checkpoint:
+) -> Checkpoint:  # fmt: skip
     """Returns the record of a finished milestone; with `fine_tuned`, of one in finetune.milestones.
 
     None selects the config's only method, its first seed, or the last finished milestone. Raises UsageError

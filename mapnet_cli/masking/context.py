@@ -66,21 +66,13 @@ class CorpusFacts:
         return torch.from_numpy(counts_V).double()
 
     def sampled_tokens(self, most: int | None = None) -> Iterator[npt.NDArray[np.int64]]:
-        """Yields the concatenated tokens of an even sample of the training split, up to PART sequences at a time.
-
-        `most` limits the sample to about that many tokens.
-        """
+        """Yields the tokens of an even sample of the training split, PART sequences at a time, about `most` in all."""
         count = min(len(self.train), COUNTED_SEQUENCES)
         if most is not None:
             count = min(count, max(1, int(most / self.train.lengths.mean())))
         chosen = np.linspace(0, len(self.train) - 1, count).astype(np.int64)
         for part in np.array_split(chosen, -(-count // PART)):
             yield np.concatenate([self.train[int(index)] for index in part]).astype(np.int64)
-
-
-def no_context(corpus: CorpusFacts) -> MaskContext:
-    """Returns an empty context, for strategies that only need the batch."""
-    return NO_CONTEXT
 
 
 def words(corpus: CorpusFacts) -> MaskContext:

@@ -65,10 +65,7 @@ def max_mask_count(length: int, rate: float) -> int:
 
 
 def mask_counts(maskable_BL: Tensor, rate: float, rounding_B: Tensor) -> Tensor:
-    """Returns K [B]: `rate` times the number of maskable positions, randomly rounded so that the mean is exact.
-
-    At least 1 in rows with maskable positions (fairseq rounds the same way).
-    """
+    """Returns K [B]: `rate` x maskable positions, randomly rounded to an exact mean, at least 1 (as in fairseq)."""
     n_B = maskable_BL.sum(dim=1)
     k_B = (rate * n_B + rounding_B).long()
     return torch.minimum(k_B.clamp(min=1), n_B)
@@ -109,10 +106,7 @@ def gumbel_top_k(log_q_BL: Tensor, counts_B: Tensor, max_masks: int, noise_BL: T
 
 
 def mixed(explore_B: Tensor, uniform: Masks, proposed: Masks) -> Masks:
-    """Returns the positions of `uniform` where a sentence explores and those of `proposed` elsewhere.
-
-    Both have the same number of masks per sentence. The probabilities are those of `proposed`.
-    """
+    """Returns the positions of `uniform` where a sentence explores, else `proposed`'s, whose probabilities it has."""
     return replace(proposed, positions_BK=torch.where(explore_B[:, None], uniform.positions_BK, proposed.positions_BK))
 
 

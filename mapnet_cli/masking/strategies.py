@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mapnet_cli.config import Method
 from mapnet_cli.masking import sampling
-from mapnet_cli.masking.context import CorpusFacts, MaskContext, no_context, rarity, words
+from mapnet_cli.masking.context import NO_CONTEXT, CorpusFacts, MaskContext, rarity, words
 from mapnet_cli.masking.pmi import collocations
 from mapnet_cli.masking.sampling import MaskNoise, Masks, gumbel_top_k, uniform_log_q
 
@@ -120,7 +120,7 @@ def _mask_units(starts_BL: Tensor, order_BL: Tensor, request: MaskRequest) -> Ma
 @dataclass(frozen=True)
 class Strategy:
     draw: Callable[[MaskRequest], Masks]
-    prepare: Callable[[CorpusFacts], MaskContext] = no_context
+    prepare: Callable[[CorpusFacts], MaskContext] = lambda corpus: NO_CONTEXT
     """Computes the strategy's context from the corpus, once, before the first step."""
     successive: bool = False
     """Whether the visits of a sentence share their noise and are numbered."""
@@ -141,13 +141,9 @@ STRATEGIES = {
 
 
 def draw_masks(
-    method: Method,
-    tokens_BL: Tensor,
-    noise: MaskNoise,
-    context: MaskContext,
-    log_q_BL: Tensor | None = None,
+    method: Method, tokens_BL: Tensor, noise: MaskNoise, context: MaskContext, log_q_BL: Tensor | None = None,
     visit_B: Tensor | None = None,
-) -> Masks:
+) -> Masks:  # fmt: skip
     """Returns masks as the method draws them in steps without exploration. For use outside training, on the CPU."""
     maskable_BL = sampling.maskable_positions(tokens_BL)
     counts_B = sampling.mask_counts(maskable_BL, method.mask_rate, noise.rounding_B)

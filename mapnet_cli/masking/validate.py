@@ -16,20 +16,22 @@ CHOICES: dict[str, Iterable[str]] = {"strategy": STRATEGIES, "estimator": ESTIMA
 
 
 def validate_method(name: str, method: Method, visits: int = 1) -> None:
-    """Raises UsageError, naming the key, if a part of the method doesn't exist or its parts are incompatible.
-
-    `visits` is pretrain.visits.
-    """
-    _check_name(f"method.{name}.strategy", method.strategy, "strategy")
-    if method.proposal:
-        _check_name(f"method.{name}.proposal.estimator", method.proposal.estimator, "estimator")
-        _check_weights(f"method.{name}.proposal", method)
-    if method.mapnet:
-        _check_name(f"method.{name}.proposal.objective", method.mapnet.objective, "objective")
-        _check_intervals(f"method.{name}.proposal", method, visits)
-        _check_baseline(f"method.{name}.proposal", method.mapnet)
-    table = method.proposal if isinstance(method.proposal, TableProposal) else None
-    if table and table.update_every and table.signal not in ("error", "loss"):
+    """Raises UsageError, naming the key, if a part of the method doesn't exist or its parts are incompatible."""
+    section, proposal, mapnet = f"method.{name}.proposal", method.proposal, method.mapnet
+    for key, kind, value in (
+        (f"method.{name}.strategy", "strategy", method.strategy),
+        (f"{section}.estimator", "estimator", proposal.estimator if proposal else "none"),
+        (f"{section}.objective", "objective", mapnet.objective if mapnet else "pairwise"),
+    ):
+        if value not in (known := CHOICES[kind]):
+            choices = f"choose one of {', '.join(known)}{did_you_mean(value, known)}"
+            raise UsageError(f"{key}: unknown {kind} {value!r}; {choices}")
+    if proposal:
+        _check_weights(section, method)
+    if mapnet:
+        _check_intervals(section, mapnet, visits)
+        _check_baseline(section, mapnet)
+    if isinstance(proposal, TableProposal) and proposal.update_every and proposal.signal not in ("error", "loss"):
         raise UsageError(f"method.{name}.proposal.update_every: AMLM learns an 'error' or 'loss'; set signal to one")
     if STRATEGIES[method.strategy].successive and method.mask_rate_end not in (0.0, method.mask_rate):
         raise UsageError(
@@ -66,9 +68,7 @@ def _check_weights(section: str, method: Method) -> None:
         raise UsageError(f"{section}.ratio_clip applies only to estimators that clip: {clipping}")
 
 
-def _check_intervals(section: str, method: Method, visits: int) -> None:
-    mapnet = method.mapnet
-    assert mapnet is not None
+def _check_intervals(section: str, mapnet: MapNetProposal, visits: int) -> None:
     if mapnet.learn_every > 1 and mapnet.learn_every % mapnet.propose_every:
         raise UsageError(
             f"{section}: MAP-Net can only learn in steps where it runs, so learn_every ({mapnet.learn_every}) must be "
@@ -89,10 +89,3 @@ def _check_baseline(section: str, mapnet: MapNetProposal) -> None:
     for key, value in needs.items():
         if mapnet.baseline == "batch" and getattr(mapnet, key) != value:
             raise UsageError(f"{section}.baseline: 'batch' is for learning from draws from q; set {key} to {value!r}")
-
-
-def _check_name(key: str, value: str, kind: str) -> None:
-    known = CHOICES[kind]
-    if value not in known:
-        choices = f"choose one of {', '.join(known)}"
-        raise UsageError(f"{key}: unknown {kind} {value!r}; {choices}{did_you_mean(value, known)}")

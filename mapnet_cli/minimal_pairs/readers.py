@@ -37,10 +37,7 @@ class Paradigm:
 
 
 def read_paradigms(path: Path, limit: int = 0) -> list[Paradigm]:
-    """Returns a data set's paradigms, with at most `limit` pairs of each: a random choice, always the same. 0: all.
-
-    Raises InputError with file and line for an invalid row, or if there are no pairs.
-    """
+    """Returns paradigms of at most `limit` pairs (0: all), a fixed random choice. Raises InputError with the line."""
     found: dict[str, Paradigm] = {}
     for name, data in _files(path):
         where, file = f"{path}: {name}" if path.name != name else str(path), PurePosixPath(name)

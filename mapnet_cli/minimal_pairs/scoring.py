@@ -59,13 +59,9 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, lowercase: str) -> Iterat
 
 @torch.inference_mode()
 def pseudo_log_likelihoods(
-    model: PretrainingModel,
-    sentences: Sequence[Sentence],
-    whole_words: bool,
-    batch_tokens: int,
-    precision: str = "float32",
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[float]:
+    model: PretrainingModel, sentences: Sequence[Sentence], whole_words: bool, batch_tokens: int,
+    precision: str = "float32", progress: Callable[[int], None] = lambda done: None,
+) -> list[float]:  # fmt: skip
     """Returns each sentence's score in nats: the sum of log p of its tokens, each predicted where it is masked.
 
     One token is masked at a time (Salazar et al. 2020); with `whole_words`, together with the tokens to its right that
@@ -119,10 +115,9 @@ def estimate(paradigms: Sequence[Paradigm], encoder: Transformer, vocab_size: in
 
 
 def judge(
-    paradigms: Sequence[tuple[Paradigm, Sequence[tuple[Sentence, Sentence]]]],
-    max_length: int,
+    paradigms: Sequence[tuple[Paradigm, Sequence[tuple[Sentence, Sentence]]]], max_length: int,
     score: Callable[[Sequence[Sentence]], list[float]],
-) -> list[ParadigmScore]:
+) -> list[ParadigmScore]:  # fmt: skip
     """Returns the outcome of every paradigm, given with its pairs as tokens. Each distinct sentence is scored once.
 
     A pair counts 1 if the acceptable sentence has the higher score, and one half in a tie or if the model can't tell

@@ -7,18 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mapnet_cli import core
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.core import (
-    Artifacts,
-    Checkpoint,
-    CorpusManifest,
-    DivergedError,
-    Imported,
-    PairScores,
-    UsageError,
-    format_duration,
-    mean_accuracy,
-)
 from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.jobs import Job, Output, Phase, Progress, ProgressCallback, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, PairsRun
@@ -46,7 +36,7 @@ class MinimalPairs:
         """Raises UsageError if a method or import has the name of the untrained encoder."""
         config = self.lineage.config
         if UNTRAINED in (*config.methods, *config.imports):
-            raise UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
+            raise core.UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
 
     def preflight(self) -> None:
         """Does nothing: the stage has no checks to run before its first job."""
@@ -74,7 +64,7 @@ class MinimalPairs:
             pairs = sum(len(paradigm.pairs) for paradigm in paradigms)
             lines.append(
                 f"{name}: {pairs:,} pairs in {len(paradigms)} paradigms, {sum(runs.values()):,} encoders: about "
-                f"{format_duration(seconds)} one at a time (rate measured now)"
+                f"{core.format_duration(seconds)} one at a time (rate measured now)"
             )
         return lines
 
@@ -121,7 +111,7 @@ class ScorePairs(Job):
     settings: dict[str, Any]
     config: Config
 
-    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+    def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         import torch
 
         from mapnet_cli.minimal_pairs.scoring import judge, pseudo_log_likelihoods
@@ -146,32 +136,32 @@ class ScorePairs(Job):
 
         try:
             paradigms = judge(pairs, model.encoder.config.max_length, score)
-        except DivergedError as error:
-            raise DivergedError(f"{self.key}: {error}") from None
+        except core.DivergedError as error:
+            raise core.DivergedError(f"{self.key}: {error}") from None
         sentences = [sentence for _, encoded in pairs for pair in encoded for sentence in pair]
-        accuracy, standard_error = mean_accuracy(paradigms)
-        row = PairScores(
+        accuracy, standard_error = core.mean_accuracy(paradigms)
+        row = core.PairScores(
             **asdict(run), checkpoint=checksum, settings=self.settings, accuracy=accuracy,
             standard_error=standard_error, paradigms=paradigms, device=device_name(device),
             unknown_share=sum(s.unknown for s in sentences) / max(1, sum(s.scored for s in sentences)),
         )  # fmt: skip
         return Output([], row)
 
-    def _model(self, artifacts: Artifacts) -> tuple["PretrainingModel", str]:
+    def _model(self, artifacts: core.Artifacts) -> tuple["PretrainingModel", str]:
         """Returns the model and its weights' SHA-256, "" for random ones. Raises DamagedError if they have changed."""
         from mapnet_cli.model import PretrainingModel
         from mapnet_cli.training import load_checkpoint
 
         run, config = self.pairs_run, self.config
         if run.method == UNTRAINED:
-            model = PretrainingModel(config.encoder, artifacts.read(self.weights, CorpusManifest).vocab_size)
+            model = PretrainingModel(config.encoder, artifacts.read(self.weights, core.CorpusManifest).vocab_size)
             model.init_weights(run.pretrain_seed)
             return model, ""
         artifacts.verify(self.weights)
-        kind: type[Imported] | type[Checkpoint] = Imported if self._imported else Checkpoint
+        kind: type[core.Imported] | type[core.Checkpoint] = core.Imported if self._imported else core.Checkpoint
         row = artifacts.read(self.weights, kind)
         tensors, facts = load_checkpoint(artifacts.path(row.path))
-        encoder = Transformer.model_validate(row.encoder) if isinstance(row, Imported) else config.encoder
+        encoder = Transformer.model_validate(row.encoder) if isinstance(row, core.Imported) else config.encoder
         model = PretrainingModel(encoder, int(facts["vocab_size"]))
         model.load_state_dict({name: tensors[name] for name in model.state_dict()})  # without the proposal
         return model, row.fingerprint

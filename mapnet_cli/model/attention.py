@@ -67,8 +67,8 @@ class Places:
                 near = (query[:, :, None] - position_L).abs() <= window
                 allowed = near if allowed is None else allowed & near
             assert allowed is not None
-            zeros = torch.zeros(allowed.shape, dtype=dtype, device=self.device)
-            self._known[key] = zeros.masked_fill_(~allowed, EXCLUDED)
+            # out of place: torch.func may batch the positions of queries
+            self._known[key] = torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, EXCLUDED)
         return self._known[key]
 
     def _indices(self, kind: str, parts: int) -> Tensor:
@@ -100,10 +100,7 @@ class Packing:
 
     @staticmethod
     def of(attention_mask_BL: Tensor) -> "Packing":
-        """Returns the packing for a mask that is False at padding.
-
-        A few padding tokens are kept, so that the number of tokens is a multiple of `TOKENS_MULTIPLE`.
-        """
+        """Returns the packing for a mask that is False at padding, a little of which is kept (`TOKENS_MULTIPLE`)."""
         batch, length = attention_mask_BL.shape
         kept_S = attention_mask_BL.flatten()
         padding = (~kept_S).nonzero().squeeze(1)
@@ -123,14 +120,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        packed_TNH: Tensor,
-        query_BQH: Tensor | None,
-        heads: int,
-        places: Places,
-        bias: Tensor | None,
+        ctx: Any, packed_TNH: Tensor, query_BQH: Tensor | None, heads: int, places: Places, bias: Tensor | None,
         dropout: float,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         batch, size = places.batch, packed_TNH.shape[2] // heads
         parts = places.spread(packed_TNH, packed_TNH.shape[1] * heads).view(-1, heads * batch, places.length, size)
         key, value = parts[-2], parts[-1]

@@ -13,18 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
+from mapnet_cli.model import kernels
 from mapnet_cli.model.attention import Packing, Places, attention
-from mapnet_cli.model.kernels import (
-    compute_dtype,
-    dropout_add,
-    geglu,
-    layer_norm,
-    on_cpu,
-    project,
-    rotary_angles,
-    rotated,
-    rounded,
-)
 
 VOCABULARY_MULTIPLE = 64
 """Embedding rows are padded to a multiple of this for fast matrix products. Callers never see the padding."""
@@ -40,12 +30,6 @@ class Site:
     angles: tuple[Tensor, Tensor] | None
     """Of the tokens' rotary positions, see `rotary_angles`."""
     position_T: Tensor
-
-    def rows(self, query_BQ: Tensor) -> "tuple[Tensor, tuple[Tensor, Tensor] | None]":
-        """Returns the positions [B, Q] and the angles of the tokens at the indices `query_BQ`."""
-        flat = query_BQ.flatten()
-        angles = None if self.angles is None else (self.angles[0][flat], self.angles[1][flat])
-        return self.position_T[query_BQ], angles
 
 
 class Attention(nn.Module):
@@ -69,24 +53,25 @@ class Attention(nn.Module):
             own_bias, other_bias = (None, None) if bias is None else (bias[:hidden], bias[hidden:])
             query_BQH = F.linear(x_TH[query_BQ], weight[:hidden], own_bias)
             packed = self._projected(x_TH, weight[hidden:], other_bias)
-            position_BQ, query_angles = site.rows(query_BQ)
-            if query_angles is not None:
-                flat = rotated(query_BQH.view(-1, 1, hidden), self.heads, query_angles, 1, self.training)
-                query_BQH = flat.view_as(query_BQH)
+            position_BQ, flat = site.position_T[query_BQ], query_BQ.flatten()
+            if angles is not None:
+                own = angles[0][flat], angles[1][flat]
+                turned = kernels.rotated(query_BQH.view(-1, 1, hidden), self.heads, own, 1, self.training)
+                query_BQH = turned.view_as(query_BQH)
         if angles is not None:
             assert isinstance(packed, Tensor)
-            packed = rotated(packed, self.heads, angles, packed.shape[1] - 1, self.training)
-        score_bias = site.places.bias(compute_dtype(x_TH), site.window, position_BQ)
-        own = self.training and on_cpu(x_TH.device)
+            packed = kernels.rotated(packed, self.heads, angles, packed.shape[1] - 1, self.training)
+        score_bias = site.places.bias(kernels.compute_dtype(x_TH), site.window, position_BQ)
+        on_cpu = self.training and kernels.on_cpu(x_TH.device)
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out(attention(packed, query_BQH, self.heads, site.places, score_bias, dropout, own))
+        out: Tensor = self.out(attention(packed, query_BQH, self.heads, site.places, score_bias, dropout, on_cpu))
         return out
 
     def _projected(self, x_TH: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | tuple[Tensor, ...]:
         """Returns the `packed` of `attention`, as several tensors where they need no stacked gradient."""
         parts = len(weight) // x_TH.shape[1]
-        if self.training and bias is not None and not on_cpu(x_TH.device):
-            return project(x_TH, weight, bias, parts)
+        if self.training and bias is not None and not kernels.on_cpu(x_TH.device):
+            return kernels.project(x_TH, weight, bias, parts)
         return F.linear(x_TH, weight, bias).view(len(x_TH), parts, -1)
 
 
@@ -106,9 +91,9 @@ class Layer(nn.Module):
         """Returns [T, H], or [B x Q, H] for the tokens at the indices in `query_BQ`."""
         attended = self.attention(x_TH, site, query_BQ)
         x = _rows(x_TH, query_BQ)
-        x = layer_norm(dropout_add(attended, x, self.dropout, self.training), self.attention_norm)
+        x = kernels.layer_norm(kernels.dropout_add(attended, x, self.dropout, self.training), self.attention_norm)
         inner = self.ffn_out(F.gelu(self.ffn_in(x)))
-        return layer_norm(dropout_add(inner, x, self.dropout, self.training), self.ffn_norm)
+        return kernels.layer_norm(kernels.dropout_add(inner, x, self.dropout, self.training), self.ffn_norm)
 
 
 class ModernLayer(nn.Module):
@@ -129,12 +114,12 @@ class ModernLayer(nn.Module):
 
         The residuals stay in float32 under autocast: they grow from layer to layer, while what is added doesn't.
         """
-        normed_TH = x_TH if self.attention_norm is None else layer_norm(x_TH, self.attention_norm)
-        attended = self.attention(normed_TH.to(compute_dtype(x_TH)), site, query_BQ)
-        x = dropout_add(attended, _rows(x_TH, query_BQ), self.attention_dropout, self.training)
-        inner = self.ffn_in(layer_norm(x, self.ffn_norm).to(compute_dtype(x)))
-        inner = dropout_add(geglu(inner, self.training), None, self.dropout, self.training)
-        return dropout_add(self.ffn_out(inner), x, 0.0, self.training)
+        normed_TH = x_TH if self.attention_norm is None else kernels.layer_norm(x_TH, self.attention_norm)
+        attended = self.attention(normed_TH.to(kernels.compute_dtype(x_TH)), site, query_BQ)
+        x = kernels.dropout_add(attended, _rows(x_TH, query_BQ), self.attention_dropout, self.training)
+        inner = self.ffn_in(kernels.layer_norm(x, self.ffn_norm).to(kernels.compute_dtype(x)))
+        inner = kernels.dropout_add(kernels.geglu(inner, self.training), None, self.dropout, self.training)
+        return kernels.dropout_add(self.ffn_out(inner), x, 0.0, self.training)
 
 
 def _rows(x_TH: Tensor, query_BQ: Tensor | None) -> Tensor:
@@ -142,10 +127,7 @@ def _rows(x_TH: Tensor, query_BQ: Tensor | None) -> Tensor:
 
 
 class Stack(nn.Module):
-    """LayerNorm, dropout and the layers, applied to token vectors of the hidden size.
-
-    `positions` are BERT's learned position embeddings; `final_norm` is ModernBERT's.
-    """
+    """LayerNorm, dropout and the layers. `positions` are BERT's learned embeddings; `final_norm` is ModernBERT's."""
 
     def __init__(self, config: Transformer) -> None:
         super().__init__()
@@ -190,26 +172,23 @@ class Stack(nn.Module):
 
     def _layers(self, vectors_TH: Tensor, places: Places, position_T: Tensor, query_BQ: Tensor | None) -> Tensor:
         config = self.config
-        x_TH = dropout_add(layer_norm(vectors_TH, self.norm), None, self.dropout, self.training)
+        x_TH = kernels.dropout_add(kernels.layer_norm(vectors_TH, self.norm), None, self.dropout, self.training)
         if config.architecture == "bert":
             sites = [Site(places, 0, None, position_T)]
-            x_TH = x_TH.to(compute_dtype(x_TH))  # under autocast, all residuals are in its precision
+            x_TH = x_TH.to(kernels.compute_dtype(x_TH))  # under autocast, all residuals are in its precision
         else:
             size = config.hidden // config.heads
             sites = [
-                Site(places, window, rotary_angles(position_T, size, theta), position_T)
+                Site(places, window, kernels.rotary_angles(position_T, size, theta), position_T)
                 for window, theta in ((0, config.rope_theta), (config.local_attention // 2, config.rope_theta_local))
             ]
         for number, (layer, window) in enumerate(zip(self.layers, config.attention_windows(), strict=True)):
             x_TH = layer(x_TH, sites[window > 0], query_BQ if number + 1 == config.layers else None)
-        return x_TH if self.final_norm is None else layer_norm(x_TH, self.final_norm)
+        return x_TH if self.final_norm is None else kernels.layer_norm(x_TH, self.final_norm)
 
 
 class Encoder(nn.Module):
-    """The encoder: BERT's without segment embeddings, or ModernBERT's.
-
-    `tokens` is the token embedding, shared with the MLM head and MAP-Net.
-    """
+    """The encoder: BERT's without segment embeddings, or ModernBERT's. MLM head and MAP-Net share `tokens`."""
 
     def __init__(self, config: Transformer, vocab_size: int) -> None:
         super().__init__()
@@ -259,13 +238,13 @@ def rounded_weights(model: nn.Module) -> dict[str, Tensor]:
     norms = [(part.attention_norm, part.ffn_norm) for part in model.modules() if isinstance(part, Layer)]
     used = {weight for part in (*parts, *chain(*norms)) for weight in part.parameters()}
     names = {name: weight for name, weight in model.named_parameters() if weight in used}
-    return dict(zip(names, rounded(names.values()), strict=True))
+    return dict(zip(names, kernels.rounded(names.values()), strict=True))
 
 
-def attention_mask(tokens_BL: Tensor, pad: int) -> Tensor | None:
+def attention_mask(tokens_BL: Tensor, pad: int, device: torch.device | None = None) -> Tensor | None:
     """Returns a mask [B, L] that is False at padding, or None without padding, which allows the fastest kernels.
 
-    Reads the tokens on the CPU: call it before moving them to a GPU.
+    Reads the tokens on the CPU: call it before moving them to a GPU. `device` is that of the mask.
     """
     attention_mask_BL = tokens_BL != pad
-    return None if bool(attention_mask_BL.all()) else attention_mask_BL
+    return None if bool(attention_mask_BL.all()) else attention_mask_BL.to(device)

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
-from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import Encoder, Stack
-from mapnet_cli.model.initialise import initialise
+from mapnet_cli.model.initialise import initialise_parts
 from mapnet_cli.model.masked_lm import DetectionHead, MaskedLMHead, at_slots
 
 
@@ -44,20 +43,14 @@ class Electra(nn.Module):
 
     def init_weights(self, seed: int) -> None:
         """Initialises the weights. The encoder's are the same as for every other method."""
-        parts: list[tuple[str, nn.Module, Transformer]]
-        parts = [("encoder", self.encoder, self.encoder.config), ("detector", self.detector, self.encoder.config)]
-        for name, part, config in [*parts, ("generator", self.generator, self.generator.config)]:
-            initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
+        own, generator = self.encoder.config, (self.generator, self.generator.config)
+        parts = {"encoder": (self.encoder, own), "detector": (self.detector, own), "generator": generator}
+        initialise_parts(seed, parts)
 
     def generate(
-        self,
-        corrupted_BL: Tensor,
-        attention_mask_BL: Tensor | None,
-        positions_BK: Tensor,
-        targets_BK: Tensor,
-        noise_BK: Tensor,
-        slots_N: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+        self, corrupted_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, targets_BK: Tensor,
+        noise_BK: Tensor, slots_N: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Returns the generator's -log p of each target (float32) and a token sampled from its distribution.
 
         Both are [B, K] and 0 at slots that aren't computed. `slots_N` is None to compute all slots.

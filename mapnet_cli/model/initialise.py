@@ -1,11 +1,13 @@
 """Initial weights, as BERT's and ModernBERT's."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
+from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import Stack
 
 EMBEDDING_STD = 0.02
@@ -35,6 +37,12 @@ def initialise(module: nn.Module, config: Transformer, generator: torch.Generato
     for part in module.modules():
         if isinstance(part, Stack) and part.positions is not None and config.initial_positions == "sinusoidal":
             part.positions.weight.data.copy_(sinusoids(*part.positions.weight.shape))
+
+
+def initialise_parts(seed: int, parts: Mapping[str, tuple[nn.Module, Transformer]]) -> None:
+    """Initialises parts of a model by name, each from a generator of its own: adding one doesn't change the others."""
+    for name, (part, config) in parts.items():
+        initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
 
 
 def sinusoids(length: int, hidden: int) -> Tensor:

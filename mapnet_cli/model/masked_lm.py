@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mapnet_cli.config import MapNetSizes, Transformer
-from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import Encoder, padded_vocabulary
-from mapnet_cli.model.initialise import initialise
+from mapnet_cli.model.initialise import initialise_parts
 from mapnet_cli.model.kernels import layer_norm
 from mapnet_cli.model.proposal import MapNet, TokenTable
 from mapnet_cli.model.token_loss import tied_embedding, token_loss
@@ -38,12 +37,11 @@ class PretrainingModel(nn.Module):
 
     def init_weights(self, seed: int) -> None:
         """Initialises the weights. The encoder's are the same with and without MAP-Net."""
-        parts: list[tuple[str, nn.Module, Transformer]]
-        parts = [("encoder", self.encoder, self.encoder.config), ("head", self.head, self.encoder.config)]
+        own = self.encoder.config
+        parts: dict[str, tuple[nn.Module, Transformer]] = {"encoder": (self.encoder, own), "head": (self.head, own)}
         if isinstance(self.proposal, MapNet):
-            parts.append(("proposal", self.proposal, self.proposal.config))
-        for name, part, config in parts:
-            initialise(part, config, torch.Generator().manual_seed(derive_seed(seed, "initial weights", name)))
+            parts["proposal"] = self.proposal, self.proposal.config
+        initialise_parts(seed, parts)
 
     def hidden_at(
         self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None
@@ -61,18 +59,10 @@ class PretrainingModel(nn.Module):
         return logits_NV
 
     def token_losses(
-        self,
-        tokens_BL: Tensor,
-        attention_mask_BL: Tensor | None,
-        positions_BK: Tensor,
-        targets_BK: Tensor,
-        slots_N: Tensor | None,
-        signal: str = "loss",
-    ) -> tuple[Tensor, Tensor]:
-        """Returns -log p of each target and the signal that a proposal learns from, both [B, K] in float32.
-
-        Both are 0 at slots that aren't computed; the signal carries no gradient, and is the loss except in training.
-        """
+        self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, targets_BK: Tensor,
+        slots_N: Tensor | None, signal: str = "loss",
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Returns -log p of each target and, in training, a proposal's signal, [B, K] in float32; 0 at other slots."""
         if self.training:
             vectors_BLH, decoder_VH = tied_embedding(self.encoder.tokens.weight, tokens_BL)
         else:
@@ -88,6 +78,8 @@ class PretrainingModel(nn.Module):
             loss_N = F.cross_entropy(F.linear(features_NE, decoder_VH, bias_V).float(), targets_N, reduction="none")
             signal_N = loss_N.detach()
         return at_slots(loss_N, slots_N, targets_BK), at_slots(signal_N, slots_N, targets_BK)
+
+    forward = token_losses  # for torch.func.functional_call
 
     def propose(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
         """Returns log q [B, L] for the unmasked sentences."""
@@ -108,11 +100,7 @@ PADDING_LOGIT = -1e4
 
 
 class MaskedLMHead(nn.Module):
-    """The MLM head: dense, GELU, LayerNorm, then the token embeddings as decoder, and a bias.
-
-    `embedding` is the embedding size if it differs from the hidden size, as for ELECTRA's generator. In ModernBERT's
-    form, dense and LayerNorm have no bias.
-    """
+    """The MLM head: dense to `embedding` or the hidden size, GELU, LayerNorm, token embeddings as decoder, bias."""
 
     def __init__(self, config: Transformer, vocab_size: int, embedding: int | None = None) -> None:
         super().__init__()

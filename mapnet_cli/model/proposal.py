@@ -14,10 +14,7 @@ from mapnet_cli.model.bert import Stack, padded_vocabulary
 
 
 class MapNet(nn.Module):
-    """MAP-Net (sections 3.3 and 4.1): the encoder's token embeddings, a projection, and a separate transformer.
-
-    With `vocab_size`, it has its own token embeddings, `tokens`, of the encoder's hidden size.
-    """
+    """MAP-Net (3.3, 4.1): embeddings (the encoder's, or its own with `vocab_size`), projection, transformer."""
 
     def __init__(self, config: MapNetSizes, encoder_hidden: int, vocab_size: int | None = None) -> None:
         super().__init__()
@@ -28,19 +25,13 @@ class MapNet(nn.Module):
         self.score = nn.Linear(config.hidden, 1)
 
     def forward(self, vectors_BLE: Tensor, attention_mask_BL: Tensor | None, maskable_BL: Tensor) -> Tensor:
-        """Returns log q [B, L] in float32: the log-probability of each position, -inf where not maskable.
-
-        `vectors_BLE` are the token embeddings; MAP-Net's loss backpropagates into them.
-        """
+        """Returns log q [B, L] in float32, -inf where not maskable. Its loss reaches the token embeddings."""
         scores_BL = self.score(self.stack(self.project(vectors_BLE), attention_mask_BL)).squeeze(-1)
         return masked_log_softmax(scores_BL.float(), maskable_BL)
 
 
 def masked_log_softmax(scores_BL: Tensor, maskable_BL: Tensor) -> Tensor:
-    """Returns log-probabilities over the maskable positions of each row, -inf elsewhere.
-
-    A row without maskable positions is -inf throughout, with no NaN in values or gradients.
-    """
+    """Returns log-probabilities over the maskable positions of each row, -inf elsewhere. No NaN in rows without any."""
     none_B1 = ~maskable_BL.any(dim=1, keepdim=True)
     open_BL = maskable_BL | none_B1
     log_q_BL = torch.log_softmax(scores_BL.masked_fill(~open_BL, -torch.inf), dim=1)

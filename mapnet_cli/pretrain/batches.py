@@ -3,46 +3,26 @@
 Shapes: B sequences, L positions, N masked positions of a micro-batch.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mapnet_cli import masking
 from mapnet_cli.config import Method, Pretrain
 from mapnet_cli.core import derive_seed
 from mapnet_cli.jobs import ALONE, DistContext
-from mapnet_cli.masking import (
-    NO_CONTEXT,
-    STRATEGIES,
-    MaskContext,
-    MaskNoise,
-    exploration_probability,
-    mask_counts,
-    maskable_positions,
-    max_mask_count,
-    valid_slots,
-    visits_in_turn,
-)
 from mapnet_cli.model import attention_mask
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text import CLS, FIRST_ORDINARY, PAD, Sequences
 
-PREFETCHED = 2
-"""Number of batches that are prepared ahead of time."""
-
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences of one forward pass, with all counts made on the host, to avoid synchronising with the device.
-
-    `slots_N` are the flat indices of the masked positions among the B x K slots; None if all slots are computed,
-    which keeps shapes fixed for torch.compile.
-    """
+    """Sequences of one forward pass, with all counts made on the host, to avoid synchronising with the device."""
 
     first: int
     """Index of its first sequence in the whole batch."""
@@ -51,9 +31,10 @@ class MicroBatch:
     maskable_BL: Tensor
     counts_B: Tensor
     slots_N: Tensor | None
+    """Flat indices of the masked positions among the B x K; None if all are computed, for a fixed shape."""
     max_masks: int
     """K, the maximum number of masked positions per sequence."""
-    noise: MaskNoise
+    noise: masking.MaskNoise
     visit_B: Tensor | None
     """Index of this visit among those that share their noise; None unless the strategy is successive."""
     unit_starts_BL: Tensor | None
@@ -67,21 +48,10 @@ class MicroBatch:
     """Whether each sentence explores; None if the step decides for all."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MicroBatch":
-        def optional(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else function(tensor)
-
-        return replace(
-            self,
-            tokens_BL=function(self.tokens_BL),
-            attention_mask_BL=optional(self.attention_mask_BL),
-            maskable_BL=function(self.maskable_BL),
-            counts_B=function(self.counts_B),
-            slots_N=optional(self.slots_N),
-            noise=self.noise.map(function),
-            visit_B=optional(self.visit_B),
-            unit_starts_BL=optional(self.unit_starts_BL),
-            explore_B=optional(self.explore_B),
-        )
+        """Returns a copy with `function` applied to each tensor."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors: dict[str, Any] = {n: function(value) for n, value in found.items() if isinstance(value, Tensor)}
+        return replace(self, noise=self.noise.map(function), **tensors)
 
     def to(self, device: torch.device) -> "MicroBatch":
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -116,7 +86,7 @@ class BatchMaker:
     block_length: int
     fixed: bool = False
     """Pad every batch to the block length and compute every slot: one shape for torch.compile."""
-    context: MaskContext = NO_CONTEXT
+    context: masking.MaskContext = masking.NO_CONTEXT
     """What the strategy derived from the corpus."""
 
     @property
@@ -130,14 +100,14 @@ class BatchMaker:
         tokens_BL = load_batch(self.sequences, indices_B, self.block_length * self.fixed)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "masks", step))
         # drawn for a whole block, then truncated, so that masks don't depend on padding
-        noise, visit_B = MaskNoise.draw(generator, len(tokens_BL), self.block_length), None
-        if STRATEGIES[self.method.strategy].successive:
+        noise, visit_B = masking.MaskNoise.draw(generator, len(tokens_BL), self.block_length), None
+        if masking.STRATEGIES[self.method.strategy].successive:
             visit_B = self.order.epochs(data_step) * self.pretrain.visits + step % self.pretrain.visits
             noise, visit_B = self._shared_noise(noise, indices_B, visit_B)
         explore_B = None
         if self.method.explore_unit == "sentence" and any(self.method.exploration):
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "exploration", step))
-            p = exploration_probability(self.method, step, self.pretrain.steps)
+            p = masking.exploration_probability(self.method, step, self.pretrain.steps)
             explore_B = torch.rand(len(tokens_BL), generator=generator) < p
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
         batch = split_batch(
@@ -148,52 +118,39 @@ class BatchMaker:
         )  # fmt: skip
         return replace(batch, parts=[part.map(Tensor.pin_memory) for part in batch.parts]) if self.pin else batch
 
-    def _shared_noise(self, noise: MaskNoise, indices_B: Tensor, visits_B: Tensor) -> tuple[MaskNoise, Tensor]:
+    def _shared_noise(
+        self, noise: masking.MaskNoise, indices_B: Tensor, visits_B: Tensor
+    ) -> tuple[masking.MaskNoise, Tensor]:
         """Returns noise shared within a cycle of visits (which masks a sequence once), and the index in the cycle."""
-        cycle = visits_in_turn(self.method.highest_rate)
+        cycle = masking.visits_in_turn(self.method.highest_rate)
         order_BL, rounding_B = torch.empty_like(noise.order_BL), torch.empty_like(noise.rounding_B)
         for row, (sequence, visit) in enumerate(zip(indices_B.tolist(), visits_B.tolist(), strict=True)):
             seed = derive_seed(self.seed, "visits", sequence, visit // cycle)
-            shared = MaskNoise.draw(torch.Generator().manual_seed(seed), 1, self.block_length)
+            shared = masking.MaskNoise.draw(torch.Generator().manual_seed(seed), 1, self.block_length)
             order_BL[row], rounding_B[row] = shared.order_BL[0], shared.rounding_B[0]
         return replace(noise, order_BL=order_BL, rounding_B=rounding_B), visits_B % cycle
 
 
 def split_batch(
-    step: int,
-    tokens_BL: Tensor,
-    noise: MaskNoise,
-    mask_rate: float,
-    micro: int,
-    dist: DistContext = ALONE,
-    every_slot: bool = False,
-    highest_rate: float = 0.0,
-    visit_B: Tensor | None = None,
-    unit_starts_BL: Tensor | None = None,
-    explore_B: Tensor | None = None,
-) -> Batch:
-    """Returns this process's share of a batch of tokens [B, L], split into micro-batches of `micro` sequences.
-
-    With `every_slot`, all B x K slots are computed, masked or not. K is large enough for `highest_rate`.
-    """
-    maskable_BL = maskable_positions(tokens_BL)
-    counts_B = mask_counts(maskable_BL, mask_rate, noise.rounding_B)
+    step: int, tokens_BL: Tensor, noise: masking.MaskNoise, mask_rate: float, micro: int, dist: DistContext = ALONE,
+    every_slot: bool = False, highest_rate: float = 0.0, visit_B: Tensor | None = None,
+    unit_starts_BL: Tensor | None = None, explore_B: Tensor | None = None,
+) -> Batch:  # fmt: skip
+    """Returns this process's share of a batch in micro-batches of `micro`; `every_slot`: all slots are computed."""
     size, length = tokens_BL.shape
-    share, max_masks = size // dist.size, max_mask_count(length, max(mask_rate, highest_rate))
-    begin, all_masked = dist.rank * share, max(int(counts_B.sum()), 1)
-    all_tokens = int((tokens_BL != PAD).sum())
-    parts = []
+    maskable_BL = masking.maskable_positions(tokens_BL)
+    counts_B = masking.mask_counts(maskable_BL, mask_rate, noise.rounding_B)
+    max_masks, all_tokens = masking.max_mask_count(length, max(mask_rate, highest_rate)), int((tokens_BL != PAD).sum())
+    whole = MicroBatch(
+        0, tokens_BL, None, maskable_BL, counts_B, None, max_masks, noise, visit_B, unit_starts_BL, size,
+        max(int(counts_B.sum()), 1), all_tokens, explore_B,
+    )  # fmt: skip
+    share, parts = size // dist.size, []
+    begin = dist.rank * share
     for first in range(begin, begin + share, micro):
-        rows = slice(first, min(first + micro, begin + share))
-        slots_N = None if every_slot else valid_slots(counts_B[rows], max_masks)
-        parts.append(
-            MicroBatch(
-                first, tokens_BL[rows], attention_mask(tokens_BL[rows], PAD), maskable_BL[rows], counts_B[rows],
-                slots_N, max_masks, noise.map(itemgetter(rows)), None if visit_B is None else visit_B[rows],
-                None if unit_starts_BL is None else unit_starts_BL[rows], size, all_masked, all_tokens,
-                None if explore_B is None else explore_B[rows],
-            )
-        )  # fmt: skip
+        part = whole.map(itemgetter(slice(first, min(first + micro, begin + share))))
+        slots_N = None if every_slot else masking.valid_slots(part.counts_B, max_masks)
+        parts.append(replace(part, first=first, attention_mask_BL=attention_mask(part.tokens_BL, PAD), slots_N=slots_N))
     explored = 0.0 if explore_B is None else explore_B.double().mean().item()
     return Batch(step, size, length, all_tokens, parts, explored)
 
@@ -204,7 +161,7 @@ def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = Fa
     tokens_BL[:, 0] = CLS
     if padded:
         tokens_BL[:, -1] = PAD
-    noise = MaskNoise.draw(torch.Generator().manual_seed(0), size, length)
+    noise = masking.MaskNoise.draw(torch.Generator().manual_seed(0), size, length)
     return split_batch(0, tokens_BL, noise, mask_rate, size, every_slot=every_slot)
 
 
@@ -212,31 +169,3 @@ def load_batch(sequences: Sequences, indices: Tensor, length: int = 0) -> Tensor
     """Returns the sequences' tokens [B, L], padded to `length`, or to the longest sequence if it is 0."""
     chosen = indices.numpy()
     return torch.from_numpy(sequences.batch(chosen, length or int(sequences.lengths[chosen].max()), PAD))
-
-
-@contextmanager
-def prefetching(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Callable[[], Batch]]:
-    """Yields a function that returns the batches of steps first, first + 1, ..., last - 1, one per call.
-
-    A background thread builds them ahead of time. Its exceptions are raised by the call.
-    """
-    steps = iter(range(first, last))
-    with ThreadPoolExecutor(1, "batches") as thread:
-        ready: deque[Future[Batch]] = deque()
-
-        def submit_next() -> None:
-            step = next(steps, None)
-            if step is not None:
-                ready.append(thread.submit(make, step))
-
-        def take() -> Batch:
-            batch = ready.popleft().result()
-            submit_next()
-            return batch
-
-        for _ in range(PREFETCHED):
-            submit_next()
-        try:
-            yield take
-        finally:
-            thread.shutdown(wait=True, cancel_futures=True)

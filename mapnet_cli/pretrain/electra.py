@@ -17,8 +17,8 @@ from mapnet_cli.jobs import DistContext
 from mapnet_cli.masking import Masks, StepPlan, corrupt
 from mapnet_cli.model import AnyPretrainingModel, Electra, attention_mask
 from mapnet_cli.pretrain.batches import MicroBatch
-from mapnet_cli.pretrain.step import JointLosses, Losses, Prepare, add_up, masks_of
-from mapnet_cli.pretrain.validation import BATCH, fixed_masks
+from mapnet_cli.pretrain.step import JointLosses, Losses, add_up, masks_of
+from mapnet_cli.pretrain.validation import fixed_masks, shares
 from mapnet_cli.text import PAD, Sequences
 from mapnet_cli.training import autocast
 
@@ -27,12 +27,9 @@ class ElectraLosses(Losses):
     """The losses of the generator and the detector."""
 
     model: Electra
+    networks = ("generate", "detect")
     generate: Callable[..., tuple[Tensor, Tensor]]
     detect: Callable[..., Tensor]
-
-    def use_networks(self, prepare: Prepare) -> None:
-        self.generate = prepare(self.model.generate)
-        self.detect = prepare(self.model.detect)
 
     def forward(
         self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None
@@ -120,37 +117,26 @@ PASS = 16
 def validate_detection(
     model: Electra, sequences: Sequences, count: int, device: torch.device, precision: str, dist: DistContext
 ) -> dict[str, float]:
-    """Returns detection_loss (nats per token), the accuracies, and generator_loss (nats per masked token).
-
-    Each process evaluates its share of the sequences; all return the same values.
-    """
+    """Returns accuracies, detection_loss (nats per token), generator_loss (per masked token), over all processes."""
     model.eval()
     names = ("generator", "masked", "detection", "replaced", "original", "found", "kept")
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
-    for start in range(0, min(count, len(sequences)), BATCH):
-        numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
-        for chunk in torch.split(numbers, PASS) if len(numbers) else ():
-            add_up(sums, _sums(model, start, chunk, sequences, device, precision))
+    for start, share in shares(sequences, count, dist):
+        for numbers in torch.split(share, PASS):
+            fixed = fixed_masks(model.encoder, "uniform", start, numbers, sequences, 1.0, 0.0)
+            positions_BK, mask_BL = fixed.masks.positions_BK, attention_mask(fixed.tokens_BL, PAD, device)
+            targets_BK, noise_BK = (of_BL.gather(1, positions_BK) for of_BL in (fixed.tokens_BL, fixed.noise.token_BL))
+            with autocast(device, precision):
+                loss_BK, drawn_BK = model.generate(
+                    fixed.corrupted_BL.to(device), mask_BL, positions_BK.to(device), targets_BK.to(device),
+                    noise_BK.to(device), fixed.slots_N.to(device),
+                )  # fmt: skip
+                replaced_BL = replace_tokens(fixed.tokens_BL, fixed.masks, drawn_BK.cpu()).to(device)
+                logits_BL = model.detect(replaced_BL, mask_BL)
+            masked = torch.tensor(len(fixed.slots_N), device=device)
+            detected = detection_sums(logits_BL, fixed.tokens_BL.to(device), replaced_BL)
+            add_up(sums, {"generator": loss_BK.sum(), "masked": masked, **detected})
     totals = dist.all_reduce_sum_(torch.stack([sums[name] for name in names])).tolist()
     found = dict(zip(names, totals, strict=True))
     model.train()
     return {**detection_metrics(found), "generator_loss": found["generator"] / max(found["masked"], 1)}
-
-
-def _sums(
-    model: Electra, start: int, numbers: torch.Tensor, sequences: Sequences, device: torch.device, precision: str
-) -> dict[str, torch.Tensor]:
-    fixed = fixed_masks(model.encoder, "uniform", start, numbers, sequences, replace_mask=1.0, replace_random=0.0)
-    attention_mask_BL = attention_mask(fixed.tokens_BL, PAD)
-    attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
-    positions_BK = fixed.masks.positions_BK
-    targets_BK, noise_BK = (of_BL.gather(1, positions_BK) for of_BL in (fixed.tokens_BL, fixed.noise.token_BL))
-    with autocast(device, precision):
-        loss_BK, drawn_BK = model.generate(
-            fixed.corrupted_BL.to(device), attention_mask_BL, positions_BK.to(device), targets_BK.to(device),
-            noise_BK.to(device), fixed.slots_N.to(device),
-        )  # fmt: skip
-        replaced_BL = replace_tokens(fixed.tokens_BL, fixed.masks, drawn_BK.cpu()).to(device)
-        logits_BL = model.detect(replaced_BL, attention_mask_BL)
-    counted = {"generator": loss_BK.sum(), "masked": torch.tensor(len(fixed.slots_N), device=device)}
-    return counted | detection_sums(logits_BL, fixed.tokens_BL.to(device), replaced_BL)

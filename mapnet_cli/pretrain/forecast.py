@@ -3,7 +3,6 @@
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -26,21 +25,6 @@ OPTIMISER_BYTES = 16
 """Bytes per parameter: a float32 weight, its gradient and Adam's two moments."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Cost of pretraining with one method and one seed."""
-
-    flops: float
-    """Up to the last milestone, without branches that end in others."""
-    parameters: int
-    flops_per_second: float
-    """Per process, measured now."""
-    measured_batch: int
-    """Number of sequences in the measured step."""
-    activations: dict[str, tuple[float, float]]
-    """By precision: bytes kept for the backward pass (independent of the batch, per sequence)."""
-
-
 def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int, threads: int) -> list[str]:
     """Returns the lines that `--dry-run` prints, for runs of `processes` processes with `threads` CPU threads each."""
     pretrain, length = config.pretrain, config.corpus.block_length
@@ -49,40 +33,43 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     steps = segments(pretrain)[-1].end
     branches = f", {steps - pretrain.milestone_steps()[-1]:,} of them in branches" if pretrain.schedule == "wsd" else ""
     parallel = f"; {side_by_side} runs in parallel" if side_by_side > 1 else ""
-    others = [(own.steps, own.batch_size) for own in (config.for_method(m).pretrain for m in config.methods)]
-    differ = any(other != (pretrain.steps, pretrain.batch_size) for other in others)
-    own = ", unless a method sets its own steps or batch size" if differ else ""
     lines = [
-        f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} "
-        f"tokens per run{branches}{own}; rates measured now on {device_name(device)}, in "
-        f"{pretrain.precision}{parallel}",
+        f"{steps:,} steps of {pretrain.batch_size} x {length}: at most {steps * pretrain.batch_size * length:,} tokens "
+        f"per run{branches}, unless a method has its own steps or batch size; rates measured now on "
+        f"{device_name(device)}, in {pretrain.precision}{parallel}",
         *precision_advice(device, pretrain.precision, "pretrain"),
     ]
     total, longest, first = 0.0, 0.0, 0.0
     for name in config.methods:
-        settings = config.for_method(name).pretrain
-        share, parts = settings.micro_batch_size or settings.batch_size // processes, segments(settings)
-        cost = cost_of(config.for_method(name), name, vocab_size, device, share)
-        hours = cost.flops * parts[-1].end / parts[-1].last / cost.flops_per_second / processes / 3600
-        fixed = OPTIMISER_BYTES * cost.parameters
-        memory = ", ".join(
-            f"{format_size(fixed + once + share * each)} in {precision} ({format_size(each)} per sequence)"
-            for precision, (once, each) in cost.activations.items()
-        )
-        own = f" in {config.method[name].steps:,} steps" if config.method[name].steps else ""
+        own = config.for_method(name)
+        settings, parts = own.pretrain, segments(own.pretrain)
+        share = settings.micro_batch_size or settings.batch_size // processes
+        model = build_model(own, name, vocab_size)
+        flops, parameters = training_flops(own, name, vocab_size), sum(p.numel() for p in model.parameters())
+        rate, batch = _measure(own, name, model.to(device), device, share)
+        hours = flops * parts[-1].end / parts[-1].last / rate / processes / 3600
+        fixed, memory, activations = OPTIMISER_BYTES * parameters, [], dict[str, tuple[float, float]]()
+        for precision in ("bfloat16", "float32"):
+            once, each = activation_bytes(own, name, vocab_size, precision, device.type == "cuda")
+            activations[precision] = once, each
+            needed = format_size(fixed + once + share * each)
+            memory.append(f"{needed} in {precision} ({format_size(each)} per sequence)")
+        # milestones have weights, resume checkpoints also Adam's moments: one more is being written, and with
+        # branches the beginning of one is kept, too
+        resume = settings.keep_checkpoints + 1 + (settings.schedule == "wsd")
+        disk = parameters * (4 * len(settings.milestone_steps()) + 12 * resume)
         lines += [
-            f"{name}: {cost.flops:.3g} FLOPs{own}, about {hours:,.3g} hours with {processes} process"
-            f"{'es' if processes > 1 else ''} at {cost.flops_per_second:.3g} FLOP/s (measured with "
-            f"a batch size of {cost.measured_batch})",
-            f"{name}: memory with {share} sequences per pass: about {memory}; {format_size(fixed)} of it is for "
-            f"{cost.parameters:,} weights, their gradients and Adam's moments",
-            *too_much(fixed, cost.activations[pretrain.precision], share, processes * side_by_side, device),
-            f"{name}: disk: {format_size(_disk(config, cost))} per run, for milestones and resume checkpoints",
+            f"{name}: {flops:.3g} FLOPs in {settings.steps:,} steps, about {hours:,.3g} hours with {processes} process"
+            f"{'es' if processes > 1 else ''} at {rate:.3g} FLOP/s (measured with a batch size of {batch})",
+            f"{name}: memory with {share} sequences per pass: about {', '.join(memory)}; {format_size(fixed)} of it "
+            f"is for {parameters:,} weights, their gradients and Adam's moments",
+            *_too_much(fixed, activations[settings.precision], share, processes * side_by_side, device),
+            f"{name}: disk: {format_size(disk)} per run, for milestones and resume checkpoints",
         ]
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
-        first = first or cost.flops
-        if not math.isclose(cost.flops, first, rel_tol=0.01):
-            equal = round(settings.steps * first / cost.flops)
+        first = first or flops
+        if not math.isclose(flops, first, rel_tol=0.01):
+            equal = round(settings.steps * first / flops)
             lines.append(f"{name}: to match {config.methods[0]}'s FLOPs, set method.{name}.steps={equal}")
     if len(config.pretraining_runs()) > 1:
         together = max(total / side_by_side, longest)
@@ -90,7 +77,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     return lines
 
 
-def too_much(
+def _too_much(
     fixed: float, activations: tuple[float, float], share: int, processes: int, device: torch.device
 ) -> list[str]:
     """Returns a warning if the processes need more memory than is free, and the sequences per pass that fit."""
@@ -103,21 +90,8 @@ def too_much(
     return [f"warning: only {format_size(free)} of memory is free for each process: {advice}"]
 
 
-def cost_of(config: Config, name: str, vocab_size: int, device: torch.device, share: int) -> Cost:
-    """Returns the cost of a run. Runs steps of up to `share` sequences to measure the rate."""
-    model = build_model(config, name, vocab_size)
-    rate, batch = _measure(config, name, model.to(device), device, share)
-    return Cost(
-        training_flops(config, name, vocab_size), sum(p.numel() for p in model.parameters()), rate, batch,
-        {
-            precision: activation_bytes(config, name, vocab_size, precision, device.type == "cuda")
-            for precision in ("bfloat16", "float32")
-        },
-    )  # fmt: skip
-
-
 def training_flops(config: Config, name: str, vocab_size: int) -> float:
-    """Returns the FLOPs of a run up to its last milestone, assuming full blocks."""
+    """Returns the FLOPs of a run up to its last milestone, without other branches, assuming full blocks."""
     steps = max(config.pretrain.milestone_steps())
     sampled = range(0, steps, max(1, steps // SAMPLED_STEPS))
     work = [work_of(plan_step(config.method[name], 1, step, config.pretrain.steps)) for step in sampled]
@@ -130,7 +104,8 @@ def _measure(
     config: Config, name: str, model: AnyPretrainingModel, device: torch.device, share: int
 ) -> tuple[float, int]:
     """Returns (FLOP/s, sequences); doubles the batch up to `share` while it fits in memory and takes under a second."""
-    losses = build_losses(model.train(), config.method[name], device, config.pretrain.precision)
+    method, length = config.method[name], config.corpus.block_length
+    losses = build_losses(model.train(), method, device, config.pretrain.precision)
     batch, rate, measured = 1, 0.0, 0
     while True:
         try:
@@ -141,10 +116,7 @@ def _measure(
             if not measured:
                 raise
             return rate, measured
-        work = method_flops(
-            config, name, model.encoder.vocab_size, batch, config.corpus.block_length,
-            Work(losses.method.highest_rate),
-        )  # fmt: skip
+        work = method_flops(config, name, model.encoder.vocab_size, batch, length, Work(method.highest_rate))
         rate, measured = max(rate, work / seconds), batch
         if seconds > ENOUGH_SECONDS or batch >= share:
             return rate, measured
@@ -200,10 +172,3 @@ def _kept_bytes(config: Config, name: str, vocab_size: int, precision: str, batc
             loss, _, _ = losses(part, _plan(losses))
         del loss
     return sum(size for storage, size in kept.items() if storage not in weights)
-
-
-def _disk(config: Config, cost: Cost) -> float:
-    """Returns bytes: milestones store weights, resume checkpoints also Adam's moments; one more is being written."""
-    pretrain = config.pretrain
-    resume = pretrain.keep_checkpoints + 1 + (pretrain.schedule == "wsd")  # the beginning of a branch is kept too
-    return cost.parameters * (4 * len(pretrain.milestone_steps()) + 12 * resume)

@@ -13,17 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mapnet_cli import masking
 from mapnet_cli.config import Method
 from mapnet_cli.core import COLLAPSED, MaskedWord, ProposedMasks, derive_seed
-from mapnet_cli.masking import (
-    CorpusFacts,
-    MaskContext,
-    MaskNoise,
-    draw_masks,
-    maskable_positions,
-    mixed_with_uniform,
-    uniform_log_q,
-)
 from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
 from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, Sequences, load_tokenizer, word_part
@@ -51,8 +43,8 @@ class _Drawn:
 
 @torch.no_grad()
 def figure2_masks(
-    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: MaskContext, tokenizer: Path, count: int,
-    buckets: "TokenBuckets",
+    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: masking.MaskContext, tokenizer: Path,
+    count: int, buckets: "TokenBuckets",
 ) -> ProposedMasks:  # fmt: skip
     """Returns up to `count` sentences with masks drawn by the method and each word's probability (Figure 2).
 
@@ -78,7 +70,7 @@ def figure2_masks(
 
 
 def _draw(
-    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: MaskContext, count: int,
+    model: AnyPretrainingModel, method: Method, sequences: Sequences, context: masking.MaskContext, count: int,
     length: int | None,
 ) -> _Drawn:  # fmt: skip
     device = model.encoder.tokens.weight.device
@@ -86,17 +78,16 @@ def _draw(
     # spread over the validation set, so that sentences come from different documents
     chosen = torch.from_numpy(np.linspace(0, len(sequences) - 1, count).astype(np.int64))
     tokens_BL = load_batch(sequences, chosen)[:, :length]
-    maskable_BL = maskable_positions(tokens_BL)
-    attention_mask_BL = attention_mask(tokens_BL, PAD)
-    attention_mask_BL = None if attention_mask_BL is None else attention_mask_BL.to(device)
+    maskable_BL = masking.maskable_positions(tokens_BL)
+    attention_mask_BL = attention_mask(tokens_BL, PAD, device)
     if method.proposal:
         assert isinstance(model, PretrainingModel)
         own_BL = model.propose(tokens_BL.to(device), attention_mask_BL, maskable_BL.to(device)).cpu()
-        log_q_BL = mixed_with_uniform(own_BL, maskable_BL, method.proposal.uniform_mix)
+        log_q_BL = masking.mixed_with_uniform(own_BL, maskable_BL, method.proposal.uniform_mix)
     else:
-        own_BL = log_q_BL = uniform_log_q(maskable_BL)
-    noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
-    masks = draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
+        own_BL = log_q_BL = masking.uniform_log_q(maskable_BL)
+    noise = masking.MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
+    masks = masking.draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
     loss_BL = None
     if isinstance(model, PretrainingModel):
@@ -164,7 +155,7 @@ class TokenBuckets:
     """FUNCTION or CONTENT, assuming that the token is a whole word; OTHER if it contains non-letters."""
 
 
-def token_buckets(corpus: CorpusFacts) -> TokenBuckets:
+def token_buckets(corpus: masking.CorpusFacts) -> TokenBuckets:
     """Returns the buckets of the vocabulary's tokens, with frequencies from the training text."""
     vocab_size, counts_V = corpus.vocab_size, corpus.token_counts.clone()
     counts_V[:FIRST_ORDINARY] = 0

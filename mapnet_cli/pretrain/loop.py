@@ -12,9 +12,9 @@ from mapnet_cli.config import FrequencyProposal
 from mapnet_cli.jobs import Progress, ProgressCallback
 from mapnet_cli.masking import ProposalWork, StepPlan, plan_step
 from mapnet_cli.model import TokenTable
-from mapnet_cli.pretrain.batches import BatchMaker, prefetching, sample_batch
+from mapnet_cli.pretrain.batches import BatchMaker, sample_batch
 from mapnet_cli.pretrain.electra import build_losses
-from mapnet_cli.pretrain.monitor import TrainingMonitor
+from mapnet_cli.pretrain.monitor import monitored
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.pretrain.segments import segments
 from mapnet_cli.pretrain.state import TrainState
@@ -23,30 +23,33 @@ from mapnet_cli.training import gradient_norm, learning_rate, set_learning_rate
 
 
 def train(state: TrainState, progress: ProgressCallback) -> None:
-    """Trains from `state.step` to the last step, writing milestones, a log and resume checkpoints.
-
-    Raises DivergedError and Interrupted, see `TrainingMonitor.after_step`.
-    """
+    """Trains to the last step; writes milestones, a log, resume checkpoints. Raises DivergedError and Interrupted."""
     pretrain, method = state.config.pretrain, state.method
     parts = segments(pretrain)
-    make = batch_maker(state)
+    manifest, sources = state.corpus.manifest, state.config.corpus.sources
+    counts, weights = [source.train_sequences for source in manifest.sources], [source.weight for source in sources]
+    make = BatchMaker(
+        state.corpus.train, ResumableSampler(counts, pretrain.batch_size, state.seed, weights), method, pretrain,
+        state.seed, state.dist, pin=state.device.type == "cuda", block_length=manifest.block_length,
+        fixed=pretrain.compile, context=state.context,
+    )  # fmt: skip
     losses = build_losses(state.model.train(), method, state.device, pretrain.precision, state.dist.size)
     if pretrain.compile:
         progress(Progress(state.place, parts[-1].end, "compiling"))
         losses.compile_networks()
-        compile_ahead(losses, make.micro, state.manifest.block_length)
+        compile_ahead(losses, make.micro, manifest.block_length)
     algorithm1 = Algorithm1(*distributed(losses, state))
     own_clip_norm = method.mapnet.clip_norm if method.mapnet else 0.0
 
-    with TrainingMonitor(state, progress, parts) as monitor:
+    with monitored(state, progress, parts) as monitor:
         for part in parts:
             if state.place >= part.end:
                 continue
             stable, total = part.decay
-            with monitor.segment(part), prefetching(make, state.step, part.last) as next_batch:
+            with monitor.segment(part):
                 while state.step < part.last:
                     start = time.monotonic()
-                    batch = next_batch()
+                    batch = make(state.step)
                     waited = time.monotonic() - start
                     plan = plan_step(method, state.seed, state.step, pretrain.steps)
 
@@ -61,18 +64,6 @@ def train(state: TrainState, progress: ProgressCallback) -> None:
 
                     state.step += 1
                     monitor.after_step(batch, plan, sums, norm, lr, waited)
-
-
-def batch_maker(state: TrainState) -> BatchMaker:
-    """Returns the maker of this process's batches; all have the same shape if the networks are compiled."""
-    pretrain, manifest = state.config.pretrain, state.manifest
-    weights = [source.weight for source in state.config.corpus.sources]
-    counts = [source.train_sequences for source in manifest.sources]
-    return BatchMaker(
-        state.corpus.train, ResumableSampler(counts, pretrain.batch_size, state.seed, weights), state.method, pretrain,
-        state.seed, state.dist, pin=state.device.type == "cuda", block_length=manifest.block_length,
-        fixed=pretrain.compile, context=state.context,
-    )  # fmt: skip
 
 
 def distributed(losses: nn.Module, state: TrainState) -> tuple[nn.Module, torch.device, nn.Module | None]:

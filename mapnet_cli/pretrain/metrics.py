@@ -19,10 +19,7 @@ NEVER = -(1 << 40)
 
 
 class StepMetrics:
-    """Writes a JSONL log, and TensorBoard events if TensorBoard is installed; only the first process writes.
-
-    When a run resumes, log lines after the place where it resumes are removed.
-    """
+    """Writes a JSONL log, and to TensorBoard if it is installed. A resumed run removes the lines after its place."""
 
     def __init__(
         self, folder: Path, parts: Sequence[Segment], place: int, dist: DistContext, peak_flops: float
@@ -42,8 +39,11 @@ class StepMetrics:
         """Starts a segment of the run, whose TensorBoard events are a run of their own for a branch."""
         self._branch = {"branch": branch} if branch else {}
         self.close()
-        if self.dist.rank == 0:
-            self._board = _tensorboard(self.path.with_name("tensorboard") / (f"branch{branch}" if branch else ""), step)
+        if self.dist.rank == 0 and find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder = self.path.with_name("tensorboard") / (f"branch{branch}" if branch else "")
+            self._board = SummaryWriter(str(folder), purge_step=step + 1)  # without events of an interrupted run
 
     def _reset(self) -> None:
         self._kept: dict[str, Tensor] = {}
@@ -51,13 +51,8 @@ class StepMetrics:
         self._waited = 0.0
         self._steps = 0
 
-    def add(
-        self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float], waited: float = 0.0
-    ) -> None:
-        """Adds the sums of step `step` and the counts made on the host, without waiting for the device.
-
-        `host` is the same in all processes; `waited` is how many seconds this one waited for data.
-        """
+    def add(self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float], waited: float) -> None:
+        """Adds a step's sums, counts made on the host (equal in all processes), and seconds waited, without a sync."""
         for name, count in host.items():
             self._host[name] = self._host.get(name, 0.0) + count
         self._waited += waited
@@ -128,12 +123,3 @@ class StepMetrics:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
-
-
-def _tensorboard(folder: Path, step: int) -> Any:
-    """Returns a writer that purges events after `step` from an interrupted run; None if TensorBoard isn't installed."""
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step + 1)

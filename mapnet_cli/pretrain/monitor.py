@@ -3,9 +3,8 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -27,38 +26,26 @@ from mapnet_cli.training import BackgroundWriter, method_flops, peak_flops, peak
 
 
 class TrainingMonitor:
-    """Logs, validates and saves a run. A context manager that exits once everything is on disk."""
+    """Logs, validates and saves a run. Use `monitored` to make one."""
 
-    def __init__(self, state: TrainState, progress: ProgressCallback, parts: Sequence[Segment]) -> None:
-        self.state = state
-        self.progress = progress
-        self.parts = parts
-        self.part = parts[0]
-        self.held_out = open_shards(state.artifacts, state.manifest.validation)
+    def __init__(
+        self, state: TrainState, progress: ProgressCallback, parts: Sequence[Segment], writer: BackgroundWriter,
+        stopped: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.state, self.progress, self.parts, self.part = state, progress, parts, parts[0]
+        self.held_out = open_shards(state.artifacts, state.corpus.manifest.validation)
+        self._writer, self._stopped = writer, stopped
+        self.metrics = StepMetrics(state.folder, parts, state.place, state.dist, self._peak())
         self._save_due = False
         self._note = ""
         self._warned: set[str] = set()
         self._diagnostics: dict[str, float] = {}
 
-    def __enter__(self) -> "TrainingMonitor":
-        state = self.state
-        reset_peak_memory(state.device)
-        with ExitStack() as contexts:
-            self._metrics = StepMetrics(state.folder, self.parts, state.place, state.dist, self._peak())
-            contexts.callback(self._metrics.close)
-            self._writer = contexts.enter_context(BackgroundWriter())
-            self._stopped = contexts.enter_context(stop_requested())
-            self._contexts = contexts.pop_all()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._contexts.__exit__(kind, error, at)
-
     @contextmanager
     def segment(self, part: Segment) -> Iterator[None]:
         """A context for the steps of a segment. After a branch, restores the trunk and saves it to resume from."""
         state, self.part = self.state, part
-        self._metrics.begin(state.step, part.branch)
+        self.metrics.begin(state.step, part.branch)
         if part.branch and not state.place:  # other branches begin after a step of the trunk, which saved it
             self._save(None, True)
         self._started = time.monotonic()
@@ -79,25 +66,17 @@ class TrainingMonitor:
     def after_step(
         self, batch: Batch, plan: StepPlan, sums: dict[str, Tensor], norm: Tensor, lr: float, waited: float
     ) -> None:
-        """Counts a step; logs, validates and saves when due.
-
-        Raises DivergedError if a loss or gradient since the last log line was not finite. After SIGTERM or Ctrl-C,
-        saves everything and raises Interrupted.
-        """
+        """Counts a step; logs, validates, saves when due. Raises DivergedError, after SIGTERM or Ctrl-C Interrupted."""
         state, pretrain = self.state, self.state.config.pretrain
         # padding is not useful work
         flops = method_flops(
-            state.config, state.method_name, state.manifest.vocab_size, batch.size, batch.tokens / batch.size,
+            state.config, state.method_name, state.corpus.manifest.vocab_size, batch.size, batch.tokens / batch.size,
             work_of(plan),
         )  # fmt: skip
         state.tokens, state.flops = state.tokens + batch.tokens, state.flops + flops
-        host = {
-            "tokens": batch.tokens,
-            "flops": flops,
-            "uniform_steps": plan.explore or batch.explored,
-            "learned": plan.learns,
-        }
-        self._metrics.add(plan.step, sums, norm, host, waited)
+        explored = plan.explore or batch.explored
+        host = {"tokens": batch.tokens, "flops": flops, "uniform_steps": explored, "learned": plan.learns}
+        self.metrics.add(plan.step, sums, norm, host, waited)
 
         stop = state.dist.any(self._stopped())
         at_milestone, ends = state.step in self.part.milestones, state.step == self.part.last
@@ -129,15 +108,15 @@ class TrainingMonitor:
     def _log(self, lr: float) -> None:
         """Synchronises with the device, which steps never do, and logs the steps since the last line."""
         state = self.state
-        totals = self._metrics.collect()
+        totals = self.metrics.collect()
         seconds = time.monotonic() - self._started
         state.seconds += seconds
         facts = {"lr": lr, "peak_memory_mb": round(peak_memory_mb(state.device)), "flops": state.flops}
         if state.method.proposal or any(state.method.exploration):
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
-        row = self._metrics.line(totals, state.step, seconds, facts)
-        if self._metrics.bad_step is not None:
-            raise DivergedError(_diverged(state, self._metrics.bad_step))
+        row = self.metrics.line(totals, state.step, seconds, facts)
+        if self.metrics.bad_step is not None:
+            raise DivergedError(_diverged(state, self.metrics.bad_step))
         self._diagnostics = {name: row[name] for name in DIAGNOSTICS if name in row}
         for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
             if kind not in self._warned and state.dist.rank == 0:
@@ -158,9 +137,9 @@ class TrainingMonitor:
             found = validate_detection(state.model, *how)
         else:
             found = validate(state.model, *how, self._buckets, single)
-        self._metrics.write({"step": state.step, **found})
+        self.metrics.write({"step": state.step, **found})
         # other load may have slowed down the last measurement, so the highest one is the most accurate
-        self._metrics.peak_flops = max(self._metrics.peak_flops, self._peak())
+        self.metrics.peak_flops = max(self.metrics.peak_flops, self._peak())
         return found
 
     def _peak(self) -> float:
@@ -172,7 +151,7 @@ class TrainingMonitor:
         state, writes = self.state, list[Write]()
         self._writer.wait()  # one set of copies at a time
         if state.dist.rank == 0 and validation is not None:
-            tokenizer = state.artifacts.path(state.manifest.tokenizer)
+            tokenizer = state.artifacts.path(state.corpus.manifest.tokenizer)
             masks = figure2_masks(
                 state.model, state.method, self.held_out, state.context, tokenizer,
                 state.config.report.figure2_sentences, self._buckets,
@@ -197,6 +176,16 @@ def _diverged(state: TrainState, step: int) -> str:
         f"{first + pretrain.batch_size - 1:,} in the data order of seed {state.seed}); "
         f"the last good checkpoint is in {state.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
     )
+
+
+@contextmanager
+def monitored(state: TrainState, progress: ProgressCallback, parts: Sequence[Segment]) -> Iterator[TrainingMonitor]:
+    """Yields a run's monitor; leaves the context once everything is on disk."""
+    reset_peak_memory(state.device)
+    with BackgroundWriter() as writer, stop_requested() as stopped:
+        monitor = TrainingMonitor(state, progress, parts, writer, stopped)
+        with closing(monitor.metrics):
+            yield monitor
 
 
 @contextmanager

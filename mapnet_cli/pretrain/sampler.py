@@ -33,7 +33,8 @@ class ResumableSampler:
     """
 
     def __init__(self, counts: Sequence[int], batch_size: int, seed: int, weights: Sequence[float] = ()) -> None:
-        filled = [(n, w, first) for n, w, first in _sources(counts, weights or [1.0] * len(counts)) if n]
+        sources = zip(counts, weights or [1.0] * len(counts), strict=True)
+        filled = [(n, w, sum(counts[:number])) for number, (n, w) in enumerate(sources) if n]
         self.batch_size = batch_size
         self.seed = seed
         self._counts_S = torch.tensor([n for n, _, _ in filled])
@@ -43,7 +44,9 @@ class ResumableSampler:
         self._strides_S = torch.tensor([1 if Fraction(str(w)).denominator == 1 else _stride(n) for n, w, _ in filled])
         # a step lies within one group of one epoch, or in two at a boundary
         self._order = lru_cache(maxsize=2)(self._make_order)
-        self._block_order = lru_cache(maxsize=2)(self._make_block_order)
+        self._block_order = lru_cache(maxsize=2)(
+            lambda epoch: self._permutation(-(-self.count(epoch) // BLOCK), "data order", epoch)
+        )
 
     def count(self, epoch: int) -> int:
         """Returns the number of visits in an epoch."""
@@ -113,18 +116,9 @@ class ResumableSampler:
         members = members[members < count]
         return members[self._permutation(len(members), "data order in a group", epoch, group)]
 
-    def _make_block_order(self, epoch: int) -> Tensor:
-        return self._permutation(-(-self.count(epoch) // BLOCK), "data order", epoch)
-
     def _permutation(self, count: int, stream: str, *position: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, stream, *position))
         return torch.randperm(count, generator=generator)
-
-
-def _sources(counts: Sequence[int], weights: Sequence[float]) -> list[tuple[int, float, int]]:
-    """Returns the count, the weight and the index of the first sequence of each source."""
-    firsts = [sum(counts[:number]) for number in range(len(counts))]
-    return list(zip(counts, weights, firsts, strict=True))
 
 
 def _stride(count: int) -> int:

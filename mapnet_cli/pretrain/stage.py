@@ -1,28 +1,12 @@
 """The `mapnet pretrain` stage: one job per method and seed."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from mapnet_cli import jobs
 from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, last_line, visible_gpus
-from mapnet_cli.jobs import (
-    ALONE,
-    Job,
-    Output,
-    Phase,
-    Progress,
-    ProgressCallback,
-    StageProgress,
-    cores,
-    current,
-    launched,
-    local_processes,
-)
 from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -37,7 +21,7 @@ class Pretrain:
         from mapnet_cli.masking import validate_method
 
         config, pretrain = self.lineage.config, self.lineage.config.pretrain
-        processes = (launched() or ALONE).size * pretrain.processes
+        processes = (jobs.launched() or jobs.ALONE).size * pretrain.processes
         for name in config.methods:
             method = config.method[name]
             validate_method(name, method, pretrain.visits)
@@ -56,8 +40,7 @@ class Pretrain:
                 )
         if pretrain.batch_size % processes:
             raise UsageError(
-                f"pretrain.batch_size ({pretrain.batch_size}) must be a multiple of the number of processes "
-                f"({processes})"
+                f"pretrain.batch_size ({pretrain.batch_size}) isn't a multiple of the {processes} processes"
             )
         gpus = visible_gpus() if pretrain.device != "cpu" else 0
         if 0 < gpus < pretrain.processes:
@@ -74,29 +57,25 @@ class Pretrain:
     def preflight(self) -> None:
         """Does nothing: pretraining has no requirements to check in advance."""
 
-    def plan(self, workers: int) -> list[Phase]:
+    def plan(self, workers: int) -> list[jobs.Phase]:
         """Returns one job per method and seed: sequential on GPUs, in parallel on the cores of a CPU."""
         lineage, config = self.lineage, self.lineage.config
         processes = config.pretrain.processes
         # the first seed of every method comes first, so that a complete table is available early
         runs = sorted(config.pretraining_runs(), key=lambda run: config.seeds_of(run[0]).index(run[1]))
         side_by_side, threads = _shares(config, len(runs), workers)
-        imports = {name: import_key(lineage, name) for name in config.methods}
-        jobs: list[Job] = []
+        found: list[jobs.Job] = []
         for method, seed in runs:
             artifact, needs = lineage.pretraining(method, seed), (lineage.manifest,)
-            job = TrainModel(
+            job: jobs.Job = TrainModel(
                 artifact=artifact, needs=needs, config=config.for_method(method), method=method, seed=seed,
-                manifest=lineage.manifest, threads=threads, init_from=imports[method],
+                manifest=lineage.manifest, threads=threads, init_from=import_key(lineage, method),
             )  # fmt: skip
             if processes > 1:
-                jobs.append(
-                    TorchrunJob(artifact=artifact, needs=needs, inner=job, processes=processes, threads=threads)
-                )
-            else:
-                jobs.append(job)
+                job = TorchrunJob(artifact=artifact, needs=needs, inner=job, processes=processes, threads=threads)
+            found.append(job)
         gpus = processes if config.pretrain.device != "cpu" else 0
-        return [Phase("pretrain", jobs, "run", side_by_side, threads * processes, gpus)]
+        return [jobs.Phase("pretrain", found, "run", side_by_side, threads * processes, gpus)]
 
     def forecast(self, workers: int) -> list[str]:
         """Returns the lines of `--dry-run`: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
@@ -104,10 +83,10 @@ class Pretrain:
 
         config = self.lineage.config
         side_by_side, threads = _shares(config, len(config.pretraining_runs()), workers)
-        processes = (launched() or ALONE).size * config.pretrain.processes
+        processes = (jobs.launched() or jobs.ALONE).size * config.pretrain.processes
         return forecast(config, self.lineage.vocab_size, processes, side_by_side, threads)
 
-    def progress(self) -> StageProgress:
+    def progress(self) -> jobs.StageProgress:
         """Returns the latest log line of each run, with its method and seed."""
         lineage, rows, lines = self.lineage, [], []
         for method, seed in lineage.config.pretraining_runs():
@@ -121,7 +100,7 @@ class Pretrain:
                     f"{method} seed {seed}: step {line['step']:,} of {steps:,}{branch}, loss {line['loss']:.3f}, "
                     f"{line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
                 )
-        return StageProgress({"trainings": rows}, tuple(lines))
+        return jobs.StageProgress({"trainings": rows}, tuple(lines))
 
     def summary(self) -> list[str]:
         """Returns no lines: `mapnet report` shows the results."""
@@ -129,10 +108,7 @@ class Pretrain:
 
 
 def import_key(lineage: Lineage, method: str) -> str:
-    """Returns the key of the imported checkpoint that a method starts from, or "" for random weights.
-
-    Raises UsageError, with each key and its required value, if the config doesn't match the imported encoder.
-    """
+    """Returns the key of the import that a method starts from, or "". Raises UsageError if the sizes differ."""
     config = lineage.config
     name = config.method[method].init_from
     if not name:
@@ -154,12 +130,12 @@ def _shares(config: Config, runs: int, workers: int) -> tuple[int, int]:
     processes = config.pretrain.processes
     gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
     side_by_side = 1 if gpus else max(1, min(workers // processes, runs))
-    local = side_by_side * processes * local_processes()
-    return side_by_side, config.pretrain.threads or max(1, cores() // local)
+    local = side_by_side * processes * jobs.local_processes()
+    return side_by_side, config.pretrain.threads or max(1, jobs.cores() // local)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainModel(Job):
+class TrainModel(jobs.Job):
     """Trains a model with one method and seed up to its last milestone, resuming from its newest checkpoint."""
 
     config: Config
@@ -177,19 +153,19 @@ class TrainModel(Job):
         """Keys of the milestones."""
         return tuple(f"{self.key}/step{step}" for step in self.config.pretrain.milestone_steps())
 
-    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+    def run(self, artifacts: Artifacts, progress: jobs.ProgressCallback) -> jobs.Output:
         import torch
 
         from mapnet_cli.masking import STRATEGIES, CorpusFacts
         from mapnet_cli.model import TokenTable, build_model
         from mapnet_cli.pretrain.loop import train
         from mapnet_cli.pretrain.state import TrainState, init_from, resume
-        from mapnet_cli.training import build_adamw, choose_device, keep_freed_memory
+        from mapnet_cli.training import build_adamw, choose_device, keep_freed_memory, precision_advice
 
         config, method = self.config, self.config.method[self.method]
         torch.set_num_threads(self.threads)
         keep_freed_memory()
-        dist = current()
+        dist = jobs.current()
         device = choose_device(config.pretrain.device, dist.local_rank)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -209,21 +185,14 @@ class TrainModel(Job):
         state = TrainState(
             config, self.method, self.seed, self.artifact, corpus, context, dist, device, model, optimizer
         )
-        for warning in [*_advice(config, device), *resume(state)]:
-            progress(Progress(state.place, config.pretrain.steps, warning=warning))
+        advice = precision_advice(device, config.pretrain.precision, "pretrain")
+        if device.type == "cpu" and config.pretrain.compile:
+            advice.append("pretrain.compile takes minutes and gains nothing on a CPU; it is meant for GPUs")
+        for warning in [*advice, *resume(state)]:
+            progress(jobs.Progress(state.place, config.pretrain.steps, warning=warning))
         train(state, progress)
         totals = PretrainingTotals(
             method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,
             seconds=state.seconds,
         )  # fmt: skip
-        return Output([state.folder / "log.jsonl"], totals)
-
-
-def _advice(config: Config, device: "torch.device") -> list[str]:
-    """Returns warnings about settings that are slow on this device."""
-    from mapnet_cli.training import precision_advice
-
-    advice = []
-    if device.type == "cpu" and config.pretrain.compile:
-        advice.append("pretrain.compile takes minutes and gains nothing on a CPU; it is meant for GPUs")
-    return advice + precision_advice(device, config.pretrain.precision, "pretrain")
+        return jobs.Output([state.folder / "log.jsonl"], totals)

@@ -3,45 +3,33 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mapnet_cli import training
 from mapnet_cli.config import Config, Method
 from mapnet_cli.core import (
     ArtifactId,
     Artifacts,
     Checkpoint,
-    CorpusManifest,
     DamagedError,
     Marker,
     ProposedMasks,
     log_rows,
     sync,
     write_json,
-)
+)  # fmt: skip
 from mapnet_cli.jobs import DistContext, library_versions
 from mapnet_cli.lineage import fingerprint
 from mapnet_cli.masking import CorpusFacts, MaskContext
 from mapnet_cli.model import AnyPretrainingModel
 from mapnet_cli.pretrain.segments import Segment, needed_for, place_of, segments
-from mapnet_cli.training import (
-    FACTS,
-    TENSORS,
-    device_name,
-    load_checkpoint,
-    newest_checkpoint,
-    optimizer_state,
-    prune_checkpoints,
-    restore_optimizer,
-    rolling_name,
-    save_checkpoint,
-    snapshot,
-)
 
+FACTS = ("step", "before", "tokens", "flops", "seconds")
+"""What a checkpoint has of the state besides tensors; older ones have no `before`, which is then 0."""
 Write = Callable[[], None]
 """Writes a snapshot taken when the function was created, so training may continue in the meantime."""
 
@@ -74,10 +62,6 @@ class TrainState:
         return self.corpus.artifacts
 
     @property
-    def manifest(self) -> CorpusManifest:
-        return self.corpus.manifest
-
-    @property
     def method(self) -> Method:
         return self.config.method[self.method_name]
 
@@ -99,57 +83,54 @@ def milestone(
     state: TrainState, validation: dict[str, float], masks: ProposedMasks, diagnostics: dict[str, float]
 ) -> Write:
     """Returns a function that writes a milestone: weights, sentences of Figure 2, and a marker for finetune-glue."""
-    name = f"{state.artifact.key}/step{state.step}"
+    processes = f", {state.dist.size} processes" if state.dist.size > 1 else ""
     row = Checkpoint(
-        method=state.method_name, pretrain_seed=state.seed, step=state.step, path=name, fingerprint="",
-        tokens=state.tokens, flops=state.flops, seconds=round(state.seconds, 3), device=_devices(state),
+        method=state.method_name, pretrain_seed=state.seed, step=state.step,
+        path=f"{state.artifact.key}/step{state.step}", fingerprint="", tokens=state.tokens, flops=state.flops,
+        seconds=round(state.seconds, 3), device=training.device_name(state.device) + processes,
         validation_loss=validation.get("validation_loss"), validation=validation, health=diagnostics,
     )  # fmt: skip
-    return partial(_write_milestone, state, row, masks, snapshot(state.model.state_dict()))
+    tensors = training.snapshot(state.model.state_dict())
+    facts = {"step": row.step, "method": row.method, "vocab_size": state.corpus.manifest.vocab_size}
 
+    def write() -> None:
+        folder = state.artifacts.path(row.path)
+        found = row.model_copy(update={"fingerprint": training.save_checkpoint(folder, tensors, facts)})
+        write_json(folder / "figure2.json", masks.to_json())
+        names = training.TENSORS, training.FACTS, "figure2.json"
+        files = state.artifacts.checksums([folder / name for name in names])
+        stamp = fingerprint(state.artifact.fingerprint, row.step)
+        state.artifacts.publish(Marker(row.path, stamp, found.to_json(), files, row.seconds, library_versions()))
 
-def _write_milestone(state: TrainState, row: Checkpoint, masks: ProposedMasks, tensors: dict[str, Tensor]) -> None:
-    folder = state.artifacts.path(row.path)
-    facts = {"step": row.step, "method": row.method, "vocab_size": state.manifest.vocab_size}
-    row = row.model_copy(update={"fingerprint": save_checkpoint(folder, tensors, facts)})
-    write_json(folder / "figure2.json", masks.to_json())
-    files = state.artifacts.checksums([folder / TENSORS, folder / FACTS, folder / "figure2.json"])
-    stamp = fingerprint(state.artifact.fingerprint, row.step)
-    state.artifacts.publish(Marker(row.path, stamp, row.to_json(), files, row.seconds, library_versions()))
-
-
-def _devices(state: TrainState) -> str:
-    return device_name(state.device) + (f", {state.dist.size} processes" if state.dist.size > 1 else "")
+    return write
 
 
 def resume_point(state: TrainState) -> Write:
     """Returns a function that writes a rolling checkpoint and prunes older ones."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    tensors |= optimizer_state(state.model, state.optimizer)
-    facts = {name: getattr(state, name) for name in ("step", "before", "tokens", "flops", "seconds")}
-    return partial(_write_resume_point, state, facts, snapshot(tensors))
+    tensors = training.snapshot(tensors | training.optimizer_state(state.model, state.optimizer))
+    facts = {name: getattr(state, name) for name in FACTS}
+    folder, pretrain = state.rolling / training.rolling_name(state.place), state.config.pretrain
 
+    def write() -> None:
+        sync(state.folder / "log.jsonl")  # a run that resumes needs the log up to there
+        training.save_checkpoint(folder, tensors, facts)
+        parts = segments(pretrain)
+        training.prune_checkpoints(state.rolling, pretrain.keep_checkpoints, lambda place: needed_for(place, parts))
 
-def _write_resume_point(state: TrainState, facts: dict[str, float], tensors: dict[str, Tensor]) -> None:
-    sync(state.folder / "log.jsonl")  # a run that resumes needs the log up to there
-    save_checkpoint(state.rolling / rolling_name(int(facts["before"] + facts["step"])), tensors, facts)
-    parts = segments(state.config.pretrain)
-    prune_checkpoints(state.rolling, state.config.pretrain.keep_checkpoints, lambda place: needed_for(place, parts))
+    return write
 
 
 def resume(state: TrainState) -> list[str]:
-    """Restores `state` from its newest undamaged checkpoint; leaves it at step 0 if there is none.
-
-    The first process chooses the checkpoint, so that all start at the same step. Returns warnings about damaged ones.
-    """
+    """Restores the newest undamaged checkpoint, if any, chosen by the first process. Returns warnings."""
     found, warnings = None, list[str]()
     if state.dist.rank == 0:
         warnings = _forget_gaps(state)
-        found, damaged = newest_checkpoint(state.rolling)
+        found, damaged = training.newest_checkpoint(state.rolling)
         warnings += damaged
     place = state.dist.broadcast(None if found is None else found[1].get("before", 0) + found[1]["step"])
     if place is not None:
-        _restore(state, *(found or load_checkpoint(state.rolling / rolling_name(place))))
+        _restore(state, *(found or training.load_checkpoint(state.rolling / training.rolling_name(place))))
     return warnings
 
 
@@ -164,23 +145,20 @@ def _forget_gaps(state: TrainState) -> list[str]:
         if not state.artifacts.stands(f"{state.artifact.key}/step{step}")
     ]
     end, name = min([*lost, (logged + 1, log.name)])
-    later = [folder for folder in state.rolling.glob("step*") if folder.name >= rolling_name(end)]
+    later = [folder for folder in state.rolling.glob("step*") if folder.name >= training.rolling_name(end)]
     for folder in later:
         shutil.rmtree(folder)
     return [f"{state.folder / name} is missing or incomplete: training again from before it"] if later else []
 
 
 def return_to_trunk(state: TrainState, branch: Segment) -> None:
-    """Restores the state that a finished branch began from.
-
-    If that checkpoint is damaged, raises DamagedError and deletes all checkpoints that need it.
-    """
+    """Restores what a branch began from. If that is damaged, raises DamagedError and deletes what needs it."""
     place = branch.before + branch.first
     try:
-        _restore(state, *load_checkpoint(state.rolling / rolling_name(place)))
+        _restore(state, *training.load_checkpoint(state.rolling / training.rolling_name(place)))
     except DamagedError as error:
         for needs_it in state.rolling.glob("step*") if state.dist.rank == 0 else ():
-            if needs_it.name >= rolling_name(place):
+            if needs_it.name >= training.rolling_name(place):
                 shutil.rmtree(needs_it)
         raise DamagedError(f"{error}: run the same command to resume from the one before") from None
     state.before = branch.end - state.step
@@ -188,15 +166,15 @@ def return_to_trunk(state: TrainState, branch: Segment) -> None:
 
 def _restore(state: TrainState, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    state.step, state.tokens, state.flops, state.seconds = (facts[n] for n in ("step", "tokens", "flops", "seconds"))
-    state.before = facts.get("before", 0)
-    restore_optimizer(state.model, state.optimizer, tensors)
+    for name in FACTS:
+        setattr(state, name, facts.get(name, 0))
+    training.restore_optimizer(state.model, state.optimizer, tensors)
 
 
 def init_from(artifacts: Artifacts, imported: str, model: AnyPretrainingModel) -> None:
     """Loads an import's encoder and, if present, head into the model. Raises DamagedError if the import is damaged."""
     try:
-        tensors, _ = load_checkpoint(artifacts.path(imported))
+        tensors, _ = training.load_checkpoint(artifacts.path(imported))
     except DamagedError as error:
         raise DamagedError(f"{error}: run `mapnet import-hf` again") from None
     state = model.state_dict()

@@ -4,31 +4,19 @@ Shapes: B sequences, L positions, K masked positions per sequence, N masked posi
 micro-batch, V vocabulary.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any
+from contextlib import nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mapnet_cli import masking
 from mapnet_cli.config import Method, TableProposal
 from mapnet_cli.core import derive_seed
 from mapnet_cli.jobs import DistContext
-from mapnet_cli.masking import (
-    ESTIMATORS,
-    STRATEGIES,
-    Drawn,
-    MaskRequest,
-    Masks,
-    StepPlan,
-    Weights,
-    objectives,
-    sampling,
-    uniform,
-)
+from mapnet_cli.masking import objectives, sampling
 from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, TokenTable
 from mapnet_cli.pretrain.batches import Batch, MicroBatch
 from mapnet_cli.text import MASK
@@ -36,9 +24,6 @@ from mapnet_cli.training import Work, autocast
 
 MAXIMA = ("largest_q", "gradient_norm_max", "bad")
 """Values that are aggregated by their maximum; all others are summed."""
-
-Prepare = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Prepares a network before it is used: the identity, or torch.compile."""
 
 
 class Algorithm1:
@@ -55,7 +40,7 @@ class Algorithm1:
         self._proposals: dict[int, Tensor] = {}
         """log q [B, L] of each micro-batch, by the index of its first sequence."""
 
-    def __call__(self, batch: Batch, plan: StepPlan) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, plan: masking.StepPlan) -> dict[str, Tensor]:
         """Accumulates gradients in the parameters and returns the values to log, as sums over the batch.
 
         `batch` is the minibatch of line 3. Lines 4 to 6 run on its micro-batches, whose gradients add up and
@@ -67,8 +52,10 @@ class Algorithm1:
         losses = self._losses if plan.learns else self._resting
         # autocast keeps its copies of the weights until the outermost context ends: all micro-batches share them
         with torch.autocast(self._device.type, enabled=False):
-            for number, part in enumerate(batch.parts):
-                with _synchronised(losses, number + 1 == len(batch.parts)):
+            for part in batch.parts:
+                last = part is batch.parts[-1]
+                # DDP all-reduces gradients with the last micro-batch only
+                with losses.no_sync() if isinstance(losses, DistributedDataParallel) and not last else nullcontext():
                     loss, logged, log_q_BL = losses(part.to(self._device), plan, self._proposals.get(part.first))
                     torch.autograd.backward(loss)
                 if log_q_BL is not None:
@@ -77,12 +64,12 @@ class Algorithm1:
         return sums
 
 
-def work_of(plan: StepPlan) -> Work:
+def work_of(plan: masking.StepPlan) -> Work:
     """Returns the work that a step's plan implies. MAP-Net's backward pass costs two forward passes."""
     return Work(plan.mask_rate, 3 if plan.learns else 1 if plan.proposes else 0)
 
 
-def update_table(model: AnyPretrainingModel, method: Method, plan: StepPlan, dist: DistContext) -> None:
+def update_table(model: AnyPretrainingModel, method: Method, plan: masking.StepPlan, dist: DistContext) -> None:
     """Updates a token table with all processes' observations of this step; does nothing for other methods."""
     table, settings = model.proposal, method.proposal
     if isinstance(table, TokenTable) and isinstance(settings, TableProposal):
@@ -102,51 +89,38 @@ def add_up(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
             sums[name] = torch.maximum(sums[name], value) if name in MAXIMA else sums[name] + value
 
 
-def _synchronised(losses: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Returns a context in which DDP all-reduces gradients only with the last micro-batch of a step."""
-    if isinstance(losses, DistributedDataParallel) and not last:
-        return losses.no_sync()
-    return nullcontext()
-
-
-class Losses(nn.Module, ABC):
+class Losses(nn.Module):
     """The losses of one micro-batch. A module, so that DDP can wrap it."""
 
     model: AnyPretrainingModel
+    networks: ClassVar[tuple[str, str]]
+    """The model's methods that `forward` calls, as attributes of its own."""
 
     def __init__(
         self, model: AnyPretrainingModel, method: Method, device: torch.device, precision: str, processes: int = 1
     ) -> None:
         super().__init__()
-        self.model = model
-        self.method = method
-        self.device = device
-        self.precision = precision
-        self.processes = processes
-        self.use_networks(lambda network: network)
-
-    @abstractmethod
-    def use_networks(self, prepare: Prepare) -> None:
-        """Applies `prepare` to the model's two networks and keeps the results for `forward`."""
+        self.model, self.method = model, method
+        self.device, self.precision, self.processes = device, precision, processes
+        for name in self.networks:
+            setattr(self, name, getattr(model, name))
 
     def compile_networks(self) -> None:
         """Compiles the two networks, but not the operations between them."""
-        self.use_networks(partial(torch.compile, dynamic=False, fullgraph=True))
+        for name in self.networks:
+            setattr(self, name, torch.compile(getattr(self.model, name), dynamic=False, fullgraph=True))
 
 
 class JointLosses(Losses):
     """The losses of lines 4 to 6 of Algorithm 1."""
 
     model: PretrainingModel
+    networks = ("propose", "token_losses")
     propose: Callable[..., Tensor]
     token_losses: Callable[..., tuple[Tensor, Tensor]]
 
-    def use_networks(self, prepare: Prepare) -> None:
-        self.propose = prepare(self.model.propose)
-        self.token_losses = prepare(self.model.token_losses)
-
     def forward(
-        self, part: MicroBatch, plan: StepPlan, kept_BL: Tensor | None = None
+        self, part: MicroBatch, plan: masking.StepPlan, kept_BL: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Returns the loss to differentiate, the sums to log, and log q [B, L] without gradient (None: no proposal)."""
         method, drawing, mapnet = self.method, self.method.drawing, self.method.mapnet
@@ -168,12 +142,14 @@ class JointLosses(Losses):
                 corrupted_BL, part.attention_mask_BL, masks.positions_BK, targets_BK, part.slots_N, signal
             )
         loss_BK = torch.where(masks.valid_BK, loss_BK, 0.0)
-        estimator = ESTIMATORS["none" if plan.explore else drawing.estimator]
-        weights = estimator(Drawn.of(masks, part.maskable_BL.sum(dim=1)), drawing.ratio_clip)
+        estimator = masking.ESTIMATORS["none" if plan.explore else drawing.estimator]
+        weights = estimator(masking.Drawn.of(masks, part.maskable_BL.sum(dim=1)), drawing.ratio_clip)
         proposed_BK = masks.valid_BK
         if part.explore_B is not None:
             proposed_BK = masks.valid_BK & ~part.explore_B[:, None]
-            weights = Weights(torch.where(proposed_BK, weights.weight_BK, 1.0), weights.clipped_BK & proposed_BK)
+            weights = masking.Weights(
+                torch.where(proposed_BK, weights.weight_BK, 1.0), weights.clipped_BK & proposed_BK
+            )
         encoder_loss = objectives.encoder_loss(loss_BK, masks.valid_BK, weights.weight_BK, part.all_masked)
         logged = {"loss": loss_BK.detach().sum(), "masked": part.counts_B.sum(), "objective": encoder_loss.detach()}
 
@@ -201,7 +177,7 @@ class JointLosses(Losses):
         # DDP averages gradients over processes, but each loss is only its process's share of a sum
         return loss * self.processes, logged, proposed_BL
 
-    def _propose(self, part: MicroBatch, plan: StepPlan) -> Tensor:
+    def _propose(self, part: MicroBatch, plan: masking.StepPlan) -> Tensor:
         torch.manual_seed(derive_seed(plan.seed, "proposal dropout", plan.step, part.first))
         if plan.learns:
             with autocast(self.device, self.precision):
@@ -216,14 +192,14 @@ class JointLosses(Losses):
         return log_q_BL
 
 
-def masks_of(part: MicroBatch, plan: StepPlan, method: Method, log_q_BL: Tensor | None = None) -> Masks:
+def masks_of(part: MicroBatch, plan: masking.StepPlan, method: Method, log_q_BL: Tensor | None = None) -> masking.Masks:
     """Returns the masks of a micro-batch: uniform in exploration steps and sentences, else the strategy's."""
-    request = MaskRequest(
+    request = masking.MaskRequest(
         part.tokens_BL, part.maskable_BL, part.counts_B, part.max_masks, part.noise.order_BL, log_q_BL,
         method.drawing.sampler, method.drawing.uniform_mix, part.visit_B, part.unit_starts_BL,
     )  # fmt: skip
-    masks = STRATEGIES["uniform" if plan.explore else method.strategy].draw(request)
-    return masks if part.explore_B is None else sampling.mixed(part.explore_B, uniform(request), masks)
+    masks = masking.STRATEGIES["uniform" if plan.explore else method.strategy].draw(request)
+    return masks if part.explore_B is None else sampling.mixed(part.explore_B, masking.uniform(request), masks)
 
 
 def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]:
@@ -238,7 +214,7 @@ def _proposal_health(log_q_BL: Tensor, maskable_BL: Tensor) -> dict[str, Tensor]
     }
 
 
-def _weight_health(weights: Weights, valid_BK: Tensor) -> dict[str, Tensor]:
+def _weight_health(weights: masking.Weights, valid_BK: Tensor) -> dict[str, Tensor]:
     weight_BK = torch.where(valid_BK, weights.weight_BK, 0.0)
     return {
         "weighted": valid_BK.sum(),

@@ -40,41 +40,31 @@ ROUNDS = 3
 
 @torch.no_grad()
 def validate(
-    model: PretrainingModel,
-    sequences: Sequences,
-    count: int,
-    device: torch.device,
-    precision: str,
-    dist: DistContext,
-    buckets: TokenBuckets,
-    single: bool = False,
-) -> dict[str, float]:
+    model: PretrainingModel, sequences: Sequences, count: int, device: torch.device, precision: str, dist: DistContext,
+    buckets: TokenBuckets, single: bool = False,
+) -> dict[str, float]:  # fmt: skip
     """Returns held-out losses in nats per masked token, and top-1 accuracies on masked tokens.
 
     Losses: validation_loss (uniform masks), validation_loss_spaced and, if `single`, validation_loss_single (one mask
-    per sentence), each also as `_refit`. Accuracies: accuracy,
-    accuracy_function and accuracy_content (single-token words), accuracy_decile_1 (the most frequent tokens) to _10,
-    without empty kinds. Each process evaluates its share of the sequences; all return the same values.
+    per sentence), each also as `_refit`. Accuracies: accuracy, accuracy_function and accuracy_content (single-token
+    words), accuracy_decile_1 (the most frequent tokens) to _10, without empty kinds. Each process evaluates its share.
     """
     model.eval()
     found: dict[str, float] = {}
     for name, strategy in (NAMES | ({SINGLE: "uniform"} if single else {})).items():
         folds: list[list[Targets]] = [[], []]
         draws = range(1, 1 + DRAWS) if name == SINGLE else range(1)
-        for start, draw in product(range(0, min(count, len(sequences)), BATCH), draws):
-            numbers = torch.arange(start, min(start + BATCH, count, len(sequences)))[dist.rank :: dist.size]
-            if len(numbers):
-                replace = (1.0, 0.0) if draw else (REPLACE_MASK, REPLACE_RANDOM)
-                fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences, *replace, draw)
-                found_N, number_N = _targets(model, fixed, numbers, buckets, device, precision)
-                for fold in (0, 1):
-                    folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
+        for (start, numbers), draw in product(shares(sequences, count, dist), draws):
+            replace = (1.0, 0.0) if draw else (REPLACE_MASK, REPLACE_RANDOM)
+            fixed = fixed_masks(model.encoder, strategy, start, numbers, sequences, *replace, draw)
+            found_N, number_N = _targets(model, fixed, numbers, buckets, device, precision)
+            for fold in (0, 1):
+                folds[fold].append(found_N.at((number_N % 2 == fold).nonzero().squeeze(1).to(device)))
         with autocast(device, precision):
             measure = _Measure(model, dist, device)
-            zero_V = torch.zeros(model.encoder.tokens.num_embeddings, device=device)
             raw, refitted, masked = 0.0, 0.0, 0.0
             for here, other in (folds, folds[::-1]):
-                loss, n = measure.loss(here, zero_V)
+                loss, n = measure.loss(here, measure.zeros())
                 raw, masked = raw + loss, masked + n
                 refitted += measure.loss(here, measure.refit(other))[0]
             if name == "validation_loss":
@@ -82,6 +72,15 @@ def validate(
         found[name], found[f"{name}_refit"] = raw / max(masked, 1), refitted / max(masked, 1)
     model.train()
     return found
+
+
+def shares(sequences: Sequences, count: int, dist: DistContext) -> Iterator[tuple[int, Tensor]]:
+    """Yields the beginning of each batch of held-out sequences, and the numbers of this process's share of it."""
+    count = min(count, len(sequences))
+    for start in range(0, count, BATCH):
+        numbers = torch.arange(start, min(start + BATCH, count))[dist.rank :: dist.size]
+        if len(numbers):
+            yield start, numbers
 
 
 @dataclass(frozen=True)
@@ -96,19 +95,10 @@ class FixedMasks:
 
 
 def fixed_masks(
-    encoder: Encoder,
-    strategy: str,
-    start: int,
-    numbers: Tensor,
-    sequences: Sequences,
-    replace_mask: float = REPLACE_MASK,
-    replace_random: float = REPLACE_RANDOM,
-    single: int = 0,
-) -> FixedMasks:
-    """Returns the masks of these sequences of the batch that begins at `start`, the same for any subset of it.
-
-    With `single`, there is one mask per sequence; the number selects one of several draws.
-    """
+    encoder: Encoder, strategy: str, start: int, numbers: Tensor, sequences: Sequences, replace_mask: float,
+    replace_random: float, single: int = 0,
+) -> FixedMasks:  # fmt: skip
+    """Returns the masks of some sequences of the batch that begins at `start`; of one mask each in draw `single`."""
     tokens_BL = load_batch(sequences, numbers)
     position = (start, single) if single else (start,)
     generator = torch.Generator().manual_seed(derive_seed(SEED, "validation masks", *position))
@@ -135,23 +125,14 @@ class Targets:
 
 
 def _targets(
-    model: PretrainingModel,
-    fixed: FixedMasks,
-    numbers: Tensor,
-    buckets: TokenBuckets,
-    device: torch.device,
+    model: PretrainingModel, fixed: FixedMasks, numbers: Tensor, buckets: TokenBuckets, device: torch.device,
     precision: str,
-) -> tuple[Targets, Tensor]:
+) -> tuple[Targets, Tensor]:  # fmt: skip
     """Returns the targets at the fixed masks, and the number of the sequence that each belongs to, [N]."""
-    attention_mask_BL = attention_mask(fixed.tokens_BL, PAD)
+    mask_BL = attention_mask(fixed.tokens_BL, PAD, device)
     positions_BK, slots_N = fixed.masks.positions_BK, fixed.slots_N
     with autocast(device, precision):
-        hidden_NH = model.hidden_at(
-            fixed.corrupted_BL.to(device),
-            None if attention_mask_BL is None else attention_mask_BL.to(device),
-            positions_BK.to(device),
-            slots_N.to(device),
-        )
+        hidden_NH = model.hidden_at(fixed.corrupted_BL.to(device), mask_BL, positions_BK.to(device), slots_N.to(device))
     token_N, kind_N = (
         of_BL.gather(1, positions_BK).flatten()[slots_N].to(device)
         for of_BL in (fixed.tokens_BL, word_kinds(buckets, fixed.tokens_BL))
@@ -159,13 +140,17 @@ def _targets(
     return Targets(hidden_NH, token_N, kind_N), numbers[slots_N // positions_BK.shape[1]]
 
 
+@dataclass(frozen=True)
 class _Measure:
     """Metrics on held-out positions, with an offset to the output bias; sums are over all processes."""
 
-    def __init__(self, model: PretrainingModel, dist: DistContext, device: torch.device) -> None:
-        self.model = model
-        self.dist = dist
-        self.device = device
+    model: PretrainingModel
+    dist: DistContext
+    device: torch.device
+
+    def zeros(self) -> Tensor:
+        """Returns an offset of 0, [V]."""
+        return torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
 
     def loss(self, fold: list[Targets], bias_V: Tensor) -> tuple[float, float]:
         """Returns (sum of the losses, number of positions)."""
@@ -181,8 +166,7 @@ class _Measure:
         decile_V = buckets.decile_V.to(self.device)
         kinds = DECILES + 3  # the deciles, then FUNCTION, CONTENT and OTHER
         sums_2G = torch.zeros(2, kinds, dtype=torch.float64, device=self.device)
-        zero_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
-        for logits_NV, targets in self._logits(fold, zero_V):
+        for logits_NV, targets in self._logits(fold, self.zeros()):
             right_N = (logits_NV.argmax(dim=1) == targets.token_N).double()
             for kind_N in (decile_V[targets.token_N], DECILES + targets.kind_N):
                 sums_2G[0].index_add_(0, kind_N, right_N)
@@ -198,8 +182,7 @@ class _Measure:
         At the optimum, every token's mean probability equals its share of the targets. Both counts are incremented
         by one, so that the bias of tokens that are missing from the fold hardly changes.
         """
-        bias_V = torch.zeros(self.model.encoder.tokens.num_embeddings, device=self.device)
-        count_V = torch.zeros_like(bias_V)
+        bias_V, count_V = self.zeros(), self.zeros()
         for targets in fold:
             count_V += torch.bincount(targets.token_N, minlength=len(bias_V))
         self.dist.all_reduce_sum_(count_V)

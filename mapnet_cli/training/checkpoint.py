@@ -40,10 +40,7 @@ def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class BackgroundWriter:
-    """Runs writes one after another in a background thread; use it as a context manager.
-
-    An exception from a write is re-raised by the next `submit` or `wait`, or on exit. Exit waits for the last write.
-    """
+    """Runs writes in order in a thread; the next `submit`, `wait` or exit raises their errors. A context manager."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
@@ -94,10 +91,7 @@ def rolling_name(step: int) -> str:
 
 
 def newest_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
-    """Returns ((tensors, facts) of the newest undamaged rolling checkpoint, or None; warnings).
-
-    Damaged checkpoints that are newer are deleted, with a warning for each.
-    """
+    """Returns (tensors, facts) of the newest undamaged checkpoint, or None, and warnings. Deletes damaged ones."""
     warnings: list[str] = []
     for candidate in sorted(folder.glob("step*"), reverse=True):
         try:

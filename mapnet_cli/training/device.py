@@ -93,26 +93,23 @@ def precision_advice(device: torch.device, precision: str, section: str) -> list
 
 
 def _measured(device: torch.device, precision: str, tries: int = 5) -> float:
-    side = MATRIX_SIDES[device.type == "cpu"]
+    """Returns the FLOP/s of a product: by wall time on a GPU; on a CPU by process time, which excludes other processes.
+
+    On a CPU it assumes that torch's threads are equally busy, on at most as many cores as are available.
+    """
+    gpu = device.type == "cuda"
+    side = MATRIX_SIDES[not gpu]
     a = torch.ones(side, side, device=device, dtype=getattr(torch, precision))
+
+    def seconds() -> float:
+        if gpu:
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+        return time.process_time() / min(torch.get_num_threads(), cores())
+
     best = 0.0
     for _ in range(tries + 1):  # the first is a warm-up
-        _synchronise(device)
-        start = _seconds(device)
+        start = seconds()
         a @ a
-        _synchronise(device)
-        best = max(best, 2 * side**3 / (_seconds(device) - start))
+        best = max(best, 2 * side**3 / (seconds() - start))
     return best
-
-
-def _seconds(device: torch.device) -> float:
-    """Returns a clock reading: wall time on a GPU, process time per busy core on a CPU, to exclude other processes.
-
-    It assumes that torch's threads are equally busy, on at most as many cores as are available.
-    """
-    return time.perf_counter() if device.type == "cuda" else time.process_time() / min(torch.get_num_threads(), cores())
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

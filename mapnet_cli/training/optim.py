@@ -12,10 +12,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 def build_adamw(
     model: nn.Module, config: Optimiser, submodule: nn.Module | None = None, ratio: float = 1.0
 ) -> torch.optim.AdamW:
-    """Returns Adam with decoupled weight decay; biases and LayerNorms don't decay (as in BERT).
-
-    The learning rate is 0 until `set_learning_rate` is called; that of `submodule` is `ratio` times as high.
-    """
+    """Returns AdamW; as in BERT, biases and norms don't decay. The rate of `submodule` is `ratio` times as high."""
     scaled = set() if submodule is None else set(submodule.parameters())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
@@ -32,10 +29,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int, stable: int = 0) -> float:
-    """Returns the rate of step `step`, counted from 0.
-
-    Linear warm-up over `warmup` steps, `peak` up to step `stable`, then linear decay to 0 at step `total`.
-    """
+    """Returns the rate of a step: linear warm-up, `peak` up to step `stable`, linear decay to 0 at step `total`."""
     if step < warmup:
         return peak * (step + 1) / max(warmup, 1)
     begin = max(warmup, stable)

@@ -10,27 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mapnet_cli import masking
 from mapnet_cli.config import Config, FrequencyProposal, Method
 from mapnet_cli.core import Artifacts, Checkpoint, UsageError, derive_seed, did_you_mean
 from mapnet_cli.lineage import Lineage, find_milestone
-from mapnet_cli.masking import (
-    ESTIMATORS,
-    NO_CONTEXT,
-    STRATEGIES,
-    CorpusFacts,
-    Drawn,
-    MaskContext,
-    MaskNoise,
-    corrupt,
-    draw_masks,
-    log_sequence_ratio,
-    maskable_positions,
-    validate_method,
-    visits_in_turn,
-)
 from mapnet_cli.model import PretrainingModel, build_model, masked_log_softmax
 from mapnet_cli.training import load_checkpoint
 
+SEED = 0
 REFERENCE = "uniform"
 ORACLES = {"oracle-loss": "loss", "oracle-gradient": "gradient norm"}
 ORACLE_MIX = 0.1
@@ -38,13 +25,15 @@ ORACLE_MIX = 0.1
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A strategy before its proposal is loaded."""
+class Candidate:
+    """A way to draw masks and weight losses, given by a method's settings."""
 
     name: str
     method: Method
     source: Checkpoint | None = None
     """The milestone that provides its proposal."""
+    log_q: tuple[Tensor, ...] = ()
+    """Log of the proposal [L] for each sentence, on the CPU; empty without a proposal, and until that is loaded."""
 
     @property
     def oracle(self) -> str:
@@ -62,8 +51,8 @@ class Plan:
         return "token counts of the corpus" if self.method.proposal else ""
 
 
-def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]) -> list[Plan]:
-    """Returns one plan per distinct name, uniform masks first.
+def find_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]) -> list[Candidate]:
+    """Returns one candidate per distinct name, uniform masks first, without their proposals.
 
     `measured` is the milestone whose gradients are computed. Candidates other than the config's methods
     use its mask rate and corruption. Raises UsageError for an unknown name, or for a method whose
@@ -72,54 +61,46 @@ def plan_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
     config, row = lineage.config, measured
     check_task(config, row.method, "--checkpoint")
     own, steps = config.method[row.method], config.for_method(row.method).pretrain.steps
-    clip = own.drawing.ratio_clip
-    plain = Method(
-        mask_rate=own.rate_at(row.step, steps),
-        replace_mask=own.replace_mask,
-        replace_random=own.replace_random,
-    )
-    bare = STRATEGIES.keys() - {"mapnet", "table"}
+    clip, rate = own.drawing.ratio_clip, own.rate_at(row.step, steps)
+    plain = Method(mask_rate=rate, replace_mask=own.replace_mask, replace_random=own.replace_random)
+    bare = masking.STRATEGIES.keys() - {"mapnet", "table"}
     for name in {REFERENCE, *ORACLES} & set(names) & set(config.methods):
         raise UsageError(f"--strategies: {name!r} is reserved here, but the config also has a method of that name")
-    plans = [Plan(REFERENCE, plain)]
+    found = [Candidate(REFERENCE, plain)]
     for name in dict.fromkeys(names):
         if name == REFERENCE:
             continue
         if name in config.methods:
             check_task(config, name, "--strategies")
-            validate_method(name, config.method[name], config.pretrain.visits)
             method = config.method[name]
-            rate = method.rate_at(row.step, steps)
-            method = method.model_copy(update={"mask_rate": rate, "mask_rate_end": 0.0})
+            masking.validate_method(name, method, config.pretrain.visits)
             source = None
             if method.learned:
                 seed = row.pretrain_seed if row.pretrain_seed in config.seeds_of(name) else None
                 source = measured if name == row.method else find_milestone(lineage, name, seed, None, "--strategies")
-            plans.append(Plan(name, method, source))
+            constant = {"mask_rate": method.rate_at(row.step, steps), "mask_rate_end": 0.0}
+            found.append(Candidate(name, method.model_copy(update=constant), source))
         elif name in ORACLES:
             oracle = FrequencyProposal(
                 sampler="systematic", uniform_mix=ORACLE_MIX, estimator="horvitz-thompson", ratio_clip=clip
             )
-            plans.append(Plan(name, plain.model_copy(update={"strategy": "mapnet", "proposal": oracle})))
+            found.append(Candidate(name, plain.model_copy(update={"strategy": "mapnet", "proposal": oracle})))
         elif name in bare:
             proposal = FrequencyProposal(ratio_clip=clip) if name == "frequency" else None
-            plans.append(Plan(name, plain.model_copy(update={"strategy": name, "proposal": proposal})))
+            found.append(Candidate(name, plain.model_copy(update={"strategy": name, "proposal": proposal})))
+        elif name in config.method:
+            raise UsageError(f"--strategies: method {name!r} is not trained with this config; add it to `methods`")
         else:
-            raise UsageError(_unknown(config, name, [*config.methods, *sorted(bare), *ORACLES]))
-    return plans
+            known = list(dict.fromkeys([*config.methods, *sorted(bare), *ORACLES]))
+            hint = did_you_mean(name, known)
+            raise UsageError(f"--strategies: unknown strategy {name!r}; choose from {', '.join(known)}{hint}")
+    return found
 
 
 def check_task(config: Config, name: str, option: str) -> None:
     """Raises UsageError for ELECTRA, whose encoder isn't trained on the losses at masked positions."""
     if config.method[name].electra:
         raise UsageError(f"{option}: {name} uses ELECTRA, whose encoder isn't trained on masked tokens' losses")
-
-
-def _unknown(config: Config, name: str, known: list[str]) -> str:
-    if name in config.method:
-        return f"--strategies: method {name!r} is not trained with this config; add it to `methods`"
-    hint = did_you_mean(name, known)
-    return f"--strategies: unknown strategy {name!r}; choose from {', '.join(dict.fromkeys(known))}{hint}"
 
 
 def load_model(
@@ -135,17 +116,13 @@ def load_model(
 
 @torch.no_grad()
 def proposals(
-    plan: Plan,
-    config: Config,
-    corpus: CorpusFacts,
-    context: MaskContext,
-    sentences: Sequence[Tensor],
-    device: torch.device,
-) -> tuple[Tensor, ...]:
+    candidate: Candidate, config: Config, corpus: masking.CorpusFacts, context: masking.MaskContext,
+    sentences: Sequence[Tensor], device: torch.device,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """Returns log q [L] of each sentence, on the CPU; an empty tuple without a proposal."""
-    rows = [(sentence[None], maskable_positions(sentence[None])) for sentence in sentences]
-    if plan.source is not None:
-        model = load_model(config, corpus.artifacts, plan.source, corpus.vocab_size, device)
+    rows = [(sentence[None], masking.maskable_positions(sentence[None])) for sentence in sentences]
+    if candidate.source is not None:
+        model = load_model(config, corpus.artifacts, candidate.source, corpus.vocab_size, device)
         return tuple(
             model.propose(row.to(device), None, maskable.to(device))[0].float().cpu() for row, maskable in rows
         )
@@ -153,21 +130,6 @@ def proposals(
         return ()
     weight_V = context.log_weight_V.float()
     return tuple(masked_log_softmax(weight_V[row], maskable)[0] for row, maskable in rows)
-
-
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A way to draw masks and weight losses, given by a method's settings."""
-
-    name: str
-    method: Method
-    proposal: str = ""
-    """Description of the proposal's source; empty without a proposal."""
-    log_q: tuple[Tensor, ...] = ()
-    """Log of the proposal [L] for each sentence, on the CPU; empty without a proposal."""
 
 
 @dataclass(frozen=True)
@@ -184,21 +146,14 @@ class SentenceMasks:
 
 def mean_count(sentences: Sequence[Tensor], rate: float) -> float:
     """Returns the mean number of masked positions per sentence; losses divided by it are weighted as in a batch."""
-    counts = [max(1.0, rate * float(maskable_positions(tokens_L).sum())) for tokens_L in sentences]
+    counts = [max(1.0, rate * float(masking.maskable_positions(tokens_L).sum())) for tokens_L in sentences]
     return sum(counts) / len(counts)
 
 
 def sentence_masks(
-    candidate: Candidate,
-    number: int,
-    tokens_L: Tensor,
-    masks: int,
-    visits: int,
-    vocab_size: int,
-    mean_count: float = 1.0,
-    context: MaskContext = NO_CONTEXT,
-    stream: str = "variance",
-) -> SentenceMasks:
+    candidate: Candidate, number: int, tokens_L: Tensor, masks: int, visits: int, vocab_size: int,
+    mean_count: float = 1.0, context: masking.MaskContext = masking.NO_CONTEXT, stream: str = "variance",
+) -> SentenceMasks:  # fmt: skip
     """Returns `masks` masks of sentence `number`. The same arguments give the same masks.
 
     Weights are importance weights divided by `mean_count`. All candidates use the same noise. Masks come
@@ -206,21 +161,23 @@ def sentence_masks(
     """
     method, log_q_ML, visit_M = candidate.method, None, None
     tokens_ML = tokens_L.expand(masks, -1)
-    noise = MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, stream, number)), masks, len(tokens_L))
-    if STRATEGIES[method.strategy].successive:
-        visit_M = torch.arange(masks) % visits % visits_in_turn(method.mask_rate)
+    noise = masking.MaskNoise.draw(
+        torch.Generator().manual_seed(derive_seed(SEED, stream, number)), masks, len(tokens_L)
+    )
+    if masking.STRATEGIES[method.strategy].successive:
+        visit_M = torch.arange(masks) % visits % masking.visits_in_turn(method.mask_rate)
         first_M = torch.arange(masks) - visit_M
         noise = replace(noise, rounding_B=noise.rounding_B[first_M], order_BL=noise.order_BL[first_M])
     if candidate.log_q:
         log_q_ML = candidate.log_q[number].expand(masks, -1)
-    drawn_masks = draw_masks(method, tokens_ML, noise, context, log_q_ML, visit_M)
+    drawn_masks = masking.draw_masks(method, tokens_ML, noise, context, log_q_ML, visit_M)
     positions_MK, valid_MK = drawn_masks.positions_BK, drawn_masks.valid_BK
-    drawn = Drawn.of(drawn_masks, maskable_positions(tokens_ML).sum(dim=1))
-    weight_MK = ESTIMATORS[method.drawing.estimator](drawn, method.drawing.ratio_clip).weight_BK
+    drawn = masking.Drawn.of(drawn_masks, masking.maskable_positions(tokens_ML).sum(dim=1))
+    weight_MK = masking.ESTIMATORS[method.drawing.estimator](drawn, method.drawing.ratio_clip).weight_BK
     return SentenceMasks(
-        corrupt(tokens_ML, drawn_masks, noise, vocab_size, method.replace_mask, method.replace_random),
+        masking.corrupt(tokens_ML, drawn_masks, noise, vocab_size, method.replace_mask, method.replace_random),
         positions_MK,
         tokens_ML.gather(1, positions_MK),
         torch.where(valid_MK, weight_MK / mean_count, 0.0),
-        log_sequence_ratio(drawn),
+        masking.log_sequence_ratio(drawn),
     )

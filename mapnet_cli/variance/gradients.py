@@ -6,11 +6,12 @@ P parameters of encoder and head, D dimensions kept of a mean gradient.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -19,6 +20,8 @@ from mapnet_cli.core import derive_seed
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import load_checkpoint, rolling_name
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
+from mapnet_cli.variance.results import NORMS
+from mapnet_cli.variance.statistics import GradientSums, Samples, SentenceMoments, collect
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Maximum number of gradient entries in memory at a time, by device; more give no speedup."""
@@ -32,11 +35,9 @@ class SentenceGradients:
     """
 
     def __init__(self, model: PretrainingModel) -> None:
-        self._loss = _WeightedLoss(model.eval())
+        self._model = model.eval()
         self._parameters = {
-            name: parameter.detach()
-            for name, parameter in self._loss.named_parameters()
-            if not name.startswith("model.proposal.")
+            name: parameter.detach() for name, parameter in model.named_parameters() if not name.startswith("proposal.")
         }
         self._gradients = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0, 0, 0))
         self.device = next(iter(self._parameters.values())).device
@@ -56,24 +57,15 @@ class SentenceGradients:
 
     def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
         """Returns tensors keyed by the model's parameter names as one vector [P], in the gradients' order."""
-        return torch.cat([tensors[name.removeprefix("model.")].flatten() for name in self._parameters]).to(self.device)
+        return torch.cat([tensors[name].flatten() for name in self._parameters]).to(self.device)
 
     def _loss_of_one(self, parameters: dict[str, Tensor], *mask: Tensor) -> Tensor:
-        loss: Tensor = functional_call(self._loss, parameters, mask)
-        return loss
-
-
-class _WeightedLoss(nn.Module):
-    """The weighted loss as a module, as functional_call requires."""
-
-    def __init__(self, model: PretrainingModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, corrupted_L: Tensor, positions_K: Tensor, targets_K: Tensor, weight_K: Tensor) -> Tensor:
         """Returns sum_k weight_k loss_k, a scalar."""
-        loss_1K, _ = self.model.token_losses(corrupted_L[None], None, positions_K[None], targets_K[None], None)
-        return (loss_1K[0] * weight_K).sum()
+        corrupted_L, positions_K, targets_K, weight_K = mask
+        inputs = corrupted_L[None], None, positions_K[None], targets_K[None], None
+        loss_1K, _ = functional_call(self._model, parameters, inputs)
+        loss: Tensor = (loss_1K[0] * weight_K).sum()
+        return loss
 
 
 BUDGET_BYTES = 2**30
@@ -106,6 +98,40 @@ class Projection:
         return sketches.index_add_(-1, self._buckets_P, vectors * self._signs_P)
 
 
+@dataclass(frozen=True)
+class Instrument:
+    """Gradients in every geometry, and how their means are kept."""
+
+    gradients: SentenceGradients
+    scales: Mapping[str, Tensor | None]
+    """Factors on gradients, [P] or None, keyed by NORMS."""
+    project: Projection
+
+    def scaled(self, masks: SentenceMasks) -> Iterator[tuple[str, Tensor]]:
+        """Yields the gradients for the masks in order, [C, P] at a time, in each of NORMS."""
+        for part_CP in self.gradients.of(masks):
+            for norm, scale_P in self.scales.items():
+                yield norm, part_CP if scale_P is None else part_CP * scale_P
+
+    def sample(self, visits: int, masks: Iterable[SentenceMasks], after_each: Callable[[], None]) -> Samples:
+        """Returns the statistics of all gradients of one strategy, given the masks of each sentence."""
+        found = {norm: list[SentenceMoments]() for norm in NORMS}
+        means = {norm: list[Tensor]() for norm in NORMS}
+        log_ratios = []
+        for drawn in masks:
+            sums = {norm: GradientSums(visits) for norm in NORMS}
+            for norm, part_CP in self.scaled(drawn):
+                sums[norm].add(part_CP)
+            for norm, added in sums.items():
+                means[norm].append(self.project(added.mean()))
+                found[norm].append(added.moments())
+            log_ratios.append(drawn.log_ratio_M)
+            after_each()
+        stacked = {norm: torch.stack(rows) for norm, rows in means.items()}
+        moments = {norm: collect(found[norm], visits, stacked[norm]) for norm in NORMS}
+        return Samples(moments, stacked, torch.stack(log_ratios))
+
+
 BATCHES = 16
 """Training batches used to estimate the second moments if they were not saved."""
 
@@ -123,22 +149,17 @@ def adam_scale(
     v contains the bias-corrected second moments that `run` saved at this step, if any; else `sample`
     returns the mean squares [P] of batch gradients. Raises DamagedError.
     """
-    if saved_at(run, step):
-        state = load_checkpoint(run / "resume" / rolling_name(step))[0]
-        v_P, source = _saved(gradients, state, optimiser), f"optimiser state at step {step:,}"
-    else:
+    if not saved_at(run, step):
         v_P, source = sample(), f"estimated from {BATCHES} training batches at the checkpoint"
+    else:
+        state, beta = load_checkpoint(run / "resume" / rolling_name(step))[0], optimiser.adam_betas[1]
+        corrected = {
+            name.removeprefix("exp_avg_sq."): v / (1 - beta ** float(state[name.replace("exp_avg_sq.", "step.", 1)]))
+            for name, v in state.items()
+            if name.startswith("exp_avg_sq.")
+        }
+        v_P, source = gradients.flatten(corrected), f"optimiser state at step {step:,}"
     return 1 / (v_P.sqrt() + optimiser.adam_eps), source
-
-
-def _saved(gradients: SentenceGradients, state: dict[str, Tensor], optimiser: Optimiser) -> Tensor:
-    beta = optimiser.adam_betas[1]
-    moments = {
-        name.removeprefix("exp_avg_sq."): moment / (1 - beta ** float(state[name.replace("exp_avg_sq.", "step.", 1)]))
-        for name, moment in state.items()
-        if name.startswith("exp_avg_sq.")
-    }
-    return gradients.flatten(moments)
 
 
 def batch_mean_squares(

@@ -1,71 +1,10 @@
-"""Measures Theorem 1 on a checkpoint: gradients under many masks of each sentence, for each strategy.
+"""Theorem 1's two variances of a strategy, and how they compare with those of uniform masks."""
 
-Shapes: S sentences, M masks of one sentence, C masks at a time, P parameters, D dimensions kept of a
-mean gradient.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
-from mapnet_cli.variance.candidates import Candidate, SentenceMasks
-from mapnet_cli.variance.gradients import Projection, SentenceGradients
+from mapnet_cli.variance.candidates import Candidate
 from mapnet_cli.variance.results import NORMS, Clipping, Measured, Variances
-from mapnet_cli.variance.statistics import (
-    GradientSums,
-    Moments,
-    SentenceMoments,
-    collect,
-    gram,
-    jackknife,
-    leave_one_out,
-    leave_one_out_pairs,
-    ratio,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Statistics of one strategy's gradients."""
-
-    moments: dict[str, Moments]
-    """Keyed by NORMS."""
-    means_SD: dict[str, Tensor]
-    """Mean gradient of each sentence, or its sketch, keyed by NORMS."""
-    log_ratio_SM: Tensor
-
-
-def sample(
-    gradients: SentenceGradients,
-    scales: Mapping[str, Tensor | None],
-    project: Projection,
-    visits: int,
-    masks: Sequence[Callable[[], SentenceMasks]],
-    after_each: Callable[[], None],
-) -> Samples:
-    """Returns the statistics of all gradients of one strategy.
-
-    `scales` maps each of NORMS to its factors on gradients, [P] or None; `masks` draws the masks of each sentence.
-    """
-    found = {norm: list[SentenceMoments]() for norm in NORMS}
-    means = {norm: list[Tensor]() for norm in NORMS}
-    log_ratios = []
-    for draw in masks:
-        drawn = draw()
-        sums = {norm: GradientSums(visits) for norm in NORMS}
-        for part_CP in gradients.of(drawn):
-            for norm, scale_P in scales.items():
-                sums[norm].add(part_CP if scale_P is None else part_CP * scale_P)
-        for norm, added in sums.items():
-            means[norm].append(project(added.mean()))
-            found[norm].append(added.moments())
-        log_ratios.append(drawn.log_ratio_M)
-        after_each()
-    stacked = {norm: torch.stack(rows) for norm, rows in means.items()}
-    moments = {norm: collect(found[norm], visits, stacked[norm]) for norm in NORMS}
-    return Samples(moments, stacked, torch.stack(log_ratios))
+from mapnet_cli.variance.statistics import Samples, gram, jackknife, leave_one_out, leave_one_out_pairs, ratio
 
 
 def compare(candidate: Candidate, samples: Samples, uniform: Samples, batch_size: int) -> Measured:

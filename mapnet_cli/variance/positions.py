@@ -7,8 +7,9 @@ Shapes: N measurements at positions of one sentence, S sentences, L positions, M
 P parameters.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from mapnet_cli.config import Method
 from mapnet_cli.masking import visits_in_turn
 from mapnet_cli.model import PretrainingModel, masked_log_softmax, token_loss
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
-from mapnet_cli.variance.gradients import Projection, SentenceGradients
+from mapnet_cli.variance.gradients import Instrument
 from mapnet_cli.variance.results import NORMS, Correlation, Estimate, LossBin
 from mapnet_cli.variance.statistics import jackknife, ratio
 
@@ -43,16 +44,9 @@ class PositionFacts:
 
 
 def measure_positions(
-    gradients: SentenceGradients,
-    model: PretrainingModel,
-    method: Method,
-    scales: Mapping[str, Tensor | None],
-    project: Projection,
-    uniform: Mapping[str, Tensor],
-    number: int,
-    tokens_L: Tensor,
-    whole: bool,
-) -> PositionFacts:
+    instrument: Instrument, model: PretrainingModel, method: Method, uniform: Mapping[str, Tensor], number: int,
+    tokens_L: Tensor, whole: bool,
+) -> PositionFacts:  # fmt: skip
     """Returns measurements of all positions of the sentence, ROUNDS times, if `whole`; else of those in one mask.
 
     `uniform` has the projected mean gradients of all sentences under uniform masks, keyed by NORMS.
@@ -60,22 +54,17 @@ def measure_positions(
     disjoint = Candidate("positions", method.model_copy(update={"strategy": "disjoint", "proposal": None}))
     turns = visits_in_turn(method.mask_rate)
     count = ROUNDS * turns if whole else 1
-    vocab_size = model.encoder.vocab_size
-    masks = sentence_masks(disjoint, number, tokens_L, count, turns, vocab_size, stream="positions")
+    masks = sentence_masks(disjoint, number, tokens_L, count, turns, model.encoder.vocab_size, stream="positions")
     row_N, slot_N = (masks.weight_MK > 0).nonzero(as_tuple=True)
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in scales}
-    for part_CP in gradients.of(_one_by_one(masks, row_N, slot_N)):
-        for norm, scale_P in scales.items():
-            scaled_CP = part_CP if scale_P is None else part_CP * scale_P
-            parts[norm].append((scaled_CP.norm(dim=1), project(scaled_CP) @ uniform[norm].T))
-    norms, products = (
-        {norm: torch.cat([pair[which] for pair in found]).double().cpu() for norm, found in parts.items()}
-        for which in (0, 1)
-    )
-    loss_MK, logit_gradient_MK = _signals(model, masks, gradients.device)
+    norms, products = ({norm: list[Tensor]() for norm in NORMS} for _ in range(2))
+    for norm, part_CP in instrument.scaled(_one_by_one(masks, row_N, slot_N)):
+        norms[norm].append(part_CP.norm(dim=1))
+        products[norm].append(instrument.project(part_CP) @ uniform[norm].T)
+    loss_MK, logit_gradient_MK = _signals(model, masks, instrument.gradients.device)
     loss_N = loss_MK[row_N, slot_N]
     signals = {"loss": loss_N, "one-minus-p": -torch.expm1(-loss_N), "logit-gradient": logit_gradient_MK[row_N, slot_N]}
-    return PositionFacts(masks.positions_MK[row_N, slot_N], signals, norms, products)
+    joined = ({norm: torch.cat(parts).double().cpu() for norm, parts in found.items()} for found in (norms, products))
+    return PositionFacts(masks.positions_MK[row_N, slot_N], signals, *joined)
 
 
 def _one_by_one(masks: SentenceMasks, row_N: Tensor, slot_N: Tensor) -> SentenceMasks:
@@ -116,7 +105,11 @@ def oracle_log_q(facts: PositionFacts, signal: str, maskable_L: Tensor) -> Tenso
 
 
 BINS = 8
-Values = npt.NDArray[np.float64]
+
+
+def subsets(count: int) -> list[list[int]]:
+    """Returns the numbers of all sentences, then those without each sentence in turn: the jackknife's replicates."""
+    return [[number for number in range(count) if number != left_out] for left_out in (None, *range(count))]
 
 
 def correlations(facts: list[PositionFacts]) -> list[Correlation]:
@@ -124,14 +117,19 @@ def correlations(facts: list[PositionFacts]) -> list[Correlation]:
     from scipy.stats import rankdata
 
     found = []
-    for signal in SIGNALS:
-        values = [f.signals[signal].numpy() for f in facts]
-        for name in NORMS:
-            norm = [f.norms[name].numpy() for f in facts]
-            pearson = _jackknifed(values, norm, _pearson)
-            spearman = _jackknifed(values, norm, lambda a, b: _pearson(rankdata(a), rankdata(b)))
-            found.append(Correlation(signal=signal, norm=name, pearson=pearson, spearman=spearman))
+    for signal, norm in product(SIGNALS, NORMS):
+        pairs = [np.stack([fact.signals[signal].numpy(), fact.norms[norm].numpy()]) for fact in facts]
+        replicates = [np.concatenate([pairs[n] for n in kept], axis=1) for kept in subsets(len(facts))]
+        pearson, spearman = _jackknifed(replicates), _jackknifed([rankdata(pair_2N, axis=1) for pair_2N in replicates])
+        found.append(Correlation(signal=signal, norm=norm, pearson=pearson, spearman=spearman))
     return found
+
+
+def _jackknifed(replicates: list[npt.NDArray[np.float64]]) -> Estimate:
+    """Returns Pearson's correlation of the two rows of each replicate [2, N] as an estimate."""
+    with np.errstate(invalid="ignore"):  # NaN if one of them is constant
+        values = [float(np.corrcoef(pair_2N[0], pair_2N[1])[0, 1]) for pair_2N in replicates]
+    return jackknife(torch.tensor(values, dtype=torch.float64))
 
 
 def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
@@ -162,8 +160,7 @@ def alignment(products: list[Tensor]) -> Estimate:
     vice versa: noise in E g can't raise the share, but errors in the choice lower it. The error is the jackknife's, and
     needs six sentences.
     """
-    every = range(len(products))
-    found = [_held_by_best(products, [s for s in every if s != left_out]) for left_out in (None, *every)]
+    found = [_held_by_best(products, kept) for kept in subsets(len(products))]
     held, total = torch.tensor(found, dtype=torch.float64).T
     return ratio(held, total)
 
@@ -181,17 +178,3 @@ def _held_by_best(products: list[Tensor], kept: list[int]) -> tuple[float, float
         best_N = scored_N[chooser_N.argsort(descending=True)]
         held += float(best_N[: int(whole)].sum() + rest * best_N[int(whole)])
     return held, float(halves_2N.sum())
-
-
-def _pearson(a_N: Values, b_N: Values) -> float:
-    with np.errstate(invalid="ignore"):  # NaN if one of them is constant
-        return float(np.corrcoef(a_N, b_N)[0, 1])
-
-
-def _jackknifed(a: list[Values], b: list[Values], statistic: Callable[[Values, Values], float]) -> Estimate:
-    """Returns the statistic and its jackknife error. `a` and `b` hold one array per sentence."""
-    values = [statistic(np.concatenate(a), np.concatenate(b))]
-    for left_out in range(len(a)):
-        kept = [n for n in range(len(a)) if n != left_out]
-        values.append(statistic(np.concatenate([a[n] for n in kept]), np.concatenate([b[n] for n in kept])))
-    return jackknife(torch.tensor(values, dtype=torch.float64))

@@ -4,7 +4,7 @@ Shapes: L positions of one sentence, P parameters, V vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -18,11 +18,11 @@ from mapnet_cli.masking import STRATEGIES, CorpusFacts, MaskContext, maskable_po
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.text import Sequences, open_shards
 from mapnet_cli.training import choose_device
-from mapnet_cli.variance.candidates import SEED, Candidate, Plan, load_model, mean_count, proposals, sentence_masks
-from mapnet_cli.variance.gradients import Projection, SentenceGradients, adam_scale, batch_mean_squares
-from mapnet_cli.variance.measure import Samples, sample
-from mapnet_cli.variance.positions import PositionFacts, measure_positions, oracle_log_q
+from mapnet_cli.variance.candidates import SEED, Candidate, load_model, mean_count, proposals, sentence_masks
+from mapnet_cli.variance.gradients import Instrument, Projection, SentenceGradients, adam_scale, batch_mean_squares
+from mapnet_cli.variance.positions import PositionFacts, oracle_log_q
 from mapnet_cli.variance.results import NORMS
+from mapnet_cli.variance.statistics import Samples
 
 PER_TOKEN = ("encoder.tokens.weight", "head.bias")
 """Parameters with a separate entry for each token."""
@@ -32,17 +32,12 @@ PER_TOKEN = ("encoder.tokens.weight", "head.bias")
 class Setup:
     config: Config
     corpus: CorpusFacts
-    plain: Method
-    """Uniform masks at the checkpoint's mask rate, without weights."""
     model: PretrainingModel
-    gradients: SentenceGradients
+    instrument: Instrument
     sentences: tuple[Tensor, ...]
     """Tokens [L] of each sentence, on the CPU."""
-    scales: dict[str, Tensor | None]
-    """Factors on gradients, keyed by NORMS."""
     second_moments: str
     """Source of Adam's second moments."""
-    project: Projection
     contexts: dict[str, MaskContext] = field(default_factory=dict)
 
     def context(self, strategy: str) -> MaskContext:
@@ -51,40 +46,27 @@ class Setup:
             self.contexts[strategy] = STRATEGIES[strategy].prepare(self.corpus)
         return self.contexts[strategy]
 
-    def positions(self, whole: bool, uniform: Samples, after_each: Callable[[], None]) -> list[PositionFacts]:
-        """Returns measurements of single positions of each sentence, of all positions if `whole`, else of some."""
-        facts = []
-        for number, tokens_L in enumerate(self.sentences):
-            facts.append(
-                measure_positions(
-                    self.gradients, self.model, self.plain, self.scales, self.project, uniform.means_SD, number,
-                    tokens_L, whole,
-                )
-            )  # fmt: skip
-            after_each()
-        return facts
-
-    def candidate(self, plan: Plan, facts: list[PositionFacts]) -> Candidate:
+    def loaded(self, candidate: Candidate, facts: list[PositionFacts]) -> Candidate:
         """Returns the candidate with its proposal; an oracle's proposal is computed from `facts`."""
-        if plan.oracle:
-            maskable = [maskable_positions(tokens_L) for tokens_L in self.sentences]
+        if candidate.oracle:
             log_q = tuple(
-                oracle_log_q(fact, plan.oracle, maskable_L) for fact, maskable_L in zip(facts, maskable, strict=True)
+                oracle_log_q(fact, candidate.oracle, maskable_positions(tokens_L))
+                for fact, tokens_L in zip(facts, self.sentences, strict=True)
             )
         else:
-            context = self.context(plan.method.strategy)
-            log_q = proposals(plan, self.config, self.corpus, context, self.sentences, self.gradients.device)
-        return Candidate(plan.name, plan.method, plan.proposal, log_q)
+            context, device = self.context(candidate.method.strategy), self.instrument.gradients.device
+            log_q = proposals(candidate, self.config, self.corpus, context, self.sentences, device)
+        return replace(candidate, log_q=log_q)
 
     def sample(self, candidate: Candidate, masks: int, visits: int, after_each: Callable[[], None]) -> Samples:
         """Returns the statistics of all gradients of one strategy."""
         vocab_size, context = self.corpus.vocab_size, self.context(candidate.method.strategy)
         count = mean_count(self.sentences, candidate.method.mask_rate)
-        draws = [
-            partial(sentence_masks, candidate, number, tokens_L, masks, visits, vocab_size, count, context)
+        draws = (
+            sentence_masks(candidate, number, tokens_L, masks, visits, vocab_size, count, context)
             for number, tokens_L in enumerate(self.sentences)
-        ]
-        return sample(self.gradients, self.scales, self.project, visits, draws, after_each)
+        )
+        return self.instrument.sample(visits, draws, after_each)
 
 
 def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentences: int) -> Setup:
@@ -97,7 +79,7 @@ def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentence
         torch.set_num_threads(config.pretrain.threads or torch.get_num_threads())
     model = load_model(config, artifacts, milestone, corpus.vocab_size, device)
     gradients = SentenceGradients(model)
-    train = _Sentences(corpus.train)
+    train = partial(_sentence, corpus.train)
     run = artifacts.path(lineage.pretraining(row.method, row.pretrain_seed).key)
     scale_P, second_moments = adam_scale(
         gradients, run, row.step, config.pretrain,
@@ -108,18 +90,14 @@ def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentence
     held_out = _held_out(open_shards(artifacts, corpus.manifest.validation), sentences)
     # a strategy and uniform masks each keep one mean gradient per sentence and norm
     project = Projection(gradients.size, 2 * len(NORMS) * sentences, SEED, device)
-    return Setup(config, corpus, plain, model, gradients, held_out, scales, second_moments, project)
+    instrument = Instrument(gradients, scales, project)
+    return Setup(config, corpus, model, instrument, held_out, second_moments)
 
 
-@dataclass(frozen=True)
-class _Sentences:
-    """Random training sentences. The same number gives the same sentence."""
-
-    sequences: Sequences
-
-    def __call__(self, number: int) -> Tensor:
-        generator = np.random.default_rng(derive_seed(SEED, "second moments' sentences", number))
-        return torch.from_numpy(self.sequences[int(generator.integers(len(self.sequences)))].astype(np.int64))
+def _sentence(sequences: Sequences, number: int) -> Tensor:
+    """Returns a random training sentence. The same number gives the same sentence."""
+    generator = np.random.default_rng(derive_seed(SEED, "second moments' sentences", number))
+    return torch.from_numpy(sequences[int(generator.integers(len(sequences)))].astype(np.int64))
 
 
 def _held_out(sequences: Sequences, count: int) -> tuple[Tensor, ...]:

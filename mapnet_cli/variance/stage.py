@@ -10,12 +10,13 @@ from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, Checkpoint, Console, UsageError, publishing, write_json, write_text
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
 from mapnet_cli.lineage import Lineage, variance_id
-from mapnet_cli.variance.candidates import Candidate, Plan, plan_candidates
+from mapnet_cli.variance.candidates import Candidate, find_candidates
 from mapnet_cli.variance.gradients import saved_at
-from mapnet_cli.variance.measure import Samples, compare
-from mapnet_cli.variance.positions import alignment, correlations, norms_by_loss
+from mapnet_cli.variance.measure import compare
+from mapnet_cli.variance.positions import PositionFacts, alignment, correlations, measure_positions, norms_by_loss
 from mapnet_cli.variance.results import NORMS, VarianceReport
 from mapnet_cli.variance.setup import build_setup
+from mapnet_cli.variance.statistics import Samples
 from mapnet_cli.variance.table import document, variance_figure
 
 MIN_SENTENCES = 4
@@ -43,27 +44,20 @@ class Settings:
 
 
 def measure_variance(
-    lineage: Lineage,
-    console: Console,
-    names: Sequence[str],
-    milestone: Checkpoint,
-    settings: Settings,
+    lineage: Lineage, console: Console, names: Sequence[str], milestone: Checkpoint, settings: Settings,
     force: bool = False,
-) -> tuple[VarianceReport, Path]:
-    """Measures the milestone, unless that is already done, and returns (report, its folder).
-
-    Raises UsageError for a strategy that can't be measured and DamagedError for a damaged file.
-    """
+) -> tuple[VarianceReport, Path]:  # fmt: skip
+    """Measures the milestone unless that is done; returns (report, its folder). Raises UsageError and DamagedError."""
     settings.check()
     artifacts = lineage.artifacts
-    plans = plan_candidates(lineage, milestone, names)
+    candidates = find_candidates(lineage, milestone, names)
     run = artifacts.path(lineage.pretraining(milestone.method, milestone.pretrain_seed).key)
-    what = {"settings": asdict(settings), "subjects": [_identity(lineage, milestone, plan) for plan in plans]}
+    what = {"settings": asdict(settings), "subjects": [_identity(lineage, milestone, each) for each in candidates]}
     artifact = variance_id(milestone, what | {"saved moments": saved_at(run, milestone.step)})
     if force:
         artifacts.discard(artifact.key)
     job = MeasureVariance(
-        artifact=artifact, config=lineage.config, milestone=milestone, plans=tuple(plans), settings=settings
+        artifact=artifact, config=lineage.config, milestone=milestone, candidates=tuple(candidates), settings=settings
     )
     if not is_done(job, artifacts):
         console.begin("variance", "measurement", 1, 0)
@@ -75,13 +69,14 @@ def measure_variance(
     return artifacts.read(artifact.key, VarianceReport), artifacts.path(artifact.key)
 
 
-def _identity(lineage: Lineage, milestone: Checkpoint, plan: Plan) -> list[Any]:
+def _identity(lineage: Lineage, milestone: Checkpoint, candidate: Candidate) -> list[Any]:
     """Returns the settings and inputs that a strategy's draws depend on, as plain JSON values."""
-    how = plan.method.results_view()
+    how, source = candidate.method.results_view(), candidate.source
     del how["steps"], how["seeds"]  # these affect training, not the measurement
-    if plan.name not in lineage.config.methods:  # a bare strategy has the checkpoint's clip bounds, as in version 0.1
+    # a bare strategy has the checkpoint's clip bounds, as in version 0.1
+    if candidate.name not in lineage.config.methods:
         how["ratio_clip"] = lineage.config.method[milestone.method].drawing.ratio_clip
-    return [plan.name, how, lineage.artifacts.require(plan.source.path).fingerprint if plan.source else ""]
+    return [candidate.name, how, lineage.artifacts.require(source.path).fingerprint if source else ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +85,14 @@ class MeasureVariance(Job):
 
     config: Config
     milestone: Checkpoint
-    plans: tuple[Plan, ...]
+    candidates: tuple[Candidate, ...]
     settings: Settings
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        row, settings, plans = self.milestone, self.settings, self.plans
-        setup = build_setup(Lineage(self.config, artifacts), row, plans[0].method, settings.sentences)
-        total, done = settings.sentences * (len(plans) + 1), 0
+        row, settings, batch_size = self.milestone, self.settings, self.config.pretrain.batch_size
+        reference, *others = self.candidates
+        setup = build_setup(Lineage(self.config, artifacts), row, reference.method, settings.sentences)
+        total, done = settings.sentences * (len(self.candidates) + 1), 0
 
         def step(note: str) -> None:
             nonlocal done
@@ -106,21 +102,30 @@ class MeasureVariance(Job):
         def sample(candidate: Candidate) -> Samples:
             return setup.sample(candidate, settings.masks, settings.visits, partial(step, candidate.name))
 
-        reference = setup.candidate(plans[0], [])
         uniform = sample(reference)
-        facts = setup.positions(any(plan.oracle for plan in plans), uniform, partial(step, "single positions"))
-        measured = [compare(reference, uniform, uniform, self.config.pretrain.batch_size)]
-        for plan in plans[1:]:
-            candidate = setup.candidate(plan, facts)
-            measured.append(compare(candidate, sample(candidate), uniform, self.config.pretrain.batch_size))
+        facts, whole = list[PositionFacts](), any(each.oracle for each in others)
+        for number, tokens_L in enumerate(setup.sentences):
+            where = uniform.means_SD, number, tokens_L
+            facts.append(measure_positions(setup.instrument, setup.model, reference.method, *where, whole))
+            step("single positions")
+        measured = [compare(reference, uniform, uniform, batch_size)]
+        for candidate in others:
+            loaded = setup.loaded(candidate, facts)
+            measured.append(compare(loaded, sample(loaded), uniform, batch_size))
+        project, versions = setup.instrument.project, library_versions()
+        parts: dict[str, str | int] = {
+            "method": row.method, "seed": row.pretrain_seed, "step": row.step, "weights": row.fingerprint[:8],
+            "measurement": self.fingerprint[:8],
+        }  # fmt: skip
+        parts |= {name: versions[name] for name in ("mapnet", "torch") if name in versions}
         found = VarianceReport(
             method=row.method, pretrain_seed=row.pretrain_seed, step=row.step, checkpoint=row.fingerprint,
-            parameters=setup.gradients.size, **asdict(settings), second_moments=setup.second_moments,
-            projection=None if setup.project.exact else setup.project.dimensions,
-            projection_error=setup.project.relative_error, measured=measured, correlations=correlations(facts),
+            parameters=setup.instrument.gradients.size, **asdict(settings), second_moments=setup.second_moments,
+            projection=None if project.exact else project.dimensions,
+            projection_error=project.relative_error, measured=measured, correlations=correlations(facts),
             loss_bins=norms_by_loss(facts),
             alignment={norm: alignment([fact.products[norm] for fact in facts]) for norm in NORMS},
-            signature=_signature(row, self.fingerprint),
+            signature="|".join(f"{name}:{value}" for name, value in parts.items()),
         )  # fmt: skip
         folder = artifacts.path(self.key)
         with publishing(folder) as temporary:
@@ -129,13 +134,3 @@ class MeasureVariance(Job):
             write_text(temporary / "variance.md", document(found))
             (temporary / "variance.png").write_bytes(variance_figure(found))
         return Output([folder / name for name in ("variance.json", "variance.md", "variance.png")], found)
-
-
-def _signature(row: Checkpoint, fingerprint: str) -> str:
-    versions = library_versions()
-    parts: dict[str, str] = {
-        "method": row.method, "seed": str(row.pretrain_seed), "step": str(row.step), "weights": row.fingerprint[:8],
-        "measurement": fingerprint[:8],
-    }  # fmt: skip
-    parts |= {name: versions[name] for name in ("mapnet", "torch") if name in versions}
-    return "|".join(f"{name}:{value}" for name, value in parts.items())

@@ -104,6 +104,17 @@ class Moments:
         return leave_one_out(self.square_S) - self.mean_square()
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Statistics of one strategy's gradients."""
+
+    moments: dict[str, Moments]
+    """Keyed by NORMS."""
+    means_SD: dict[str, Tensor]
+    """Mean gradient of each sentence, or its sketch, keyed by NORMS."""
+    log_ratio_SM: Tensor
+
+
 def collect(sentences: list[SentenceMoments], visits: int, means_SD: Tensor) -> Moments:
     """Returns the moments of all sentences and the Gram matrix of their mean gradients."""
     columns = torch.tensor([[s.square, s.visits_square, s.mean_square] for s in sentences], dtype=torch.float64)

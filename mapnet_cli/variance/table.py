@@ -1,22 +1,9 @@
 """Tables, document and figure of a measurement."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from mapnet_cli.core import (
-    NOTHING,
-    Cell,
-    Chart,
-    Column,
-    Spec,
-    Table,
-    axis,
-    build_table,
-    images,
-    named_colours,
-    number_cell,
-    to_markdown,
-)
+from mapnet_cli import core
+from mapnet_cli.core import Chart, Spec, axis, images, named_colours
 from mapnet_cli.variance.results import NORMS, Clipping, Correlation, Estimate, LossBin, Measured, VarianceReport
 
 _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p - y)||"}
@@ -24,29 +11,34 @@ _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p 
 
 def document(found: VarianceReport) -> str:
     """Returns the text of variance.md."""
-    return "\n".join(to_markdown(table, 1 if number == 0 else 2) for number, table in enumerate(variance_tables(found)))
+    return "\n".join(
+        core.to_markdown(table, 1 if number == 0 else 2) for number, table in enumerate(variance_tables(found))
+    )
 
 
-def variance_tables(found: VarianceReport) -> list[Table]:
+def variance_tables(found: VarianceReport) -> list[core.Table]:
     """Returns tables of variances in each norm, clipping of ratios, correlations, and norms by loss."""
     variances = (_variances(found, norm) for norm in NORMS)
     return [*variances, *_clipping(found), _correlations(found), _bins(found), _alignment(found)]
 
 
-def _variances(found: VarianceReport, norm: str) -> Table:
-    columns: list[Column[Measured]] = [
-        Column("strategy", lambda row: row.name),
-        Column("weights", lambda row: row.estimator),
-        Column("mask rate", lambda row: number_cell(row.mask_rate, "{:.0%}")),
-        Column("mask variance", lambda row: _estimate(row.variances[norm].mask)),
-        Column("sentence variance", lambda row: _estimate(row.variances[norm].sentence)),
-        Column("mask share", lambda row: _estimate(row.variances[norm].mask_share)),
-        Column("mask variance / uniform", lambda row: _estimate(row.variances[norm].mask_to_uniform)),
-        Column(f"over {found.visits} visits / uniform", lambda row: _estimate(row.variances[norm].visits_to_uniform)),
-        Column("bias", lambda row: _estimate(row.variances[norm].bias)),
-        Column("noise scale", lambda row: _estimate(row.variances[norm].noise_scale)),
-        Column("batch size", lambda row: row.batch_size),
-        Column("batch error / uniform", lambda row: _estimate(row.variances[norm].error_to_uniform)),
+def _variances(found: VarianceReport, norm: str) -> core.Table:
+    shown = {
+        "mask variance": "mask", "sentence variance": "sentence", "mask share": "mask_share",
+        "mask variance / uniform": "mask_to_uniform", f"over {found.visits} visits / uniform": "visits_to_uniform",
+        "bias": "bias", "noise scale": "noise_scale",
+    }  # fmt: skip
+
+    def estimate(name: str) -> Callable[[Measured], core.Cell]:
+        return lambda row: _estimate(getattr(row.variances[norm], name))
+
+    columns: list[core.Column[Measured]] = [
+        core.Column("strategy", lambda row: row.name),
+        core.Column("weights", lambda row: row.estimator),
+        core.Column("mask rate", lambda row: core.number_cell(row.mask_rate, "{:.0%}")),
+        *(core.Column(title, estimate(name)) for title, name in shown.items()),
+        core.Column("batch size", lambda row: row.batch_size),
+        core.Column("batch error / uniform", estimate("error_to_uniform")),
     ]
     notes = [
         f"Gradients of one sentence under one mask, weighted as in a batch; {found.parameters:,} parameters; "
@@ -64,86 +56,74 @@ def _variances(found: VarianceReport, norm: str) -> Table:
         )
     notes += [f"Proposal of {row.name}: {row.proposal}." for row in found.measured if row.proposal]
     title = f"Gradient variance, {NORMS[norm]}: {_where(found)}"
-    return build_table(f"variance-{norm}", title, columns, found.measured, notes, found.signature)
+    return core.build_table(f"variance-{norm}", title, columns, found.measured, notes, found.signature)
 
 
 def _where(found: VarianceReport) -> str:
     return f"{found.method}, seed {found.pretrain_seed}, step {found.step:,}"
 
 
-@dataclass(frozen=True)
-class _Clipped:
-    """A strategy for whose masks the sequence ratio is defined."""
-
-    name: str
-    clipping: Clipping
-
-
-def _clipping(found: VarianceReport) -> list[Table]:
+def _clipping(found: VarianceReport) -> list[core.Table]:
     """Returns one table, or none if the ratio is defined for no strategy."""
-    rows = [_Clipped(row.name, row.clipping) for row in found.measured if row.clipping]
-    columns: list[Column[_Clipped]] = [
-        Column("strategy", lambda row: row.name),
-        Column("clip", lambda row: row.clipping.clip),
-        Column("masks clipped", lambda row: _estimate(row.clipping.clipped)),
-        Column("effective sample share", lambda row: _estimate(row.clipping.effective)),
+    rows = [(row.name, row.clipping) for row in found.measured if row.clipping]
+    columns: list[core.Column[tuple[str, Clipping]]] = [
+        core.Column("strategy", lambda row: row[0]),
+        core.Column("clip", lambda row: row[1].clip),
+        core.Column("masks clipped", lambda row: _estimate(row[1].clipped)),
+        core.Column("effective sample share", lambda row: _estimate(row[1].effective)),
     ]
     note = "For the paper's sequence ratio, even if other weights are used. Uninformative if all masks are clipped."
-    table = build_table("clipping", "Clipping of the sequence ratio", columns, rows, (note,), found.signature)
+    table = core.build_table("clipping", "Clipping of the sequence ratio", columns, rows, (note,), found.signature)
     return [table] if rows else []
 
 
-def _correlations(found: VarianceReport) -> Table:
-    columns: list[Column[Correlation]] = [
-        Column("signal", lambda row: _SIGNALS[row.signal]),
-        Column("norm", lambda row: NORMS[row.norm]),
-        Column("Pearson", lambda row: _estimate(row.pearson)),
-        Column("Spearman", lambda row: _estimate(row.spearman)),
+def _correlations(found: VarianceReport) -> core.Table:
+    columns: list[core.Column[Correlation]] = [
+        core.Column("signal", lambda row: _SIGNALS[row.signal]),
+        core.Column("norm", lambda row: NORMS[row.norm]),
+        core.Column("Pearson", lambda row: _estimate(row.pearson)),
+        core.Column("Spearman", lambda row: _estimate(row.spearman)),
     ]
     count = sum(bin_.positions for bin_ in found.loss_bins)
     note = f"Over {count:,} masked positions. Errors: jackknife over sentences."
     title = "Correlation of signals at masked positions with the gradient norm"
-    return build_table("correlations", title, columns, found.correlations, (note,), found.signature)
+    return core.build_table("correlations", title, columns, found.correlations, (note,), found.signature)
 
 
-def _bins(found: VarianceReport) -> Table:
-    columns: list[Column[LossBin]] = [
-        Column("loss (nats)", lambda row: Cell(f"{row.low:.2f} to {row.high:.2f}", row.low)),
-        Column("positions", lambda row: row.positions),
-        Column("mean gradient norm", lambda row: _estimate(row.norm)),
+def _bins(found: VarianceReport) -> core.Table:
+    columns: list[core.Column[LossBin]] = [
+        core.Column("loss (nats)", lambda row: core.Cell(f"{row.low:.2f} to {row.high:.2f}", row.low)),
+        core.Column("positions", lambda row: row.positions),
+        core.Column("mean gradient norm", lambda row: _estimate(row.norm)),
     ]
-    return build_table("norms-by-loss", "Gradient norm by loss", columns, found.loss_bins, (), found.signature)
+    return core.build_table("norms-by-loss", "Gradient norm by loss", columns, found.loss_bins, (), found.signature)
 
 
-def _alignment(found: VarianceReport) -> Table:
-    columns: list[Column[str]] = [
-        Column("norm", lambda norm: NORMS[norm]),
-        Column("share of the best 30%", lambda norm: _estimate(found.alignment[norm])),
+def _alignment(found: VarianceReport) -> core.Table:
+    columns: list[core.Column[str]] = [
+        core.Column("norm", lambda norm: NORMS[norm]),
+        core.Column("share of the best 30%", lambda norm: _estimate(found.alignment[norm])),
     ]
     note = (
         "Inner products of single positions' gradients with the mean gradient of other sentences: the share of their "
         "sum that the 30% of positions with the largest ones hold, chosen and added up with different sentences."
     )
     title = "Alignment of single positions with the mean gradient"
-    return build_table("alignment", title, columns, NORMS, (note,), found.signature)
+    return core.build_table("alignment", title, columns, NORMS, (note,), found.signature)
 
 
-def _estimate(estimate: Estimate) -> Cell:
+def _estimate(estimate: Estimate) -> core.Cell:
     """Returns a cell such as "0.832 ± 0.021", rounded to two significant digits of the error."""
     value, error = estimate.value, estimate.error
     data = {"": value, "error": error}
     if value is None:
-        return Cell(NOTHING, None)
+        return core.Cell(core.NOTHING, None)
     if not error:
-        return Cell(f"{value:.4g}", data)
+        return core.Cell(f"{value:.4g}", data)
     if not 1e-4 < max(abs(value), error) < 1e5:
-        return Cell(f"{value:.3g} ± {error:.1g}", data)
-    digits = max(0, 1 - _exponent(error))
-    return Cell(f"{value:.{digits}f} ± {error:.{digits}f}", data)
-
-
-def _exponent(number: float) -> int:
-    return int(f"{number:e}".split("e")[1])
+        return core.Cell(f"{value:.3g} ± {error:.1g}", data)
+    digits = max(0, 1 - int(f"{error:e}".split("e")[1]))
+    return core.Cell(f"{value:.{digits}f} ± {error:.{digits}f}", data)
 
 
 def variance_figure(found: VarianceReport) -> bytes:

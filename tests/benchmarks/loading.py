@@ -68,8 +68,8 @@ def main() -> None:
         row = workload.train(config, artifacts, "bert")
     share = (loading + masking) / row["step_seconds"]
     print(
-        f"loading {loading * 1e3:.2f} ms (in a background thread), masking {masking * 1e3:.2f} ms, "
-        f"step {row['step_seconds'] * 1e3:.0f} ms, of which {row['data_wait']:.3%} waiting for data",
+        f"loading {loading * 1e3:.2f} ms, masking {masking * 1e3:.2f} ms, "
+        f"step {row['step_seconds'] * 1e3:.0f} ms, of which {row['data_wait']:.3%} preparing batches",
         file=sys.stderr,
     )
     print(

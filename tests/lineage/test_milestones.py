@@ -6,7 +6,7 @@ import pytest
 
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.lineage.milestones import find_milestone, find_row
-from mapnet_cli.variance.candidates import plan_candidates
+from mapnet_cli.variance.candidates import find_candidates
 from tests.report.report_fixtures import Records, config
 
 
@@ -54,6 +54,6 @@ def test_predictions_use_the_last_fine_tuned_checkpoint(records: Records) -> Non
 @pytest.mark.parametrize("seed", [1, 2])
 def test_proposal_has_the_same_seed_if_available(records: Records, seed: int) -> None:
     measured = find_milestone(records.lineage, "bert", seed, None)
-    [_, plan] = plan_candidates(records.lineage, measured, ["mapnet"])
+    [_, plan] = find_candidates(records.lineage, measured, ["mapnet"])
     assert plan.source is not None
     assert plan.source.pretrain_seed == 1

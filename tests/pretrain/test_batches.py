@@ -1,6 +1,5 @@
-"""Batches: independent of the number of processes, prefetched, and errors are propagated."""
+"""Batches: independent of the number of processes and of padding; visits, schedules and coins."""
 
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +11,7 @@ from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import DistContext
 from mapnet_cli.masking.sampling import max_mask_count
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest
-from mapnet_cli.pretrain.batches import PREFETCHED, Batch, BatchMaker, prefetching
+from mapnet_cli.pretrain.batches import BatchMaker
 from mapnet_cli.pretrain.sampler import ResumableSampler
 from mapnet_cli.text.shards import Sequences
 from tests.conftest import small_config
@@ -116,30 +115,6 @@ def test_mask_rate_follows_its_schedule(make_corpus: Callable[[Config], CorpusMa
             assert ((part.counts_B - expected).abs() < 1)[long].all()
             assert part.counts_B.max() <= part.max_masks
         assert not fixed or part.max_masks == max_mask_count(manifest.block_length, 0.5)
-
-
-def test_batches_are_prefetched_in_order() -> None:
-    made: list[int] = []
-    ready = threading.Event()
-
-    def make(step: int) -> Batch:
-        made.append(step)
-        if len(made) == PREFETCHED:
-            ready.set()
-        return Batch(step, 1, 1, 1, [])
-
-    with prefetching(make, 3, 8) as take:
-        assert ready.wait(5)  # before the first call
-        assert [take().step for _ in range(5)] == [3, 4, 5, 6, 7]
-    assert made == [3, 4, 5, 6, 7]
-
-
-def test_error_in_the_thread_is_raised_by_the_call() -> None:
-    def make(step: int) -> Batch:
-        raise OSError(f"disk gone at {step}")
-
-    with prefetching(make, 0, 5) as take, pytest.raises(OSError, match="disk gone at 0"):
-        take()
 
 
 def test_coins_of_sentences_follow_the_schedule(

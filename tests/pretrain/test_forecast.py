@@ -14,7 +14,7 @@ from mapnet_cli.model import build_model
 from mapnet_cli.model.electra import Electra
 from mapnet_cli.pretrain.batches import split_batch
 from mapnet_cli.pretrain.electra import build_losses
-from mapnet_cli.pretrain.forecast import activation_bytes, cost_of, forecast, training_flops
+from mapnet_cli.pretrain.forecast import activation_bytes, forecast, training_flops
 from mapnet_cli.training import device
 from mapnet_cli.training.flops import electra_flops
 from tests.conftest import small_config
@@ -77,27 +77,23 @@ def test_bfloat16_keeps_less_per_sequence_and_a_gpu_no_probabilities() -> None:
 
 def test_flops_depend_on_how_often_mapnet_runs() -> None:
     """If MAP-Net rests in half of the steps, it costs half."""
-    costs = {
-        rests: cost_of(
-            small_config(
-                "pretrain.steps=500", "method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5",
-                f"method.mapnet.proposal.learn_on_uniform_steps={str(not rests).lower()}",
-            ),
-            "mapnet", 300, CPU, 4,
-        ).flops
-        for rests in (True, False)
-    }  # fmt: skip
-    bert = cost_of(small_config("pretrain.steps=500"), "bert", 300, CPU, 4).flops
-    assert (costs[True] - bert) / (costs[False] - bert) == pytest.approx(0.5, abs=0.08)
+    half = ("pretrain.steps=500", "method.mapnet.explore_start=0.5", "method.mapnet.explore_end=0.5")
+    always, rests = (
+        training_flops(small_config(*half, f"method.mapnet.proposal.learn_on_uniform_steps={key}"), "mapnet", 300)
+        for key in ("true", "false")
+    )
+    bert = training_flops(small_config(*half), "bert", 300)
+    assert (rests - bert) / (always - bert) == pytest.approx(0.5, abs=0.08)
 
 
 def test_electra_cost_includes_generator_and_both_heads() -> None:
     config = small_config('methods=["electra"]')
-    cost = cost_of(config, "electra", 300, CPU, 4)
     generator = config.generator("electra")
     assert generator is not None
-    assert cost.flops == pytest.approx(10 * electra_flops(config.encoder, generator, 300, 4, 16, 0.15))
-    assert cost.parameters == sum(p.numel() for p in Electra(config.encoder, 300, generator).parameters())
+    expected = 10 * electra_flops(config.encoder, generator, 300, 4, 16, 0.15)
+    assert training_flops(config, "electra", 300) == pytest.approx(expected)
+    parameters = sum(p.numel() for p in Electra(config.encoder, 300, generator).parameters())
+    assert f"for {parameters:,} weights" in "\n".join(forecast(config, 300, 1, 1, 1))
 
 
 def test_lines_contain_all_estimates() -> None:

@@ -5,7 +5,6 @@ odd position has one of eight tokens at random, which nothing reveals: its mean 
 """
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -19,8 +18,8 @@ from mapnet_cli.masking.strategies import draw_masks
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.words import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance.candidates import Candidate, sentence_masks
-from mapnet_cli.variance.gradients import Projection, SentenceGradients
-from mapnet_cli.variance.measure import Samples, compare, sample
+from mapnet_cli.variance.gradients import Instrument, Projection, SentenceGradients
+from mapnet_cli.variance.measure import compare
 from mapnet_cli.variance.positions import (
     PositionFacts,
     alignment,
@@ -30,6 +29,7 @@ from mapnet_cli.variance.positions import (
     oracle_log_q,
 )
 from mapnet_cli.variance.results import Measured
+from mapnet_cli.variance.statistics import Samples
 
 TOPICS, NOISE, LENGTH, STEPS = 4, 8, 12, 400
 VOCAB = FIRST_ORDINARY + TOPICS + NOISE
@@ -76,15 +76,15 @@ class Experiment:
             optimizer.step()
 
     def samples(self, candidate: Candidate, project: Projection | None = None) -> Samples:
-        draws = [
-            partial(sentence_masks, candidate, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
+        draws = (
+            sentence_masks(candidate, number, tokens_L, MASKS, VISITS, VOCAB, UNIFORM.mask_rate * LENGTH)
             for number, tokens_L in enumerate(self.sentences)
-        ]
-        return sample(self.gradients, self.scales, project or self.project, VISITS, draws, lambda: None)
+        )
+        return Instrument(self.gradients, self.scales, project or self.project).sample(VISITS, draws, lambda: None)
 
     def positions(self, number: int, whole: bool) -> PositionFacts:
         return measure_positions(
-            self.gradients, self.model, UNIFORM, self.scales, self.project, self.uniform.means_SD, number,
+            Instrument(self.gradients, self.scales, self.project), self.model, UNIFORM, self.uniform.means_SD, number,
             self.sentences[number], whole,
         )  # fmt: skip
 
@@ -99,7 +99,7 @@ def experiment() -> Experiment:
 
 def proposing(name: str, log_q: list[Tensor], proposal: MapNetProposal) -> Candidate:
     method = UNIFORM.model_copy(update={"strategy": "mapnet", "proposal": proposal})
-    return Candidate(name, method, "known", tuple(log_q))
+    return Candidate(name, method, log_q=tuple(log_q))
 
 
 def test_the_hard_positions_have_the_large_gradients(experiment: Experiment) -> None:

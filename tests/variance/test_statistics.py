@@ -11,12 +11,13 @@ from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.words import CLS, FIRST_ORDINARY, MASK, SEP
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.measure import Samples, compare
+from mapnet_cli.variance.measure import compare
 from mapnet_cli.variance.positions import alignment
 from mapnet_cli.variance.results import NORMS
 from mapnet_cli.variance.statistics import (
     GradientSums,
     Moments,
+    Samples,
     collect,
     jackknife,
     leave_one_out,
@@ -205,7 +206,7 @@ def test_additive_gradients_match_the_closed_form() -> None:
     q_L = norms_L / norms_L.sum()
     candidates = {
         "uniform": (Candidate("uniform", uniform), torch.full((12,), 2 / 12)),
-        "best": (Candidate("best", best, "known", (q_L.log(),) * 6), 2 * q_L[1:-1]),
+        "best": (Candidate("best", best, log_q=(q_L.log(),) * 6), 2 * q_L[1:-1]),
     }
     variance = {}
     for name, (candidate, pi_N) in candidates.items():
