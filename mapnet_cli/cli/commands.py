@@ -216,8 +216,7 @@ def verify(
     ] = False,
 ) -> None:
     """Compare every file of the artifact directory with its checksum; exit code 4 if something is damaged."""
-    from mapnet_cli.core import DamagedError
-    from mapnet_cli.core.verify import heal, verify
+    from mapnet_cli.core import DamagedError, heal, verify
 
     found = verify(invocation.artifacts)
     if heal_:

@@ -1,5 +1,6 @@
 """Tables, document and figure of a measurement."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mapnet_cli import core
