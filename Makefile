@@ -30,8 +30,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check mapnet_cli tests
 	$(BIN)/mypy
 
-# Fault tests with twenty SIGKILLs each: whole run, corpora, pretraining, grid. `make test` runs them with fewer kills.
+# Fault tests: twenty SIGKILLs each in the whole run, corpora, pretraining and grids; then every operation on files with
+# every fault, and every kind of damage. `make test` runs a slice of them.
 faults: $(INSTALLED)
+	TRIALS=0 $(BIN)/python -m pytest -n 2 tests/faults/test_io.py tests/faults/test_damage.py
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults tests/jobs/test_ray_corpus.py -k kill
 
 # Damaged and odd input for the readers of text: 10,000 examples of each kind, about ten minutes. `make test` runs 300.

@@ -16,6 +16,8 @@ from mapnet_cli.pretrain.segments import Segment, place_of
 from mapnet_cli.pretrain.step import MAXIMA, add_up
 
 NEVER = -(1 << 40)
+HOST = ("tokens", "flops", "uniform_steps", "learned")
+"""Counts made on the host."""
 
 
 class StepMetrics:
@@ -48,8 +50,16 @@ class StepMetrics:
     def _reset(self) -> None:
         self._kept: dict[str, Tensor] = {}
         self._host: dict[str, float] = {}
-        self._waited = 0.0
+        self._waited = self._seconds = 0.0
         self._steps = 0
+
+    def restore(self, totals: dict[str, float], device: torch.device) -> None:
+        """Continues a line that a stopped run had begun, so that the log doesn't depend on where it was stopped."""
+        left = dict(totals)
+        self._steps, self._waited, self._seconds = int(left.pop("steps")), left.pop("data_wait"), left.pop("seconds")
+        self._host = {name: left.pop(name) for name in HOST}
+        kept = {name: value for name, value in left.items() if self.dist.rank == 0 or name in MAXIMA}
+        self._kept = {name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in kept.items()}
 
     def add(self, step: int, sums: dict[str, Tensor], norm: Tensor, host: dict[str, float], waited: float) -> None:
         """Adds a step's sums, counts made on the host (equal in all processes), and seconds waited, without a sync."""
@@ -64,6 +74,12 @@ class StepMetrics:
         add_up(self._kept, {name: value.double() for name, value in values.items()})
 
     def collect(self) -> dict[str, float]:
+        """Returns the totals and begins a new line."""
+        totals = self.totals()
+        self._reset()
+        return totals
+
+    def totals(self) -> dict[str, float]:
         """Synchronises with the device and returns the totals of all processes since the last line."""
         added = sorted(self._kept.keys() - set(MAXIMA))
         maxima = [name for name in MAXIMA if name in self._kept]
@@ -72,16 +88,15 @@ class StepMetrics:
         largest = self.dist.all_reduce_max_(torch.stack([*(self._kept[name] for name in maxima), waited]))
         names = [*added, *maxima, "data_wait"]
         values = dict(zip(names, torch.cat([sums, largest]).tolist(), strict=True)) | self._host
-        values["steps"] = self._steps
+        values |= {"steps": self._steps, "seconds": self._seconds}
         bad = values.pop("bad")
         if bad > NEVER and self.bad_step is None:
             self.bad_step = int(-bad)
-        self._reset()
         return values
 
     def line(self, sums: dict[str, float], step: int, seconds: float, facts: dict[str, float]) -> dict[str, Any]:
         """Writes and returns the log line of the steps since the previous one, which took `seconds`."""
-        steps, seconds = sums["steps"], max(seconds, 1e-9)
+        steps, seconds = sums["steps"], max(seconds + sums["seconds"], 1e-9)
         row: dict[str, Any] = {
             "step": step,
             "loss": sums["loss"] / max(sums["masked"], 1),

@@ -36,7 +36,10 @@ class TrainingMonitor:
         self.held_out = open_shards(state.artifacts, state.corpus.manifest.validation)
         self._writer, self._stopped = writer, stopped
         self.metrics = StepMetrics(state.folder, parts, state.place, state.dist, self._peak())
-        self._save_due = False
+        if state.unlogged:
+            self.metrics.restore(state.unlogged, state.device)
+            state.unlogged = {}
+        self._save_due = self._log_due = False
         self._note = ""
         self._warned: set[str] = set()
         self._diagnostics: dict[str, float] = {}
@@ -80,16 +83,24 @@ class TrainingMonitor:
 
         stop = state.dist.any(self._stopped())
         at_milestone, ends = state.step in self.part.milestones, state.step == self.part.last
-        self._save_due |= at_milestone or ends or stop or _is_due(state.step, pretrain.checkpoint_every)
+        scheduled = at_milestone or ends or _is_due(state.step, pretrain.checkpoint_every)
+        self._log_due |= scheduled
+        self._save_due |= scheduled or stop
         # checkpoints don't contain the proposal, so never save before a step that reuses it
         save = self._save_due and state.step % state.method.propose_every == 0
         save &= not (ends and self._returns)  # saved after the return
         check = at_milestone or _is_due(state.step, pretrain.validate_every)
-        if save or check or _is_due(state.step, pretrain.log_every):
+        log = check or ends or (save and self._log_due) or _is_due(state.step, pretrain.log_every)
+        if log:
             self._log(lr)
-            validation = self._validate(at_milestone) if check else {}
-            if save or at_milestone:
-                self._save(validation if at_milestone else None, save)
+        elif save:  # stopped between two log lines, which don't depend on that
+            totals, seconds = self.metrics.totals(), self._clock()
+            self._refuse_divergence()
+            state.unlogged = totals | {"seconds": totals["seconds"] + seconds}
+        validation = self._validate(at_milestone) if check else {}
+        if save or at_milestone:
+            self._save(validation if at_milestone else None, save)
+        if log or save:
             self._started = time.monotonic()
         self.progress(Progress(state.place, self.parts[-1].end, self._note))
         if stop and save:
@@ -108,15 +119,12 @@ class TrainingMonitor:
     def _log(self, lr: float) -> None:
         """Synchronises with the device, which steps never do, and logs the steps since the last line."""
         state = self.state
-        totals = self.metrics.collect()
-        seconds = time.monotonic() - self._started
-        state.seconds += seconds
+        totals, seconds = self.metrics.collect(), self._clock()
         facts = {"lr": lr, "peak_memory_mb": round(peak_memory_mb(state.device)), "flops": state.flops}
         if state.method.proposal or any(state.method.exploration):
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
         row = self.metrics.line(totals, state.step, seconds, facts)
-        if self.metrics.bad_step is not None:
-            raise DivergedError(_diverged(state, self.metrics.bad_step))
+        self._refuse_divergence()
         self._diagnostics = {name: row[name] for name in DIAGNOSTICS if name in row}
         for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
             if kind not in self._warned and state.dist.rank == 0:
@@ -125,6 +133,16 @@ class TrainingMonitor:
         left = row["step_seconds"] * (self.parts[-1].end - state.place)
         rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
         self._note = f"loss {row['loss']:.3f}, {rate}, {format_duration(left)} left"
+
+    def _clock(self) -> float:
+        """Returns the seconds since training began or went on, and adds them to the run's."""
+        seconds = time.monotonic() - self._started
+        self.state.seconds += seconds
+        return seconds
+
+    def _refuse_divergence(self) -> None:
+        if self.metrics.bad_step is not None:
+            raise DivergedError(_diverged(self.state, self.metrics.bad_step))
 
     @cached_property
     def _buckets(self) -> TokenBuckets:
@@ -162,6 +180,7 @@ class TrainingMonitor:
         if writes:
             self._writer.submit(*writes)
         self._save_due &= not save
+        self._log_due &= not save
 
 
 def _is_due(step: int, every: int) -> bool:

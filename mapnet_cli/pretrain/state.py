@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mapnet_cli.core import (
     Marker,
     ProposedMasks,
     log_rows,
+    read_json,
     sync,
     write_json,
 )  # fmt: skip
@@ -56,6 +57,8 @@ class TrainState:
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    unlogged: dict[str, float] = field(default_factory=dict)
+    """Totals of the steps since the last log line, if the run was stopped there."""
 
     @property
     def artifacts(self) -> Artifacts:
@@ -109,7 +112,7 @@ def resume_point(state: TrainState) -> Write:
     """Returns a function that writes a rolling checkpoint and prunes older ones."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors = training.snapshot(tensors | training.optimizer_state(state.model, state.optimizer))
-    facts = {name: getattr(state, name) for name in FACTS}
+    facts = {name: getattr(state, name) for name in FACTS} | {"unlogged": state.unlogged}
     folder, pretrain = state.rolling / training.rolling_name(state.place), state.config.pretrain
 
     def write() -> None:
@@ -145,10 +148,19 @@ def _forget_gaps(state: TrainState) -> list[str]:
         if not state.artifacts.stands(f"{state.artifact.key}/step{step}")
     ]
     end, name = min([*lost, (logged + 1, log.name)])
-    later = [folder for folder in state.rolling.glob("step*") if folder.name >= training.rolling_name(end)]
+    later = [folder for folder in state.rolling.glob("step*") if _needs(folder) >= end]
     for folder in later:
         shutil.rmtree(folder)
     return [f"{state.folder / name} is missing or incomplete: training again from before it"] if later else []
+
+
+def _needs(folder: Path) -> int:
+    """Returns the place up to which a checkpoint needs the log and the milestones; 0 for a damaged one."""
+    try:
+        facts = read_json(folder / training.FACTS)
+        return int(facts.get("before", 0) + facts["step"] - facts.get("unlogged", {}).get("steps", 0))
+    except (OSError, DamagedError, AttributeError, KeyError, TypeError):
+        return 0
 
 
 def return_to_trunk(state: TrainState, branch: Segment) -> None:
@@ -168,6 +180,7 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], facts: dict[str, Any
     state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     for name in FACTS:
         setattr(state, name, facts.get(name, 0))
+    state.unlogged = facts.get("unlogged", {})
     training.restore_optimizer(state.model, state.optimizer, tensors)
 
 

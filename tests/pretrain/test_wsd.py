@@ -173,11 +173,11 @@ def assert_same(config: Config, artifacts: Artifacts, expected: dict[int, Checkp
 def test_runs_killed_or_stopped_after_every_step_end_with_the_same_weights_and_log(
     method: str, keys: tuple[str, ...], make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:
-    config = config_of(method, "pretrain.log_every=1", *keys)
+    config = config_of(method, "pretrain.log_every=3", *keys)
     make_corpus(config)
     train(config, artifacts, method)
     expected, logged = milestones(config, artifacts), log(config, artifacts)
-    assert len([row for row in logged if "loss" in row]) == PARTS[-1].end == 35
+    assert PARTS[-1].end == 35
     for error, stopped in ((kill, KeyboardInterrupt), (partial(signal.raise_signal, signal.SIGTERM), Interrupted)):
         discard(config, artifacts)
         for place in range(1, 35):
