@@ -28,7 +28,6 @@ def serve(library: str) -> None:
     shim.fault_share()
     with contextlib.suppress(SystemExit):
         run(["--help"], os.devnull)
-    library()  # takes seconds
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
