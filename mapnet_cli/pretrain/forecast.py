@@ -63,7 +63,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
             f"{'es' if processes > 1 else ''} at {rate:.3g} FLOP/s (measured with a batch size of {batch})",
             f"{name}: memory with {share} sequences per pass: about {', '.join(memory)}; {format_size(fixed)} of it "
             f"is for {parameters:,} weights, their gradients and Adam's moments",
-            *_too_much(fixed, activations[settings.precision], share, processes * side_by_side, device),
+            *too_much(fixed, activations[settings.precision], share, processes * side_by_side, device),
             f"{name}: disk: {format_size(disk)} per run, for milestones and resume checkpoints",
         ]
         total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
@@ -77,7 +77,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
     return lines
 
 
-def _too_much(
+def too_much(
     fixed: float, activations: tuple[float, float], share: int, processes: int, device: torch.device
 ) -> list[str]:
     """Returns a warning if the processes need more memory than is free, and the sequences per pass that fit."""

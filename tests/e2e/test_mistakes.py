@@ -78,6 +78,7 @@ def written(block: str, folder: Path) -> str:
     """Returns the block with the exit code and the messages that its command gives now."""
     command = block.splitlines()[0].removeprefix("$ ")
     code, shown = run(command, folder)
+    shown = re.sub(r"process \d+ on \S+ \(`.*`, since [^)]*\)", "process 1 on machine (`mapnet`, since then)", shown)
     advised = [line for line in block.splitlines() if line.startswith(ADVISED)]
     return "\n".join([f"$ {command}", f"exit code {code}", shown, *advised])
 
