@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Arguments
-from tests.faults.trials import TRIALS, Server, contents, copy, differences
+from tests.faults.trials import TRIALS, Server, contents, copy, differences, lasting
 
 pytestmark = pytest.mark.slow
 _random = random.Random(TRIALS)
@@ -16,7 +16,7 @@ KINDS = (
     "prepare-corpus/corpus-*/train-*.npy", "prepare-corpus/corpus-*/tokenizer.json",
     "prepare-corpus/corpus-*/manifest.json", "pretrain/*.json", "pretrain/*/log.jsonl", "pretrain/*/step4.json",
     "pretrain/*/step10/tensors.safetensors", "pretrain/*/step8/facts.json", "pretrain/*/step6/figure2.json",
-    "pretrain/*/resume/*/tensors.safetensors", "finetune-glue/**/run-*.json",
+    "pretrain/*/resume/*/tensors.safetensors", "finetune-glue/**/batch*.json",
 )  # fmt: skip
 """One of each kind of file that an artifact directory contains."""
 
@@ -34,11 +34,6 @@ def alter(path: Path, how: str) -> None:
 
 def files_of(kind: str, root: Path) -> list[Path]:
     return sorted(path for path in root.glob(kind) if path.is_file())
-
-
-def lasting(names: list[str]) -> list[str]:
-    """Returns the names without those of checkpoints to resume from and reports, which tell times."""
-    return [name for name in names if "/resume/" not in name and not name.startswith("report/")]
 
 
 WAYS = ("lost", "cut", "flipped")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Arguments
-from tests.faults.trials import STAGES, TRIALS, Server, contents, copy, differences
+from tests.faults.trials import STAGES, TRIALS, Server, contents, copy, differences, lasting
 
 pytestmark = pytest.mark.slow
 
@@ -26,20 +26,22 @@ def test_a_rerun_heals_any_fault(
     before = finished["" if stage == STAGES[0] else STAGES[STAGES.index(stage) - 1]]
     expected, root = contents(finished[stage]), tmp_path / "artifacts"
     command = arguments(stage, root)
+    kept = list if stage == "report" else lasting  # an older checkpoint may stay after a fault
     total = server.run(command, copy(before, root)).operations
     assert total > 20
     numbers, failures = range(1, total + 1), []
     for at in random.Random(f"{stage}{fault}").sample(numbers, TRIALS) if TRIALS else numbers:
         first = server.run(command, copy(before, root), fault, at)
-        after = differences(contents(root), expected) if first.code == 0 else []
+        after = kept(differences(contents(root), expected)) if first.code == 0 else []
         again = server.run(command, root)
         wrong = [
-            "Traceback" in first.output and "a traceback",
+            # TensorBoard's own thread prints one
+            "Traceback" in first.output and "tensorboard/summary" not in first.output and "a traceback",
             fault in ("before", "after", "power") and first.code != -9 and f"it ended with {first.code}",
             first.code > 0 and "error: " not in first.output and "no message",
             after and f"exit code 0, but other results: {after}",
             again.code and f"the rerun failed: {again.output}",
-            (after := differences(contents(root), expected)) and f"other results after the rerun: {after}",
+            (after := kept(differences(contents(root), expected))) and f"other results after the rerun: {after}",
         ]
         failures += [f"{fault} at {at} of {total}: {text}\n{first.output}" for text in wrong if text]
     assert not failures, "\n\n".join(failures)

@@ -91,6 +91,11 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 
 
+def lasting(names: list[str]) -> list[str]:
+    """Returns the names without those of checkpoints to resume from and reports, which tell times."""
+    return [name for name in names if "/resume/" not in name and not name.startswith("report/")]
+
+
 def copy(source: Path, target: Path) -> Path:
     """Replaces a folder by a copy of another one."""
     shutil.rmtree(target, ignore_errors=True)
