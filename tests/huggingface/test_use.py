@@ -58,7 +58,12 @@ def imported(theirs: Any, folder: Path) -> tuple[Artifacts, Imported]:
 def continued(imported: tuple[Artifacts, Imported], folder: Path) -> Lineage:
     """Trains for one step with a negligible learning rate, so that the weights keep their initial values."""
     config = user_config(
-        folder, *MATCHING_IMPORT, "pretrain.steps=1", "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9"
+        folder,
+        *MATCHING_IMPORT,
+        "pretrain.steps=1",
+        "pretrain.warmup_steps=0",
+        "pretrain.milestones=[1.0]",
+        "pretrain.peak_lr=1e-9",
     )
     lineage = Lineage(config, imported[0])
     run(lineage, "prepare-corpus", "pretrain")
@@ -185,12 +190,11 @@ def test_import_without_methods_is_fine_tuned_and_reported(imported: tuple[Artif
     assert (finished.checkpoint, finished.failure) == (row.fingerprint, "")
     built = build(lineage)
     assert (built.value["missing"], built.next_command) == ({}, "")
-    (only,) = built.tables["table3"].rows
+    only, *baselines = built.tables["table3"].rows
     assert [cell.text for cell in only[:2]] == ["tiny", "-"]
-    assert {cell.text for cell in only[3:]} == {"-"}
-    assert float(only[2].text.rstrip("‡§")) == pytest.approx(
-        100 * max(e.metrics["accuracy"] for e in finished.epochs), abs=0.01
-    )
+    best = 100 * max(epoch.metrics["accuracy"] for epoch in finished.epochs)
+    assert any(cell.text.startswith(f"{best:.2f}") for cell in only)
+    assert [row[0].text for row in baselines] == ["majority", "bag of words", "token overlap"]
 
 
 def test_pairs_are_encoded_as_in_transformers(imported: tuple[Artifacts, Imported], folder: Path) -> None:
@@ -225,9 +229,8 @@ def test_import_is_a_row_next_to_the_methods(imported: tuple[Artifacts, Imported
     built = build(combined)
     assert built.value["missing"] == {}
     rows = {row[0].text: row for row in built.tables["table3"].rows}
-    assert list(rows) == ["BERT", "tiny"]
+    assert list(rows)[:2] == ["BERT", "tiny"]
     assert rows["tiny"][1].text == "-"
-    assert rows["tiny"][2].text != "-"
     assert any(note.startswith("tiny: imported") for note in built.notes)
     alone = Lineage(user_config(folder, "methods=[]", 'imports=["tiny"]'), artifacts)
     assert alone.task("RTE", "tiny") == combined.task("RTE", "tiny") != combined.task("RTE")
@@ -241,7 +244,7 @@ def test_training_that_starts_from_a_roberta_is_exported_with_its_tokenizer(fold
     with pytest.raises(UsageError, match=r"set encoder\.norm_eps = 1e-05$"):
         Pretrain(Lineage(wrong, artifacts)).plan(1)
     config = user_config(
-        folder, *MATCHING_IMPORT, "encoder.norm_eps=1e-5", "pretrain.steps=1", "pretrain.milestones=[1.0]",
+        folder, *MATCHING_IMPORT, "encoder.norm_eps=1e-5", "pretrain.steps=1", "pretrain.warmup_steps=0", "pretrain.milestones=[1.0]",
         "pretrain.peak_lr=1e-9",
     )  # fmt: skip
     lineage = Lineage(config, artifacts)
@@ -263,7 +266,7 @@ def test_training_that_starts_from_a_roberta_is_exported_with_its_tokenizer(fold
 def test_import_names_are_resolved(imported: tuple[Artifacts, Imported], folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bert is a method's name"):
         resolve("demo", None, ['imports=["bert"]'], {})
-    with pytest.raises(UsageError, match="at least one entry and no duplicates"):
+    with pytest.raises(UsageError, match="must not contain duplicates"):
         resolve("demo", None, ['imports=["a", "a"]'], {})
     artifacts = Artifacts(tmp_path)
     first = import_folder(artifacts, folder / "tiny", None)[0]
@@ -288,7 +291,7 @@ def test_import_commands(folder: Path, tmp_path: Path, theirs: Any) -> None:
     assert json.loads(out)["name"] == "mine"
     code, out, err = invoke("import-hf", str(tmp_path / "nowhere"), "--artifacts", root)
     assert (code, out) == (3, "")
-    assert "config.json does not exist" in err
+    assert "is not a folder: pass one written by save_pretrained" in err
     alone = ("--artifacts", root, "--set", "methods=[]", "--set", "imports=['mine']")
     code, out, err = invoke("run", "--dry-run", *alone)
     assert (code, err) == (0, "")
