@@ -131,7 +131,8 @@ def test_training_starts_from_an_imported_encoder(folder: Path, artifacts: Artif
     save_bert(folder / "tiny for electra")
     row = import_folder(artifacts, folder / "tiny for electra", "tiny")[0]
     config = user_config(
-        folder, *MATCHING_IMPORT, 'methods=["electra"]', "method.electra.init_from=tiny", "pretrain.steps=1", "pretrain.warmup_steps=0",
+        folder, *MATCHING_IMPORT, 'methods=["electra"]', "method.electra.init_from=tiny", "pretrain.steps=1",
+        "pretrain.warmup_steps=0",
         "pretrain.milestones=[1.0]", "pretrain.peak_lr=1e-9",
     )  # fmt: skip
     lineage = Lineage(config, artifacts)

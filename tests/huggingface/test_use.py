@@ -244,7 +244,8 @@ def test_training_that_starts_from_a_roberta_is_exported_with_its_tokenizer(fold
     with pytest.raises(UsageError, match=r"set encoder\.norm_eps = 1e-05$"):
         Pretrain(Lineage(wrong, artifacts)).plan(1)
     config = user_config(
-        folder, *MATCHING_IMPORT, "encoder.norm_eps=1e-5", "pretrain.steps=1", "pretrain.warmup_steps=0", "pretrain.milestones=[1.0]",
+        folder, *MATCHING_IMPORT, "encoder.norm_eps=1e-5", "pretrain.steps=1", "pretrain.warmup_steps=0",
+        "pretrain.milestones=[1.0]",
         "pretrain.peak_lr=1e-9",
     )  # fmt: skip
     lineage = Lineage(config, artifacts)
