@@ -19,7 +19,7 @@ WIDTH = 24
 
 
 def watch(console: Console, make: Callable[[], Lineage], every: float) -> None:
-    """Shows the status until all work is done, anew every so many seconds; of a run, also the loss and the time left.
+    """Refreshes the status every `every` seconds until all work is done, with losses and the estimated time left.
 
     `make` returns a new lineage each time, since inputs may change.
     """

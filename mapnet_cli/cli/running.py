@@ -1,0 +1,69 @@
+"""The commands that run one stage each. They import their stages when called, which keeps --help fast."""
+
+from collections.abc import Sequence
+
+import typer
+
+from mapnet_cli.cli.options import RUNNING, TRAINING, Invocation, command
+
+group = typer.Typer()
+
+
+def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
+    """Runs the stages, or prints what would run if --dry-run is given."""
+    from mapnet_cli.cli import stages
+
+    lineage, console, workers = invocation.lineage, invocation.console, invocation.workers
+    advise(invocation)
+    if not invocation.dry_run:
+        stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address)
+        if console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's JSON instead
+            console.json([row for row, _ in stages.status(lineage)])
+        return
+    if not invocation.first:
+        return
+    rows = stages.dry_run(names, lineage, workers or 1)
+    if console.as_json:
+        console.json(rows)
+        return
+    for row in rows:
+        done = f", {row['done']} already done" if row["done"] else ""
+        console.data(f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{done}")
+        for line in row.get("estimate", []):
+            console.data(f"{'':<15} {'':<14} {line}")
+
+
+def advise(invocation: Invocation) -> None:
+    """Warns if a machine with another automatic precision has left results that this one won't use."""
+    from mapnet_cli.lineage import precision_advice
+
+    if advice := precision_advice(invocation.config, invocation.artifacts):
+        invocation.console.warn(advice)
+
+
+@command(group, "prepare-corpus", RUNNING)
+def prepare_corpus(invocation: Invocation) -> None:
+    """Turn raw text into a vocabulary and token shards."""
+    run_or_plan(["prepare-corpus"], invocation)
+
+
+@command(group, "pretrain", TRAINING)
+def pretrain(invocation: Invocation) -> None:
+    """Pretrain an encoder with each method in the config on the prepared corpus."""
+    run_or_plan(["pretrain"], invocation)
+
+
+@command(group, "minimal-pairs", RUNNING)
+def minimal_pairs(invocation: Invocation) -> None:
+    """Score every checkpoint on minimal pairs of sentences (BLiMP, Zorro, your own), without fine-tuning."""
+    from mapnet_cli.core import UsageError
+
+    if not invocation.config.minimal_pairs.data:
+        raise UsageError('minimal_pairs.data lists no data: set it, for example to ["blimp.tar.xz", "zorro.tar.xz"]')
+    run_or_plan(["minimal-pairs"], invocation)
+
+
+@command(group, "finetune-glue", RUNNING)
+def finetune_glue(invocation: Invocation) -> None:
+    """Fine-tune every checkpoint on the GLUE tasks, with every setting and seed."""
+    run_or_plan(["finetune-glue"], invocation)
