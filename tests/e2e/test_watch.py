@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from mapnet_cli.cli import commands, watch
+from mapnet_cli.cli import commands, results, watch
 from mapnet_cli.cli.watch import sparkline
 from mapnet_cli.config import Source
 from mapnet_cli.core import Console
@@ -64,10 +64,10 @@ def test_report_is_rebuilt_until_nothing_is_missing(tmp_path: Path, monkeypatch:
             records.run("bert", step, seed, 0.5)
     assert "http-equiv" not in build(records.lineage, refresh=30).files["index.html"].read_text(encoding="utf-8")[:2000]
     answers = iter(["mapnet pretrain", "mapnet finetune-glue", ""])
-    monkeypatch.setattr(commands, "_report", lambda invocation, refresh=0: next(answers))
+    monkeypatch.setattr(results, "_report", lambda invocation, refresh=0: next(answers))
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
-    monkeypatch.setattr(commands, "_advise", lambda invocation: None)
+    monkeypatch.setattr(results, "advise", lambda invocation: None)
     from typer.testing import CliRunner
 
     done = CliRunner().invoke(commands.app, ["report", "--watch", "--every", "2", "--artifacts", str(tmp_path)])
