@@ -172,7 +172,7 @@ def test_missing_records_are_counted_and_the_next_command_is_given(tmp_path: Pat
         ({"metrics": {"RTE": "acuracy"}}, r"finetune\.metrics\.RTE: .*did you mean 'accuracy'"),
         ({"metrics": {"STS-B": "f1"}}, r"finetune\.metrics\.STS-B: .*choose one of pearson, spearman"),
         ({"metrics": {"RTEE": "f1"}}, r"finetune\.metrics\.RTEE: .*did you mean 'RTE'"),
-        ({"tasks": ("SST2",)}, r"finetune\.tasks: .*did you mean 'SST-2'"),
+        ({"tasks": ("SST-3",)}, r"finetune\.tasks: .*did you mean 'SST-2'"),
     ],
 )
 def test_unknown_metric_or_task_raises_with_the_key_and_the_closest_name(
