@@ -57,10 +57,11 @@ class Config(Section):
         self._check_steps()
         if not self.methods + self.imports:
             raise ValueError("methods and imports are both empty: name at least one method or import")
-        if absent := set(self.finetune.milestones) - set(self.pretrain.milestones):
-            raise ValueError(
-                f"finetune.milestones: {min(absent)} is not one of pretrain.milestones {self.pretrain.milestones}"
-            )
+        for section in ("finetune", "minimal_pairs"):
+            if absent := set(getattr(self, section).milestones) - set(self.pretrain.milestones):
+                raise ValueError(
+                    f"{section}.milestones: {min(absent)} is not one of pretrain.milestones {self.pretrain.milestones}"
+                )
         if taken := set(self.imports) & set(self.method):
             raise ValueError(f"imports: {', '.join(sorted(taken))} is a method's name; import it under another --name")
         for name, model in (("encoder", self.encoder), ("proposal", self.proposal)):

@@ -147,6 +147,8 @@ class MinimalPairs(Section):
     """Sets of minimal pairs to score, named after their files: a folder or archive (tar.xz, tar.gz, zip) of BLiMP's
     JSONL or Zorro's text files, or a JSONL, TSV, CSV or Parquet file with columns `good` and `bad`. Empty: the stage
     does nothing."""
+    milestones: Shares = ()
+    """The pretrain.milestones to score; empty: all."""
     pairs: NonNegative = 0
     """Score at most N pairs per paradigm: a random choice, the same for all encoders. 0: all."""
     whole_words: bool = False

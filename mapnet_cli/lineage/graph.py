@@ -237,7 +237,7 @@ class Lineage:
     def pair_settings(self) -> dict[str, Any]:
         """Returns the keys of [minimal_pairs] that affect scores."""
         view = self.config.minimal_pairs.results_view()
-        return {key: value for key, value in view.items() if key not in ("data", "untrained")}
+        return {key: value for key, value in view.items() if key not in ("data", "milestones", "untrained")}
 
     @cached_property
     def pair_data(self) -> dict[str, str]:
@@ -269,6 +269,11 @@ class PairsRun:
 def scored_encoders(config: Config) -> list[tuple[str, int, int]]:
     """Returns (method, pretraining seed, step) of every encoder with an MLM head: milestones, imports, untrained."""
     runs = [run for run in config.pretraining_runs() if not config.method[run[0]].electra]
-    milestones = [(method, seed, step) for method, seed in runs for step in config.milestone_steps(method)]
+    shares = config.minimal_pairs.milestones
+    milestones = [
+        (method, seed, step)
+        for method, seed in runs
+        for step in config.for_method(method).pretrain.milestone_steps(shares)
+    ]
     seeds = config.pretrain.seeds if config.minimal_pairs.untrained and config.methods else ()
     return [*milestones, *((name, 0, 0) for name in config.imports), *((glue.UNTRAINED, seed, 0) for seed in seeds)]

@@ -63,7 +63,7 @@ def test_only_new_records_are_made(user: User) -> None:
 
 AFFECTS = {
     "minimal_pairs.pairs=3": True, "minimal_pairs.whole_words=true": True, "minimal_pairs.precision=bfloat16": True,
-    "minimal_pairs.untrained=false": False, "minimal_pairs.batch_tokens=64": False, "minimal_pairs.device=cpu": False,
+    "minimal_pairs.untrained=false": False, "minimal_pairs.milestones=[1.0]": False, "minimal_pairs.batch_tokens=64": False, "minimal_pairs.device=cpu": False,
     "minimal_pairs.threads=2": False, "finetune.epochs=7": False, "pretrain.peak_lr=1e-3": True,
     "corpus.lowercase=never": True, "encoder.init_std=0.3": True,
 }  # fmt: skip
@@ -84,6 +84,13 @@ def test_a_record_depends_on_settings_that_affect_it(setting: str, changes: bool
 def test_every_key_is_covered_by_the_test_above(user: User) -> None:
     named = {setting.split("=")[0].removeprefix("minimal_pairs.") for setting in AFFECTS}
     assert set(type(user.lineage().config.minimal_pairs).model_fields) - named == {"data"}
+
+
+def test_only_chosen_milestones_are_scored(user: User) -> None:
+    runs = [run for _, run, _ in user.lineage("minimal_pairs.milestones=[1.0]").pair_scores()]
+    assert {run.step for run in runs if run.method == "bert"} == {10}
+    with pytest.raises(UsageError, match=r"minimal_pairs.milestones: 0.7 is not one of pretrain.milestones"):
+        user.lineage("minimal_pairs.milestones=[0.7]")
 
 
 def test_changed_data_is_scored_again_and_deleted_data_is_remembered(user: User) -> None:
