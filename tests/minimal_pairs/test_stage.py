@@ -63,7 +63,8 @@ def test_only_new_records_are_made(user: User) -> None:
 
 AFFECTS = {
     "minimal_pairs.pairs=3": True, "minimal_pairs.whole_words=true": True, "minimal_pairs.precision=bfloat16": True,
-    "minimal_pairs.untrained=false": False, "minimal_pairs.milestones=[1.0]": False, "minimal_pairs.batch_tokens=64": False, "minimal_pairs.device=cpu": False,
+    "minimal_pairs.untrained=false": False, "minimal_pairs.milestones=[1.0]": False,
+    "minimal_pairs.batch_tokens=64": False, "minimal_pairs.device=cpu": False,
     "minimal_pairs.threads=2": False, "finetune.epochs=7": False, "pretrain.peak_lr=1e-3": True,
     "corpus.lowercase=never": True, "encoder.init_std=0.3": True,
 }  # fmt: skip
