@@ -43,6 +43,7 @@ def race(
     Each side runs in `parallel` processes at a time, and its rate is their sum. Sides must be
     picklable. Raises EOFError if one fails.
     """
+    torch.set_num_threads(threads)  # here too, since `report` states it
     rates: dict[str, list[float]] = {name: [] for name in sides}
     # half of the rounds with processes started in the other order: early ones were up to a tenth slower
     for names, count in ((list(sides), (rounds + 1) // 2), (list(sides)[::-1], rounds // 2)):
