@@ -67,9 +67,33 @@ def config_keys() -> None:
 @command(machine, "doctor", LOOKING)
 def doctor(invocation: Invocation) -> None:
     """Show versions, memory, disk, threads and GPUs, for bug reports."""
-    from mapnet_cli.cli.doctor import facts
+    import platform
+    import shutil
 
-    rows = facts(invocation.artifacts.root)
+    from mapnet_cli.core import main_memory, visible_gpus
+    from mapnet_cli.jobs import cores, library_versions
+
+    total, available = main_memory()
+    artifacts = invocation.artifacts.root.resolve()
+    free = shutil.disk_usage(next(path for path in (artifacts, *artifacts.parents) if path.exists())).free
+    rows = {
+        "platform": platform.platform(),
+        "python": f"{platform.python_version()} at {sys.executable}",
+        **{name: version for name, version in library_versions().items() if name != "python"},
+        "cores": str(cores()),
+        "memory": f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available" if total else "unknown",
+        "artifacts": f"{artifacts}, {free / 1e9:.1f} GB free",
+        "gpus": str(visible_gpus()),
+    }
+    try:
+        import torch
+
+        rows["torch threads"] = str(torch.get_num_threads())
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            rows[f"gpu {index}"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
+    except ImportError as error:
+        rows["torch"] = f"can't be imported: {error}"
     invocation.console.result(rows, "\n".join(f"{name:<16} {value}" for name, value in rows.items()))
 
 

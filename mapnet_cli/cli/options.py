@@ -134,17 +134,7 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
     def register(function: Command) -> Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            from mapnet_cli.core import (
-                DivergedError,
-                Interrupted,
-                LockedError,
-                MapnetError,
-                ProcessError,
-                UsageError,
-                memory_advice,
-                out_of_memory,
-                system_error,
-            )
+            from mapnet_cli import core
             from mapnet_cli.jobs import ALONE, launched
 
             first, shared = True, {option: values.pop(option) for option in options}
@@ -154,22 +144,22 @@ def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable
                         signal.signal(number, _as_keyboard_interrupt)
                 first = (launched() or ALONE).rank == 0
                 function(shared_options(**shared, looking=options in (LOOKING, MEASURING, RUNNING_HERE)), **values)
-            except (UsageError, LockedError, DivergedError, Interrupted) as error:
+            except (core.UsageError, core.LockedError, core.DivergedError, core.Interrupted) as error:
                 # every launched process raises these, except for ProcessError; only the first one reports them
-                _fail(str(error) if first or isinstance(error, ProcessError) else "", error.exit_code)
-            except MapnetError as error:
+                _fail(str(error) if first or isinstance(error, core.ProcessError) else "", error.exit_code)
+            except core.MapnetError as error:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
-                _fail("interrupted; run the same command again to resume", Interrupted.exit_code)
+                _fail("interrupted; run the same command again to resume", core.Interrupted.exit_code)
             except BrokenPipeError:  # `mapnet status | head`: click ends quietly
                 raise
             except OSError as error:
-                failure = system_error(error, shared.get("artifacts"))
+                failure = core.system_error(error, shared.get("artifacts"))
                 _fail(str(failure), failure.exit_code)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not core.out_of_memory(error):
                     raise
-                _fail(f"out of memory: {memory_advice(name)}", MapnetError.exit_code)
+                _fail(f"out of memory: {core.memory_advice(name)}", core.MapnetError.exit_code)
 
         available = inspect.signature(shared_options).parameters
         _, *own = inspect.signature(function).parameters.values()

@@ -1,55 +1,16 @@
 """The stages in order, and the operations on all of them: run, dry run and status."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
+from mapnet_cli import jobs
 from mapnet_cli.core import Artifacts, Console, InputError, LockedError, UsageError
-from mapnet_cli.jobs import (
-    DistContext,
-    Engine,
-    LaunchedEngine,
-    LocalEngine,
-    Phase,
-    RayEngine,
-    StageProgress,
-    is_done,
-    joined,
-    launched,
-)
 from mapnet_cli.lineage import Lineage
 
 HAS_FINGERPRINT = re.compile("-[0-9a-f]{8}$")
-
-
-class Stage(Protocol):
-    """A command whose work consists of jobs, for one config and artifact directory."""
-
-    @property
-    def preload(self) -> tuple[str, ...]:
-        """Modules to import before workers start; torch imports torch._dynamo for a process's first optimiser."""
-
-    def validate(self) -> None:
-        """Raises UsageError or InputError if the config is invalid for the stage."""
-
-    def preflight(self) -> None:
-        """Raises MapnetError if this machine can't do the work; called just before it starts."""
-
-    def plan(self, workers: int) -> list[Phase]:
-        """Returns all jobs, done or not; phases run one after another."""
-
-    def forecast(self, workers: int) -> list[str]:
-        """Returns lines for `--dry-run` about the remaining jobs: time, memory, disk."""
-
-    def progress(self) -> StageProgress:
-        """Returns what `status` shows in addition to job counts."""
-
-    def summary(self) -> list[str]:
-        """Returns lines to print when the stage is done."""
-
-
 STAGES = {
     "prepare-corpus": "PrepareCorpus", "pretrain": "Pretrain", "minimal-pairs": "MinimalPairs",
     "finetune-glue": "FinetuneGlue",
@@ -57,9 +18,9 @@ STAGES = {
 """Stages in execution order, with their classes in `stage.py` of the package of that name."""
 
 
-def load_stage(name: str, lineage: Lineage) -> Stage:
+def load_stage(name: str, lineage: Lineage) -> jobs.Stage:
     """Returns a stage, which is imported on first use: that keeps --help fast."""
-    stage: Stage = getattr(import_module(f"mapnet_cli.{name.replace('-', '_')}.stage"), STAGES[name])(lineage)
+    stage: jobs.Stage = getattr(import_module(f"mapnet_cli.{name.replace('-', '_')}.stage"), STAGES[name])(lineage)
     return stage
 
 
@@ -75,7 +36,7 @@ def run_stages(
 
     `workers` is the number of parallel jobs; None: as many as the cluster has room for.
     """
-    if (dist := launched()) is not None:
+    if (dist := jobs.launched()) is not None:
         if ray_address is not None:
             raise UsageError("--engine ray does not work under torchrun or srun: omit it")
         _run_launched(names, lineage, console, dist, force)
@@ -83,7 +44,10 @@ def run_stages(
     artifacts = lineage.artifacts
     planned = [load_stage(name, lineage) for name in names]
     todo = [stage for stage in planned if force or _has_pending_jobs(stage, artifacts, workers or 1)]
-    with _engine(todo, artifacts, console, workers, force, ray_address) as engine:
+    cluster = None if ray_address is None else jobs.RayEngine(artifacts, console, ray_address, workers, force)
+    preload = sorted({module for stage in todo for module in stage.preload})
+    engine: jobs.Engine = cluster or jobs.LocalEngine(artifacts, console, workers or 0, force, preload)
+    with cluster if cluster and todo else nullcontext():
         for name in names:
             with artifacts.lock(name):
                 # hash the inputs when their stage starts, not when the command starts
@@ -95,21 +59,9 @@ def run_stages(
                     console.note(line)
 
 
-@contextmanager
-def _engine(
-    todo: list[Stage], artifacts: Artifacts, console: Console, workers: int | None, force: bool, ray_address: str | None
-) -> Iterator[Engine]:
-    """Yields the engine, with the modules or the cluster for the given stages ready."""
-    if ray_address is None:
-        preload = sorted({module for stage in todo for module in stage.preload})
-        yield LocalEngine(artifacts, console, workers or 0, force, preload)
-        return
-    cluster = RayEngine(artifacts, console, ray_address, workers, force)
-    with cluster if todo else nullcontext():
-        yield cluster
-
-
-def _run_launched(names: Sequence[str], lineage: Lineage, console: Console, dist: DistContext, force: bool) -> None:
+def _run_launched(
+    names: Sequence[str], lineage: Lineage, console: Console, dist: jobs.DistContext, force: bool
+) -> None:
     """Runs pretraining in all processes launched by torchrun or srun; rank 0 holds the lock."""
     if tuple(names) != ("pretrain",):
         raise UsageError("only `mapnet pretrain` runs under torchrun or srun; run other commands without them")
@@ -117,7 +69,7 @@ def _run_launched(names: Sequence[str], lineage: Lineage, console: Console, dist
         raise UsageError("the processes are already launched: omit --processes (pretrain.processes)")
     stage, artifacts = load_stage("pretrain", lineage), lineage.artifacts
     stage.validate()
-    with joined(), ExitStack() as stack:
+    with jobs.joined(), ExitStack() as stack:
         locked = None
         if dist.rank == 0:
             try:
@@ -126,7 +78,7 @@ def _run_launched(names: Sequence[str], lineage: Lineage, console: Console, dist
                 locked = error
         if (locked := dist.broadcast(locked)) is not None:
             raise locked
-        LaunchedEngine(artifacts, console, dist, force).run(stage.plan(1))
+        jobs.LaunchedEngine(artifacts, console, dist, force).run(stage.plan(1))
 
 
 def dry_run(names: Iterable[str], lineage: Lineage, workers: int) -> list[dict[str, Any]]:
@@ -144,9 +96,9 @@ def dry_run(names: Iterable[str], lineage: Lineage, workers: int) -> list[dict[s
     return rows
 
 
-def status(lineage: Lineage) -> list[tuple[dict[str, Any], StageProgress]]:
+def status(lineage: Lineage) -> list[tuple[dict[str, Any], jobs.StageProgress]]:
     """Returns one row per phase, with job counts and whether it is running, and the progress of the stage."""
-    rows: list[tuple[dict[str, Any], StageProgress]] = []
+    rows: list[tuple[dict[str, Any], jobs.StageProgress]] = []
     artifacts = lineage.artifacts
     for name in STAGES:
         stage, running = load_stage(name, lineage), artifacts.locked(name)
@@ -154,14 +106,14 @@ def status(lineage: Lineage) -> list[tuple[dict[str, Any], StageProgress]]:
             phases = stage.plan(1)
         except InputError as error:  # the other stages can still be shown
             row = {"stage": name, "phase": "input", "running": running, "done": 0, "total": 1, "error": str(error)}
-            rows.append((row, StageProgress()))
+            rows.append((row, jobs.StageProgress()))
             continue
-        progress = stage.progress() if phases else StageProgress()
+        progress = stage.progress() if phases else jobs.StageProgress()
         for phase in phases:
             counts = _counts(phase, artifacts, progress.done.get(phase.name))
             ended = counts["done"] == counts["total"]
             row = {"stage": name, "phase": phase.name, "running": running and not ended, **counts}
-            rows.append((row, StageProgress()))
+            rows.append((row, jobs.StageProgress()))
             running = running and ended  # phases run one after another
         if phases:
             row = rows[-1][0]
@@ -172,7 +124,7 @@ def status(lineage: Lineage) -> list[tuple[dict[str, Any], StageProgress]]:
     return rows
 
 
-def _unused(name: str, phases: Sequence[Phase], artifacts: Artifacts) -> dict[str, float]:
+def _unused(name: str, phases: Sequence[jobs.Phase], artifacts: Artifacts) -> dict[str, float]:
     """Returns {folder: megabytes} of the stage's results from other settings, which this config doesn't use."""
     used = {"/".join(job.key.split("/")[:2]) for phase in phases for job in phase.jobs}
     folders = (path for path in sorted((artifacts.root / name).glob("*")) if path.is_dir())
@@ -183,11 +135,11 @@ def _unused(name: str, phases: Sequence[Phase], artifacts: Artifacts) -> dict[st
     }
 
 
-def _has_pending_jobs(stage: Stage, artifacts: Artifacts, workers: int) -> bool:
-    return any(not is_done(job, artifacts) for phase in stage.plan(workers) for job in phase.jobs)
+def _has_pending_jobs(stage: jobs.Stage, artifacts: Artifacts, workers: int) -> bool:
+    return any(not jobs.is_done(job, artifacts) for phase in stage.plan(workers) for job in phase.jobs)
 
 
-def _counts(phase: Phase, artifacts: Artifacts, known: int | None = None) -> dict[str, int]:
+def _counts(phase: jobs.Phase, artifacts: Artifacts, known: int | None = None) -> dict[str, int]:
     """Returns the numbers of finished jobs, which may be known already, and of all jobs."""
-    done = sum(is_done(job, artifacts) for job in phase.jobs) if known is None else known
+    done = sum(jobs.is_done(job, artifacts) for job in phase.jobs) if known is None else known
     return {"done": done, "total": len(phase.jobs)}

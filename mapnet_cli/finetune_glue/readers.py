@@ -11,17 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mapnet_cli import core
 from mapnet_cli.config import short_name
-from mapnet_cli.core import (
-    TABLE_FORMATS,
-    AbsentError,
-    InputError,
-    TableRow,
-    arrow_rows,
-    load_hub_split,
-    table_rows,
-    text_lines,
-)
 from mapnet_cli.glue import GlueTask, divided
 
 MRPC_RAW = {"train": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
@@ -38,7 +29,7 @@ class Rows:
     """The rows of one split. `skipped` are the locations of malformed lines, complete once all rows have been read."""
 
     where: str
-    rows: Iterator[TableRow]
+    rows: Iterator[core.TableRow]
     skipped: list[str] = field(default_factory=list)
 
 
@@ -46,7 +37,7 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
     """Returns the rows of a split. Raises AbsentError if it doesn't exist, InputError if it can't be read."""
     on_hub, names = task.splits[split].hub, task.splits[split].names
     if isinstance(location, str):
-        dataset = load_hub_split(location, task.hub or None, on_hub)
+        dataset = core.load_hub_split(location, task.hub or None, on_hub)
         return _from_datasets(dataset, f"{location} {task.hub} {split}")
     for saved in (location / name for name in (on_hub, *names)):
         if (saved / "state.json").exists():
@@ -57,7 +48,7 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
         return _mrpc(location, files, task, split)
     if not found:
         wanted = " or ".join(f"{name}.tsv" for name in names)
-        raise AbsentError(f"{location} has no {wanted} (or {', '.join(TABLE_FORMATS[1:])}) for {task.name}")
+        raise core.AbsentError(f"{location} has no {wanted} (or {', '.join(core.TABLE_FORMATS[1:])}) for {task.name}")
     return _rows(found, task, split)
 
 
@@ -68,11 +59,11 @@ def _files(location: Path) -> Files:
     try:
         archive = zipfile.ZipFile(location)
     except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{location} is neither a folder nor a readable zip file: {error}") from None
+        raise core.InputError(f"{location} is neither a folder nor a readable zip file: {error}") from None
     members = [zipfile.Path(archive, name) for name in sorted(archive.namelist()) if not name.endswith("/")]
     kept = [p for p in members if p.name[0] != "." and not {"original", "__MACOSX"} & set(p.at.split("/"))]
     if len(kept) > len({path.name for path in kept}):
-        raise InputError(f"{location} contains several tasks: unpack it, or use one zip file per task")
+        raise core.InputError(f"{location} contains several tasks: unpack it, or use one zip file per task")
     return {path.name: path for path in kept}
 
 
@@ -85,13 +76,13 @@ def _rows(files: Sequence[Any], task: GlueTask, split: str) -> Rows:
     def unnamed(first: Sequence[str]) -> Sequence[str]:
         return () if known & {column.lower() for column in first} else task.columns
 
-    def rows() -> Iterator[TableRow]:
+    def rows() -> Iterator[core.TableRow]:
         for file in files:
             suffix = Path(file.name).suffix.replace(".txt", ".tsv")
             try:
-                yield from table_rows(file.open("rb"), str(file), suffix, unnamed, skipped)
+                yield from core.table_rows(file.open("rb"), str(file), suffix, unnamed, skipped)
             except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-                raise InputError(f"{file} can't be read: {error}") from None
+                raise core.InputError(f"{file} can't be read: {error}") from None
 
     found.rows = rows()
     return found
@@ -103,11 +94,13 @@ def _find(files: Files, task: GlueTask, split: str) -> list[Any]:
     for name, file in files.items():
         whole, suffix = PART.sub("", Path(name).stem), Path(name).suffix
         named = any(short_name(one) == short_name(task.name) and rest in wanted for one, rest in divided(whole))
-        if suffix in TABLE_FORMATS and (whole in wanted or named):
+        if suffix in core.TABLE_FORMATS and (whole in wanted or named):
             found.setdefault(whole + suffix, []).append(file)
     if len(found) > 1:
         names = " and ".join(file.name for parts in found.values() for file in parts)
-        raise InputError(f"{next(iter(files.values())).parent} has {names} for {task.name}'s {split} set: keep one")
+        raise core.InputError(
+            f"{next(iter(files.values())).parent} has {names} for {task.name}'s {split} set: keep one"
+        )
     return next(iter(found.values()), [])
 
 
@@ -115,25 +108,25 @@ def _mrpc(location: Path, files: Files, task: GlueTask, split: str) -> Rows:
     """Returns a split from Microsoft's files. The dev set is the training file's pairs in DEV_IDS (or dev.tsv)."""
     raw = MRPC_RAW["test" if split == "test" else "train"]
     if raw not in files:
-        raise AbsentError(f"{location} has neither {split}.tsv of MRPC nor {raw}")
+        raise core.AbsentError(f"{location} has neither {split}.tsv of MRPC nor {raw}")
     found = _rows([files[raw]], task, split)
     if split == "test":
         return found
     if DEV_IDS in files:
         with files[DEV_IDS].open("rb") as file:
-            pairs = {tuple(line.split()[:2]) for _, line in text_lines(file, str(files[DEV_IDS]))}
+            pairs = {tuple(line.split()[:2]) for _, line in core.text_lines(file, str(files[DEV_IDS]))}
     elif split == "train" and (dev := _find(files, task, "dev")):
         pairs = {_pair(row) for row in _rows(dev, task, "dev").rows}
         found.where += f" without the pairs of {dev[0].name}"
     else:
-        raise InputError(
+        raise core.InputError(
             f"{location} has {raw}, but no list of its pairs that are in GLUE's dev set: add {DEV_IDS} (or dev.tsv)"
         )
     found.rows = (row for row in found.rows if (_pair(row) in pairs) == (split == "dev"))
     return found
 
 
-def _pair(row: TableRow) -> tuple[str, ...]:
+def _pair(row: core.TableRow) -> tuple[str, ...]:
     return str(row[1].get("#1 ID")), str(row[1].get("#2 ID"))
 
 
@@ -143,10 +136,10 @@ def _load_saved(folder: Path) -> Rows:
     try:
         return _from_datasets(datasets.load_from_disk(str(folder)), str(folder))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} can't be read as a data set: {error}") from None
+        raise core.InputError(f"{folder} can't be read as a data set: {error}") from None
 
 
 def _from_datasets(dataset: Any, where: str) -> Rows:
     """Returns the rows; images and audio are not decoded."""
     batches = dataset.with_format("arrow").iter(1000)
-    return Rows(where, arrow_rows(batches, dataset.features.arrow_schema, where))
+    return Rows(where, core.arrow_rows(batches, dataset.features.arrow_schema, where))

@@ -3,18 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from mapnet_cli import core
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.core import (
-    Artifacts,
-    Checkpoint,
-    CorpusManifest,
-    DamagedError,
-    DivergedError,
-    FinetuneRun,
-    Imported,
-    TunedEncoder,
-    read_json,
-)
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.glue import GridRun, fine_tuned, get_task, starts_from_mnli
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
@@ -24,11 +14,11 @@ if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.classifier import EncoderWeights
     from mapnet_cli.finetune_glue.loop import Tuned
 
-EncoderRow = Checkpoint | Imported | TunedEncoder | CorpusManifest
+EncoderRow = core.Checkpoint | core.Imported | core.TunedEncoder | core.CorpusManifest
 _AGAIN: dict[type[EncoderRow], str] = {
-    Checkpoint: "run `mapnet pretrain --force` with the same options",
-    Imported: "run `mapnet import-hf` again on the folder that it came from",
-    TunedEncoder: "delete it and run `mapnet finetune-glue` again with the same options",
+    core.Checkpoint: "run `mapnet pretrain --force` with the same options",
+    core.Imported: "run `mapnet import-hf` again on the folder that it came from",
+    core.TunedEncoder: "delete it and run `mapnet finetune-glue` again with the same options",
 }
 """How to make a damaged encoder again."""
 
@@ -63,7 +53,7 @@ class TuningJob(Job):
     config: Config
 
     def tune(
-        self, artifacts: Artifacts, progress: ProgressCallback, run: GridRun, until: int | None = None
+        self, artifacts: core.Artifacts, progress: ProgressCallback, run: GridRun, until: int | None = None
     ) -> "tuple[Start, Tuned]":
         """Returns a run's initial state, and the tuned model with its scores.
 
@@ -88,7 +78,7 @@ class TuningJob(Job):
         return start, tuned
 
     def repeat(
-        self, artifacts: Artifacts, progress: ProgressCallback, record: FinetuneRun, run: GridRun, epoch: int
+        self, artifacts: core.Artifacts, progress: ProgressCallback, record: core.FinetuneRun, run: GridRun, epoch: int
     ) -> "tuple[Start, Tuned]":
         """Returns what `tune` returns for a recorded run, and warns if the scores aren't the recorded ones."""
         start, tuned = self.tune(artifacts, progress, run, epoch)
@@ -98,8 +88,8 @@ class TuningJob(Job):
         return start, tuned
 
     def saved(
-        self, artifacts: Artifacts, start: Start, tuned: "Tuned", run: str = "", head: bool = False
-    ) -> TunedEncoder:
+        self, artifacts: core.Artifacts, start: Start, tuned: "Tuned", run: str = "", head: bool = False
+    ) -> core.TunedEncoder:
         """Saves a tuned model in the job's folder, with or without its head."""
         from mapnet_cli.training import save_checkpoint
 
@@ -107,7 +97,7 @@ class TuningJob(Job):
         encoder = model.encoder.config.model_dump(mode="json")
         tensors = {name: tensor for name, tensor in model.state_dict().items() if run or not name.startswith("head.")}
         facts = {"vocab_size": model.encoder.vocab_size, "encoder": encoder}
-        return TunedEncoder(
+        return core.TunedEncoder(
             path=self.key, fingerprint=save_checkpoint(artifacts.path(self.key), tensors, facts),
             checkpoint=start.checkpoint, encoder=encoder, epochs=tuned.epochs, run=run,
         )  # fmt: skip
@@ -119,7 +109,7 @@ class FineTune(TuningJob):
 
     grid_run: GridRun
 
-    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+    def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.training import choose_device, device_name
 
         start, tuned = self.tune(artifacts, progress, self.grid_run)
@@ -127,7 +117,7 @@ class FineTune(TuningJob):
         settings = self.config.finetune.run_settings()
         if start.after_mnli:
             settings["mnli_start"] = start.after_mnli
-        row = FinetuneRun(
+        row = core.FinetuneRun(
             **asdict(self.grid_run), checkpoint=start.checkpoint, settings=settings, train_examples=len(train),
             dev_examples=sum(map(len, dev.values())), epochs=tuned.epochs, failure=tuned.failure,
             device=device_name(choose_device(self.config.finetune.device)),
@@ -141,32 +131,32 @@ class TuneOnMnli(TuningJob):
 
     grid_run: GridRun
 
-    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+    def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         start, tuned = self.tune(artifacts, progress, self.grid_run)
         if tuned.failure:
-            raise DivergedError(f"{self.key}: {tuned.failure}; lower finetune.mnli_learning_rate")
+            raise core.DivergedError(f"{self.key}: {tuned.failure}; lower finetune.mnli_learning_rate")
         row = self.saved(artifacts, start, tuned)
         return Output(sorted(artifacts.path(self.key).iterdir()), row)
 
 
-def load_start(artifacts: Artifacts, source: EncoderSource, config: Config) -> Start:
+def load_start(artifacts: core.Artifacts, source: EncoderSource, config: Config) -> Start:
     """Returns the initial state of a run. Raises DamagedError if the encoder doesn't match its record."""
     from mapnet_cli.finetune_glue.classifier import EncoderWeights, encoder_weights
 
     row = artifacts.read(source.key, source.kind)
-    if isinstance(row, CorpusManifest):
+    if isinstance(row, core.CorpusManifest):
         return Start(config.encoder, EncoderWeights(None, row.vocab_size), "", "")
     path = artifacts.path(row.path)
     try:
         weights = encoder_weights(path)
-        if read_json(path / "facts.json")["sha256"] != row.fingerprint:
-            raise DamagedError(f"{row.path} doesn't match its record")
-    except DamagedError as error:
-        raise DamagedError(f"{error}: {_AGAIN[type(row)]}") from None
-    if isinstance(row, Checkpoint):
+        if core.read_json(path / "facts.json")["sha256"] != row.fingerprint:
+            raise core.DamagedError(f"{row.path} doesn't match its record")
+    except core.DamagedError as error:
+        raise core.DamagedError(f"{error}: {_AGAIN[type(row)]}") from None
+    if isinstance(row, core.Checkpoint):
         return Start(config.encoder, weights, row.fingerprint, "")
     encoder = Transformer.model_validate(row.encoder)
-    if isinstance(row, TunedEncoder):
+    if isinstance(row, core.TunedEncoder):
         return Start(encoder, weights, row.checkpoint, row.fingerprint)
     return Start(encoder, weights, row.fingerprint, "")
 

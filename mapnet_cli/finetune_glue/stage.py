@@ -5,38 +5,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from mapnet_cli import core, glue
 from mapnet_cli.config import Config
-from mapnet_cli.core import (
-    AbsentError,
-    Cell,
-    Checkpoint,
-    CorpusManifest,
-    Imported,
-    InputError,
-    Outcome,
-    Table,
-    TaskFacts,
-    TunedEncoder,
-    UsageError,
-)
 from mapnet_cli.finetune_glue.kept import KeepBest
 from mapnet_cli.finetune_glue.prepare import MakeProbes, PrepareTask, ScoreBaselines, TextSettings
 from mapnet_cli.finetune_glue.run import EncoderSource, FineTune, TuneOnMnli, run_requirements
-from mapnet_cli.glue import (
-    UNTRAINED,
-    GridRun,
-    data_key,
-    fine_tuned,
-    get_task,
-    grid_runs,
-    metrics_by_task,
-    runs_of,
-    starts_from_mnli,
-    task_location,
-    task_result,
-    used_tasks,
-)
-from mapnet_cli.jobs import Phase, StageProgress, is_done
+from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
 GRID = "finetune"
@@ -46,8 +20,8 @@ MOST_DOUBTS = 10
 
 
 @dataclass(frozen=True)
-class FinetuneGlue:
-    """The finetune-glue stage, see `cli.stages.Stage`."""
+class FinetuneGlue(Stage):
+    """The finetune-glue stage, see `jobs.Stage`."""
 
     lineage: Lineage
     preload = ("torch", "torch._dynamo", "scipy.stats", "sklearn.metrics", "mapnet_cli.finetune_glue.loop")
@@ -55,25 +29,24 @@ class FinetuneGlue:
     def validate(self) -> None:
         """Raises UsageError for invalid settings, InputError for a subset that isn't allowed."""
         lineage, config = self.lineage, self.lineage.config
-        metrics_by_task(config)
+        glue.metrics_by_task(config)
         if "MNLI" in config.finetune.from_mnli:
-            raise UsageError("finetune.from_mnli: MNLI itself can't start from MNLI")
-        if UNTRAINED in (*config.methods, *config.imports):
-            raise UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
+            raise core.UsageError("finetune.from_mnli: MNLI itself can't start from MNLI")
+        if glue.UNTRAINED in (*config.methods, *config.imports):
+            raise core.UsageError(
+                f"{glue.UNTRAINED!r} is reserved for the encoder without pretraining: rename the method"
+            )
         if lineage.uses_probe and config.finetune.task_data:
-            raise UsageError(
+            raise core.UsageError(
                 'finetune.task_data describes GLUE and your own tasks, but finetune.data is "probe": set it to the '
                 'folder with GLUE, or to "glue" if each task has its own path'
             )
-        for name in () if lineage.uses_probe else used_tasks(config):
-            facts = lineage.artifacts.find(lineage.main_task(name).key, TaskFacts)
+        for name in () if lineage.uses_probe else glue.used_tasks(config):
+            facts = lineage.artifacts.find(lineage.main_task(name).key, core.TaskFacts)
             if facts and not facts.official and name not in config.finetune.subsets:
-                raise InputError(
+                raise core.InputError(
                     f'{name} was prepared from a subset of GLUE: add "{name}" to finetune.subsets, or use the full data'
                 )
-
-    def preflight(self) -> None:
-        """Does nothing: the stage has no checks to run before its first job."""
 
     def plan(self, workers: int) -> list[Phase]:
         """Returns the phases: probe tasks if the config uses them, tokenised tasks, baselines, runs on MNLI, grid."""
@@ -81,18 +54,18 @@ class FinetuneGlue:
         phases = []
         if lineage.uses_probe:
             phases.append(Phase("probe tasks", [MakeProbes(artifact=lineage.probe, seed=config.finetune.seed)]))
-        tokenizers = dict.fromkeys(lineage.tokenizer_of(method) for method, _, _ in fine_tuned(config))
-        tasks = [_task_job(lineage, name, imported) for imported in tokenizers for name in used_tasks(config)]
+        tokenizers = dict.fromkeys(lineage.tokenizer_of(method) for method, _, _ in glue.fine_tuned(config))
+        tasks = [_task_job(lineage, name, imported) for imported in tokenizers for name in glue.used_tasks(config)]
         # imports with the same tokenizer share tokenised tasks
         phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
         if config.finetune.baselines:
             baselines = [_baseline_job(lineage, name) for name in config.finetune.tasks]
             phases.append(Phase("baselines", baselines, "task"))
         requirements = run_requirements(config, lineage)
-        if starts_from_mnli(config):
-            starts = [_mnli_job(lineage, encoder) for encoder in fine_tuned(config)]
+        if glue.starts_from_mnli(config):
+            starts = [_mnli_job(lineage, encoder) for encoder in glue.fine_tuned(config)]
             phases.append(Phase("finetune on MNLI", starts, "run", **requirements))
-        phases.append(Phase(GRID, [_run_job(lineage, run) for run in grid_runs(config)], "run", **requirements))
+        phases.append(Phase(GRID, [_run_job(lineage, run) for run in glue.grid_runs(config)], "run", **requirements))
         if config.finetune.keep == "best":
             phases.append(Phase("best models", list(_keep_jobs(lineage)), "model", **requirements))
         return phases
@@ -102,9 +75,9 @@ class FinetuneGlue:
         from mapnet_cli.finetune_glue.forecast import forecast
 
         lineage, config, artifacts = self.lineage, self.lineage.config, self.lineage.artifacts
-        todo = [run for run in grid_runs(config) if not is_done(_run_job(lineage, run), artifacts)]
-        if starts_from_mnli(config):
-            starts = (_mnli_job(lineage, encoder) for encoder in fine_tuned(config))
+        todo = [run for run in glue.grid_runs(config) if not is_done(_run_job(lineage, run), artifacts)]
+        if glue.starts_from_mnli(config):
+            starts = (_mnli_job(lineage, encoder) for encoder in glue.fine_tuned(config))
             todo += [job.grid_run for job in starts if not is_done(job, artifacts)]
         if config.finetune.keep == "best":
             todo += [job.runs[0][0] for job in _keep_jobs(lineage) if not is_done(job, artifacts)]
@@ -113,14 +86,14 @@ class FinetuneGlue:
     def progress(self) -> StageProgress:
         """Returns the grid as a matrix of counts: one row per encoder, one column per task."""
         rows: dict[tuple[str, int, int], dict[str, dict[str, int]]] = {}
-        for run in grid_runs(self.lineage.config):
+        for run in glue.grid_runs(self.lineage.config):
             row = rows.setdefault((run.method, run.pretrain_seed, run.step), {})
             cell = row.setdefault(run.task, {"done": 0, "failed": 0, "total": 0})
             artifact = self.lineage.finetuning(run)
             marker = self.lineage.artifacts.marker(artifact.key)
             if marker is not None and marker.fingerprint == artifact.fingerprint:
                 cell["done"] += 1
-                cell["failed"] += bool(marker.row(Outcome).failure)
+                cell["failed"] += bool(marker.row(core.Outcome).failure)
             cell["total"] += 1
         matrix = [
             {"method": method, "seed": seed, "step": step, "tasks": row} for (method, seed, step), row in rows.items()
@@ -140,26 +113,26 @@ class FinetuneGlue:
 
 def _doubtful(lineage: Lineage) -> Iterator[str]:
     """Yields a line for each encoder and column whose score means little."""
-    for task, (method, seed, step) in product(lineage.config.finetune.tasks, fine_tuned(lineage.config)):
+    for task, (method, seed, step) in product(lineage.config.finetune.tasks, glue.fine_tuned(lineage.config)):
         runs = find_runs(lineage, (method, seed, step), task).values()
-        result = task_result(runs, lineage.config, find_baselines(lineage, task))
+        result = glue.task_result(runs, lineage.config, find_baselines(lineage, task))
         for doubt in result.doubts if result else ():
             yield f"{method}{f' seed {seed} step {step:,}' if step else ''}, {doubt}"
 
 
-def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> Table:
+def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> core.Table:
     """Returns the matrix as a table for the terminal: finished runs per encoder and task."""
 
-    def cell(counts: dict[str, int]) -> Cell:
+    def cell(counts: dict[str, int]) -> core.Cell:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
-        return Cell(f"{counts['done']}/{counts['total']}{failed}")
+        return core.Cell(f"{counts['done']}/{counts['total']}{failed}")
 
     tasks = tuple(next(iter(rows.values())))
     lines = tuple(
-        (Cell(f"{method} seed {seed} step {step:,}"), *(cell(row[task]) for task in tasks))
+        (core.Cell(f"{method} seed {seed} step {step:,}"), *(cell(row[task]) for task in tasks))
         for (method, seed, step), row in rows.items()
     )
-    return Table("matrix", "Fine-tuning runs done", ("Encoder", *tasks), lines, (), "")
+    return core.Table("matrix", "Fine-tuning runs done", ("Encoder", *tasks), lines, (), "")
 
 
 def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
@@ -169,30 +142,30 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
     return PrepareTask(
         artifact=lineage.task(name, imported),
         needs=(text.tokenizer, lineage.probe.key) if lineage.uses_probe else (text.tokenizer,),
-        task=get_task(config, name), location=probe or _location(config, name), probe=lineage.uses_probe,
+        task=glue.get_task(config, name), location=probe or _location(config, name), probe=lineage.uses_probe,
         subset=name in config.finetune.subsets, text=text, max_train_examples=config.finetune.max_train_examples,
     )  # fmt: skip
 
 
 def _baseline_job(lineage: Lineage, name: str) -> ScoreBaselines:
-    task, data = get_task(lineage.config, name), lineage.main_task(name).key
+    task, data = glue.get_task(lineage.config, name), lineage.main_task(name).key
     return ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data)
 
 
 def _location(config: Config, name: str) -> str | Path:
     """Returns the location of a task's data, or its former location if it was deleted after it was prepared."""
     try:
-        return task_location(config, name)
-    except AbsentError:
-        return Path(data_key(config, name)[1]) / name
+        return glue.task_location(config, name)
+    except core.AbsentError:
+        return Path(glue.data_key(config, name)[1]) / name
 
 
-def tokenised_task(lineage: Lineage, run: GridRun) -> str:
+def tokenised_task(lineage: Lineage, run: glue.GridRun) -> str:
     """Returns the key of a run's task with its encoder's tokenizer."""
     return lineage.task(run.task, lineage.tokenizer_of(run.method)).key
 
 
-def _run_job(lineage: Lineage, run: GridRun) -> FineTune:
+def _run_job(lineage: Lineage, run: glue.GridRun) -> FineTune:
     start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
     return FineTune(
         artifact=lineage.finetuning(run), needs=(start.key, data),
@@ -202,8 +175,8 @@ def _run_job(lineage: Lineage, run: GridRun) -> FineTune:
 
 def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
     config = lineage.config
-    for encoder, task in product(fine_tuned(config), config.finetune.tasks):
-        runs = tuple((run, lineage.finetuning(run).key) for run in runs_of(config, *encoder, task))
+    for encoder, task in product(glue.fine_tuned(config), config.finetune.tasks):
+        runs = tuple((run, lineage.finetuning(run).key) for run in glue.runs_of(config, *encoder, task))
         start, data = encoder_source(lineage, runs[0][0]), tokenised_task(lineage, runs[0][0])
         yield KeepBest(
             artifact=lineage.kept(*encoder, task), needs=(start.key, data, *(key for _, key in runs)),
@@ -220,9 +193,9 @@ def _mnli_job(lineage: Lineage, encoder: tuple[str, int, int]) -> TuneOnMnli:
     )  # fmt: skip
 
 
-def _mnli_run(config: Config, encoder: tuple[str, int, int]) -> GridRun:
+def _mnli_run(config: Config, encoder: tuple[str, int, int]) -> glue.GridRun:
     finetune = config.finetune
-    return GridRun(*encoder, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
+    return glue.GridRun(*encoder, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
 
 
 def text_settings(lineage: Lineage, imported: str) -> TextSettings:
@@ -233,18 +206,18 @@ def text_settings(lineage: Lineage, imported: str) -> TextSettings:
     return TextSettings(lineage.manifest, lineage.config.corpus.preparation, lineage.config.encoder.max_length)
 
 
-def encoder_source(lineage: Lineage, run: GridRun) -> EncoderSource:
+def encoder_source(lineage: Lineage, run: glue.GridRun) -> EncoderSource:
     """Returns the source of a run's initial encoder."""
     encoder = run.method, run.pretrain_seed, run.step
     if run.task in lineage.config.finetune.from_mnli:
-        return EncoderSource(lineage.mnli_start(*encoder).key, TunedEncoder)
+        return EncoderSource(lineage.mnli_start(*encoder).key, core.TunedEncoder)
     return pretrained_source(lineage, *encoder)
 
 
 def pretrained_source(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> EncoderSource:
     """Returns the source of the pretrained encoder in a row of Table 3."""
-    if method == UNTRAINED:
-        return EncoderSource(lineage.manifest, CorpusManifest)
+    if method == glue.UNTRAINED:
+        return EncoderSource(lineage.manifest, core.CorpusManifest)
     if lineage.tokenizer_of(method):
-        return EncoderSource(lineage.imported(method).path, Imported)
-    return EncoderSource(f"{lineage.pretraining(method, pretrain_seed).key}/step{step}", Checkpoint)
+        return EncoderSource(lineage.imported(method).path, core.Imported)
+    return EncoderSource(f"{lineage.pretraining(method, pretrain_seed).key}/step{step}", core.Checkpoint)

@@ -6,17 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mapnet_cli import core
 from mapnet_cli.config import Config
-from mapnet_cli.core import (
-    AbsentError,
-    Artifacts,
-    Console,
-    FinetuneRun,
-    InputError,
-    TunedEncoder,
-    UsageError,
-    publishing,
-)
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
 from mapnet_cli.finetune_glue.kept import best_run, load_kept
 from mapnet_cli.finetune_glue.prepare import TextSettings
@@ -48,7 +39,7 @@ def files_of(config: Config) -> dict[str, tuple[str, str]]:
 
 
 def write_submission(
-    lineage: Lineage, console: Console, workers: int, force: bool, encoder: tuple[str, int, int], file: Path
+    lineage: Lineage, console: core.Console, workers: int, force: bool, encoder: tuple[str, int, int], file: Path
 ) -> dict[str, str]:
     """Writes the zip file for a row of Table 3. Returns the source run of each of its files.
 
@@ -58,9 +49,9 @@ def write_submission(
     """
     config, artifacts, files = lineage.config, lineage.artifacts, files_of(lineage.config)
     if lineage.uses_probe:
-        raise UsageError("the probe tasks have no test sets: set finetune.data to GLUE")
+        raise core.UsageError("the probe tasks have no test sets: set finetune.data to GLUE")
     if file.is_dir():
-        raise UsageError(f"{file} is a folder: name the zip file to write")
+        raise core.UsageError(f"{file} is a folder: name the zip file to write")
     FinetuneGlue(lineage).validate()
     wanted = {"MNLI" if task == "AX" else task for task, _ in files.values()}
     if others := [task for task in config.finetune.tasks if task not in wanted]:
@@ -88,7 +79,7 @@ def write_submission(
             sources[name] = f"not predicted: {rows:,} rows of {filler}"
             if task != "WNLI":
                 console.warn(f"{name}.tsv is filled with {filler!r} as a placeholder: {_why_missing(task)}")
-    with publishing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with core.publishing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             entry = zipfile.ZipInfo(f"{name}.tsv", DATE)
             entry.external_attr = READABLE
@@ -96,14 +87,18 @@ def write_submission(
     return sources
 
 
-def choose_run(lineage: Lineage, console: Console, encoder: tuple[str, int, int], task: str) -> tuple[GridRun, int]:
+def choose_run(
+    lineage: Lineage, console: core.Console, encoder: tuple[str, int, int], task: str
+) -> tuple[GridRun, int]:
     """Returns the best setting's run with the highest dev score, and the epoch whose score counts."""
     runs, total = find_runs(lineage, encoder, task), len(runs_of(lineage.config, *encoder, task))
     best, doubts = best_run(lineage.config, runs, find_baselines(lineage, task))
     for doubt in doubts:
         console.warn(doubt)
     if best is None:
-        raise UsageError(f"{encoder[0]} has no finished run of {task}: run `mapnet finetune-glue` with these options")
+        raise core.UsageError(
+            f"{encoder[0]} has no finished run of {task}: run `mapnet finetune-glue` with these options"
+        )
     failed = sum(bool(run.failure) for run in runs.values())
     if failed or len(runs) < total:
         console.warn(f"{task}: chosen from {len(runs) - failed} of {total} runs; {failed} failed")
@@ -135,7 +130,7 @@ class PredictTask(TuningJob):
     kept: str
     """Key of the encoder's kept model of the task, if there is one."""
 
-    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+    def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.finetune_glue import tokenised
         from mapnet_cli.finetune_glue.loop import decide
 
@@ -148,12 +143,12 @@ class PredictTask(TuningJob):
                     lowercase, max_length = self.text.lowercase, self.text.max_length
                     data = tokenised.tokenise(examples, tokenizer, lowercase, max_length)[0]
                     tests[name] = examples.ids, data
-        if artifacts.find(self.kept, TunedEncoder) is not None:
+        if artifacts.find(self.kept, core.TunedEncoder) is not None:
             tuned = load_kept(artifacts, self.kept, task, self.config)
         else:
-            record = artifacts.read(self.record, FinetuneRun)
+            record = artifacts.read(self.record, core.FinetuneRun)
             _, tuned = self.repeat(artifacts, progress, record, self.grid_run, self.epoch)
-        with publishing(artifacts.path(self.key)) as temporary:
+        with core.publishing(artifacts.path(self.key)) as temporary:
             temporary.mkdir()
             for name, (ids, test) in tests.items():
                 predicted = decide(task, tuned.outputs(test)).tolist()
@@ -161,7 +156,7 @@ class PredictTask(TuningJob):
         return Output(sorted(artifacts.path(self.key).iterdir()))
 
 
-def _test_set(config: Config, name: str, split: str, console: Console | None = None) -> Examples | None:
+def _test_set(config: Config, name: str, split: str, console: core.Console | None = None) -> Examples | None:
     """Returns a test set, or None if AX is found neither under its own name nor in MNLI's folder."""
     task, locations = get_task(config, name), [name]
     if name == "AX" and name not in config.finetune.task_data:
@@ -169,13 +164,15 @@ def _test_set(config: Config, name: str, split: str, console: Console | None = N
     for location in locations:
         try:
             examples = read_examples(task_location(config, location), task, split, labelled=False)
-        except AbsentError:
+        except core.AbsentError:
             if len(locations) == 1:
                 raise
             continue
         official, rows = check_count(task, split, examples, name in config.finetune.subsets), len(examples)
         if official and name in TASKS and set(examples.ids) != set(map(str, range(rows))):
-            raise InputError(f"{examples.where}: the ids of {name}'s {split} set must be 0 to {rows - 1:,}, as in GLUE")
+            raise core.InputError(
+                f"{examples.where}: the ids of {name}'s {split} set must be 0 to {rows - 1:,}, as in GLUE"
+            )
         if console is not None and not official:
             expected = f"{rows:,} rows, but the server expects {task.splits[split].rows:,}"
             console.warn(f"{name}: the {split} set is a subset: {expected}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mapnet_cli.core import ArtifactId, Artifacts, Console, Marker, Row, Table, installed_version
 
@@ -106,6 +106,34 @@ class StageProgress:
     table: Table | None = None
     done: dict[str, int] = field(default_factory=dict)
     """Number of finished jobs by phase, for phases whose markers the stage has read anyway."""
+
+
+class Stage(Protocol):
+    """A command whose work consists of jobs, for one config and artifact directory."""
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules to import before workers start; torch imports torch._dynamo for a process's first optimiser."""
+
+    def validate(self) -> None:
+        """Raises UsageError or InputError if the config is invalid for the stage."""
+
+    def plan(self, workers: int) -> list[Phase]:
+        """Returns all jobs, done or not; phases run one after another."""
+
+    def forecast(self, workers: int) -> list[str]:
+        """Returns lines for `--dry-run` about the remaining jobs: time, memory, disk."""
+
+    def preflight(self) -> None:
+        """Raises MapnetError if this machine can't do the work; called just before it starts."""
+
+    def progress(self) -> StageProgress:
+        """Returns what `status` shows in addition to job counts."""
+        return StageProgress()
+
+    def summary(self) -> list[str]:
+        """Returns lines to print when the stage is done."""
+        return []
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:

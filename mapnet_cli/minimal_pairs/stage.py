@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mapnet_cli import core
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.glue import UNTRAINED
-from mapnet_cli.jobs import Job, Output, Phase, Progress, ProgressCallback, StageProgress, is_done
+from mapnet_cli.jobs import Job, Output, Phase, Progress, ProgressCallback, Stage, is_done
 from mapnet_cli.lineage import Lineage, PairsRun
 from mapnet_cli.minimal_pairs.readers import Paradigm, read_paradigms
 
@@ -26,8 +26,8 @@ EncodedPairs = list[tuple[Paradigm, list[tuple["Sentence", "Sentence"]]]]
 
 
 @dataclass(frozen=True)
-class MinimalPairs:
-    """The minimal-pairs stage, see `cli.stages.Stage`. It has no jobs if minimal_pairs.data is empty."""
+class MinimalPairs(Stage):
+    """The minimal-pairs stage, see `jobs.Stage`. It has no jobs if minimal_pairs.data is empty."""
 
     lineage: Lineage
     preload = ("torch", "mapnet_cli.minimal_pairs.scoring")
@@ -37,9 +37,6 @@ class MinimalPairs:
         config = self.lineage.config
         if UNTRAINED in (*config.methods, *config.imports):
             raise core.UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
-
-    def preflight(self) -> None:
-        """Does nothing: the stage has no checks to run before its first job."""
 
     def plan(self, workers: int) -> list[Phase]:
         """Returns one phase with all jobs. Raises InputError if data is missing and was never scored."""
@@ -67,14 +64,6 @@ class MinimalPairs:
                 f"{core.format_duration(seconds)} one at a time (rate measured now)"
             )
         return lines
-
-    def progress(self) -> StageProgress:
-        """Returns nothing beyond the job counts."""
-        return StageProgress()
-
-    def summary(self) -> list[str]:
-        """Returns no lines: the report shows the scores."""
-        return []
 
     def _jobs(self) -> list["ScorePairs"]:
         lineage, sets = self.lineage, self.lineage.config.minimal_pairs.sets

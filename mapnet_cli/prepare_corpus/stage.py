@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import ArtifactId, CorpusManifest, InputError, UsageError, installed_version, load_hub_split
-from mapnet_cli.jobs import Phase, StageProgress, is_done
+from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, fingerprint
 from mapnet_cli.prepare_corpus import forecast as estimates
 from mapnet_cli.prepare_corpus.card import WriteCard
@@ -22,8 +22,8 @@ from mapnet_cli.prepare_corpus.train_bpe import TrainVocabulary
 
 
 @dataclass(frozen=True)
-class PrepareCorpus:
-    """The prepare-corpus stage; see `cli.stages.Stage`."""
+class PrepareCorpus(Stage):
+    """The prepare-corpus stage; see `jobs.Stage`."""
 
     lineage: Lineage
     preload = ("spacy", "sacremoses", "tokenizers")

@@ -10,8 +10,8 @@ from mapnet_cli.lineage import Lineage
 
 
 @dataclass(frozen=True)
-class Pretrain:
-    """The pretraining stage, see `cli.stages.Stage`."""
+class Pretrain(jobs.Stage):
+    """The pretraining stage, see `jobs.Stage`."""
 
     lineage: Lineage
     preload = ("torch", "torch._dynamo", "mapnet_cli.pretrain.loop")
@@ -53,9 +53,6 @@ class Pretrain:
                 f"pretrain.compile needs one shape: pretrain.micro_batch_size ({pretrain.micro_batch_size}) must "
                 f"divide each process's {pretrain.batch_size // processes} sequences per step"
             )
-
-    def preflight(self) -> None:
-        """Does nothing: pretraining has no requirements to check in advance."""
 
     def plan(self, workers: int) -> list[jobs.Phase]:
         """Returns one job per method and seed: sequential on GPUs, in parallel on the cores of a CPU."""
@@ -101,10 +98,6 @@ class Pretrain:
                     f"{line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
                 )
         return jobs.StageProgress({"trainings": rows}, tuple(lines))
-
-    def summary(self) -> list[str]:
-        """Returns no lines: `mapnet report` shows the results."""
-        return []
 
 
 def import_key(lineage: Lineage, method: str) -> str:

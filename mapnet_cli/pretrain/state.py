@@ -9,20 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapnet_cli import training
+from mapnet_cli import core, training
 from mapnet_cli.config import Config, Method
-from mapnet_cli.core import (
-    ArtifactId,
-    Artifacts,
-    Checkpoint,
-    DamagedError,
-    Marker,
-    ProposedMasks,
-    log_rows,
-    read_json,
-    sync,
-    write_json,
-)  # fmt: skip
 from mapnet_cli.jobs import DistContext, library_versions
 from mapnet_cli.lineage import fingerprint
 from mapnet_cli.masking import CorpusFacts, MaskContext
@@ -43,7 +31,7 @@ class TrainState:
     """The method's own config, see `Config.for_method`."""
     method_name: str
     seed: int
-    artifact: ArtifactId
+    artifact: core.ArtifactId
     corpus: CorpusFacts
     context: MaskContext
     """What the masking strategy derived from the corpus."""
@@ -61,7 +49,7 @@ class TrainState:
     """Totals of the steps since the last log line, if the run was stopped there."""
 
     @property
-    def artifacts(self) -> Artifacts:
+    def artifacts(self) -> core.Artifacts:
         return self.corpus.artifacts
 
     @property
@@ -83,11 +71,11 @@ class TrainState:
 
 
 def milestone(
-    state: TrainState, validation: dict[str, float], masks: ProposedMasks, diagnostics: dict[str, float]
+    state: TrainState, validation: dict[str, float], masks: core.ProposedMasks, diagnostics: dict[str, float]
 ) -> Write:
     """Returns a function that writes a milestone: weights, sentences of Figure 2, and a marker for finetune-glue."""
     processes = f", {state.dist.size} processes" if state.dist.size > 1 else ""
-    row = Checkpoint(
+    row = core.Checkpoint(
         method=state.method_name, pretrain_seed=state.seed, step=state.step,
         path=f"{state.artifact.key}/step{state.step}", fingerprint="", tokens=state.tokens, flops=state.flops,
         seconds=round(state.seconds, 3), device=training.device_name(state.device) + processes,
@@ -99,11 +87,11 @@ def milestone(
     def write() -> None:
         folder = state.artifacts.path(row.path)
         found = row.model_copy(update={"fingerprint": training.save_checkpoint(folder, tensors, facts)})
-        write_json(folder / "figure2.json", masks.to_json())
+        core.write_json(folder / "figure2.json", masks.to_json())
         names = training.TENSORS, training.FACTS, "figure2.json"
         files = state.artifacts.checksums([folder / name for name in names])
         stamp = fingerprint(state.artifact.fingerprint, row.step)
-        state.artifacts.publish(Marker(row.path, stamp, found.to_json(), files, row.seconds, library_versions()))
+        state.artifacts.publish(core.Marker(row.path, stamp, found.to_json(), files, row.seconds, library_versions()))
 
     return write
 
@@ -116,7 +104,7 @@ def resume_point(state: TrainState) -> Write:
     folder, pretrain = state.rolling / training.rolling_name(state.place), state.config.pretrain
 
     def write() -> None:
-        sync(state.folder / "log.jsonl")  # a run that resumes needs the log up to there
+        core.sync(state.folder / "log.jsonl")  # a run that resumes needs the log up to there
         training.save_checkpoint(folder, tensors, facts)
         parts = segments(pretrain)
         training.prune_checkpoints(state.rolling, pretrain.keep_checkpoints, lambda place: needed_for(place, parts))
@@ -140,7 +128,7 @@ def resume(state: TrainState) -> list[str]:
 def _forget_gaps(state: TrainState) -> list[str]:
     """Deletes the checkpoints after a milestone or log line that no longer exists, so that it is made again."""
     parts, log = segments(state.config.pretrain), state.folder / "log.jsonl"
-    logged = max((place_of(row, parts) for _, row in log_rows(log)), default=0)
+    logged = max((place_of(row, parts) for _, row in core.log_rows(log)), default=0)
     milestones = {part.before + step: step for part in parts for step in part.milestones}
     lost = [
         (place, f"step{step}")
@@ -157,9 +145,9 @@ def _forget_gaps(state: TrainState) -> list[str]:
 def _needs(folder: Path) -> int:
     """Returns the place up to which a checkpoint needs the log and the milestones; 0 for a damaged one."""
     try:
-        facts = read_json(folder / training.FACTS)
+        facts = core.read_json(folder / training.FACTS)
         return int(facts.get("before", 0) + facts["step"] - facts.get("unlogged", {}).get("steps", 0))
-    except (OSError, DamagedError, AttributeError, KeyError, TypeError):
+    except (OSError, core.DamagedError, AttributeError, KeyError, TypeError):
         return 0
 
 
@@ -168,11 +156,11 @@ def return_to_trunk(state: TrainState, branch: Segment) -> None:
     place = branch.before + branch.first
     try:
         _restore(state, *training.load_checkpoint(state.rolling / training.rolling_name(place)))
-    except DamagedError as error:
+    except core.DamagedError as error:
         for needs_it in state.rolling.glob("step*") if state.dist.rank == 0 else ():
             if needs_it.name >= training.rolling_name(place):
                 shutil.rmtree(needs_it)
-        raise DamagedError(f"{error}: run the same command to resume from the one before") from None
+        raise core.DamagedError(f"{error}: run the same command to resume from the one before") from None
     state.before = branch.end - state.step
 
 
@@ -184,11 +172,11 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], facts: dict[str, Any
     training.restore_optimizer(state.model, state.optimizer, tensors)
 
 
-def init_from(artifacts: Artifacts, imported: str, model: AnyPretrainingModel) -> None:
+def init_from(artifacts: core.Artifacts, imported: str, model: AnyPretrainingModel) -> None:
     """Loads an import's encoder and, if present, head into the model. Raises DamagedError if the import is damaged."""
     try:
         tensors, _ = training.load_checkpoint(artifacts.path(imported))
-    except DamagedError as error:
-        raise DamagedError(f"{error}: run `mapnet import-hf` again") from None
+    except core.DamagedError as error:
+        raise core.DamagedError(f"{error}: run `mapnet import-hf` again") from None
     state = model.state_dict()
     model.load_state_dict(state | {name: tensor for name, tensor in tensors.items() if name in state})
