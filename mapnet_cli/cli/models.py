@@ -10,8 +10,7 @@ from mapnet_cli.cli.options import IMPORTING, LOOKING, MEASURING, RUNNING_HERE, 
 group = typer.Typer()
 MethodOption = Annotated[str | None, typer.Option("--method", help="Method; required if the config has several.")]
 RowOption = Annotated[
-    str | None,
-    typer.Option("--method", help='A method, an import or "untrained"; required if the config has several.'),
+    str | None, typer.Option("--method", help='A method, an import or "untrained"; required if the config has several.')
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Pretraining seed. Default: the method's first one.")]
 StepOption = Annotated[int | None, typer.Option("--step", help="Milestone step. Default: the last finished one.")]

@@ -31,25 +31,11 @@ Besides, every new shape costs milliseconds.
 """
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One point of Table 2's grid and the run's seed."""
-
-    batch_size: int
-    lr: float
-    seed: int
-
-
 class Classifier(nn.Module):
     """The pretrained encoder with a newly initialised classification head."""
 
     def __init__(
-        self,
-        encoder: Transformer,
-        vocab_size: int,
-        outputs: int,
-        config: Finetune,
-        segment_H: Tensor | None = None,
+        self, encoder: Transformer, vocab_size: int, outputs: int, config: Finetune, segment_H: Tensor | None = None
     ) -> None:
         super().__init__()
         self.precision = config.precision
@@ -84,35 +70,36 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class EncoderWeights:
-    """Initial weights of a run's encoder. If `state` is None, they are random and depend on the run's seed."""
+class Start:
+    """A run's initial encoder. Without `state`, its weights are random and depend on the run's seed."""
 
-    state: dict[str, Tensor] | None
+    encoder: Transformer
     vocab_size: int
+    state: dict[str, Tensor] | None = None
     segment_H: Tensor | None = None
     """Second minus first segment embedding, for an import that has segment embeddings."""
+    checkpoint: str = ""
+    """SHA-256 of the pretrained weights; "" for random ones."""
+    after_mnli: str = ""
+    """SHA-256 of the weights after MNLI; "" if the run doesn't start from them."""
 
 
 @lru_cache(maxsize=2)
-def encoder_weights(folder: Path) -> EncoderWeights:
-    """Returns the encoder weights of a checkpoint, cached for the next run in this process."""
+def encoder_weights(folder: Path) -> tuple[int, dict[str, Tensor], Tensor | None]:
+    """Returns vocab_size, state and segment_H of a checkpoint's `Start`, cached for the next run in this process."""
     tensors, facts = load_checkpoint(folder)
     weights = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    return EncoderWeights(weights, int(facts["vocab_size"]), tensors.get(SEGMENT))
+    return int(facts["vocab_size"]), weights, tensors.get(SEGMENT)
 
 
-def build(
-    task: GlueTask, start: EncoderWeights, encoder: Transformer, config: Finetune, setting: Setting
-) -> Classifier:
+def build(task: GlueTask, start: Start, config: Finetune, seed: int) -> Classifier:
     """Returns the model at the start of a run."""
-    outputs = max(len(task.labels), 1)
-    model = Classifier(encoder, start.vocab_size, outputs, config, start.segment_H)
+    model = Classifier(start.encoder, start.vocab_size, max(len(task.labels), 1), config, start.segment_H)
     if start.state is not None:
         model.encoder.load_state_dict(start.state)
-    else:
-        seed = derive_seed(setting.seed, "untrained encoder", task.name)
-        initialise(model.encoder, encoder, torch.Generator().manual_seed(seed))
-    initialise(model.head, encoder, torch.Generator().manual_seed(derive_seed(setting.seed, "head", task.name)))
+    random = {} if start.state else {"untrained encoder": model.encoder}
+    for name, part in (random | {"head": model.head}).items():
+        initialise(part, start.encoder, torch.Generator().manual_seed(derive_seed(seed, name, task.name)))
     return model
 
 

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mapnet_cli.config import Finetune, Transformer
+from mapnet_cli.config import Finetune
 from mapnet_cli.core import DivergedError, EpochScores, derive_seed
-from mapnet_cli.finetune_glue.classifier import Classifier, EncoderWeights, Forward, Inputs, Setting, build, make_inputs
+from mapnet_cli.finetune_glue.classifier import Classifier, Forward, Inputs, Start, build, make_inputs
 from mapnet_cli.finetune_glue.tokenised import Tokenised
-from mapnet_cli.glue import SPLITS, Floats, GlueTask, Halves, score, score_halves
+from mapnet_cli.glue import SPLITS, Floats, GlueTask, GridRun, Halves, score, score_halves
 from mapnet_cli.model import on_cpu, rounded_weights
 from mapnet_cli.training import autocast, build_adamw, gradient_norm, learning_rate, set_learning_rate
 
@@ -43,35 +43,27 @@ class Tuned:
 
 
 def fine_tune(
-    task: GlueTask,
-    train: Tokenised,
-    dev: dict[str, Tokenised],
-    start: EncoderWeights,
-    encoder: Transformer,
-    config: Finetune,
-    setting: Setting,
-    device: torch.device,
-    on_epoch: Callable[[Tuned], None] = lambda tuned: None,
-    until: int | None = None,
-) -> Tuned:
+    task: GlueTask, train: Tokenised, dev: dict[str, Tokenised], start: Start, config: Finetune, run: GridRun,
+    device: torch.device, on_epoch: Callable[[Tuned], None] = lambda tuned: None, until: int | None = None,
+) -> Tuned:  # fmt: skip
     """Returns the model after the last epoch, or after epoch `until`; `on_epoch` is called after each epoch."""
-    tuned = Tuned(build(task, start, encoder, config, setting).to(device), [], "")
+    tuned = Tuned(build(task, start, config, run.seed).to(device), [], "")
     optimizer = build_adamw(tuned.model, config)
     compiled = None
     if config.compile:
         compiled = torch.compile(tuned.model, mode="reduce-overhead", dynamic=False, fullgraph=True)
-    total = -(-len(train) // setting.batch_size) * config.epochs
+    total = -(-len(train) // run.batch_size) * config.epochs
     warmup = round(config.warmup_ratio * total)
-    torch.manual_seed(derive_seed(setting.seed, "fine-tuning dropout", task.name))
+    torch.manual_seed(derive_seed(run.seed, "fine-tuning dropout", task.name))
     step = 0
     for epoch in range(1, (until or config.epochs) + 1):
         tuned.model.train()
-        generator = torch.Generator().manual_seed(derive_seed(setting.seed, "fine-tuning order", task.name, epoch))
+        generator = torch.Generator().manual_seed(derive_seed(run.seed, "fine-tuning order", task.name, epoch))
         losses = []
-        for indices in epoch_batches(train, setting.batch_size, config.batching, generator):
-            set_learning_rate(optimizer, learning_rate(step, setting.lr, warmup, total))
+        for indices in epoch_batches(train, run.batch_size, config.batching, generator):
+            set_learning_rate(optimizer, learning_rate(step, run.lr, warmup, total))
             # the last batch is smaller: a shape that isn't worth compiling
-            forward = compiled if len(indices) == setting.batch_size else None
+            forward = compiled if len(indices) == run.batch_size else None
             inputs = make_inputs(tuned.model, train, indices, device, fixed=forward is not None)
             losses.append(training_step(tuned.model, optimizer, task, inputs, config.clip_norm, forward))
             step += 1
@@ -100,20 +92,17 @@ def epoch_batches(
 
 
 def training_step(
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    task: GlueTask,
-    inputs: Inputs,
-    clip_norm: float,
+    model: Classifier, optimizer: torch.optim.Optimizer, task: GlueTask, inputs: Inputs, clip_norm: float,
     forward: Forward | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Takes one step and returns the mean loss as a tensor on the device. `forward` replaces the model's own."""
     optimizer.zero_grad(set_to_none=True)
     if forward is None:
         forward = _forward(model, inputs.labels_B.device)
     else:
         torch.compiler.cudagraph_mark_step_begin()
-    loss = _loss(task, _outputs(model, inputs, forward), inputs.labels_B)
+    out_BC, labels_B = _outputs(model, inputs, forward), inputs.labels_B  # for regression, labels are score / 5
+    loss = F.mse_loss(out_BC[:, 0], labels_B) if task.regression else F.cross_entropy(out_BC, labels_B.long())
     torch.autograd.backward(loss)
     if clip_norm > 0:
         gradient_norm(model, clip_norm)
@@ -151,11 +140,6 @@ def _outputs(model: Classifier, inputs: Inputs, forward: Forward) -> Tensor:
         return forward(inputs.tokens, inputs.packing, inputs.second).float()
 
 
-def _loss(task: GlueTask, out_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Returns the cross-entropy, or the mean squared error on score / 5 for regression."""
-    return F.mse_loss(out_BC[:, 0], labels_B) if task.regression else F.cross_entropy(out_BC, labels_B.long())
-
-
 def evaluation_batches(data: Tokenised, tokens: int = 0) -> list[npt.NDArray[np.int64]]:
     """Returns batches of similar lengths, of more than `EVALUATION_BATCH` if they have at most `tokens` tokens."""
     order = np.argsort(data.lengths, kind="stable")
@@ -183,9 +167,7 @@ def outputs(model: Classifier, data: Tokenised, device: torch.device) -> Tensor:
 def predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
     """Returns class ids, or scores scaled to the range from 0 to 1, or None if an output is not finite."""
     out_NC = outputs(model, data, device)
-    if not torch.isfinite(out_NC).all():
-        return None
-    return decide(task, out_NC)
+    return decide(task, out_NC) if torch.isfinite(out_NC).all() else None
 
 
 def decide(task: GlueTask, out_NC: Tensor) -> Floats:

@@ -1,7 +1,7 @@
 """Jobs of the grid: a fine-tuning run, and a run on MNLI that other tasks start from; their resource requirements."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from mapnet_cli import core
 from mapnet_cli.config import Config, Transformer
@@ -11,7 +11,7 @@ from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.lineage import Lineage
 
 if TYPE_CHECKING:
-    from mapnet_cli.finetune_glue.classifier import EncoderWeights
+    from mapnet_cli.finetune_glue.classifier import Start
     from mapnet_cli.finetune_glue.loop import Tuned
 
 EncoderRow = core.Checkpoint | core.Imported | core.TunedEncoder | core.CorpusManifest
@@ -29,18 +29,6 @@ class EncoderSource:
 
     key: str
     kind: type[EncoderRow]
-
-
-@dataclass(frozen=True)
-class Start:
-    """Initial state of a run."""
-
-    encoder: Transformer
-    weights: "EncoderWeights"
-    checkpoint: str
-    """SHA-256 of the pretrained weights; "" for random ones."""
-    after_mnli: str
-    """SHA-256 of the weights after MNLI; "" if the run doesn't start from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +49,6 @@ class TuningJob(Job):
         """
         import torch
 
-        from mapnet_cli.finetune_glue.classifier import Setting
         from mapnet_cli.finetune_glue.loop import fine_tune
         from mapnet_cli.training import choose_device, keep_freed_memory
 
@@ -71,8 +58,7 @@ class TuningJob(Job):
         keep_freed_memory()
         train, dev = load_task(artifacts, task, self.data)
         tuned = fine_tune(
-            task, train, dev, start.weights, start.encoder, finetune,
-            Setting(run.batch_size, run.lr, run.seed), choose_device(finetune.device),
+            task, train, dev, start, finetune, run, choose_device(finetune.device),
             lambda tuned: progress(Progress(len(tuned.epochs), finetune.epochs, "epochs")), until,
         )  # fmt: skip
         return start, tuned
@@ -87,10 +73,8 @@ class TuningJob(Job):
             progress(Progress(1, 1, warning=warning))
         return start, tuned
 
-    def saved(
-        self, artifacts: core.Artifacts, start: Start, tuned: "Tuned", run: str = "", head: bool = False
-    ) -> core.TunedEncoder:
-        """Saves a tuned model in the job's folder, with or without its head."""
+    def saved(self, artifacts: core.Artifacts, start: "Start", tuned: "Tuned", run: str = "") -> core.TunedEncoder:
+        """Saves a tuned model in the job's folder, with the description of its run, or without its head."""
         from mapnet_cli.training import save_checkpoint
 
         model = tuned.model
@@ -139,13 +123,13 @@ class TuneOnMnli(TuningJob):
         return Output(sorted(artifacts.path(self.key).iterdir()), row)
 
 
-def load_start(artifacts: core.Artifacts, source: EncoderSource, config: Config) -> Start:
+def load_start(artifacts: core.Artifacts, source: EncoderSource, config: Config) -> "Start":
     """Returns the initial state of a run. Raises DamagedError if the encoder doesn't match its record."""
-    from mapnet_cli.finetune_glue.classifier import EncoderWeights, encoder_weights
+    from mapnet_cli.finetune_glue.classifier import Start, encoder_weights
 
     row = artifacts.read(source.key, source.kind)
     if isinstance(row, core.CorpusManifest):
-        return Start(config.encoder, EncoderWeights(None, row.vocab_size), "", "")
+        return Start(config.encoder, row.vocab_size)
     path = artifacts.path(row.path)
     try:
         weights = encoder_weights(path)
@@ -153,12 +137,10 @@ def load_start(artifacts: core.Artifacts, source: EncoderSource, config: Config)
             raise core.DamagedError(f"{row.path} doesn't match its record")
     except core.DamagedError as error:
         raise core.DamagedError(f"{error}: {_AGAIN[type(row)]}") from None
-    if isinstance(row, core.Checkpoint):
-        return Start(config.encoder, weights, row.fingerprint, "")
-    encoder = Transformer.model_validate(row.encoder)
+    encoder = config.encoder if isinstance(row, core.Checkpoint) else Transformer.model_validate(row.encoder)
     if isinstance(row, core.TunedEncoder):
-        return Start(encoder, weights, row.checkpoint, row.fingerprint)
-    return Start(encoder, weights, row.fingerprint, "")
+        return Start(encoder, *weights, checkpoint=row.checkpoint, after_mnli=row.fingerprint)
+    return Start(encoder, *weights, checkpoint=row.fingerprint)
 
 
 CONTEXT = 2**30
@@ -168,16 +150,8 @@ STATE = 16
 FLOAT = 4
 
 
-class Requirements(TypedDict):
-    """Resource fields of a Phase."""
-
-    threads: int
-    gpu_bytes: int
-    jobs_per_gpu: int
-
-
-def run_requirements(config: Config, lineage: Lineage) -> Requirements:
-    """Returns the resource requirements of the grid's largest run. Raises UsageError for a missing import."""
+def run_requirements(config: Config, lineage: Lineage) -> dict[str, int]:
+    """Returns the fields of a Phase that the grid's largest run requires. Raises UsageError for a missing import."""
     finetune = config.finetune
     starts = [finetune.mnli_batch_size] if starts_from_mnli(config) else []
     largest_batch = max([*finetune.batch_sizes, *starts])

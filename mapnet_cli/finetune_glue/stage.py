@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 
 from mapnet_cli import core, glue
-from mapnet_cli.config import Config
 from mapnet_cli.finetune_glue.kept import KeepBest
 from mapnet_cli.finetune_glue.prepare import MakeProbes, PrepareTask, ScoreBaselines, TextSettings
 from mapnet_cli.finetune_glue.run import EncoderSource, FineTune, TuneOnMnli, run_requirements
@@ -138,11 +137,16 @@ def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -
 def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
     """Returns the job that tokenises a task, with the tokenizer of an import or of the corpus ("")."""
     config, text = lineage.config, text_settings(lineage, imported)
-    probe = lineage.artifacts.path(lineage.probe.key) / name if lineage.uses_probe else None
+    location: str | Path
+    try:
+        probe = lineage.artifacts.path(lineage.probe.key) / name if lineage.uses_probe else None
+        location = probe or glue.task_location(config, name)
+    except core.AbsentError:  # deleted after the task was prepared
+        location = Path(glue.data_key(config, name)[1]) / name
     return PrepareTask(
         artifact=lineage.task(name, imported),
         needs=(text.tokenizer, lineage.probe.key) if lineage.uses_probe else (text.tokenizer,),
-        task=glue.get_task(config, name), location=probe or _location(config, name), probe=lineage.uses_probe,
+        task=glue.get_task(config, name), location=location, probe=lineage.uses_probe,
         subset=name in config.finetune.subsets, text=text, max_train_examples=config.finetune.max_train_examples,
     )  # fmt: skip
 
@@ -150,14 +154,6 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
 def _baseline_job(lineage: Lineage, name: str) -> ScoreBaselines:
     task, data = glue.get_task(lineage.config, name), lineage.main_task(name).key
     return ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data)
-
-
-def _location(config: Config, name: str) -> str | Path:
-    """Returns the location of a task's data, or its former location if it was deleted after it was prepared."""
-    try:
-        return glue.task_location(config, name)
-    except core.AbsentError:
-        return Path(glue.data_key(config, name)[1]) / name
 
 
 def tokenised_task(lineage: Lineage, run: glue.GridRun) -> str:
@@ -185,17 +181,13 @@ def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
 
 
 def _mnli_job(lineage: Lineage, encoder: tuple[str, int, int]) -> TuneOnMnli:
-    start, run = pretrained_source(lineage, *encoder), _mnli_run(lineage.config, encoder)
-    data = tokenised_task(lineage, run)
+    finetune = lineage.config.finetune
+    run = glue.GridRun(*encoder, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
+    start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
     return TuneOnMnli(
         artifact=lineage.mnli_start(*encoder), needs=(start.key, data),
         grid_run=run, start=start, data=data, config=lineage.config,
     )  # fmt: skip
-
-
-def _mnli_run(config: Config, encoder: tuple[str, int, int]) -> glue.GridRun:
-    finetune = config.finetune
-    return glue.GridRun(*encoder, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
 
 
 def text_settings(lineage: Lineage, imported: str) -> TextSettings:
@@ -208,16 +200,11 @@ def text_settings(lineage: Lineage, imported: str) -> TextSettings:
 
 def encoder_source(lineage: Lineage, run: glue.GridRun) -> EncoderSource:
     """Returns the source of a run's initial encoder."""
-    encoder = run.method, run.pretrain_seed, run.step
+    method, encoder = run.method, (run.method, run.pretrain_seed, run.step)
     if run.task in lineage.config.finetune.from_mnli:
         return EncoderSource(lineage.mnli_start(*encoder).key, core.TunedEncoder)
-    return pretrained_source(lineage, *encoder)
-
-
-def pretrained_source(lineage: Lineage, method: str, pretrain_seed: int, step: int) -> EncoderSource:
-    """Returns the source of the pretrained encoder in a row of Table 3."""
     if method == glue.UNTRAINED:
         return EncoderSource(lineage.manifest, core.CorpusManifest)
     if lineage.tokenizer_of(method):
         return EncoderSource(lineage.imported(method).path, core.Imported)
-    return EncoderSource(f"{lineage.pretraining(method, pretrain_seed).key}/step{step}", core.Checkpoint)
+    return EncoderSource(f"{lineage.pretraining(method, run.pretrain_seed).key}/step{run.step}", core.Checkpoint)

@@ -13,7 +13,7 @@ from mapnet_cli.finetune_glue.kept import best_run, load_kept
 from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
 from mapnet_cli.finetune_glue.stage import FinetuneGlue, encoder_source, text_settings, tokenised_task
-from mapnet_cli.glue import TASKS, GlueTask, GridRun, get_task, runs_of, task_location
+from mapnet_cli.glue import TASKS, GridRun, get_task, runs_of, task_location
 from mapnet_cli.jobs import LocalEngine, Output, Phase, ProgressCallback
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 from mapnet_cli.text import verified_tokenizer
@@ -24,8 +24,6 @@ FILES = {
     "RTE": ("RTE", "test"), "WNLI": ("WNLI", "test"), "AX": ("AX", "test"),
 }  # fmt: skip
 """Task and split of each file of a submission, by file name."""
-WNLI_MAJORITY = "0"
-"""Prediction for WNLI, whose dev set contradicts its training set. BERT's authors also submit the majority class."""
 DATE = 1980, 1, 1, 0, 0, 0
 """Fixed date of the files in the zip, so that the same predictions give the same bytes."""
 READABLE = 0o644 << 16
@@ -74,11 +72,16 @@ def write_submission(
             run, epoch = chosen[source]
             sources[name] = f"{source}, batch {run.batch_size}, lr {run.lr:g}, seed {run.seed}, epoch {epoch}"
         else:
-            filler, rows = _filler(TASKS[task]), TASKS[task].splits[split].rows
+            filler, rows = "0" if task == "WNLI" else TASKS[task].shown(0.0), TASKS[task].splits[split].rows
             contents[name] = _tsv(map(str, range(rows)), [filler] * rows)
             sources[name] = f"not predicted: {rows:,} rows of {filler}"
-            if task != "WNLI":
-                console.warn(f"{name}.tsv is filled with {filler!r} as a placeholder: {_why_missing(task)}")
+            why = f"{task} is not in finetune.tasks"
+            if task == "AX":
+                why = "AX is predicted by the MNLI model, and needs AX.tsv or MNLI's diagnostic.tsv"
+            if (
+                task != "WNLI"
+            ):  # its dev set contradicts its training set: BERT's authors, too, submit the majority class
+                console.warn(f"{name}.tsv is filled with {filler!r} as a placeholder: {why}")
     with core.publishing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             entry = zipfile.ZipInfo(f"{name}.tsv", DATE)
@@ -117,10 +120,7 @@ def _job(lineage: Lineage, run: GridRun, epoch: int) -> "PredictTask":
 
 @dataclass(frozen=True, kw_only=True)
 class PredictTask(TuningJob):
-    """Writes a run's predictions for the task's test sets (for MNLI, also for AX), after `epoch`.
-
-    The model is the kept one, or made by repeating the run.
-    """
+    """Writes the predictions of a run's model, kept or made again, for the test sets (for MNLI, also for AX)."""
 
     grid_run: GridRun
     epoch: int
@@ -185,13 +185,3 @@ def _tsv(ids: Iterable[str], values: Iterable[str]) -> str:
     if all(row_id.isdecimal() for row_id, _ in rows):
         rows.sort(key=lambda row: int(row[0]))
     return "index\tprediction\n" + "".join(f"{row_id}\t{value}\n" for row_id, value in rows)
-
-
-def _filler(task: GlueTask) -> str:
-    return WNLI_MAJORITY if task.name == "WNLI" else task.shown(0.0)
-
-
-def _why_missing(task: str) -> str:
-    if task == "AX":
-        return "AX is predicted by the MNLI model, and needs AX.tsv or MNLI's diagnostic.tsv"
-    return f"{task} is not in finetune.tasks"

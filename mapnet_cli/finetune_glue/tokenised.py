@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from mapnet_cli.core import DamagedError, publishing
 from mapnet_cli.finetune_glue.examples import Examples
@@ -49,12 +48,15 @@ class Tokenised:
 def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: int) -> tuple[Tokenised, int]:
     """Returns the examples as token ids, and how many were truncated to `max_length` (at the longer text's end).
 
-    The layout is fairseq's: `[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]`. With lowercase "none" (an
-    import), it is the tokenizer's own layout if it defines one.
+    The layout is fairseq's: `[CLS] a [SEP]` or `[CLS] a [SEP] [SEP] b [SEP]`. With lowercase "none" (an import), it is
+    that of the tokenizer if it defines one, as in transformers.
     """
     pieces = load_tokenizer(tokenizer)
     if lowercase == "none" and pieces.post_processor is not None:
-        return _encode_with_template(examples, pieces, max_length)
+        pieces.enable_truncation(max_length, strategy="longest_first")
+        encoded = pieces.encode_batch([row[0] if len(row) == 1 else row for row in examples.texts])
+        second = [len(encoding.ids) - sum(encoding.type_ids) for encoding in encoded]
+        return _concatenate([e.ids for e in encoded], examples, second), sum(bool(e.overflowing) for e in encoded)
     fields = [
         encode_lines(pieces, [prepare_line(row[i], lowercase) for row in examples.texts])
         for i in range(len(examples.texts[0]))
@@ -72,15 +74,6 @@ def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: in
             sequence += [SEP, *text, SEP]
         sequences.append(sequence)
     return _concatenate(sequences, examples, second), cut
-
-
-def _encode_with_template(examples: Examples, pieces: Tokenizer, max_length: int) -> tuple[Tokenised, int]:
-    """Tokenises with the tokenizer's own special tokens and segments, as `transformers` does."""
-    inputs = [row[0] if len(row) == 1 else row for row in examples.texts]
-    pieces.enable_truncation(max_length, strategy="longest_first")
-    encoded = pieces.encode_batch(inputs)
-    second = [len(encoding.ids) - sum(encoding.type_ids) for encoding in encoded]
-    return _concatenate([e.ids for e in encoded], examples, second), sum(bool(e.overflowing) for e in encoded)
 
 
 def _concatenate(sequences: list[list[int]], examples: Examples, second: list[int]) -> Tokenised:

@@ -24,7 +24,7 @@ import torch
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core import automatic_precision
-from mapnet_cli.finetune_glue.classifier import Setting, build, encoder_weights, make_inputs
+from mapnet_cli.finetune_glue.classifier import Start, build, encoder_weights, make_inputs
 from mapnet_cli.finetune_glue.loop import epoch_batches, training_step
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue.tasks import TASKS
@@ -55,11 +55,11 @@ def ours(lap: Lap, chosen: argparse.Namespace, folder: Path, precision: str, bat
     if precision == "auto":
         precision = automatic_precision(chosen.device)
     config = Finetune(epochs=1, clip_norm=0.0, precision=precision, batching=batching)
-    device, data, encoder = torch.device(chosen.device), examples(chosen), sizes(chosen)
-    setting = Setting(chosen.batch, 1e-5, 1)
-    model = build(TASK, encoder_weights(folder / "ours"), encoder, config, setting).to(device).train()
+    device, data = torch.device(chosen.device), examples(chosen)
+    start = Start(sizes(chosen), *encoder_weights(folder / "ours"))
+    model = build(TASK, start, config, 1).to(device).train()
     optimizer = build_adamw(model, config)
-    set_learning_rate(optimizer, setting.lr)
+    set_learning_rate(optimizer, 1e-5)
     compiled = torch.compile(model, mode="reduce-overhead", dynamic=False, fullgraph=True) if chosen.compile else None
     generator = torch.Generator().manual_seed(1)
     while True:

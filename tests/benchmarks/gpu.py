@@ -32,7 +32,7 @@ import torch
 from mapnet_cli.config import Finetune
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.finetune_glue import loop
-from mapnet_cli.finetune_glue.classifier import EncoderWeights, Setting, build, make_inputs
+from mapnet_cli.finetune_glue.classifier import Start, build, make_inputs
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.masking.sampling import MaskNoise
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan
@@ -187,8 +187,7 @@ def _pretrain_without_waiting(chosen: argparse.Namespace, device: torch.device) 
 def _finetune_without_waiting(device: torch.device) -> None:
     chosen = argparse.Namespace(median=24, max_length=128, examples=64, size="tiny")
     data, config = finetune.examples(chosen), Finetune(precision="bfloat16")
-    start = EncoderWeights(None, finetune.VOCAB)
-    model = build(TASKS["RTE"], start, finetune.sizes(chosen), config, Setting(16, 1e-5, 1)).to(device).train()
+    model = build(TASKS["RTE"], Start(finetune.sizes(chosen), finetune.VOCAB), config, 1).to(device).train()
     optimizer = build_adamw(model, config)
     for step in range(4):
         _raise_on_wait(device, step >= 2)

@@ -11,9 +11,10 @@ from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.core.records import EpochScores
 from mapnet_cli.finetune_glue import loop
-from mapnet_cli.finetune_glue.classifier import EncoderWeights, Setting, build, encoder_weights, make_inputs
+from mapnet_cli.finetune_glue.classifier import Start, build, encoder_weights, make_inputs
 from mapnet_cli.finetune_glue.loop import Tuned, epoch_batches, fine_tune
 from mapnet_cli.finetune_glue.tokenised import Tokenised
+from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.glue.scoring import SPLITS
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.model.kernels import as_on_gpu
@@ -50,9 +51,9 @@ def rows(count: int, seed: int, regression: bool = False) -> Tokenised:
 def run(checkpoint: Path | None, task: str, lr: float = 5e-3, seed: int = 1, config: Finetune = CONFIG) -> Tuned:
     regression = TASKS[task].regression
     dev = {"": rows(80, 1, regression)}
-    setting = Setting(8, lr, seed)
-    start = EncoderWeights(None, 40) if checkpoint is None else encoder_weights(checkpoint)
-    return fine_tune(TASKS[task], rows(300, 0, regression), dev, start, ENCODER, config, setting, torch.device("cpu"))
+    grid_run = GridRun("bert", 1, 1, task, 8, lr, seed)
+    start = Start(ENCODER, 40) if checkpoint is None else Start(ENCODER, *encoder_weights(checkpoint))
+    return fine_tune(TASKS[task], rows(300, 0, regression), dev, start, config, grid_run, torch.device("cpu"))
 
 
 def test_learns_a_class_and_a_score(checkpoint: Path) -> None:
@@ -122,11 +123,11 @@ def test_evaluation_batches_have_every_example_once(tokens: int) -> None:
 def test_batches_with_padding_match_those_without(precision: str, fixed: bool, pooling: str) -> None:
     """A GPU's batches, and those for torch.compile: the same loss, gradients and predictions, with segments."""
     encoder = ENCODER.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})
-    start, data = EncoderWeights(None, 40, torch.linspace(-1, 1, 16)), rows(8, 0)
+    start, data = Start(encoder, 40, None, torch.linspace(-1, 1, 16)), rows(8, 0)
     second = data.second // 2
     data = Tokenised(data.tokens, data.offsets, data.labels, second)
     config = CONFIG.model_copy(update={"precision": precision, "dropout": 0.0, "pooling": pooling})
-    model = build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
+    model = build(TASKS["CoLA"], start, config, 1).train()
     optimizer = build_adamw(model, config)
     found, cpu = [], torch.device("cpu")
     for gpu in (False, True):
@@ -154,9 +155,9 @@ def test_batches_with_padding_match_those_without(precision: str, fixed: bool, p
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_rounding_all_weights_together_equals_autocast(architecture: str, pooling: str) -> None:
     """Bit for bit, also the embeddings' norm and the segment, which autocast doesn't round."""
-    start, encoder = EncoderWeights(None, 40, torch.rand(16)), ENCODER.model_copy(update={"architecture": architecture})
+    start = Start(ENCODER.model_copy(update={"architecture": architecture}), 40, None, torch.rand(16))
     config = CONFIG.model_copy(update={"pooling": pooling})
-    model = build(TASKS["CoLA"], start, encoder, config, Setting(8, 1e-3, 1)).train()
+    model = build(TASKS["CoLA"], start, config, 1).train()
     for weight in model.parameters():
         weight.data += 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     model.precision, found = "bfloat16", []

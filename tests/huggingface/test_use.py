@@ -202,11 +202,10 @@ def test_pairs_are_encoded_as_in_transformers(imported: tuple[Artifacts, Importe
     artifacts, row = imported
     pairs = [("It rained.", "Rain."), ("A dog.", "Two cats sit on a mat and " + "look " * 30)]
     data, cut = tokenise(Examples(pairs, [0.0, 1.0]), artifacts.path(row.tokenizer), "none", 24)
-    weights = encoder_weights(artifacts.path(row.path))
-    assert cut == 1 and weights.segment_H is not None and weights.segment_H.any()
-    model = Classifier(Transformer(**row.encoder), weights.vocab_size, 2, Finetune(), weights.segment_H).eval()
-    assert weights.state is not None
-    model.encoder.load_state_dict(weights.state)
+    vocab_size, state, segment_H = encoder_weights(artifacts.path(row.path))
+    assert cut == 1 and segment_H is not None and segment_H.any()
+    model = Classifier(Transformer(**row.encoder), vocab_size, 2, Finetune(), segment_H).eval()
+    model.encoder.load_state_dict(state)
     model.head = torch.nn.Identity()
     with transformers() as library, torch.no_grad():
         reference = library.BertForMaskedLM.from_pretrained(folder / "tiny").bert.eval()
