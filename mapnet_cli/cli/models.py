@@ -28,8 +28,7 @@ def export(
     ] = None,
 ) -> None:
     """Export a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
-    from mapnet_cli.huggingface.classifier import export_classifier
-    from mapnet_cli.huggingface.export import export_checkpoint
+    from mapnet_cli.huggingface.export import export_checkpoint, export_classifier
 
     chosen = invocation.lineage, folder, method, seed, step
     if task is not None:

@@ -1,20 +1,9 @@
 """Logs with one JSON object per line."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-
-def lines_where(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[str]:
-    """Returns the log's lines whose rows `keep` selects; skips lines that a crash left incomplete."""
-    return [text for text, row in log_rows(path) if keep(row)]
-
-
-def last_line(path: Path) -> dict[str, Any] | None:
-    """Returns the newest log line with a training loss, or None."""
-    rows = [row for _, row in log_rows(path) if "loss" in row]
-    return rows[-1] if rows else None
 
 
 def log_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapnet_cli.core import lines_where, write_text
+from mapnet_cli.core import log_rows, write_text
 from mapnet_cli.jobs import DistContext
 from mapnet_cli.pretrain.electra import detection_metrics
 from mapnet_cli.pretrain.segments import Segment, place_of
@@ -33,7 +33,8 @@ class StepMetrics:
         self.bad_step: int | None = None
         """First step, counted from 0, whose loss or gradient was not finite."""
         if dist.rank == 0:
-            write_text(self.path, "".join(lines_where(self.path, lambda row: place_of(row, parts) <= place)))
+            kept = [line for line, row in log_rows(self.path) if place_of(row, parts) <= place]
+            write_text(self.path, "".join(kept))
         self._board: Any = None
         self._reset()
 
@@ -73,12 +74,6 @@ class StepMetrics:
         values["bad"] = torch.where(finite, NEVER, -step)
         add_up(self._kept, {name: value.double() for name, value in values.items()})
 
-    def collect(self) -> dict[str, float]:
-        """Returns the totals and begins a new line."""
-        totals = self.totals()
-        self._reset()
-        return totals
-
     def totals(self) -> dict[str, float]:
         """Synchronises with the device and returns the totals of all processes since the last line."""
         added = sorted(self._kept.keys() - set(MAXIMA))
@@ -95,7 +90,8 @@ class StepMetrics:
         return values
 
     def line(self, sums: dict[str, float], step: int, seconds: float, facts: dict[str, float]) -> dict[str, Any]:
-        """Writes and returns the log line of the steps since the previous one, which took `seconds`."""
+        """Writes and returns the log line of the steps since the previous one, given their totals and seconds."""
+        self._reset()
         steps, seconds = sums["steps"], max(seconds + sums["seconds"], 1e-9)
         row: dict[str, Any] = {
             "step": step,

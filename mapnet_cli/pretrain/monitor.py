@@ -119,7 +119,7 @@ class TrainingMonitor:
     def _log(self, lr: float) -> None:
         """Synchronises with the device, which steps never do, and logs the steps since the last line."""
         state = self.state
-        totals, seconds = self.metrics.collect(), self._clock()
+        totals, seconds = self.metrics.totals(), self._clock()
         facts = {"lr": lr, "peak_memory_mb": round(peak_memory_mb(state.device)), "flops": state.flops}
         if state.method.proposal or any(state.method.exploration):
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
@@ -141,8 +141,14 @@ class TrainingMonitor:
         return seconds
 
     def _refuse_divergence(self) -> None:
-        if self.metrics.bad_step is not None:
-            raise DivergedError(_diverged(self.state, self.metrics.bad_step))
+        state, step, pretrain = self.state, self.metrics.bad_step, self.state.config.pretrain
+        if step is not None:
+            first = step // pretrain.visits * pretrain.batch_size
+            raise DivergedError(
+                f"{state.artifact.key}: loss or gradient is not finite at step {step} (batch: positions {first:,} to "
+                f"{first + pretrain.batch_size - 1:,} in the data order of seed {state.seed}); "
+                f"the last good checkpoint is in {state.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
+            )
 
     @cached_property
     def _buckets(self) -> TokenBuckets:
@@ -185,16 +191,6 @@ class TrainingMonitor:
 
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _diverged(state: TrainState, step: int) -> str:
-    pretrain = state.config.pretrain
-    first = step // pretrain.visits * pretrain.batch_size
-    return (
-        f"{state.artifact.key}: loss or gradient is not finite at step {step} (batch: positions {first:,} to "
-        f"{first + pretrain.batch_size - 1:,} in the data order of seed {state.seed}); "
-        f"the last good checkpoint is in {state.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
-    )
 
 
 @contextmanager

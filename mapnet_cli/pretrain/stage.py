@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mapnet_cli import jobs
 from mapnet_cli.config import Config
-from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, last_line, visible_gpus
+from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, log_rows, visible_gpus
 from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
 
@@ -88,9 +88,8 @@ class Pretrain(jobs.Stage):
         lineage, rows, lines = self.lineage, [], []
         for method, seed in lineage.config.pretraining_runs():
             log = lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
-            line = last_line(log) if log.exists() else None
-            if line:
-                steps = lineage.config.last_step(method)
+            if logged := [row for _, row in log_rows(log) if "loss" in row]:
+                line, steps = logged[-1], lineage.config.last_step(method)
                 rows.append({"method": method, "seed": seed, "of_steps": steps} | line)
                 branch = f" in the branch to {line['branch']:,}" if "branch" in line else ""
                 lines.append(

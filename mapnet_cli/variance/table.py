@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mapnet_cli import core
-from mapnet_cli.core import Chart, Spec, axis, images, named_colours
+from mapnet_cli.core import Chart, Spec, axis, named_colours
 from mapnet_cli.variance.results import NORMS, Clipping, Correlation, Estimate, LossBin, Measured, VarianceReport
 
 _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p - y)||"}
@@ -125,11 +125,6 @@ def _estimate(estimate: Estimate) -> core.Cell:
         return core.Cell(f"{value:.3g} ± {error:.1g}", data)
     digits = max(0, 1 - int(f"{error:e}".split("e")[1]))
     return core.Cell(f"{value:.{digits}f} ± {error:.{digits}f}", data)
-
-
-def variance_figure(found: VarianceReport) -> bytes:
-    """Returns a PNG that is byte-identical for identical measurements."""
-    return images(variance_chart(found), found.signature, ("png",))["png"]
 
 
 def variance_chart(found: VarianceReport) -> Chart:

@@ -14,7 +14,7 @@ from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.kept import load_kept
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.glue.tasks import TASKS
-from mapnet_cli.huggingface.classifier import export_classifier
+from mapnet_cli.huggingface.export import export_classifier
 from mapnet_cli.huggingface.import_encoder import import_folder
 from mapnet_cli.lineage.graph import Lineage
 from tests.huggingface.conftest import run, transformers, user_config

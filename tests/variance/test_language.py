@@ -19,7 +19,6 @@ from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.words import CLS, FIRST_ORDINARY, SEP
 from mapnet_cli.variance.candidates import Candidate, sentence_masks
 from mapnet_cli.variance.gradients import Instrument, Projection, SentenceGradients
-from mapnet_cli.variance.measure import compare
 from mapnet_cli.variance.positions import (
     PositionFacts,
     alignment,
@@ -29,6 +28,7 @@ from mapnet_cli.variance.positions import (
     oracle_log_q,
 )
 from mapnet_cli.variance.results import Measured
+from mapnet_cli.variance.stage import compare
 from mapnet_cli.variance.statistics import Samples
 
 TOPICS, NOISE, LENGTH, STEPS = 4, 8, 12, 400

@@ -11,9 +11,9 @@ from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.text.words import CLS, FIRST_ORDINARY, MASK, SEP
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.gradients import SentenceGradients
-from mapnet_cli.variance.measure import compare
 from mapnet_cli.variance.positions import alignment
 from mapnet_cli.variance.results import NORMS
+from mapnet_cli.variance.stage import compare
 from mapnet_cli.variance.statistics import (
     GradientSums,
     Moments,
