@@ -23,30 +23,6 @@ CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "Configuration", "Execution", "Output"
 _config = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
 _run = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
 _output = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
-RecipeOption = Annotated[
-    str | None, _config("--recipe", help="demo, small or paper. Default: the config file's; without one, demo.")
-]
-FileOption = Annotated[Path | None, _config("--config", help="A TOML file with your settings.")]
-SetOption = Annotated[
-    list[str] | None, _config("--set", metavar="SECTION.KEY=VALUE", help="Set a config key; repeatable.")
-]
-ArtifactsOption = Annotated[Path, _config("--artifacts", help="The artifact directory.")]
-WorkersOption = Annotated[
-    int | None, _run("--workers", min=0, help="Number of parallel jobs; 0: in this process. Default: as many as fit.")
-]
-ProcessesOption = Annotated[
-    int | None, _run("--processes", min=1, help="Processes that train one model together (torchrun), one per GPU.")
-]
-EngineOption = Annotated[
-    Literal["local", "ray"], _run("--engine", help="Where jobs run: this machine or a Ray cluster.")
-]
-RayAddressOption = Annotated[
-    str, _run("--ray-address", metavar="HOST:PORT", help="The Ray cluster; auto: the one started by `ray start`.")
-]
-DryRunOption = Annotated[bool, _run("--dry-run", help="Print what would run, without running it.")]
-ForceOption = Annotated[bool, _run("--force", help="Rerun work that is already done.")]
-QuietOption = Annotated[bool, _output("--quiet", "-q", help="Show only warnings and errors.")]
-JsonOption = Annotated[bool, _output("--json", help="Print one JSON value to stdout.")]
 
 
 @dataclass(frozen=True)
@@ -80,18 +56,31 @@ class Invocation:
 
 
 def shared_options(
-    recipe: RecipeOption = None,
-    config: FileOption = None,
-    set_: SetOption = None,
-    artifacts: ArtifactsOption = Path("artifacts"),
-    workers: WorkersOption = None,
-    processes: ProcessesOption = None,
-    engine: EngineOption = "local",
-    ray_address: RayAddressOption = "auto",
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    json_: JsonOption = False,
+    recipe: Annotated[
+        str | None, _config("--recipe", help="demo, small or paper. Default: the config file's; without one, demo.")
+    ] = None,
+    config: Annotated[Path | None, _config("--config", help="A TOML file with your settings.")] = None,
+    set_: Annotated[
+        list[str] | None, _config("--set", metavar="SECTION.KEY=VALUE", help="Set a config key; repeatable.")
+    ] = None,
+    artifacts: Annotated[Path, _config("--artifacts", help="The artifact directory.")] = Path("artifacts"),
+    workers: Annotated[
+        int | None,
+        _run("--workers", min=0, help="Number of parallel jobs; 0: in this process. Default: as many as fit."),
+    ] = None,
+    processes: Annotated[
+        int | None, _run("--processes", min=1, help="Processes that train one model together (torchrun), one per GPU.")
+    ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], _run("--engine", help="Where jobs run: this machine or a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str, _run("--ray-address", metavar="HOST:PORT", help="The Ray cluster; auto: the one started by `ray start`.")
+    ] = "auto",
+    dry_run: Annotated[bool, _run("--dry-run", help="Print what would run, without running it.")] = False,
+    force: Annotated[bool, _run("--force", help="Rerun work that is already done.")] = False,
+    quiet: Annotated[bool, _output("--quiet", "-q", help="Show only warnings and errors.")] = False,
+    json_: Annotated[bool, _output("--json", help="Print one JSON value to stdout.")] = False,
     looking: bool = False,
 ) -> Invocation:
     from mapnet_cli.config.loading import resolve

@@ -50,12 +50,10 @@ def _report(invocation: Invocation, refresh: int = 0) -> str:
         console.warn(f"{artifacts.root} can't be written to: the report's files go to {artifacts.outputs}")
     with artifacts.lock("report") if own else nullcontext():
         built = build(invocation.lineage, invocation.name, resolved.origins, refresh)
+    record = {"folder": built.folder.name, "files": sorted(built.files), **built.value}
+    console.result(record, to_rich(built.tables["table3"], notes=False), *built.summary)
     if console.as_json:
-        console.json({"folder": built.folder.name, "files": sorted(built.files), **built.value})
         return built.next_command
-    console.data(to_rich(built.tables["table3"], notes=False))
-    for line in built.summary:
-        console.data(line)
     for warning in built.warnings:
         console.warn(warning)
     console.data(f"Report: {built.files['index.html']}")
@@ -70,13 +68,12 @@ def _compare(invocation: Invocation, folders: Sequence[Path], to: Path) -> None:
     from mapnet_cli.report.together import compare
 
     table, refused, page = compare(folders, to)
-    if invocation.console.as_json:
-        invocation.console.json({"page": str(page), "not compared": refused, "table": to_json(table)})
-        return
-    invocation.console.data(to_rich(table, notes=False))
-    for reason in refused:
-        invocation.console.warn(reason)
-    invocation.console.data(f"Comparison: {page}")
+    record = {"page": str(page), "not compared": refused, "table": to_json(table)}
+    invocation.console.result(record, to_rich(table, notes=False))
+    if not invocation.console.as_json:
+        for reason in refused:
+            invocation.console.warn(reason)
+        invocation.console.data(f"Comparison: {page}")
 
 
 @command(group, "run", TRAINING)
@@ -104,11 +101,7 @@ def status(
         shown.watch(invocation.console, lambda: invocation.lineage, every)
         return
     rows = status(invocation.lineage)
-    if invocation.console.as_json:
-        invocation.console.json([row for row, _ in rows])
-        return
-    for line in shown.status_lines(rows):
-        invocation.console.data(line)
+    invocation.console.result([row for row, _ in rows], *shown.status_lines(rows))
 
 
 @command(group, "verify", LOOKING)
@@ -124,12 +117,9 @@ def verify(
     found = verify(invocation.artifacts)
     if heal_:
         heal(found.damaged)
-    if invocation.console.as_json:
-        invocation.console.json(found.to_json())
-    else:
-        for damage in found.damaged:
-            invocation.console.data(f"{damage.path}: {damage.problem}; made again by mapnet {damage.command}")
-        invocation.console.data(f"{found.results:,} results and {found.files:,} files verified")
+    lines = [f"{damage.path}: {damage.problem}; made again by mapnet {damage.command}" for damage in found.damaged]
+    verified = f"{found.results:,} results and {found.files:,} files verified"
+    invocation.console.result(found.to_json(), *lines, verified)
     if found.damaged and not heal_:
         raise DamagedError(
             f"{len(found.damaged)} damaged: `mapnet verify --heal` removes them, then `mapnet run` makes them again"

@@ -22,15 +22,12 @@ def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
         return
     if not invocation.first:
         return
-    rows = stages.dry_run(names, lineage, workers or 1)
-    if console.as_json:
-        console.json(rows)
-        return
+    rows, lines = stages.dry_run(names, lineage, workers or 1), list[str]()
     for row in rows:
         done = f", {row['done']} already done" if row["done"] else ""
-        console.data(f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{done}")
-        for line in row.get("estimate", []):
-            console.data(f"{'':<15} {'':<14} {line}")
+        lines.append(f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{done}")
+        lines += [f"{'':<15} {'':<14} {line}" for line in row.get("estimate", [])]
+    console.result(rows, *lines)
 
 
 def advise(invocation: Invocation) -> None:

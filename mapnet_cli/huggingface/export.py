@@ -6,17 +6,8 @@ from typing import Any
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
+from mapnet_cli import core
 from mapnet_cli.config import Corpus, Transformer, task_name
-from mapnet_cli.core import (
-    Checkpoint,
-    CorpusManifest,
-    TunedEncoder,
-    UsageError,
-    did_you_mean,
-    publishing,
-    write_json,
-    write_text,
-)
 from mapnet_cli.glue import get_task
 from mapnet_cli.huggingface.model_card import classifier_card, model_card
 from mapnet_cli.huggingface.weights import SEGMENTS, TIED, Weights, to_hugging_face
@@ -28,7 +19,7 @@ from mapnet_cli.training import SEGMENT, load_checkpoint
 
 def export_checkpoint(
     lineage: Lineage, folder: Path, method: str | None, seed: int | None, step: int | None
-) -> Checkpoint:
+) -> core.Checkpoint:
     """Writes the folder atomically and returns the checkpoint's record.
 
     None selects the config's only method, its first seed or the last finished milestone. Raises
@@ -39,8 +30,8 @@ def export_checkpoint(
     config, artifacts = lineage.config, lineage.artifacts
     row = find_milestone(lineage, method, seed, step)
     if config.method[row.method].electra and config.encoder.architecture == "modernbert":
-        raise UsageError("transformers has no ELECTRA with ModernBERT's architecture: export another method")
-    manifest = artifacts.read(lineage.manifest, CorpusManifest)
+        raise core.UsageError("transformers has no ELECTRA with ModernBERT's architecture: export another method")
+    manifest = artifacts.read(lineage.manifest, core.CorpusManifest)
     artifacts.verify(row.path)
     artifacts.verify(lineage.manifest, only=manifest.tokenizer)
     model = build_model(config, row.method, manifest.vocab_size)
@@ -55,7 +46,7 @@ def export_checkpoint(
 
 def export_classifier(
     lineage: Lineage, folder: Path, method: str | None, seed: int | None, step: int | None, task: str
-) -> TunedEncoder:
+) -> core.TunedEncoder:
     """Writes the folder atomically and returns the model's record. A regression's output is in the data's range.
 
     Raises UsageError if the row of Table 3 is ambiguous, if its model of the task wasn't kept, or if transformers has
@@ -64,16 +55,20 @@ def export_classifier(
     folder, config, artifacts = free_folder(folder), lineage.config, lineage.artifacts
     task = task_name(task)
     if task not in config.finetune.tasks:
-        raise UsageError(f"--task: {task!r} is not in finetune.tasks{did_you_mean(task, config.finetune.tasks, True)}")
+        raise core.UsageError(
+            f"--task: {task!r} is not in finetune.tasks{core.did_you_mean(task, config.finetune.tasks, True)}"
+        )
     name, *_ = encoder = find_row(lineage, method, seed, step)
     spec, key = get_task(config, task), lineage.kept(*encoder, task).key
-    row, sizes = artifacts.find(key, TunedEncoder), lineage.sizes(name)[0]
+    row, sizes = artifacts.find(key, core.TunedEncoder), lineage.sizes(name)[0]
     if config.finetune.pooling == "mean" or sizes.architecture == "modernbert":
         ours = 'finetune.pooling = "mean"' if config.finetune.pooling == "mean" else "a ModernBERT encoder"
-        raise UsageError(f"transformers has no classifier whose head is that of {ours} here: only BERT's at [CLS] is")
+        raise core.UsageError(
+            f"transformers has no classifier whose head is that of {ours} here: only BERT's at [CLS] is"
+        )
     if row is None or not row.path:
         why = "every run failed" if row else 'set finetune.keep = "best" and run `mapnet finetune-glue` again'
-        raise UsageError(f"no model of {task} was kept for {name}: {why}")
+        raise core.UsageError(f"no model of {task} was kept for {name}: {why}")
     artifacts.verify(key)
     tensors, facts = load_checkpoint(artifacts.path(row.path))
     model = PretrainingModel(sizes, facts["vocab_size"], None)
@@ -106,21 +101,21 @@ def free_folder(folder: Path) -> Path:
     """Returns the absolute path of a folder to export to. Raises UsageError if it isn't empty."""
     folder = folder.resolve()
     if folder == Path.cwd():
-        raise UsageError("can't export into the current folder: choose a new folder")
+        raise core.UsageError("can't export into the current folder: choose a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty: choose a new folder")
+        raise core.UsageError(f"{folder} is not empty: choose a new folder")
     return folder
 
 
 def write_folder(folder: Path, settings: dict[str, Any], weights: Weights, tokenizer: Tokenizer, card: str) -> None:
     """Writes a folder for `from_pretrained` atomically. `settings` is its config.json, `card` its README.md."""
-    with publishing(folder) as temporary:
+    with core.publishing(folder) as temporary:
         temporary.mkdir()
-        write_json(temporary / "config.json", settings)
+        core.write_json(temporary / "config.json", settings)
         save_file(weights, temporary / "model.safetensors", {"format": "pt"})
         tokenizer.save(str(temporary / "tokenizer.json"))
-        write_json(temporary / "tokenizer_config.json", tokenizer_config(settings))
-        write_text(temporary / "README.md", card)
+        core.write_json(temporary / "tokenizer_config.json", tokenizer_config(settings))
+        core.write_text(temporary / "README.md", card)
 
 
 def model_config(encoder: Transformer, vocab_size: int, electra: bool) -> dict[str, Any]:
