@@ -38,10 +38,8 @@ class ScoreColumn:
 
 @dataclass(frozen=True)
 class RunScore:
-    """Scores of one run in one column, 0 to 100. `counted` enters the mean and is from `epoch` (0: from none)."""
+    """Score of one run in one column, 0 to 100. `counted` enters the mean and is from `epoch` (0: from none)."""
 
-    best: float
-    last: float
     counted: float
     failed: bool
     epoch: int
@@ -118,15 +116,11 @@ def run_grids(
 
 def _run_score(run: FinetuneRun, column: ScoreColumn, config: Config, fallback: float) -> RunScore:
     if not run.epochs:
-        return RunScore(fallback, fallback, fallback, True, 0)
-    last = _metric(run.epochs[-1], column.task, column.metric)
-    if run.failure:
-        return RunScore(last, last, last, True, run.epochs[-1].epoch)
-    chosen = max(run.epochs, key=lambda epoch: _metric(epoch, column.task, column.chooser_metric))
-    best = _metric(chosen, column.task, column.metric)
-    if config.finetune.epoch == "best":
-        return RunScore(best, last, best, False, chosen.epoch)
-    return RunScore(best, last, last, False, run.epochs[-1].epoch)
+        return RunScore(fallback, True, 0)
+    chosen = run.epochs[-1]
+    if not run.failure and config.finetune.epoch == "best":
+        chosen = max(run.epochs, key=lambda epoch: _metric(epoch, column.task, column.chooser_metric))
+    return RunScore(_metric(chosen, column.task, column.metric), bool(run.failure), chosen.epoch)
 
 
 def one_class(metrics: Mapping[str, float], suffix: str = "") -> bool:

@@ -61,9 +61,7 @@ class MicroBatch:
 class Batch:
     """One step's data: totals of the whole batch, and this process's share of it."""
 
-    step: int
     size: int
-    length: int
     tokens: int
     """Over all processes, excluding padding."""
     parts: list[MicroBatch]
@@ -111,7 +109,7 @@ class BatchMaker:
             explore_B = torch.rand(len(tokens_BL), generator=generator) < p
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
         batch = split_batch(
-            step, tokens_BL, noise, self.method.rate_at(step, self.pretrain.steps), self.micro, self.dist, self.fixed,
+            tokens_BL, noise, self.method.rate_at(step, self.pretrain.steps), self.micro, self.dist, self.fixed,
             highest_rate=self.method.highest_rate if self.fixed else 0.0, visit_B=visit_B,
             unit_starts_BL=None if self.context.unit_starts is None else self.context.unit_starts(tokens_BL),
             explore_B=explore_B,
@@ -132,7 +130,7 @@ class BatchMaker:
 
 
 def split_batch(
-    step: int, tokens_BL: Tensor, noise: masking.MaskNoise, mask_rate: float, micro: int, dist: DistContext = ALONE,
+    tokens_BL: Tensor, noise: masking.MaskNoise, mask_rate: float, micro: int, dist: DistContext = ALONE,
     every_slot: bool = False, highest_rate: float = 0.0, visit_B: Tensor | None = None,
     unit_starts_BL: Tensor | None = None, explore_B: Tensor | None = None,
 ) -> Batch:  # fmt: skip
@@ -152,7 +150,7 @@ def split_batch(
         slots_N = None if every_slot else masking.valid_slots(part.counts_B, max_masks)
         parts.append(replace(part, first=first, attention_mask_BL=attention_mask(part.tokens_BL, PAD), slots_N=slots_N))
     explored = 0.0 if explore_B is None else explore_B.double().mean().item()
-    return Batch(step, size, length, all_tokens, parts, explored)
+    return Batch(size, all_tokens, parts, explored)
 
 
 def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = False, padded: bool = False) -> Batch:
@@ -162,7 +160,7 @@ def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = Fa
     if padded:
         tokens_BL[:, -1] = PAD
     noise = masking.MaskNoise.draw(torch.Generator().manual_seed(0), size, length)
-    return split_batch(0, tokens_BL, noise, mask_rate, size, every_slot=every_slot)
+    return split_batch(tokens_BL, noise, mask_rate, size, every_slot=every_slot)
 
 
 def load_batch(sequences: Sequences, indices: Tensor, length: int = 0) -> Tensor:

@@ -23,22 +23,8 @@ from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP,
 SEED = 0
 FIGURE_TOKENS = 64
 """Number of tokens shown per sequence."""
-
-
 RATE_SEQUENCES = 256
 """Number of sequences over which mask rates are counted."""
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Held-out sequences with masks drawn by a method."""
-
-    tokens_BL: Tensor
-    maskable_BL: Tensor
-    log_q_BL: Tensor
-    masked_BL: Tensor
-    loss_BL: Tensor | None
-    """Nats at masked positions, all of them [MASK]; None without an MLM head."""
 
 
 @torch.no_grad()
@@ -51,15 +37,15 @@ def figure2_masks(
     Mask rates by kind of token are counted over more sentences.
     """
     model.eval()
-    drawn = _draw(model, method, sequences, context, count, FIGURE_TOKENS)
-    rates = _rates(_draw(model, method, sequences, context, RATE_SEQUENCES, None), buckets)
-    entropy_B = -(drawn.log_q_BL.exp() * drawn.log_q_BL.masked_fill(~drawn.maskable_BL, 0.0)).sum(dim=1)
-    maskable_B = drawn.maskable_BL.sum(dim=1)
-    entropy, uniform = float(entropy_B.mean()), float(maskable_B.clamp(min=1).float().log().mean())
+    tokens_BL, maskable_BL, masked_BL, log_q_BL, loss_BL = _draw(
+        model, method, sequences, context, count, FIGURE_TOKENS
+    )
+    rates = _rates(*_draw(model, method, sequences, context, RATE_SEQUENCES, None)[:3], buckets)
+    entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
+    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
     pieces = load_tokenizer(tokenizer)
-    loss_BL = torch.full_like(drawn.log_q_BL, torch.nan) if drawn.loss_BL is None else drawn.loss_BL
     model.train()
-    rows = zip(drawn.tokens_BL, drawn.log_q_BL.exp(), drawn.masked_BL, loss_BL, strict=True)
+    rows = zip(tokens_BL, log_q_BL.exp(), masked_BL, loss_BL, strict=True)
     return ProposedMasks(
         sentences=[_words(pieces, *row) for row in rows],
         proposal_entropy=entropy,
@@ -72,7 +58,8 @@ def figure2_masks(
 def _draw(
     model: AnyPretrainingModel, method: Method, sequences: Sequences, context: masking.MaskContext, count: int,
     length: int | None,
-) -> _Drawn:  # fmt: skip
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Returns held-out tokens, and where they are maskable and masked; log q; and nats at masks, NaN without a head."""
     device = model.encoder.tokens.weight.device
     count = min(count, len(sequences))
     # spread over the validation set, so that sentences come from different documents
@@ -89,31 +76,33 @@ def _draw(
     noise = masking.MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
     masks = masking.draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
     masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
-    loss_BL = None
+    loss_BL = torch.full_like(log_q_BL, torch.nan)
     if isinstance(model, PretrainingModel):
         hidden_BL = torch.where(masked_BL, MASK, tokens_BL).to(device)
         logits_NV = model.token_logits(hidden_BL, attention_mask_BL, masks.positions_BK.to(device)).float().cpu()
         targets_BK = tokens_BL.gather(1, masks.positions_BK)
         loss_BK = F.cross_entropy(logits_NV, targets_BK.flatten(), reduction="none").view_as(targets_BK)
         loss_BL = torch.zeros_like(log_q_BL).scatter_add(1, masks.positions_BK, loss_BK * masks.valid_BK)
-    return _Drawn(tokens_BL, maskable_BL, log_q_BL, masked_BL, loss_BL)
+    return tokens_BL, maskable_BL, masked_BL, log_q_BL, loss_BL
 
 
-def _rates(drawn: _Drawn, buckets: "TokenBuckets") -> dict[str, dict[str, tuple[int, int]]]:
+def _rates(
+    tokens_BL: Tensor, maskable_BL: Tensor, masked_BL: Tensor, buckets: "TokenBuckets"
+) -> dict[str, dict[str, tuple[int, int]]]:
     """Returns the numbers of masked and of all maskable tokens, by decile of frequency, position, and kind of word."""
-    lengths_B1 = (drawn.tokens_BL != PAD).sum(dim=1, keepdim=True)
-    tenth_BL = (DECILES * torch.arange(drawn.tokens_BL.shape[1]) // lengths_B1).clamp(max=DECILES - 1)
+    lengths_B1 = (tokens_BL != PAD).sum(dim=1, keepdim=True)
+    tenth_BL = (DECILES * torch.arange(tokens_BL.shape[1]) // lengths_B1).clamp(max=DECILES - 1)
     tenths = [str(number) for number in range(1, DECILES + 1)]
     groups = {
-        "decile": (buckets.decile_V[drawn.tokens_BL], tenths),
+        "decile": (buckets.decile_V[tokens_BL], tenths),
         "position": (tenth_BL, tenths),
-        "kind": (word_kinds(buckets, drawn.tokens_BL), ["function", "content", "other"]),
+        "kind": (word_kinds(buckets, tokens_BL), ["function", "content", "other"]),
     }
     return {
         what: {
-            name: (int((drawn.masked_BL & at_BL).sum()), int(at_BL.sum()))
+            name: (int((masked_BL & at_BL).sum()), int(at_BL.sum()))
             for number, name in enumerate(names)
-            if (at_BL := drawn.maskable_BL & (group_BL == number)).any()
+            if (at_BL := maskable_BL & (group_BL == number)).any()
         }
         for what, (group_BL, names) in groups.items()
     }

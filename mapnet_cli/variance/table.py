@@ -1,6 +1,5 @@
 """Tables, document and figure of a measurement."""
 
-from collections.abc import Callable
 from typing import Any
 
 from mapnet_cli import core
@@ -24,22 +23,21 @@ def variance_tables(found: VarianceReport) -> list[core.Table]:
 
 
 def _variances(found: VarianceReport, norm: str) -> core.Table:
+    def estimate(row: Measured, name: str) -> core.Cell:
+        return _estimate(getattr(row.variances[norm], name))
+
     shown = {
-        "mask variance": "mask", "sentence variance": "sentence", "mask share": "mask_share",
-        "mask variance / uniform": "mask_to_uniform", f"over {found.visits} visits / uniform": "visits_to_uniform",
-        "bias": "bias", "noise scale": "noise_scale",
+        "mask": "mask variance", "sentence": "sentence variance", "mask_share": "mask share",
+        "mask_to_uniform": "mask variance / uniform", "visits_to_uniform": f"over {found.visits} visits / uniform",
+        "bias": "bias", "noise_scale": "noise scale",
     }  # fmt: skip
-
-    def estimate(name: str) -> Callable[[Measured], core.Cell]:
-        return lambda row: _estimate(getattr(row.variances[norm], name))
-
     columns: list[core.Column[Measured]] = [
         core.Column("strategy", lambda row: row.name),
         core.Column("weights", lambda row: row.estimator),
         core.Column("mask rate", lambda row: core.number_cell(row.mask_rate, "{:.0%}")),
-        *(core.Column(title, estimate(name)) for title, name in shown.items()),
+        *core.each(shown, estimate),
         core.Column("batch size", lambda row: row.batch_size),
-        core.Column("batch error / uniform", estimate("error_to_uniform")),
+        *core.each({"error_to_uniform": "batch error / uniform"}, estimate),
     ]
     notes = [
         f"Gradients of one sentence under one mask, weighted as in a batch; {found.parameters:,} parameters; "

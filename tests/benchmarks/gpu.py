@@ -146,7 +146,7 @@ def _model(chosen: argparse.Namespace, *more: str) -> tuple[PretrainingModel, An
 def _batch(length: int, pin: bool) -> Any:
     tokens_BL = torch.randint(5, workload.VOCAB, (8, length), generator=torch.Generator().manual_seed(1))
     tokens_BL[0, length // 2 :] = 0
-    batch = split_batch(0, tokens_BL, MaskNoise.draw(torch.Generator().manual_seed(0), 8, length), 0.15, 8)
+    batch = split_batch(tokens_BL, MaskNoise.draw(torch.Generator().manual_seed(0), 8, length), 0.15, 8)
     if pin:
         batch.parts[:] = [part.map(torch.Tensor.pin_memory) for part in batch.parts]
     return batch

@@ -41,7 +41,7 @@ def gradients(
     losses = ElectraLosses(model, method, CPU, "float32")
     if compiled:
         losses.compile_networks()
-    batch = split_batch(3, tokens(), noise(), method.mask_rate, micro_batch, every_slot=every_slot)
+    batch = split_batch(tokens(), noise(), method.mask_rate, micro_batch, every_slot=every_slot)
     sums = Algorithm1(losses, CPU)(batch, PLAN)
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sums
 
@@ -135,7 +135,7 @@ def test_compiled_matches_eager(compiler: None) -> None:
 @pytest.mark.parametrize("every_slot", [True, False])
 def test_step_never_waits_for_the_device(every_slot: bool) -> None:
     """Runs on fake tensors: reading a value, or a data-dependent shape, raises."""
-    batch = split_batch(3, tokens(), noise(), ELECTRA.mask_rate, 3, every_slot=every_slot)
+    batch = split_batch(tokens(), noise(), ELECTRA.mask_rate, 3, every_slot=every_slot)
     with FakeTensorMode(allow_non_fake_inputs=True), as_on_gpu():
         model = Electra(CONFIG.encoder, VOCAB, CONFIG.encoder.narrowed(0.5))
         optimizer = build_adamw(model, CONFIG.pretrain)
@@ -155,7 +155,7 @@ def test_generator_and_detector_learn() -> None:
     for step in range(120):
         new_noise = MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16)
         optimizer.zero_grad()
-        batch = split_batch(step, tokens(), new_noise, ELECTRA.mask_rate, 6)
+        batch = split_batch(tokens(), new_noise, ELECTRA.mask_rate, 6)
         sums = {n: float(v) for n, v in algorithm1(batch, plan_step(ELECTRA, 1, step, 120)).items()}
         optimizer.step()
         history.append({**detection_metrics(sums), "loss": sums["loss"] / sums["masked"]})

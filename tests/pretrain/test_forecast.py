@@ -37,7 +37,7 @@ def actually_kept(config: Config, method: str, batch: int) -> int:
         return tensor
 
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    part = split_batch(0, tokens_BL, noise, 0.15, batch).parts[0]
+    part = split_batch(tokens_BL, noise, 0.15, batch).parts[0]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         losses = build_losses(model, config.method[method], CPU, "float32")
         work = ProposalWork.LEARN if method == "mapnet" else ProposalWork.REST

@@ -60,7 +60,7 @@ def gradients(
     learns = method.learned is not None and (method.learned.learn_on_uniform_steps or not explore)
     plan = StepPlan(seed, 3, explore, ProposalWork.LEARN if learns else ProposalWork.REST, method.mask_rate)
     algorithm1 = Algorithm1(JointLosses(model, method, CPU, "float32"), CPU)
-    sums = algorithm1(split_batch(3, tokens(), noise, method.mask_rate, micro_batch, explore_B=explore_B), plan)
+    sums = algorithm1(split_batch(tokens(), noise, method.mask_rate, micro_batch, explore_B=explore_B), plan)
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return found | ({"fresh": model.proposal.fresh_2V} if isinstance(model.proposal, TokenTable) else {}), sums
 
@@ -97,7 +97,7 @@ def test_mapnet_reads_unmasked_and_encoder_reads_masked_sentences() -> None:
 
     losses.propose = recording("map-net", losses.propose)
     losses.token_losses = recording("encoder", losses.token_losses)
-    batch = split_batch(3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 6)
+    batch = split_batch(tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 6)
     Algorithm1(losses, CPU)(batch, StepPlan(1, 3, False, ProposalWork.LEARN, 0.15))
     assert torch.equal(read["map-net"], tokens())
     assert (read["encoder"] == MASK).any()
@@ -242,7 +242,7 @@ def test_proposal_diagnostics_of_untrained_mapnet() -> None:
 def fake_step(explore: bool, learns: bool, every_slot: bool, method: Method = MAPNET) -> torch.Tensor:
     """Runs a whole step on fake tensors and returns the gradient norm. Any read of a value raises."""
     part = split_batch(
-        3, tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot,
+        tokens(), MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16), 0.15, 3, every_slot=every_slot,
         visit_B=torch.arange(6), unit_starts_BL=tokens() % 2 == 0,
     )  # fmt: skip
     with FakeTensorMode(allow_non_fake_inputs=True), as_on_gpu():
@@ -289,7 +289,7 @@ def test_every_slot_matches_masked_slots_only(explore: bool) -> None:
         model = PretrainingModel(CONFIG.encoder, VOCAB, CONFIG.proposal)
         model.init_weights(1)
         noise = MaskNoise.draw(torch.Generator().manual_seed(5), 6, 16)
-        batch = split_batch(3, tokens(), noise, 0.15, 6, every_slot=every_slot)
+        batch = split_batch(tokens(), noise, 0.15, 6, every_slot=every_slot)
         plan = StepPlan(1, 3, explore, ProposalWork.LEARN, 0.15)
         Algorithm1(JointLosses(model, MAPNET, CPU, "float32"), CPU)(batch, plan)
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
@@ -343,7 +343,7 @@ def test_reused_proposal_is_used_for_masks_and_weights() -> None:
     algorithm1 = Algorithm1(JointLosses(model, MAPNET, CPU, "float32"), CPU)
     found = []
     for step, work in ((0, ProposalWork.LEARN), (1, ProposalWork.REUSE)):
-        batch = split_batch(step, tokens(), MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16), 0.15, 3)
+        batch = split_batch(tokens(), MaskNoise.draw(torch.Generator().manual_seed(step), 6, 16), 0.15, 3)
         found.append(algorithm1(batch, StepPlan(1, step, False, work, 0.15)))
     assert sorted(algorithm1._proposals) == [0, 3]
     assert "mapnet_loss" in found[0]
