@@ -1,14 +1,13 @@
 """Cost estimate for a grid: runs, sequences, and hours at a rate measured on this machine."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from mapnet_cli.config import Config, Transformer
-from mapnet_cli.core import Artifacts, format_duration, format_size, main_memory
+from mapnet_cli.core import format_duration, format_size, main_memory
 from mapnet_cli.finetune_glue.classifier import Classifier, make_inputs
 from mapnet_cli.finetune_glue.examples import check_count, training_and_dev_sets
 from mapnet_cli.finetune_glue.loop import training_step
@@ -53,15 +52,15 @@ class Rate:
         return epochs * (training + size.dev_tokens * self.token * FORWARD_SHARE)
 
 
-def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[GridRun], workers: int) -> list[str]:
+def forecast(lineage: Lineage, todo: list[GridRun], workers: int) -> list[str]:
     """Returns the lines that `--dry-run` prints about the remaining runs. Raises InputError for missing data."""
     if not todo:
         return []
-    found = {task: _size(config, artifacts, lineage, task) for task in dict.fromkeys(run.task for run in todo)}
-    if unknown := [task for task, size in found.items() if size is None]:
-        return [f"sequences and hours can be estimated once these tasks are prepared: {', '.join(unknown)}"]
+    found = {task: _size(lineage, task) for task in dict.fromkeys(run.task for run in todo)}
     known = {task: size for task, size in found.items() if size is not None}
-    finetune = config.finetune
+    if unknown := [task for task in found if task not in known]:
+        return [f"sequences and hours can be estimated once these tasks are prepared: {', '.join(unknown)}"]
+    config, finetune = lineage.config, lineage.config.finetune
     device = choose_device(finetune.device)
     torch.set_num_threads(finetune.threads)
     rates: dict[Transformer, Rate] = {}
@@ -83,7 +82,7 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
     parallel = max(1, min(workers, cores() // finetune.threads))
     return [
         *lines,
-        *_memory(config, lineage, todo, parallel, device),
+        *_memory(lineage, todo, parallel, device),
         *precision_advice(device, finetune.precision, "finetune"),
         f"{len(todo):,} runs, {sequences:,} sequences: about {format_duration(total)} one at a time, "
         f"{format_duration(total / parallel)} with {parallel} in parallel on this machine if they don't slow each "
@@ -91,7 +90,7 @@ def forecast(config: Config, artifacts: Artifacts, lineage: Lineage, todo: list[
     ]
 
 
-def _memory(config: Config, lineage: Lineage, todo: list[GridRun], parallel: int, device: torch.device) -> list[str]:
+def _memory(lineage: Lineage, todo: list[GridRun], parallel: int, device: torch.device) -> list[str]:
     """Returns how much memory the largest run needs, and whether it is free. Runs that share a GPU are fitted to it."""
     models = {lineage.sizes(run.method) for run in todo}
     most = max(run_bytes(*model, max(run.batch_size for run in todo)) for model in models)
@@ -104,34 +103,29 @@ def _memory(config: Config, lineage: Lineage, todo: list[GridRun], parallel: int
     return [f"{needed}. warning: only {format_size(free)} is free for each: if it runs out, use {advice}"]
 
 
-def _size(config: Config, artifacts: Artifacts, lineage: Lineage, task: str) -> TaskSize | None:
+def _size(lineage: Lineage, task: str) -> TaskSize | None:
     """Returns a task's size: exact if tokenised, else from its word count; None for a probe task not made yet."""
-    key, spec = lineage.main_task(task).key, get_task(config, task)
-    if artifacts.marker(key) is not None:
-        train, dev = load_task(artifacts, spec, key)
-        return TaskSize(len(train), len(train.tokens), *_sums((len(d), len(d.tokens)) for d in dev.values()))
-    if lineage.uses_probe:
+    key, config, sets = lineage.main_task(task).key, lineage.config, list[tuple[int, float]]()
+    spec, longest = get_task(config, task), config.encoder.max_length
+    if lineage.artifacts.marker(key) is not None:
+        train, dev = load_task(lineage.artifacts, spec, key)
+        sets = [(len(data), len(data.tokens)) for data in (train, *dev.values())]
+    elif lineage.uses_probe:
         return None
-    longest, counted = config.encoder.max_length, []
-    subset = task in config.finetune.subsets
-    for split, examples in training_and_dev_sets(task_location(config, task), spec, subset):
-        check_count(spec, split, examples, subset)
-        if split == "train" and config.finetune.max_train_examples:
-            examples = examples.first(config.finetune.max_train_examples)
-        words = (sum(len(text.split()) for text in row) for row in examples.texts)
-        counted.append((len(examples), sum(min(longest, TOKENS_PER_WORD * count + 2) for count in words)))
-    return TaskSize(*counted[0], *_sums(counted[1:]))
-
-
-def _sums(pairs: Iterable[tuple[int, float]]) -> tuple[int, float]:
-    counts, tokens = zip(*pairs, strict=True)
-    return sum(counts), sum(tokens)
+    else:
+        subset = task in config.finetune.subsets
+        for split, examples in training_and_dev_sets(task_location(config, task), spec, subset):
+            check_count(spec, split, examples, subset)
+            if split == "train" and config.finetune.max_train_examples:
+                examples = examples.first(config.finetune.max_train_examples)
+            words = (sum(len(text.split()) for text in row) for row in examples.texts)
+            sets.append((len(examples), sum(min(longest, TOKENS_PER_WORD * count + 2) for count in words)))
+    return TaskSize(*sets[0], sum(count for count, _ in sets[1:]), sum(tokens for _, tokens in sets[1:]))
 
 
 def measure(config: Config, encoder: Transformer, vocab_size: int, device: torch.device) -> Rate:
     """Returns the rate at the grid's largest batch size, from one step on short and one on long sequences."""
-    batch = max(config.finetune.batch_sizes)
-    finetune = config.finetune
+    finetune, batch = config.finetune, max(config.finetune.batch_sizes)
     model = Classifier(encoder, vocab_size, 2, finetune).to(device).train()
     optimizer = build_adamw(model, finetune)
     tokens, seconds = [], []

@@ -80,7 +80,7 @@ class FinetuneGlue(Stage):
             todo += [job.grid_run for job in starts if not is_done(job, artifacts)]
         if config.finetune.keep == "best":
             todo += [job.runs[0][0] for job in _keep_jobs(lineage) if not is_done(job, artifacts)]
-        return forecast(config, artifacts, lineage, todo, workers)
+        return forecast(lineage, todo, workers)
 
     def progress(self) -> StageProgress:
         """Returns the grid as a matrix of counts: one row per encoder, one column per task."""
