@@ -115,10 +115,7 @@ IMPORTING = ("artifacts", "json_")
 
 
 def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable[[Command], Command]:
-    """Registers a function as a command with the given shared options and mapnet's exit codes.
-
-    Its first parameter is the Invocation; the others are the command's own arguments and options.
-    """
+    """Registers a function of an Invocation as a command with shared options, its own ones and mapnet's exit codes."""
 
     def register(function: Command) -> Command:
         @functools.wraps(function)

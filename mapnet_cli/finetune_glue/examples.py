@@ -14,10 +14,7 @@ ID_COLUMNS = ("index", "idx", "id")
 
 @dataclass(frozen=True)
 class Examples:
-    """The texts and labels of one split.
-
-    A label is a class id, a score scaled to the range from 0 to 1, or 0 for splits read without labels.
-    """
+    """The texts of one split and their labels: class ids, scores scaled to 0 to 1, or 0 if read without labels."""
 
     texts: list[tuple[str, ...]]
     labels: list[float]
@@ -70,10 +67,7 @@ def read_examples(location: str | Path, task: GlueTask, split: str, labelled: bo
 
 
 def training_and_dev_sets(location: str | Path, task: GlueTask, subset: bool) -> Iterator[tuple[str, Examples]]:
-    """Yields the training set and the dev sets by the name of their split. Raises InputError like `read_examples`.
-
-    A subset may lack dev sets other than the first, which is MNLI's matched one.
-    """
+    """Yields the training and dev sets by split; a subset may lack dev sets but the first. Raises InputError."""
     for split in ("train", *task.dev.values()):
         try:
             yield split, read_examples(location, task, split)

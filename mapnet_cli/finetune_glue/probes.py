@@ -146,11 +146,7 @@ PROBES = {
 
 
 def make_probes(folder: Path, seed: int) -> dict[str, dict[str, int]]:
-    """Writes the eight tasks below `folder` and returns {task: {file: rows}}.
-
-    The bytes depend only on the seed and the running Python's own sources. Raises InputError if this
-    Python has too few docstrings.
-    """
+    """Writes the eight tasks and returns {task: {file: rows}}. Raises InputError if there are too few docstrings."""
     found = held_out_sentences(harvest())
     training, testing = split_documents(found, Random(derive_seed(seed, "probe documents")))
     counts: dict[str, dict[str, int]] = {}

@@ -43,10 +43,7 @@ class TuningJob(Job):
     def tune(
         self, artifacts: core.Artifacts, progress: ProgressCallback, run: GridRun, until: int | None = None
     ) -> "tuple[Start, Tuned]":
-        """Returns a run's initial state, and the tuned model with its scores.
-
-        `until` stops after that epoch; the learning rate schedule still covers the whole run.
-        """
+        """Returns a run's initial state and tuned model, made by the whole run's schedule up to epoch `until`."""
         import torch
 
         from mapnet_cli.finetune_glue.loop import fine_tune

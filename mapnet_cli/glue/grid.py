@@ -30,10 +30,7 @@ class GridRun:
 
 
 def grid_runs(config: Config) -> Iterator[GridRun]:
-    """Yields every run of the config: encoders x tasks x settings x seeds (Table 2).
-
-    The runs of a checkpoint are consecutive, so that workers load it once.
-    """
+    """Yields all runs of the grid (Table 2); those of a checkpoint are consecutive, so that workers load it once."""
     for encoder, task in product(fine_tuned(config), config.finetune.tasks):
         yield from runs_of(config, *encoder, task)
 
@@ -46,10 +43,7 @@ def runs_of(config: Config, method: str, pretrain_seed: int, step: int, task: st
 
 
 def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
-    """Returns (method, pretraining seed, step) of every encoder in the grid.
-
-    It is (name, 0, 0) for an import, and (UNTRAINED, 0, 0) for the untrained encoder.
-    """
+    """Returns (method, pretraining seed, step) of every encoder in the grid; (name, 0, 0) if not pretrained here."""
     milestones = [
         (method, seed, step) for method, seed in config.pretraining_runs() for step in config.fine_tuned_steps(method)
     ]

@@ -124,10 +124,7 @@ def _run_score(run: FinetuneRun, column: ScoreColumn, config: Config, fallback: 
 
 
 def one_class(metrics: Mapping[str, float], suffix: str = "") -> bool:
-    """Returns whether the metrics with this suffix are those of predictions that are all the same.
-
-    Undefined metrics are 0. False if only the accuracy is recorded, from which it can't be known.
-    """
+    """Returns whether metrics (0 if undefined) are those of equal predictions; False if only accuracy is known."""
     if f"pearson{suffix}" in metrics:
         return metrics[f"pearson{suffix}"] == metrics[f"spearman{suffix}"] == 0
     if metrics.get(f"mcc{suffix}", 1.0) != 0:

@@ -46,10 +46,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> Weights:
-    """Returns all weights of a folder in float32.
-
-    Raises InputError if a file is missing or unreadable, or if a weight is quantized or not finite.
-    """
+    """Returns all weights in float32. Raises InputError if one is unreadable, quantized or not finite."""
     index: dict[str, str] = {}
     if not present(folder / WEIGHTS) and present(folder / INDEX):
         index = read_object(folder / INDEX).get("weight_map") or {}

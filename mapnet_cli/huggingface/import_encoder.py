@@ -110,8 +110,15 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
         sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
     if encoder.norm_eps:
         sizes["norm_eps"] = encoder.norm_eps
+    segment: Weights = {}
+    if (
+        SEGMENTS in found
+        and len(found[SEGMENTS]) > 1
+        and bool((added := found[SEGMENTS][1] - found[SEGMENTS][0]).any())
+    ):
+        segment = {SEGMENT: added}  # for fine-tuning on pairs
     with artifacts.lock("import"):
-        row = _write(artifacts, name, model, _second_segment(found), tokenizer.to_str(pretty=True), sizes)
+        row = _write(artifacts, name, model, segment, tokenizer.to_str(pretty=True), sizes)
     if unused:
         warnings.append(f"not part of encoder or masked-language-model head, so not imported: {', '.join(unused)}")
     if fresh_head:
@@ -212,35 +219,23 @@ def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list
     return tensor[old_ids] if vocabulary else tensor
 
 
-def _second_segment(found: Weights) -> Weights:
-    """Returns the second segment embedding minus the first, for fine-tuning on pairs; {} if they are equal."""
-    if SEGMENTS not in found:
-        return {}
-    segments = found[SEGMENTS]
-    added = segments[1] - segments[0] if len(segments) > 1 else segments[0] * 0
-    return {SEGMENT: added} if bool(added.any()) else {}
-
-
 def _write(
-    artifacts: Artifacts,
-    name: str,
-    model: PretrainingModel,
-    segment: Weights,
-    tokenizer: str,
+    artifacts: Artifacts, name: str, model: PretrainingModel, segment: Weights, tokenizer: str,
     sizes: dict[str, int | float | str],
-) -> Imported:
+) -> Imported:  # fmt: skip
     """Publishes the folder with weights and tokenizer, then the marker."""
-    facts: dict[str, Any] = {"encoder": sizes, "vocab_size": model.encoder.vocab_size}
+    vocab_size = model.encoder.vocab_size
     staging = artifacts.path(f"import/{TEMPORARY}staging")  # the folder name depends on the content
-    weights = save_checkpoint(staging, model.state_dict() | segment, facts)
+    facts = {"encoder": sizes, "vocab_size": vocab_size}
+    checksum = save_checkpoint(staging, model.state_dict() | segment, facts)
     write_text(staging / "tokenizer.json", tokenizer)
     digest = sha256(staging / "tokenizer.json")
-    artifact = import_id(name, sizes, weights, digest)
+    artifact = import_id(name, sizes, checksum, digest)
     folder = artifacts.path(artifact.key)
     with publishing(folder) as temporary:
         staging.rename(temporary)
     row = Imported(
-        name=name, path=artifact.key, encoder=sizes, vocab_size=model.encoder.vocab_size, fingerprint=weights,
+        name=name, path=artifact.key, encoder=sizes, vocab_size=vocab_size, fingerprint=checksum,
         tokenizer=f"{artifact.key}/tokenizer.json", tokenizer_fingerprint=digest,
     )  # fmt: skip
     files = artifacts.checksums(sorted(folder.iterdir()))

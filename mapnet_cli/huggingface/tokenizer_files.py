@@ -68,10 +68,7 @@ class _Files:
 
 
 def read_tokenizer(folder: Path, config: Json) -> tuple[Tokenizer, list[int], list[str]]:
-    """Returns the renumbered tokenizer, the old id of each new id, and warnings; `config` is config.json.
-
-    Raises InputError if the tokenizer is missing or unsupported, or if two files contradict each other.
-    """
+    """Returns the renumbered tokenizer, the old id of each new id, and warnings. Raises InputError."""
     files, warnings = _Files(folder, config), list[str]()
     state = files.state
     try:

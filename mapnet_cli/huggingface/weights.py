@@ -64,10 +64,7 @@ VOCABULARY = ("word_embeddings.weight", "tok_embeddings.weight", f"{_HEAD}.bias"
 
 
 def to_hugging_face(model: AnyPretrainingModel) -> Weights:
-    """Returns encoder and head as a state dict for the transformers model of their architecture.
-
-    Padding rows of the vocabulary and ELECTRA's generator are removed.
-    """
+    """Returns encoder and head as a state dict for transformers, without padding rows and ELECTRA's generator."""
     out: Weights = {}
     for ours, theirs in _names(model).items():
         weight = model.state_dict()[ours]
@@ -115,10 +112,7 @@ def standard_names(state: Weights) -> Weights:
 
 
 def unused_weights(found: Weights, wanted: Weights) -> list[str]:
-    """Returns the names of weights of other heads.
-
-    Raises ValueError if copies of a weight differ, or if the encoder has a weight that `wanted` doesn't.
-    """
+    """Returns other heads' weights. Raises ValueError if copies differ or the encoder has one not in `wanted`."""
     for copy, original in TIED.items():
         if copy in found and original in found and not torch.equal(found[copy], found[original]):
             raise ValueError(f"{copy} differs from {original}: only a decoder tied to the embeddings is supported")

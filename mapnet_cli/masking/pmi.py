@@ -116,10 +116,7 @@ def _log_share(counts_G: Ints, windows: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _pmi(indices: dict[int, Ints], log_p: dict[int, Floats], first_G: Ints, n: int) -> Floats:
-    """Returns PMI_n [G]: log p(w) minus the maximum over all splits of w into parts (the paper's Eq. 3).
-
-    The best split is computed from left to right, as in the Viterbi algorithm.
-    """
+    """Returns PMI_n [G]: log p(w) minus its maximum over all splits of w (the paper's Eq. 3), found as by Viterbi."""
     best = [np.zeros(len(first_G))]
     for end in range(1, n + 1):
         splits = [

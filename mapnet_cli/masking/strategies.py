@@ -59,10 +59,7 @@ def proposed(request: MaskRequest) -> Masks:
 
 
 def spaced(request: MaskRequest) -> Masks:
-    """Systematic sample: every n/K-th maskable position, starting at a random offset.
-
-    Every position has inclusion probability K/n as with `uniform`, but masks are evenly spaced.
-    """
+    """Systematic sample: every n/K-th maskable position from a random offset; each has inclusion probability K/n."""
     counts_B1, n_B1 = request.counts_B[:, None], request.maskable_BL.sum(dim=1, keepdim=True)
     draw_K = torch.arange(request.max_masks, device=counts_B1.device)
     index_BK = (draw_K + request.noise_BL[:, :1].double()) * n_B1 / counts_B1.clamp(min=1)

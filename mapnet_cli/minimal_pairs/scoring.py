@@ -46,10 +46,7 @@ class Sentence:
 
 
 def encode(texts: Sequence[str], tokenizer: Tokenizer, lowercase: str) -> Iterator[Sentence]:
-    """Yields the texts, prepared like corpus sentences ("none": unchanged), as tokens.
-
-    A word is what the tokenizer splits off first: a Moses word, or a word or punctuation mark for an import.
-    """
+    """Yields the prepared texts as tokens. A word is what the tokenizer splits off first (for a corpus, Moses's)."""
     for start in range(0, len(texts), LINES):
         lines = [prepare_line(text, lowercase) for text in texts[start : start + LINES]]
         for found in tokenizer.encode_batch(lines, add_special_tokens=False):

@@ -73,10 +73,7 @@ class Electra(nn.Module):
 
 @torch.no_grad()
 def draw_tokens(logits_NV: Tensor, noise_N: Tensor, vocab_size: int) -> Tensor:
-    """Returns tokens [N] sampled from softmax(logits) by inverting its cumulative distribution function.
-
-    Uses one uniform number per token, so samples don't depend on device, micro-batches or number of processes.
-    """
+    """Returns tokens [N] from softmax(logits) by inverting its distribution function: the same on any device."""
     cumulative_NV = logits_NV.softmax(dim=1).cumsum_(dim=1)
     threshold_N = noise_N * cumulative_NV[:, -1]  # the total is 1 only up to rounding
     tokens_N1 = torch.searchsorted(cumulative_NV, threshold_N[:, None], right=True)

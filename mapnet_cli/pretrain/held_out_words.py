@@ -32,10 +32,7 @@ def figure2_masks(
     model: AnyPretrainingModel, method: Method, sequences: Sequences, context: masking.MaskContext, tokenizer: Path,
     count: int, buckets: "TokenBuckets",
 ) -> ProposedMasks:  # fmt: skip
-    """Returns up to `count` sentences with masks drawn by the method and each word's probability (Figure 2).
-
-    Mask rates by kind of token are counted over more sentences.
-    """
+    """Returns up to `count` sentences with masks drawn by the method (Figure 2), and mask rates over more of them."""
     model.eval()
     tokens_BL, maskable_BL, masked_BL, log_q_BL, loss_BL = _draw(
         model, method, sequences, context, count, FIGURE_TOKENS
