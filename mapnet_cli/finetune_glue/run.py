@@ -15,27 +15,21 @@ if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.loop import Tuned
 
 EncoderRow = core.Checkpoint | core.Imported | core.TunedEncoder | core.CorpusManifest
-_AGAIN: dict[type[EncoderRow], str] = {
-    core.Checkpoint: "run `mapnet pretrain --force` with the same options",
-    core.Imported: "run `mapnet import-hf` again on the folder that it came from",
-    core.TunedEncoder: "delete it and run `mapnet finetune-glue` again with the same options",
+_SOURCES: dict[str, tuple[type[EncoderRow], str]] = {
+    "prepare-corpus": (core.CorpusManifest, ""),
+    "pretrain": (core.Checkpoint, "run `mapnet pretrain --force` with the same options"),
+    "import": (core.Imported, "run `mapnet import-hf` again on the folder that it came from"),
+    "finetune-glue": (core.TunedEncoder, "delete it and run `mapnet finetune-glue` again with the same options"),
 }
-"""How to make a damaged encoder again."""
-
-
-@dataclass(frozen=True)
-class EncoderSource:
-    """Source of a run's encoder. The corpus manifest means random weights."""
-
-    key: str
-    kind: type[EncoderRow]
+"""By the key's folder, the record of an encoder (a corpus: random weights), and how to make a damaged one again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningJob(Job):
     """Base class of fine-tuning jobs."""
 
-    start: EncoderSource
+    start: str
+    """Key of the initial weights; that of the corpus's manifest means random ones."""
     data: str
     """Key of the tokenised task."""
     config: Config
@@ -120,11 +114,12 @@ class TuneOnMnli(TuningJob):
         return Output(sorted(artifacts.path(self.key).iterdir()), row)
 
 
-def load_start(artifacts: core.Artifacts, source: EncoderSource, config: Config) -> "Start":
+def load_start(artifacts: core.Artifacts, key: str, config: Config) -> "Start":
     """Returns the initial state of a run. Raises DamagedError if the encoder doesn't match its record."""
     from mapnet_cli.finetune_glue.classifier import Start, encoder_weights
 
-    row = artifacts.read(source.key, source.kind)
+    kind, again = _SOURCES[key.partition("/")[0]]
+    row = artifacts.read(key, kind)
     if isinstance(row, core.CorpusManifest):
         return Start(config.encoder, row.vocab_size)
     path = artifacts.path(row.path)
@@ -133,7 +128,7 @@ def load_start(artifacts: core.Artifacts, source: EncoderSource, config: Config)
         if core.read_json(path / "facts.json")["sha256"] != row.fingerprint:
             raise core.DamagedError(f"{row.path} doesn't match its record")
     except core.DamagedError as error:
-        raise core.DamagedError(f"{error}: {_AGAIN[type(row)]}") from None
+        raise core.DamagedError(f"{error}: {again}") from None
     encoder = config.encoder if isinstance(row, core.Checkpoint) else Transformer.model_validate(row.encoder)
     if isinstance(row, core.TunedEncoder):
         return Start(encoder, *weights, checkpoint=row.checkpoint, after_mnli=row.fingerprint)

@@ -8,7 +8,7 @@ from pathlib import Path
 from mapnet_cli import core, glue
 from mapnet_cli.finetune_glue.kept import KeepBest
 from mapnet_cli.finetune_glue.prepare import MakeProbes, PrepareTask, ScoreBaselines, TextSettings
-from mapnet_cli.finetune_glue.run import EncoderSource, FineTune, TuneOnMnli, run_requirements
+from mapnet_cli.finetune_glue.run import FineTune, TuneOnMnli, run_requirements
 from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
@@ -162,9 +162,9 @@ def tokenised_task(lineage: Lineage, run: glue.GridRun) -> str:
 
 
 def _run_job(lineage: Lineage, run: glue.GridRun) -> FineTune:
-    start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
+    start, data = start_key(lineage, run), tokenised_task(lineage, run)
     return FineTune(
-        artifact=lineage.finetuning(run), needs=(start.key, data),
+        artifact=lineage.finetuning(run), needs=(start, data),
         grid_run=run, start=start, data=data, config=lineage.config,
     )  # fmt: skip
 
@@ -173,9 +173,9 @@ def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
     config = lineage.config
     for encoder, task in product(glue.fine_tuned(config), config.finetune.tasks):
         runs = tuple((run, lineage.finetuning(run).key) for run in glue.runs_of(config, *encoder, task))
-        start, data = encoder_source(lineage, runs[0][0]), tokenised_task(lineage, runs[0][0])
+        start, data = start_key(lineage, runs[0][0]), tokenised_task(lineage, runs[0][0])
         yield KeepBest(
-            artifact=lineage.kept(*encoder, task), needs=(start.key, data, *(key for _, key in runs)),
+            artifact=lineage.kept(*encoder, task), needs=(start, data, *(key for _, key in runs)),
             start=start, data=data, config=config, runs=runs, baseline=lineage.baseline(task).key,
         )  # fmt: skip
 
@@ -183,9 +183,9 @@ def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
 def _mnli_job(lineage: Lineage, encoder: tuple[str, int, int]) -> TuneOnMnli:
     finetune = lineage.config.finetune
     run = glue.GridRun(*encoder, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
-    start, data = encoder_source(lineage, run), tokenised_task(lineage, run)
+    start, data = start_key(lineage, run), tokenised_task(lineage, run)
     return TuneOnMnli(
-        artifact=lineage.mnli_start(*encoder), needs=(start.key, data),
+        artifact=lineage.mnli_start(*encoder), needs=(start, data),
         grid_run=run, start=start, data=data, config=lineage.config,
     )  # fmt: skip
 
@@ -198,13 +198,8 @@ def text_settings(lineage: Lineage, imported: str) -> TextSettings:
     return TextSettings(lineage.manifest, lineage.config.corpus.preparation, lineage.config.encoder.max_length)
 
 
-def encoder_source(lineage: Lineage, run: glue.GridRun) -> EncoderSource:
-    """Returns the source of a run's initial encoder."""
-    method, encoder = run.method, (run.method, run.pretrain_seed, run.step)
-    if run.task in lineage.config.finetune.from_mnli:
-        return EncoderSource(lineage.mnli_start(*encoder).key, core.TunedEncoder)
-    if method == glue.UNTRAINED:
-        return EncoderSource(lineage.manifest, core.CorpusManifest)
-    if lineage.tokenizer_of(method):
-        return EncoderSource(lineage.imported(method).path, core.Imported)
-    return EncoderSource(f"{lineage.pretraining(method, run.pretrain_seed).key}/step{run.step}", core.Checkpoint)
+def start_key(lineage: Lineage, run: glue.GridRun) -> str:
+    """Returns the key of a run's initial weights."""
+    encoder = run.method, run.pretrain_seed, run.step
+    after_mnli = run.task in lineage.config.finetune.from_mnli
+    return lineage.mnli_start(*encoder).key if after_mnli else lineage.weights(*encoder)

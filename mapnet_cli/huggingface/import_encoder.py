@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -110,13 +111,9 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
         sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
     if encoder.norm_eps:
         sizes["norm_eps"] = encoder.norm_eps
-    segment: Weights = {}
-    if (
-        SEGMENTS in found
-        and len(found[SEGMENTS]) > 1
-        and bool((added := found[SEGMENTS][1] - found[SEGMENTS][0]).any())
-    ):
-        segment = {SEGMENT: added}  # for fine-tuning on pairs
+    segment, segments = Weights(), found.get(SEGMENTS)
+    if segments is not None and len(segments) > 1 and not torch.equal(segments[1], segments[0]):
+        segment[SEGMENT] = segments[1] - segments[0]  # for fine-tuning on pairs
     with artifacts.lock("import"):
         row = _write(artifacts, name, model, segment, tokenizer.to_str(pretty=True), sizes)
     if unused:

@@ -210,6 +210,13 @@ class Lineage:
             return self.import_fingerprint(method)
         return self.pretraining(method, pretrain_seed).fingerprint
 
+    def weights(self, method: str, pretrain_seed: int, step: int) -> str:
+        """Returns the key of the weights of a row of Table 3; that of the manifest for the untrained encoder."""
+        if self.tokenizer_of(method):
+            return self.imported(method).path
+        trained = method != glue.UNTRAINED
+        return f"{self.pretraining(method, pretrain_seed).key}/step{step}" if trained else self.manifest
+
     def import_fingerprint(self, name: str) -> str:
         """Returns the fingerprint of an imported encoder: weights, sizes and tokenizer."""
         return self.artifacts.require(self.imported(name).path).fingerprint
@@ -224,14 +231,14 @@ class Lineage:
         for method, seed, step in scored_encoders(config):
             parts: list[Any] = [self._start(method, seed), step]
             if method == glue.UNTRAINED:
-                key, parts = self.manifest, [*parts, seed, self.corpus.fingerprint]
-            elif self.tokenizer_of(method):
-                key = self.imported(method).path
-            else:
-                key = f"{self.pretraining(method, seed).key}/step{step}"
+                parts += [seed, self.corpus.fingerprint]
             for name, content in self.pair_data.items():
                 prefix = f"minimal-pairs/{method}-seed{seed}/step{step}/{name}-"
-                yield key, PairsRun(method, seed, step, name), artifact_id(prefix, "pairs", *parts, content, settings)
+                yield (
+                    self.weights(method, seed, step),
+                    PairsRun(method, seed, step, name),
+                    artifact_id(prefix, "pairs", *parts, content, settings),
+                )
 
     @property
     def pair_settings(self) -> dict[str, Any]:
