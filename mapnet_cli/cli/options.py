@@ -23,6 +23,14 @@ CONFIG_PANEL, RUN_PANEL, OUTPUT_PANEL = "Configuration", "Execution", "Output"
 _config = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
 _run = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
 _output = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
+Command = Callable[..., None]
+_EXECUTION = ("engine", "ray_address", "dry_run", "force", "quiet", "json_")
+RUNNING = ("recipe", "config", "set_", "artifacts", "workers", *_EXECUTION)
+TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", *_EXECUTION)
+RUNNING_HERE = ("recipe", "config", "set_", "artifacts", "workers", "force", "quiet", "json_")
+LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
+MEASURING = ("recipe", "config", "set_", "artifacts", "force", "quiet", "json_")
+IMPORTING = ("artifacts", "json_")
 
 
 @dataclass(frozen=True)
@@ -102,16 +110,6 @@ def shared_options(
         if source.path and not source.from_hub:
             root.refuse_text(f"corpus.sources.{number}.path", Path(source.path))
     return Invocation(resolved, root, workers, address, dry_run, force, console, first, config.stem if config else "")
-
-
-Command = Callable[..., None]
-_EXECUTION = ("engine", "ray_address", "dry_run", "force", "quiet", "json_")
-RUNNING = ("recipe", "config", "set_", "artifacts", "workers", *_EXECUTION)
-TRAINING = ("recipe", "config", "set_", "artifacts", "workers", "processes", *_EXECUTION)
-RUNNING_HERE = ("recipe", "config", "set_", "artifacts", "workers", "force", "quiet", "json_")
-LOOKING = ("recipe", "config", "set_", "artifacts", "json_")
-MEASURING = ("recipe", "config", "set_", "artifacts", "force", "quiet", "json_")
-IMPORTING = ("artifacts", "json_")
 
 
 def command(group: typer.Typer, name: str, options: tuple[str, ...]) -> Callable[[Command], Command]:

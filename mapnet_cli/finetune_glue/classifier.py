@@ -29,6 +29,8 @@ LENGTH_MULTIPLE = 32
 
 Besides, every new shape costs milliseconds.
 """
+Forward = Callable[[Tensor, Packing | Tensor | None, Tensor | None], Tensor]
+"""`Classifier.forward`, maybe compiled."""
 
 
 class Classifier(nn.Module):
@@ -53,10 +55,6 @@ class Classifier(nn.Module):
         added = None if self.segment is None or second is None else second[..., None] * self.segment
         out_BC: Tensor = self.head(self.encoder.pooled(tokens, packing, added, self.mean))
         return out_BC
-
-
-Forward = Callable[[Tensor, Packing | Tensor | None, Tensor | None], Tensor]
-"""`Classifier.forward`, maybe compiled."""
 
 
 @dataclass(frozen=True)

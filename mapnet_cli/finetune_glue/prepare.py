@@ -18,6 +18,8 @@ from mapnet_cli.glue import TASKS, Floats, GlueTask, score
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.text import FIRST_ORDINARY, verified_tokenizer
 
+Predictor = Callable[[Tokenised], Floats]
+
 
 class ProbeSizes(Row):
     """Result of `MakeProbes`: number of rows by task and file."""
@@ -143,9 +145,6 @@ def baselines(task: GlueTask, train: Tokenised, dev: dict[str, Tokenised]) -> li
     for (name, predict), (suffix, data) in product(predictors.items(), dev.items()):
         found[name] |= {metric + suffix: v for metric, v in score(task, predict(data), data.labels).items()}
     return [Baseline(task=task.name, name=name, metrics=metrics) for name, metrics in found.items()]
-
-
-Predictor = Callable[[Tokenised], Floats]
 
 
 def _fit(task: GlueTask, train: Tokenised, features: Callable[[Tokenised], Any]) -> Predictor:

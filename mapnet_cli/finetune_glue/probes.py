@@ -32,8 +32,10 @@ TRAIN_ROUNDS = 3
 FEWEST_ROWS = 40
 TRIES = 5
 """Maximum number of attempts at a row whose other sentence does not fit."""
-
 Texts = tuple[str, ...]
+ENTAILMENT = ("entailment", "not_entailment")
+Row = tuple[str, Texts, str]
+"""Document, texts, label."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,6 @@ class Probe:
     """Maximum number of words per sentence, so that pairs fit into the demo's short blocks."""
 
 
-ENTAILMENT = ("entailment", "not_entailment")
 PROBES = {
     "CoLA": Probe(cola, longest=MAX_WORDS),
     "SST-2": Probe(sst2, longest=MAX_WORDS),
@@ -178,10 +179,6 @@ def make_probes(folder: Path, seed: int) -> dict[str, dict[str, int]]:
     )
     (folder / "README.txt").write_text(readme + "\n", encoding="utf-8", newline="\n")
     return counts
-
-
-Row = tuple[str, Texts, str]
-"""Document, texts, label."""
 
 
 def _balanced_rows(probe: Probe, sentences: Sequence[Sentence], rounds: int, limit: int, rng: Random) -> list[Row]:

@@ -22,6 +22,11 @@ _SOURCES: dict[str, tuple[type[EncoderRow], str]] = {
     "finetune-glue": (core.TunedEncoder, "delete it and run `mapnet finetune-glue` again with the same options"),
 }
 """By the key's folder, the record of an encoder (a corpus: random weights), and how to make a damaged one again."""
+CONTEXT = 2**30
+"""Bytes of GPU memory that CUDA and its libraries take per process."""
+STATE = 16
+"""Bytes per weight: float32 weight, gradient, and Adam's two moments."""
+FLOAT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +138,6 @@ def load_start(artifacts: core.Artifacts, key: str, config: Config) -> "Start":
     if isinstance(row, core.TunedEncoder):
         return Start(encoder, *weights, checkpoint=row.checkpoint, after_mnli=row.fingerprint)
     return Start(encoder, *weights, checkpoint=row.fingerprint)
-
-
-CONTEXT = 2**30
-"""Bytes of GPU memory that CUDA and its libraries take per process."""
-STATE = 16
-"""Bytes per weight: float32 weight, gradient, and Adam's two moments."""
-FLOAT = 4
 
 
 def run_requirements(config: Config, lineage: Lineage) -> dict[str, int]:

@@ -23,6 +23,14 @@ Setting = tuple[int, float]
 """Batch size and learning rate."""
 Seeds = tuple[int, int]
 """Pretraining seed and fine-tuning seed."""
+GridKey = tuple[str, int, int, str]
+"""Method, pretraining seed, step, column."""
+Floats = npt.NDArray[np.float32]
+Halves = list[tuple[dict[str, float], dict[str, float]]]
+SPLITS = 5
+"""Number of random splits of a dev set into halves, the same for all runs of a task."""
+DIGITS = 6
+"""Decimal places of the stored metrics of a half."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,6 @@ class RunScore:
 
 Grid = Mapping[Setting, Mapping[int, RunScore]]
 """The runs of one checkpoint in one column, by setting and fine-tuning seed."""
-GridKey = tuple[str, int, int, str]
-"""Method, pretraining seed, step, column."""
 
 
 def best_setting(grid: Grid) -> Setting | None:
@@ -176,14 +182,6 @@ def _metric(epoch: EpochScores, task: str, metric: str) -> float:
     if metric not in epoch.metrics:
         raise unknown_metric(task, metric, [name for name in epoch.metrics if not name.endswith("-mm")])
     return 100 * epoch.metrics[metric]
-
-
-Floats = npt.NDArray[np.float32]
-Halves = list[tuple[dict[str, float], dict[str, float]]]
-SPLITS = 5
-"""Number of random splits of a dev set into halves, the same for all runs of a task."""
-DIGITS = 6
-"""Decimal places of the stored metrics of a half."""
 
 
 def score(task: GlueTask, predicted: Floats, labels: Floats) -> dict[str, float]:

@@ -8,6 +8,20 @@ from mapnet_cli.config import Config, TaskData, short_name
 from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, hub_hint, is_hub
 
 _UNSET = TaskData()
+TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
+DEFAULT_METRICS = {"CoLA": "mcc"}
+BINARY = ("0", "1")
+ENTAILMENT = ("entailment", "not_entailment")
+MNLI_LABELS = ("entailment", "neutral", "contradiction")
+LARGEST_SCORE = 5.0
+"""Maximum STS-B score; the minimum is 0."""
+PAIR = ("sentence1", "sentence2")
+USUAL_TEXTS = (PAIR, ("premise", "hypothesis"), ("text1", "text2"), ("text_a", "text_b"), ("sentence",), ("text",))
+USUAL_LABELS = ("label", "labels", "gold_label", "target", "class")
+"""Names of columns that any task's files may have."""
+_MATCHED, _MISMATCHED = (
+    tuple(f"{name}_{kind}" for name in (*DEV, *TEST)) for kind in ("matched", "mismatched")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,9 +34,6 @@ class Split:
     hub: str
     older: int = 0
     """Number of rows in an older official file, 0 if there is none."""
-
-
-TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
 
 
 @dataclass(frozen=True)
@@ -114,18 +125,6 @@ class GlueTask:
         return {split.removeprefix("dev"): split for split in self.splits if split.startswith("dev")}
 
 
-DEFAULT_METRICS = {"CoLA": "mcc"}
-BINARY = ("0", "1")
-ENTAILMENT = ("entailment", "not_entailment")
-MNLI_LABELS = ("entailment", "neutral", "contradiction")
-LARGEST_SCORE = 5.0
-"""Maximum STS-B score; the minimum is 0."""
-PAIR = ("sentence1", "sentence2")
-USUAL_TEXTS = (PAIR, ("premise", "hypothesis"), ("text1", "text2"), ("text_a", "text_b"), ("sentence",), ("text",))
-USUAL_LABELS = ("label", "labels", "gold_label", "target", "class")
-"""Names of columns that any task's files may have."""
-
-
 def _splits(train: int, dev: int, test: int, older_train: int = 0) -> dict[str, Split]:
     return {
         "train": Split(TRAIN, train, "train", older_train),
@@ -133,10 +132,6 @@ def _splits(train: int, dev: int, test: int, older_train: int = 0) -> dict[str, 
         "test": Split(TEST, test, "test"),
     }
 
-
-_MATCHED, _MISMATCHED = (
-    tuple(f"{name}_{kind}" for name in (*DEV, *TEST)) for kind in ("matched", "mismatched")
-)  # fmt: skip
 
 TASKS = {
     task.name: task

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 CONTEXT = 2**30
 """Bytes of GPU memory that CUDA and its libraries take per process."""
 FLOAT = 4
-
 EncodedPairs = list[tuple[Paradigm, list[tuple["Sentence", "Sentence"]]]]
 
 

@@ -15,6 +15,8 @@ from mapnet_cli.model.kernels import keep, keep_bits
 
 EXCLUDED = -1e4
 """Added to a score, makes its probability 0. Not -inf, since padding may be too far from every token."""
+TOKENS_MULTIPLE = 64
+"""Packed batches have a multiple of this number of tokens: each new shape costs milliseconds, as kernels are made."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,6 @@ class Places:
                 indices = self.place_T[:, None] + self.batch * self.length * part_N
             self._known[kind, parts] = indices.flatten()
         return self._known[kind, parts]
-
-
-TOKENS_MULTIPLE = 64
-"""Packed batches have a multiple of this number of tokens: each new shape costs milliseconds, as kernels are made."""
 
 
 @dataclass(frozen=True)

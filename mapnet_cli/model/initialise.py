@@ -11,8 +11,6 @@ from mapnet_cli.core import derive_seed
 from mapnet_cli.model.bert import Stack
 
 EMBEDDING_STD = 0.02
-
-
 SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 
 

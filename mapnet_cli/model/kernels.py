@@ -18,8 +18,6 @@ from torch.autograd.function import once_differentiable
 
 NOISE = 1 << 16
 """Number of values of the noise that decides what is dropped, so probabilities are multiples of its inverse."""
-
-
 _rehearsing = False
 
 

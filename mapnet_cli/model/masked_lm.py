@@ -17,6 +17,9 @@ from mapnet_cli.model.kernels import layer_norm
 from mapnet_cli.model.proposal import MapNet, TokenTable
 from mapnet_cli.model.token_loss import tied_embedding, token_loss
 
+PADDING_LOGIT = -1e4
+"""Logit of the vocabulary's padding rows, whose probability is then exactly 0 in float32."""
+
 
 class PretrainingModel(nn.Module):
     """Encoder, MLM head and proposal, which may be called separately. `proposal` is None for methods without one."""
@@ -93,10 +96,6 @@ class PretrainingModel(nn.Module):
             vectors_BLE = vectors_BLE.detach() if self.embeddings == "detached" else vectors_BLE
         log_q_BL: Tensor = self.proposal(vectors_BLE, attention_mask_BL, maskable_BL)
         return log_q_BL
-
-
-PADDING_LOGIT = -1e4
-"""Logit of the vocabulary's padding rows, whose probability is then exactly 0 in float32."""
 
 
 class MaskedLMHead(nn.Module):

@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from mapnet_cli.config import MapNetSizes
 from mapnet_cli.model.bert import Stack, padded_vocabulary
 
+UNIT = 2.0**-20
+"""Signals are summed as integer multiples of this, so sums don't depend on order or number of processes."""
+FLOOR, NEW = 0.005, 0.8
+"""Of AMLM: the smallest masking probability of a token, and the share of the new mean in its weight."""
+PRIOR = 5.0
+"""Weight of the overall mean signal in each token's mean, as a number of observations."""
+
 
 class MapNet(nn.Module):
     """MAP-Net (3.3, 4.1): embeddings (the encoder's, or its own with `vocab_size`), projection, transformer."""
@@ -36,14 +43,6 @@ def masked_log_softmax(scores_BL: Tensor, maskable_BL: Tensor) -> Tensor:
     open_BL = maskable_BL | none_B1
     log_q_BL = torch.log_softmax(scores_BL.masked_fill(~open_BL, -torch.inf), dim=1)
     return log_q_BL.masked_fill(~maskable_BL, -torch.inf)
-
-
-UNIT = 2.0**-20
-"""Signals are summed as integer multiples of this, so sums don't depend on order or number of processes."""
-FLOOR, NEW = 0.005, 0.8
-"""Of AMLM: the smallest masking probability of a token, and the share of the new mean in its weight."""
-PRIOR = 5.0
-"""Weight of the overall mean signal in each token's mean, as a number of observations."""
 
 
 class TokenTable(nn.Module):

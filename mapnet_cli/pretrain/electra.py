@@ -22,6 +22,9 @@ from mapnet_cli.pretrain.validation import fixed_masks, shares
 from mapnet_cli.text import PAD, Sequences
 from mapnet_cli.training import autocast
 
+PASS = 16
+"""Sequences per forward pass, to limit the memory for the generator's distributions over the vocabulary."""
+
 
 class ElectraLosses(Losses):
     """The losses of the generator and the detector."""
@@ -107,10 +110,6 @@ def build_losses(
     """Returns the losses that train a method's networks."""
     kind = ElectraLosses if isinstance(model, Electra) else JointLosses
     return kind(model, method, device, precision, processes)
-
-
-PASS = 16
-"""Sequences per forward pass, to limit the memory for the generator's distributions over the vocabulary."""
 
 
 @torch.no_grad()

@@ -25,6 +25,8 @@ FIGURE_TOKENS = 64
 """Number of tokens shown per sequence."""
 RATE_SEQUENCES = 256
 """Number of sequences over which mask rates are counted."""
+DECILES = 10
+FUNCTION, CONTENT, OTHER = range(3)
 
 
 @torch.no_grad()
@@ -123,10 +125,6 @@ def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor, loss
         else:
             words.append(MaskedWord(text=text, probability=q, masked=masked, loss=loss))
     return words
-
-
-DECILES = 10
-FUNCTION, CONTENT, OTHER = range(3)
 
 
 @dataclass(frozen=True)

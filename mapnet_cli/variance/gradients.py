@@ -25,6 +25,10 @@ from mapnet_cli.variance.statistics import GradientSums, Samples, SentenceMoment
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Maximum number of gradient entries in memory at a time, by device; more give no speedup."""
+BUDGET_BYTES = 2**30
+"""Memory budget for mean gradients, in bytes."""
+BATCHES = 16
+"""Training batches used to estimate the second moments if they were not saved."""
 
 
 class SentenceGradients:
@@ -66,10 +70,6 @@ class SentenceGradients:
         loss_1K, _ = functional_call(self._model, parameters, inputs)
         loss: Tensor = (loss_1K[0] * weight_K).sum()
         return loss
-
-
-BUDGET_BYTES = 2**30
-"""Memory budget for mean gradients, in bytes."""
 
 
 class Projection:
@@ -130,10 +130,6 @@ class Instrument:
         stacked = {norm: torch.stack(rows) for norm, rows in means.items()}
         moments = {norm: collect(found[norm], visits, stacked[norm]) for norm in NORMS}
         return Samples(moments, stacked, torch.stack(log_ratios))
-
-
-BATCHES = 16
-"""Training batches used to estimate the second moments if they were not saved."""
 
 
 def saved_at(run: Path, step: int) -> bool:

@@ -28,6 +28,9 @@ SIGNALS = ("loss", "one-minus-p", "logit-gradient")
 """Signals that a proposal may learn from; each is correlated with the gradient norms."""
 ROUNDS = 2
 """Number of times each position is masked if an oracle is requested."""
+BINS = 8
+BEST = 0.3
+"""Share of the positions that are chosen in `alignment`."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,6 @@ def oracle_log_q(facts: PositionFacts, signal: str, maskable_L: Tensor) -> Tenso
     return masked_log_softmax(log_weight_L[None], maskable_L[None])[0]
 
 
-BINS = 8
-
-
 def subsets(count: int) -> list[list[int]]:
     """Returns the numbers of all sentences, then those without each sentence in turn: the jackknife's replicates."""
     return [[number for number in range(count) if number != left_out] for left_out in (None, *range(count))]
@@ -145,10 +145,6 @@ def norms_by_loss(facts: list[PositionFacts]) -> list[LossBin]:
         low, high = loss_N[inside[0]].item(), loss_N[inside[-1]].item()
         bins.append(LossBin(low=low, high=high, positions=len(inside), norm=jackknife(replicates)))
     return bins
-
-
-BEST = 0.3
-"""Share of the positions that are chosen in `alignment`."""
 
 
 def alignment(products: list[Tensor]) -> Estimate:
