@@ -25,13 +25,9 @@ def load_stage(name: str, lineage: Lineage) -> jobs.Stage:
 
 
 def run_stages(
-    names: Sequence[str],
-    lineage: Lineage,
-    console: Console,
-    workers: int | None,
-    force: bool,
+    names: Sequence[str], lineage: Lineage, console: Console, workers: int | None, force: bool,
     ray_address: str | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Runs the stages one after another, skipping finished work; on a Ray cluster if `ray_address` is given.
 
     `workers` is the number of parallel jobs; None: as many as the cluster has room for.
@@ -42,8 +38,11 @@ def run_stages(
         _run_launched(names, lineage, console, dist, force)
         return
     artifacts = lineage.artifacts
-    planned = [load_stage(name, lineage) for name in names]
-    todo = [stage for stage in planned if force or _has_pending_jobs(stage, artifacts, workers or 1)]
+    todo = [
+        stage
+        for stage in (load_stage(name, lineage) for name in names)
+        if force or not all(jobs.is_done(job, artifacts) for phase in stage.plan(workers or 1) for job in phase.jobs)
+    ]
     cluster = None if ray_address is None else jobs.RayEngine(artifacts, console, ray_address, workers, force)
     preload = sorted({module for stage in todo for module in stage.preload})
     engine: jobs.Engine = cluster or jobs.LocalEngine(artifacts, console, workers or 0, force, preload)
@@ -133,10 +132,6 @@ def _unused(name: str, phases: Sequence[jobs.Phase], artifacts: Artifacts) -> di
         for path in folders
         if (key := f"{name}/{path.name}") not in used and HAS_FINGERPRINT.search(key)
     }
-
-
-def _has_pending_jobs(stage: jobs.Stage, artifacts: Artifacts, workers: int) -> bool:
-    return any(not jobs.is_done(job, artifacts) for phase in stage.plan(workers) for job in phase.jobs)
 
 
 def _counts(phase: jobs.Phase, artifacts: Artifacts, known: int | None = None) -> dict[str, int]:

@@ -41,7 +41,12 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
         return _from_datasets(dataset, f"{location} {task.hub} {split}")
     for saved in (location / name for name in (on_hub, *names)):
         if (saved / "state.json").exists():
-            return _load_saved(saved)
+            import datasets
+
+            try:
+                return _from_datasets(datasets.load_from_disk(str(saved)), str(saved))
+            except (OSError, ValueError) as error:
+                raise core.InputError(f"{saved} can't be read as a data set: {error}") from None
     files = _files(location)
     found = _find(files, task, split)
     if not found and task.name == "MRPC" and split in {"dev", *MRPC_RAW}:
@@ -128,15 +133,6 @@ def _mrpc(location: Path, files: Files, task: GlueTask, split: str) -> Rows:
 
 def _pair(row: core.TableRow) -> tuple[str, ...]:
     return str(row[1].get("#1 ID")), str(row[1].get("#2 ID"))
-
-
-def _load_saved(folder: Path) -> Rows:
-    import datasets
-
-    try:
-        return _from_datasets(datasets.load_from_disk(str(folder)), str(folder))
-    except (OSError, ValueError) as error:
-        raise core.InputError(f"{folder} can't be read as a data set: {error}") from None
 
 
 def _from_datasets(dataset: Any, where: str) -> Rows:

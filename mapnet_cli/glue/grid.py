@@ -65,17 +65,7 @@ def starts_from_mnli(config: Config) -> bool:
 
 
 def metrics_by_task(config: Config) -> dict[str, str]:
-    """Returns the metric that scores each task of the config. Raises UsageError for unknown names."""
-    check_names(config)
-    chosen = {name: get_task(config, name).metric for name in config.finetune.tasks} | config.finetune.metrics
-    for name, metric in chosen.items():
-        if metric not in (known := get_task(config, name).metrics):
-            raise unknown_metric(name, metric, known)
-    return {name: chosen[name] for name in config.finetune.tasks}
-
-
-def check_names(config: Config) -> None:
-    """Raises UsageError for an unknown task, with the config key and the closest known name."""
+    """Returns the metric that scores each task. Raises UsageError for unknown names, with the closest known one."""
     finetune = config.finetune
     for name, data in finetune.task_data.items():
         check_task_data(name, data)
@@ -87,6 +77,11 @@ def check_names(config: Config) -> None:
                 raise UsageError(
                     f"finetune.{where}: there is no task {task!r}{did_you_mean(task, known, list_all=True)}"
                 )
+    chosen = {name: get_task(config, name).metric for name in finetune.tasks} | finetune.metrics
+    for name, metric in chosen.items():
+        if metric not in (recorded := get_task(config, name).metrics):
+            raise unknown_metric(name, metric, recorded)
+    return {name: chosen[name] for name in finetune.tasks}
 
 
 def unknown_metric(task: str, metric: str, known: Iterable[str]) -> UsageError:

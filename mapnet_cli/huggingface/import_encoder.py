@@ -90,7 +90,9 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: pass one written by save_pretrained{_download(str(folder))}")
+        hint = f". A model on the Hub is downloaded with `hf download {folder} --local-dir {folder.name}`"
+        hint = f"{hint}; then import {folder.name}" if re.fullmatch(r"([\w-]+/)?[\w.-]+", str(folder)) else ""
+        raise InputError(f"{folder} is not a folder: pass one written by save_pretrained{hint}")
     config = read_object(folder / "config.json")
     encoder, rows = _read_config(config, folder / "config.json")
     tokenizer, old_ids, warnings = read_tokenizer(folder, config)
@@ -123,14 +125,6 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     if rows > len(old_ids):
         warnings.append(f"{rows - len(old_ids):,} embedding rows belong to no token and were dropped")
     return row, warnings
-
-
-def _download(name: str) -> str:
-    """Returns how to download a model whose id on the Hub was given instead of a folder."""
-    if not re.fullmatch(r"([\w-]+/)?[\w.-]+", name):
-        return ""
-    local = name.rpartition("/")[2]
-    return f". A model on the Hub is downloaded with `hf download {name} --local-dir {local}`; then import {local}"
 
 
 def _first_position(config: dict[str, Any]) -> int:
