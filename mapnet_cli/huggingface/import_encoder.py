@@ -8,79 +8,23 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from mapnet_cli import core
 from mapnet_cli.config import Transformer
-from mapnet_cli.core import (
-    TEMPORARY,
-    Artifacts,
-    Imported,
-    InputError,
-    Marker,
-    UsageError,
-    publishing,
-    sha256,
-    write_text,
-)
-from mapnet_cli.huggingface.folder import read_object, read_weights
+from mapnet_cli.huggingface import weights
 from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
-from mapnet_cli.huggingface.weights import (
-    POSITIONS,
-    SEGMENTS,
-    TIED,
-    VOCABULARY,
-    Weights,
-    from_hugging_face,
-    standard_names,
-    to_hugging_face,
-    unused_weights,
-)
 from mapnet_cli.jobs import library_versions
 from mapnet_cli.lineage import import_id
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import SEGMENT, save_checkpoint
 
-_BERT = {
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
-_REQUIRED: dict[str, dict[str, Any]] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "modernbert": {
-        "hidden_activation": "gelu",
-        "classifier_activation": "gelu",
-        "norm_bias": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "classifier_bias": False,
-        "decoder_bias": True,
-        "tie_word_embeddings": True,
-    },
-}
-"""Required values in config.json by model_type; they are also the defaults of transformers."""
-_SIZES = {
-    "layers": "num_hidden_layers",
-    "hidden": "hidden_size",
-    "heads": "num_attention_heads",
-    "ffn": "intermediate_size",
-    "max_length": "max_position_embeddings",
-}
-_BERT_DROPOUTS = {"dropout": ("hidden_dropout_prob", 0.1), "attention_dropout": ("attention_probs_dropout_prob", 0.1)}
-_DROPOUTS = {
-    "bert": _BERT_DROPOUTS,
-    "roberta": _BERT_DROPOUTS,
-    "modernbert": {"dropout": ("mlp_dropout", 0.0), "attention_dropout": ("attention_dropout", 0.0)},
-}
-"""Our keys: their key, and its default."""
+_REQUIRED, _SIZES, _DROPOUTS = weights.TABLES["required"], weights.TABLES["sizes"], weights.TABLES["dropouts"]
 _PADDING = (1, *(2**n for n in range(3, 10)))
 """Vocabularies are padded to a multiple of one of these."""
 _MODERN_KEYS = ("local_attention", "global_every", "rope_theta", "rope_theta_local")
 _FRESH_HEAD_SEED = 1
 
 
-def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple[Imported, list[str]]:
+def import_folder(artifacts: core.Artifacts, folder: Path, name: str | None) -> tuple[core.Imported, list[str]]:
     """Writes import/NAME-DIGITS and its marker; returns the record and warnings for the user.
 
     Raises UsageError for an invalid name, InputError if the folder isn't a supported BERT; the
@@ -88,32 +32,32 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     """
     name = name or folder.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
+        raise core.UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
     if not folder.is_dir():
         hint = f". A model on the Hub is downloaded with `hf download {folder} --local-dir {folder.name}`"
         hint = f"{hint}; then import {folder.name}" if re.fullmatch(r"([\w-]+/)?[\w.-]+", str(folder)) else ""
-        raise InputError(f"{folder} is not a folder: pass one written by save_pretrained{hint}")
-    config = read_object(folder / "config.json")
+        raise core.InputError(f"{folder} is not a folder: pass one written by save_pretrained{hint}")
+    config = weights.read_object(folder / "config.json")
     encoder, rows = _read_config(config, folder / "config.json")
     tokenizer, old_ids, warnings = read_tokenizer(folder, config)
     if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
         tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
-        raise InputError(f"{folder}: {tokens}: they don't belong together")
+        raise core.InputError(f"{folder}: {tokens}: they don't belong together")
     model = PretrainingModel(encoder, len(old_ids), None)
     model.init_weights(_FRESH_HEAD_SEED)
     try:
-        found = standard_names(read_weights(folder))
-        if (first := _first_position(config)) and POSITIONS in found:
-            found[POSITIONS] = found[POSITIONS][first:]
+        found = weights.standard_names(weights.read_weights(folder))
+        if (first := _first_position(config)) and weights.POSITIONS in found:
+            found[weights.POSITIONS] = found[weights.POSITIONS][first:]
         unused, fresh_head = _copy_weights(model, found, rows, old_ids)
     except ValueError as error:
-        raise InputError(f"{folder}: {error}") from None
-    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_BERT_DROPOUTS)}
+        raise core.InputError(f"{folder}: {error}") from None
+    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS["bert"])}
     if encoder.architecture != "bert":
         sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
     if encoder.norm_eps:
         sizes["norm_eps"] = encoder.norm_eps
-    segment, segments = Weights(), found.get(SEGMENTS)
+    segment, segments = weights.Weights(), found.get(weights.SEGMENTS)
     if segments is not None and len(segments) > 1 and not torch.equal(segments[1], segments[0]):
         segment[SEGMENT] = segments[1] - segments[0]  # for fine-tuning on pairs
     with artifacts.lock("import"):
@@ -136,16 +80,18 @@ def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
     """Returns the encoder config and vocab_size; raises InputError for an unsupported value."""
     kind = found.get("model_type")
     if found.get("quantization_config"):
-        raise InputError(f"{file}: quantized weights (quantization_config) are not supported: save them in float32")
+        raise core.InputError(
+            f"{file}: quantized weights (quantization_config) are not supported: save them in float32"
+        )
     if kind not in _REQUIRED:
-        raise InputError(f"{file}: model_type {kind!r} is not supported, only {', '.join(map(repr, _REQUIRED))}")
+        raise core.InputError(f"{file}: model_type {kind!r} is not supported, only {', '.join(map(repr, _REQUIRED))}")
     for key, required in _REQUIRED[kind].items():
         if (value := found.get(key, required)) != required:
-            raise InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
+            raise core.InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
     if (segments := found.get("type_vocab_size", 2)) not in (1, 2):
-        raise InputError(f"{file}: type_vocab_size {segments!r} is not supported, only 1 or 2")
+        raise core.InputError(f"{file}: type_vocab_size {segments!r} is not supported, only 1 or 2")
     if absent := [key for key in (*_SIZES.values(), "vocab_size") if type(found.get(key)) is not int]:
-        raise InputError(f"{file}: {', '.join(absent)} must be given as integers")
+        raise core.InputError(f"{file}: {', '.join(absent)} must be given as integers")
     sizes: dict[str, Any] = {ours: found[theirs] for ours, theirs in _SIZES.items()}
     sizes |= {ours: found.get(theirs, default) for ours, (theirs, default) in _DROPOUTS[kind].items()}
     if kind == "modernbert":
@@ -156,7 +102,7 @@ def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
     try:
         return Transformer(**sizes), found["vocab_size"]
     except ValidationError as error:
-        raise InputError(f"{file}: {error.errors()[0]['msg']}") from None
+        raise core.InputError(f"{file}: {error.errors()[0]['msg']}") from None
 
 
 def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -166,7 +112,9 @@ def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
     local = [kind == "sliding_attention" for kind in types]
     every = local[1:].index(False) + 1 if False in local[1:] else layers
     if local != [any(local) and i % every > 0 for i in range(layers)]:
-        raise InputError(f"{file}: layer_types must have full attention in the first of every N layers, or everywhere")
+        raise core.InputError(
+            f"{file}: layer_types must have full attention in the first of every N layers, or everywhere"
+        )
     rope = found.get("rope_parameters") or {}
     theta = {}
     for key, kind, old in (
@@ -175,27 +123,29 @@ def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
     ):
         given = rope.get(kind) or {}
         if given.get("rope_type", "default") != "default" or found.get("rope_scaling"):
-            raise InputError(f"{file}: only rope_type 'default' is supported")
+            raise core.InputError(f"{file}: only rope_type 'default' is supported")
         if value := given.get("rope_theta") or found.get(old):
             theta[key] = float(value)
     window = found.get("local_attention", 128) if any(local) else 0
     return {"local_attention": window, "global_every": every if window else 3, **theta}
 
 
-def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: list[int]) -> tuple[list[str], bool]:
+def _copy_weights(
+    model: PretrainingModel, found: weights.Weights, rows: int, old_ids: list[int]
+) -> tuple[list[str], bool]:
     """Copies the weights into the model, with the vocabulary rows in their new order.
 
     Returns the names of unused weights, and whether the head is missing, in which case the model's own head is kept.
     Raises ValueError for a missing, unknown or misshapen weight.
     """
-    wanted = {name: tensor for name, tensor in to_hugging_face(model).items() if name not in TIED}
-    unused = unused_weights(found, wanted)
+    wanted = {name: tensor for name, tensor in weights.to_hugging_face(model).items() if name not in weights.TIED}
+    unused = weights.unused_weights(found, wanted)
     head = {name for name in wanted if name.startswith(("cls.", "head.", "decoder."))}
     fresh_head = not head & found.keys()
     kept = head if fresh_head else set()
     if missing := sorted(wanted.keys() - found.keys() - kept):
         raise ValueError(f"there is no weight {missing[0]}: does config.json belong to this model?")
-    from_hugging_face(
+    weights.from_hugging_face(
         {n: ours if n in kept else _reordered(n, found[n], ours, rows, old_ids) for n, ours in wanted.items()}, model
     )
     return unused, fresh_head
@@ -203,32 +153,34 @@ def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: l
 
 def _reordered(name: str, tensor: Tensor, ours: Tensor, rows: int, old_ids: list[int]) -> Tensor:
     """Returns the weight with its rows in the new order; raises ValueError if its shape doesn't match config.json."""
-    vocabulary = len(ours) == len(old_ids) and name.endswith(VOCABULARY)
-    expected = (rows if vocabulary else len(tensor) if name == SEGMENTS else len(ours), *ours.shape[1:])
+    vocabulary = len(ours) == len(old_ids) and name.endswith(weights.VOCABULARY)
+    expected = (rows if vocabulary else len(tensor) if name == weights.SEGMENTS else len(ours), *ours.shape[1:])
     if tuple(tensor.shape) != expected or not len(tensor):
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but config.json implies {expected}")
     return tensor[old_ids] if vocabulary else tensor
 
 
 def _write(
-    artifacts: Artifacts, name: str, model: PretrainingModel, segment: Weights, tokenizer: str,
+    artifacts: core.Artifacts, name: str, model: PretrainingModel, segment: weights.Weights, tokenizer: str,
     sizes: dict[str, int | float | str],
-) -> Imported:  # fmt: skip
+) -> core.Imported:  # fmt: skip
     """Publishes the folder with weights and tokenizer, then the marker."""
     vocab_size = model.encoder.vocab_size
-    staging = artifacts.path(f"import/{TEMPORARY}staging")  # the folder name depends on the content
+    staging = artifacts.path(f"import/{core.TEMPORARY}staging")  # the folder name depends on the content
     facts = {"encoder": sizes, "vocab_size": vocab_size}
     checksum = save_checkpoint(staging, model.state_dict() | segment, facts)
-    write_text(staging / "tokenizer.json", tokenizer)
-    digest = sha256(staging / "tokenizer.json")
+    core.write_text(staging / "tokenizer.json", tokenizer)
+    digest = core.sha256(staging / "tokenizer.json")
     artifact = import_id(name, sizes, checksum, digest)
     folder = artifacts.path(artifact.key)
-    with publishing(folder) as temporary:
+    with core.publishing(folder) as temporary:
         staging.rename(temporary)
-    row = Imported(
+    row = core.Imported(
         name=name, path=artifact.key, encoder=sizes, vocab_size=vocab_size, fingerprint=checksum,
         tokenizer=f"{artifact.key}/tokenizer.json", tokenizer_fingerprint=digest,
     )  # fmt: skip
     files = artifacts.checksums(sorted(folder.iterdir()))
-    artifacts.publish(Marker(artifact.key, artifact.fingerprint, row.to_json(), files, versions=library_versions()))
+    artifacts.publish(
+        core.Marker(artifact.key, artifact.fingerprint, row.to_json(), files, versions=library_versions())
+    )
     return row

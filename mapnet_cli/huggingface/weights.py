@@ -1,66 +1,106 @@
-"""Conversion of weights to and from `BertForMaskedLM` and `ModernBertForMaskedLM`, and to `ElectraForPreTraining`.
+"""Weights of a Hugging Face folder, and their conversion to and from `BertForMaskedLM` and `ModernBertForMaskedLM`, and
+to `ElectraForPreTraining`. transformers.toml has the names.
 
 BERT and ELECTRA add a segment embedding to every token, ours doesn't. Exported segment embeddings are
 zero; on import the first segment's vector is added to the position embeddings, which is equivalent.
 """
 
+import json
 import re
+import shlex
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mapnet_cli.core import InputError
 from mapnet_cli.model import AnyPretrainingModel, Electra, PretrainingModel
 
 Weights = dict[str, Tensor]
-_HEAD = "cls.predictions"
-_BERT = {
-    "encoder.tokens": "bert.embeddings.word_embeddings",
-    "encoder.stack.positions": "bert.embeddings.position_embeddings",
-    "encoder.stack.norm": "bert.embeddings.LayerNorm",
-    "encoder.stack.layers": "bert.encoder.layer",
-    "attention.qkv": "attention.self.query attention.self.key attention.self.value",
-    "attention.out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn_in": "intermediate.dense",
-    "ffn_out": "output.dense",
-    "ffn_norm": "output.LayerNorm",
-    "head": _HEAD,
-    "head.dense": f"{_HEAD}.transform.dense",
-    "head.norm": f"{_HEAD}.transform.LayerNorm",
-    "detector.dense": "discriminator_predictions.dense",
-    "detector.out": "discriminator_predictions.dense_prediction",
-}
-"""Our modules and theirs, in the order in which ours are made of several."""
-_MODERN = {
-    "encoder.tokens": "model.embeddings.tok_embeddings",
-    "encoder.stack.norm": "model.embeddings.norm",
-    "encoder.stack.final_norm": "model.final_norm",
-    "encoder.stack.layers": "model.layers",
-    "attention.qkv": "attn.Wqkv",
-    "attention.out": "attn.Wo",
-    "attention_norm": "attn_norm",
-    "ffn_in": "mlp.Wi",
-    "ffn_out": "mlp.Wo",
-    "ffn_norm": "mlp_norm",
-    "head": "decoder",
-    "head.dense": "head.dense",
-    "head.norm": "head.norm",
-}
-_ROBERTA = {
-    "roberta.": "bert.",
-    "lm_head.dense.": f"{_HEAD}.transform.dense.",
-    "lm_head.layer_norm.": f"{_HEAD}.transform.LayerNorm.",
-    "lm_head.": f"{_HEAD}.",
-}
+TABLES: dict[str, Any] = tomllib.loads((files(__package__) / "transformers.toml").read_text("utf-8"))
 POSITIONS, SEGMENTS = (f"bert.embeddings.{kind}_embeddings.weight" for kind in ("position", "token_type"))
-TIED = {
-    f"{_HEAD}.decoder.weight": "bert.embeddings.word_embeddings.weight",
-    f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
-    "decoder.weight": "model.embeddings.tok_embeddings.weight",
-}
-"""Copies, and what they are copies of."""
+TIED: dict[str, str] = TABLES["tied"]
+_HEAD = "cls.predictions"
 VOCABULARY = ("word_embeddings.weight", "tok_embeddings.weight", f"{_HEAD}.bias", "decoder.bias")
 """Ends of the names of weights with a row for each token."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_BUFFERS = ("position_ids", "token_type_ids")
+"""Ends of the names of integer tensors that old files contain and no model needs."""
+_CONVERT = """\
+import sys, pathlib, torch, safetensors.torch as s; f = pathlib.Path(sys.argv[1]); \
+s.save_file({n: t.clone().contiguous() for p in f.glob('pytorch_model*.bin') \
+for n, t in torch.load(p, weights_only=True).items()}, f / 'model.safetensors', {'format': 'pt'})"""
+
+
+def present(file: Path) -> bool:
+    """Returns whether the file exists; raises InputError if it is a Git LFS pointer instead of the file itself."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as handle:
+        if handle.read(42).startswith(b"version https://git-lfs.github.com/spec/"):
+            raise InputError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in {file.parent}")
+    return True
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file; raises InputError if there is none."""
+    if not present(file):
+        raise InputError(f"{file} does not exist: pass a folder written by save_pretrained")
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{file} is not a JSON object")
+    return value
+
+
+def read_weights(folder: Path) -> Weights:
+    """Returns all weights in float32. Raises InputError if one is unreadable, quantized or not finite."""
+    index: dict[str, str] = {}
+    if not present(folder / WEIGHTS) and present(folder / INDEX):
+        index = read_object(folder / INDEX).get("weight_map") or {}
+    found: Weights = {}
+    for name in dict.fromkeys(index.values()) or [WEIGHTS]:
+        file = folder / Path(name).name
+        if not present(file):
+            raise InputError(_missing(file, folder))
+        try:
+            found |= {key: _checked(key, tensor, file) for key, tensor in load_file(file).items()}
+        except SafetensorError as error:
+            raise InputError(f"{file} is not a readable safetensors file: {error}") from None
+    if absent := sorted(index.keys() - found.keys()):
+        raise InputError(f"{folder / INDEX} lists {absent[0]}, but {index[absent[0]]} doesn't contain it")
+    return {name: tensor for name, tensor in found.items() if not name.endswith(_BUFFERS)}
+
+
+def _missing(file: Path, folder: Path) -> str:
+    if file.name != WEIGHTS:
+        return f"{file} does not exist, but {folder / INDEX} lists it: copy all files of the model"
+    if not list(folder.glob("pytorch_model*.bin")):
+        return f"{file} does not exist: save the weights as safetensors"
+    return (
+        f"{folder} has pickled weights (pytorch_model.bin), which mapnet doesn't load, since pickles can run code. "
+        f'If you trust the file, convert it with: python -c "{_CONVERT}" {shlex.quote(str(folder))}'
+    )
+
+
+def _checked(name: str, tensor: torch.Tensor, file: Path) -> torch.Tensor:
+    if name.endswith(_BUFFERS):
+        return tensor
+    if tensor.dtype not in _DTYPES:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"{file}: {name} is {kind}: quantized weights are not supported, save them in float32")
+    tensor = tensor.float()
+    if not bool(tensor.isfinite().all()):
+        raise InputError(f"{file}: {name} contains values that are not finite (NaN or infinity)")
+    return tensor
 
 
 def to_hugging_face(model: AnyPretrainingModel) -> Weights:
@@ -80,7 +120,7 @@ def to_hugging_face(model: AnyPretrainingModel) -> Weights:
 
 def _names(model: AnyPretrainingModel) -> dict[str, list[str]]:
     """Returns the names in `transformers`, BERT's for ELECTRA, of encoder and head by our names."""
-    table = _MODERN if model.encoder.config.architecture == "modernbert" else _BERT
+    table: dict[str, str] = TABLES["modules"][model.encoder.config.architecture]
     names = {}
     for ours in model.state_dict():
         module, _, kind = ours.rpartition(".")
@@ -100,7 +140,7 @@ def standard_names(state: Weights) -> Weights:
     out: Weights = {}
     for name, tensor in state.items():
         new = re.sub(r"(LayerNorm)\.gamma$", r"\1.weight", re.sub(r"(LayerNorm)\.beta$", r"\1.bias", name))
-        for theirs, ours in _ROBERTA.items():
+        for theirs, ours in TABLES["roberta"].items():
             new = ours + new.removeprefix(theirs) if new.startswith(theirs) else new
         new = re.sub(r"^(embeddings\.(tok_embeddings|norm)|layers|final_norm)\.", r"model.\1.", new)
         new = re.sub(r"^(embeddings|encoder|pooler)\.", r"bert.\1.", new)
