@@ -1,9 +1,9 @@
 """Tables, document and figure of a measurement."""
 
+import json
 from typing import Any
 
 from mapnet_cli import core
-from mapnet_cli.core import Chart, Spec, axis, named_colours
 from mapnet_cli.variance.results import NORMS, Clipping, Correlation, Estimate, LossBin, Measured, VarianceReport
 
 _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p - y)||"}
@@ -125,37 +125,27 @@ def _estimate(estimate: Estimate) -> core.Cell:
     return core.Cell(f"{value:.{digits}f} ± {error:.{digits}f}", data)
 
 
-def variance_chart(found: VarianceReport) -> Chart:
+def variance_chart(found: VarianceReport) -> core.Chart:
     """Returns one panel of bars per norm, relative to the mask variance of uniform masks, and of norms by loss."""
-    panels, rows = list[Spec](), list[dict[str, Any]]()
-    for norm, title in NORMS.items():
+    rows = list[dict[str, Any]]()
+    for norm in NORMS:
         unit = found.measured[0].variances[norm].mask.value or 1.0
         for row in found.measured:
             for kind, estimate in (("mask", row.variances[norm].mask), ("sentence", row.variances[norm].sentence)):
                 rows.append({"strategy": row.name, "variance": kind, "norm": norm, **_bounds(estimate, unit)})
-        place = {"y": {"field": "strategy", "type": "nominal", "title": None, "sort": None},
-                 "yOffset": {"field": "variance"}}  # fmt: skip
-        value, low = (axis(field, "variance / mask variance of uniform masks", zero=True) for field in ("value", "low"))
-        layers = [
-            {
-                "mark": "bar",
-                "encoding": {"x": value, "color": named_colours(["mask", "sentence"], "variance")["color"]},
-            },
-            {"mark": "rule", "encoding": {"x": low, "x2": {"field": "high"}}},
-        ]
-        only = [{"filter": {"field": "norm", "equal": norm}}]
-        size = {"width": 250, "height": {"step": 14}}
-        panels.append({"title": title, "data": {"name": "variances"}, "transform": only, "encoding": place,
-                       "layer": layers, **size})  # fmt: skip
     bins = [{"loss": (b.low + b.high) / 2, **_bounds(b.norm, 1.0)} for b in found.loss_bins]
-    layers = [
-        {"mark": {"type": "line", "point": True}, "encoding": {"y": axis("value", "", zero=True)}},
-        {"mark": "rule", "encoding": {"y": axis("low", ""), "y2": {"field": "high"}}},
-    ]
-    panels.append({"title": "gradient norm per position", "data": {"name": "bins"}, "layer": layers,
-                   "encoding": {"x": axis("loss", "loss (nats)")}, "width": 200})  # fmt: skip
+    value, low = (
+        core.axis(field, "variance / mask variance of uniform masks", zero=True) for field in ("value", "low")
+    )
+    text = core.render(
+        "mapnet_cli.variance", "panels.json", norms=NORMS, value=value, low=low,
+        color=core.named_colours(["mask", "sentence"], "variance")["color"], loss=core.axis("loss", "loss (nats)"),
+        norm_value=core.axis("value", "", zero=True), norm_low=core.axis("low", ""),
+    )  # fmt: skip
     caption = f"{found.sentences} sentences, {found.masks} masks each. Error bars: one standard error over sentences."
-    return Chart("variance", f"Gradient variance: {_where(found)}", caption, panels, {"variances": rows, "bins": bins})
+    return core.Chart(
+        "variance", f"Gradient variance: {_where(found)}", caption, json.loads(text), {"variances": rows, "bins": bins}
+    )
 
 
 def _bounds(estimate: Estimate, unit: float) -> dict[str, float | None]:
