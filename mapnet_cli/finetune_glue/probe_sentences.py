@@ -1,8 +1,10 @@
 """Held-out sentences for the probe tasks, absent from the demo's corpus, and the edits that turn them into rows."""
 
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from random import Random
 
 from mapnet_cli.text import Document, paragraphs
@@ -15,24 +17,9 @@ PLAIN_WORD = re.compile(r"['\"(]?[A-Za-z][a-z]*(-[a-z]+)?['\")]?[.,;:]?")
 PLAIN_SHARE = 0.75
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-COMMANDS = _words(
-    "Add Append Apply Attempt Build Calculate Call Cancel Change Check Clean Clear Close Compare Compute Configure "
-    "Construct Convert Copy Create Declare Decode Define Delete Determine Display Do Draw Encode Ensure Execute "
-    "Extract Find Flush Generate Get Give Handle Implement Initialize Insert Install Invoke Load Look Make Move Open "
-    "Parse Print Process Provide Put Query Raise Read Register Release Remove Replace Reset Restore Retrieve Return "
-    "Run Search Select Send Set Show Specify Split Start Stop Store Take Tell Test Try Turn Update Use Wait Write"
-)
-STATEMENTS = _words("A All An Any Each Every If It Its No Some The There These They This Those You")
-FUNCTION_WORDS = _words(
-    "a all an and any are as at be been but by can do does each for from has have if in into is it its may must no "
-    "not of on only or should than that the then there these they this to was were when where which will with you"
-)
-AUXILIARIES = _words("are be can could do does has is may might must should was were will would")
-NEVER_DROPPED = AUXILIARIES | _words("all always any if never no not only or unless until when without")
+_LISTS = tomllib.loads((files(__package__) / "probe_words.toml").read_text("utf-8"))
+COMMANDS, STATEMENTS, FUNCTION_WORDS, AUXILIARIES, _KEPT = (frozenset(words.split()) for words in _LISTS.values())
+NEVER_DROPPED = AUXILIARIES | _KEPT
 
 
 @dataclass(frozen=True)

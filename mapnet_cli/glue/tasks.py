@@ -1,27 +1,27 @@
 """The tasks, GLUE's and users' own: columns, labels, metrics, files, official row counts, and data locations."""
 
 import re
+import tomllib
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from mapnet_cli.config import Config, TaskData, short_name
 from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, hub_hint, is_hub
 
 _UNSET = TaskData()
-TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
+FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
+"""Possible names of a split's file, without suffix."""
 DEFAULT_METRICS = {"CoLA": "mcc"}
-BINARY = ("0", "1")
-ENTAILMENT = ("entailment", "not_entailment")
-MNLI_LABELS = ("entailment", "neutral", "contradiction")
 LARGEST_SCORE = 5.0
 """Maximum STS-B score; the minimum is 0."""
-PAIR = ("sentence1", "sentence2")
-USUAL_TEXTS = (PAIR, ("premise", "hypothesis"), ("text1", "text2"), ("text_a", "text_b"), ("sentence",), ("text",))
+USUAL_TEXTS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("text1", "text2"), ("text_a", "text_b"), ("sentence",),
+    ("text",),
+)  # fmt: skip
 USUAL_LABELS = ("label", "labels", "gold_label", "target", "class")
 """Names of columns that any task's files may have."""
-_MATCHED, _MISMATCHED = (
-    tuple(f"{name}_{kind}" for name in (*DEV, *TEST)) for kind in ("matched", "mismatched")
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class GlueTask:
         """
         names = [plain(name) for name in self.data.labels or self.labels]
         ids = {plain(name): n for known in (self.labels, self.hub_labels) for n, name in enumerate(known)}
-        ids |= {"false": 0, "true": 1} if self.labels == BINARY else {}
+        ids |= {"false": 0, "true": 1} if self.labels == ("0", "1") else {}
         numbered = any(name.isdecimal() for name in names)
         if self.data.labels and (numbered or names[0] not in ids):
             ids = dict(zip(names, range(len(names)), strict=True))
@@ -125,60 +125,25 @@ class GlueTask:
         return {split.removeprefix("dev"): split for split in self.splits if split.startswith("dev")}
 
 
-def _splits(train: int, dev: int, test: int, older_train: int = 0) -> dict[str, Split]:
-    return {
-        "train": Split(TRAIN, train, "train", older_train),
-        "dev": Split(DEV, dev, "validation"),
-        "test": Split(TEST, test, "test"),
-    }
+def _task(name: str, row: dict[str, Any]) -> GlueTask:
+    """Returns a task from its columns, labels, numbers of rows by split, and names on the Hub."""
+    rows, splits = row.pop("rows"), dict[str, Split]()
+    older, own = row.pop("older_rows", {}), row.pop("files", {})
+    for split, count in rows.items():
+        kind, end = split.removesuffix("-mm"), ""
+        if "dev-mm" in rows and kind != "train":
+            end = "_mismatched" if split.endswith("-mm") else "_matched"
+        names = own.get(split) or [file + end for file in FILES[kind]]
+        on_hub = ("validation" if kind == "dev" else kind) + end
+        splits[split] = Split(tuple(names), count, on_hub, older.get(split, 0))
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return GlueTask(name, splits=splits, **values)
 
 
 TASKS = {
-    task.name: task
-    for task in (
-        GlueTask(
-            "CoLA", ("sentence",), "label", BINARY, _splits(8551, 1043, 1063), "cola", ("sentence",),
-            hub_labels=("unacceptable", "acceptable"), columns=("source", "label", "star", "sentence"),
-        ),
-        GlueTask(
-            "SST-2", ("sentence",), "label", BINARY, _splits(67349, 872, 1821), "sst2", ("sentence",),
-            hub_labels=("negative", "positive"),
-        ),
-        GlueTask(
-            "MRPC", ("#1 String", "#2 String"), "Quality", BINARY, _splits(3668, 408, 1725), "mrpc", PAIR,
-            hub_labels=("not_equivalent", "equivalent"),
-        ),
-        GlueTask("STS-B", PAIR, "score", (), _splits(5749, 1500, 1379), "stsb", PAIR),
-        GlueTask(
-            "QQP", ("question1", "question2"), "is_duplicate", BINARY, _splits(363846, 40430, 390965, 363849), "qqp",
-            ("question1", "question2"), hub_labels=("not_duplicate", "duplicate"), skips_broken=True,
-        ),
-        GlueTask(
-            "MNLI", PAIR, "gold_label", MNLI_LABELS,
-            {
-                "train": Split(TRAIN, 392702, "train"),
-                "dev": Split(_MATCHED[:-1], 9815, "validation_matched"),
-                "dev-mm": Split(_MISMATCHED[:-1], 9832, "validation_mismatched"),
-                "test": Split(_MATCHED[-1:], 9796, "test_matched"),
-                "test-mm": Split(_MISMATCHED[-1:], 9847, "test_mismatched"),
-            },
-            "mnli", ("premise", "hypothesis"),
-        ),
-        GlueTask(
-            "QNLI", ("question", "sentence"), "label", ENTAILMENT, _splits(104743, 5463, 5463), "qnli",
-            ("question", "sentence"),
-        ),
-        GlueTask("RTE", PAIR, "label", ENTAILMENT, _splits(2490, 277, 3000), "rte", PAIR),
-        GlueTask(
-            "WNLI", PAIR, "label", BINARY, _splits(635, 71, 146), "wnli", PAIR,
-            hub_labels=("not_entailment", "entailment"),
-        ),
-        GlueTask(
-            "AX", PAIR, "label", MNLI_LABELS, {"test": Split(("AX", "diagnostic", "test"), 1104, "test")}, "ax",
-            ("premise", "hypothesis"),
-        ),
-    )
-}  # fmt: skip
+    name: _task(name, row)
+    for name, row in tomllib.loads((files(__package__) / "tasks.toml").read_text("utf-8")).items()
+}
 
 
 def plain(value: object) -> str:
@@ -192,8 +157,9 @@ def get_task(config: Config, name: str) -> GlueTask:
     data = config.finetune.task_data.get(name, _UNSET)
     texts = (data.text,) if isinstance(data.text, str) else data.text
     if name not in TASKS:
-        labels = tuple(map(str, data.labels))
-        return GlueTask(name, texts, data.label or "label", labels, _splits(0, 0, 0), "", texts, data=data)
+        labels, rows = list(map(str, data.labels)), dict.fromkeys(FILES, 0)
+        own = {"texts": texts, "label": data.label or "label", "labels": labels, "hub": "", "hub_texts": texts}
+        return _task(name, {**own, "rows": rows, "data": data})
     return replace(TASKS[name], texts=texts if data.text else TASKS[name].texts, data=data)
 
 
