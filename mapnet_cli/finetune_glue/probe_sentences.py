@@ -15,8 +15,6 @@ LARGEST_DEV_SHARE = 0.1
 """A document with more than this share of all sentences is used for training, so that it can't dominate the dev set."""
 PLAIN_WORD = re.compile(r"['\"(]?[A-Za-z][a-z]*(-[a-z]+)?['\")]?[.,;:]?")
 PLAIN_SHARE = 0.75
-
-
 _LISTS = tomllib.loads((files(__package__) / "probe_words.toml").read_text("utf-8"))
 COMMANDS, STATEMENTS, FUNCTION_WORDS, AUXILIARIES, _KEPT = (frozenset(words.split()) for words in _LISTS.values())
 NEVER_DROPPED = AUXILIARIES | _KEPT

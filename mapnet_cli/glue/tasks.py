@@ -136,7 +136,7 @@ def _task(name: str, row: dict[str, Any]) -> GlueTask:
         names = own.get(split) or [file + end for file in FILES[kind]]
         on_hub = ("validation" if kind == "dev" else kind) + end
         splits[split] = Split(tuple(names), count, on_hub, older.get(split, 0))
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     return GlueTask(name, splits=splits, **values)
 
 

@@ -126,6 +126,7 @@ class Stage(Protocol):
 
     def preflight(self) -> None:
         """Raises MapnetError if this machine can't do the work; called just before it starts."""
+        return
 
     def progress(self) -> StageProgress:
         """Returns what `status` shows in addition to job counts."""

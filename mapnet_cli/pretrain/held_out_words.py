@@ -39,7 +39,8 @@ def figure2_masks(
     tokens_BL, maskable_BL, masked_BL, log_q_BL, loss_BL = _draw(
         model, method, sequences, context, count, FIGURE_TOKENS
     )
-    rates = _rates(*_draw(model, method, sequences, context, RATE_SEQUENCES, None)[:3], buckets)
+    many_BL, open_BL, chosen_BL, *_ = _draw(model, method, sequences, context, RATE_SEQUENCES, None)
+    rates = _rates(many_BL, open_BL, chosen_BL, buckets)
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
     pieces = load_tokenizer(tokenizer)
