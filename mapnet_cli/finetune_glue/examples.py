@@ -22,7 +22,6 @@ class Examples:
     ids: list[str] = field(default_factory=list)
     """The ids of the rows in the data, or their positions, from 0, if it has no unique ids; none for a training set."""
     notes: tuple[str, ...] = ()
-    """Remarks on the data."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -121,7 +121,6 @@ class ScoreBaselines(Job):
 
     task: GlueTask
     data: str
-    """Key of the tokenised task."""
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         return Output([], Baselines(rows=baselines(self.task, *load_task(artifacts, self.task, self.data))))

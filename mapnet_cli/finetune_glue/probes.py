@@ -26,7 +26,6 @@ from mapnet_cli.finetune_glue.probe_sentences import (
 from mapnet_cli.text import harvest
 
 TRAIN_ROWS, DEV_ROWS = 1000, 300
-"""Maximum number of rows per file."""
 TRAIN_ROUNDS = 3
 """Maximum number of rows made from one training sentence, each with a new edit; a dev sentence is used once."""
 FEWEST_ROWS = 40

@@ -13,9 +13,7 @@ from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
 GRID = "finetune"
-"""Name of the phase of all fine-tuning runs."""
 MOST_DOUBTS = 10
-"""Maximum number of lines about scores that mean little."""
 
 
 @dataclass(frozen=True)

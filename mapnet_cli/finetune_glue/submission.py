@@ -125,7 +125,6 @@ class PredictTask(TuningJob):
     grid_run: GridRun
     epoch: int
     record: str
-    """Key of the run's record."""
     text: TextSettings
     kept: str
     """Key of the encoder's kept model of the task, if there is one."""

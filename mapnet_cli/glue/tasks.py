@@ -48,7 +48,6 @@ class GlueTask:
     """Class names in the order of their ids, which is the Hub's order; empty for regression."""
     splits: dict[str, Split]
     hub: str
-    """Name on the Hub."""
     hub_texts: tuple[str, ...]
     """Text columns on the Hub, where the label column is "label"."""
     hub_labels: tuple[str, ...] = ()

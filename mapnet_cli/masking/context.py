@@ -18,7 +18,6 @@ from mapnet_cli.text import FIRST_ORDINARY, Sequences, load_tokenizer, open_shar
 COUNTED_SEQUENCES = 1 << 16
 """Maximum number of sequences that statistics are computed from, spread evenly over the training split."""
 PART = 1_024
-"""Sequences read at a time."""
 
 
 @dataclass(frozen=True)

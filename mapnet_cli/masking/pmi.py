@@ -14,7 +14,6 @@ from mapnet_cli.masking.context import CorpusFacts, MaskContext
 from mapnet_cli.text import FIRST_ORDINARY
 
 MIN_COUNT = 10
-"""Minimum count of a candidate n-gram."""
 SHARES = {2: 0.5, 3: 0.25, 4: 0.125, 5: 0.125}
 """Share of each length among the chosen n-grams. PMI is not comparable across lengths."""
 COVERED = 0.5

@@ -85,7 +85,6 @@ class BatchMaker:
     fixed: bool = False
     """Pad every batch to the block length and compute every slot: one shape for torch.compile."""
     context: masking.MaskContext = masking.NO_CONTEXT
-    """What the strategy derived from the corpus."""
 
     @property
     def micro(self) -> int:

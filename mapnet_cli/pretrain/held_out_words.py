@@ -22,9 +22,7 @@ from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP,
 
 SEED = 0
 FIGURE_TOKENS = 64
-"""Number of tokens shown per sequence."""
 RATE_SEQUENCES = 256
-"""Number of sequences over which mask rates are counted."""
 DECILES = 10
 FUNCTION, CONTENT, OTHER = range(3)
 
@@ -135,7 +133,6 @@ class TokenBuckets:
     decile_V: Tensor
     """0 for the most frequent tokens, which make up a tenth of the text, ..., 9 for the rarest tenth."""
     begins_V: Tensor
-    """True for tokens that begin a word."""
     kind_V: Tensor
     """FUNCTION or CONTENT, assuming that the token is a whole word; OTHER if it contains non-letters."""
 

@@ -17,7 +17,6 @@ from mapnet_cli.pretrain.step import MAXIMA, add_up
 
 NEVER = -(1 << 40)
 HOST = ("tokens", "flops", "uniform_steps", "learned")
-"""Counts made on the host."""
 
 
 class StepMetrics:

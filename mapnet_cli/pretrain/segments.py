@@ -17,7 +17,6 @@ class Segment:
     first: int
     last: int
     milestones: tuple[int, ...]
-    """Steps after which a milestone is saved."""
     decay: tuple[int, int]
     """The learning rate is the peak (after the warm-up) up to the first of these steps, and reaches 0 at the second."""
     before: int = 0

@@ -135,7 +135,6 @@ class TrainModel(jobs.Job):
     method: str
     seed: int
     manifest: str
-    """Key of the corpus manifest."""
     threads: int
     init_from: str
     """Key of the imported checkpoint to start from; "" for random weights."""

@@ -34,7 +34,6 @@ class TrainState:
     artifact: core.ArtifactId
     corpus: CorpusFacts
     context: MaskContext
-    """What the masking strategy derived from the corpus."""
     dist: DistContext
     device: torch.device
     model: AnyPretrainingModel

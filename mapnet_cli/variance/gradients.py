@@ -26,7 +26,6 @@ from mapnet_cli.variance.statistics import GradientSums, Samples, SentenceMoment
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Maximum number of gradient entries in memory at a time, by device; more give no speedup."""
 BUDGET_BYTES = 2**30
-"""Memory budget for mean gradients, in bytes."""
 BATCHES = 16
 """Training batches used to estimate the second moments if they were not saved."""
 
@@ -46,7 +45,6 @@ class SentenceGradients:
         self._gradients = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0, 0, 0))
         self.device = next(iter(self._parameters.values())).device
         self.size = sum(parameter.numel() for parameter in self._parameters.values())
-        """Number of parameters P."""
 
     def of(self, masks: SentenceMasks) -> Iterator[Tensor]:
         """Yields the gradients of sum_k weight_k loss_k for the masks in order, [C, P] at a time."""

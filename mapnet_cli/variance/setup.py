@@ -37,7 +37,6 @@ class Setup:
     sentences: tuple[Tensor, ...]
     """Tokens [L] of each sentence, on the CPU."""
     second_moments: str
-    """Source of Adam's second moments."""
     contexts: dict[str, MaskContext] = field(default_factory=dict)
 
     def context(self, strategy: str) -> MaskContext:

@@ -21,7 +21,6 @@ from mapnet_cli.variance.statistics import Samples, gram, jackknife, leave_one_o
 from mapnet_cli.variance.table import document, variance_chart
 
 MIN_SENTENCES = 4
-"""Minimum number of sentences for standard errors."""
 
 
 @dataclass(frozen=True)
