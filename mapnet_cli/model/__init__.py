@@ -6,9 +6,8 @@ from mapnet_cli.config import Config, MapNetSizes
 from mapnet_cli.model.attention import Packing
 from mapnet_cli.model.bert import Attention, Encoder, attention_mask, padded_vocabulary, rounded_weights
 from mapnet_cli.model.electra import Electra
-from mapnet_cli.model.initialise import initialise
 from mapnet_cli.model.kernels import as_on_gpu, on_cpu
-from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel
+from mapnet_cli.model.masked_lm import ClassificationHead, PretrainingModel, initialise
 from mapnet_cli.model.proposal import TokenTable, masked_log_softmax
 from mapnet_cli.model.token_loss import token_loss
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from mapnet_cli.config import Transformer
 from mapnet_cli.model.bert import Encoder, Stack
-from mapnet_cli.model.initialise import initialise_parts
-from mapnet_cli.model.masked_lm import DetectionHead, MaskedLMHead, at_slots
+from mapnet_cli.model.masked_lm import DetectionHead, MaskedLMHead, at_slots, initialise_parts
 
 
 class Generator(nn.Module):

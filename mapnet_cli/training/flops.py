@@ -30,11 +30,6 @@ def head_flops(config: Transformer, vocab_size: int, positions: float) -> float:
     return 2.0 * positions * config.hidden * (config.hidden + vocab_size)
 
 
-def proposal_flops(encoder: Transformer, proposal: Transformer, length: float) -> float:
-    """Returns the forward FLOPs of MAP-Net for one sequence."""
-    return stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
-
-
 @dataclass(frozen=True)
 class Work:
     """The part of a step's work that depends on its plan."""
@@ -51,7 +46,8 @@ def step_flops(
     masked = work.mask_rate * length
     sequence = TRAIN * (stack_flops(encoder, length, masked) + head_flops(encoder, vocab_size, masked))
     if proposal:
-        sequence += work.proposal_passes * proposal_flops(encoder, proposal, length)
+        proposing = stack_flops(proposal, length) + 2.0 * length * encoder.hidden * proposal.hidden
+        sequence += work.proposal_passes * proposing
     return batch * sequence
 
 

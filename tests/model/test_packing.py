@@ -6,7 +6,7 @@ import torch
 from mapnet_cli.config import Transformer
 from mapnet_cli.model.attention import Packing, Places
 from mapnet_cli.model.bert import Encoder
-from mapnet_cli.model.initialise import initialise
+from mapnet_cli.model.masked_lm import initialise
 
 CONFIG = Transformer(layers=3, hidden=32, heads=4, ffn=64, max_length=16, dropout=0.0, attention_dropout=0.0)
 MODERN = CONFIG.model_copy(update={"architecture": "modernbert", "local_attention": 8, "global_every": 2})

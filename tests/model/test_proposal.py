@@ -62,7 +62,7 @@ def test_a_row_without_maskable_positions_gives_no_nan() -> None:
 
 def test_sinusoidal_positions_encode_distance() -> None:
     """Their inner products depend only on the distance and fall with it. They are initial values and stay trainable."""
-    from mapnet_cli.model.initialise import sinusoids
+    from mapnet_cli.model.masked_lm import sinusoids
 
     gram_LL = sinusoids(12, 16) @ sinusoids(12, 16).T
     for distance in range(11):
