@@ -37,8 +37,7 @@ def figure2_masks(
     tokens_BL, maskable_BL, masked_BL, log_q_BL, loss_BL = _draw(
         model, method, sequences, context, count, FIGURE_TOKENS
     )
-    many_BL, open_BL, chosen_BL, *_ = _draw(model, method, sequences, context, RATE_SEQUENCES, None)
-    rates = _rates(many_BL, open_BL, chosen_BL, buckets)
+    rates = _rates(*_draw(model, method, sequences, context, RATE_SEQUENCES, None)[:3], buckets)
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
     pieces = load_tokenizer(tokenizer)
@@ -56,7 +55,7 @@ def figure2_masks(
 def _draw(
     model: AnyPretrainingModel, method: Method, sequences: Sequences, context: masking.MaskContext, count: int,
     length: int | None,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Returns held-out tokens, and where they are maskable and masked; log q; and nats at masks, NaN without a head."""
     device = model.encoder.tokens.weight.device
     count = min(count, len(sequences))

@@ -67,9 +67,7 @@ def find_candidates(lineage: Lineage, measured: Checkpoint, names: Sequence[str]
     for name in {REFERENCE, *ORACLES} & set(names) & set(config.methods):
         raise UsageError(f"--strategies: {name!r} is reserved here, but the config also has a method of that name")
     found = [Candidate(REFERENCE, plain)]
-    for name in dict.fromkeys(names):
-        if name == REFERENCE:
-            continue
+    for name in dict.fromkeys(name for name in names if name != REFERENCE):
         if name in config.methods:
             check_task(config, name, "--strategies")
             method = config.method[name]

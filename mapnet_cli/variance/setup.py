@@ -4,8 +4,8 @@ Shapes: L positions of one sentence, P parameters, V vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -37,13 +37,8 @@ class Setup:
     sentences: tuple[Tensor, ...]
     """Tokens [L] of each sentence, on the CPU."""
     second_moments: str
-    contexts: dict[str, MaskContext] = field(default_factory=dict)
-
-    def context(self, strategy: str) -> MaskContext:
-        """Returns what a strategy prepares from the corpus, prepared once."""
-        if strategy not in self.contexts:
-            self.contexts[strategy] = STRATEGIES[strategy].prepare(self.corpus)
-        return self.contexts[strategy]
+    context: Callable[[str], MaskContext]
+    """Returns what a strategy prepares from the corpus, prepared once."""
 
     def loaded(self, candidate: Candidate, facts: list[PositionFacts]) -> Candidate:
         """Returns the candidate with its proposal; an oracle's proposal is computed from `facts`."""
@@ -90,7 +85,8 @@ def build_setup(lineage: Lineage, milestone: Checkpoint, plain: Method, sentence
     # a strategy and uniform masks each keep one mean gradient per sentence and norm
     project = Projection(gradients.size, 2 * len(NORMS) * sentences, SEED, device)
     instrument = Instrument(gradients, scales, project)
-    return Setup(config, corpus, model, instrument, held_out, second_moments)
+    context = cache(lambda strategy: STRATEGIES[strategy].prepare(corpus))
+    return Setup(config, corpus, model, instrument, held_out, second_moments, context)
 
 
 def _sentence(sequences: Sequences, number: int) -> Tensor:
