@@ -212,10 +212,12 @@ class Lineage:
 
     def weights(self, method: str, pretrain_seed: int, step: int) -> str:
         """Returns the key of the weights of a row of Table 3; that of the manifest for the untrained encoder."""
-        if self.tokenizer_of(method):
-            return self.imported(method).path
-        trained = method != glue.UNTRAINED
-        return f"{self.pretraining(method, pretrain_seed).key}/step{step}" if trained else self.manifest
+        if method == glue.UNTRAINED:
+            return self.manifest
+        trained_here = not self.tokenizer_of(method)
+        return (
+            f"{self.pretraining(method, pretrain_seed).key}/step{step}" if trained_here else self.imported(method).path
+        )
 
     def import_fingerprint(self, name: str) -> str:
         """Returns the fingerprint of an imported encoder: weights, sizes and tokenizer."""
@@ -227,18 +229,13 @@ class Lineage:
 
     def pair_scores(self) -> Iterator[tuple[str, "PairsRun", core.ArtifactId]]:
         """Yields the key of each encoder's weights (untrained: the manifest), the run, and its record's artifact."""
-        config, settings = self.config, self.pair_settings
-        for method, seed, step in scored_encoders(config):
+        for method, seed, step in scored_encoders(self.config):
             parts: list[Any] = [self._start(method, seed), step]
-            if method == glue.UNTRAINED:
-                parts += [seed, self.corpus.fingerprint]
+            parts += [seed, self.corpus.fingerprint] if method == glue.UNTRAINED else []
             for name, content in self.pair_data.items():
                 prefix = f"minimal-pairs/{method}-seed{seed}/step{step}/{name}-"
-                yield (
-                    self.weights(method, seed, step),
-                    PairsRun(method, seed, step, name),
-                    artifact_id(prefix, "pairs", *parts, content, settings),
-                )
+                artifact = artifact_id(prefix, "pairs", *parts, content, self.pair_settings)
+                yield self.weights(method, seed, step), PairsRun(method, seed, step, name), artifact
 
     @property
     def pair_settings(self) -> dict[str, Any]:
