@@ -214,10 +214,8 @@ class Lineage:
         """Returns the key of the weights of a row of Table 3; that of the manifest for the untrained encoder."""
         if method == glue.UNTRAINED:
             return self.manifest
-        trained_here = not self.tokenizer_of(method)
-        return (
-            f"{self.pretraining(method, pretrain_seed).key}/step{step}" if trained_here else self.imported(method).path
-        )
+        imported = self.imported(method).path if self.tokenizer_of(method) else ""
+        return imported or f"{self.pretraining(method, pretrain_seed).key}/step{step}"
 
     def import_fingerprint(self, name: str) -> str:
         """Returns the fingerprint of an imported encoder: weights, sizes and tokenizer."""
