@@ -43,16 +43,13 @@ def gradient_norm(
 
     If `submodule_clip_norm` is above 0, the submodule and the rest are each clipped by their own norm.
     """
-    separate = [] if submodule is None else [p for p in submodule.parameters() if p.grad is not None]
-    if separate and submodule_clip_norm > 0:
-        excluded = set(separate)
-        norms = [
-            _clipped_norm([p for p in model.parameters() if p not in excluded], clip_norm),
-            _clipped_norm(separate, submodule_clip_norm),
-        ]
-        total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        return total
-    return _clipped_norm(list(model.parameters()), clip_norm)
+    separate = list(submodule.parameters()) if submodule is not None and submodule_clip_norm > 0 else []
+    excluded = {parameter for parameter in separate if parameter.grad is not None}
+    norm = _clipped_norm([parameter for parameter in model.parameters() if parameter not in excluded], clip_norm)
+    if not excluded:
+        return norm
+    total: Tensor = torch.linalg.vector_norm(torch.stack([norm, _clipped_norm(separate, submodule_clip_norm)]))
+    return total
 
 
 def _clipped_norm(parameters: list[nn.Parameter], clip_norm: float) -> Tensor:
