@@ -1,5 +1,6 @@
 """`mapnet export`: saves a milestone, or a kept classifier of a task, as a Hugging Face folder for `transformers`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -120,58 +121,11 @@ def write_folder(folder: Path, settings: dict[str, Any], weights: Weights, token
 
 def model_config(encoder: Transformer, vocab_size: int, electra: bool) -> dict[str, Any]:
     """Returns config.json for the transformers model of a checkpoint; `vocab_size` excludes padding rows."""
-    common = {
-        "vocab_size": vocab_size,
-        "hidden_size": encoder.hidden,
-        "num_hidden_layers": encoder.layers,
-        "num_attention_heads": encoder.heads,
-        "intermediate_size": encoder.ffn,
-        "max_position_embeddings": encoder.max_length,
-        "initializer_range": encoder.init_std,
-        "pad_token_id": PAD,
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-    }
-    if encoder.architecture == "modernbert":
-        return common | _modern_config(encoder)
-    kind: dict[str, Any] = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
-    if electra:
-        # transformers adds an embedding projection if the sizes differ
-        kind = {"architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": encoder.hidden}
-    return (
-        kind
-        | common
-        | {
-            "hidden_act": "gelu",
-            "hidden_dropout_prob": encoder.dropout,
-            "attention_probs_dropout_prob": encoder.attention_dropout,
-            "layer_norm_eps": encoder.layer_norm_eps,
-            "type_vocab_size": 2,
-        }
-    )
-
-
-def _modern_config(encoder: Transformer) -> dict[str, Any]:
     types = ["sliding_attention" if window else "full_attention" for window in encoder.attention_windows()]
-    return {
-        "architectures": ["ModernBertForMaskedLM"],
-        "model_type": "modernbert",
-        "hidden_activation": "gelu",
-        "norm_eps": encoder.layer_norm_eps,
-        "embedding_dropout": encoder.dropout,
-        "mlp_dropout": encoder.dropout,
-        "attention_dropout": encoder.attention_dropout,
-        "layer_types": types,
-        "local_attention": encoder.local_attention or 128,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": encoder.rope_theta},
-            "sliding_attention": {"rope_type": "default", "rope_theta": encoder.rope_theta_local},
-        },
-        "bos_token_id": CLS,
-        "cls_token_id": CLS,
-        "eos_token_id": SEP,
-        "sep_token_id": SEP,
-    }
+    ids = {"pad": PAD, "cls": CLS, "sep": SEP}
+    values = {"encoder": encoder, "vocab_size": vocab_size, "electra": electra, "types": types, **ids}
+    settings: dict[str, Any] = json.loads(core.render("mapnet_cli.huggingface", "config.json", **values))
+    return settings
 
 
 def tokenizer_config(settings: dict[str, Any]) -> dict[str, Any]:
