@@ -115,13 +115,17 @@ class Artifacts:
         except (FileNotFoundError, NotADirectoryError):
             return None
         record = parse_json(data, path)
-        stored = record.pop("checksum", None)
+        stored = record.pop("checksum", None) if isinstance(record, dict) else None
         body = data.rpartition(CHECKSUM)[0]
+        line = b""
         if stored == hashlib.sha256(body).hexdigest():
-            return Marker(**record, line=body.split(b"\n", 4)[3].removeprefix(b' "result": ').removesuffix(b","))
-        if stored != record_checksum(record):  # version 0.1's, over the values instead of the bytes
+            line = (body.split(b"\n", 4)[3:4] or [b""])[0].removeprefix(b' "result": ').removesuffix(b",")
+        elif stored is None or stored != record_checksum(record):  # version 0.1's, over the values instead of the bytes
             raise DamagedError(f"{path} is damaged (its checksum does not match): delete it and run again")
-        return Marker(**record)
+        try:
+            return Marker(**record, line=line)
+        except TypeError:
+            raise DamagedError(f"{path} is not a record of mapnet: delete it and run again") from None
 
     def find(self, key: str, kind: type[R]) -> R | None:
         """Returns the result of a finished job as a typed row, or None; raises DamagedError."""
@@ -261,7 +265,7 @@ def parse_json(data: bytes, path: Path) -> Any:
         pass
     try:
         return json.loads(data.decode())  # reads lone surrogates too, and its errors say where
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error}): delete it and run again") from None
 
 

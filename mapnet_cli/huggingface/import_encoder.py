@@ -16,6 +16,7 @@ from mapnet_cli.core import (
     Marker,
     UsageError,
     publishing,
+    readable,
     sha256,
     write_text,
 )
@@ -90,21 +91,20 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
         raise UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one written by save_pretrained{_download(str(folder))}")
-    config = read_object(folder / "config.json")
-    encoder, rows = _read_config(config, folder / "config.json")
-    tokenizer, old_ids, warnings = read_tokenizer(folder, config)
-    if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
-        tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
-        raise InputError(f"{folder}: {tokens}: they don't belong together")
-    model = PretrainingModel(encoder, len(old_ids), None)
-    model.init_weights(_FRESH_HEAD_SEED)
-    try:
+    with readable(str(folder), "can't be imported"):
+        config = read_object(folder / "config.json")
+        encoder, rows = _read_config(config, folder / "config.json")
+        tokenizer, old_ids, warnings = read_tokenizer(folder, config)
+        if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
+            tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
+            raise InputError(f"{folder}: {tokens}: they don't belong together")
         found = standard_names(read_weights(folder))
+        _check_size(encoder, sum(weight.numel() for weight in found.values()))
+        model = PretrainingModel(encoder, len(old_ids), None)
+        model.init_weights(_FRESH_HEAD_SEED)
         if (first := _first_position(config)) and POSITIONS in found:
             found[POSITIONS] = found[POSITIONS][first:]
         unused, fresh_head = _copy_weights(model, found, rows, old_ids)
-    except ValueError as error:
-        raise InputError(f"{folder}: {error}") from None
     sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_BERT_DROPOUTS)}
     if encoder.architecture != "bert":
         sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
@@ -159,6 +159,14 @@ def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
         return Transformer(**sizes), found["vocab_size"]
     except ValidationError as error:
         raise InputError(f"{file}: {error.errors()[0]['msg']}") from None
+
+
+def _check_size(encoder: Transformer, parameters: int) -> None:
+    """Raises ValueError if the config describes a far larger encoder than the weights: building it takes any memory."""
+    positions = encoder.max_length if encoder.architecture == "bert" else 0
+    described = encoder.hidden * (encoder.layers * (4 * encoder.hidden + 2 * encoder.ffn) + positions)
+    if described > 4 * parameters:
+        raise ValueError(f"config.json implies at least {described:,} weights, but the files have {parameters:,}")
 
 
 def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
