@@ -21,8 +21,11 @@ LONGEST = 1 << 24
 """Maximum size in bytes of a line, a row, a value, and of a file that is read as a whole."""
 BATCH, CHUNK = 1000, 1 << 16
 """Rows decoded together, and characters of a JSON array that are read together."""
-LARGE_GROUP = 1 << 27
-"""Bytes of a Parquet row group whose rows may be long, so that they are decoded one by one."""
+LARGE_GROUP, SHORT_ROW = 1 << 26, 1 << 12
+"""Bytes of a Parquet row group whose rows are decoded one by one, or a few together if they are short on average."""
+LARGEST_GROUP, LONG_ROW = 1 << 27, 1 << 17
+"""Bytes of a row group that is refused if its rows have more than so many bytes on average: a page, which is
+decompressed as a whole, may have a thousand of them."""
 ARROW_FILE = b"ARROW1"
 """What Arrow's file format (Feather V2) begins with; a stream follows after two more bytes."""
 _SCALARS = re.compile(
@@ -59,7 +62,7 @@ def table_rows(
 def text_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
     """Yields the lines of UTF-8 text with their numbers, from 1, and their ends. Only line feeds end lines."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
-        if len(line) == LONGEST:
+        if len(line) >= LONGEST:  # a file in a zip returns more than it is asked for
             raise InputError(f"{where}:{number}: the line is longer than {LONGEST >> 20} MB")
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -292,10 +295,14 @@ def _parquet(file: BinaryIO, where: str) -> Iterator[TableRow]:
     from pyarrow.parquet import ParquetFile
 
     with readable(where, "is not a readable Parquet file"):
-        schema = ParquetFile(file).schema_arrow
+        table = ParquetFile(file, buffer_size=CHUNK, pre_buffer=False)
+        schema, kept = table.schema_arrow, scalars(table.schema_arrow)
         texts = [field.name for field in schema if "string" in str(field.type)]
-        # a repeated value stays in memory once, and pages are read one by one
-        table = ParquetFile(file, read_dictionary=texts, buffer_size=1 << 20, pre_buffer=False)
+        small = ParquetFile(file, metadata=table.metadata, read_dictionary=texts)  # keeps a repeated value once
         for group in range(table.num_row_groups):
-            size = BATCH if table.metadata.row_group(group).total_byte_size <= LARGE_GROUP else 1
-            yield from arrow_rows(table.iter_batches(size, [group], scalars(schema)), schema, where)
+            size, rows = table.metadata.row_group(group).total_byte_size, table.metadata.row_group(group).num_rows
+            if size > LARGEST_GROUP and size > LONG_ROW * rows:
+                raise InputError(f"{where} has rows of {size / rows / 1e6:.1f} MB: that is too long")
+            count = BATCH if size <= LARGE_GROUP else 16 if size <= SHORT_ROW * rows else 1
+            batches = (small if size <= LARGE_GROUP else table).iter_batches(count, [group], kept)
+            yield from arrow_rows(batches, schema, where)
