@@ -21,11 +21,9 @@ LONGEST = 1 << 24
 """Maximum size in bytes of a line, a row, a value, and of a file that is read as a whole."""
 BATCH, CHUNK = 1000, 1 << 16
 """Rows decoded together, and characters of a JSON array that are read together."""
-LARGE_GROUP, SHORT_ROW = 1 << 26, 1 << 12
-"""Bytes of a Parquet row group whose rows are decoded one by one, or a few together if they are short on average."""
-LARGEST_GROUP, LONG_ROW = 1 << 27, 1 << 17
-"""Bytes of a row group that is refused if its rows have more than so many bytes on average: a page, which is
-decompressed as a whole, may have a thousand of them."""
+LARGE_GROUP, SHORT_ROW, LONG_ROW = 1 << 26, 1 << 12, 1 << 17
+"""Bytes of a Parquet row group that is not decoded in batches, and bytes of a row of such a group on average: short ones
+are decoded a few together, long ones refused, since a page, which is decompressed as a whole, may have a thousand."""
 ARROW_FILE = b"ARROW1"
 """What Arrow's file format (Feather V2) begins with; a stream follows after two more bytes."""
 _SCALARS = re.compile(
@@ -301,7 +299,7 @@ def _parquet(file: BinaryIO, where: str) -> Iterator[TableRow]:
         small = ParquetFile(file, metadata=table.metadata, read_dictionary=texts)  # keeps a repeated value once
         for group in range(table.num_row_groups):
             size, rows = table.metadata.row_group(group).total_byte_size, table.metadata.row_group(group).num_rows
-            if size > LARGEST_GROUP and size > LONG_ROW * rows:
+            if size > LARGE_GROUP and size > LONG_ROW * rows:
                 raise InputError(f"{where} has rows of {size / rows / 1e6:.1f} MB: that is too long")
             count = BATCH if size <= LARGE_GROUP else 16 if size <= SHORT_ROW * rows else 1
             batches = (small if size <= LARGE_GROUP else table).iter_batches(count, [group], kept)

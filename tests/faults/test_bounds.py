@@ -41,11 +41,10 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 """
 
 
-def rows(indices: list[int], **settings: Any) -> bytes:
-    """A Parquet file with rows of 100 MB."""
-    sentences = pa.DictionaryArray.from_arrays(
-        pa.array(indices), pa.array(["a" * SIZE, "b" * SIZE][: 1 + max(indices)], pa.large_string())
-    )
+def rows(indices: list[int], size: int = SIZE, **settings: Any) -> bytes:
+    """A Parquet file with long rows."""
+    texts = ["a" * size, "b" * size][: 1 + max(indices)]
+    sentences = pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(texts, pa.large_string()))
     out = io.BytesIO()
     table = pa.table({"sentence": sentences, "label": [0] * len(indices)})
     parquet.write_table(table, out, compression="zstd", **settings)
@@ -61,8 +60,10 @@ MEMBERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "line.jsonl": (lambda: b'{"sentence":[' + b"[]," * (SIZE // 3), "the line is longer than 16 MB"),
     "lists.jsonl": (lambda: b'{"x":[' + b"[]," * 5_000_000 + b"1]}\n", r"needs the columns|is missing"),
     "array.json": (lambda: b'[{"sentence":"' + b"a" * SIZE, "longer than 16 MB"),
-    "row.parquet": (lambda: rows([0]), "a value of 'sentence' is longer than 16 MB"),
+    "row.parquet": (lambda: rows([0]), "rows of 104.9 MB"),
     "rows.parquet": (lambda: rows([0, 1, 0], use_dictionary=False), "rows of 104.9 MB"),
+    "lone.parquet": (lambda: rows([0] * 50), "rows of 2.1 MB"),
+    "value.parquet": (lambda: rows([0] * 9, SIZE // 2), "a value of 'sentence' is longer than 16 MB"),
     "repeated.parquet": (lambda: rows([0] * 500 + [1] * 500, dictionary_pagesize_limit=1 << 30), "rows of 0.2 MB"),
 }
 
