@@ -10,7 +10,7 @@ from mapnet_cli.core.console import Console, spell_out
 from mapnet_cli.core.diagnostics import COLLAPSED, DIAGNOSTICS, proposal_warnings
 from mapnet_cli.core.errors import (
     AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, ProcessError,
-    UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error,
+    UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error, writing,
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
 from mapnet_cli.core.hardware import (

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from mapnet_cli.core.errors import DamagedError, MissingResultError, UsageError
+from mapnet_cli.core.errors import DamagedError, MissingResultError, UsageError, writing
 from mapnet_cli.core.locks import held, holding
 from mapnet_cli.core.records import Row
 
@@ -200,28 +200,30 @@ class Artifacts:
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, need: int = 0) -> Iterator[Path]:
     """Yields a temporary path next to `path` and renames it to `path` when the block ends.
 
     The caller creates a file or a folder there. An existing file is replaced atomically; an
-    existing folder is moved aside first. If the block raises, nothing is published.
+    existing folder is moved aside first. If the block raises, nothing is published. `need` is the size in bytes, for
+    the message about a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
-        yield temporary
-        for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
-            if file.is_file() and temporary.is_dir():  # safetensors makes files that only their owner can read
-                file.chmod(temporary.stat().st_mode & 0o666)
-            sync(file)
-        if path.is_dir() and not temporary.is_dir():
-            raise IsADirectoryError(f"{path} is a folder, not a file")
-        aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
-        if path.is_dir():
-            path.replace(aside)
-        temporary.replace(path)
-        sync(path.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        with writing(path, need, temporary):
+            yield temporary
+            for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+                if file.is_file() and temporary.is_dir():  # safetensors makes files that only their owner can read
+                    file.chmod(temporary.stat().st_mode & 0o666)
+                sync(file)
+            if path.is_dir() and not temporary.is_dir():
+                raise IsADirectoryError(f"{path} is a folder, not a file")
+            aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
+            if path.is_dir():
+                path.replace(aside)
+            temporary.replace(path)
+            sync(path.parent)
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -239,7 +241,7 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with publishing(path) as temporary:
+    with publishing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 

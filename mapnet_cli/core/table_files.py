@@ -22,8 +22,8 @@ LONGEST = 1 << 24
 BATCH, CHUNK = 1000, 1 << 16
 """Rows decoded together, and characters of a JSON array that are read together."""
 LARGE_GROUP, SHORT_ROW, LONG_ROW = 1 << 26, 1 << 12, 1 << 17
-"""Bytes of a Parquet row group that is not decoded in batches, and bytes of a row of such a group on average: short ones
-are decoded a few together, long ones refused, since a page, which is decompressed as a whole, may have a thousand."""
+"""Bytes of a Parquet row group that is not decoded in batches, and of a row of such a group on average: short ones are
+decoded a few together, long ones refused, since a page, which is decompressed as a whole, may have a thousand."""
 ARROW_FILE = b"ARROW1"
 """What Arrow's file format (Feather V2) begins with; a stream follows after two more bytes."""
 _SCALARS = re.compile(
