@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from mapnet_cli.core.records import Row
 
 TEMPORARY = ".tmp-"
 LOCK = ".lock-"
+OLD = 3600
+"""Seconds after which a temporary file was left by a killed process."""
 _FOLDERS = ("prepare-corpus", "minimal-pairs", "finetune-glue")
 _LOCKS = (f"{LOCK}{name}" for name in (*_FOLDERS, "pretrain", "report", "variance", "import"))
 MARKS = frozenset([*_FOLDERS, *_LOCKS])
@@ -190,8 +193,10 @@ class Artifacts:
         path = self.root / f"{LOCK}{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with holding(path, stage):
-            for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):  # incomplete files of killed processes
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            # incomplete files of killed processes; another stage may be writing a file of the directory itself
+            old = [path for path in self.root.glob(f"{TEMPORARY}*") if time.time() - path.stat().st_mtime > OLD]
+            for path in [*old, *(self.root / stage).rglob(f"{TEMPORARY}*")]:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             yield
 
     def locked(self, stage: str) -> bool:
