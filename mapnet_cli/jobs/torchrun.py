@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mapnet_cli.core import TEMPORARY, Artifacts, MapnetError, read_json, write_json
+from mapnet_cli.core import TEMPORARY, ArtifactId, Artifacts, MapnetError, read_json, write_json
 from mapnet_cli.jobs import distributed
 from mapnet_cli.jobs.engine import ATTEMPTS, throttled
 from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, ignore_progress
@@ -46,7 +46,7 @@ class TorchrunJob(Job):
     """CPU threads of each process."""
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def parts(self) -> tuple[ArtifactId, ...]:
         return self.inner.parts
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:

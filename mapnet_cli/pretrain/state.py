@@ -24,7 +24,6 @@ from mapnet_cli.core import (
     write_json,
 )  # fmt: skip
 from mapnet_cli.jobs import DistContext, library_versions
-from mapnet_cli.lineage import fingerprint
 from mapnet_cli.masking import CorpusFacts, MaskContext
 from mapnet_cli.model import AnyPretrainingModel
 from mapnet_cli.pretrain.segments import Segment, needed_for, place_of, segments
@@ -57,6 +56,8 @@ class TrainState:
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    milestones: dict[int, ArtifactId] = field(default_factory=dict)
+    """By step."""
     unlogged: dict[str, float] = field(default_factory=dict)
     """Totals of the steps since the last log line, if the run was stopped there."""
 
@@ -87,9 +88,10 @@ def milestone(
 ) -> Write:
     """Returns a function that writes a milestone: weights, sentences of Figure 2, and a marker for finetune-glue."""
     processes = f", {state.dist.size} processes" if state.dist.size > 1 else ""
+    artifact = state.milestones[state.step]
     row = Checkpoint(
         method=state.method_name, pretrain_seed=state.seed, step=state.step,
-        path=f"{state.artifact.key}/step{state.step}", fingerprint="", tokens=state.tokens, flops=state.flops,
+        path=artifact.key, fingerprint="", tokens=state.tokens, flops=state.flops,
         seconds=round(state.seconds, 3), device=training.device_name(state.device) + processes,
         validation_loss=validation.get("validation_loss"), validation=validation, health=diagnostics,
     )  # fmt: skip
@@ -102,8 +104,8 @@ def milestone(
         write_json(folder / "figure2.json", masks.to_json())
         names = training.TENSORS, training.FACTS, "figure2.json"
         files = state.artifacts.checksums([folder / name for name in names])
-        stamp = fingerprint(state.artifact.fingerprint, row.step)
-        state.artifacts.publish(Marker(row.path, stamp, found.to_json(), files, row.seconds, library_versions()))
+        marker = Marker(row.path, artifact.fingerprint, found.to_json(), files, row.seconds, library_versions())
+        state.artifacts.publish(marker)
 
     return write
 
@@ -145,7 +147,7 @@ def _forget_gaps(state: TrainState) -> list[str]:
     lost = [
         (place, f"step{step}")
         for place, step in milestones.items()
-        if not state.artifacts.stands(f"{state.artifact.key}/step{step}")
+        if not state.artifacts.stands(state.milestones[step].key)
     ]
     end, name = min([*lost, (logged + 1, log.name)])
     later = [folder for folder in state.rolling.glob("step*") if _needs(folder) >= end]
