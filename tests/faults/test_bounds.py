@@ -21,6 +21,7 @@ from mapnet_cli.core import InputError
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.glue import TASKS
 from mapnet_cli.minimal_pairs.readers import read_paradigms
+from tests.prepare_corpus.corpora import saved_data_set
 
 SIZE = 100 << 20
 WRONG = r"is not the name of a data file in its folder|is missing"
@@ -98,17 +99,10 @@ def saved(tmp_path: Path) -> Path:
     """A saved data set with images that are a path and a file on the Hub; `datasets` itself would open both."""
     (tmp_path / "secret.png").write_bytes(b"secret")
     folder = tmp_path / "data" / "validation"
-    folder.mkdir(parents=True)
-    kinds = {"sentence": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}
-    info = {"features": kinds | {"label": {"names": ["0", "1"], "_type": "ClassLabel"}}}
-    images = [{"bytes": None, "path": str(tmp_path / "secret.png")}, {"bytes": None, "path": "hf://datasets/a/b/c.png"}]
-    image = pa.array(images, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
-    table = pa.table({"sentence": ["a", "b"], "label": [0, 1], "image": image})
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": info})})
-    with pa.OSFile(str(folder / "data.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
-        stream.write_table(table)
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}], "_split": None}))
-    (folder / "dataset_info.json").write_text(json.dumps(info))
+    image = {"sentence": "b", "label": 1, "image": {"bytes": None, "path": "hf://datasets/a/b/c.png"}}
+    rows = [{"sentence": "a", "label": 0, "image": {"bytes": b"", "path": str(tmp_path / "secret.png")}}, image]
+    kinds = {"image": {"_type": "Image"}, "label": {"names": ["0", "1"], "_type": "ClassLabel"}}
+    saved_data_set(folder, rows, kinds)
     return folder
 
 

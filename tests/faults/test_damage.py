@@ -92,7 +92,7 @@ def test_run_does_not_succeed_with_a_partial_report(
     """A record that this version doesn't understand counts as done, but not in the report."""
     done, _ = finished("finetune-glue")
     root = copy(done, tmp_path / "artifacts")
-    [path] = root.glob("finetune-glue/*/*/*/batch*.json")
+    [path] = root.glob("pretrain/*/step10.json")
     key = path.relative_to(root).with_suffix("").as_posix()
     artifacts = Artifacts(root)
     marker = artifacts.require(key)
@@ -100,6 +100,6 @@ def test_run_does_not_succeed_with_a_partial_report(
     run = server.run(arguments("run", root), root)
     assert run.code == 4, run.output
     assert "error: the report is partial" in run.output
-    forced = server.run(arguments("finetune-glue", root, "--force"), root)
+    forced = server.run(arguments("pretrain", root, "--force"), root)
     assert forced.code == 0, forced.output
     assert not lasting(differences(contents(root), contents(done)))
