@@ -41,7 +41,7 @@ def files_of(kind: str, root: Path) -> list[Path]:
 
 
 WAYS = ("lost", "cut", "flipped")
-DAMAGE = [(kind, way) for kind in KINDS for way in WAYS][4::5] if TRIALS == 1 else product(KINDS, WAYS)
+DAMAGE = [(kind, way) for kind in KINDS for way in WAYS][4::5] if TRIALS == 1 else [*product(KINDS, WAYS)]
 LOST = ("pretrain/*/step6", "pretrain/*/step6.json", "pretrain/*/resume")[: 1 if TRIALS == 1 else 3]
 
 
