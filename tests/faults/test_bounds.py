@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mapnet_cli.core import InputError
+from mapnet_cli.core import InputError, hub
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.glue import TASKS
 from mapnet_cli.minimal_pairs.readers import read_paradigms
@@ -28,7 +28,7 @@ WRONG = r"is not the name of a data file in its folder|is missing"
 MEASURE = """
 import re, sys
 from pathlib import Path
-from mapnet_cli.core import InputError
+from mapnet_cli.core import InputError, hub
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.glue import TASKS
 from mapnet_cli.minimal_pairs.readers import read_paradigms
@@ -118,6 +118,19 @@ def test_nothing_that_a_saved_data_set_names_is_opened(saved: Path) -> None:
     command = [sys.executable, "-c", script, str(saved.parent)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert (done.stdout, done.returncode) == ("[('a',), ('b',)]\n", 0), done.stderr
+
+
+def test_columns_of_the_hub_that_are_not_read_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamed from a file here; decoding the image would fail."""
+    from datasets import Dataset, Features, Image, Value, load_dataset
+
+    image = {"bytes": b"no image", "path": None}
+    kinds = Features({"meta": {"text": Value("string")}, "image": Image()})
+    file = str(tmp_path / "a.parquet")
+    Dataset.from_list([{"meta": {"text": "a"}, "image": image}], features=kinds.copy()).to_parquet(file)
+    stream = load_dataset("parquet", data_files=file, split="train", streaming=True, features=kinds)
+    monkeypatch.setattr(hub, "load_hub_split", lambda *args, **settings: stream)
+    assert list(hub.hub_rows("hub:a/b", None, "train", 0, 1, "meta.text")) == [(0, {"meta": {"text": "a"}})]
 
 
 def test_an_image_is_not_text(saved: Path) -> None:
