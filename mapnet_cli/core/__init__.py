@@ -31,10 +31,10 @@ from mapnet_cli.core.statistics import (
     CONFIDENCE, Interval, bootstrap_interval, holm, permutation_test, t_interval, t_test,
 )
 from mapnet_cli.core.table_files import (
-    LONGEST, TABLE_FORMATS, TableRow, arrow_batches, arrow_rows, json_object, json_value, not_blank, readable,
-    saved_files, saved_rows, table_rows, text_lines, whole_file,
+    TABLE_FORMATS, TableRow, arrow_batches, arrow_rows, not_blank, saved_files, saved_rows, table_rows,
 )
 from mapnet_cli.core.tables import (
     NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, table_of, to_csv, to_json,
     to_markdown, to_rich,
 )
+from mapnet_cli.core.user_files import LONGEST, json_object, json_value, readable, text_lines, whole_file

@@ -1,4 +1,4 @@
-"""Readers of users' files in bounded memory: JSON, and tables in TSV, CSV, JSON, Parquet, or saved by `datasets`.
+"""Readers of tables: TSV, CSV, JSON Lines, JSON arrays, Parquet, and data sets saved by `datasets`, in bounded memory.
 
 Rows are read as they are used, and none is dropped: an InputError names the file and the line that can't be read.
 """
@@ -8,17 +8,14 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from mapnet_cli.core.errors import InputError, MapnetError
+from mapnet_cli.core.errors import InputError
+from mapnet_cli.core.user_files import LONGEST, json_object, json_value, readable, text_lines
 
 TABLE_FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
-LONGEST = 1 << 24
-"""Maximum size in bytes of a line, a row, a value, and of a file that is read as a whole."""
 BATCH, CHUNK = 1000, 1 << 16
 """Rows decoded together, and characters of a JSON array that are read together."""
 LARGE_GROUP, SHORT_ROW, LONG_ROW = 1 << 26, 1 << 12, 1 << 17
@@ -57,17 +54,6 @@ def table_rows(
             yield from _delimited(file, where, suffix, unnamed, skipped)
 
 
-def text_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
-    """Yields the lines of UTF-8 text with their numbers, from 1, and their ends. Only line feeds end lines."""
-    for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
-        if len(line) >= LONGEST:  # a file in a zip returns more than it is asked for
-            raise InputError(f"{where}:{number}: the line is longer than {LONGEST >> 20} MB")
-        try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}:{number}: not UTF-8 (byte 0x{error.object[error.start]:02x})") from None
-
-
 def not_blank(rows: Iterable[tuple[int, T]], where: str) -> Iterator[tuple[int, T]]:
     """Yields the rows without blank ones, which may only be the last. Elsewhere, raises InputError."""
     blank = 0
@@ -77,42 +63,6 @@ def not_blank(rows: Iterable[tuple[int, T]], where: str) -> Iterator[tuple[int, 
         if row:
             yield number, row
         blank = blank or (0 if row else number)
-
-
-def whole_file(path: Path, limit: int = LONGEST) -> bytes:
-    """Returns the contents of a file; raises InputError if it has more than `limit` bytes."""
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise InputError(f"{path} is larger than {limit >> 20} MB")
-    return data
-
-
-def json_value(data: bytes | str, where: str) -> Any:
-    """Returns parsed JSON; raises InputError, also if it is nested too deeply or a number has too many digits."""
-    try:
-        return json.loads(data if isinstance(data, str) else data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise InputError(f"{where}: not JSON ({error})") from None
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in a file; raises InputError if there is none."""
-    value = json_value(whole_file(path), str(path))
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a JSON object")
-    return value
-
-
-@contextmanager
-def readable(where: str, problem: str = "can't be read") -> Iterator[None]:
-    """Turns whatever a library raises for a damaged, hostile or unsupported file into an InputError."""
-    try:
-        yield
-    except MapnetError:
-        raise
-    except Exception as error:
-        raise InputError(f"{where} {problem}: {error}") from None
 
 
 def saved_files(folder: Path) -> list[Path]:

@@ -203,24 +203,17 @@ class TrainModel(jobs.Job):
         if device.type == "cpu" and config.pretrain.compile:
             advice.append("pretrain.compile takes minutes and gains nothing on a CPU; it is meant for GPUs")
         # weights stay if only the validation changes, or a milestone is added
-        old = [
-            part
-            for part in self.parts
-            if artifacts.stands(part.key) and not artifacts.stands(part.key, part.fingerprint)
-        ]
-        trained = artifacts.stands(self.key, self.fingerprint) and all(
-            artifacts.stands(part.key) for part in self.parts
-        )
-        for warning in [] if trained else [*advice, *resume(state)]:
-            progress(jobs.Progress(state.place, config.pretrain.steps, warning=warning))
-        if not trained:
-            train(state, progress)
-        validate_again(state, old)
-        if trained:
+        stand = [part for part in self.parts if artifacts.stands(part.key)]
+        old = [part for part in stand if not artifacts.stands(part.key, part.fingerprint)]
+        if len(stand) == len(self.parts) and artifacts.stands(self.key, self.fingerprint):
             totals = artifacts.read(self.key, PretrainingTotals)
         else:
+            for warning in [*advice, *resume(state)]:
+                progress(jobs.Progress(state.place, config.pretrain.steps, warning=warning))
+            train(state, progress)
             totals = PretrainingTotals(
                 method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,
                 seconds=state.seconds,
             )  # fmt: skip
+        validate_again(state, old)
         return jobs.Output([state.folder / "log.jsonl"], totals)

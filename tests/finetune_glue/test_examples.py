@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import table_files
+from mapnet_cli.core import table_files, user_files
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
 from mapnet_cli.glue.grid import TRAINED
@@ -235,7 +235,8 @@ def test_files_of_other_formats_that_cannot_be_read(tmp_path: Path, monkeypatch:
     ):
         (tmp_path / name).write_text(content)
         with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
-            patch.setattr(table_files, "LONGEST", 50)
+            for module in (table_files, user_files):
+                patch.setattr(module, "LONGEST", 50)
             read_examples(tmp_path, TASKS["SST-2"], "dev")
         (tmp_path / name).unlink()
 
