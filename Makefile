@@ -33,10 +33,10 @@ lint: $(INSTALLED)
 # Fault tests: twenty SIGKILLs each in the whole run, corpora, pretraining and grids; then every operation on files with
 # every fault, and every kind of damage. `make test` runs a slice of them.
 faults: $(INSTALLED)
-	TRIALS=0 $(BIN)/python -m pytest -n 2 tests/faults/test_io.py tests/faults/test_damage.py
+	TRIALS=0 $(BIN)/python -m pytest -n 2 tests/faults/test_io.py tests/faults/test_damage.py tests/faults/test_bounds.py
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults tests/jobs/test_ray_corpus.py -k kill
 
-# Damaged and odd input for the readers of text: 10,000 examples of each kind, about ten minutes. `make test` runs 300.
+# Damaged and odd input for all readers of users' files: 10,000 examples of each kind, half an hour; `make test` runs 300.
 fuzz: $(INSTALLED)
 	FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/fuzz
 	FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/prepare_corpus -k any_

@@ -80,10 +80,11 @@ def _compare(invocation: Invocation, folders: Sequence[Path], to: Path) -> None:
 def run(invocation: Invocation) -> None:
     """Run prepare-corpus, pretrain, minimal-pairs, finetune-glue and report in order, skipping finished work."""
     from mapnet_cli.cli.stages import STAGES
+    from mapnet_cli.core import DamagedError
 
     run_or_plan(tuple(STAGES), invocation)
-    if not invocation.dry_run:
-        _report(invocation)
+    if not invocation.dry_run and (command := _report(invocation)):
+        raise DamagedError(f"the report is partial: results can't be read; see the warnings, then {command}")
 
 
 @command(group, "status", LOOKING)

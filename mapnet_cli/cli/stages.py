@@ -69,14 +69,14 @@ def _run_launched(
     stage, artifacts = load_stage("pretrain", lineage), lineage.artifacts
     stage.validate()
     with jobs.joined(), ExitStack() as stack:
-        locked = None
+        locked = ""
         if dist.rank == 0:
             try:
                 stack.enter_context(artifacts.lock("pretrain"))
             except LockedError as error:
-                locked = error
-        if (locked := dist.broadcast(locked)) is not None:
-            raise locked
+                locked = str(error)
+        if locked := dist.broadcast(locked):
+            raise LockedError(locked)
         jobs.LaunchedEngine(artifacts, console, dist, force).run(stage.plan(1))
 
 

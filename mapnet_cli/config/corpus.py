@@ -1,11 +1,17 @@
 """[corpus]: text sources, clean-up, vocabulary and blocks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mapnet_cli.config.base import Count, NonNegative, Positive, Section, Share, ZeroOrMore, added, operational
 from mapnet_cli.core import is_hub
+
+_USE = {
+    "column": ("jsonl", "csv", "parquet", "arrow", "wikiextractor", "dataset"), "name": ("dataset",),
+    "split": ("dataset",), "documents": ("text",), "paragraphs": ("text",), "hyphens": ("text",),
+}  # fmt: skip
+"""Keys of a source that only these kinds use."""
 
 
 class Source(Section):
@@ -67,6 +73,13 @@ class Source(Section):
         if self.limit_mb and (self.kind == "cpython" or self.from_hub):
             raise ValueError("limit_mb applies only to files: use limit, a number of documents")
         return self
+
+    def results_view(self) -> dict[str, Any]:
+        """Returns the keys that affect results; those that the kind doesn't use have their defaults."""
+        unused = {
+            key: self.__class__.model_fields[key].default for key, kinds in _USE.items() if self.kind not in kinds
+        }
+        return super(Source, self.model_copy(update=unused)).results_view()
 
     @property
     def from_hub(self) -> bool:

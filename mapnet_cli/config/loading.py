@@ -17,10 +17,12 @@ from pydantic import ValidationError
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.explain import elsewhere, explain, flatten, origin_of
-from mapnet_cli.core import UsageError, did_you_mean, system_error
+from mapnet_cli.core import InputError, UsageError, did_you_mean, system_error, whole_file
 
 RECIPES = ("demo", "small", "paper")
 ENV_PREFIX = "MAPNET_"
+LARGEST, LARGEST_NUMBER = 1 << 22, 1 << 63
+"""Maximum size of a config file in bytes, and of a number in it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ def resolve(
 
     Raises UsageError if a value is invalid, naming the key, its origin and the closest valid key.
     """
+    try:
+        return _resolve(recipe, file, overrides, environ)
+    except RecursionError:
+        raise UsageError("the config is nested too deeply") from None
+
+
+def _resolve(recipe: str | None, file: Path | None, overrides: Iterable[str], environ: Mapping[str, str]) -> Resolved:
     layers = [_recipe_layer("methods")]
     file_layer = _file_layer(file) if file else None
     in_file = file_layer.values.pop("recipe", "") if file_layer else "demo"
@@ -91,6 +100,9 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Lay
             into[key] = value
         if not isinstance(value, dict) or not value:
             origins[dotted] = layer.origin(dotted)
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int) and abs(number) > LARGEST_NUMBER:
+                    raise UsageError(f"{dotted} ({layer.origin(dotted)}): the number is too large")
 
 
 def _recipe_layer(name: str) -> Layer:
@@ -106,7 +118,7 @@ def _recipe_layer(name: str) -> Layer:
 
 def _file_layer(file: Path) -> Layer:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = whole_file(file, LARGEST).decode()
         return Layer(tomllib.loads(text), str(file), _key_lines(text))
     except FileNotFoundError:
         hint = f"; a recipe is given with --recipe {file}" if str(file) in RECIPES else ""
@@ -115,7 +127,9 @@ def _file_layer(file: Path) -> Layer:
         raise UsageError(f"config file {system_error(error)}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"config file {file} is not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
-    except tomllib.TOMLDecodeError as error:
+    except InputError as error:
+        raise UsageError(f"config file {error}") from None
+    except ValueError as error:  # a TOMLDecodeError, or a number of thousands of digits
         advice = "; text needs quotes, and true and false have no capitals" if "Invalid value" in str(error) else ""
         if file.suffix in (".yaml", ".yml", ".json"):
             advice = "; write [section] on one line and key = value on the next ones"
@@ -149,7 +163,7 @@ def _command_line_layer(overrides: Iterable[str]) -> Layer:
 def _set_dotted(values: dict[str, Any], dotted: str, text: str, where: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text  # a bare word is a string: --set finetune.data=probe
     *tables, key = dotted.split(".")
     for table in tables:

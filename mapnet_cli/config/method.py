@@ -51,6 +51,11 @@ class TableProposal(LearnedProposal):
     """Instead of the running mean, AMLM's rule: every N steps, a token's weight becomes a fifth of its old weight plus
     four fifths of its mean signal since the last update. 0: the running mean."""
 
+    def results_view(self) -> dict[str, Any]:
+        """Returns the keys that affect results; `memory` has its default where there is no running mean."""
+        unused = {"memory": type(self).model_fields["memory"].default} if self.update_every else {}
+        return super(TableProposal, self.model_copy(update=unused)).results_view()
+
 
 class MapNetProposal(LearnedProposal):
     """Strategy "mapnet": MAP-Net, a network trained together with the encoder."""

@@ -10,7 +10,7 @@ from mapnet_cli.core.console import Console, spell_out
 from mapnet_cli.core.diagnostics import COLLAPSED, DIAGNOSTICS, proposal_warnings
 from mapnet_cli.core.errors import (
     AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, ProcessError,
-    UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error,
+    UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error, writing,
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
 from mapnet_cli.core.hardware import (
@@ -30,8 +30,11 @@ from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.core.statistics import (
     CONFIDENCE, Interval, bootstrap_interval, holm, permutation_test, t_interval, t_test,
 )
-from mapnet_cli.core.table_files import TABLE_FORMATS, TableRow, arrow_rows, not_blank, table_rows, text_lines
+from mapnet_cli.core.table_files import (
+    TABLE_FORMATS, TableRow, arrow_batches, arrow_rows, not_blank, saved_files, saved_rows, table_rows,
+)
 from mapnet_cli.core.tables import (
     NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, table_of, to_csv, to_json,
     to_markdown, to_rich,
 )
+from mapnet_cli.core.user_files import LONGEST, json_object, json_value, readable, text_lines, whole_file

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,12 +20,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from mapnet_cli.core.errors import DamagedError, MissingResultError, UsageError
+from mapnet_cli.core.errors import DamagedError, MissingResultError, UsageError, writing
 from mapnet_cli.core.locks import held, holding
 from mapnet_cli.core.records import Row
 
 TEMPORARY = ".tmp-"
 LOCK = ".lock-"
+OLD = 3600
+"""Seconds after which a temporary file was left by a killed process."""
 _FOLDERS = ("prepare-corpus", "minimal-pairs", "finetune-glue")
 _LOCKS = (f"{LOCK}{name}" for name in (*_FOLDERS, "pretrain", "report", "variance", "import"))
 MARKS = frozenset([*_FOLDERS, *_LOCKS])
@@ -115,13 +118,17 @@ class Artifacts:
         except (FileNotFoundError, NotADirectoryError):
             return None
         record = parse_json(data, path)
-        stored = record.pop("checksum", None)
+        stored = record.pop("checksum", None) if isinstance(record, dict) else None
         body = data.rpartition(CHECKSUM)[0]
+        line = b""
         if stored == hashlib.sha256(body).hexdigest():
-            return Marker(**record, line=body.split(b"\n", 4)[3].removeprefix(b' "result": ').removesuffix(b","))
-        if stored != record_checksum(record):  # version 0.1's, over the values instead of the bytes
+            line = (body.split(b"\n", 4)[3:4] or [b""])[0].removeprefix(b' "result": ').removesuffix(b",")
+        elif stored is None or stored != record_checksum(record):  # version 0.1's, over the values instead of the bytes
             raise DamagedError(f"{path} is damaged (its checksum does not match): delete it and run again")
-        return Marker(**record)
+        try:
+            return Marker(**record, line=line)
+        except TypeError:
+            raise DamagedError(f"{path} is not a record of mapnet: delete it and run again") from None
 
     def find(self, key: str, kind: type[R]) -> R | None:
         """Returns the result of a finished job as a typed row, or None; raises DamagedError."""
@@ -186,8 +193,10 @@ class Artifacts:
         path = self.root / f"{LOCK}{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with holding(path, stage):
-            for path in list((self.root / stage).rglob(f"{TEMPORARY}*")):  # incomplete files of killed processes
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            # incomplete files of killed processes; another stage may be writing a file of the directory itself
+            old = [path for path in self.root.glob(f"{TEMPORARY}*") if time.time() - path.stat().st_mtime > OLD]
+            for path in [*old, *(self.root / stage).rglob(f"{TEMPORARY}*")]:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             yield
 
     def locked(self, stage: str) -> bool:
@@ -196,28 +205,30 @@ class Artifacts:
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, need: int = 0) -> Iterator[Path]:
     """Yields a temporary path next to `path` and renames it to `path` when the block ends.
 
     The caller creates a file or a folder there. An existing file is replaced atomically; an
-    existing folder is moved aside first. If the block raises, nothing is published.
+    existing folder is moved aside first. If the block raises, nothing is published. `need` is the size in bytes, for
+    the message about a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
-        yield temporary
-        for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
-            if file.is_file() and temporary.is_dir():  # safetensors makes files that only their owner can read
-                file.chmod(temporary.stat().st_mode & 0o666)
-            sync(file)
-        if path.is_dir() and not temporary.is_dir():
-            raise IsADirectoryError(f"{path} is a folder, not a file")
-        aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
-        if path.is_dir():
-            path.replace(aside)
-        temporary.replace(path)
-        sync(path.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        with writing(path, need, temporary):
+            yield temporary
+            for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+                if file.is_file() and temporary.is_dir():  # safetensors makes files that only their owner can read
+                    file.chmod(temporary.stat().st_mode & 0o666)
+                sync(file)
+            if path.is_dir() and not temporary.is_dir():
+                raise IsADirectoryError(f"{path} is a folder, not a file")
+            aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-old-{path.name}")
+            if path.is_dir():
+                path.replace(aside)
+            temporary.replace(path)
+            sync(path.parent)
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -235,7 +246,7 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with publishing(path) as temporary:
+    with publishing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -261,7 +272,7 @@ def parse_json(data: bytes, path: Path) -> Any:
         pass
     try:
         return json.loads(data.decode())  # reads lone surrogates too, and its errors say where
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error}): delete it and run again") from None
 
 

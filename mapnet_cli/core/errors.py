@@ -6,9 +6,13 @@ A message says what is wrong, where, and what to do. Any other exception is a bu
 import difflib
 import errno
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mapnet_cli.core.formatting import format_size
 
 
 class MapnetError(Exception):
@@ -85,7 +89,31 @@ _LESS_MEMORY = {
     "pretrain": "set a smaller pretrain.micro_batch_size, which gives the same batches in more passes",
     "minimal-pairs": "set a smaller minimal_pairs.batch_tokens, or use fewer --workers",
 }
-_WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_IN_WORDS = re.compile(r"\(os error (\d+)\)|requested and \d+ written")
+"""How Rust's libraries and NumPy report a failed system call; NumPy's writes fail on full disks."""
+
+
+@contextmanager
+def writing(path: Path, need: int = 0, temporary: Path | None = None) -> Iterator[None]:
+    """Gives errors of the block that are due to a full or read-only disk their path, also those that say it in words.
+
+    `need` is the number of bytes to be written; 0: more than were written so far to `temporary`, or to `path`.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := _IN_WORDS.search(str(error))):
+            number = int(found[1] or errno.ENOSPC)
+        if number not in _WHILE_WRITING:
+            raise
+        failure = OSError(number, os.strerror(number), str(path))
+        file = temporary or path
+        files = [file, *file.rglob("*")] if file.exists() else []
+        least = f"more than {format_size(sum(file.stat().st_size for file in files))}"
+        failure.add_note(f"{format_size(need) if need else least} needed")
+        raise failure from None
 
 
 def system_error(error: OSError, artifacts: Path | None = None, what: str = "") -> MapnetError:
@@ -104,7 +132,11 @@ def system_error(error: OSError, artifacts: Path | None = None, what: str = "") 
         advice = f"allow this user to {'write' if written else 'read'} it (chmod), or choose another path"
     inside = path and artifacts and path.absolute().is_relative_to(artifacts.absolute())
     where = path or (f"in {artifacts}" if artifacts and not what else "")
-    parts = [what, str(where) if str(where) not in what else "", os.strerror(error.errno), advice]
+    notes = [*getattr(error, "__notes__", ())]
+    if error.errno == errno.ENOSPC and (disk := path or artifacts):
+        existing = next(folder for folder in (disk, *disk.absolute().parents) if folder.exists())
+        notes.append(f"{format_size(shutil.disk_usage(existing).free)} free")
+    parts = [what, str(where) if str(where) not in what else "", os.strerror(error.errno), *notes, advice]
     message = ": ".join(part for part in parts if part).encode("utf-8", "backslashreplace").decode()
     return MapnetError(message) if written or inside else InputError(message)
 

@@ -48,13 +48,19 @@ def load_hub_split(data: str, name: str | None, split: str, streaming: bool = Fa
             ) from None
 
 
-def hub_rows(data: str, name: str | None, split: str, part: int, parts: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def hub_rows(
+    data: str, name: str | None, split: str, part: int, parts: int, column: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (row number, row) for each row of part `part` of a split, as rows arrive.
 
-    The dataset's files are divided into `parts` parts; with fewer files, some parts are empty. Raises InputError if
+    The dataset's files are divided into `parts` parts; with fewer files, some parts are empty. Of known columns, only
+    the one that contains the path of keys `column` is read: `datasets` opens what an image names. Raises InputError if
     the network or the Hub fails.
     """
     dataset = load_hub_split(data, name, split, streaming=True)
+    known = dataset.column_names or ()
+    if wanted := [one for one in known if one in (column, column.partition(".")[0])]:
+        dataset = dataset.select_columns(wanted)
     parts = min(parts, dataset.num_shards)
     if part >= parts:
         return

@@ -5,7 +5,6 @@ core/table_files.py reads the tables, examples.py validates the rows.
 
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,16 +36,12 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
     """Returns the rows of a split. Raises AbsentError if it doesn't exist, InputError if it can't be read."""
     on_hub, names = task.splits[split].hub, task.splits[split].names
     if isinstance(location, str):
-        dataset = core.load_hub_split(location, task.hub or None, on_hub)
-        return _from_datasets(dataset, f"{location} {task.hub} {split}")
+        dataset, where = core.load_hub_split(location, task.hub or None, on_hub), f"{location} {task.hub} {split}"
+        batches = (batch for table in dataset.with_format("arrow").iter(1000) for batch in table.to_batches())
+        return Rows(where, core.arrow_rows(batches, dataset.features.arrow_schema, where))
     for saved in (location / name for name in (on_hub, *names)):
         if (saved / "state.json").exists():
-            import datasets
-
-            try:
-                return _from_datasets(datasets.load_from_disk(str(saved)), str(saved))
-            except (OSError, ValueError) as error:
-                raise core.InputError(f"{saved} can't be read as a data set: {error}") from None
+            return Rows(str(saved), core.saved_rows(saved))
     files = _files(location)
     found = _find(files, task, split)
     if not found and task.name == "MRPC" and split in {"dev", *MRPC_RAW}:
@@ -61,10 +56,8 @@ def _files(location: Path) -> Files:
     """Returns the files of a folder or a zip file, without original/, where GLUE's zips store the raw data."""
     if location.is_dir():
         return {path.name: path for path in sorted(location.iterdir()) if path.is_file() and path.name[0] != "."}
-    try:
+    with core.readable(str(location), "is neither a folder nor a readable zip file"):
         archive = zipfile.ZipFile(location)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise core.InputError(f"{location} is neither a folder nor a readable zip file: {error}") from None
     members = [zipfile.Path(archive, name) for name in sorted(archive.namelist()) if not name.endswith("/")]
     kept = [p for p in members if p.name[0] != "." and not {"original", "__MACOSX"} & set(p.at.split("/"))]
     if len(kept) > len({path.name for path in kept}):
@@ -84,10 +77,8 @@ def _rows(files: Sequence[Any], task: GlueTask, split: str) -> Rows:
     def rows() -> Iterator[core.TableRow]:
         for file in files:
             suffix = Path(file.name).suffix.replace(".txt", ".tsv")
-            try:
+            with core.readable(str(file)):
                 yield from core.table_rows(file.open("rb"), str(file), suffix, unnamed, skipped)
-            except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-                raise core.InputError(f"{file} can't be read: {error}") from None
 
     found.rows = rows()
     return found
@@ -133,9 +124,3 @@ def _mrpc(location: Path, files: Files, task: GlueTask, split: str) -> Rows:
 
 def _pair(row: core.TableRow) -> tuple[str, ...]:
     return str(row[1].get("#1 ID")), str(row[1].get("#2 ID"))
-
-
-def _from_datasets(dataset: Any, where: str) -> Rows:
-    """Returns the rows; images and audio are not decoded."""
-    batches = dataset.with_format("arrow").iter(1000)
-    return Rows(where, core.arrow_rows(batches, dataset.features.arrow_schema, where))

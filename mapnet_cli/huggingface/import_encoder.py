@@ -37,21 +37,20 @@ def import_folder(artifacts: core.Artifacts, folder: Path, name: str | None) -> 
         hint = f". A model on the Hub is downloaded with `hf download {folder} --local-dir {folder.name}`"
         hint = f"{hint}; then import {folder.name}" if re.fullmatch(r"([\w-]+/)?[\w.-]+", str(folder)) else ""
         raise core.InputError(f"{folder} is not a folder: pass one written by save_pretrained{hint}")
-    config = weights.read_object(folder / "config.json")
-    encoder, rows = _read_config(config, folder / "config.json")
-    tokenizer, old_ids, warnings = read_tokenizer(folder, config)
-    if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
-        tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
-        raise core.InputError(f"{folder}: {tokens}: they don't belong together")
-    model = PretrainingModel(encoder, len(old_ids), None)
-    model.init_weights(_FRESH_HEAD_SEED)
-    try:
+    with core.readable(str(folder), "can't be imported"):
+        config = weights.read_object(folder / "config.json")
+        encoder, rows = _read_config(config, folder / "config.json")
+        tokenizer, old_ids, warnings = read_tokenizer(folder, config)
+        if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
+            tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
+            raise core.InputError(f"{folder}: {tokens}: they don't belong together")
         found = weights.standard_names(weights.read_weights(folder))
+        _check_size(encoder, sum(weight.numel() for weight in found.values()))
+        model = PretrainingModel(encoder, len(old_ids), None)
+        model.init_weights(_FRESH_HEAD_SEED)
         if (first := _first_position(config)) and weights.POSITIONS in found:
             found[weights.POSITIONS] = found[weights.POSITIONS][first:]
         unused, fresh_head = _copy_weights(model, found, rows, old_ids)
-    except ValueError as error:
-        raise core.InputError(f"{folder}: {error}") from None
     sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS["bert"])}
     if encoder.architecture != "bert":
         sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
@@ -103,6 +102,14 @@ def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
         return Transformer(**sizes), found["vocab_size"]
     except ValidationError as error:
         raise core.InputError(f"{file}: {error.errors()[0]['msg']}") from None
+
+
+def _check_size(encoder: Transformer, parameters: int) -> None:
+    """Raises ValueError if the config describes a far larger encoder than the weights: building it takes any memory."""
+    positions = encoder.max_length if encoder.architecture == "bert" else 0
+    described = encoder.hidden * (encoder.layers * (4 * encoder.hidden + 2 * encoder.ffn) + positions)
+    if described > 4 * parameters:
+        raise ValueError(f"config.json implies at least {described:,} weights, but the files have {parameters:,}")
 
 
 def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from mapnet_cli.core import InputError
+from mapnet_cli.core import InputError, readable
 from mapnet_cli.huggingface.weights import present, read_object
 from mapnet_cli.text import SPECIALS
 
@@ -71,7 +71,7 @@ def read_tokenizer(folder: Path, config: Json) -> tuple[Tokenizer, list[int], li
     """Returns the renumbered tokenizer, the old id of each new id, and warnings. Raises InputError."""
     files, warnings = _Files(folder, config), list[str]()
     state = files.state
-    try:
+    with readable(str(files.source), "is not a readable tokenizer"):
         if state:
             Tokenizer.from_str(json.dumps(state))  # validates the structure
             if (model := state["model"].get("type", "WordPiece")) not in _MODELS:
@@ -90,10 +90,6 @@ def read_tokenizer(folder: Path, config: Json) -> tuple[Tokenizer, list[int], li
             warnings = _compare(files, state) if files.state else []
         old_ids = _renumber(state, ids, files)
         tokenizer = Tokenizer.from_str(json.dumps(state))
-    except InputError:
-        raise
-    except Exception as error:  # the library raises plain Exception
-        raise InputError(f"{files.source} is not a readable tokenizer: {error}") from None
     if tokenizer.get_vocab_size() != len(old_ids):
         raise InputError(f"{files.source}: {len(old_ids):,} tokens have ids, but {tokenizer.get_vocab_size():,} loaded")
     return tokenizer, old_ids, warnings

@@ -5,7 +5,6 @@ BERT and ELECTRA add a segment embedding to every token, ours doesn't. Exported 
 zero; on import the first segment's vector is added to the position embeddings, which is equivalent.
 """
 
-import json
 import re
 import shlex
 import tomllib
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mapnet_cli.core import InputError
+from mapnet_cli.core import LONGEST, InputError, json_object, readable
 from mapnet_cli.model import AnyPretrainingModel, Electra, PretrainingModel
 
 Weights = dict[str, Tensor]
@@ -39,9 +37,11 @@ for n, t in torch.load(p, weights_only=True).items()}, f / 'model.safetensors', 
 
 
 def present(file: Path) -> bool:
-    """Returns whether the file exists; raises InputError if it is a Git LFS pointer instead of the file itself."""
+    """Returns whether the file exists; raises InputError for one that is a Git LFS pointer instead, or too large."""
     if not file.is_file():
         return False
+    if file.suffix != ".safetensors" and file.stat().st_size > LONGEST:
+        raise InputError(f"{file} is larger than {LONGEST >> 20} MB")
     with file.open("rb") as handle:
         if handle.read(42).startswith(b"version https://git-lfs.github.com/spec/"):
             raise InputError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in {file.parent}")
@@ -52,13 +52,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """Returns the JSON object in a file; raises InputError if there is none."""
     if not present(file):
         raise InputError(f"{file} does not exist: pass a folder written by save_pretrained")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} is not a JSON object")
-    return value
+    return json_object(file)
 
 
 def read_weights(folder: Path) -> Weights:
@@ -71,10 +65,8 @@ def read_weights(folder: Path) -> Weights:
         file = folder / Path(name).name
         if not present(file):
             raise InputError(_missing(file, folder))
-        try:
+        with readable(str(file), "is not a readable safetensors file"):
             found |= {key: _checked(key, tensor, file) for key, tensor in load_file(file).items()}
-        except SafetensorError as error:
-            raise InputError(f"{file} is not a readable safetensors file: {error}") from None
     if absent := sorted(index.keys() - found.keys()):
         raise InputError(f"{folder / INDEX} lists {absent[0]}, but {index[absent[0]]} doesn't contain it")
     return {name: tensor for name, tensor in found.items() if not name.endswith(_BUFFERS)}

@@ -4,6 +4,7 @@ torchrun, or srun under Slurm, starts the processes and sets their ranks in the 
 world size is 1 and the collectives do nothing. torch is imported only by the functions that need it.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -60,15 +61,18 @@ class DistContext:
         return bool(self.all_reduce_max_(torch.tensor(int(flag))))
 
     def broadcast(self, value: T) -> T:
-        """Returns rank 0's value; the values of other ranks are ignored."""
+        """Returns rank 0's value, one that JSON can express; the values of other ranks are ignored."""
         if self.size == 1:
             return value
         import torch
         import torch.distributed as dist
 
-        box = [value]
-        dist.broadcast_object_list(box, device=torch.device("cpu"))
-        return box[0]
+        data = json.dumps(value if self.rank == 0 else None).encode()
+        size = int(self.all_reduce_max_(torch.tensor(len(data))))
+        box = torch.tensor(list(data.ljust(size)), dtype=torch.uint8)
+        dist.broadcast(box, 0)
+        found: T = json.loads(bytes(box.tolist()))
+        return found
 
 
 ALONE = DistContext()

@@ -65,8 +65,8 @@ class Job(ABC):
         return self.artifact.fingerprint
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Keys of results that the job publishes besides its own; without one of them it is not done."""
+    def parts(self) -> tuple[ArtifactId, ...]:
+        """Results that the job publishes besides its own; without one of them it is not done."""
         return ()
 
     @abstractmethod
@@ -138,8 +138,8 @@ class Stage(Protocol):
 
 
 def is_done(job: Job, artifacts: Artifacts) -> bool:
-    """Returns whether the job has a marker with the same fingerprint, and all its files and parts exist."""
-    return artifacts.stands(job.key, job.fingerprint) and all(map(artifacts.stands, job.parts))
+    """Returns whether the job and its parts have markers with their fingerprints, and all their files exist."""
+    return all(artifacts.stands(artifact.key, artifact.fingerprint) for artifact in (job.artifact, *job.parts))
 
 
 def missing_needs(job: Job, artifacts: Artifacts) -> list[str]:

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli import core, glue
-from mapnet_cli.config import Config, Electra, Transformer
+from mapnet_cli.config import Config, Electra, Pretrain, Transformer
 from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
 from mapnet_cli.lineage.ids import artifact_id, manifest_key
+
+NOT_WEIGHTS = {key: Pretrain().results_view()[key] for key in ("validate_every", "validation_sequences", "milestones")}
+"""Keys of [pretrain] on which weights don't depend, with the defaults that stand for all of their values."""
 
 
 class Lineage:
@@ -94,7 +97,9 @@ class Lineage:
     def _pretraining(self, method: str, seed: int) -> core.ArtifactId:
         """One pretraining run: one method and seed, all milestones."""
         config = self.config.for_method(method)
-        settings = config.pretrain.results_view()
+        settings = config.pretrain.results_view() | NOT_WEIGHTS
+        if config.pretrain.schedule == "wsd":  # a branch for each
+            settings["milestones"] = list(config.pretrain.milestones)
         del settings["seeds"]
         how = config.method[method].results_view()
         start = how.pop("start")
@@ -111,6 +116,16 @@ class Lineage:
         if config.method[method].mapnet:
             parts.append(config.proposal.results_view())
         return artifact_id(f"pretrain/{method}-seed{seed}-", "pretraining", seed, *parts)
+
+    def milestones(self, method: str, seed: int) -> dict[int, core.ArtifactId]:
+        """The milestones of a pretraining run by step; their records, not their weights, depend on how it validates."""
+        config, run = self.config.for_method(method), self.pretraining(method, seed)
+        count = config.pretrain.validation_sequences
+        own = [count] if count != NOT_WEIGHTS["validation_sequences"] else []
+        steps = config.pretrain.milestone_steps()
+        return {
+            step: core.ArtifactId(f"{run.key}/step{step}", fingerprint(run.fingerprint, step, *own)) for step in steps
+        }
 
     @cached_property
     def probe(self) -> core.ArtifactId:

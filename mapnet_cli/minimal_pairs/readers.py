@@ -3,19 +3,25 @@
 An invalid row raises an error with its location and is never dropped.
 """
 
-import io
-import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from mapnet_cli.core import TABLE_FORMATS, InputError, TableRow, derive_seed, not_blank, table_rows, text_lines
+from mapnet_cli.core import (
+    TABLE_FORMATS,
+    InputError,
+    TableRow,
+    derive_seed,
+    not_blank,
+    readable,
+    table_rows,
+    text_lines,
+)
 from mapnet_cli.lineage import list_input
 
 GOOD, BAD = ("sentence_good", "good"), ("sentence_bad", "bad")
@@ -23,6 +29,8 @@ GOOD, BAD = ("sentence_good", "good"), ("sentence_bad", "bad")
 NO_DATA = ("readme", "license", "licence")
 SUFFIXES = (".txt", *(suffix for suffix in TABLE_FORMATS if suffix != ".json"))
 """Zorro's, and those of tables; JSON files next to them are descriptions of data sets."""
+PAIR_BYTES, MOST = 300, 1 << 28
+"""Approximate memory of a pair besides its characters, and the maximum of a data set's, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +46,20 @@ class Paradigm:
 
 def read_paradigms(path: Path, limit: int = 0) -> list[Paradigm]:
     """Returns paradigms of at most `limit` pairs (0: all), a fixed random choice. Raises InputError with the line."""
-    found: dict[str, Paradigm] = {}
-    for name, data in _files(path):
-        where, file = f"{path}: {name}" if path.name != name else str(path), PurePosixPath(name)
-        for place, row in _zorro(data, where) if file.suffix == ".txt" else table_rows(data, where, file.suffix):
-            pair = _sentence(row, GOOD, place), _sentence(row, BAD, place)
-            uid = str(row.get("UID") or file.stem)
-            if uid not in found:
-                phenomenon, field = (str(row.get(key) or "") for key in ("linguistics_term", "field"))
-                found[uid] = Paradigm(uid, phenomenon, field, {})
-            found[uid].pairs[len(found[uid].pairs)] = pair
+    found, size = dict[str, Paradigm](), 0
+    with readable(str(path)):
+        for name, data in _files(path):
+            where, file = f"{path}: {name}" if path.name != name else str(path), PurePosixPath(name)
+            for place, row in _zorro(data, where) if file.suffix == ".txt" else table_rows(data, where, file.suffix):
+                pair = _sentence(row, GOOD, place), _sentence(row, BAD, place)
+                size += sum(map(len, pair), PAIR_BYTES)
+                if size > MOST:
+                    raise InputError(f"{place}: more than {MOST >> 20} MB of pairs: divide the data into several sets")
+                uid = str(row.get("UID") or file.stem)
+                if uid not in found:
+                    phenomenon, field = (str(row.get(key) or "") for key in ("linguistics_term", "field"))
+                    found[uid] = Paradigm(uid, phenomenon, field, {})
+                found[uid].pairs[len(found[uid].pairs)] = pair
     if not found:
         raise InputError(f"{path} has no minimal pairs: expected {', '.join(SUFFIXES)} files")
     return [_chosen(paradigm, limit) for _, paradigm in sorted(found.items())]
@@ -63,24 +75,20 @@ def _chosen(paradigm: Paradigm, limit: int) -> Paradigm:
 
 def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     """Yields names and contents of the files with pairs, in a folder, tar or zip file; or of a single file."""
-    try:
-        if path.is_dir():
-            paths = {file.name: Path(file.path) for file in list_input(path).files if _has_pairs(file.name)}
-            yield from ((name, file.open("rb")) for name, file in paths.items())
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                members = sorted(filter(_has_pairs, archive.namelist()))
-                yield from ((name, io.BytesIO(archive.read(name))) for name in members)
-        elif path.suffix in SUFFIXES:
-            yield path.name, path.open("rb")
-        else:
-            with tarfile.open(path) as archive:
-                files = sorted((m for m in archive.getmembers() if m.isfile()), key=lambda member: member.name)
-                for member in files:
-                    if _has_pairs(member.name) and (file := archive.extractfile(member)):
-                        yield member.name, io.BytesIO(file.read())
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
-        raise InputError(f"{path} can't be read: {error}") from None
+    if path.is_dir():
+        paths = {file.name: Path(file.path) for file in list_input(path).files if _has_pairs(file.name)}
+        yield from ((name, file.open("rb")) for name, file in paths.items())
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(filter(_has_pairs, archive.namelist())):
+                yield name, cast(BinaryIO, archive.open(name))
+    elif path.suffix in SUFFIXES:
+        yield path.name, path.open("rb")
+    else:
+        with tarfile.open(path) as tar:
+            for member in sorted((m for m in tar.getmembers() if m.isfile()), key=lambda member: member.name):
+                if _has_pairs(member.name) and (file := tar.extractfile(member)):
+                    yield member.name, cast(BinaryIO, file)
 
 
 def _has_pairs(name: str) -> bool:
@@ -91,13 +99,14 @@ def _has_pairs(name: str) -> bool:
 
 def _zorro(file: BinaryIO, where: str) -> Iterator[TableRow]:
     """Yields the pairs of a text file named PHENOMENON-PARADIGM: odd lines are unacceptable, even ones acceptable."""
-    with file:
-        lines = list(not_blank(((n, line.strip("\r\n")) for n, line in text_lines(file, where)), where))
-    if len(lines) % 2:
-        raise InputError(f"{where}: {len(lines):,} lines, but pairs take an even number; is the file truncated?")
     phenomenon = PurePosixPath(where).stem.rpartition("-")[0]
-    for (number, bad), (_, good) in zip(lines[::2], lines[1::2], strict=True):
-        yield f"{where}:{number}", {"good": good, "bad": bad, "linguistics_term": phenomenon}
+    with file:
+        lines = not_blank(((n, line.strip("\r\n")) for n, line in text_lines(file, where)), where)
+        for number, bad in lines:
+            if not (good := next(lines, (0, ""))[1]):
+                odd = f"{number:,} lines, but pairs take an even number"
+                raise InputError(f"{where}: {odd}; is the file truncated?")
+            yield f"{where}:{number}", {"good": good, "bad": bad, "linguistics_term": phenomenon}
 
 
 def _sentence(row: Mapping[str, Any], columns: tuple[str, ...], where: str) -> str:

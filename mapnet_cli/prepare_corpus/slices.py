@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mapnet_cli.config import Config, Source
-from mapnet_cli.core import DamagedError, InputError, read_json, reading_input
+from mapnet_cli.core import InputError, json_object, reading_input, saved_files
 from mapnet_cli.lineage import InputFile, InputListing, list_input
 from mapnet_cli.prepare_corpus.sources import documents
 from mapnet_cli.prepare_corpus.sources.compressed import packing
@@ -118,25 +117,20 @@ def _left_out(config_key: str, names: list[str], what: str) -> list[str]:
 
 
 def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> list[Path]:
-    """Returns the Arrow files that `datasets` would load from the folder, in its order; all files of a bare folder.
-
-    Files that state.json doesn't list are ignored: `map` and `filter` store their caches next to the data.
-    """
+    """Returns the Arrow files that `datasets` would load from the folder, in its order; all files of a bare folder."""
     if root.is_file():
         return [root]
     splits, state = root / "dataset_dict.json", root / "state.json"
-    if splits.exists() and (names := _object(splits).get("splits")):
+    if splits.exists() and (names := json_object(splits).get("splits")):
         if split not in names:
-            raise InputError(f"{config_key}.split: {root} has no split {split!r}, only {', '.join(names)}")
+            shown = printable(", ".join(map(str, names)))
+            raise InputError(f"{config_key}.split: {root} has no split {split!r}, only {shown}")
         return _saved_files(root / split, "", config_key, notes)
-    if state.exists() and (listed := _object(state).get("_data_files")):
-        if (own := _object(state).get("_split") or "train") != split and split:
+    if state.exists() and (files := saved_files(root)):
+        if (own := json_object(state).get("_split") or "train") != split and split:
             if split != "train":  # the default
                 raise InputError(f"{config_key}.split: {root} has no splits, it is a single data set ({own})")
             notes.append(f"{config_key}: {root} is a single data set, of split {own!r}: `split` selects nothing")
-        files = [root / entry["filename"] for entry in listed]
-        if missing := [file for file in files if not file.exists()]:
-            raise InputError(f"{config_key}.path: {missing[0]} is missing, but is listed in {state}")
         return files
     inside = sorted(root.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
     found = (
@@ -145,13 +139,6 @@ def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> l
         if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() == ".arrow")
     )
     return [file for files in found for file in files]
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        return dict(read_json(file))
-    except (DamagedError, TypeError, ValueError):
-        raise InputError(f"{file} is not a JSON object") from None
 
 
 def _pieces(files: list[InputFile], source: Source, size: float) -> Iterator[Piece]:

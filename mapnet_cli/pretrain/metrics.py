@@ -1,7 +1,10 @@
 """The training log: sums are kept on the device between log lines, with one host-device synchronisation per line."""
 
 import json
+import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapnet_cli.core import log_rows, write_text
+from mapnet_cli.core import log_rows, write_text, writing
 from mapnet_cli.jobs import DistContext
 from mapnet_cli.pretrain.electra import detection_metrics
 from mapnet_cli.pretrain.segments import Segment, place_of
@@ -42,10 +45,8 @@ class StepMetrics:
         self._branch = {"branch": branch} if branch else {}
         self.close()
         if self.dist.rank == 0 and find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
             folder = self.path.with_name("tensorboard") / (f"branch{branch}" if branch else "")
-            self._board = SummaryWriter(str(folder), purge_step=step + 1)  # without events of an interrupted run
+            self._board = EventFile(folder, step + 1)  # without events of an interrupted run
 
     def _reset(self) -> None:
         self._kept: dict[str, Tensor] = {}
@@ -124,12 +125,42 @@ class StepMetrics:
 
     def write(self, row: dict[str, Any]) -> None:
         if self.dist.rank == 0:
-            with self.path.open("a", encoding="utf-8") as handle:
+            with writing(self.path), self.path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(row | self._branch) + "\n")
         if self._board is not None:
-            for name, value in row.items():
-                self._board.add_scalar(name, value, row["step"])
+            self._board.write(row)
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+class EventFile:
+    """A file for TensorBoard. Its own writer has a thread, whose failures print a traceback and stop nothing."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        """Creates the file; TensorBoard then drops the events of older files from step `first` on."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = Event, Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        self._records = RecordWriter(self._path.open("wb"))
+        self._add(file_version="brain.Event:2")
+        self._add(step=first, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Writes a log line."""
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+        self._add(step=row["step"], summary=self._summary(value=values))
+
+    def _add(self, **fields: Any) -> None:
+        with writing(self._path):
+            self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+            self._records.flush()
+
+    def close(self) -> None:
+        with suppress(OSError):  # of an event that could not be written, which was raised before
+            self._records.close()

@@ -4,12 +4,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from mapnet_cli.core import DIAGNOSTICS, DivergedError, Interrupted, format_duration, proposal_warnings
+from mapnet_cli.core import DIAGNOSTICS, ArtifactId, DivergedError, Interrupted, format_duration, proposal_warnings
 from mapnet_cli.jobs import Progress, ProgressCallback
 from mapnet_cli.masking import StepPlan, exploration_probability
 from mapnet_cli.model import Electra
@@ -21,8 +22,15 @@ from mapnet_cli.pretrain.segments import Segment
 from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point, return_to_trunk
 from mapnet_cli.pretrain.step import work_of
 from mapnet_cli.pretrain.validation import validate
-from mapnet_cli.text import open_shards
-from mapnet_cli.training import BackgroundWriter, method_flops, peak_flops, peak_memory_mb, reset_peak_memory
+from mapnet_cli.text import Sequences, open_shards
+from mapnet_cli.training import (
+    BackgroundWriter,
+    load_checkpoint,
+    method_flops,
+    peak_flops,
+    peak_memory_mb,
+    reset_peak_memory,
+)
 
 
 class TrainingMonitor:
@@ -155,13 +163,8 @@ class TrainingMonitor:
         return token_buckets(self.state.corpus)
 
     def _validate(self, single: bool) -> dict[str, float]:
-        state, pretrain = self.state, self.state.config.pretrain
-        how = (self.held_out, pretrain.validation_sequences, state.device, pretrain.precision, state.dist)
-        if isinstance(state.model, Electra):
-            found = validate_detection(state.model, *how)
-        else:
-            found = validate(state.model, *how, self._buckets, single)
-        self.metrics.write({"step": state.step, **found})
+        found = _held_out_losses(self.state, self.held_out, self._buckets, single)
+        self.metrics.write({"step": self.state.step, **found})
         # other load may have slowed down the last measurement, so the highest one is the most accurate
         self.metrics.peak_flops = max(self.metrics.peak_flops, self._peak())
         return found
@@ -174,7 +177,8 @@ class TrainingMonitor:
         """Copies the state and writes it in the background: as a milestone given `validation`, to resume if `save`."""
         state, writes = self.state, list[Write]()
         self._writer.wait()  # one set of copies at a time
-        if state.dist.rank == 0 and validation is not None:
+        new = state.step in state.milestones and not state.artifacts.stands(state.milestones[state.step].key)
+        if state.dist.rank == 0 and validation is not None and new:
             tokenizer = state.artifacts.path(state.corpus.manifest.tokenizer)
             masks = figure2_masks(
                 state.model, state.method, self.held_out, state.context, tokenizer,
@@ -187,6 +191,27 @@ class TrainingMonitor:
             self._writer.submit(*writes)
         self._save_due &= not save
         self._log_due &= not save
+
+
+def _held_out_losses(state: TrainState, held_out: Sequences, buckets: TokenBuckets, single: bool) -> dict[str, float]:
+    pretrain = state.config.pretrain
+    how = (held_out, pretrain.validation_sequences, state.device, pretrain.precision, state.dist)
+    if isinstance(state.model, Electra):
+        return validate_detection(state.model, *how)
+    return validate(state.model, *how, buckets, single)
+
+
+def validate_again(state: TrainState, milestones: Sequence[ArtifactId]) -> None:
+    """Validates finished milestones with the present settings, and updates their records; replaces the model."""
+    artifacts, corpus = state.artifacts, state.corpus
+    for part in milestones:
+        artifacts.verify(part.key)
+        state.model.load_state_dict(load_checkpoint(artifacts.path(part.key))[0])
+        found = _held_out_losses(state, open_shards(artifacts, corpus.manifest.validation), token_buckets(corpus), True)
+        if state.dist.rank == 0:
+            marker = artifacts.require(part.key)
+            row = marker.result | {"validation": found, "validation_loss": found.get("validation_loss")}
+            artifacts.publish(replace(marker, fingerprint=part.fingerprint, result=row))
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mapnet_cli import jobs
 from mapnet_cli.config import Config
-from mapnet_cli.core import Artifacts, CorpusManifest, PretrainingTotals, UsageError, log_rows, visible_gpus
+from mapnet_cli.core import ArtifactId, Artifacts, CorpusManifest, PretrainingTotals, UsageError, log_rows, visible_gpus
 from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
 
@@ -67,6 +67,7 @@ class Pretrain(jobs.Stage):
             job: jobs.Job = TrainModel(
                 artifact=artifact, needs=needs, config=config.for_method(method), method=method, seed=seed,
                 manifest=lineage.manifest, threads=threads, init_from=import_key(lineage, method),
+                milestones=lineage.milestones(method, seed),
             )  # fmt: skip
             if processes > 1:
                 job = TorchrunJob(artifact=artifact, needs=needs, inner=job, processes=processes, threads=threads)
@@ -139,10 +140,13 @@ class TrainModel(jobs.Job):
     init_from: str
     """Key of the imported checkpoint to start from; "" for random weights."""
 
+    milestones: dict[int, ArtifactId]
+    """By step."""
+
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Keys of the milestones."""
-        return tuple(f"{self.key}/step{step}" for step in self.config.pretrain.milestone_steps())
+    def parts(self) -> tuple[ArtifactId, ...]:
+        """The milestones."""
+        return tuple(self.milestones.values())
 
     def run(self, artifacts: Artifacts, progress: jobs.ProgressCallback) -> jobs.Output:
         import torch
@@ -150,6 +154,7 @@ class TrainModel(jobs.Job):
         from mapnet_cli.masking import STRATEGIES, CorpusFacts
         from mapnet_cli.model import TokenTable, build_model
         from mapnet_cli.pretrain.loop import train
+        from mapnet_cli.pretrain.monitor import validate_again
         from mapnet_cli.pretrain.state import TrainState, init_from, resume
         from mapnet_cli.training import build_adamw, choose_device, keep_freed_memory, precision_advice
 
@@ -174,16 +179,24 @@ class TrainModel(jobs.Job):
         ratio = own_peak_lr / config.pretrain.peak_lr if own_peak_lr else 1.0
         optimizer = build_adamw(model, config.pretrain, model.proposal, ratio)
         state = TrainState(
-            config, self.method, self.seed, self.artifact, corpus, context, dist, device, model, optimizer
-        )
+            config, self.method, self.seed, self.artifact, corpus, context, dist, device, model, optimizer,
+            milestones=self.milestones,
+        )  # fmt: skip
         advice = precision_advice(device, config.pretrain.precision, "pretrain")
         if device.type == "cpu" and config.pretrain.compile:
             advice.append("pretrain.compile takes minutes and gains nothing on a CPU; it is meant for GPUs")
-        for warning in [*advice, *resume(state)]:
-            progress(jobs.Progress(state.place, config.pretrain.steps, warning=warning))
-        train(state, progress)
-        totals = PretrainingTotals(
-            method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,
-            seconds=state.seconds,
-        )  # fmt: skip
+        # weights stay if only the validation changes, or a milestone is added
+        stand = [part for part in self.parts if artifacts.stands(part.key)]
+        old = [part for part in stand if not artifacts.stands(part.key, part.fingerprint)]
+        if len(stand) == len(self.parts) and artifacts.stands(self.key, self.fingerprint):
+            totals = artifacts.read(self.key, PretrainingTotals)
+        else:
+            for warning in [*advice, *resume(state)]:
+                progress(jobs.Progress(state.place, config.pretrain.steps, warning=warning))
+            train(state, progress)
+            totals = PretrainingTotals(
+                method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,
+                seconds=state.seconds,
+            )  # fmt: skip
+        validate_again(state, old)
         return jobs.Output([state.folder / "log.jsonl"], totals)

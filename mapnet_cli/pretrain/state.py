@@ -12,7 +12,6 @@ from torch import Tensor
 from mapnet_cli import core, training
 from mapnet_cli.config import Config, Method
 from mapnet_cli.jobs import DistContext, library_versions
-from mapnet_cli.lineage import fingerprint
 from mapnet_cli.masking import CorpusFacts, MaskContext
 from mapnet_cli.model import AnyPretrainingModel
 from mapnet_cli.pretrain.segments import Segment, needed_for, place_of, segments
@@ -44,6 +43,8 @@ class TrainState:
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    milestones: dict[int, core.ArtifactId] = field(default_factory=dict)
+    """By step."""
     unlogged: dict[str, float] = field(default_factory=dict)
     """Totals of the steps since the last log line, if the run was stopped there."""
 
@@ -74,9 +75,10 @@ def milestone(
 ) -> Write:
     """Returns a function that writes a milestone: weights, sentences of Figure 2, and a marker for finetune-glue."""
     processes = f", {state.dist.size} processes" if state.dist.size > 1 else ""
+    artifact = state.milestones[state.step]
     row = core.Checkpoint(
         method=state.method_name, pretrain_seed=state.seed, step=state.step,
-        path=f"{state.artifact.key}/step{state.step}", fingerprint="", tokens=state.tokens, flops=state.flops,
+        path=artifact.key, fingerprint="", tokens=state.tokens, flops=state.flops,
         seconds=round(state.seconds, 3), device=training.device_name(state.device) + processes,
         validation_loss=validation.get("validation_loss"), validation=validation, health=diagnostics,
     )  # fmt: skip
@@ -89,8 +91,8 @@ def milestone(
         core.write_json(folder / "figure2.json", masks.to_json())
         names = training.TENSORS, training.FACTS, "figure2.json"
         files = state.artifacts.checksums([folder / name for name in names])
-        stamp = fingerprint(state.artifact.fingerprint, row.step)
-        state.artifacts.publish(core.Marker(row.path, stamp, found.to_json(), files, row.seconds, library_versions()))
+        marker = core.Marker(row.path, artifact.fingerprint, found.to_json(), files, row.seconds, library_versions())
+        state.artifacts.publish(marker)
 
     return write
 
@@ -132,7 +134,7 @@ def _forget_gaps(state: TrainState) -> list[str]:
     lost = [
         (place, f"step{step}")
         for place, step in milestones.items()
-        if not state.artifacts.stands(f"{state.artifact.key}/step{step}")
+        if not state.artifacts.stands(state.milestones[step].key)
     ]
     end, name = min([*lost, (logged + 1, log.name)])
     later = [folder for folder in state.rolling.glob("step*") if _needs(folder) >= end]

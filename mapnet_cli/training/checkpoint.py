@@ -25,7 +25,7 @@ SEGMENT = "segment"
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
     """Writes a checkpoint folder atomically and returns the SHA-256 of its tensors file."""
-    with publishing(folder) as temporary:
+    with publishing(folder, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         temporary.mkdir()
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / TENSORS)
         checksum = sha256(temporary / TENSORS)

@@ -2,13 +2,15 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
-from mapnet_cli.core import ArtifactId, Artifacts, InputError, MapnetError, reading_input, system_error
+from mapnet_cli.core import ArtifactId, Artifacts, InputError, MapnetError, publishing, reading_input, system_error
 from mapnet_cli.jobs import Job, Output, ProgressCallback
 from mapnet_cli.jobs.engine import attempt
 from tests.conftest import NOBODY, unprivileged
@@ -80,7 +82,7 @@ WRITES: list[tuple[Callable[[Path], object], str]] = [
     (lock_in_a_read_only_folder, ".lock-pretrain: Permission denied: allow this user to write it"),
 ]
 if Path("/dev/full").exists():
-    WRITES.append((full_disk, "No space left on device: make room on the disk, or choose another --artifacts folder"))
+    WRITES.append((full_disk, "make room on the disk, or choose another --artifacts folder"))
 
 
 def failure(act: Callable[[Path], object], folder: Path) -> OSError:
@@ -134,14 +136,34 @@ class Fill(Job):
         return Output()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        Exception("No space left on device (os error 28)"),  # of tokenizers
+        OSError("1000 requested and 480 written"),  # of NumPy
+    ],
+)
+def test_a_full_disk_as_libraries_report_it(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, publishing(tmp_path / "a", 5_000_000) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert re.match(
+        rf"{tmp_path}/a: No space left on device: 5.0 MB needed: .+ free: make", str(system_error(caught.value))
+    )
+    assert not list(tmp_path.iterdir()), "nothing half-written"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_job_on_a_full_disk(tmp_path: Path) -> None:
     found = attempt(Fill(artifact=ArtifactId("a/b", "")), Artifacts(tmp_path), lambda progress: None)
-    assert str(found) == "a/b: No space left on device: make room on the disk, or choose another --artifacts folder"
+    advice = "make room on the disk, or choose another --artifacts folder"
+    assert re.fullmatch(rf"a/b: No space left on device: [\d.]+ .?B free: {advice}", str(found))
 
 
 def test_an_error_without_a_path_names_the_artifact_directory(tmp_path: Path) -> None:
     """A full disk: Python knows the path only when it opens a file."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert str(system_error(full, tmp_path)).startswith(f"in {tmp_path}: No space left on device: make room")
-    assert str(system_error(full, tmp_path, "pretrain/x")).startswith("pretrain/x: No space left on device: make room")
+    assert str(system_error(full, tmp_path)).startswith(f"in {tmp_path}: No space left on device: ")
+    assert str(system_error(full, tmp_path, "pretrain/x")).startswith("pretrain/x: No space left on device: ")

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ path = {books}
 paragraphs = "line"
 """
 Arguments = Callable[..., list[str]]
+Finished = Callable[[str], tuple[Path, int]]
+"""Returns the artifact directory after a stage, and the number of operations on files that the stage made."""
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +61,23 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> Arguments:
 
 
 @pytest.fixture(scope="session")
-def finished(server: Server, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Returns the undisturbed artifact directory after each stage; "" is the empty one."""
+def finished(server: Server, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Returns a function that makes the undisturbed artifact directory after a stage, "" for none, and counts."""
     folder = tmp_path_factory.mktemp("finished")
-    folders = {"": folder / "empty"}
-    folders[""].mkdir()
-    for before, stage in zip(("", *STAGES), STAGES, strict=False):
-        folders[stage] = copy(folders[before], folder / stage)
-        done = server.run(arguments(stage, folders[stage]), folders[stage])
+
+    @cache
+    def make(stage: str) -> tuple[Path, int]:
+        root = folder / f"after-{stage}"
+        if not stage:
+            root.mkdir()
+            return root, 0
+        done = server.run(arguments(stage, copy(make(previous(stage))[0], root)), root)
         assert done.code == 0, done.output
-    return folders
+        return root, done.operations
+
+    return make
+
+
+def previous(stage: str) -> str:
+    """Returns the stage before a stage, "" before the first."""
+    return ("", *STAGES)[STAGES.index(stage)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import table_files
+from mapnet_cli.core import table_files, user_files
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.finetune_glue.examples import check_count, read_examples
 from mapnet_cli.glue.grid import TRAINED
@@ -229,13 +229,14 @@ def test_files_of_other_formats_that_cannot_be_read(tmp_path: Path, monkeypatch:
     for name, content, message in (
         ("dev.csv", 'sentence,label\n"a,1\n', r"dev\.csv:2: not CSV \(unexpected end of data\)"),
         ("dev.csv", "sentence,label\na,b,1\n", r"dev\.csv:2: 3 fields, but there are 2 columns"),
-        ("dev.json", '[{"sentence": "a"},\n', r"dev\.json: not JSON \(.*line 2"),
+        ("dev.json", '[{"sentence": "a", "label": 1},\n', r"dev\.json row 2: not JSON \(it ends too early"),
         ("dev.json", "[1]", r"dev\.json row 1: not a JSON object"),
         ("dev.tsv", "sentence\tlabel\n" + "a" * 99, r"dev\.tsv:2: the line is longer than"),
     ):
         (tmp_path / name).write_text(content)
         with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
-            patch.setattr(table_files, "LONGEST", 50)
+            for module in (table_files, user_files):
+                patch.setattr(module, "LONGEST", 50)
             read_examples(tmp_path, TASKS["SST-2"], "dev")
         (tmp_path / name).unlink()
 

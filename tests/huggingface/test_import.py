@@ -197,7 +197,7 @@ def test_missing_or_broken_files_raise(tmp_path: Path, artifacts: Artifacts) -> 
     check_error("'a' has id 6, but 5 comes next")
     (folder / "vocab.txt").unlink()
     (folder / "tokenizer.json").write_text("{")
-    check_error("not valid JSON")
+    check_error("tokenizer.json: not JSON")
     (folder / "tokenizer.json").write_text(tokenizer)
     (folder / "model.safetensors").write_bytes(b"broken")
     check_error("not a readable safetensors file")

@@ -88,6 +88,9 @@ def changed(artifacts: Artifacts, *overrides: str) -> set[str]:
         ("method.bert.steps=9", {"bert", "bert run"}),
         ("pretrain.threads=2", set()),
         ("pretrain.log_every=3", set()),
+        ("pretrain.validate_every=3", set()),
+        ("pretrain.validation_sequences=4", set()),
+        ("pretrain.milestones=[0.5, 1.0]", set()),
         ("pretrain.checkpoint_every=1", set()),
     ],
 )
@@ -117,6 +120,7 @@ def test_every_key_that_matters_changes_something(artifacts: Artifacts) -> None:
         "recipe", "methods", "finetune.tasks", "finetune.batch_sizes", "finetune.learning_rates", "finetune.seeds",
         "finetune.metrics", "finetune.epoch", "finetune.baselines", "pretrain.seeds", "corpus.sources", "finetune.data",
         "finetune.task_data", "finetune.subsets", "finetune.untrained", "finetune.milestones",
+        "pretrain.validate_every", "pretrain.validation_sequences", "pretrain.milestones",  # no weights depend on them
         "finetune.mnli_batch_size", "finetune.mnli_learning_rate",  # only with from_mnli: tested below
     }  # fmt: skip
     sections = ("corpus", "encoder", "proposal", "pretrain", "finetune")
@@ -169,9 +173,24 @@ def test_exploration_without_a_proposal_changes_the_fingerprint(key: str, artifa
     assert _pretraining(artifacts, "spaced", f"method.spaced.{key}") != _pretraining(artifacts, "spaced")
 
 
+def test_milestones_count_where_the_weights_depend_on_them(artifacts: Artifacts) -> None:
+    """With wsd, each is the end of a branch; their records depend on the validation."""
+    more, wsd, fewer = "pretrain.milestones=[0.5, 1.0]", "pretrain.schedule=wsd", "pretrain.validation_sequences=4"
+    assert _pretraining(artifacts, "bert", wsd, more) != _pretraining(artifacts, "bert", wsd)
+    one, other = (Lineage(small_config(*keys), artifacts).milestones("bert", 1) for keys in ((), (fewer,)))
+    assert {step: part.key for step, part in one.items()} == {step: part.key for step, part in other.items()}
+    assert not {part.fingerprint for part in one.values()} & {part.fingerprint for part in other.values()}
+
+
+def test_the_tables_memory_counts_only_for_a_running_mean(artifacts: Artifacts) -> None:
+    memory, rule = "method.adaptive.proposal.memory=7", "method.adaptive.proposal.update_every=3"
+    assert _pretraining(artifacts, "adaptive", memory) != _pretraining(artifacts, "adaptive")
+    assert _pretraining(artifacts, "adaptive", rule, memory) == _pretraining(artifacts, "adaptive", rule)
+
+
 FINGERPRINTS = {
-    "bert": "5ea5b1cd", "mapnet": "9bda2ffc", "spaced-30": "2a58e35a", "adaptive": "38b6f28a",
-    "adaptive-mapnet": "92985e92", "electra": "643f1d45", "frequency": "d423d07e", "disjoint": "af462867",
+    "bert": "548ce580", "mapnet": "4d1f4049", "spaced-30": "22de9171", "adaptive": "1f76b982",
+    "adaptive-mapnet": "fbc6e8ae", "electra": "48be7fad", "frequency": "216818ac", "disjoint": "ddfa00bd",
 }  # fmt: skip
 """Fingerprints of pretraining runs with the small config and no text."""
 
@@ -185,8 +204,8 @@ def test_existing_results_are_found(method: str, artifacts: Artifacts) -> None:
 def test_existing_fine_tuning_results_are_found(artifacts: Artifacts) -> None:
     lineage = Lineage(small_config("corpus.sources=[]", 'finetune.data="probe"'), artifacts)
     run = GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1)
-    assert lineage.finetuning(run).fingerprint[:8] == "b429f0a4"
-    assert lineage.mnli_start("bert", 1, 10).fingerprint[:8] == "cbd16ec8"
+    assert lineage.finetuning(run).fingerprint[:8] == "6e01923b"
+    assert lineage.mnli_start("bert", 1, 10).fingerprint[:8] == "317bab01"
 
 
 def test_automatic_precision_is_that_of_this_machine(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +350,7 @@ def test_keys_are_readable_and_end_in_the_fingerprint(artifacts: Artifacts) -> N
     assert artifact.key == (f"finetune-glue/bert-seed1/step400/RTE/batch16-lr1e-05-seed3-{artifact.fingerprint[:8]}")
 
 
-def test_source_keys_change_their_dependents(artifacts: Artifacts) -> None:
+def test_source_keys_change_their_dependents(artifacts: Artifacts, tmp_path: Path) -> None:
     def prints(**keys: object) -> dict[str, str]:
         source = Source.model_validate({"kind": "cpython", **keys})
         corpus = small_config().corpus.model_copy(update={"sources": (source,)})
@@ -343,6 +362,11 @@ def test_source_keys_change_their_dependents(artifacts: Artifacts) -> None:
         return {name for name in FINGERPRINT_OF if before[name] != after[name]}
 
     assert changes(weight=2.0) == MODELS, "the text and its shards don't change"
+    assert not changes(column="x", name="x", split="x", documents="blank-lines", hyphens="keep"), "unused by the kind"
+    (tmp_path / "a.jsonl").write_text("{}")
+    for kind, key in (("jsonl", "column"), ("dataset", "split"), ("dataset", "name"), ("text", "hyphens")):
+        path = str(tmp_path / "a.jsonl")
+        assert prints(kind=kind, path=path) != prints(kind=kind, path=path, **{key: "keep"}), key
     assert changes(weight=1.0) == changes(licence="MIT") == set()
     assert changes(limit=3) == EVERYTHING
     hub = {"kind": "dataset", "path": "hub:some/prose"}

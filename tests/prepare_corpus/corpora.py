@@ -1,10 +1,12 @@
 """Small test corpora, and helpers that prepare them."""
 
+import json
 import os
 import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import settings
 
 from mapnet_cli.config import Config, Corpus, Method, Source
@@ -101,3 +103,14 @@ def read_shares(path: Path, parts: int, **source: str) -> tuple[list[str | None]
     for part in range(parts):
         lines += list(read_piece(Piece(path, part, parts), "f", Source(path=str(path), **source), "repair", reading))
     return lines, reading
+
+
+def saved_data_set(folder: Path, rows: list[dict[str, Any]], kinds: dict[str, Any] | None = None) -> None:
+    """Writes what `datasets` would save, without opening what the rows name; `kinds` are features of columns."""
+    folder.mkdir(parents=True)
+    info = {"features": {name: {"dtype": "string", "_type": "Value"} for name in rows[0]} | (kinds or {})}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps({"info": info})})
+    with pa.OSFile(str(folder / "data.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}], "_split": None}))
+    (folder / "dataset_info.json").write_text(json.dumps(info))

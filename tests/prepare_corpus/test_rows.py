@@ -284,7 +284,7 @@ def test_hub_rows_are_streamed_in_parts(offline: None, tmp_path: Path, monkeypat
         parquet_file(folder / f"train-{number:05}.parquet", [f"{number} {row}" for row in range(4)], 2)
     everything = [f"{number} {row}" for number in range(3) for row in range(4)]
     for parts in (1, 2, 3, 8):
-        found = [hub_rows("hub:somebody/prose", None, "train", part, parts) for part in range(parts)]
+        found = [hub_rows("hub:somebody/prose", None, "train", part, parts, "text") for part in range(parts)]
         assert [row["text"] for rows in found for _, row in rows] == everything
     source = Source(kind="dataset", path="hub:somebody/prose", limit=2)
     assert list(read_hub(source, 0, 1, "f", Reading())) == ["0 0", None, "0 1", None]

@@ -101,6 +101,44 @@ def test_resume_is_bit_identical(
         assert torch.equal(tensor, resumed[name]), name
 
 
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Returns the milestones' weights with the times when they were written."""
+    return {
+        path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("step*/*.safetensors")
+    }
+
+
+def validations(folder: Path, artifacts: Artifacts) -> dict[str, dict[str, float]]:
+    key = folder.relative_to(artifacts.root).as_posix()
+    return {
+        path.stem: artifacts.read(f"{key}/{path.stem}", Checkpoint).validation for path in folder.glob("step*.json")
+    }
+
+
+@pytest.mark.parametrize("changed", ["pretrain.milestones=[0.4, 0.5, 1.0]", "pretrain.validation_sequences=12"])
+def test_weights_stay_if_a_milestone_is_added_or_the_validation_changes(
+    changed: str, make_corpus: Callable[[Config], object], artifacts: Artifacts, tmp_path: Path
+) -> None:
+    first = ('methods=["mapnet"]', "pretrain.milestones=[0.4, 1.0]")
+    second = (*first, changed)
+    make_corpus(small_config())
+    folder = train(small_config(*first), artifacts, "mapnet").parent
+    before, log = files(folder), (folder / "log.jsonl").read_text()
+    assert train(small_config(*second), artifacts, "mapnet").parent == folder
+    after = files(folder)
+    assert {name: after[name] for name in before} == before, "weights were written again"
+    if "sequences" in changed:
+        assert (folder / "log.jsonl").read_text() == log
+    found = validations(folder, artifacts)
+    folder.rename(tmp_path / "first")
+    folder.with_name(f"{folder.name}.json").unlink()
+    train(small_config(*second), artifacts, "mapnet")
+    assert {name: data for name, (_, data) in files(folder).items()} == {
+        name: data for name, (_, data) in after.items()
+    }
+    assert validations(folder, artifacts) == found, "as if they had been made with these settings"
+
+
 def test_unused_proposal_leaves_bert_bit_identical(
     make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:

@@ -20,6 +20,8 @@ MARK_BITS = 48
 HEADER = int.from_bytes(b"BZh9", "big")
 WINDOW = 1 << 20
 CHECKSUM_BITS = 32
+LARGEST = 1 << 24
+"""Bits of a compressed block: 900 kB of text take at most a little more than that."""
 CHUNK = 1 << 20
 """Maximum number of bytes decompressed at a time; a bz2 block with long runs of one byte can expand to 46 MB."""
 ZSTD_WINDOW = 1 << 29
@@ -118,6 +120,8 @@ def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
 def _unpack(handle: IO[bytes], start: int, end: int) -> Iterator[bytes]:
     """Yields the contents of the block from bit `start` to bit `end`."""
     first, bits = start // 8, end - start
+    if not MARK_BITS + CHECKSUM_BITS <= bits <= LARGEST:
+        raise DamagedInput(f"the block at byte {first:,} has an impossible size")
     handle.seek(first)
     data = handle.read((end + 7) // 8 - first)
     block = int.from_bytes(data, "big") >> (8 * (first + len(data)) - end) & ((1 << bits) - 1)

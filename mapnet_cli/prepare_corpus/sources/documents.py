@@ -171,7 +171,7 @@ def _layout(piece: Piece, source: Source) -> tuple[RowReader | None, str]:
 
 def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading) -> Lines:
     """Yields the rows of one of `parts` parts of a data set as documents, streamed from the Hub."""
-    found = hub_rows(source.path, source.name or None, source.split, part, parts)
+    found = hub_rows(source.path, source.name or None, source.split, part, parts, source.column)
 
     def text(row: dict[str, Any]) -> Any:
         try:

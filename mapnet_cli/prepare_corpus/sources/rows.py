@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import InputError
+from mapnet_cli.core import InputError, arrow_batches
 from mapnet_cli.prepare_corpus.sources.encodings import BOM, lines_of
 from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable
 
@@ -16,8 +16,6 @@ BATCH = 16
 """Parquet rows decoded together; a single row may contain a whole book."""
 CUT = 1 << 16
 """Approximate number of characters of a long row that are split into lines together."""
-ARROW_FILE = b"ARROW1"
-"""What Arrow's file format (Feather V2) begins with; a stream follows after two more bytes."""
 LISTS = ("list<", "large_list<", "fixed_size_list<", "dictionary<")
 """Names of Arrow's types whose elements may be text. Casting a list_view loses elements (pyarrow 26)."""
 
@@ -142,7 +140,7 @@ def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: s
     """
     total, top, last = 0, "", piece.part == piece.parts - 1
     try:
-        batches = _batches(piece)
+        batches = arrow_batches(piece.path)
         top = _require_text(source.column, next(batches), name)
         for batch in batches:
             total += batch.num_rows
@@ -159,7 +157,7 @@ def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: s
 
     def columns() -> Iterator[Any]:
         number = 0
-        for batch in islice(_batches(piece), 1, None):
+        for batch in islice(arrow_batches(piece.path), 1, None):
             yield batch.column(top)[max(begin - number, 0) : max(end - number, 0)]
             number += batch.num_rows
             if number >= end:
@@ -183,17 +181,6 @@ def _values(
     except _damage() as error:
         reading.problems.add(f"{name}: damaged after row {number:,} ({_first_line(error)})")
         reading.amounts.update({"rows": end - number, "lost rows": end - number})
-
-
-def _batches(piece: Piece) -> Iterator[Any]:
-    """Yields the schema and the record batches of an Arrow stream, or of the stream inside an Arrow file."""
-    from pyarrow import ipc, memory_map
-
-    with memory_map(str(piece.path)) as file:
-        file.seek(8 if file.read(len(ARROW_FILE)) == ARROW_FILE else 0)
-        stream = ipc.open_stream(file)
-        yield stream.schema
-        yield from stream
 
 
 def _texts(column: Any, top: str, path: str) -> Iterator[Any]:
