@@ -12,7 +12,7 @@ from mapnet_cli.core.errors import (
     AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, ProcessError,
     UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error, writing,
 )
-from mapnet_cli.core.formatting import format_count, format_duration, format_size, short_steps
+from mapnet_cli.core.formatting import format_count, format_duration, format_size
 from mapnet_cli.core.hardware import (
     automatic_precision, installed_version, main_memory, min_free_memory, min_total_memory, query_gpus, visible_devices,
     visible_gpus,
@@ -20,7 +20,7 @@ from mapnet_cli.core.hardware import (
 from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.integrity import heal, verify
 from mapnet_cli.core.logs import log_rows
-from mapnet_cli.core.plotting import COLOURS, CONFIG, STEPS, Chart, Spec, axis, images, named_colours
+from mapnet_cli.core.plotting import COLOURS, CONFIG, Chart, Spec, axis, images, named_colours
 from mapnet_cli.core.records import (
     Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
     Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,
@@ -34,7 +34,7 @@ from mapnet_cli.core.table_files import (
     TABLE_FORMATS, TableRow, arrow_batches, arrow_rows, not_blank, saved_files, saved_rows, table_rows,
 )
 from mapnet_cli.core.tables import (
-    NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, table_of, to_csv, to_json,
-    to_markdown, to_rich,
+    NOTHING, Cell, Column, Scalar, Table, build_table, each, number_cell, plain, render, table_of, to_json, to_markdown,
+    to_rich,
 )
 from mapnet_cli.core.user_files import LONGEST, json_object, json_value, readable, text_lines, whole_file

@@ -1,4 +1,4 @@
-"""Formatting of sizes, counts, durations and steps in messages, tables and figures."""
+"""Formatting of sizes, counts and durations in messages, tables and figures."""
 
 
 def format_size(count: float) -> str:
@@ -18,8 +18,3 @@ def format_duration(seconds: float) -> str:
     if seconds >= 3600:
         return f"{seconds / 3600:,.1f} h"
     return f"{seconds / 60:,.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def short_steps(step: int) -> str:
-    """Returns a step in the paper's notation: 400000 as "400k", 2500 as "2.5k", 300 as "300"."""
-    return f"{step / 1000:.10g}k" if step >= 1000 else str(step)

@@ -32,8 +32,6 @@ CONFIG: Spec = {
     "concat": {"spacing": 26},
     "aria": False,
 }  # fmt: skip
-STEPS = "datum.value >= 1000 ? format(datum.value / 1000, ',~r') + 'k' : format(datum.value, ',~r')"
-"""Labels of an axis of steps, in the same form as `short_steps`."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Tables, with one renderer per format, and HTML pages from Jinja2 templates."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -117,19 +115,6 @@ def to_markdown(table: Table, level: int = 1) -> str:
     return "\n".join(lines)
 
 
-def to_csv(table: Table) -> str:
-    """Returns the table as CSV: unrounded values (several per cell as columns "TITLE NAME"), title and signature."""
-    parts = [_parts([row[n] for row in table.rows]) for n in range(len(table.columns))]
-    header = [f"{column} {part}".strip() for column, names in zip(table.columns, parts, strict=True) for part in names]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*header, "title", "signature"])
-    for row in table.rows:
-        values = [_value(cell, part) for cell, names in zip(row, parts, strict=True) for part in names]
-        writer.writerow(["" if v is None else v for v in values] + [table.title, table.signature])
-    return out.getvalue()
-
-
 def to_json(table: Table) -> dict[str, Any]:
     """Returns the table as JSON values; each row maps column titles to values."""
     rows = [
@@ -147,19 +132,6 @@ def to_json(table: Table) -> dict[str, Any]:
         "notes": list(table.notes),
         "signature": table.signature,
     }
-
-
-def _parts(cells: list[Cell]) -> list[str]:
-    """Returns the names of a column's values, [""] for a single unnamed value."""
-    named = [name for cell in cells if isinstance(cell.data, Mapping) for name in cell.data]
-    bare = any(not isinstance(cell.data, Mapping) and cell.data is not None for cell in cells)
-    return ([""] if bare or not named else []) + list(dict.fromkeys(named))
-
-
-def _value(cell: Cell, part: str) -> Scalar:
-    if isinstance(cell.data, Mapping):
-        return cell.data.get(part)
-    return None if part else cell.data
 
 
 def _markdown_row(texts: Sequence[str], bold: Sequence[bool] = ()) -> str:

@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
-from mapnet_cli.core import STEPS, Chart, Spec, axis, named_colours, render
+from mapnet_cli.core import Chart, Spec, axis, named_colours, render
 from mapnet_cli.glue import other_rows
 from mapnet_cli.report.health import phenomena
 from mapnet_cli.report.labels import TEXTS, data_suffix, label, time_unit
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import rate_points
-from mapnet_cli.report.scores import Scores, mean
-from mapnet_cli.report.trajectories import loss_trajectory, score_trajectory, scored_seeds, seeds_with_loss
+from mapnet_cli.report.scores import LOSS, SCORE, Scores
+from mapnet_cli.report.trajectories import trajectory
 
 CAPTIONS = TEXTS["charts"]
 Rows = list[dict[str, Any]]
-STEPS_AXIS = axis("steps", "Steps", labelExpr=STEPS)
+STEPS_AXIS = axis("steps", "Steps", format=",")
 
 
 def line_panel(title: str, names: Sequence[str], data: str, x: Spec, **options: Any) -> Spec:
@@ -75,18 +76,14 @@ def task_chart(results: Results, scores: Scores) -> Chart:
 def cost_chart(results: Results, scores: Scores) -> Chart:
     """Returns average score and held-out loss against steps, FLOPs and time."""
     unit, seconds = time_unit(results)
-    losses, rows = "Held-out loss", Rows()
+    rows, titles = Rows(), {"Average score": SCORE, "Held-out loss": LOSS}
     for method in results.config.methods:
-        curves = {
-            "Average score": score_trajectory(results, scores, method, scored_seeds(results, scores, method)),
-            losses: loss_trajectory(results, method, seeds_with_loss(results, method)),
-        }
-        for what, curve in curves.items():
-            for p in curve:
+        for title, measure in titles.items():
+            for p in trajectory(results, scores, method, measure):
                 costs = {"steps": p.steps, "flops": p.flops, "time": round(p.seconds / seconds, 4)}
-                rows.append(_point(method, what, p.value, p.sd, **costs))
+                rows.append(_point(method, title, p.value, p.sd, **costs))
     axes = (STEPS_AXIS, axis("flops", "FLOPs", format=".1~e"), axis("time", f"Time ({unit})"))
-    known = [what for what in ("Average score", losses) if any(row["what"] == what for row in rows)]
+    known = [title for title in titles if any(row["what"] == title for row in rows)]
     panels = [line_panel(what, _names(results), "cost", x) for what in known for x in axes]
     title = f"Score and loss against cost{data_suffix(results)}"
     return Chart("curves", title, CAPTIONS["curves"], panels, {"cost": rows}, len(axes))
@@ -109,14 +106,13 @@ def log_chart(results: Results) -> Chart:
 def pairs_chart(results: Results) -> Chart:
     """Returns the accuracy by phenomenon, one panel per data set."""
     rows, methods = Rows(), dict[str, None]()
-    for row in phenomena(results):
-        for method, found in row.scores.items():
+    for (data, name), one in phenomena(results).items():
+        for method, found in one.scores.items():
             methods[label(method)] = None
             error = 2 * sum(error**2 for _, error in found) ** 0.5 / len(found)
-            value = mean(accuracy for accuracy, _ in found)
-            rows.append(_point(method, row.data, value, error, group=row.name or "all"))
-    data = dict.fromkeys(row["what"] for row in rows)
-    panels = [dot_panel(name, list(methods), "pairs", "Accuracy (%)", 50, max(5, 8 - len(methods))) for name in data]
+            rows.append(_point(method, data, fmean(accuracy for accuracy, _ in found), error, group=name))
+    step, sets = max(5, 8 - len(methods)), dict.fromkeys(row["what"] for row in rows)
+    panels = [dot_panel(name, list(methods), "pairs", "Accuracy (%)", 50, step) for name in sets]
     return Chart("minimal-pairs", "Minimal pairs by phenomenon", CAPTIONS["minimal-pairs"], panels, {"pairs": rows}, 2)
 
 

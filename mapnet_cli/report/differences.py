@@ -11,15 +11,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 
 from mapnet_cli import core
 from mapnet_cli.config import Config
 from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting
 from mapnet_cli.report.labels import BEYOND, label
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import PRIMARY, Scores, mean
-
-SCORE, LOSS = "average score", "held-out loss"
+from mapnet_cli.report.scores import LOSS, SCORE, Scores, values
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        return mean(self.values)
+        return fmean(self.values)
 
     @cached_property
     def interval(self) -> core.Interval | None:
@@ -97,7 +96,12 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
         found += [paired(config, scores, method, first, step, columns) for step in steps]
         if len(columns) > 1:
             found += [paired(config, scores, method, first, steps[-1], (c,), c.name) for c in columns]
-        found += [by_seed(results, method, first, measure) for measure in (LOSS, *config.minimal_pairs.sets)]
+        for measure in (LOSS, *config.minimal_pairs.sets):
+            step = config.last_step(method)
+            ours, theirs = (values(results, scores, m, config.last_step(m), measure) for m in (method, first))
+            by_seed = tuple(own - theirs[seed][0] for seed, [own] in ours.items() if seed in theirs)
+            unit, lower = "pretraining seed", measure == LOSS
+            found += [Difference(method, first, step, by_seed, unit, measure, 1, lower)] if by_seed else []
     for first in config.methods[:1] if config.finetune.untrained else ():
         found += [paired(config, scores, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
     known = [one for one in found if one]
@@ -106,35 +110,10 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
     return {(one.measure, one.method, one.step, one.reference): one for one in corrected}
 
 
-def by_seed(results: Results, method: str, first: str, measure: str) -> Difference | None:
-    """Returns the difference in held-out loss, or in accuracy on a set of minimal pairs, at the last milestone.
-
-    It is over the pretraining seeds that both have; None without one.
-    """
-
-    def values(one: str) -> dict[int, float | None]:
-        last = results.config.last_step(one)
-        if measure == LOSS:
-            return {row.pretrain_seed: row.validation.get(PRIMARY) for row in results.checkpoints_at(one, last)}
-        rows = [row for row in results.pair_scores if (row.method, row.step, row.data) == (one, last, measure)]
-        return {row.pretrain_seed: 100 * row.accuracy for row in rows}
-
-    theirs = values(first)
-    pairs = ((ours, theirs.get(seed)) for seed, ours in values(method).items())
-    found = tuple(a - b for a, b in pairs if a is not None and b is not None)
-    last = results.config.last_step(method)
-    return Difference(method, first, last, found, "pretraining seed", measure, 1, measure == LOSS) if found else None
-
-
 def paired(
-    config: Config,
-    scores: Scores,
-    method: str,
-    reference: str,
-    step: int,
-    columns: Sequence[ScoreColumn],
+    config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[ScoreColumn],
     measure: str = SCORE,
-) -> Difference | None:
+) -> Difference | None:  # fmt: skip
     """Returns the comparison of two methods over some columns, None if there are no paired runs.
 
     The reference may be the untrained encoder, which is paired by fine-tuning seed with every pretraining run.
@@ -160,13 +139,13 @@ def paired(
     shared = sorted(set.intersection(*map(set, by_column))) if by_column else []
     if not shared:
         return None
-    units = {seeds: mean(column[seeds] for column in by_column) for seeds in shared}
+    units = {seeds: fmean(column[seeds] for column in by_column) for seeds in shared}
     by_run = trained and len({seed for seed, _ in shared}) > 1
     unit, index = ("pretraining seed", 0) if by_run else ("fine-tuning seed", 1)
     groups: dict[int, list[float]] = defaultdict(list)
     for seeds, value in sorted(units.items(), key=lambda item: item[0][index]):
         groups[seeds[index]].append(value)
-    return Difference(method, reference, step, tuple(map(mean, groups.values())), unit, measure, len(by_column))
+    return Difference(method, reference, step, tuple(map(fmean, groups.values())), unit, measure, len(by_column))
 
 
 def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
@@ -176,7 +155,7 @@ def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
     rivals = [setting for setting, seeds in paired.items() if fullest and len(seeds) == fullest]
 
     def both(setting: Setting) -> float:
-        return round(mean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
+        return round(fmean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
 
     return max(rivals, key=both, default=None)
 

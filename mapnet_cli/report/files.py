@@ -4,10 +4,10 @@ import csv
 import io
 import json
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from statistics import fmean, stdev
 from typing import Any
 
 from mapnet_cli.core import render
@@ -20,37 +20,34 @@ from mapnet_cli.report.tables import by_checkpoint
 
 FIELDS = ("method", "seed", "step", "task", "metric", "value", "standard_error", "n")
 """Columns of results.csv. `seed` is the pretraining seed; `n` counts the runs, pairs or 1 behind the value."""
-Place = tuple[str, int | None, int | None]
-"""Method, pretraining seed, step."""
-FlatRow = dict[str, Any]
 PRETRAINING, HELD_OUT = "pretraining", "held-out text"
+COSTS = ("tokens", "flops", "seconds")
+LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "±": r"$\pm$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$", "°": r"$^\circ$", "†": r"\dag{}", "‡": r"\ddag{}",
+    "§": r"\S{}", '"': "''", **{char: f"\\{char}" for char in "&%$#_{}"},
+})  # fmt: skip
 
 
-def flat_rows(results: Results, scores: Scores) -> Iterator[FlatRow]:
+def flat_rows(results: Results, scores: Scores) -> Iterator[dict[str, Any]]:
     """Yields one row per (method, seed, step, task, metric), with FIELDS."""
 
-    def row(
-        place: tuple[str, int | None, int | None], task: str, metric: str, value: float, *more: Any
-    ) -> dict[str, Any]:
-        error, n = more or (None, 1)
-        return dict(zip(FIELDS, (*place, task, metric, value, error, n), strict=True))
+    def row(place: tuple[object, ...], task: str, metric: str, value: float, *more: Any) -> dict[str, Any]:
+        return dict(zip(FIELDS, (*place, task, metric, value, *(more or (None, 1))), strict=True))
 
     metrics = {column.name: column.metric.removesuffix("-mm") for column in scores.columns}
     for (method, step, column), cell in scores.cells.items():
         by_seed: dict[int, list[float]] = defaultdict(list)
         for (seed, _), value in cell.by_seed.items():
             by_seed[seed].append(value)
-        metric = metrics.get(column, "mean")
         for seed, values in by_seed.items():
-            error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-            yield row((method, seed, step), column, metric, statistics.fmean(values), error, len(values))
-    for place, checkpoint in results.checkpoints.items():
-        for name in ("tokens", "flops", "seconds"):
-            yield row(place, PRETRAINING, name, getattr(checkpoint, name))
-        for name, value in checkpoint.validation.items():
-            yield row(place, HELD_OUT, name, value)
-        for name, value in checkpoint.health.items():
-            yield row(place, PRETRAINING, name, value)
+            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+            place = method, seed, step
+            yield row(place, column, metrics.get(column, "mean"), fmean(values), error, len(values))
+    for place, one in results.checkpoints.items():
+        costs = {name: getattr(one, name) for name in COSTS}
+        for task, found in ((PRETRAINING, costs), (HELD_OUT, one.validation), (PRETRAINING, one.health)):
+            yield from (row(place, task, name, value) for name, value in found.items())
     for pairs in results.pair_scores:
         count = sum(paradigm.pairs for paradigm in pairs.paradigms)
         place = pairs.method, pairs.pretrain_seed, pairs.step
@@ -78,11 +75,7 @@ def results_value(results: Results, scores: Scores, differences: Differences) ->
         "methods": {name: label(name) for name in config.methods},
         "missing": missing(results),
         "damaged": list(results.damaged),
-        "failed": [
-            {**asdict(run.grid_run), "failure": run.failure or "no epoch finished"}
-            for run in results.runs
-            if run.failure or not run.epochs
-        ],
+        "failed": [{**asdict(run.grid_run), "failure": run.failure} for run in results.runs if run.failure],
         "comparisons": [
             {
                 "measure": d.measure, "method": d.method, "reference": d.reference, "step": d.step,
@@ -102,7 +95,7 @@ def to_json_text(value: Mapping[str, Any]) -> bytes:
     return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'.encode(errors="backslashreplace")
 
 
-def to_csv_text(rows: list[FlatRow]) -> bytes:
+def to_csv_text(rows: list[dict[str, Any]]) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -135,8 +128,4 @@ def latex(results: Results, scores: Scores, notes: list[str]) -> bytes:
 
 def escape(text: str) -> str:
     """Returns text with LaTeX's special characters escaped."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-    special |= {"×": r"$\times$", "°": r"$^\circ$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}"}
-    special |= {char: f"\\{char}" for char in "&%$#_{}"} | {"|": r"\textbar{}", "<": r"\textless{}"}
-    special |= {">": r"\textgreater{}", '"': "''"}
-    return "".join(special.get(char, char) for char in text)
+    return text.translate(LATEX)

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapnet_cli.core import Table, table_of
-from mapnet_cli.glue import fine_tuned
-from mapnet_cli.report.labels import BELOW, CONSTANT, label
-from mapnet_cli.report.load import Results, runs_of_a_task
+from mapnet_cli.glue import fine_tuned, other_rows
+from mapnet_cli.report.labels import BELOW, CONSTANT, encoder_name, label
+from mapnet_cli.report.load import Encoder, Results, runs_of_a_task
 from mapnet_cli.report.scores import Scores
 
 Place = tuple[str, int, str]
-"""Method, step and task."""
+"""Method, step and column."""
 SHOWN = 300
 """Maximum number of rows of the table of runs."""
 BAG = "bag of words"
@@ -26,31 +26,25 @@ class Flags:
     columns: tuple[str, ...]
     """Columns in which no encoder is above the bag of words at its last checkpoint."""
 
-    def marks(self, method: str, step: int, column: str) -> str:
-        place = (method, step, column)
+    def marks(self, place: Place) -> str:
         return CONSTANT * bool(self.constant.get(place)) + BELOW * (place in self.below)
 
 
 def find_flags(results: Results, scores: Scores) -> Flags:
     constant = Counter[Place]()
-    for run in results.runs:
-        at = run.grid_run
-        if run.constant:
-            for column in scores.columns:
-                chosen = dict(scores.cells[at.method, at.step, column.name].settings).get(at.pretrain_seed)
-                if column.task == at.task and chosen == (at.batch_size, at.lr):
-                    constant[at.method, at.step, column.name] += 1
-    below, above, known = set[Place](), set[str](), set[str]()
-    last = {method: results.config.fine_tuned_steps(method)[-1] for method in results.config.methods}
-    for (method, step, name), cell in scores.cells.items():
-        bag = scores.baselines.get((BAG, name))
-        if cell.mean is not None and bag is not None:
-            if cell.mean <= bag:
-                below.add((method, step, name))
-            if step == last.get(method, 0):
-                known.add(name)
-                above |= {name} if cell.mean > bag else set()
-    return Flags(constant, frozenset(below), tuple(c.name for c in scores.columns if c.name in known - above))
+    for run in (run for run in results.runs if run.constant):
+        method, seed, step = run.encoder
+        for column in (column for column in scores.columns if column.task == run.grid_run.task):
+            chosen = dict(scores.cells[method, step, column.name].settings).get(seed)
+            constant[method, step, column.name] += chosen == (run.grid_run.batch_size, run.grid_run.lr)
+    bags = {name: bag for (baseline, name), bag in scores.baselines.items() if baseline == BAG}
+    means = {place: cell.mean for place, cell in scores.cells.items() if cell.mean is not None and place[2] in bags}
+    below = frozenset(place for place, mean in means.items() if mean <= bags[place[2]])
+    last = [(method, results.config.fine_tuned_steps(method)[-1]) for method in results.config.methods]
+    last += [(name, 0) for name in other_rows(results.config)]
+    known = {name: {(*row, name) for row in last} & means.keys() for name in bags}
+    columns = tuple(one.name for one in scores.columns if (places := known.get(one.name)) and places <= below)
+    return Flags(+constant, below, columns)
 
 
 def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
@@ -66,8 +60,7 @@ def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
     for column, names in by_column.items():
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         found.append(f"{column}: runs that predict one class for all examples: {', '.join(names[:5])}{more}.")
-    failed = Counter(run.failure or "no epoch finished" for run in results.runs if run.failure or not run.epochs)
-    if failed:
+    if failed := Counter(run.failure for run in results.runs if run.failure):
         reasons = "; ".join(f"{reason}, {count:,}" for reason, count in failed.most_common(5))
         found.append(f"{failed.total():,} of {len(results.runs):,} fine-tuning runs failed ({reasons}).")
     for method, seed, step in (key for key, masks in results.masks.items() if masks.collapsed):
@@ -79,29 +72,20 @@ def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
 
 def run_table(results: Results, signed: str) -> Table:
     """Returns failed, constant and missing runs by name; missing ones are counted by encoder and task."""
-    rows: list[dict[str, str]] = []
-
-    def add(encoder: tuple[str, int, int], run: str, what: str) -> None:
-        method, seed, step = encoder
-        name = f"{label(method)}, seed {seed}, step {step:,}" if step else label(method)
-        rows.append({"Encoder": name, "Run": run, "What": what})
-
-    finished = Counter[tuple[str, int, int, str]]()
+    found, finished = list[tuple[Encoder, str, str]](), Counter[tuple[Encoder, str]]()
     for run in results.runs:
         at = run.grid_run
-        finished[at.method, at.pretrain_seed, at.step, at.task] += 1
-        what = f"failed: {run.failure or 'no epoch finished'}" if run.failure or not run.epochs else ""
-        if what or run.constant:
-            setting = f"batch {at.batch_size}, lr {at.lr:g}, seed {at.seed}"
-            add((at.method, at.pretrain_seed, at.step), f"{at.task}, {setting}", what or "one class")
+        finished[run.encoder, at.task] += 1
+        if run.failure or run.constant:
+            name = f"{at.task}, batch {at.batch_size}, lr {at.lr:g}, seed {at.seed}"
+            found.append((run.encoder, name, f"failed: {run.failure}" if run.failure else "one class"))
+    absent = (key for key in results.expected_checkpoints if key not in results.checkpoints)
+    found += [(key, "pretraining", "missing checkpoint") for key in absent]
     every = runs_of_a_task(results.config)
-    for key in results.expected_checkpoints:
-        if key not in results.checkpoints:
-            add(key, "pretraining", "missing checkpoint")
     for encoder in fine_tuned(results.config):
-        for task in results.config.finetune.tasks:
-            if absent := every - finished[*encoder, task]:
-                add(encoder, task, f"missing: {absent} of {every} runs")
+        missing = {task: every - finished[encoder, task] for task in results.config.finetune.tasks}
+        found += [(encoder, task, f"missing: {n} of {every} runs") for task, n in missing.items() if n]
+    rows = [{"Encoder": encoder_name(*encoder), "Run": run, "What": what} for encoder, run, what in found]
     rows += [{"Encoder": "damaged record", "Run": "-", "What": problem} for problem in results.damaged]
     more = (f"{len(rows) - SHOWN:,} more are not shown.",) if len(rows) > SHOWN else ()
     return table_of("runs", "Failed, constant and missing runs", rows[:SHOWN], more, signed)

@@ -2,25 +2,26 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mapnet_cli.core import Cell, PairScores, Table, mean_accuracy, number_cell, plain, proposal_warnings, table_of
 from mapnet_cli.lineage import scored_encoders
-from mapnet_cli.report.labels import TEXTS, label, model_cell, spread_cell
+from mapnet_cli.report.labels import TEXTS, encoder_name, label, model_cell, spread_cell
 from mapnet_cli.report.load import Results
+
+
+def _over_seeds(found: Sequence[Mapping[str, float]], titles: str, form: str) -> dict[str, Cell]:
+    """Returns what the records name, under its title, as the mean over seeds."""
+    return {title: spread_cell([row.get(name) for row in found], form) for name, title in TEXTS[titles].items()}
 
 
 def held_out_table(results: Results, signed: str) -> Table:
     """Returns the table of held-out losses and accuracies at the last milestone, one row per method."""
     rows = []
     for method in results.config.methods:
-        last = [row.validation for row in results.checkpoints_at(method, results.config.last_step(method))]
-        cells = {
-            title: spread_cell([found.get(name) for found in last], form)
-            for kind, form in {"losses": "{:.3f}", "accuracies": "{:.1%}"}.items()
-            for name, title in TEXTS[kind].items()
-        }
-        rows.append({"Model": model_cell(method), **cells})
+        found = [row.validation for row in results.checkpoints_at(method, results.config.last_step(method))]
+        losses, accuracies = _over_seeds(found, "losses", "{:.3f}"), _over_seeds(found, "accuracies", "{:.1%}")
+        rows.append({"Model": model_cell(method), **losses, **accuracies})
     return table_of("heldout", "Held-out text", rows, (TEXTS["notes"]["heldout"],), signed)
 
 
@@ -30,9 +31,7 @@ def health_table(results: Results, signed: str) -> Table:
     for method in results.config.methods:
         last = results.checkpoints_at(method, results.config.last_step(method))
         if any(row.health for row in last):
-            cells = {
-                t: spread_cell([row.health.get(n) for row in last], "{:.3f}") for n, t in TEXTS["diagnostics"].items()
-            }
+            cells = _over_seeds([row.health for row in last], "diagnostics", "{:.3f}")
             rows.append({"Model": model_cell(method), **cells})
         for row in last:
             objective = results.config.method[method].objective
@@ -40,50 +39,44 @@ def health_table(results: Results, signed: str) -> Table:
     return table_of("health", "Proposals at the end", rows, warnings, signed)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Phenomenon:
-    """A phenomenon of a data set ("all" for the whole set), with (accuracy, standard error) of each seed by model."""
+    """A group of minimal pairs: their number, and (accuracy, standard error) in percent of each seed by model."""
 
-    data: str
-    name: str
-    pairs: int
-    scores: Mapping[str, Sequence[tuple[float, float]]]
+    pairs: int = 0
+    scores: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
 
-def phenomena(results: Results) -> list[Phenomenon]:
-    """Returns the accuracies at the last milestone, for each data set as a whole and by phenomenon, in percent."""
+def phenomena(results: Results) -> dict[tuple[str, str], Phenomenon]:
+    """Returns the accuracies at the last milestone, by data set and phenomenon ("all" for the whole set)."""
     last = {method: step for method, _, step in scored_encoders(results.config)}  # ascending: the last one remains
-    scores: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    sizes: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, str], Phenomenon] = defaultdict(Phenomenon)
     for record in (row for row in results.pair_scores if row.step == last[row.method]):
-        groups = defaultdict(list, {"all": list(record.paradigms)})
+        groups = {"all": [*record.paradigms]}
         for paradigm in record.paradigms:
-            groups[paradigm.phenomenon or paradigm.name].append(paradigm)
+            groups.setdefault(paradigm.phenomenon or paradigm.name, []).append(paradigm)
         for name, paradigms in groups.items():
             accuracy, error = mean_accuracy(paradigms)
-            scores[record.data, name][record.method].append((100 * accuracy, 100 * error))
-            sizes[record.data, name] = sum(paradigm.pairs for paradigm in paradigms)
-    return [
-        Phenomenon(*key, sizes[key], scores[key]) for key in sorted(scores, key=lambda k: (k[0], k[1] != "all", k[1]))
-    ]
+            found[record.data, name].pairs = sum(paradigm.pairs for paradigm in paradigms)
+            found[record.data, name].scores[record.method].append((100 * accuracy, 100 * error))
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1] != "all", item[0][1])))
 
 
 def pairs_table(results: Results, signed: str) -> Table:
     """Returns the accuracies on minimal pairs, one row per data set and phenomenon and one column per model."""
     methods = dict.fromkeys(method for method, *_ in scored_encoders(results.config))
     rows = [
-        {"Data": one.data, "Phenomenon": one.name, "Pairs": Cell(f"{one.pairs:,}", one.pairs)}
+        {"Data": data, "Phenomenon": name, "Pairs": number_cell(one.pairs, "{:,}")}
         | {label(method): _accuracy(one.scores.get(method, ())) for method in methods}
-        for one in phenomena(results)
+        for (data, name), one in phenomena(results).items()
     ]
     words = "with the rest of its word" if results.config.minimal_pairs.whole_words else "on its own"
     notes = [
         f"{TEXTS['notes']['minimal-pairs']} Each token is masked {words}.",
         *(f"{name}: {_facts(row)}." for name, row in {row.data: row for row in results.pair_scores}.items()),
     ]
-    current = {key: checkpoint.fingerprint for key, checkpoint in results.checkpoints.items()}
-    places = [(current.get((r.method, r.pretrain_seed, r.step)), r.checkpoint) for r in results.pair_scores]
-    if stale := sum(expected is not None and expected != used for expected, used in places):
+    used = (((row.method, row.pretrain_seed, row.step), row.checkpoint) for row in results.pair_scores)
+    if stale := results.stale(used):
         notes.append(f"{stale:,} records are of other weights than the current: run mapnet minimal-pairs with --force.")
     return table_of("minimal-pairs", "Minimal pairs", rows, notes, signed)
 
@@ -111,7 +104,7 @@ def variance_table(results: Results, signed: str) -> Table:
     """Returns the gradient variances of every measurement, one row per checkpoint, norm and strategy."""
     rows = [
         {
-            "Checkpoint": f"{label(m.method)}, seed {m.pretrain_seed}, step {m.step:,}",
+            "Checkpoint": encoder_name(m.method, m.pretrain_seed, m.step),
             "Gradient": TEXTS["norms"].get(norm, norm),
             "Masks": strategy.name,
             "Mask variance / uniform": _estimate(found["mask_to_uniform"]),

@@ -3,12 +3,12 @@
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
+from statistics import fmean
 
-from mapnet_cli.config import Config
 from mapnet_cli.core import NOTHING, Cell, number_cell, plain, render
 from mapnet_cli.glue import GLUE_COLUMNS, TASKS, rows_used, subsets
-from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import Score, Scores, mean, spread
+from mapnet_cli.report.load import Results, runs_of_a_task
+from mapnet_cli.report.scores import Score, Scores, spread
 
 TEXTS: dict[str, dict[str, str]] = tomllib.loads(files(__package__).joinpath("texts.toml").read_text(encoding="utf-8"))
 """Titles of what the records name, notes below tables, and figures of the paper, by section."""
@@ -20,8 +20,17 @@ def label(method: str) -> str:
     return TEXTS["methods"].get(method, method)
 
 
+def encoder_name(method: str, seed: int, step: int) -> str:
+    return f"{label(method)}, seed {seed}, step {step:,}" if step else label(method)
+
+
 def model_cell(method: str) -> Cell:
     return Cell(label(method), method)
+
+
+def place_cells(method: str, step: int | None) -> dict[str, Cell]:
+    """Returns the first two cells of a row; encoders without pretraining have step 0."""
+    return {"Model": model_cell(method), "Steps": number_cell(step or None, "{:,}")}
 
 
 def score_cell(score: Score, marks: str = "") -> Cell:
@@ -42,8 +51,8 @@ def spread_cell(values: Sequence[float | None], form: str) -> Cell:
     known = [value for value in values if value is not None]
     if not known:
         return Cell(NOTHING)
-    data = {"mean": mean(known), "sd": spread(known), "n": len(known)}
-    return Cell(spread_text(mean(known), spread(known), form), data)
+    data = {"mean": fmean(known), "sd": spread(known), "n": len(known)}
+    return Cell(spread_text(fmean(known), spread(known), form), data)
 
 
 def tokens_cell(tokens: float | None) -> Cell:
@@ -66,20 +75,17 @@ def time_cell(results: Results, seconds: float | None) -> Cell:
     return number_cell(None if seconds is None else seconds / size, f"{{:,.1f}} {unit}")
 
 
-def is_probe(config: Config) -> bool:
-    return config.finetune.data == "probe"
-
-
 def data_suffix(results: Results) -> str:
     """Returns a suffix for titles if scores aren't on all rows of GLUE: " (probe tasks, not GLUE)"."""
-    limits = PROBE if is_probe(results.config) else rows_used(results.config, results.tasks.values())
+    probe = results.config.finetune.data == "probe"
+    limits = PROBE if probe else rows_used(results.config, results.tasks.values())
     return f" ({limits})" if limits else ""
 
 
 def average_name(results: Results, scores: Scores) -> str:
     """Returns the name of the average score, with its number of columns and the data."""
     number, of_glue = len(scores.columns), sum(column.task in TASKS for column in scores.columns)
-    if is_probe(results.config) or not of_glue:
+    if results.config.finetune.data == "probe" or not of_glue:
         name = f"average score over {number} column{'s' if number > 1 else ''}"
     elif of_glue < number:
         name = f"average score over {number} columns, {of_glue} of GLUE's {GLUE_COLUMNS}"
@@ -103,7 +109,8 @@ def notes(results: Results, scores: Scores) -> list[str]:
     text = render(
         "mapnet_cli.report", "notes.txt", results=results, own=own, subsets=subsets(results.tasks.values()),
         measured=", ".join(f"{column.name} {column.metric.removesuffix('-mm')}" for column in scores.columns),
-        settings=len(finetune.batch_sizes) * len(finetune.learning_rates),
+        settings=runs_of_a_task(config) // len(finetune.seeds),
+        stale=results.stale((run.encoder, run.checkpoint) for run in results.runs),
         seeds=", ".join(f"{label(name)} {len(config.seeds_of(name))}" for name in config.methods) or "0",
         schedule=TEXTS["schedules"][config.pretrain.schedule],
         devices={what: sorted(names) for what, names in devices.items()},

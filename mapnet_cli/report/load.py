@@ -4,19 +4,26 @@ A record that can't be read is named and treated as missing: a report is partial
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TypeVar
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from mapnet_cli import core, glue
 from mapnet_cli.config import Config
 from mapnet_cli.lineage import Lineage, fingerprint
-from mapnet_cli.report.logs import Curves, read_log
 from mapnet_cli.report.runs import Run, record_line, reduced
 
 R = TypeVar("R", bound=core.Row)
+T = TypeVar("T")
+Encoder = tuple[str, int, int]
+"""Method, pretraining seed and step; (name, 0, 0) for imports and the untrained encoder."""
+Curves = dict[str, list[tuple[float, float]]]
+"""Steps and values of what a training log has, by name."""
+LOGGED = ("loss", "validation_loss_refit", *core.DIAGNOSTICS)
+POINTS = 150
+"""Maximum number of points per run and curve; of a longer log, each point is the mean of several lines."""
 
 
 class Strategy(core.Row):
@@ -43,7 +50,7 @@ class Measurement(core.Row):
 
 @dataclass(frozen=True)
 class Results:
-    """All inputs of the report. Checkpoints are keyed by (method, pretraining seed, step)."""
+    """All inputs of the report."""
 
     config: Config
     fingerprint: str
@@ -51,11 +58,11 @@ class Results:
     corpus: str = ""
     """Fingerprint of the corpus."""
     manifest: core.CorpusManifest | None = None
-    checkpoints: Mapping[tuple[str, int, int], core.Checkpoint] = field(default_factory=dict)
+    checkpoints: Mapping[Encoder, core.Checkpoint] = field(default_factory=dict)
     imports: tuple[core.Imported, ...] = ()
     logs: Mapping[tuple[str, int], Curves] = field(default_factory=dict)
     """Curves of the training logs, by method and pretraining seed."""
-    masks: Mapping[tuple[str, int, int], core.ProposedMasks] = field(default_factory=dict)
+    masks: Mapping[Encoder, core.ProposedMasks] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     grids: Mapping[glue.GridKey, glue.Grid] = field(default_factory=dict)
     """Every run's scores; see `run_grids`."""
@@ -70,7 +77,7 @@ class Results:
     """Library name -> all versions found in the records."""
 
     @property
-    def expected_checkpoints(self) -> list[tuple[str, int, int]]:
+    def expected_checkpoints(self) -> list[Encoder]:
         config = self.config
         return [
             (method, seed, at) for method, seed in config.pretraining_runs() for at in config.milestone_steps(method)
@@ -80,14 +87,11 @@ class Results:
         """Returns the checkpoints of a method at a step, one per pretraining seed."""
         return [row for (name, _, at), row in self.checkpoints.items() if (name, at) == (method, step)]
 
-    @property
-    def stale_runs(self) -> int:
-        """Number of fine-tuning runs that started from weights other than those of the current checkpoint."""
-        current = {key: checkpoint.fingerprint for key, checkpoint in self.checkpoints.items()}
+    def stale(self, used: Iterable[tuple[Encoder, str]]) -> int:
+        """Returns how many records, given as encoder and SHA-256 of weights, are of other weights than the current."""
+        current = {key: row.fingerprint for key, row in self.checkpoints.items()}
         current |= {(name, 0, 0): row.fingerprint for name, row in zip(self.config.imports, self.imports, strict=True)}
-        places = ((run.grid_run, run.checkpoint) for run in self.runs)
-        pairs = ((current.get((at.method, at.pretrain_seed, at.step)), used) for at, used in places)
-        return sum(expected is not None and expected != used for expected, used in pairs)
+        return sum(current.get(encoder, weights) != weights for encoder, weights in used)
 
 
 def runs_of_a_task(config: Config) -> int:
@@ -97,7 +101,7 @@ def runs_of_a_task(config: Config) -> int:
 
 
 class Reader:
-    """Reads markers, and collects the versions of libraries in them and what is damaged."""
+    """Reads records, and collects the versions of libraries in them and what is damaged."""
 
     def __init__(self, artifacts: core.Artifacts) -> None:
         self.artifacts = artifacts
@@ -105,24 +109,34 @@ class Reader:
         self.damaged: list[str] = []
 
     def marker(self, key: str) -> core.Marker | None:
-        try:
-            found = self.artifacts.marker(key)
-        except (core.DamagedError, OSError) as error:
-            self.damaged.append(str(error))
-            return None
+        found = self._unless_damaged(lambda: self.artifacts.marker(key))
         for name, version in found.versions.items() if found else ():
             self.versions[name].add(version)
         return found
 
     def row(self, found: core.Marker | None, kind: type[R]) -> R | None:
-        try:
-            return found.row(kind) if found else None
-        except core.DamagedError as error:
-            self.damaged.append(str(error))
-            return None
+        return self._unless_damaged(lambda: found.row(kind)) if found else None
 
     def read(self, key: str, kind: type[R]) -> R | None:
         return self.row(self.marker(key), kind)
+
+    def masks(self, checkpoint: core.Marker) -> core.ProposedMasks | None:
+        name = f"{checkpoint.key}/figure2.json"
+
+        def read() -> core.ProposedMasks:
+            if name in checkpoint.files:
+                self.artifacts.verify(checkpoint.key, only=name)
+            value = core.read_json(self.artifacts.path(name))
+            return core.Marker(name.removesuffix(".json"), "", value).row(core.ProposedMasks)
+
+        return self._unless_damaged(read) if self.artifacts.path(name).exists() else None
+
+    def _unless_damaged(self, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except (core.DamagedError, OSError) as error:
+            self.damaged.append(str(error))
+            return None
 
 
 def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
@@ -131,23 +145,23 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     Writes the records of fine-tuning runs to `lines`, since they aren't kept. Raises UsageError, with the key and the
     closest valid name, if `finetune.metrics` or `finetune.tasks` has an unknown name.
     """
-    config, artifacts = lineage.config, lineage.artifacts
-    reader = Reader(artifacts)
+    config, reader = lineage.config, Reader(lineage.artifacts)
     manifest = reader.read(lineage.manifest, core.CorpusManifest)
-    checkpoints: dict[tuple[str, int, int], core.Checkpoint] = {}
-    masks: dict[tuple[str, int, int], core.ProposedMasks] = {}
-    for index, key in _checkpoint_keys(lineage):
-        if (trained := reader.marker(key)) and (row := reader.row(trained, core.Checkpoint)):
-            checkpoints[index] = row
-            if (drawn := _masks(reader, trained)) is not None:
-                masks[index] = drawn
-    pair_scores = (reader.read(artifact.key, core.PairScores) for *_, artifact in lineage.pair_scores())
-    scored_pairs = tuple(found for found in pair_scores if found)
-    found_tasks = ((task, reader.read(lineage.main_task(task).key, core.TaskFacts)) for task in glue.used_tasks(config))
-    tasks = {task: facts for task, facts in found_tasks if facts}
+    checkpoints, masks = dict[Encoder, core.Checkpoint](), dict[Encoder, core.ProposedMasks]()
+    for method, seed in config.pretraining_runs():
+        key = lineage.pretraining(method, seed).key
+        for step in config.milestone_steps(method):
+            if (trained := reader.marker(f"{key}/step{step}")) and (row := reader.row(trained, core.Checkpoint)):
+                checkpoints[method, seed, step] = row
+                if drawn := reader.masks(trained):
+                    masks[method, seed, step] = drawn
+    pairs = (reader.read(artifact.key, core.PairScores) for *_, artifact in lineage.pair_scores())
+    pair_scores = tuple(found for found in pairs if found)
+    facts = ((task, reader.read(lineage.main_task(task).key, core.TaskFacts)) for task in glue.used_tasks(config))
+    tasks = {task: found for task, found in facts if found}
     scored = config.finetune.tasks if config.finetune.baselines else ()
-    found_baselines = (reader.read(lineage.baseline(task).key, core.Baselines) for task in scored)
-    baselines = [row for found in found_baselines if found for row in found.rows]
+    read = (reader.read(lineage.baseline(task).key, core.Baselines) for task in scored)
+    baselines = tuple(row for found in read if found for row in found.rows)
     metrics, runs = glue.metrics_by_task(config), list[Run]()
 
     def records() -> Iterator[core.FinetuneRun]:
@@ -161,55 +175,34 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
 
     columns = glue.columns_of(metrics, tasks.values())
     grids = glue.run_grids(records(), config, columns, glue.baseline_scores(baselines, columns))
+    weights = {row.fingerprint for row in checkpoints.values()}
+    measured = (f"variance/{path.stem}" for path in sorted(lineage.artifacts.path("variance").glob("*.json")))
+    variances = tuple(row for key in measured if (row := reader.read(key, Measurement)) and row.checkpoint in weights)
     return Results(
-        config=config,
-        fingerprint=_fingerprint(lineage),
-        corpus=lineage.corpus.fingerprint,
-        manifest=manifest,
-        checkpoints=checkpoints,
-        imports=tuple(lineage.imported(name) for name in config.imports),
-        logs={run: read_log(lineage, *run) for run in config.pretraining_runs()},
-        masks=masks,
-        runs=tuple(runs),
-        grids=grids,
-        tasks=tasks,
-        baselines=tuple(baselines),
-        pair_scores=scored_pairs,
-        variances=_variances(reader, checkpoints),
+        config=config, fingerprint=_fingerprint(lineage), corpus=lineage.corpus.fingerprint, manifest=manifest,
+        checkpoints=checkpoints, imports=tuple(lineage.imported(name) for name in config.imports),
+        logs={run: read_log(lineage, *run) for run in config.pretraining_runs()}, masks=masks, runs=tuple(runs),
+        grids=grids, tasks=tasks, baselines=baselines, pair_scores=pair_scores, variances=variances,
         damaged=tuple(reader.damaged),
         versions={name: tuple(sorted(seen)) for name, seen in sorted(reader.versions.items())},
-    )
+    )  # fmt: skip
 
 
-def _variances(reader: Reader, checkpoints: Mapping[tuple[str, int, int], core.Checkpoint]) -> tuple[Measurement, ...]:
-    keys = (path.with_suffix("").name for path in sorted(reader.artifacts.path("variance").glob("*.json")))
-    found = (reader.read(f"variance/{key}", Measurement) for key in keys)
-    weights = {row.fingerprint for row in checkpoints.values()}
-    return tuple(row for row in found if row and row.checkpoint in weights)
+def read_log(lineage: Lineage, method: str, seed: int) -> Curves:
+    """Returns the curves of LOGGED of a run, from the trunk and the last branch; {} without a log."""
+    last = lineage.config.last_step(method)
+    curves: Curves = {name: [] for name in LOGGED}
+    for _, row in core.log_rows(lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")):
+        if row.get("branch", 0) in (0, last):
+            for name in curves.keys() & row.keys():
+                curves[name].append((row["step"], row[name]))
+    return {name: _thinned(points) for name, points in curves.items() if points}
 
 
-def _checkpoint_keys(lineage: Lineage) -> Iterator[tuple[tuple[str, int, int], str]]:
-    for method, seed in lineage.config.pretraining_runs():
-        key = lineage.pretraining(method, seed).key
-        for step in lineage.config.milestone_steps(method):
-            yield (method, seed, step), f"{key}/step{step}"
-
-
-def _masks(reader: Reader, checkpoint: core.Marker) -> core.ProposedMasks | None:
-    name = f"{checkpoint.key}/figure2.json"
-    path = reader.artifacts.path(name)
-    if not path.exists():
-        return None
-    try:
-        if name in checkpoint.files:
-            reader.artifacts.verify(checkpoint.key, only=name)
-        return core.ProposedMasks.model_validate(core.read_json(path))
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole record"
-        reader.damaged.append(f"{path} has no valid masks (see {where}): run mapnet pretrain with --force")
-    except (core.DamagedError, OSError) as error:
-        reader.damaged.append(str(error))
-    return None
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = -(-len(points) // POINTS)
+    groups = (points[start : start + size] for start in range(0, len(points), size))
+    return [(group[-1][0], round(sum(value for _, value in group) / len(group), 5)) for group in groups]
 
 
 def _fingerprint(lineage: Lineage) -> str:

@@ -10,11 +10,11 @@ from mapnet_cli.config import Config
 from mapnet_cli.config.explain import flatten
 from mapnet_cli.core import CONFIG, Cell, Chart, Table, format_duration, render, table_of
 from mapnet_cli.glue import UNTRAINED
-from mapnet_cli.report.differences import LOSS, SCORE, Differences, sentence
-from mapnet_cli.report.labels import TEXTS, label
+from mapnet_cli.report.differences import Differences, sentence
+from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES
-from mapnet_cli.report.scores import cost
+from mapnet_cli.report.scores import LOSS, SCORE, cost
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,29 @@ def question(methods: Sequence[str]) -> str:
 
 
 def headline(config: Config, differences: Differences) -> str:
-    """Returns the short answer: which methods' average score differs from the first method's beyond the noise."""
+    """Returns the short answer: which methods' average scores differ from the first method's beyond the noise.
+
+    If none does, it also has the differences in held-out loss, which tells methods apart sooner.
+    """
     if len(config.methods) < 2:
         return ""
-    first = config.methods[0]
-    found = {m: differences.get((SCORE, m, config.fine_tuned_steps(m)[-1], first)) for m in config.methods[1:]}
-    better = [label(m) for m, one in found.items() if one and one.better]
-    worse = [label(m) for m, one in found.items() if one and one.beyond_noise and not one.better]
-    untested = [label(m) for m, one in found.items() if one and one.interval is None]
-    absent = [label(m) for m, one in found.items() if one is None]
-    parts = [f"{', '.join(better) or 'no method'} scores higher than {label(first)} beyond the noise"]
-    parts += [f"{', '.join(worse)} lower"] if worse else []
-    parts += [f"{', '.join(untested)} can't be told from it with fewer than three seeds"] if untested else []
-    parts += [f"{', '.join(absent)} has no scores to compare yet"] if absent else []
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+    first, others = config.methods[0], config.methods[1:]
+    found = {label(m): differences.get((SCORE, m, config.fine_tuned_steps(m)[-1], first)) for m in others}
+    groups = {
+        f"scores higher than {label(first)} beyond the noise": [m for m, d in found.items() if d and d.better],
+        "scores lower": [m for m, d in found.items() if d and d.beyond_noise and not d.better],
+        "can't be told from it with fewer than three seeds": [m for m, d in found.items() if d and d.interval is None],
+        "has no scores to compare yet": [m for m, d in found.items() if d is None],
+    }
+    parts = (
+        f"{', '.join(names) or 'No method'} {what}" for n, (what, names) in enumerate(groups.items()) if names or not n
+    )
+    text = f"{'; '.join(parts)}."
+    losses = {label(m): d for m in others if (d := differences.get((LOSS, m, config.last_step(m), first)))}
+    if losses and not any(d and d.beyond_noise for d in found.values()):
+        shown = ", ".join(f"{name} {d.mean:+.3f}{BEYOND * d.beyond_noise}" for name, d in losses.items())
+        text += f" Held-out loss minus {label(first)}'s, in nats: {shown}."
+    return text
 
 
 def answers(results: Results, differences: Differences) -> list[str]:
@@ -113,26 +121,24 @@ def fingerprint_table(results: Results, signed: str) -> Table:
         rows |= {f"problem {number}": problem for number, problem in enumerate(made.problems, 1)}
     rows |= {f"version of {name}": ", ".join(seen) for name, seen in results.versions.items()}
     rows |= {
-        f"{label(m)}, seed {seed}, step {step:,}": f"{row.fingerprint}, {row.device}, {format_duration(row.seconds)}"
-        for (m, seed, step), row in results.checkpoints.items()
+        encoder_name(*encoder): f"{row.fingerprint}, {row.device}, {format_duration(row.seconds)}"
+        for encoder, row in results.checkpoints.items()
     }
     shown = ({"What": what, "Value or SHA-256": value} for what, value in rows.items())
     return table_of("fingerprints", "Corpus, versions and checkpoints", shown, (), signed)
 
 
-def page(sections: Sequence[Section], script: str, **values: Any) -> str:
-    """Returns the page; `script` is the plotting library, `values` those of the template."""
-    charts = {
-        chart.name: {"data": chart.data, "panels": chart.panels}
-        for section in sections
-        for chart in section.charts
-        if chart.panels
-    }
-    embedded = json.dumps({"config": CONFIG, "charts": charts}, ensure_ascii=False, separators=(",", ":"))
+def page(table3: Table, sections: Sequence[Section], **values: Any) -> str:
+    """Returns the page; `values` are those of the template."""
+    shown = [section for section in sections if section.filled]
+    tables = (table3, *(table for section in shown for table in (*section.tables, *section.folded)))
+    charts = {chart.name: vars(chart) for section in shown for chart in section.charts if chart.panels}
+    embedded = {"config": CONFIG, "charts": {name: {k: c[k] for k in ("data", "panels")} for name, c in charts.items()}}
+    text = json.dumps(embedded, ensure_ascii=False, separators=(",", ":"))
     return render(
-        "mapnet_cli.report", "index.html", sections=[s for s in sections if s.filled], script=script,
-        charts=embedded.replace("<", "\\u003c"), shades=SHADES,
-        is_text=lambda text: any(map(str.isalpha, text.replace("e+", ""))), **values,
+        "mapnet_cli.report", "index.html", table3=table3, sections=shown, script=library(), shades=SHADES,
+        charts=text.replace("<", "\\u003c"), noted=[table for table in tables if table.notes and table.rows],
+        **values,
     )  # fmt: skip
 
 

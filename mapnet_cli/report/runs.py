@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mapnet_cli.core import EpochScores, FinetuneRun, Row
+from mapnet_cli.core import FinetuneRun, Row
 from mapnet_cli.glue import GridRun, one_class
 
 
@@ -29,6 +29,7 @@ class Run:
     """SHA-256 of the pretrained weights; "" for random weights."""
     device: str
     failure: str
+    """Why the run failed, "" if it didn't."""
     epochs: int
     """Number of epochs with scores."""
     constant: bool
@@ -36,30 +37,24 @@ class Run:
     choices: tuple[Choice, ...]
     """The epoch selected on each half of each split; () if the run has no epochs or no scores on halves."""
 
+    @property
+    def encoder(self) -> tuple[str, int, int]:
+        return self.grid_run.method, self.grid_run.pretrain_seed, self.grid_run.step
+
 
 def reduced(grid_run: GridRun, row: FinetuneRun, metric: str, epoch: str) -> Run:
     """Returns the run, with its epochs selected by a metric: each half's best one, or the last if `epoch` is "last"."""
-    last = row.failure != "" or epoch == "last"
-    eligible = row.epochs[-1:] if last else row.epochs
-    choices = _choices(eligible, metric) if _halves(row.epochs) else ()
+    eligible = row.epochs[-1:] if row.failure or epoch == "last" else row.epochs
+    choices = list[Choice]()
+    if len({len(found.halves) for found in row.epochs}) == 1:
+        for splits in zip(*(found.halves for found in eligible), strict=True):
+            scores = [(100 * first[metric], 100 * second[metric]) for first, second in splits]
+            for half in (0, 1):
+                best = max(scores, key=lambda pair: pair[half])
+                choices.append(Choice(best[half], best[1 - half]))
     constant = bool(eligible) and one_class(max(eligible, key=lambda found: found.metrics[metric]).metrics)
-    return Run(grid_run, row.checkpoint, row.device, row.failure, len(row.epochs), constant, choices)
-
-
-def _halves(epochs: list[EpochScores]) -> int:
-    """Returns the number of splits into halves that every epoch has scores on, 0 if it isn't the same for all."""
-    numbers = {len(epoch.halves) for epoch in epochs}
-    return numbers.pop() if len(numbers) == 1 else 0
-
-
-def _choices(epochs: list[EpochScores], metric: str) -> tuple[Choice, ...]:
-    found = []
-    for splits in zip(*(epoch.halves for epoch in epochs), strict=True):
-        scores = [(100 * first[metric], 100 * second[metric]) for first, second in splits]
-        for half in (0, 1):
-            best = max(scores, key=lambda pair: pair[half])
-            found.append(Choice(best[half], best[1 - half]))
-    return tuple(found)
+    failure = row.failure or ("" if row.epochs else "no epoch finished")
+    return Run(grid_run, row.checkpoint, row.device, failure, len(row.epochs), constant, tuple(choices))
 
 
 def record_line(row: Row, written: bytes = b"") -> bytes:

@@ -17,9 +17,9 @@ The paper doesn't specify the following:
   that of an average is over the per-seed averages over the columns.
 """
 
-import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 
 from mapnet_cli import glue
 from mapnet_cli.report.load import Results, runs_of_a_task
@@ -27,6 +27,8 @@ from mapnet_cli.report.load import Results, runs_of_a_task
 PRIMARY = "validation_loss_single"
 """The held-out loss that methods are compared by: with one [MASK] per sentence, it favours no mask rate."""
 AVERAGE = "Average"
+SCORE, LOSS = "average score", "held-out loss"
+"""Measures by which methods are compared, beside columns and sets of minimal pairs."""
 
 
 @dataclass(frozen=True)
@@ -87,25 +89,37 @@ def score(results: Results) -> Scores:
     return Scores(columns, metrics, results.grids, cells, glue.baseline_scores(results.baselines, columns))
 
 
-def mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
-
-
 def spread(values: Iterable[float]) -> float | None:
     """Returns the sample standard deviation, None for fewer than two values."""
     values = list(values)
-    return statistics.stdev(values) if len(values) > 1 else None
+    return stdev(values) if len(values) > 1 else None
 
 
 def mean_or_none(values: Collection[float | None], least: int = 1) -> float | None:
     """Returns the mean of the known values, None if there are fewer than `least`."""
     known = [value for value in values if value is not None]
-    return mean(known) if known and len(known) >= least else None
+    return fmean(known) if known and len(known) >= least else None
 
 
 def cost(results: Results, method: str, step: int, name: str) -> float | None:
     """Returns a cost ("tokens", "flops", "seconds") of one pretraining run up to a step, the mean over its seeds."""
     return mean_or_none([getattr(row, name) for row in results.checkpoints_at(method, step)])
+
+
+def values(results: Results, scores: Scores, method: str, step: int, measure: str) -> dict[int, list[float]]:
+    """Returns the values of a measure by pretraining seed: SCORE, LOSS or the accuracy on a set of minimal pairs.
+
+    Of a score there is one value per fine-tuning seed, if all of these have scores in all columns.
+    """
+    if measure == SCORE:
+        tuned, found = results.config.finetune.seeds, scores.cells[method, step, AVERAGE].by_seed
+        seeds = (seed for seed in results.config.seeds_of(method) if all((seed, fine) in found for fine in tuned))
+        return {seed: [found[seed, fine] for fine in tuned] for seed in seeds}
+    if measure == LOSS:
+        losses = ((row.pretrain_seed, row.validation.get(PRIMARY)) for row in results.checkpoints_at(method, step))
+        return {seed: [loss] for seed, loss in losses if loss is not None}
+    pairs = (row for row in results.pair_scores if (row.method, row.step, row.data) == (method, step, measure))
+    return {row.pretrain_seed: [100 * row.accuracy] for row in pairs}
 
 
 def _task_score(results: Results, method: str, step: int, column: glue.ScoreColumn) -> Score:
@@ -117,14 +131,14 @@ def _task_score(results: Results, method: str, step: int, column: glue.ScoreColu
         finished += sum(map(len, grid.values()))
         if (setting := glue.best_setting(chooser)) is not None:
             settings.append((seed, setting))
-            means.append(mean(run.counted for run in grid[setting].values()))
+            means.append(fmean(run.counted for run in grid[setting].values()))
             chosen |= {(seed, fine): run for fine, run in grid[setting].items()}
     missing = runs_of_a_task(results.config) * len(seeds) - finished
     if not chosen:
         return Score(missing=missing)
     by_seed = {place: run.counted for place, run in chosen.items()}
     failed = sum(run.failed for run in chosen.values())
-    return Score(mean(means), spread(by_seed.values()), by_seed, tuple(settings), failed, missing)
+    return Score(fmean(means), spread(by_seed.values()), by_seed, tuple(settings), failed, missing)
 
 
 def _average(cells: Mapping[glue.ScoreColumn, Score]) -> Score:
@@ -133,6 +147,6 @@ def _average(cells: Mapping[glue.ScoreColumn, Score]) -> Score:
     if not all(cell.by_seed for cell in cells.values()):
         return Score(missing=missing)
     shared = set.intersection(*(set(cell.by_seed) for cell in cells.values()))
-    by_seed = {seeds: mean(cell.by_seed[seeds] for cell in cells.values()) for seeds in sorted(shared)}
+    by_seed = {seeds: fmean(cell.by_seed[seeds] for cell in cells.values()) for seeds in sorted(shared)}
     centre = mean_or_none([cell.mean for cell in cells.values()])
     return Score(centre, spread(by_seed.values()), by_seed, (), failed, missing)

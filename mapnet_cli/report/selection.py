@@ -8,13 +8,14 @@ the dev set. If nothing is selected it is 0 on average, since each half is used 
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 
 from mapnet_cli.core import Table, number_cell, table_of
 from mapnet_cli.glue import GridKey, Setting
-from mapnet_cli.report.labels import TEXTS, model_cell
+from mapnet_cli.report.labels import TEXTS, place_cells
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.runs import Choice, Run
-from mapnet_cli.report.scores import Scores, mean
+from mapnet_cli.report.scores import Scores
 
 
 def selection_table(results: Results, scores: Scores, signed: str) -> Table:
@@ -24,8 +25,7 @@ def selection_table(results: Results, scores: Scores, signed: str) -> Table:
         by_place[method, step].append(choice)
     rows = (
         {
-            "Model": model_cell(method),
-            "Steps": step or None,
+            **place_cells(method, step),
             "Score on the other half": number_cell(_mean(found).other, "{:.2f}"),
             "Bias": number_cell(_mean(found).bias, "{:+.2f}"),
             "Columns": len(found),
@@ -46,8 +46,7 @@ def choices(results: Results, scores: Scores) -> dict[tuple[str, int, str], Choi
     columns = {column.task: column for column in scores.columns if column.chooser == column.name}
     by_encoder: dict[GridKey, list[Run]] = defaultdict(list)
     for run in results.runs:
-        place = run.grid_run
-        by_encoder[place.method, place.pretrain_seed, place.step, place.task].append(run)
+        by_encoder[*run.encoder, run.grid_run.task].append(run)
     by_row: dict[tuple[str, int, str], list[Choice]] = defaultdict(list)
     for (method, _, step, task), group in by_encoder.items():
         column = columns[task]
@@ -70,4 +69,4 @@ def _chosen(runs: Sequence[Run], number: int, fallback: Choice) -> Choice:
 
 
 def _mean(found: Sequence[Choice]) -> Choice:
-    return Choice(mean(choice.own for choice in found), mean(choice.other for choice in found))
+    return Choice(fmean(choice.own for choice in found), fmean(choice.other for choice in found))

@@ -20,7 +20,7 @@ from mapnet_cli.report.files import latex, results_value, to_csv_text, to_json_t
 from mapnet_cli.report.labels import TEXTS, average_name, label, notes
 from mapnet_cli.report.load import Results, load_results
 from mapnet_cli.report.masks import figure2
-from mapnet_cli.report.page import Section, answers, config_table, fingerprint_table, headline, library, page, question
+from mapnet_cli.report.page import Section, answers, config_table, fingerprint_table, headline, page, question
 from mapnet_cli.report.provenance import record_lines, short_signature
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.selection import selection_table
@@ -137,16 +137,18 @@ def _contents(
         folder, {table.name: table for table in every}, tuple(filter(None, (answer, *sentences))), tuple(said),
         tuple(alarms), value,
     )  # fmt: skip
+    text = "".join(cell.text for row in first.rows for cell in row) + answer
+    marks = {mark: meaning for mark, meaning in TEXTS["marks"].items() if mark in text}
     common = {
         "title": folder.name, "question": question([label(name) for name in results.config.methods]),
         "headline": answer, "answers": sentences, "average": average_name(results, scores),
         "missing": list(value["missing"]), "next_command": built.next_command, "warnings": alarms, "notes": said,
         "protocol": tables.protocol(results), "signature": value["signature"], "short_signature": signed,
-        "marks": TEXTS["marks"], "files": TEXTS["files"], "refresh": refresh if value["missing"] else 0,
+        "marks": marks, "files": TEXTS["files"], "refresh": refresh if value["missing"] else 0,
     }  # fmt: skip
     short = [core.to_markdown(table, 2) for table in (first, built.tables["cost"])]
     contents = {
-        PAGE: page(sections, library(), table3=first, **common).encode(),
+        PAGE: page(first, sections, **common).encode(),
         RESULTS: to_json_text(value),
         "results.csv": to_csv_text(value["rows"]),
         "table3.tex": latex(results, scores, said[:1]),

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, plain, short_steps, table_of
+from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, plain, table_of
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
-from mapnet_cli.report.differences import LOSS, SCORE, Difference, Differences
+from mapnet_cli.report.differences import Difference, Differences
 from mapnet_cli.report.flags import Flags
-from mapnet_cli.report.labels import TEXTS, is_probe, label, model_cell, score_cell, spread_cell, time_cell, tokens_cell
+from mapnet_cli.report.labels import TEXTS, label, place_cells, score_cell, spread_cell, time_cell, tokens_cell
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import AVERAGE, PRIMARY, Score, Scores, cost
+from mapnet_cli.report.scores import AVERAGE, LOSS, PRIMARY, SCORE, Score, Scores, cost
 from mapnet_cli.report.trajectories import at_equal_cost
 
 PAPER_TABLE_3 = {
@@ -36,7 +36,7 @@ def table3_rows(results: Results, scores: Scores, flags: Flags) -> list[Row]:
     config, rows = results.config, list[Row]()
     places = [(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
     for name, step in [*places, *((name, 0) for name in other_rows(config))]:
-        cells = {t: score_cell(scores.cells[name, step, t], flags.marks(name, step, t)) for t in scores.titles}
+        cells = {t: score_cell(scores.cells[name, step, t], flags.marks((name, step, t))) for t in scores.titles}
         rows.append(Row(name, step, cells, not step or step == config.fine_tuned_steps(name)[-1]))
     rows = _with_best(rows)
     for name in dict.fromkeys(name for name, _ in scores.baselines):
@@ -73,8 +73,7 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
         found, flops = differences.get((SCORE, row.name, row.step, first)), cost(results, row.name, row.step, "flops")
         losses = [c.validation.get(PRIMARY) for c in results.checkpoints_at(row.name, row.step)]
         shown.append({
-            "Model": model_cell(row.name),
-            "Steps": _steps(row.step),
+            **place_cells(row.name, row.step),
             scores.titles[0]: row.cells.get(scores.titles[0]) or plain(None),
             f"Difference to {label(first)}": found.cell("{:+.2f}", len(scores.columns)) if found else plain(None),
             "Held-out loss": spread_cell(losses, "{:.3f}"),
@@ -85,14 +84,10 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
     return table_of("table3", "Table 3: score and cost", shown, (), signed)
 
 
-def _steps(step: int) -> Cell:
-    return Cell(short_steps(step), step) if step else plain(None)
-
-
 def protocol(results: Results) -> str:
     """Returns why the paper's own figures can't be compared with this report's, "" if they can."""
     config, why = results.config, []
-    if is_probe(config):
+    if config.finetune.data == "probe":
         why.append("probe tasks instead of GLUE")
     elif len(config.finetune.tasks) < GLUE_COLUMNS - 1 or any(not facts.official for facts in results.tasks.values()):
         why.append(f"not all of GLUE ({', '.join(config.finetune.tasks)})")
@@ -111,7 +106,7 @@ def by_checkpoint(results: Results, scores: Scores) -> tuple[list[str], list[tup
     Encoders without checkpoints are in the last column. Methods with steps of their own are shown by their fraction.
     """
     config = results.config
-    titles = [short_steps(step) for step in config.fine_tuned_steps()]
+    titles = [f"{step:,}" for step in config.fine_tuned_steps()]
     if any(config.method[method].steps for method in config.methods):
         titles = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
     rows: list[tuple[str, list[Score | None]]] = [
@@ -135,8 +130,7 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row], signed: st
             for what, name in {"FLOPs": "flops", "time": "seconds"}.items()
         }
         shown.append({
-            "Model": model_cell(row.name),
-            "Steps": _steps(row.step),
+            **place_cells(row.name, row.step),
             "Tokens": tokens_cell(cost(results, row.name, row.step, "tokens")),
             "FLOPs": number_cell(cost(results, row.name, row.step, "flops"), "{:.2e}"),
             "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
@@ -154,10 +148,9 @@ def comparison_table(differences: Differences, scores: Scores, signed: str) -> T
         low, high = one.bootstrap or (None, None)
         resampled = plain(None) if low is None else Cell(f"{form.format(low)} to {form.format(high)}", low)
         return {
-            "Model": model_cell(one.method),
+            **place_cells(one.method, one.step),
             "Minus": label(one.reference),
             "Measure": one.measure,
-            "Steps": _steps(one.step),
             "Difference": one.cell(form, len(scores.columns) * (one.measure == SCORE)),
             "Bootstrap interval": resampled,
             "p (t test)": number_cell(one.p, "{:.3f}"),

@@ -7,14 +7,15 @@ with the reason: scores of other data, epochs or metrics, losses on other text, 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mapnet_cli import core
 from mapnet_cli.report.charts import STEPS_AXIS, line_panel
-from mapnet_cli.report.files import HELD_OUT, PRETRAINING
+from mapnet_cli.report.files import COSTS, HELD_OUT, PRETRAINING
 from mapnet_cli.report.labels import spread_cell, tokens_cell
-from mapnet_cli.report.page import Section, library, page
-from mapnet_cli.report.scores import AVERAGE, PRIMARY, mean, mean_or_none
+from mapnet_cli.report.page import Section, page
+from mapnet_cli.report.scores import AVERAGE, PRIMARY, mean_or_none
 
 Key = tuple[str, str]
 """Task and metric."""
@@ -37,7 +38,7 @@ class Source:
     def average(self, place: tuple[str, int], columns: Sequence[Key]) -> list[float]:
         """Returns the average over the columns by pretraining seed, [] if a column has no scores."""
         found = [self.rows[place].get(key, ()) for key in columns]
-        return [mean(values) for values in zip(*found, strict=False)] if all(found) else []
+        return [fmean(values) for values in zip(*found, strict=False)] if all(found) else []
 
 
 def load_source(folder: Path) -> Source:
@@ -73,11 +74,10 @@ def compare(folders: Sequence[Path], to: Path) -> tuple[core.Table, list[str], P
     signed = " + ".join(one.value["short_signature"] for one in sources)
     table = _table(sources, columns, same, signed)
     text = page(
-        [Section("cost", "Score against cost", charts=[_chart(sources, columns)])], library(),
-        table3=table, title=to.name, question=f"How do the encoders of {len(sources)} reports compare?", headline="",
-        answers=(), refresh=0, average=f"mean over {', '.join(task for task, _ in columns)}", warnings=refused,
-        missing=(), next_command="", protocol="see each report", marks={}, files={}, signature=signed,
-        short_signature=signed,
+        table, [Section("cost", "Score against cost", charts=[_chart(sources, columns)])], title=to.name,
+        question=f"How do the encoders of {len(sources)} reports compare?", headline="", answers=(), refresh=0,
+        average=f"mean over {', '.join(task for task, _ in columns)}", warnings=refused, missing=(), next_command="",
+        protocol="see each report", marks={}, files={}, signature=signed, short_signature=signed,
         notes=["Runs of different reports share no seeds, so differences have no interval; ± is the standard "
                "deviation over pretraining seeds.", *(f"{one.name}: {one.value['signature']}" for one in sources)],
     )  # fmt: skip
@@ -114,27 +114,27 @@ def _table(sources: Sequence[Source], columns: Sequence[Key], same: Mapping[str,
                 last[method] = max(step, last.get(method, 0))
         for method, step in last.items():
             found = source.rows[method, step]
-            costs = {name: mean_or_none(found.get((PRETRAINING, name), ())) for name in ("tokens", "flops", "seconds")}
+            costs = {name: mean_or_none(found.get((PRETRAINING, name), ())) for name in COSTS}
             cells = {
                 "Model": source.label(method),
-                "Steps": core.Cell(core.short_steps(step), step) if step else None,
+                "Steps": core.number_cell(step or None, "{:,}"),
                 **{key[0]: spread_cell(found.get(key, ()), "{:.2f}") for key in columns},
                 AVERAGE: spread_cell(source.average((method, step), columns), "{:.2f}"),
                 "Tokens": tokens_cell(costs["tokens"]),
                 "FLOPs": core.number_cell(costs["flops"], "{:.2e}"),
             }
-            cells |= (
-                {"Held-out loss": spread_cell(found.get((HELD_OUT, PRIMARY), ()), "{:.3f}")} if same["corpus"] else {}
-            )
-            cells |= {"Seconds": core.number_cell(costs["seconds"], "{:,.0f}")} if same["devices"] else {}
+            if same["corpus"]:
+                cells["Held-out loss"] = spread_cell(found.get((HELD_OUT, PRIMARY), ()), "{:.3f}")
+            if same["devices"]:
+                cells["Seconds"] = core.number_cell(costs["seconds"], "{:,.0f}")
             rows.append(cells)
     return core.table_of("comparison", "Reports side by side", rows, (), signed)
 
 
 def _chart(sources: Sequence[Source], columns: Sequence[Key]) -> core.Chart:
     rows = [
-        {"Model": source.label(method), "what": "Average score", "value": round(mean(values), 4)}
-        | {"steps": step, "flops": mean(flops)}
+        {"Model": source.label(method), "what": "Average score", "value": round(fmean(values), 4)}
+        | {"steps": step, "flops": fmean(flops)}
         for source in sources
         for (method, step), found in source.rows.items()
         if (values := source.average((method, step), columns)) and (flops := found.get((PRETRAINING, "flops")))

@@ -5,13 +5,13 @@ The paper (section 4.2) claims that MAP-Net reaches the score of BERT at 1,000k 
 
 import itertools
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
-from mapnet_cli.core import short_steps
-from mapnet_cli.report.differences import LOSS, SCORE, Differences
+from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.labels import label
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import AVERAGE, PRIMARY, Scores, mean, spread
+from mapnet_cli.report.scores import LOSS, SCORE, Scores, spread, values
 
 SAME_COST = 0.01
 """Relative tolerance for equal costs; steps are integers, so costs rarely match exactly."""
@@ -27,46 +27,22 @@ class CurvePoint(NamedTuple):
     sd: float
 
 
-def score_trajectory(results: Results, scores: Scores, method: str, seeds: set[int]) -> list[CurvePoint]:
-    """Returns the average score over `seeds` at each checkpoint that has runs for all fine-tuning seeds."""
-    wanted = {(own, fine) for own in seeds for fine in results.config.finetune.seeds}
-    values: dict[int, list[float]] = {}
-    for step in results.config.fine_tuned_steps(method):
-        found = scores.cells[method, step, AVERAGE]
-        if wanted and wanted <= found.by_seed.keys():
-            values[step] = [found.by_seed[place] for place in sorted(wanted)]
-    return _curve(results, method, seeds, values)
+def trajectory(results: Results, scores: Scores, method: str, measure: str, other: str = "") -> list[CurvePoint]:
+    """Returns SCORE or LOSS at each checkpoint, over the pretraining seeds that have it at the last one.
 
-
-def scored_seeds(results: Results, scores: Scores, method: str) -> set[int]:
-    """Returns the pretraining seeds whose last fine-tuned checkpoint of the method has all runs in all columns."""
-    found = scores.cells[method, results.config.fine_tuned_steps(method)[-1], AVERAGE]
-    tuned = results.config.finetune.seeds
-    return {own for own in results.config.seeds_of(method) if all((own, fine) in found.by_seed for fine in tuned)}
-
-
-def loss_trajectory(results: Results, method: str, seeds: set[int]) -> list[CurvePoint]:
-    """Returns the mean of the PRIMARY held-out loss over `seeds` at each checkpoint that all of them have."""
-    values = {}
-    for step in results.config.milestone_steps(method):
+    With another method, over the seeds that both have. Checkpoints that lack one of these seeds are left out.
+    """
+    config, points = results.config, []
+    steps = config.fine_tuned_steps if measure == SCORE else config.milestone_steps
+    ends = (values(results, scores, name, steps(name)[-1], measure) for name in (method, other or method))
+    seeds = set.intersection(*map(set, ends))
+    for step in steps(method) if seeds else ():
+        found = values(results, scores, method, step, measure)
         rows = [row for row in results.checkpoints_at(method, step) if row.pretrain_seed in seeds]
-        values[step] = [row.validation[PRIMARY] for row in rows if PRIMARY in row.validation]
-    return _curve(results, method, seeds, {s: found for s, found in values.items() if len(found) == len(seeds)})
-
-
-def seeds_with_loss(results: Results, method: str) -> set[int]:
-    """Returns the pretraining seeds of a method whose last checkpoint has the PRIMARY held-out loss."""
-    last = results.checkpoints_at(method, results.config.last_step(method))
-    return {row.pretrain_seed for row in last if PRIMARY in row.validation}
-
-
-def _curve(results: Results, method: str, seeds: set[int], values: dict[int, list[float]]) -> list[CurvePoint]:
-    points = []
-    for step, found in values.items():
-        rows = [row for row in results.checkpoints_at(method, step) if row.pretrain_seed in seeds]
-        if rows and len(rows) == len(seeds):
-            costs = (mean(row.flops for row in rows), mean(row.seconds for row in rows))
-            points.append(CurvePoint(step, *costs, mean(found), spread(found) or 0.0))
+        if seeds <= found.keys() and len(rows) == len(seeds):
+            behind = [value for seed in sorted(seeds) for value in found[seed]]
+            costs = (fmean(row.flops for row in rows), fmean(row.seconds for row in rows))
+            points.append(CurvePoint(step, *costs, fmean(behind), spread(behind) or 0.0))
     return points
 
 
@@ -76,9 +52,8 @@ def at_equal_cost(results: Results, scores: Scores, method: str, step: int, cost
     Interpolates linearly over the pretraining seeds that both have; None outside the first method's checkpoints.
     """
     first = results.config.methods[0]
-    seeds = scored_seeds(results, scores, method) & scored_seeds(results, scores, first)
-    points = {point.steps: point for point in score_trajectory(results, scores, method, seeds)}
-    curve = [(getattr(point, cost), point.value) for point in score_trajectory(results, scores, first, seeds)]
+    points = {point.steps: point for point in trajectory(results, scores, method, SCORE, first)}
+    curve = [(getattr(point, cost), point.value) for point in trajectory(results, scores, first, SCORE, method)]
     if step not in points or not curve:
         return None
     at, ((least, start), (most, end)) = getattr(points[step], cost), (curve[0], curve[-1])
@@ -119,19 +94,15 @@ def reading(results: Results, scores: Scores, differences: Differences) -> Itera
         if difference is None or not difference.better:
             unsaid += [label(method)] if difference and difference.mean else []
             continue
-        pair = (method, first)
-        if by_score:
-            seeds = set.intersection(*(scored_seeds(results, scores, name) for name in pair))
-            ours, theirs = (score_trajectory(results, scores, name, seeds) for name in pair)
-        else:
-            seeds = set.intersection(*(seeds_with_loss(results, name) for name in pair))
-            ours, theirs = (loss_trajectory(results, name, seeds) for name in pair)
+        ours, theirs = (
+            trajectory(results, scores, *pair) for pair in ((method, measure, first), (first, measure, method))
+        )
         if theirs and len(ours) > 1 and (found := reached(ours, theirs[-1].value, 1 if by_score else -1)):
             costs, at_most = found
             shares = [f"{own / end:.0%}" for own, end in zip(costs, theirs[-1][:3], strict=True)]
             yield (
                 f"{label(method)} reaches {label(first)}'s final {measure} ({theirs[-1].value:.2f}) at "
-                f"{'most at ' * at_most}step {short_steps(round(costs[0]))}: {shares[0]} of its steps, {shares[1]} of "
+                f"{'most at ' * at_most}step {round(costs[0]):,}: {shares[0]} of its steps, {shares[1]} of "
                 f"its FLOPs and {shares[2]} of its time."
             )
     if unsaid:

@@ -15,7 +15,7 @@ from report_fixtures import Records, config
 
 from mapnet_cli.config import Config, Report
 from mapnet_cli.core.records import FinetuneRun
-from mapnet_cli.core.tables import Cell, Table, plain, table_of, to_csv, to_json, to_markdown
+from mapnet_cli.core.tables import Cell, Table, plain, table_of, to_json, to_markdown
 from mapnet_cli.glue.grid import grid_runs
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report import masks
@@ -246,14 +246,11 @@ def test_only_masked_content_words_of_one_stem_are_boxed(tmp_path: Path) -> None
     assert masks.same_stem(sentence) == {2: 0, 3: 0}
 
 
-def test_text_is_escaped_for_latex_markdown_and_csv() -> None:
+def test_text_is_escaped_for_latex_and_markdown() -> None:
     assert escape(r"50% of a_b & \x ± 1") == r"50\% of a\_b \& \textbackslash{}x $\pm$ 1"
     cells = (Cell("a|b", "a|b", True), Cell('say "x",\ny', {"mean": 1.5, "n": 2}), plain(None))
     table = Table("t", "T", ("one", "two", "three"), (cells, (plain(None),) * 3), (), "s|t")
     assert to_markdown(table).splitlines()[4] == '| **a\\|b** | say "x", y | - |'
-    rows = list(csv.reader(io.StringIO(to_csv(table))))
-    assert rows[0] == ["one", "two mean", "two n", "three", "title", "signature"]
-    assert rows[1] == ["a|b", "1.5", "2", "", "T", "s|t"]
     assert to_json(table)["rows"][0]["two"] == {"mean": 1.5, "n": 2}
     ragged = table_of("t", "T", ({"a": 1}, {"b": Cell("x")}), (), "s")
     assert [[cell.text for cell in row] for row in ragged.rows] == [["1", "-"], ["-", "x"]]
