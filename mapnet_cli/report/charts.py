@@ -16,7 +16,7 @@ from mapnet_cli.report.trajectories import trajectory
 
 CAPTIONS = TEXTS["charts"]
 Rows = list[dict[str, Any]]
-STEPS_AXIS = axis("steps", "Steps", format=",")
+STEPS_AXIS = axis("steps", "Steps", format=",d", tickMinStep=1)
 
 
 def line_panel(title: str, names: Sequence[str], data: str, x: Spec, **options: Any) -> Spec:

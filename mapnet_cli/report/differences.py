@@ -16,7 +16,7 @@ from statistics import fmean
 from mapnet_cli import core
 from mapnet_cli.config import Config
 from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting
-from mapnet_cli.report.labels import BEYOND, label
+from mapnet_cli.report.labels import BEYOND
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import LOSS, SCORE, Scores, values
 
@@ -69,14 +69,17 @@ class Difference:
     def better(self) -> bool:
         return self.beyond_noise and (self.mean < 0) == self.lower_is_better
 
-    def cell(self, form: str = "{:+.2f}", columns: int = 1) -> core.Cell:
+    def text(self, *numbers: float) -> str:
+        """Returns numbers in the measure's unit, all with the same number of decimal places."""
+        return ", ".join(f"{number:+.{3 if self.measure == LOSS else 2}f}" for number in numbers)
+
+    def cell(self, columns: int = 1) -> core.Cell:
         """Returns the difference with its interval, and a star if it is beyond the noise."""
         low, high = self.interval or (None, None)
         data = {"mean": self.mean, "low": low, "high": high, "n": len(self.values)}
-        within = "" if low is None else f" [{form.format(low)}, {form.format(high)}]"
+        within = f" [{self.text(*self.interval)}]" if self.interval else ""
         partial = f" ({self.columns} of {columns} columns)" if self.columns < columns else ""
-        text = f"{form.format(self.mean)}{within}{BEYOND * self.beyond_noise}{partial}"
-        return core.Cell(text, data)
+        return core.Cell(f"{self.text(self.mean)}{within}{BEYOND * self.beyond_noise}{partial}", data)
 
 
 Differences = Mapping[tuple[str, str, int, str], Difference]
@@ -158,15 +161,3 @@ def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
         return round(fmean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
 
     return max(rivals, key=both, default=None)
-
-
-def sentence(found: Difference, unit: str, digits: int) -> str:
-    """Returns what a difference means, in words."""
-    n, way = len(found.values), "higher" if found.mean > 0 else "lower"
-    seeds = f"{n} {found.unit}{'s' * (n > 1)}"
-    what = f"{found.measure} {abs(found.mean):.{digits}f} {unit} {way} than {label(found.reference)}"
-    if found.interval is None:
-        return f"{what} ({seeds}, too few for an interval)"
-    low, high = found.interval
-    verdict = "beyond the noise" if found.beyond_noise else "not beyond the noise"
-    return f"{what} (95%: {low:+.{digits}f} to {high:+.{digits}f}, {seeds}), {verdict}"

@@ -1,4 +1,4 @@
-"""The files beside the page: flat results as JSON and CSV, Table 3 for LaTeX, a short Markdown text."""
+"""Files beside the page: flat results as JSON and CSV, Table 3 for LaTeX, records; signatures and what is missing."""
 
 import csv
 import io
@@ -11,17 +11,19 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mapnet_cli.core import render
+from mapnet_cli.glue import fine_tuned
+from mapnet_cli.lineage import scored_encoders
 from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.labels import average_name, label
-from mapnet_cli.report.load import Results
-from mapnet_cli.report.provenance import missing, short_signature, signature
-from mapnet_cli.report.scores import Score, Scores
+from mapnet_cli.report.load import Results, runs_of_a_task
+from mapnet_cli.report.runs import json_line, record_line
+from mapnet_cli.report.scores import COSTS, Score, Scores
 from mapnet_cli.report.tables import by_checkpoint
 
 FIELDS = ("method", "seed", "step", "task", "metric", "value", "standard_error", "n")
 """Columns of results.csv. `seed` is the pretraining seed; `n` counts the runs, pairs or 1 behind the value."""
 PRETRAINING, HELD_OUT = "pretraining", "held-out text"
-COSTS = ("tokens", "flops", "seconds")
+SIGNED_VERSIONS = ("mapnet", "torch", "tokenizers", "python")
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "±": r"$\pm$",
     "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$", "°": r"$^\circ$", "†": r"\dag{}", "‡": r"\ddag{}",
@@ -61,7 +63,7 @@ def results_value(results: Results, scores: Scores, differences: Differences) ->
     config = results.config
     return {
         "signature": signature(results, scores.metrics),
-        "short_signature": short_signature(results),
+        "short_signature": results.signed,
         "fingerprint": results.fingerprint,
         "protocol": {
             "data": "probe" if config.finetune.data == "probe" else "glue",
@@ -120,7 +122,7 @@ def latex(results: Results, scores: Scores, notes: list[str]) -> bytes:
     text = render(
         "mapnet_cli.report", "table3.tex", titles=titles, rows=body,
         title=escape(f"The {average_name(results, scores)}."), notes=map(escape, notes),
-        signature=escape(short_signature(results)), tasks=[escape(column.name) for column in scores.columns],
+        signature=escape(results.signed), tasks=[escape(column.name) for column in scores.columns],
         comment=signature(results, scores.metrics),
     )  # fmt: skip
     return text.encode()
@@ -129,3 +131,61 @@ def latex(results: Results, scores: Scores, notes: list[str]) -> bytes:
 def escape(text: str) -> str:
     """Returns text with LaTeX's special characters escaped."""
     return text.translate(LATEX)
+
+
+def signature(results: Results, metrics: Mapping[str, str]) -> str:
+    """Returns the settings that scores depend on, in the style of sacrebleu's signatures."""
+    config, finetune = results.config, results.config.finetune
+    own_steps = {m: config.fine_tuned_steps(m) for m in config.methods if config.method[m].steps}
+    own_seeds = {m: config.method[m].seeds for m in config.methods if config.method[m].seeds}
+    parts = {
+        "recipe": config.recipe or "custom",
+        "config": results.fingerprint[:8],
+        "data": "probe" if finetune.data == "probe" else "glue",
+        "steps": _with_own(config.fine_tuned_steps(), own_steps, len(config.methods)),
+        "pretrain-seeds": _with_own(config.pretrain.seeds, own_seeds, len(config.methods)),
+        "finetune-seeds": "+".join(map(str, finetune.seeds)),
+        "epoch": finetune.epoch,
+        "metrics": "+".join(f"{task}={metric}" for task, metric in metrics.items()),
+        "from-mnli": "+".join(finetune.from_mnli),
+        "pooling": finetune.pooling if finetune.pooling != "cls" else "",
+        "train-rows": f"first-{finetune.max_train_examples}" if finetune.max_train_examples else "",
+        **{name: "+".join(results.versions.get(name, ("none",))) for name in SIGNED_VERSIONS},
+    }
+    return "|".join(f"{name}:{value}" for name, value in parts.items() if value)
+
+
+def _with_own(common: tuple[int, ...], own: Mapping[str, tuple[int, ...]], methods: int) -> str:
+    """Returns the common numbers (if any method uses them), then "NAME:NUMBERS" of each method that has its own."""
+    shared = ["+".join(map(str, common))] if len(own) < methods or not own else []
+    return ",".join([*shared, *(f"{name}:{'+'.join(map(str, numbers))}" for name, numbers in own.items())])
+
+
+def missing(results: Results) -> dict[str, str]:
+    """Returns {what is missing, with counts: the command that makes it}, in the order of the commands."""
+    config, found = results.config, dict[str, str]()
+    if results.manifest is None and config.methods:
+        found["the corpus manifest"] = "mapnet prepare-corpus"
+    if absent := [key for key in results.expected_checkpoints if key not in results.checkpoints]:
+        by_method = ", ".join(f"{name} {sum(key[0] == name for key in absent)}" for name in config.methods)
+        found[f"{len(absent)} of {len(results.expected_checkpoints)} checkpoints ({by_method})"] = "mapnet pretrain"
+    pairs = len(scored_encoders(config)) * len(config.minimal_pairs.sets)
+    if len(results.pair_scores) < pairs:
+        found[f"{pairs - len(results.pair_scores):,} of {pairs:,} records of minimal pairs"] = "mapnet minimal-pairs"
+    runs = len(fine_tuned(config)) * len(config.finetune.tasks) * runs_of_a_task(config)
+    if len(results.runs) < runs:
+        found[f"{runs - len(results.runs):,} of {runs:,} fine-tuning runs"] = "mapnet finetune-glue"
+    scored = {row.task for row in results.baselines}
+    if config.finetune.baselines and (bare := [task for task in config.finetune.tasks if task not in scored]):
+        what = f"baselines for {len(bare)} of {len(config.finetune.tasks)} tasks ({', '.join(bare)})"
+        found[what] = "mapnet finetune-glue"
+    return found
+
+
+def record_lines(results: Results, signed: str) -> list[bytes]:
+    """Returns the lines of records.jsonl up to the fine-tuning runs: the signature, then one line per record."""
+    # without the quotes from dropped paragraphs: a report may be published where the text may not
+    corpus = [results.manifest.model_copy(update={"examples": {}})] if results.manifest else []
+    trained = (*results.imports, *results.checkpoints.values())
+    rows = (*corpus, *trained, *results.pair_scores, *results.tasks.values(), *results.baselines)
+    return [json_line({"record": "signature", "signature": signed}), *map(record_line, rows)]

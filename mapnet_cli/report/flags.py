@@ -70,7 +70,7 @@ def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
     return found
 
 
-def run_table(results: Results, signed: str) -> Table:
+def run_table(results: Results) -> Table:
     """Returns failed, constant and missing runs by name; missing ones are counted by encoder and task."""
     found, finished = list[tuple[Encoder, str, str]](), Counter[tuple[Encoder, str]]()
     for run in results.runs:
@@ -88,4 +88,4 @@ def run_table(results: Results, signed: str) -> Table:
     rows = [{"Encoder": encoder_name(*encoder), "Run": run, "What": what} for encoder, run, what in found]
     rows += [{"Encoder": "damaged record", "Run": "-", "What": problem} for problem in results.damaged]
     more = (f"{len(rows) - SHOWN:,} more are not shown.",) if len(rows) > SHOWN else ()
-    return table_of("runs", "Failed, constant and missing runs", rows[:SHOWN], more, signed)
+    return table_of("runs", "Failed, constant and missing runs", rows[:SHOWN], more, results.signed)

@@ -15,17 +15,17 @@ def _over_seeds(found: Sequence[Mapping[str, float]], titles: str, form: str) ->
     return {title: spread_cell([row.get(name) for row in found], form) for name, title in TEXTS[titles].items()}
 
 
-def held_out_table(results: Results, signed: str) -> Table:
+def held_out_table(results: Results) -> Table:
     """Returns the table of held-out losses and accuracies at the last milestone, one row per method."""
     rows = []
     for method in results.config.methods:
         found = [row.validation for row in results.checkpoints_at(method, results.config.last_step(method))]
         losses, accuracies = _over_seeds(found, "losses", "{:.3f}"), _over_seeds(found, "accuracies", "{:.1%}")
         rows.append({"Model": model_cell(method), **losses, **accuracies})
-    return table_of("heldout", "Held-out text", rows, (TEXTS["notes"]["heldout"],), signed)
+    return table_of("heldout", "Held-out text", rows, (TEXTS["notes"]["heldout"],), results.signed)
 
 
-def health_table(results: Results, signed: str) -> Table:
+def health_table(results: Results) -> Table:
     """Returns the proposal diagnostics over the last logging interval, with warnings as notes."""
     rows, warnings = [], dict[str, None]()
     for method in results.config.methods:
@@ -36,7 +36,7 @@ def health_table(results: Results, signed: str) -> Table:
         for row in last:
             objective = results.config.method[method].objective
             warnings |= dict.fromkeys(proposal_warnings({"step": row.step, **row.health}, method, objective).values())
-    return table_of("health", "Proposals at the end", rows, warnings, signed)
+    return table_of("health", "Proposals at the end", rows, warnings, results.signed)
 
 
 @dataclass
@@ -62,7 +62,7 @@ def phenomena(results: Results) -> dict[tuple[str, str], Phenomenon]:
     return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1] != "all", item[0][1])))
 
 
-def pairs_table(results: Results, signed: str) -> Table:
+def pairs_table(results: Results) -> Table:
     """Returns the accuracies on minimal pairs, one row per data set and phenomenon and one column per model."""
     methods = dict.fromkeys(method for method, *_ in scored_encoders(results.config))
     rows = [
@@ -78,7 +78,7 @@ def pairs_table(results: Results, signed: str) -> Table:
     used = (((row.method, row.pretrain_seed, row.step), row.checkpoint) for row in results.pair_scores)
     if stale := results.stale(used):
         notes.append(f"{stale:,} records are of other weights than the current: run mapnet minimal-pairs with --force.")
-    return table_of("minimal-pairs", "Minimal pairs", rows, notes, signed)
+    return table_of("minimal-pairs", "Minimal pairs", rows, notes, results.signed)
 
 
 def _accuracy(scores: Sequence[tuple[float, float]]) -> Cell:
@@ -100,7 +100,7 @@ def _facts(record: PairScores) -> str:
     return ", ".join(parts)
 
 
-def variance_table(results: Results, signed: str) -> Table:
+def variance_table(results: Results) -> Table:
     """Returns the gradient variances of every measurement, one row per checkpoint, norm and strategy."""
     rows = [
         {
@@ -116,7 +116,7 @@ def variance_table(results: Results, signed: str) -> Table:
         for strategy in m.measured
         for norm, found in strategy.variances.items()
     ]
-    return table_of("variance", "Gradient variance", rows, (TEXTS["notes"]["variance"],), signed)
+    return table_of("variance", "Gradient variance", rows, (TEXTS["notes"]["variance"],), results.signed)
 
 
 def _estimate(found: Mapping[str, float | None]) -> Cell:

@@ -77,6 +77,15 @@ class Results:
     """Library name -> all versions found in the records."""
 
     @property
+    def signed(self) -> str:
+        """Recipe, config, tasks x pretraining seeds, and version: "mapnet|small|84c5a1a7|5x3|v0.2.0"."""
+        config = self.config
+        seeds = max((len(config.seeds_of(method)) for method in config.methods), default=0)
+        version = "+".join(self.versions.get("mapnet", ("none",)))
+        size = f"{len(config.finetune.tasks)}x{seeds}"
+        return f"mapnet|{config.recipe or 'custom'}|{self.fingerprint[:8]}|{size}|v{version}"
+
+    @property
     def expected_checkpoints(self) -> list[Encoder]:
         config = self.config
         return [

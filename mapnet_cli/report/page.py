@@ -10,7 +10,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.config.explain import flatten
 from mapnet_cli.core import CONFIG, Cell, Chart, Table, format_duration, render, table_of
 from mapnet_cli.glue import UNTRAINED
-from mapnet_cli.report.differences import Differences, sentence
+from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES
@@ -67,34 +67,28 @@ def headline(config: Config, differences: Differences) -> str:
     text = f"{'; '.join(parts)}."
     losses = {label(m): d for m in others if (d := differences.get((LOSS, m, config.last_step(m), first)))}
     if losses and not any(d and d.beyond_noise for d in found.values()):
-        shown = ", ".join(f"{name} {d.mean:+.3f}{BEYOND * d.beyond_noise}" for name, d in losses.items())
+        shown = ", ".join(f"{name} {d.text(d.mean)}{BEYOND * d.beyond_noise}" for name, d in losses.items())
         text += f" Held-out loss minus {label(first)}'s, in nats: {shown}."
     return text
 
 
 def answers(results: Results, differences: Differences) -> list[str]:
-    """Returns one sentence per method: its score and held-out loss relative to the first method's, and its cost."""
+    """Returns one sentence per method: score and loss minus the first method's, or that minus the untrained encoder."""
     config, found = results.config, []
-    flops = {name: cost(results, name, config.fine_tuned_steps(name)[-1], "flops") for name in config.methods}
     for method in config.methods:
-        first, last = config.methods[0], config.fine_tuned_steps(method)[-1]
-        known = [
-            sentence(one, unit, digits)
-            for measure, reference, step, unit, digits in (
-                (SCORE, first, last, "points", 2),
-                (LOSS, first, config.last_step(method), "nats", 3),
-                (SCORE, UNTRAINED, last, "points", 2),
-            )
-            if (one := differences.get((measure, method, step, reference)))
-        ]
-        ours, theirs = flops[method], flops[first]
-        if method != first and ours and theirs:
-            known.append(f"{ours / theirs:.2f} times the FLOPs")
-        found += [f"{label(method)}: {'; '.join(known)}."] if known else []
+        first, last, parts = config.methods[0], config.fine_tuned_steps(method)[-1], list[str]()
+        reference = UNTRAINED if method == first else first
+        for measure, step, unit in ((SCORE, last, "points"), (LOSS, config.last_step(method), "nats")):
+            if one := differences.get((measure, method, step, reference)):
+                n = len(one.values)
+                parts.append(f"{measure} {one.cell().text} {unit} ({n} {one.unit}{'s' * (n > 1)})")
+        ours, theirs = (cost(results, name, config.fine_tuned_steps(name)[-1], "flops") for name in (method, first))
+        parts += [f"at {ours / theirs:.2f} times the FLOPs"] if method != first and ours and theirs else []
+        found += [f"{label(method)} minus {label(reference)}: {', '.join(parts)}."] if parts else []
     return found
 
 
-def config_table(results: Results, origins: Mapping[str, str], signed: str) -> Table:
+def config_table(results: Results, origins: Mapping[str, str]) -> Table:
     """Returns every config value with its origin, and the paper's value where there is one."""
     values = flatten(results.config.model_dump(mode="json"))
     unused = tuple(f"method.{name}." for name in results.config.method if name not in results.config.methods)
@@ -108,10 +102,10 @@ def config_table(results: Results, origins: Mapping[str, str], signed: str) -> T
         for key, value in values.items()
         if not key.startswith(unused)
     )
-    return table_of("config", "Config", rows, (), signed)
+    return table_of("config", "Config", rows, (), results.signed)
 
 
-def fingerprint_table(results: Results, signed: str) -> Table:
+def fingerprint_table(results: Results) -> Table:
     """Returns what the numbers come from: corpus, versions, and the weights of every checkpoint."""
     rows = {"corpus": results.corpus}
     if made := results.manifest:
@@ -125,7 +119,7 @@ def fingerprint_table(results: Results, signed: str) -> Table:
         for encoder, row in results.checkpoints.items()
     }
     shown = ({"What": what, "Value or SHA-256": value} for what, value in rows.items())
-    return table_of("fingerprints", "Corpus, versions and checkpoints", shown, (), signed)
+    return table_of("fingerprints", "Corpus, versions and checkpoints", shown, (), results.signed)
 
 
 def page(table3: Table, sections: Sequence[Section], **values: Any) -> str:

@@ -27,6 +27,7 @@ from mapnet_cli.report.load import Results, runs_of_a_task
 PRIMARY = "validation_loss_single"
 """The held-out loss that methods are compared by: with one [MASK] per sentence, it favours no mask rate."""
 AVERAGE = "Average"
+COSTS = ("tokens", "flops", "seconds")
 SCORE, LOSS = "average score", "held-out loss"
 """Measures by which methods are compared, beside columns and sets of minimal pairs."""
 
@@ -102,7 +103,7 @@ def mean_or_none(values: Collection[float | None], least: int = 1) -> float | No
 
 
 def cost(results: Results, method: str, step: int, name: str) -> float | None:
-    """Returns a cost ("tokens", "flops", "seconds") of one pretraining run up to a step, the mean over its seeds."""
+    """Returns one of COSTS of one pretraining run up to a step, the mean over its seeds."""
     return mean_or_none([getattr(row, name) for row in results.checkpoints_at(method, step)])
 
 

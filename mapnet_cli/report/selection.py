@@ -18,23 +18,22 @@ from mapnet_cli.report.runs import Choice, Run
 from mapnet_cli.report.scores import Scores
 
 
-def selection_table(results: Results, scores: Scores, signed: str) -> Table:
+def selection_table(results: Results, scores: Scores) -> Table:
     """Returns the score on the half not used for selection and the bias, per model and checkpoint, over the columns."""
     by_place: dict[tuple[str, int], list[Choice]] = defaultdict(list)
     for (method, step, _), choice in choices(results, scores).items():
         by_place[method, step].append(choice)
     rows = (
         {
-            **place_cells(method, step),
+            **place_cells(*place),
             "Score on the other half": number_cell(_mean(found).other, "{:.2f}"),
             "Bias": number_cell(_mean(found).bias, "{:+.2f}"),
             "Columns": len(found),
         }
-        for (method, step), found in by_place.items()
+        for place, found in by_place.items()
     )
-    return table_of(
-        "selection", "Scores on a half of the dev set that chose nothing", rows, (TEXTS["notes"]["selection"],), signed
-    )
+    title = "Scores on a half of the dev set that chose nothing"
+    return table_of("selection", title, rows, (TEXTS["notes"]["selection"],), results.signed)
 
 
 def choices(results: Results, scores: Scores) -> dict[tuple[str, int, str], Choice]:

@@ -7,21 +7,21 @@ A report of other settings or inputs is never overwritten; the newer one's folde
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from mapnet_cli import core
 from mapnet_cli.lineage import Lineage
-from mapnet_cli.report import charts, flags, health, tables, trajectories
+from mapnet_cli.report import charts, health, tables, trajectories
 from mapnet_cli.report.differences import Differences, find_differences
-from mapnet_cli.report.files import latex, results_value, to_csv_text, to_json_text
+from mapnet_cli.report.files import latex, record_lines, results_value, to_csv_text, to_json_text
+from mapnet_cli.report.flags import find_flags, run_table, warnings
 from mapnet_cli.report.labels import TEXTS, average_name, label, notes
 from mapnet_cli.report.load import Results, load_results
 from mapnet_cli.report.masks import figure2
 from mapnet_cli.report.page import Section, answers, config_table, fingerprint_table, headline, page, question
-from mapnet_cli.report.provenance import record_lines, short_signature
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.selection import selection_table
 
@@ -41,7 +41,7 @@ class ReportResult:
     warnings: tuple[str, ...]
     value: Mapping[str, Any]
     """The content of results.json."""
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path]
     """Keyed by file name."""
 
     @property
@@ -63,22 +63,21 @@ def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = 
     with TemporaryFile(dir=outputs) as runs:
         results = load_results(lineage, runs)
         folder = _folder(lineage, name, results.fingerprint)
-        built, contents = _contents(lineage, folder, results, origins or {}, refresh)
+        built, contents = _contents(folder, results, origins or {}, refresh)
         for file_name, content in contents.items():
             core.write_bytes(folder / file_name, content)
         with core.publishing(folder / RECORDS) as temporary, temporary.open("wb") as file:
             file.writelines(record_lines(results, built.value["signature"]))
             runs.seek(0)
             shutil.copyfileobj(runs, file)
-    latest, link = folder.with_name(LATEST), folder.with_name(f"{core.TEMPORARY}{LATEST}")
+    link = folder.with_name(f"{core.TEMPORARY}{LATEST}")
     try:
         link.unlink(missing_ok=True)
         link.symlink_to(folder.name, target_is_directory=True)
-        link.replace(latest)
+        link.replace(folder.with_name(LATEST))
     except OSError:  # links aren't allowed everywhere
         link.unlink(missing_ok=True)
-    files = {file: folder / file for file in (*contents, RECORDS)}
-    return ReportResult(**{**vars(built), "files": files})
+    return built
 
 
 def _folder(lineage: Lineage, name: str, fingerprint: str) -> Path:
@@ -94,59 +93,53 @@ def _folder(lineage: Lineage, name: str, fingerprint: str) -> Path:
     return folder if own else folder.with_name(f"{folder.name}-{fingerprint[:8]}")
 
 
-def _sections(
-    results: Results, scores: Scores, differences: Differences, rows: list[tables.Row], signed: str
-) -> list[Section]:
+def _sections(results: Results, scores: Scores, differences: Differences, rows: list[tables.Row]) -> list[Section]:
     """Returns the parts of the page after Table 3, in order."""
     reading = " ".join(trajectories.reading(results, scores, differences))
-    comparisons = tables.comparison_table(differences, scores, signed)
+    comparisons = tables.comparison_table(results, scores, differences)
     return [
-        Section("tasks", "Score by task", charts=[charts.task_chart(results, scores)]),
+        Section("tasks", "Score by task", "", [charts.task_chart(results, scores)]),
         Section("cost", "Score and loss against cost", reading, [charts.cost_chart(results, scores)],
-                [tables.cost_table(results, scores, rows, signed)]),
+                [tables.cost_table(results, scores, rows)]),
         Section("comparisons", "Differences and noise", tables.counted(differences),
-                folded=[comparisons, selection_table(results, scores, signed)]),
-        Section("heldout", "Held-out text", tables=[health.held_out_table(results, signed)]),
+                folded=[comparisons, selection_table(results, scores)]),
+        Section("heldout", "Held-out text", tables=[health.held_out_table(results)]),
         Section("pairs", "Minimal pairs", "", [charts.pairs_chart(results)], [],
-                [health.pairs_table(results, signed)]),
-        Section("training", "Training", "", [charts.log_chart(results)], [health.health_table(results, signed)]),
+                [health.pairs_table(results)]),
+        Section("training", "Training", "", [charts.log_chart(results)], [health.health_table(results)]),
         Section("variance", "Gradient variance", "", [charts.variance_chart(results)], [],
-                [health.variance_table(results, signed)]),
+                [health.variance_table(results)]),
         Section("masking", "What is masked", TEXTS["charts"]["figure2"], [charts.mask_chart(results)],
                 masks=figure2(results)),
-        Section("runs", "Failed, constant and missing runs", tables=[flags.run_table(results, signed)]),
+        Section("runs", "Failed, constant and missing runs", tables=[run_table(results)]),
     ]  # fmt: skip
 
 
 def _contents(
-    lineage: Lineage, folder: Path, results: Results, origins: Mapping[str, str], refresh: int
+    folder: Path, results: Results, origins: Mapping[str, str], refresh: int
 ) -> tuple[ReportResult, dict[str, bytes]]:
     """Returns the report and the contents of all files but records.jsonl, by name."""
-    scores, signed = score(results), short_signature(results)
-    differences, found = find_differences(results, scores), flags.find_flags(results, scores)
-    rows = tables.table3_rows(results, scores, found)
-    first = tables.table3(results, scores, rows, differences, signed)
-    sections = _sections(results, scores, differences, rows, signed)
-    settings = [config_table(results, origins, signed), fingerprint_table(results, signed)]
+    scores = score(results)
+    differences, flags = find_differences(results, scores), find_flags(results, scores)
+    rows = tables.table3_rows(results, scores, flags)
+    first = tables.table3(results, scores, rows, differences)
+    sections = _sections(results, scores, differences, rows)
+    settings = [config_table(results, origins), fingerprint_table(results)]
     sections.append(Section("settings", "Settings and fingerprints", folded=settings))
+    every = {table.name: table for one in sections for table in (first, *one.tables, *one.folded)}
     value, said = results_value(results, scores, differences), notes(results, scores)
     answer, sentences = headline(results.config, differences), answers(results, differences)
-    alarms = flags.warnings(results, scores, found)
-    every = (first, *(table for section in sections for table in (*section.tables, *section.folded)))
-    built = ReportResult(
-        folder, {table.name: table for table in every}, tuple(filter(None, (answer, *sentences))), tuple(said),
-        tuple(alarms), value,
-    )  # fmt: skip
+    alarms, missing = warnings(results, scores, flags), value["missing"]
     text = "".join(cell.text for row in first.rows for cell in row) + answer
-    marks = {mark: meaning for mark, meaning in TEXTS["marks"].items() if mark in text}
     common = {
         "title": folder.name, "question": question([label(name) for name in results.config.methods]),
-        "headline": answer, "answers": sentences, "average": average_name(results, scores),
-        "missing": list(value["missing"]), "next_command": built.next_command, "warnings": alarms, "notes": said,
-        "protocol": tables.protocol(results), "signature": value["signature"], "short_signature": signed,
-        "marks": marks, "files": TEXTS["files"], "refresh": refresh if value["missing"] else 0,
+        "headline": answer, "answers": sentences, "average": average_name(results, scores), "missing": list(missing),
+        "next_command": next(iter(missing.values()), ""), "warnings": alarms, "notes": said,
+        "protocol": tables.protocol(results), "signature": value["signature"], "short_signature": results.signed,
+        "marks": {mark: meaning for mark, meaning in TEXTS["marks"].items() if mark in text},
+        "files": TEXTS["files"], "refresh": refresh if missing else 0,
     }  # fmt: skip
-    short = [core.to_markdown(table, 2) for table in (first, built.tables["cost"])]
+    short = [core.to_markdown(table, 2) for table in (first, every["cost"])]
     contents = {
         PAGE: page(first, sections, **common).encode(),
         RESULTS: to_json_text(value),
@@ -155,5 +148,7 @@ def _contents(
         "report.md": core.render("mapnet_cli.report", "report.md", tables=short, **common).encode(),
     }
     for chart in (chart for section in sections[:2] for chart in section.charts if chart.panels):
-        contents |= {f"{chart.name}.{kind}": image for kind, image in core.images(chart, signed).items()}
-    return built, contents
+        contents |= {f"{chart.name}.{kind}": image for kind, image in core.images(chart, results.signed).items()}
+    files = {name: folder / name for name in (*contents, RECORDS)}
+    summary = tuple(filter(None, (answer, *sentences)))
+    return ReportResult(folder, every, summary, tuple(said), tuple(alarms), value, files), contents

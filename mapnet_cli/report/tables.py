@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, plain, table_of
+from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, table_of
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
-from mapnet_cli.report.differences import Difference, Differences
+from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.flags import Flags
 from mapnet_cli.report.labels import TEXTS, label, place_cells, score_cell, spread_cell, time_cell, tokens_cell
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import AVERAGE, LOSS, PRIMARY, SCORE, Score, Scores, cost
+from mapnet_cli.report.scores import AVERAGE, COSTS, PRIMARY, SCORE, Score, Scores, cost
 from mapnet_cli.report.trajectories import at_equal_cost
 
 PAPER_TABLE_3 = {
@@ -63,7 +63,7 @@ def _with_best(rows: Sequence[Row]) -> list[Row]:
     return [replace(r, cells={t: marked(t, c) for t, c in r.cells.items()}) if r.last else r for r in rows]
 
 
-def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: Differences, signed: str) -> Table:
+def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: Differences) -> Table:
     """Returns Table 3: average score, difference to the first method, held-out loss and cost, then each task."""
     config = results.config
     first = config.methods[0] if config.methods else ""
@@ -74,14 +74,14 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
         losses = [c.validation.get(PRIMARY) for c in results.checkpoints_at(row.name, row.step)]
         shown.append({
             **place_cells(row.name, row.step),
-            scores.titles[0]: row.cells.get(scores.titles[0]) or plain(None),
-            f"Difference to {label(first)}": found.cell("{:+.2f}", len(scores.columns)) if found else plain(None),
+            scores.titles[0]: row.cells.get(scores.titles[0]),
+            f"Difference to {label(first)}": found.cell(len(scores.columns)) if found else None,
             "Held-out loss": spread_cell(losses, "{:.3f}"),
             f"FLOPs (× {label(first)})": number_cell(flops / end if flops and end else None, "{:.2f}"),
             "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
-            **{title: row.cells.get(title) or plain(None) for title in scores.titles[1:]},
+            **{title: row.cells.get(title) for title in scores.titles[1:]},
         })  # fmt: skip
-    return table_of("table3", "Table 3: score and cost", shown, (), signed)
+    return table_of("table3", "Table 3: score and cost", shown, (), results.signed)
 
 
 def protocol(results: Results) -> str:
@@ -109,58 +109,52 @@ def by_checkpoint(results: Results, scores: Scores) -> tuple[list[str], list[tup
     titles = [f"{step:,}" for step in config.fine_tuned_steps()]
     if any(config.method[method].steps for method in config.methods):
         titles = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
-    rows: list[tuple[str, list[Score | None]]] = [
+    empty: list[Score | None] = [None] * (len(titles) - 1)
+    rows = [
         (label(method), [scores.cells[method, step, AVERAGE] for step in config.fine_tuned_steps(method)])
         for method in config.methods
     ]
-    empty: list[Score | None] = [None] * (len(titles) - 1)
     return titles, [*rows, *((name, [*empty, scores.cells[name, 0, AVERAGE]]) for name in other_rows(config))]
 
 
-def cost_table(results: Results, scores: Scores, rows: Sequence[Row], signed: str) -> Table:
+def cost_table(results: Results, scores: Scores, rows: Sequence[Row]) -> Table:
     """Returns the cost of each checkpoint, and the first method's score at the same FLOPs and time."""
     config = results.config
     first = config.methods[0] if config.methods else ""
     shown = []
     for row in (row for row in rows if row.step and row.encoder):
-        equal = {
-            f"{label(first)} at equal {what}": number_cell(
-                None if row.name == first else at_equal_cost(results, scores, row.name, row.step, name), "{:.2f}"
-            )
-            for what, name in {"FLOPs": "flops", "time": "seconds"}.items()
-        }
+        costs = {name: cost(results, row.name, row.step, name) for name in COSTS}
+        equal = {} if row.name == first else at_equal_cost(results, scores, row.name, row.step)
         shown.append({
             **place_cells(row.name, row.step),
-            "Tokens": tokens_cell(cost(results, row.name, row.step, "tokens")),
-            "FLOPs": number_cell(cost(results, row.name, row.step, "flops"), "{:.2e}"),
-            "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
+            "Tokens": tokens_cell(costs["tokens"]),
+            "FLOPs": number_cell(costs["flops"], "{:.2e}"),
+            "Time": time_cell(results, costs["seconds"]),
             "Score": row.cells[scores.titles[0]],
-            **equal,
+            f"{label(first)} at equal FLOPs": number_cell(equal.get("flops"), "{:.2f}"),
+            f"{label(first)} at equal time": number_cell(equal.get("seconds"), "{:.2f}"),
         })  # fmt: skip
-    return table_of("cost", "Score at equal cost", shown, (TEXTS["notes"]["cost"],), signed)
+    return table_of("cost", "Score at equal cost", shown, (TEXTS["notes"]["cost"],), results.signed)
 
 
-def comparison_table(differences: Differences, scores: Scores, signed: str) -> Table:
+def comparison_table(results: Results, scores: Scores, differences: Differences) -> Table:
     """Returns every comparison with its intervals and p-values."""
 
-    def cells(one: Difference) -> dict[str, Cell | str]:
-        form = "{:+.3f}" if one.measure == LOSS else "{:+.2f}"
-        low, high = one.bootstrap or (None, None)
-        resampled = plain(None) if low is None else Cell(f"{form.format(low)} to {form.format(high)}", low)
-        return {
+    rows = (
+        {
             **place_cells(one.method, one.step),
             "Minus": label(one.reference),
             "Measure": one.measure,
-            "Difference": one.cell(form, len(scores.columns) * (one.measure == SCORE)),
-            "Bootstrap interval": resampled,
+            "Difference": one.cell(len(scores.columns) * (one.measure == SCORE)),
+            "Bootstrap interval": Cell(f"[{one.text(*one.bootstrap)}]", one.bootstrap[0]) if one.bootstrap else None,
             "p (t test)": number_cell(one.p, "{:.3f}"),
             "p (permutation)": number_cell(one.permutation_p, "{:.3f}"),
             "p (Holm)": number_cell(one.adjusted, "{:.3f}"),
             "Seeds": Cell(f"{len(one.values)} {one.unit.removesuffix(' seed')}", len(one.values)),
         }
-
-    rows = map(cells, differences.values())
-    return table_of("comparisons", "All comparisons", rows, (TEXTS["notes"]["comparisons"],), signed)
+        for one in differences.values()
+    )
+    return table_of("comparisons", "All comparisons", rows, (TEXTS["notes"]["comparisons"],), results.signed)
 
 
 def counted(differences: Differences) -> str:

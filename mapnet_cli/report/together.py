@@ -12,10 +12,10 @@ from typing import Any
 
 from mapnet_cli import core
 from mapnet_cli.report.charts import STEPS_AXIS, line_panel
-from mapnet_cli.report.files import COSTS, HELD_OUT, PRETRAINING
+from mapnet_cli.report.files import HELD_OUT, PRETRAINING
 from mapnet_cli.report.labels import spread_cell, tokens_cell
 from mapnet_cli.report.page import Section, page
-from mapnet_cli.report.scores import AVERAGE, PRIMARY, mean_or_none
+from mapnet_cli.report.scores import AVERAGE, COSTS, PRIMARY, mean_or_none
 
 Key = tuple[str, str]
 """Task and metric."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+
 from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.labels import label
 from mapnet_cli.report.load import Results
@@ -46,23 +48,19 @@ def trajectory(results: Results, scores: Scores, method: str, measure: str, othe
     return points
 
 
-def at_equal_cost(results: Results, scores: Scores, method: str, step: int, cost: str) -> float | None:
-    """Returns the first method's average score at the same `cost` ("flops" or "seconds") as `method` at `step`.
+def at_equal_cost(results: Results, scores: Scores, method: str, step: int) -> dict[str, float]:
+    """Returns the first method's average score at the same "flops" and "seconds" as `method` at `step`.
 
-    Interpolates linearly over the pretraining seeds that both have; None outside the first method's checkpoints.
+    Interpolates linearly over the pretraining seeds that both have, not outside the first method's checkpoints.
     """
-    first = results.config.methods[0]
+    first, found = results.config.methods[0], dict[str, float]()
     points = {point.steps: point for point in trajectory(results, scores, method, SCORE, first)}
-    curve = [(getattr(point, cost), point.value) for point in trajectory(results, scores, first, SCORE, method)]
-    if step not in points or not curve:
-        return None
-    at, ((least, start), (most, end)) = getattr(points[step], cost), (curve[0], curve[-1])
-    if not (1 - SAME_COST) * least <= at <= (1 + SAME_COST) * most:
-        return None
-    for (left, low), (right, high) in itertools.pairwise(curve):
-        if left <= at <= right:
-            return low + (at - left) / (right - left) * (high - low) if right > left else low
-    return start if at < least else end
+    theirs = trajectory(results, scores, first, SCORE, method)
+    for cost in ("flops", "seconds") if step in points and theirs else ():
+        at, costs = getattr(points[step], cost), [getattr(point, cost) for point in theirs]
+        if (1 - SAME_COST) * costs[0] <= at <= (1 + SAME_COST) * costs[-1]:
+            found[cost] = float(np.interp(at, costs, [point.value for point in theirs]))
+    return found
 
 
 def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> tuple[tuple[float, float, float], bool] | None:
@@ -86,17 +84,15 @@ def reading(results: Results, scores: Scores, differences: Differences) -> Itera
     A noisy value is reached by chance at some early checkpoint, so this is only said where the final difference to the
     first method is beyond the noise.
     """
-    config, unsaid = results.config, []
+    config, unsaid = results.config, dict[str, None]()
     for method, measure in itertools.product(config.methods[1:], (SCORE, LOSS)):
         first, by_score = config.methods[0], measure == SCORE
         last = config.fine_tuned_steps(method)[-1] if by_score else config.last_step(method)
         difference = differences.get((measure, method, last, first))
         if difference is None or not difference.better:
-            unsaid += [label(method)] if difference and difference.mean else []
+            unsaid |= {label(method): None} if difference and difference.mean else {}
             continue
-        ours, theirs = (
-            trajectory(results, scores, *pair) for pair in ((method, measure, first), (first, measure, method))
-        )
+        ours, theirs = (trajectory(results, scores, a, measure, b) for a, b in ((method, first), (first, method)))
         if theirs and len(ours) > 1 and (found := reached(ours, theirs[-1].value, 1 if by_score else -1)):
             costs, at_most = found
             shares = [f"{own / end:.0%}" for own, end in zip(costs, theirs[-1][:3], strict=True)]
@@ -106,8 +102,7 @@ def reading(results: Results, scores: Scores, differences: Differences) -> Itera
                 f"its FLOPs and {shares[2]} of its time."
             )
     if unsaid:
-        names = ", ".join(dict.fromkeys(unsaid))
         yield (
-            f"At what cost {names} would reach {label(config.methods[0])}'s final values isn't said where the "
-            "difference isn't beyond the noise."
+            f"At what cost {', '.join(unsaid)} would reach {label(config.methods[0])}'s final values isn't said where "
+            "the difference isn't beyond the noise."
         )

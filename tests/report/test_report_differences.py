@@ -7,9 +7,9 @@ from report_fixtures import Records, config
 from scipy import stats
 
 from mapnet_cli.core.tables import to_json
-from mapnet_cli.report.differences import SCORE, Difference, find_differences
+from mapnet_cli.report.differences import Difference, find_differences
 from mapnet_cli.report.load import load_results
-from mapnet_cli.report.scores import score
+from mapnet_cli.report.scores import SCORE, score
 from mapnet_cli.report.stage import build
 
 

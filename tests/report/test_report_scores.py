@@ -9,8 +9,8 @@ from report_fixtures import Records, config
 from mapnet_cli.core.artifacts import write_json
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.glue.grid import grid_runs
+from mapnet_cli.report.files import missing
 from mapnet_cli.report.load import Results, load_results
-from mapnet_cli.report.provenance import missing
 from mapnet_cli.report.scores import AVERAGE, Scores, cost, score
 
 

@@ -19,10 +19,9 @@ from mapnet_cli.core.tables import Cell, Table, plain, table_of, to_json, to_mar
 from mapnet_cli.glue.grid import grid_runs
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report import masks
-from mapnet_cli.report.files import escape
+from mapnet_cli.report.files import escape, record_lines
 from mapnet_cli.report.labels import BELOW, CONSTANT, FAILED, MISSING, PROBE
 from mapnet_cli.report.load import load_results
-from mapnet_cli.report.provenance import record_lines
 from mapnet_cli.report.stage import ReportResult, build
 
 SENTENCE = [
@@ -229,8 +228,8 @@ def test_figure_2_escapes_text_draws_boxes_and_reports_a_collapse(tmp_path: Path
     records.masks("bert", 1, 10, [SENTENCE])
     text = page_of(build(records.lineage))
     assert "<i>x" not in text and "&lt;i&gt;x&lt;/i&gt;</b>" in text and "&amp;</b>" in text
-    assert text.index("MAP-Net, step 10, seed 1</h3>") < text.index("BERT, step 10, seed 1</h3>"), "learned ones first"
-    assert "MAP-Net, step 4" not in text[text.index('id="masking"') : text.index('id="runs"')]
+    assert text.index("MAP-Net, seed 1, step 10</h3>") < text.index("BERT, seed 1, step 10</h3>"), "learned ones first"
+    assert "MAP-Net, seed 1, step 4" not in text[text.index('id="masking"') : text.index('id="runs"')]
     assert "This proposal has collapsed" in text and "Entropy 2.00 nats, of uniform masks 3.00" in text
     assert text.count("box box0") == 5  # two words of each method, and the legend
     assert "[CLS]" not in text
@@ -303,4 +302,4 @@ def test_milestones_that_are_not_fine_tuned_are_expected_and_shown(tmp_path: Pat
     records.masks("mapnet", 1, 10, [SENTENCE])
     built = build(records.lineage)
     assert built.value["missing"] == {}
-    assert "MAP-Net, step 10, seed 1</h3>" in page_of(built)
+    assert "MAP-Net, seed 1, step 10</h3>" in page_of(built)

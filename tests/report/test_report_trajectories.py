@@ -6,9 +6,9 @@ import pytest
 
 from mapnet_cli.report.differences import find_differences
 from mapnet_cli.report.load import load_results
-from mapnet_cli.report.scores import score
+from mapnet_cli.report.scores import SCORE, score
 from mapnet_cli.report.tables import PAPER_TABLE_3
-from mapnet_cli.report.trajectories import CurvePoint, at_equal_cost, reached, reading, score_trajectory
+from mapnet_cli.report.trajectories import CurvePoint, at_equal_cost, reached, reading, trajectory
 from tests.report.report_fixtures import Records, config
 
 
@@ -19,7 +19,7 @@ def curve(*values: float) -> list[CurvePoint]:
 
 def equal(records: Records, step: int) -> float | None:
     results = load_results(records.lineage)
-    return at_equal_cost(results, score(results), "mapnet", step, "flops")
+    return at_equal_cost(results, score(results), "mapnet", step).get("flops")
 
 
 def test_scores_at_equal_cost_are_interpolated_but_not_extrapolated(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_checkpoint_with_missing_runs_has_no_point(tmp_path: Path) -> None:
         for seed in (1, 2)[: 1 if step == 4 else 2]:
             records.run("bert", step, seed, 0.5 + 0.1 * seed)
     results = load_results(records.lineage)
-    [point] = score_trajectory(results, score(results), "bert", {1})
+    [point] = trajectory(results, score(results), "bert", SCORE)
     assert (point.steps, point.value) == (10, pytest.approx(65))
     assert point.sd == pytest.approx(5 * 2**0.5)
 
