@@ -28,7 +28,8 @@ CONFIG: Spec = {
              "labelOverlap": "greedy"},
     "axisX": {"grid": False},
     "title": {"anchor": "start", "fontSize": 12.5, "color": "#222", "subtitleColor": "#666", "subtitleFontSize": 9.5},
-    "legend": {"orient": "top", "title": None, "labelFontSize": 11, "labelLimit": 260, "columns": ACROSS, "symbolOpacity": 1},
+    "legend": {"orient": "top", "title": None, "labelFontSize": 11, "labelLimit": 260, "columns": ACROSS,
+               "symbolOpacity": 1},  # not that of a band
     "concat": {"spacing": 26},
     "aria": False,
 }  # fmt: skip

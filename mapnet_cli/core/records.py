@@ -106,7 +106,7 @@ class ProposedMasks(Row):
     uniform_entropy: float
     rates: dict[str, dict[str, tuple[int, int]]] = Field(default_factory=dict)
     """Numbers of masked and of all maskable tokens of held-out text: by "decile" of frequency (1: the most frequent),
-    "position" (tenths of the sequence) and "kind" (function, content or other words)."""
+    "position" (tenths of the sequence), "kind" (function, content or other words) and, if spaCy tagged them, "tag"."""
 
 
 class TaskFacts(Row):

@@ -182,7 +182,7 @@ class TrainingMonitor:
             tokenizer = state.artifacts.path(state.corpus.manifest.tokenizer)
             masks = figure2_masks(
                 state.model, state.method, self.held_out, state.context, tokenizer,
-                state.config.report.figure2_sentences, self._buckets,
+                state.config.report.figure2_sentences, self._buckets, state.config.corpus.spacy_pipeline,
             )  # fmt: skip
             writes.append(milestone(state, validation, masks, self._diagnostics))
         if state.dist.rank == 0 and save:

@@ -14,7 +14,7 @@ from mapnet_cli.report.masks import rate_points
 from mapnet_cli.report.scores import LOSS, SCORE, Scores
 from mapnet_cli.report.trajectories import trajectory
 
-CAPTIONS = TEXTS["charts"]
+CAPTIONS, RATES = TEXTS["charts"], TEXTS["rates"]
 Rows = list[dict[str, Any]]
 STEPS_AXIS = axis("steps", "Steps", format=",d", tickMinStep=1)
 
@@ -29,9 +29,12 @@ def line_panel(title: str, names: Sequence[str], data: str, x: Spec, **options: 
     return _panel("line.json", title=title, data=data, x=x, **values, **named_colours(names, "Model"))
 
 
-def dot_panel(title: str, names: Sequence[str], data: str, x: str, chance: float, step: int) -> Spec:
+def dot_panel(
+    title: str, names: Sequence[str], data: str, x: str, chance: float | None, step: int, **options: Any
+) -> Spec:
     """Returns a panel with a row per group and a point with an error bar per model, `step` pixels apart."""
-    places = {"low": axis("low", x), "value": axis("value", x), "chance": chance, "step": step, "names": names}
+    low, value = (axis(field, x, **options) for field in ("low", "value"))
+    places = {"low": low, "value": value, "chance": chance, "step": step, "names": names}
     return _panel("dots.json", title=title, data=data, **places, **named_colours(names, "Model"))
 
 
@@ -117,13 +120,17 @@ def pairs_chart(results: Results) -> Chart:
 
 
 def mask_chart(results: Results) -> Chart:
-    """Returns the fraction of masked tokens by frequency, position and kind of word."""
-    rows, panels = rate_points(results), []
-    for title in TEXTS["rates"].values():
+    """Returns the fraction of masked tokens by frequency, position and part of speech or, without it, kind of word."""
+    rows, panels, names = rate_points(results), list[Spec](), _names(results)
+    known = dict.fromkeys(row["what"] for row in rows)
+    for title in known:
         groups = list(dict.fromkeys(row["group"] for row in rows if row["what"] == title))
-        x = axis("group", "", "nominal", labelAngle=0) | {"sort": groups}
-        percent = axis("value", "", zero=True, format="%")
-        panels += [line_panel(title, _names(results), "rates", x, band=False, value=percent)] if groups else []
+        if title in (RATES["decile"], RATES["position"]):
+            x = axis("group", "", "nominal", labelAngle=0) | {"sort": groups}
+            value = axis("value", "", zero=True, format="%")
+            panels.append(line_panel(title, names, "rates", x, band=False, value=value))
+        elif title == RATES["tag"] or RATES["tag"] not in known:
+            panels.append(dot_panel(title, names, "rates", "Masked", None, 6, format="%"))
     return Chart("masks", "What is masked", CAPTIONS["masks"], panels, {"rates": rows}, 3)
 
 

@@ -39,7 +39,8 @@ def rate_points(results: Results) -> list[dict[str, Any]]:
                 others = counts.get((method, what, group), (0, 0))
                 counts[method, what, group] = others[0] + masked, others[1] + n
     return [
-        {"Model": label(m), "what": TEXTS["rates"][what], "group": group, "value": round(masked / n, 4), "tokens": n}
+        {"Model": label(m), "what": TEXTS["rates"][what], "group": group, "tokens": n}
+        | dict.fromkeys(("value", "low", "high"), round(masked / n, 4))
         for (m, what, group), (masked, n) in counts.items()
         if n
     ]
