@@ -72,6 +72,7 @@ def results_value(results: Results, scores: Scores, differences: Differences) ->
             "train_rows": config.finetune.max_train_examples,
             "examples": {name: [facts.train_examples, facts.dev_examples] for name, facts in results.tasks.items()},
             "corpus": results.corpus,
+            "loss": results.loss,
             "devices": sorted({row.device for row in results.checkpoints.values()}),
         },
         "methods": {name: label(name) for name in config.methods},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mapnet_cli.core import Table, table_of
 from mapnet_cli.glue import fine_tuned, other_rows
-from mapnet_cli.report.labels import BELOW, CONSTANT, encoder_name, label
+from mapnet_cli.report.labels import BELOW, CONSTANT, encoder_name, few, label
 from mapnet_cli.report.load import Encoder, Results, runs_of_a_task
 from mapnet_cli.report.scores import Scores
 
@@ -58,8 +58,7 @@ def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
         n = len(scores.cells[method, step, column].by_seed)
         by_column[column].append(f"{label(method)}{f' at {step:,} steps' if step else ''} ({count} of {n})")
     for column, names in by_column.items():
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        found.append(f"{column}: runs that predict one class for all examples: {', '.join(names[:5])}{more}.")
+        found.append(f"{column}: runs that predict one class for all examples: {few(names, 5)}.")
     if failed := Counter(run.failure for run in results.runs if run.failure):
         reasons = "; ".join(f"{reason}, {count:,}" for reason, count in failed.most_common(5))
         found.append(f"{failed.total():,} of {len(results.runs):,} fine-tuning runs failed ({reasons}).")

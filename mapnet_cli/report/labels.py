@@ -20,6 +20,12 @@ def label(method: str) -> str:
     return TEXTS["methods"].get(method, method)
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Returns the names, of many the first ones and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def encoder_name(method: str, seed: int, step: int) -> str:
     return f"{label(method)}, seed {seed}, step {step:,}" if step else label(method)
 
@@ -33,13 +39,14 @@ def place_cells(method: str, step: int | None) -> dict[str, Cell]:
     return {"Model": model_cell(method), "Steps": number_cell(step or None, "{:,}")}
 
 
-def score_cell(score: Score, marks: str = "") -> Cell:
+def score_cell(score: Score, marks: str, best: bool) -> Cell:
     """Returns mean and standard deviation with marks."""
     if score.mean is None:
         return plain(None)
     marks = MISSING * bool(score.missing) + FAILED * bool(score.failed) + marks
     shown = spread_text(score.mean, score.sd, "{:.2f}") + marks
-    return Cell(shown, {"mean": score.mean, "sd": score.sd, "n": len(score.by_seed), "missing": score.missing})
+    data = {"mean": score.mean, "sd": score.sd, "n": len(score.by_seed), "missing": score.missing}
+    return Cell(shown, data, best)
 
 
 def spread_text(value: float, sd: float | None, form: str) -> str:
@@ -112,6 +119,7 @@ def notes(results: Results, scores: Scores) -> list[str]:
         settings=runs_of_a_task(config) // len(finetune.seeds),
         stale=results.stale((run.encoder, run.checkpoint) for run in results.runs),
         seeds=", ".join(f"{label(name)} {len(config.seeds_of(name))}" for name in config.methods) or "0",
+        loss=TEXTS["losses"][results.loss].removeprefix("Loss, "),
         schedule=TEXTS["schedules"][config.pretrain.schedule],
         devices={what: sorted(names) for what, names in devices.items()},
         started=[task for task in finetune.tasks if task in finetune.from_mnli],

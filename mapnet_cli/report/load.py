@@ -21,6 +21,9 @@ Encoder = tuple[str, int, int]
 """Method, pretraining seed and step; (name, 0, 0) for imports and the untrained encoder."""
 Curves = dict[str, list[tuple[float, float]]]
 """Steps and values of what a training log has, by name."""
+LOSSES = ("validation_loss_single", "validation_loss_refit")
+"""Held-out losses by which methods are compared: with one [MASK] per sentence, which favours no mask rate, or else (in
+records of version 0.2) with the output bias refitted."""
 LOGGED = ("loss", "validation_loss_refit", *core.DIAGNOSTICS)
 POINTS = 150
 """Maximum number of points per run and curve; of a longer log, each point is the mean of several lines."""
@@ -84,6 +87,11 @@ class Results:
         version = "+".join(self.versions.get("mapnet", ("none",)))
         size = f"{len(config.finetune.tasks)}x{seeds}"
         return f"mapnet|{config.recipe or 'custom'}|{self.fingerprint[:8]}|{size}|v{version}"
+
+    @property
+    def loss(self) -> str:
+        """The one of LOSSES by which methods are compared."""
+        return LOSSES[not any(LOSSES[0] in row.validation for row in self.checkpoints.values())]
 
     @property
     def expected_checkpoints(self) -> list[Encoder]:

@@ -11,7 +11,7 @@ from mapnet_cli.config.explain import flatten
 from mapnet_cli.core import CONFIG, Cell, Chart, Table, format_duration, render, table_of
 from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.report.differences import Differences
-from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, label
+from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, few, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES
 from mapnet_cli.report.scores import LOSS, SCORE, cost
@@ -61,14 +61,13 @@ def headline(config: Config, differences: Differences) -> str:
         "can't be told from it with fewer than three seeds": [m for m, d in found.items() if d and d.interval is None],
         "has no scores to compare yet": [m for m, d in found.items() if d is None],
     }
-    parts = (
-        f"{', '.join(names) or 'No method'} {what}" for n, (what, names) in enumerate(groups.items()) if names or not n
-    )
+    parts = (f"{few(names) or 'No method'} {what}" for n, (what, names) in enumerate(groups.items()) if names or not n)
     text = f"{'; '.join(parts)}."
-    losses = {label(m): d for m in others if (d := differences.get((LOSS, m, config.last_step(m), first)))}
+    losses = [d for m in others if (d := differences.get((LOSS, m, config.last_step(m), first)))]
     if losses and not any(d and d.beyond_noise for d in found.values()):
-        shown = ", ".join(f"{name} {d.text(d.mean)}{BEYOND * d.beyond_noise}" for name, d in losses.items())
-        text += f" Held-out loss minus {label(first)}'s, in nats: {shown}."
+        losses.sort(key=lambda d: d.mean)
+        shown = few([f"{label(d.method)} {d.text(d.mean)}{BEYOND * d.beyond_noise}" for d in losses])
+        text += f" Held-out loss minus {label(first)}'s, in nats, lowest first: {shown}."
     return text
 
 

@@ -24,8 +24,6 @@ from statistics import fmean, stdev
 from mapnet_cli import glue
 from mapnet_cli.report.load import Results, runs_of_a_task
 
-PRIMARY = "validation_loss_single"
-"""The held-out loss that methods are compared by: with one [MASK] per sentence, it favours no mask rate."""
 AVERAGE = "Average"
 COSTS = ("tokens", "flops", "seconds")
 SCORE, LOSS = "average score", "held-out loss"
@@ -117,7 +115,7 @@ def values(results: Results, scores: Scores, method: str, step: int, measure: st
         seeds = (seed for seed in results.config.seeds_of(method) if all((seed, fine) in found for fine in tuned))
         return {seed: [found[seed, fine] for fine in tuned] for seed in seeds}
     if measure == LOSS:
-        losses = ((row.pretrain_seed, row.validation.get(PRIMARY)) for row in results.checkpoints_at(method, step))
+        losses = ((row.pretrain_seed, row.validation.get(results.loss)) for row in results.checkpoints_at(method, step))
         return {seed: [loss] for seed, loss in losses if loss is not None}
     pairs = (row for row in results.pair_scores if (row.method, row.step, row.data) == (method, step, measure))
     return {row.pretrain_seed: [100 * row.accuracy] for row in pairs}

@@ -1,7 +1,7 @@
 """Table 3 with its tasks and its cost, the reading at equal cost, and the comparisons."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, table_of
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
@@ -9,7 +9,7 @@ from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.flags import Flags
 from mapnet_cli.report.labels import TEXTS, label, place_cells, score_cell, spread_cell, time_cell, tokens_cell
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import AVERAGE, COSTS, PRIMARY, SCORE, Score, Scores, cost
+from mapnet_cli.report.scores import AVERAGE, COSTS, SCORE, Score, Scores, cost
 from mapnet_cli.report.trajectories import at_equal_cost
 
 PAPER_TABLE_3 = {
@@ -18,49 +18,38 @@ PAPER_TABLE_3 = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row of scores by column title; `step` is 0 for imports, the untrained encoder and baselines."""
 
     name: str
     step: int
     cells: Mapping[str, Cell]
-    last: bool = True
-    """Whether it is at the method's last fine-tuned checkpoint, or has no checkpoints."""
-    encoder: bool = True
-    """False for baselines and the paper's own figures."""
 
 
 def table3_rows(results: Results, scores: Scores, flags: Flags) -> list[Row]:
-    """Returns one row per method and fine-tuned checkpoint, then imports, the untrained encoder and the baselines."""
-    config, rows = results.config, list[Row]()
-    places = [(method, step) for method in config.methods for step in config.fine_tuned_steps(method)]
-    for name, step in [*places, *((name, 0) for name in other_rows(config))]:
-        cells = {t: score_cell(scores.cells[name, step, t], flags.marks((name, step, t))) for t in scores.titles}
-        rows.append(Row(name, step, cells, not step or step == config.fine_tuned_steps(name)[-1]))
-    rows = _with_best(rows)
+    """Returns one row per method and fine-tuned checkpoint, then imports, the untrained encoder and the baselines.
+
+    The highest score of each column among those at the last checkpoint is marked as the best.
+    """
+    config, titles, rows = results.config, scores.titles, list[Row]()
+    steps = {method: config.fine_tuned_steps(method) for method in config.methods}
+    steps |= dict.fromkeys(other_rows(config), (0,))
+    last = {t: [scores.cells[name, own[-1], t].mean for name, own in steps.items()] for t in titles}
+    known = {t: [mean for mean in means if mean is not None] for t, means in last.items()}
+    best = {t: max(means) for t, means in known.items() if len(means) > 1}
+    for name, step in ((name, step) for name, own in steps.items() for step in own):
+        cells = {}
+        for place in ((name, step, title) for title in titles):
+            score, title = scores.cells[place], place[2]
+            is_best = step == steps[name][-1] and score.mean is not None and score.mean == best.get(title)
+            cells[title] = score_cell(score, flags.marks(place), is_best)
+        rows.append(Row(name, step, cells))
     for name in dict.fromkeys(name for name, _ in scores.baselines):
-        cells = {title: number_cell(scores.baseline(name, title), "{:.2f}") for title in scores.titles}
-        rows.append(Row(name, 0, cells, encoder=False))
-    if not protocol(results):
-        for method, published in PAPER_TABLE_3.items():
-            for step, value in published.items():
-                cells = {AVERAGE: number_cell(value, "{:.2f}")}
-                rows.append(Row(f"{label(method)} (paper)", step, cells, step == 1_000_000, encoder=False))
+        rows.append(Row(name, 0, {title: number_cell(scores.baseline(name, title), "{:.2f}") for title in titles}))
+    for method, published in PAPER_TABLE_3.items() if not protocol(results) else ():
+        name = f"{label(method)} (paper)"
+        rows += [Row(name, step, {AVERAGE: number_cell(score, "{:.2f}")}) for step, score in published.items()]
     return rows
-
-
-def _with_best(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows with the highest score of each column among those at the last checkpoint in bold."""
-    shown = [row for row in rows if row.last]
-    titles = list(shown[0].cells) if len(shown) > 1 else []
-    values = {t: [v for row in shown if isinstance(v := row.cells[t].value, float)] for t in titles}
-    best = {title: max(found) for title, found in values.items() if len(found) > 1}
-
-    def marked(title: str, cell: Cell) -> Cell:
-        return replace(cell, best=title in best and cell.value == best[title])
-
-    return [replace(r, cells={t: marked(t, c) for t, c in r.cells.items()}) if r.last else r for r in rows]
 
 
 def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: Differences) -> Table:
@@ -71,7 +60,7 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
     shown = []
     for row in rows:
         found, flops = differences.get((SCORE, row.name, row.step, first)), cost(results, row.name, row.step, "flops")
-        losses = [c.validation.get(PRIMARY) for c in results.checkpoints_at(row.name, row.step)]
+        losses = [c.validation.get(results.loss) for c in results.checkpoints_at(row.name, row.step)]
         shown.append({
             **place_cells(row.name, row.step),
             scores.titles[0]: row.cells.get(scores.titles[0]),
@@ -122,7 +111,7 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row]) -> Table:
     config = results.config
     first = config.methods[0] if config.methods else ""
     shown = []
-    for row in (row for row in rows if row.step and row.encoder):
+    for row in (row for row in rows if row.name in config.methods):
         costs = {name: cost(results, row.name, row.step, name) for name in COSTS}
         equal = {} if row.name == first else at_equal_cost(results, scores, row.name, row.step)
         shown.append({

@@ -15,7 +15,7 @@ from mapnet_cli.report.charts import STEPS_AXIS, line_panel
 from mapnet_cli.report.files import HELD_OUT, PRETRAINING
 from mapnet_cli.report.labels import spread_cell, tokens_cell
 from mapnet_cli.report.page import Section, page
-from mapnet_cli.report.scores import AVERAGE, COSTS, PRIMARY, mean_or_none
+from mapnet_cli.report.scores import AVERAGE, COSTS, mean_or_none
 
 Key = tuple[str, str]
 """Task and metric."""
@@ -68,8 +68,9 @@ def compare(folders: Sequence[Path], to: Path) -> tuple[core.Table, list[str], P
     columns = _columns(sources, refused)
     if len(sources) < 2 or not columns:
         raise core.UsageError(f"--compare: nothing can be compared with {sources[0].name}: {' '.join(refused)}")
-    same = {what: all(one[what] == sources[0][what] for one in sources) for what in ("corpus", "devices")}
-    refused += ["Held-out losses are left out: the corpora or vocabularies differ."] * (not same["corpus"])
+    same = {what: all(one[what] == sources[0][what] for one in sources) for what in ("corpus", "loss", "devices")}
+    same["corpus"] &= same["loss"]
+    refused += ["Held-out losses are left out: the corpora, vocabularies or masks differ."] * (not same["corpus"])
     refused += ["Times are left out: the devices differ."] * (not same["devices"])
     signed = " + ".join(one.value["short_signature"] for one in sources)
     table = _table(sources, columns, same, signed)
@@ -124,7 +125,7 @@ def _table(sources: Sequence[Source], columns: Sequence[Key], same: Mapping[str,
                 "FLOPs": core.number_cell(costs["flops"], "{:.2e}"),
             }
             if same["corpus"]:
-                cells["Held-out loss"] = spread_cell(found.get((HELD_OUT, PRIMARY), ()), "{:.3f}")
+                cells["Held-out loss"] = spread_cell(found.get((HELD_OUT, source["loss"]), ()), "{:.3f}")
             if same["devices"]:
                 cells["Seconds"] = core.number_cell(costs["seconds"], "{:,.0f}")
             rows.append(cells)
