@@ -1,11 +1,14 @@
 """The numbers in docs/results and the README match those computed from the committed records.
 
-So do those of a report that is made anew from these records. Confidence intervals are not checked.
+So do those of a report that is made anew from these records. Confidence intervals are not checked. To make that report:
+
+    python -m tests.test_results FOLDER
 """
 
 import gzip
 import json
 import statistics
+import sys
 from dataclasses import fields
 from functools import cache
 from itertools import dropwhile, takewhile
@@ -114,11 +117,9 @@ def test_summary_costs_match_the_records(method: str) -> None:
     assert cell(rows()[LABELS.get(method, method)], "Relative FLOPs (× BERT)", "FLOPs (× BERT)") == f"{ratio:.2f}"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
-    """A report made from the committed records, with stand-ins for the text and the task data."""
-    root = tmp_path_factory.mktemp("small")
-    (root / "text").mkdir()
+def report_of_records(root: Path) -> ReportResult:
+    """Writes a report from the committed records into a new folder, with stand-ins for the text and the task data."""
+    (root / "text").mkdir(parents=True)
     (root / "text/a.txt").write_text("x\n")
     for task in CONFIG.finetune.tasks:
         (root / "glue" / task).mkdir(parents=True)
@@ -135,6 +136,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
     for task, found in baselines.items():
         lineage.artifacts.publish(Marker(lineage.baseline(task).key, "0" * 64, {"rows": found}))
     return build(lineage)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
+    return report_of_records(tmp_path_factory.mktemp("small"))
 
 
 def key_of(lineage: Lineage, kind: str, row: dict[str, Any]) -> str:
@@ -183,3 +189,7 @@ def test_records_match_the_committed_config() -> None:
 def test_records_contain_no_corpus_text() -> None:
     manifest = next(row for row in records() if row["record"] == "CorpusManifest")
     assert manifest["examples"] == {}
+
+
+if __name__ == "__main__":
+    print(report_of_records(Path(sys.argv[1])).files["index.html"])
