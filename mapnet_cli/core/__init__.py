@@ -20,7 +20,7 @@ from mapnet_cli.core.hardware import (
 from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.integrity import heal, verify
 from mapnet_cli.core.logs import log_rows
-from mapnet_cli.core.plotting import COLOURS, CONFIG, Chart, Spec, axis, images, named_colours
+from mapnet_cli.core.plotting import ACROSS, COLOURS, CONFIG, Chart, Spec, axis, images, named_colours
 from mapnet_cli.core.records import (
     Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
     Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,

@@ -77,11 +77,6 @@ def time_unit(results: Results) -> tuple[str, float]:
     return ("h", 3600.0) if longest >= 2 * 3600 else ("min", 60.0)
 
 
-def time_cell(results: Results, seconds: float | None) -> Cell:
-    unit, size = time_unit(results)
-    return number_cell(None if seconds is None else seconds / size, f"{{:,.1f}} {unit}")
-
-
 def data_suffix(results: Results) -> str:
     """Returns a suffix for titles if scores aren't on all rows of GLUE: " (probe tasks, not GLUE)"."""
     probe = results.config.finetune.data == "probe"

@@ -46,29 +46,27 @@ def question(methods: Sequence[str]) -> str:
     return f"Does pretraining with {named} give a better encoder than {methods[0]}, and at what cost?"
 
 
-def headline(config: Config, differences: Differences) -> str:
+def headline(config: Config, differences: Differences) -> list[str]:
     """Returns the short answer: which methods' average scores differ from the first method's beyond the noise.
 
-    If none does, it also has the differences in held-out loss, which tells methods apart sooner.
+    If none does, a second sentence has the differences in held-out loss, which tells methods apart sooner.
     """
-    if len(config.methods) < 2:
-        return ""
-    first, others = config.methods[0], config.methods[1:]
-    found = {label(m): differences.get((SCORE, m, config.fine_tuned_steps(m)[-1], first)) for m in others}
+    first, others = label((*config.methods, "")[0]), config.methods[1:]
+    found = [(m, differences.get((SCORE, m, config.fine_tuned_steps(m)[-1], config.methods[0]))) for m in others]
     groups = {
-        f"scores higher than {label(first)} beyond the noise": [m for m, d in found.items() if d and d.better],
-        "scores lower": [m for m, d in found.items() if d and d.beyond_noise and not d.better],
-        "can't be told from it with fewer than three seeds": [m for m, d in found.items() if d and d.interval is None],
-        "has no scores to compare yet": [m for m, d in found.items() if d is None],
+        f"scores higher than {first} beyond the noise": [label(m) for m, d in found if d and d.better],
+        "scores lower": [label(m) for m, d in found if d and d.beyond_noise and not d.better],
+        "can't be told from it with fewer than three seeds": [label(m) for m, d in found if d and d.interval is None],
+        "has no scores to compare yet": [label(m) for m, d in found if d is None],
     }
-    parts = (f"{few(names) or 'No method'} {what}" for n, (what, names) in enumerate(groups.items()) if names or not n)
-    text = f"{'; '.join(parts)}."
-    losses = [d for m in others if (d := differences.get((LOSS, m, config.last_step(m), first)))]
-    if losses and not any(d and d.beyond_noise for d in found.values()):
+    parts = [f"{few(names) or 'No method'} {what}" for n, (what, names) in enumerate(groups.items()) if names or not n]
+    lines = [f"{'; '.join(parts)}."] if others else []
+    losses = [d for m in others if (d := differences.get((LOSS, m, config.last_step(m), config.methods[0])))]
+    if losses and not any(d and d.beyond_noise for _, d in found):
         losses.sort(key=lambda d: d.mean)
         shown = few([f"{label(d.method)} {d.text(d.mean)}{BEYOND * d.beyond_noise}" for d in losses])
-        text += f" Held-out loss minus {label(first)}'s, in nats, lowest first: {shown}."
-    return text
+        lines.append(f"Held-out loss minus {first}'s, in nats, lowest first: {shown}.")
+    return lines
 
 
 def answers(results: Results, differences: Differences) -> list[str]:

@@ -130,7 +130,7 @@ def _contents(
     value, said = results_value(results, scores, differences), notes(results, scores)
     answer, sentences = headline(results.config, differences), answers(results, differences)
     alarms, missing = warnings(results, scores, flags), value["missing"]
-    text = "".join(cell.text for row in first.rows for cell in row) + answer
+    text = "".join((*answer, *(cell.text for row in first.rows for cell in row)))
     common = {
         "title": folder.name, "question": question([label(name) for name in results.config.methods]),
         "headline": answer, "answers": sentences, "average": average_name(results, scores), "missing": list(missing),
@@ -150,5 +150,5 @@ def _contents(
     for chart in (chart for section in sections[:2] for chart in section.charts if chart.panels):
         contents |= {f"{chart.name}.{kind}": image for kind, image in core.images(chart, results.signed).items()}
     files = {name: folder / name for name in (*contents, RECORDS)}
-    summary = tuple(filter(None, (answer, *sentences)))
+    summary = (*answer, *sentences)
     return ReportResult(folder, every, summary, tuple(said), tuple(alarms), value, files), contents

@@ -7,7 +7,7 @@ from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, table_of
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
 from mapnet_cli.report.differences import Differences
 from mapnet_cli.report.flags import Flags
-from mapnet_cli.report.labels import TEXTS, label, place_cells, score_cell, spread_cell, time_cell, tokens_cell
+from mapnet_cli.report.labels import TEXTS, label, place_cells, score_cell, spread_cell, time_unit, tokens_cell
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import AVERAGE, COSTS, SCORE, Score, Scores, cost
 from mapnet_cli.report.trajectories import at_equal_cost
@@ -57,9 +57,10 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
     config = results.config
     first = config.methods[0] if config.methods else ""
     end = cost(results, first, config.fine_tuned_steps(first)[-1], "flops") if first else None
-    shown = []
+    (unit, size), shown = time_unit(results), []
     for row in rows:
-        found, flops = differences.get((SCORE, row.name, row.step, first)), cost(results, row.name, row.step, "flops")
+        found = differences.get((SCORE, row.name, row.step, first))
+        flops, seconds = (cost(results, row.name, row.step, name) for name in ("flops", "seconds"))
         losses = [c.validation.get(results.loss) for c in results.checkpoints_at(row.name, row.step)]
         shown.append({
             **place_cells(row.name, row.step),
@@ -67,7 +68,7 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
             f"Difference to {label(first)}": found.cell(len(scores.columns)) if found else None,
             "Held-out loss": spread_cell(losses, "{:.3f}"),
             f"FLOPs (× {label(first)})": number_cell(flops / end if flops and end else None, "{:.2f}"),
-            "Time": time_cell(results, cost(results, row.name, row.step, "seconds")),
+            f"Time ({unit})": number_cell(None if seconds is None else seconds / size, "{:,.1f}"),
             **{title: row.cells.get(title) for title in scores.titles[1:]},
         })  # fmt: skip
     return table_of("table3", "Table 3: score and cost", shown, (), results.signed)
@@ -110,7 +111,7 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row]) -> Table:
     """Returns the cost of each checkpoint, and the first method's score at the same FLOPs and time."""
     config = results.config
     first = config.methods[0] if config.methods else ""
-    shown = []
+    (unit, size), shown = time_unit(results), []
     for row in (row for row in rows if row.name in config.methods):
         costs = {name: cost(results, row.name, row.step, name) for name in COSTS}
         equal = {} if row.name == first else at_equal_cost(results, scores, row.name, row.step)
@@ -118,7 +119,7 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row]) -> Table:
             **place_cells(row.name, row.step),
             "Tokens": tokens_cell(costs["tokens"]),
             "FLOPs": number_cell(costs["flops"], "{:.2e}"),
-            "Time": time_cell(results, costs["seconds"]),
+            f"Time ({unit})": number_cell(None if costs["seconds"] is None else costs["seconds"] / size, "{:,.1f}"),
             "Score": row.cells[scores.titles[0]],
             f"{label(first)} at equal FLOPs": number_cell(equal.get("flops"), "{:.2f}"),
             f"{label(first)} at equal time": number_cell(equal.get("seconds"), "{:.2f}"),

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from mapnet_cli import core
-from mapnet_cli.report.charts import STEPS_AXIS, line_panel
+from mapnet_cli.report.charts import STEPS_AXIS, line_panel, small_multiples
 from mapnet_cli.report.files import HELD_OUT, PRETRAINING
 from mapnet_cli.report.labels import spread_cell, tokens_cell
 from mapnet_cli.report.page import Section, page
@@ -30,7 +30,7 @@ class Source:
     rows: Mapping[tuple[str, int], Mapping[Key, Sequence[float]]]
 
     def __getitem__(self, name: str) -> Any:
-        return self.value["protocol"][name]
+        return self.value["protocol"].get(name)
 
     def label(self, method: str) -> str:
         return f"{self.value['methods'].get(method, method)} ({self.name})"
@@ -76,7 +76,7 @@ def compare(folders: Sequence[Path], to: Path) -> tuple[core.Table, list[str], P
     table = _table(sources, columns, same, signed)
     text = page(
         table, [Section("cost", "Score against cost", charts=[_chart(sources, columns)])], title=to.name,
-        question=f"How do the encoders of {len(sources)} reports compare?", headline="", answers=(), refresh=0,
+        question=f"How do the encoders of {len(sources)} reports compare?", headline=(), answers=(), refresh=0,
         average=f"mean over {', '.join(task for task, _ in columns)}", warnings=refused, missing=(), next_command="",
         protocol="see each report", marks={}, files={}, signature=signed, short_signature=signed,
         notes=["Runs of different reports share no seeds, so differences have no interval; ± is the standard "
@@ -142,6 +142,8 @@ def _chart(sources: Sequence[Source], columns: Sequence[Key]) -> core.Chart:
     ]
     names = list(dict.fromkeys(str(row["Model"]) for row in rows))
     axes = (STEPS_AXIS, core.axis("flops", "FLOPs", format=".1~e"))
-    panels = [line_panel("Average score", names, "scores", x, band=False) for x in axes]
-    caption = "Mean over the pretraining seeds, in the columns that all reports share."
-    return core.Chart("comparison", "Score against cost", caption, panels if rows else (), {"scores": rows}, 2)
+
+    def panels(what: str) -> list[core.Spec]:
+        return [line_panel(what, names, x, band=False) for x in axes]
+
+    return small_multiples("comparison", "Score against cost", rows, panels, 2)
