@@ -22,9 +22,9 @@ def line_panel(title: str, names: Sequence[str], x: Spec, **options: Any) -> Spe
     """Returns a panel with a line per model through the rows whose field "what" is the title.
 
     Rows have Model, value, the field of `x` and, with a band, low and high. `runs` draws a line per seed, `rules` names
-    a data set of horizontal lines.
+    the horizontal lines of the data set "rules".
     """
-    values = {"band": True, "runs": False, "rules": "", "value": axis("value", ""), "y": axis("low", "")} | options
+    values = {"band": True, "runs": False, "rules": (), "value": axis("value", ""), "y": axis("low", "")} | options
     return _panel("line.json", title=title, x=x, **values, **named_colours(names, "Model"))
 
 
@@ -68,8 +68,10 @@ def task_chart(results: Results, scores: Scores) -> Chart:
         levels |= {other: scores.baseline(other, name) for other, _ in scores.baselines}
         rules += [{"line": k, "what": name, "value": round(v, 2)} for k, v in levels.items() if v is not None]
 
+    lines = list(dict.fromkeys(row["line"] for row in rules))
+
     def panel(what: str) -> list[Spec]:
-        return [line_panel(what, _names(results), STEPS_AXIS, rules="rules" if rules else "")]
+        return [line_panel(what, _names(results), STEPS_AXIS, rules=lines)]
 
     return small_multiples("figure3", f"Score by task{data_suffix(results)}", rows, panel, rules=rules)
 

@@ -86,5 +86,5 @@ def run_table(results: Results) -> Table:
         found += [(encoder, task, f"missing: {n} of {every} runs") for task, n in missing.items() if n]
     rows = [{"Encoder": encoder_name(*encoder), "Run": run, "What": what} for encoder, run, what in found]
     rows += [{"Encoder": "damaged record", "Run": "-", "What": problem} for problem in results.damaged]
-    more = (f"{len(rows) - SHOWN:,} more are not shown.",) if len(rows) > SHOWN else ()
-    return table_of("runs", "Failed, constant and missing runs", rows[:SHOWN], more, results.signed)
+    title = "By name" if len(rows) <= SHOWN else f"By name, the first {SHOWN} of {len(rows):,}"
+    return table_of("runs", title, rows[:SHOWN], (), results.signed)

@@ -22,7 +22,7 @@ def held_out_table(results: Results) -> Table:
         found = [row.validation for row in results.checkpoints_at(method, results.config.last_step(method))]
         losses, accuracies = _over_seeds(found, "losses", "{:.3f}"), _over_seeds(found, "accuracies", "{:.1%}")
         rows.append({"Model": model_cell(method), **losses, **accuracies})
-    return table_of("heldout", "Held-out text", rows, (TEXTS["notes"]["heldout"],), results.signed)
+    return table_of("heldout", "Losses and accuracies", rows, (TEXTS["notes"]["heldout"],), results.signed)
 
 
 def health_table(results: Results) -> Table:
@@ -78,7 +78,7 @@ def pairs_table(results: Results) -> Table:
     used = (((row.method, row.pretrain_seed, row.step), row.checkpoint) for row in results.pair_scores)
     if stale := results.stale(used):
         notes.append(f"{stale:,} records are of other weights than the current: run mapnet minimal-pairs with --force.")
-    return table_of("minimal-pairs", "Minimal pairs", rows, notes, results.signed)
+    return table_of("minimal-pairs", "Accuracy by phenomenon", rows, notes, results.signed)
 
 
 def _accuracy(scores: Sequence[tuple[float, float]]) -> Cell:
@@ -116,7 +116,7 @@ def variance_table(results: Results) -> Table:
         for strategy in m.measured
         for norm, found in strategy.variances.items()
     ]
-    return table_of("variance", "Gradient variance", rows, (TEXTS["notes"]["variance"],), results.signed)
+    return table_of("variance", "Variances by strategy", rows, (TEXTS["notes"]["variance"],), results.signed)
 
 
 def _estimate(found: Mapping[str, float | None]) -> Cell:

@@ -67,8 +67,8 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
             scores.titles[0]: row.cells.get(scores.titles[0]),
             f"Difference to {label(first)}": found.cell(len(scores.columns)) if found else None,
             "Held-out loss": spread_cell(losses, "{:.3f}"),
-            f"FLOPs (× {label(first)})": number_cell(flops / end if flops and end else None, "{:.2f}"),
-            f"Time ({unit})": number_cell(None if seconds is None else seconds / size, "{:,.1f}"),
+            f"FLOPs (× {label(first)})": number_cell(flops and end and flops / end, "{:.2f}"),
+            f"Time ({unit})": number_cell(seconds and seconds / size, "{:,.1f}"),
             **{title: row.cells.get(title) for title in scores.titles[1:]},
         })  # fmt: skip
     return table_of("table3", "Table 3: score and cost", shown, (), results.signed)
@@ -119,7 +119,7 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row]) -> Table:
             **place_cells(row.name, row.step),
             "Tokens": tokens_cell(costs["tokens"]),
             "FLOPs": number_cell(costs["flops"], "{:.2e}"),
-            f"Time ({unit})": number_cell(None if costs["seconds"] is None else costs["seconds"] / size, "{:,.1f}"),
+            f"Time ({unit})": number_cell(costs["seconds"] and costs["seconds"] / size, "{:,.1f}"),
             "Score": row.cells[scores.titles[0]],
             f"{label(first)} at equal FLOPs": number_cell(equal.get("flops"), "{:.2f}"),
             f"{label(first)} at equal time": number_cell(equal.get("seconds"), "{:.2f}"),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mapnet_cli.report.differences import Differences
-from mapnet_cli.report.labels import label
+from mapnet_cli.report.labels import few, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import LOSS, SCORE, Scores, spread, values
 
@@ -103,6 +103,6 @@ def reading(results: Results, scores: Scores, differences: Differences) -> Itera
             )
     if unsaid:
         yield (
-            f"At what cost {', '.join(unsaid)} would reach {label(config.methods[0])}'s final values isn't said where "
+            f"At what cost {few(list(unsaid))} would reach {label(config.methods[0])}'s final values isn't said where "
             "the difference isn't beyond the noise."
         )

@@ -1,9 +1,11 @@
 """Held-out losses: fixed masks, refitting of the output bias, and accuracy by kind of token."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import spacy
 import torch
 
 from mapnet_cli.config import Config
@@ -12,11 +14,19 @@ from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.pretrain.held_out_words import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
+from mapnet_cli.pretrain.held_out_words import (
+    CONTENT,
+    FUNCTION,
+    OTHER,
+    TokenBuckets,
+    parts_of_speech,
+    token_buckets,
+    word_kinds,
+)
 from mapnet_cli.pretrain.validation import DRAWS, fixed_masks, validate
 from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from mapnet_cli.text.shards import Sequences, writing_shard
-from mapnet_cli.text.words import MASK, PAD
+from mapnet_cli.text.words import CLS, MASK, PAD, SEP
 from tests.conftest import small_config
 
 CPU = torch.device("cpu")
@@ -145,3 +155,22 @@ def test_token_buckets_by_frequency_and_kind_of_word(
     assert set(kinds[5:-2]) == {OTHER}, "a comma is OTHER"
     assert buckets.decile_V[token("▁the")] == 0
     assert buckets.decile_V[token("▁the")] < buckets.decile_V[token("▁king")] < buckets.decile_V[token("▁ran")]
+
+
+def test_parts_of_speech_are_those_of_whole_words(tmp_path: Path) -> None:
+    """A pipeline that knows one verb tags all pieces of it; none that tags gives no tags."""
+    nlp = spacy.blank("en")
+    nlp.to_disk(tmp_path / "blank")
+    ruler = nlp.add_pipe("attribute_ruler")
+    ruler.add([[{"LOWER": "walking"}]], {"POS": "VERB"})
+    ruler.add([[{"LOWER": {"NOT_IN": ["walking"]}}]], {"POS": "X"})
+    nlp.to_disk(tmp_path / "tagger")
+    tokenizer = train_tokenizer(["i am walking home and walk"] * 3 + ["a b c d"], 25)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    first, second = (tokenizer.encode(word, add_special_tokens=False).ids for word in ("i", "walking"))
+    assert len(second) > 1, "the word is split"
+    tokens_BL = ((CLS, *first, *second, SEP, PAD),)
+    found = parts_of_speech(tmp_path / "tokenizer.json", tokens_BL, str(tmp_path / "tagger"))
+    assert found == [["", *["X"] * len(first), *["VERB"] * len(second), "", ""]]
+    for pipeline in (tmp_path / "blank", tmp_path / "missing"):
+        assert parts_of_speech(tmp_path / "tokenizer.json", tokens_BL, str(pipeline)) == []

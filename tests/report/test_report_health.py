@@ -44,10 +44,16 @@ def test_losses_are_compared_with_the_first_method_by_seed(tmp_path: Path) -> No
         records.checkpoint("bert", seed, 10, validation={"validation_loss_single": bert})
         if mapnet is not None:
             records.checkpoint("mapnet", seed, 10, validation={"validation_loss_single": mapnet})
-    [row] = [row for row in rows_of(build(records.lineage), "comparisons") if row["Measure"] == "held-out loss"]
+    built = build(records.lineage)
+    [row] = [row for row in rows_of(built, "comparisons") if row["Measure"] == "held-out loss"]
     half = 4.302652729911275 * 0.1 / math.sqrt(3)
     expected = {"mean": 0.6, "low": 0.6 - half, "high": 0.6 + half, "n": 3}
     assert row["Difference"] == pytest.approx(expected)
+    assert built.summary[:2] == (
+        "No method scores higher than BERT beyond the noise; MAP-Net has no scores to compare yet.",
+        "Held-out loss minus BERT's, in nats, lowest first: MAP-Net +0.600*.",
+    )
+    assert '<p class="headline">Held-out loss minus' in built.files["index.html"].read_text(encoding="utf-8")
 
 
 def test_collapsed_and_saturated_proposal_is_reported_with_fixes(tmp_path: Path) -> None:

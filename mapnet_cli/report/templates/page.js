@@ -18,8 +18,8 @@ for (const [name, { data, panels }] of Object.entries(charts)) {
         const found = part.encoding?.[channel];
         if (!found?.field) continue;
         found.legend = null;
-        (channel === "strokeDash" ? [] : found.scale.domain).forEach((label, n) => {
-          legend.set(label, { ...legend.get(label), [channel]: found.scale.range[n] });
+        found.scale.domain.forEach((label, n) => {
+          legend.set(label, { ...legend.get(label), [channel]: found.scale.range[n % found.scale.range.length] });
         });
       }
     }
@@ -33,8 +33,9 @@ for (const [name, { data, panels }] of Object.entries(charts)) {
       .then(({ view }) => views.push(view)).catch((error) => { box.textContent = "This chart can't be shown: " + error.message; });
   }
   const row = make("div", "", { className: "legend" });
-  for (const [label, { color, shape }] of legend) {
+  for (const [label, { color, shape, strokeDash }] of legend) {
     const item = make("span", " " + label), mark = make("span", glyphs[shape] || "━");
+    if (strokeDash) mark.innerHTML = `<svg width="26" height="8"><path d="M0 5h26" stroke="#8a8a8a" stroke-width="1.5" stroke-dasharray="${strokeDash}"/></svg>`;
     mark.style.color = color; item.prepend(mark); row.append(item);
   }
   place.prepend(row);
@@ -107,3 +108,4 @@ for (const name of names) {
   });
 }
 for (const link of document.querySelectorAll("a[href='#signature']")) link.addEventListener("click", () => { document.getElementById("signature").open = true; });
+addEventListener("beforeprint", () => document.querySelectorAll("#table3 details").forEach((details) => { details.open = true; }));
