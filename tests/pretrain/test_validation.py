@@ -14,15 +14,8 @@ from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.pretrain.held_out_words import (
-    CONTENT,
-    FUNCTION,
-    OTHER,
-    TokenBuckets,
-    parts_of_speech,
-    token_buckets,
-    word_kinds,
-)
+from mapnet_cli.pretrain.held_out_words import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
+from mapnet_cli.pretrain.parts_of_speech import tag_rates
 from mapnet_cli.pretrain.validation import DRAWS, fixed_masks, validate
 from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from mapnet_cli.text.shards import Sequences, writing_shard
@@ -157,8 +150,8 @@ def test_token_buckets_by_frequency_and_kind_of_word(
     assert buckets.decile_V[token("▁the")] < buckets.decile_V[token("▁king")] < buckets.decile_V[token("▁ran")]
 
 
-def test_parts_of_speech_are_those_of_whole_words(tmp_path: Path) -> None:
-    """A pipeline that knows one verb tags all pieces of it; none that tags gives no tags."""
+def test_mask_rates_by_part_of_speech_are_over_the_tokens_of_words(tmp_path: Path) -> None:
+    """A pipeline that knows one verb; one that doesn't tag, or isn't there, gives no rates."""
     nlp = spacy.blank("en")
     nlp.to_disk(tmp_path / "blank")
     ruler = nlp.add_pipe("attribute_ruler")
@@ -169,8 +162,10 @@ def test_parts_of_speech_are_those_of_whole_words(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     first, second = (tokenizer.encode(word, add_special_tokens=False).ids for word in ("i", "walking"))
     assert len(second) > 1, "the word is split"
-    tokens_BL = ((CLS, *first, *second, SEP, PAD),)
-    found = parts_of_speech(tmp_path / "tokenizer.json", tokens_BL, str(tmp_path / "tagger"))
-    assert found == [["", *["X"] * len(first), *["VERB"] * len(second), "", ""]]
+    tokens_BL = [[CLS, *first, *second, SEP, PAD]]
+    masked_BL = [[False, *[False] * len(first), *[False] * (len(second) - 1), True, False, False]]
+    arguments = (tokens_BL, masked_BL)
+    found = tag_rates(tmp_path / "tokenizer.json", str(tmp_path / "tagger"), *arguments)
+    assert found == {"VERB": (1, len(second)), "X": (0, len(first))}
     for pipeline in (tmp_path / "blank", tmp_path / "missing"):
-        assert parts_of_speech(tmp_path / "tokenizer.json", tokens_BL, str(pipeline)) == []
+        assert tag_rates(tmp_path / "tokenizer.json", str(pipeline), *arguments) == {}
