@@ -113,6 +113,12 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
     return {(one.measure, one.method, one.step, one.reference): one for one in corrected}
 
 
+def final(config: Config, differences: Differences, measure: str, method: str, reference: str) -> Difference | None:
+    """Returns the comparison at the method's last checkpoint that has the measure."""
+    step = config.last_step(method) if measure == LOSS else config.fine_tuned_steps(method)[-1]
+    return differences.get((measure, method, step, reference))
+
+
 def paired(
     config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[ScoreColumn],
     measure: str = SCORE,

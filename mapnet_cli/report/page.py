@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -10,7 +10,7 @@ from mapnet_cli.config import Config
 from mapnet_cli.config.explain import flatten
 from mapnet_cli.core import CONFIG, Cell, Chart, Table, format_duration, render, table_of
 from mapnet_cli.glue import UNTRAINED
-from mapnet_cli.report.differences import Differences
+from mapnet_cli.report.differences import Differences, final
 from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, few, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES
@@ -27,21 +27,19 @@ class Section:
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
-    masks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    masks: Sequence[Mapping[str, Any]] = ()
 
     @property
     def filled(self) -> bool:
-        return any(
-            (self.masks, *(chart.panels for chart in self.charts), *(t.rows for t in (*self.tables, *self.folded)))
-        )
+        tables = (table.rows for table in (*self.tables, *self.folded))
+        return any((self.masks, *(chart.panels for chart in self.charts), *tables))
 
 
 def question(methods: Sequence[str]) -> str:
     """Returns what the report answers, for the methods' labels."""
     if len(methods) < 2:
         return f"How good an encoder does {(methods or ['this grid'])[0]} give?"
-    *others, last = methods[1:]
-    named = f"{', '.join(others)} or {last}" if others else last
+    named = " or ".join(filter(None, (", ".join(methods[1:-1]), methods[-1])))
     named = f"any of {len(methods) - 1} other methods" if len(methods) > 4 else named
     return f"Does pretraining with {named} give a better encoder than {methods[0]}, and at what cost?"
 
@@ -51,21 +49,21 @@ def headline(config: Config, differences: Differences) -> list[str]:
 
     If none does, a second sentence has the differences in held-out loss, which tells methods apart sooner.
     """
-    first, others = label((*config.methods, "")[0]), config.methods[1:]
-    found = [(m, differences.get((SCORE, m, config.fine_tuned_steps(m)[-1], config.methods[0]))) for m in others]
+    first, others = "".join(config.methods[:1]), config.methods[1:]
+    found = [(m, final(config, differences, SCORE, m, first)) for m in others]
     groups = {
-        f"scores higher than {first} beyond the noise": [label(m) for m, d in found if d and d.better],
+        f"scores higher than {label(first)} beyond the noise": [label(m) for m, d in found if d and d.better],
         "scores lower": [label(m) for m, d in found if d and d.beyond_noise and not d.better],
         "can't be told from it with fewer than three seeds": [label(m) for m, d in found if d and d.interval is None],
         "has no scores to compare yet": [label(m) for m, d in found if d is None],
     }
     parts = [f"{few(names) or 'No method'} {what}" for n, (what, names) in enumerate(groups.items()) if names or not n]
     lines = [f"{'; '.join(parts)}."] if others else []
-    losses = [d for m in others if (d := differences.get((LOSS, m, config.last_step(m), config.methods[0])))]
+    losses = [d for m in others if (d := final(config, differences, LOSS, m, first))]
     if losses and not any(d and d.beyond_noise for _, d in found):
         losses.sort(key=lambda d: d.mean)
         shown = few([f"{label(d.method)} {d.text(d.mean)}{BEYOND * d.beyond_noise}" for d in losses])
-        lines.append(f"Held-out loss minus {first}'s, in nats, lowest first: {shown}.")
+        lines.append(f"Held-out loss minus {label(first)}'s, in nats, lowest first: {shown}.")
     return lines
 
 
@@ -73,10 +71,10 @@ def answers(results: Results, differences: Differences) -> list[str]:
     """Returns one sentence per method: score and loss minus the first method's, or that minus the untrained encoder."""
     config, found = results.config, []
     for method in config.methods:
-        first, last, parts = config.methods[0], config.fine_tuned_steps(method)[-1], list[str]()
+        first, parts = config.methods[0], list[str]()
         reference = UNTRAINED if method == first else first
-        for measure, step, unit in ((SCORE, last, "points"), (LOSS, config.last_step(method), "nats")):
-            if one := differences.get((measure, method, step, reference)):
+        for measure, unit in ((SCORE, "points"), (LOSS, "nats")):
+            if one := final(config, differences, measure, method, reference):
                 n = len(one.values)
                 parts.append(f"{measure} {one.cell().text} {unit} ({n} {one.unit}{'s' * (n > 1)})")
         ours, theirs = (cost(results, name, config.fine_tuned_steps(name)[-1], "flops") for name in (method, first))

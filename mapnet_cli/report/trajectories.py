@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mapnet_cli.report.differences import Differences
+from mapnet_cli.report.differences import Differences, final
 from mapnet_cli.report.labels import few, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import LOSS, SCORE, Scores, spread, values
@@ -86,14 +86,13 @@ def reading(results: Results, scores: Scores, differences: Differences) -> Itera
     """
     config, unsaid = results.config, dict[str, None]()
     for method, measure in itertools.product(config.methods[1:], (SCORE, LOSS)):
-        first, by_score = config.methods[0], measure == SCORE
-        last = config.fine_tuned_steps(method)[-1] if by_score else config.last_step(method)
-        difference = differences.get((measure, method, last, first))
+        first = config.methods[0]
+        difference = final(config, differences, measure, method, first)
         if difference is None or not difference.better:
             unsaid |= {label(method): None} if difference and difference.mean else {}
             continue
         ours, theirs = (trajectory(results, scores, a, measure, b) for a, b in ((method, first), (first, method)))
-        if theirs and len(ours) > 1 and (found := reached(ours, theirs[-1].value, 1 if by_score else -1)):
+        if theirs and len(ours) > 1 and (found := reached(ours, theirs[-1].value, 1 if measure == SCORE else -1)):
             costs, at_most = found
             shares = [f"{own / end:.0%}" for own, end in zip(costs, theirs[-1][:3], strict=True)]
             yield (
