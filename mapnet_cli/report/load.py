@@ -194,7 +194,7 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     grids = glue.run_grids(records(), config, columns, glue.baseline_scores(baselines, columns))
     weights = {row.fingerprint for row in checkpoints.values()}
     measured = (f"variance/{path.stem}" for path in sorted(lineage.artifacts.path("variance").glob("*.json")))
-    variances = tuple(row for key in measured if (row := reader.read(key, Measurement)) and row.checkpoint in weights)
+    variances = tuple(m for key in measured if (m := reader.read(key, Measurement)) and m.checkpoint in weights)
     return Results(
         config=config, fingerprint=_fingerprint(lineage), corpus=lineage.corpus.fingerprint, manifest=manifest,
         checkpoints=checkpoints, imports=tuple(lineage.imported(name) for name in config.imports),

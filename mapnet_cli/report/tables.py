@@ -99,11 +99,11 @@ def by_checkpoint(results: Results, scores: Scores) -> tuple[list[str], list[tup
     titles = [f"{step:,}" for step in config.fine_tuned_steps()]
     if any(config.method[method].steps for method in config.methods):
         titles = [f"{100 * share:g}%" for share in config.finetune.milestones or config.pretrain.milestones]
-    empty: list[Score | None] = [None] * (len(titles) - 1)
-    rows = [
+    rows: list[tuple[str, list[Score | None]]] = [
         (label(method), [scores.cells[method, step, AVERAGE] for step in config.fine_tuned_steps(method)])
         for method in config.methods
     ]
+    empty: list[Score | None] = [None] * (len(titles) - 1)
     return titles, [*rows, *((name, [*empty, scores.cells[name, 0, AVERAGE]]) for name in other_rows(config))]
 
 
