@@ -23,7 +23,7 @@ for (const [name, { data, panels }] of Object.entries(charts)) {
         });
       }
     }
-    if (spec.height?.step) box.classList.add("wide");
+    if (spec.height?.step && place.style.getPropertyValue("--across") < 3) box.classList.add("wide");
     box.setAttribute("aria-hidden", "true"); // the whole chart has a label, and its data are in a table
     place.append(box);
     const full = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 150, ...spec,
@@ -108,4 +108,4 @@ for (const name of names) {
   });
 }
 for (const link of document.querySelectorAll("a[href='#signature']")) link.addEventListener("click", () => { document.getElementById("signature").open = true; });
-addEventListener("beforeprint", () => document.querySelectorAll("#table3 details").forEach((details) => { details.open = true; }));
+addEventListener("beforeprint", () => document.querySelectorAll("#table3 details, #signature").forEach((details) => { details.open = true; }));
