@@ -18,6 +18,7 @@ from mapnet_cli.config import Method
 from mapnet_cli.core import COLLAPSED, MaskedWord, ProposedMasks, derive_seed
 from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
+from mapnet_cli.pretrain.parts_of_speech import tag_rates
 from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, Sequences, load_tokenizer, word_part
 
 SEED = 0
@@ -30,14 +31,17 @@ FUNCTION, CONTENT, OTHER = range(3)
 @torch.no_grad()
 def figure2_masks(
     model: AnyPretrainingModel, method: Method, sequences: Sequences, context: masking.MaskContext, tokenizer: Path,
-    count: int, buckets: "TokenBuckets",
+    count: int, buckets: "TokenBuckets", pipeline: str,
 ) -> ProposedMasks:  # fmt: skip
     """Returns up to `count` sentences with masks drawn by the method (Figure 2), and mask rates over more of them."""
     model.eval()
     tokens_BL, maskable_BL, masked_BL, log_q_BL, loss_BL = _draw(
         model, method, sequences, context, count, FIGURE_TOKENS
     )
-    rates = _rates(*_draw(model, method, sequences, context, RATE_SEQUENCES, None)[:3], buckets)
+    more = _draw(model, method, sequences, context, RATE_SEQUENCES, None)[:3]
+    rates = _rates(*more, buckets)
+    if tags := tag_rates(tokenizer, pipeline, more[0].tolist(), more[2].tolist()):
+        rates["tag"] = tags
     entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
     entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
     pieces = load_tokenizer(tokenizer)
