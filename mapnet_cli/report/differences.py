@@ -96,9 +96,9 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
     found = list[Difference | None]()
     for method in config.methods[1:]:
         first, steps = config.methods[0], config.fine_tuned_steps(method)
-        found += [paired(config, scores, method, first, step, columns) for step in steps]
+        found += [paired(results, method, first, step, columns) for step in steps]
         if len(columns) > 1:
-            found += [paired(config, scores, method, first, steps[-1], (c,), c.name) for c in columns]
+            found += [paired(results, method, first, steps[-1], (c,), c.name) for c in columns]
         for measure in (LOSS, *config.minimal_pairs.sets):
             step = config.last_step(method)
             ours, theirs = (values(results, scores, m, config.last_step(m), measure) for m in (method, first))
@@ -106,7 +106,7 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
             unit, lower = "pretraining seed", measure == LOSS
             found += [Difference(method, first, step, by_seed, unit, measure, 1, lower)] if by_seed else []
     for first in config.methods[:1] if config.finetune.untrained else ():
-        found += [paired(config, scores, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
+        found += [paired(results, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
     known = [one for one in found if one]
     adjusted = core.holm([one.p for one in known])
     corrected = (replace(one, adjusted=p) for one, p in zip(known, adjusted, strict=True))
@@ -120,22 +120,21 @@ def final(config: Config, differences: Differences, measure: str, method: str, r
 
 
 def paired(
-    config: Config, scores: Scores, method: str, reference: str, step: int, columns: Sequence[ScoreColumn],
-    measure: str = SCORE,
-) -> Difference | None:  # fmt: skip
+    results: Results, method: str, reference: str, step: int, columns: Sequence[ScoreColumn], measure: str = SCORE
+) -> Difference | None:
     """Returns the comparison of two methods over some columns, None if there are no paired runs.
 
     The reference may be the untrained encoder, which is paired by fine-tuning seed with every pretraining run.
     """
     by_column: list[dict[Seeds, float]] = []
-    trained = reference in config.methods
+    config, trained = results.config, reference in results.config.methods
     reference_step = config.matching_step(method, step, reference) if trained else 0
     common = {*config.seeds_of(method)} & {*config.seeds_of(reference if trained else method)}
     for column in columns:
         differences: dict[Seeds, float] = {}
         for seed in sorted(common):
             ours, theirs, chooser_ours, chooser_theirs = (
-                scores.grids.get((*place, column_name), {})
+                results.grids.get((*place, column_name), {})
                 for column_name in (column.name, column.chooser)
                 for place in ((method, seed, step), (reference, seed if trained else 0, reference_step))
             )

@@ -59,7 +59,6 @@ class Scores:
 
     columns: tuple[glue.ScoreColumn, ...]
     metrics: Mapping[str, str]
-    grids: Mapping[glue.GridKey, glue.Grid]
     cells: Mapping[tuple[str, int, str], Score]
     baselines: Mapping[tuple[str, str], float]
     """Keyed by (baseline, column)."""
@@ -85,7 +84,7 @@ def score(results: Results) -> Scores:
         found = {column: _task_score(results, method, step, column) for column in columns}
         cells |= {(method, step, column.name): cell for column, cell in found.items()}
         cells[method, step, AVERAGE] = _average(found)
-    return Scores(columns, metrics, results.grids, cells, glue.baseline_scores(results.baselines, columns))
+    return Scores(columns, metrics, cells, glue.baseline_scores(results.baselines, columns))
 
 
 def spread(values: Iterable[float]) -> float | None:
