@@ -1,14 +1,13 @@
 """Files of a Hugging Face folder: JSON, and weights in one safetensors file or in several with an index."""
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from mapnet_cli.config.hugging_face import present, read_object
 from mapnet_cli.core import InputError
 from mapnet_cli.huggingface.weights import Weights
 
@@ -20,29 +19,6 @@ _CONVERT = """\
 import sys, pathlib, torch, safetensors.torch as s; f = pathlib.Path(sys.argv[1]); \
 s.save_file({n: t.clone().contiguous() for p in f.glob('pytorch_model*.bin') \
 for n, t in torch.load(p, weights_only=True).items()}, f / 'model.safetensors', {'format': 'pt'})"""
-
-
-def present(file: Path) -> bool:
-    """Returns whether the file exists; raises InputError if it is a Git LFS pointer instead of the file itself."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as handle:
-        if handle.read(42).startswith(b"version https://git-lfs.github.com/spec/"):
-            raise InputError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in {file.parent}")
-    return True
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """Returns the JSON object in a file; raises InputError if there is none."""
-    if not present(file):
-        raise InputError(f"{file} does not exist: pass a folder written by save_pretrained")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} is not a JSON object")
-    return value
 
 
 def read_weights(folder: Path) -> Weights:

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from torch import Tensor
 
-from mapnet_cli.config import Transformer
+from mapnet_cli.config.hugging_face import first_position, read_config, sizes_of
 from mapnet_cli.core import (
     TEMPORARY,
     Artifacts,
@@ -19,7 +18,7 @@ from mapnet_cli.core import (
     sha256,
     write_text,
 )
-from mapnet_cli.huggingface.folder import read_object, read_weights
+from mapnet_cli.huggingface.folder import read_weights
 from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
 from mapnet_cli.huggingface.weights import (
     POSITIONS,
@@ -37,45 +36,8 @@ from mapnet_cli.lineage import import_id
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import SEGMENT, save_checkpoint
 
-_BERT = {
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
-_REQUIRED: dict[str, dict[str, Any]] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "modernbert": {
-        "hidden_activation": "gelu",
-        "classifier_activation": "gelu",
-        "norm_bias": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "classifier_bias": False,
-        "decoder_bias": True,
-        "tie_word_embeddings": True,
-    },
-}
-"""Required values in config.json by model_type; they are also the defaults of transformers."""
-_SIZES = {
-    "layers": "num_hidden_layers",
-    "hidden": "hidden_size",
-    "heads": "num_attention_heads",
-    "ffn": "intermediate_size",
-    "max_length": "max_position_embeddings",
-}
-_BERT_DROPOUTS = {"dropout": ("hidden_dropout_prob", 0.1), "attention_dropout": ("attention_probs_dropout_prob", 0.1)}
-_DROPOUTS = {
-    "bert": _BERT_DROPOUTS,
-    "roberta": _BERT_DROPOUTS,
-    "modernbert": {"dropout": ("mlp_dropout", 0.0), "attention_dropout": ("attention_dropout", 0.0)},
-}
-"""Our keys: their key, and its default."""
 _PADDING = (1, *(2**n for n in range(3, 10)))
 """Vocabularies are padded to a multiple of one of these."""
-_MODERN_KEYS = ("local_attention", "global_every", "rope_theta", "rope_theta_local")
 _FRESH_HEAD_SEED = 1
 
 
@@ -90,8 +52,8 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
         raise UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one written by save_pretrained{_download(str(folder))}")
-    config = read_object(folder / "config.json")
-    encoder, rows = _read_config(config, folder / "config.json")
+    config, encoder = read_config(folder / "config.json")
+    rows = config["vocab_size"]
     tokenizer, old_ids, warnings = read_tokenizer(folder, config)
     if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
         tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
@@ -100,16 +62,12 @@ def import_folder(artifacts: Artifacts, folder: Path, name: str | None) -> tuple
     model.init_weights(_FRESH_HEAD_SEED)
     try:
         found = standard_names(read_weights(folder))
-        if (first := _first_position(config)) and POSITIONS in found:
+        if (first := first_position(config)) and POSITIONS in found:
             found[POSITIONS] = found[POSITIONS][first:]
         unused, fresh_head = _copy_weights(model, found, rows, old_ids)
     except ValueError as error:
         raise InputError(f"{folder}: {error}") from None
-    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_BERT_DROPOUTS)}
-    if encoder.architecture != "bert":
-        sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
-    if encoder.norm_eps:
-        sizes["norm_eps"] = encoder.norm_eps
+    sizes = sizes_of(encoder)
     with artifacts.lock("import"):
         row = _write(artifacts, name, model, _second_segment(found), tokenizer.to_str(pretty=True), sizes)
     if unused:
@@ -127,61 +85,6 @@ def _download(name: str) -> str:
         return ""
     local = name.rpartition("/")[2]
     return f". A model on the Hub is downloaded with `hf download {name} --local-dir {local}`; then import {local}"
-
-
-def _first_position(config: dict[str, Any]) -> int:
-    """Returns the row of the position embeddings at which texts begin: RoBERTa's follow that of its padding."""
-    return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] == "roberta" else 0
-
-
-def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
-    """Returns the encoder config and vocab_size; raises InputError for an unsupported value."""
-    kind = found.get("model_type")
-    if found.get("quantization_config"):
-        raise InputError(f"{file}: quantized weights (quantization_config) are not supported: save them in float32")
-    if kind not in _REQUIRED:
-        raise InputError(f"{file}: model_type {kind!r} is not supported, only {', '.join(map(repr, _REQUIRED))}")
-    for key, required in _REQUIRED[kind].items():
-        if (value := found.get(key, required)) != required:
-            raise InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
-    if (segments := found.get("type_vocab_size", 2)) not in (1, 2):
-        raise InputError(f"{file}: type_vocab_size {segments!r} is not supported, only 1 or 2")
-    if absent := [key for key in (*_SIZES.values(), "vocab_size") if type(found.get(key)) is not int]:
-        raise InputError(f"{file}: {', '.join(absent)} must be given as integers")
-    sizes: dict[str, Any] = {ours: found[theirs] for ours, theirs in _SIZES.items()}
-    sizes |= {ours: found.get(theirs, default) for ours, (theirs, default) in _DROPOUTS[kind].items()}
-    if kind == "modernbert":
-        sizes |= {"architecture": kind, **_attention_settings(found, file)}
-    sizes["max_length"] -= _first_position(found)
-    eps, usual = ("norm_eps", 1e-5) if kind == "modernbert" else ("layer_norm_eps", 1e-12)
-    sizes["norm_eps"] = 0.0 if found.get(eps, usual) == usual else found[eps]
-    try:
-        return Transformer(**sizes), found["vocab_size"]
-    except ValidationError as error:
-        raise InputError(f"{file}: {error.errors()[0]['msg']}") from None
-
-
-def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Returns our keys for ModernBERT's local layers and rotary positions, in its config's old and new format."""
-    layers, every = found["num_hidden_layers"], found.get("global_attn_every_n_layers", 3)
-    types = found.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
-    local = [kind == "sliding_attention" for kind in types]
-    every = local[1:].index(False) + 1 if False in local[1:] else layers
-    if local != [any(local) and i % every > 0 for i in range(layers)]:
-        raise InputError(f"{file}: layer_types must have full attention in the first of every N layers, or everywhere")
-    rope = found.get("rope_parameters") or {}
-    theta = {}
-    for key, kind, old in (
-        ("rope_theta", "full_attention", "global_rope_theta"),
-        ("rope_theta_local", "sliding_attention", "local_rope_theta"),
-    ):
-        given = rope.get(kind) or {}
-        if given.get("rope_type", "default") != "default" or found.get("rope_scaling"):
-            raise InputError(f"{file}: only rope_type 'default' is supported")
-        if value := given.get("rope_theta") or found.get(old):
-            theta[key] = float(value)
-    window = found.get("local_attention", 128) if any(local) else 0
-    return {"local_attention": window, "global_every": every if window else 3, **theta}
 
 
 def _copy_weights(model: PretrainingModel, found: Weights, rows: int, old_ids: list[int]) -> tuple[list[str], bool]:

@@ -33,7 +33,9 @@ class StepMetrics:
         self.bad_step: int | None = None
         """First step, counted from 0, whose loss or gradient was not finite."""
         if dist.rank == 0:
-            write_text(self.path, "".join(lines_where(self.path, lambda row: place_of(row, parts) <= place)))
+            write_text(
+                self.path, "".join(lines_where(self.path, lambda row: place > 0 and place_of(row, parts) <= place))
+            )
         self._board: Any = None
         self._reset()
 
