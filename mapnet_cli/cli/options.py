@@ -24,7 +24,7 @@ _config = functools.partial(typer.Option, rich_help_panel=CONFIG_PANEL)
 _run = functools.partial(typer.Option, rich_help_panel=RUN_PANEL)
 _output = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
 RecipeOption = Annotated[
-    str | None, _config("--recipe", help="demo, small or paper. Default: the config file's; without one, demo.")
+    str | None, _config("--recipe", help="demo, small, paper or continue. Default: the config file's; without one, demo.")
 ]
 FileOption = Annotated[Path | None, _config("--config", help="A TOML file with your settings.")]
 SetOption = Annotated[
