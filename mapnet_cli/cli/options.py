@@ -65,7 +65,8 @@ class Invocation:
 
 def shared_options(
     recipe: Annotated[
-        str | None, _config("--recipe", help="demo, small or paper. Default: the config file's; without one, demo.")
+        str | None,
+        _config("--recipe", help="demo, small, paper or continue. Default: the config file's; without one, demo."),
     ] = None,
     config: Annotated[Path | None, _config("--config", help="A TOML file with your settings.")] = None,
     set_: Annotated[

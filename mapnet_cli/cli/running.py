@@ -1,6 +1,8 @@
 """The commands that run one stage each. They import their stages when called, which keeps --help fast."""
 
+import glob
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -14,6 +16,7 @@ def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
     from mapnet_cli.cli import stages
 
     lineage, console, workers = invocation.lineage, invocation.console, invocation.workers
+    import_base(invocation)
     advise(invocation)
     if not invocation.dry_run:
         stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address)
@@ -28,6 +31,24 @@ def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
         lines.append(f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{done}")
         lines += [f"{'':<15} {'':<14} {line}" for line in row.get("estimate", [])]
     console.result(rows, *lines)
+
+
+def import_base(invocation: Invocation) -> None:
+    """Imports the folder `base`, unless it has been imported since it was written."""
+    from mapnet_cli.config.loading import base_name
+    from mapnet_cli.jobs import launched
+
+    if not (base := invocation.config.base) or invocation.dry_run or launched():
+        return
+    markers = invocation.artifacts.path("import").glob(f"{glob.escape(base_name(base))}-????????.json")
+    written = max(file.stat().st_mtime for file in Path(base).iterdir())
+    if all(marker.stat().st_mtime < written for marker in markers):
+        from mapnet_cli.huggingface.import_encoder import import_folder
+
+        row, warnings = import_folder(invocation.artifacts, Path(base), None)
+        invocation.console.note(f"{row.path} imported from {base}")
+        for warning in warnings:
+            invocation.console.warn(warning)
 
 
 def advise(invocation: Invocation) -> None:

@@ -33,7 +33,10 @@ class Report(Section):
 
 class Config(Section):
     recipe: str = ""
-    """Recipe to start from: demo, small or paper; empty: the defaults."""
+    """Recipe to start from: demo, small, paper or continue; empty: the defaults."""
+    base: str = ""
+    """Folder of a BERT, RoBERTa or ModernBERT, written by save_pretrained, from which all methods start. It is imported
+    under the folder's name and is a row of Table 3; [encoder] and the tokenizer are its own."""
     methods: Strings = ("bert", "mapnet")
     """Methods to pretrain and compare, each defined in a `[method.NAME]` table."""
     imports: Strings = ()

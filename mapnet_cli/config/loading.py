@@ -1,6 +1,6 @@
 """Loads the config by merging layers of values, and records the origin of each key.
 
-Precedence, lowest first: defaults, shipped methods, recipe, config file, environment
+Precedence, lowest first: defaults, shipped methods, recipe, config.json of `base`, config file, environment
 (`MAPNET_PRETRAIN__STEPS=100`), command line (`--set pretrain.steps=100`).
 """
 
@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.explain import elsewhere, explain, flatten, origin_of
+from mapnet_cli.config.hugging_face import read_config, sizes_of
 from mapnet_cli.core import InputError, UsageError, did_you_mean, system_error, whole_file
 
-RECIPES = ("demo", "small", "paper")
+RECIPES = ("demo", "small", "paper", "continue")
 ENV_PREFIX = "MAPNET_"
 LARGEST, LARGEST_NUMBER = 1 << 22, 1 << 63
 """Maximum size of a config file in bytes, and of a number in it."""
@@ -71,8 +72,15 @@ def _resolve(recipe: str | None, file: Path | None, overrides: Iterable[str], en
     named = recipe or in_file
     if named:
         layers.append(_recipe_layer(named))
-    layers += [file_layer] if file_layer else []
-    layers += [_environment_layer(environ), _command_line_layer(overrides)]
+    above = [*([file_layer] if file_layer else []), _environment_layer(environ), _command_line_layer(overrides)]
+    base = next((str(layer.values["base"]) for layer in reversed(above) if layer.values.get("base")), "")
+    if base:
+        layers.append(_base_layer(base))
+    elif named == "continue":
+        raise UsageError(
+            'recipe continue needs base: set it to the folder of a model, base = "path/to/bert-base-uncased"'
+        )
+    layers += above
 
     values: dict[str, Any] = {"recipe": named}
     origins: dict[str, str] = {"recipe": "command line" if recipe else (str(file) if file else "default")}
@@ -80,6 +88,9 @@ def _resolve(recipe: str | None, file: Path | None, overrides: Iterable[str], en
         if "recipe" in layer.values:
             raise UsageError(f"recipe ({layer.name}): set the recipe with --recipe or in the config file")
         _merge(values, layer.values, "", layer, origins)
+    for name in values.get("methods", Config.model_fields["methods"].default) if base else ():
+        if isinstance(method := values["method"].get(name), dict) and "init_from" not in method:
+            method["init_from"], origins[f"method.{name}.init_from"] = base_name(base), "base"
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -114,6 +125,18 @@ def _recipe_layer(name: str) -> Layer:
     return Layer(
         tomllib.loads(text), f"recipe {name}" if name != "methods" else "shipped methods.toml", _key_lines(text)
     )
+
+
+def base_name(base: str) -> str:
+    """Returns the name under which the folder `base` is imported."""
+    return Path(base).resolve().name
+
+
+def _base_layer(base: str) -> Layer:
+    """The encoder's sizes, its tokenizer, and a row of Table 3. Raises InputError if the folder has no config.json."""
+    file, name = Path(base) / "config.json", base_name(base)
+    values = {"imports": [name], "corpus": {"tokenizer": name}, "encoder": sizes_of(read_config(file)[1])}
+    return Layer(values, str(file), {})
 
 
 def _file_layer(file: Path) -> Layer:

@@ -2,14 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from mapnet_cli import core
 from mapnet_cli.config import Transformer
+from mapnet_cli.config.hugging_face import first_position, read_config, sizes_of
 from mapnet_cli.huggingface import weights
 from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
 from mapnet_cli.jobs import library_versions
@@ -17,10 +16,8 @@ from mapnet_cli.lineage import import_id
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import SEGMENT, save_checkpoint
 
-_REQUIRED, _SIZES, _DROPOUTS = weights.TABLES["required"], weights.TABLES["sizes"], weights.TABLES["dropouts"]
 _PADDING = (1, *(2**n for n in range(3, 10)))
 """Vocabularies are padded to a multiple of one of these."""
-_MODERN_KEYS = ("local_attention", "global_every", "rope_theta", "rope_theta_local")
 _FRESH_HEAD_SEED = 1
 
 
@@ -38,8 +35,8 @@ def import_folder(artifacts: core.Artifacts, folder: Path, name: str | None) -> 
         hint = f"{hint}; then import {folder.name}" if re.fullmatch(r"([\w-]+/)?[\w.-]+", str(folder)) else ""
         raise core.InputError(f"{folder} is not a folder: pass one written by save_pretrained{hint}")
     with core.readable(str(folder), "can't be imported"):
-        config = weights.read_object(folder / "config.json")
-        encoder, rows = _read_config(config, folder / "config.json")
+        config, encoder = read_config(folder / "config.json")
+        rows = config["vocab_size"]
         tokenizer, old_ids, warnings = read_tokenizer(folder, config)
         if rows not in {-(-len(old_ids) // multiple) * multiple for multiple in _PADDING}:
             tokens = f"the tokenizer has {len(old_ids):,} tokens, but config.json's vocab_size is {rows:,}"
@@ -48,14 +45,10 @@ def import_folder(artifacts: core.Artifacts, folder: Path, name: str | None) -> 
         _check_size(encoder, sum(weight.numel() for weight in found.values()))
         model = PretrainingModel(encoder, len(old_ids), None)
         model.init_weights(_FRESH_HEAD_SEED)
-        if (first := _first_position(config)) and weights.POSITIONS in found:
+        if (first := first_position(config)) and weights.POSITIONS in found:
             found[weights.POSITIONS] = found[weights.POSITIONS][first:]
         unused, fresh_head = _copy_weights(model, found, rows, old_ids)
-    sizes = {key: getattr(encoder, key) for key in (*_SIZES, *_DROPOUTS["bert"])}
-    if encoder.architecture != "bert":
-        sizes |= {key: getattr(encoder, key) for key in ("architecture", *_MODERN_KEYS)}
-    if encoder.norm_eps:
-        sizes["norm_eps"] = encoder.norm_eps
+    sizes = sizes_of(encoder)
     segment, segments = weights.Weights(), found.get(weights.SEGMENTS)
     if segments is not None and len(segments) > 1 and not torch.equal(segments[1], segments[0]):
         segment[SEGMENT] = segments[1] - segments[0]  # for fine-tuning on pairs
@@ -70,71 +63,12 @@ def import_folder(artifacts: core.Artifacts, folder: Path, name: str | None) -> 
     return row, warnings
 
 
-def _first_position(config: dict[str, Any]) -> int:
-    """Returns the row of the position embeddings at which texts begin: RoBERTa's follow that of its padding."""
-    return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] == "roberta" else 0
-
-
-def _read_config(found: dict[str, Any], file: Path) -> tuple[Transformer, int]:
-    """Returns the encoder config and vocab_size; raises InputError for an unsupported value."""
-    kind = found.get("model_type")
-    if found.get("quantization_config"):
-        raise core.InputError(
-            f"{file}: quantized weights (quantization_config) are not supported: save them in float32"
-        )
-    if kind not in _REQUIRED:
-        raise core.InputError(f"{file}: model_type {kind!r} is not supported, only {', '.join(map(repr, _REQUIRED))}")
-    for key, required in _REQUIRED[kind].items():
-        if (value := found.get(key, required)) != required:
-            raise core.InputError(f"{file}: {key} {value!r} is not supported, only {required!r}")
-    if (segments := found.get("type_vocab_size", 2)) not in (1, 2):
-        raise core.InputError(f"{file}: type_vocab_size {segments!r} is not supported, only 1 or 2")
-    if absent := [key for key in (*_SIZES.values(), "vocab_size") if type(found.get(key)) is not int]:
-        raise core.InputError(f"{file}: {', '.join(absent)} must be given as integers")
-    sizes: dict[str, Any] = {ours: found[theirs] for ours, theirs in _SIZES.items()}
-    sizes |= {ours: found.get(theirs, default) for ours, (theirs, default) in _DROPOUTS[kind].items()}
-    if kind == "modernbert":
-        sizes |= {"architecture": kind, **_attention_settings(found, file)}
-    sizes["max_length"] -= _first_position(found)
-    eps, usual = ("norm_eps", 1e-5) if kind == "modernbert" else ("layer_norm_eps", 1e-12)
-    sizes["norm_eps"] = 0.0 if found.get(eps, usual) == usual else found[eps]
-    try:
-        return Transformer(**sizes), found["vocab_size"]
-    except ValidationError as error:
-        raise core.InputError(f"{file}: {error.errors()[0]['msg']}") from None
-
-
 def _check_size(encoder: Transformer, parameters: int) -> None:
     """Raises ValueError if the config describes a far larger encoder than the weights: building it takes any memory."""
     positions = encoder.max_length if encoder.architecture == "bert" else 0
     described = encoder.hidden * (encoder.layers * (4 * encoder.hidden + 2 * encoder.ffn) + positions)
     if described > 4 * parameters:
         raise ValueError(f"config.json implies at least {described:,} weights, but the files have {parameters:,}")
-
-
-def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Returns our keys for ModernBERT's local layers and rotary positions, in its config's old and new format."""
-    layers, every = found["num_hidden_layers"], found.get("global_attn_every_n_layers", 3)
-    types = found.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
-    local = [kind == "sliding_attention" for kind in types]
-    every = local[1:].index(False) + 1 if False in local[1:] else layers
-    if local != [any(local) and i % every > 0 for i in range(layers)]:
-        raise core.InputError(
-            f"{file}: layer_types must have full attention in the first of every N layers, or everywhere"
-        )
-    rope = found.get("rope_parameters") or {}
-    theta = {}
-    for key, kind, old in (
-        ("rope_theta", "full_attention", "global_rope_theta"),
-        ("rope_theta_local", "sliding_attention", "local_rope_theta"),
-    ):
-        given = rope.get(kind) or {}
-        if given.get("rope_type", "default") != "default" or found.get("rope_scaling"):
-            raise core.InputError(f"{file}: only rope_type 'default' is supported")
-        if value := given.get("rope_theta") or found.get(old):
-            theta[key] = float(value)
-    window = found.get("local_attention", 128) if any(local) else 0
-    return {"local_attention": window, "global_every": every if window else 3, **theta}
 
 
 def _copy_weights(

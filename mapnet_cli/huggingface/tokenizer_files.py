@@ -10,8 +10,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from mapnet_cli.config.hugging_face import present, read_object
 from mapnet_cli.core import InputError, readable
-from mapnet_cli.huggingface.weights import present, read_object
 from mapnet_cli.text import SPECIALS
 
 Json = dict[str, Any]

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mapnet_cli.core import LONGEST, InputError, json_object, readable
+from mapnet_cli.config.hugging_face import present, read_object
+from mapnet_cli.core import InputError, readable
 from mapnet_cli.model import AnyPretrainingModel, Electra, PretrainingModel
 
 Weights = dict[str, Tensor]
@@ -34,25 +35,6 @@ _CONVERT = """\
 import sys, pathlib, torch, safetensors.torch as s; f = pathlib.Path(sys.argv[1]); \
 s.save_file({n: t.clone().contiguous() for p in f.glob('pytorch_model*.bin') \
 for n, t in torch.load(p, weights_only=True).items()}, f / 'model.safetensors', {'format': 'pt'})"""
-
-
-def present(file: Path) -> bool:
-    """Returns whether the file exists; raises InputError for one that is a Git LFS pointer instead, or too large."""
-    if not file.is_file():
-        return False
-    if file.suffix != ".safetensors" and file.stat().st_size > LONGEST:
-        raise InputError(f"{file} is larger than {LONGEST >> 20} MB")
-    with file.open("rb") as handle:
-        if handle.read(42).startswith(b"version https://git-lfs.github.com/spec/"):
-            raise InputError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in {file.parent}")
-    return True
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """Returns the JSON object in a file; raises InputError if there is none."""
-    if not present(file):
-        raise InputError(f"{file} does not exist: pass a folder written by save_pretrained")
-    return json_object(file)
 
 
 def read_weights(folder: Path) -> Weights:

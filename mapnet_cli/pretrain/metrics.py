@@ -35,7 +35,7 @@ class StepMetrics:
         self.bad_step: int | None = None
         """First step, counted from 0, whose loss or gradient was not finite."""
         if dist.rank == 0:
-            kept = [line for line, row in log_rows(self.path) if place_of(row, parts) <= place]
+            kept = [line for line, row in log_rows(self.path) if place > 0 and place_of(row, parts) <= place]
             write_text(self.path, "".join(kept))
         self._board: Any = None
         self._reset()

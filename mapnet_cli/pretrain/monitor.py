@@ -57,6 +57,8 @@ class TrainingMonitor:
         """A context for the steps of a segment. After a branch, restores the trunk and saves it to resume from."""
         state, self.part = self.state, part
         self.metrics.begin(state.step, part.branch)
+        if state.method.init_from and not state.place:
+            self._validate(True)  # what the import knew
         if part.branch and not state.place:  # other branches begin after a step of the trunk, which saved it
             self._save(None, True)
         self._started = time.monotonic()

@@ -187,7 +187,7 @@ def test_unknown_recipe_and_missing_file(tmp_path: Path) -> None:
         resolve(None, tmp_path / "none.toml", (), {})
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "continue"])  # which needs a model
 def test_shipped_recipes_are_valid(recipe: str) -> None:
     assert resolve(recipe, None, (), {}).config.recipe == recipe
 

@@ -1,0 +1,85 @@
+"""Continuing the pretraining of a Hugging Face folder: `base` and the recipe `continue`."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.errors import InputError, UsageError
+from tests.e2e.test_cli import invoke
+from tests.huggingface.conftest import settings
+from tests.huggingface.hf_folders import save_bert
+
+TINY = {"layers": 2, "hidden": 16, "heads": 2, "ffn": 32, "max_length": 24}
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> Path:
+    save_bert(folder / "small-bert")
+    return folder / "small-bert"
+
+
+def test_base_sets_encoder_tokenizer_and_start_of_all_methods(base: Path) -> None:
+    resolved = resolve("continue", None, [f"base={base}", "corpus.block_length=16", 'methods=["bert", "electra"]'], {})
+    config, origins = resolved.config, resolved.origins
+    assert {key: getattr(config.encoder, key) for key in TINY} == TINY
+    assert (config.imports, config.corpus.tokenizer) == (("small-bert",), "small-bert")
+    assert [config.method[name].init_from for name in ("bert", "electra", "mapnet")] == ["small-bert"] * 2 + [""]
+    assert origins["encoder.layers"] == str(base / "config.json")
+    assert origins["method.bert.init_from"] == "base"
+    other = resolve(
+        "continue", None, [f"base={base}", "corpus.block_length=16", "method.bert.init_from=another", "imports=[]"], {}
+    ).config
+    assert (other.method["bert"].init_from, other.imports) == ("another", ())
+
+
+def test_the_recipe_needs_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"recipe continue needs base: set it to the folder of a model"):
+        resolve("continue", None, (), {})
+    with pytest.raises(InputError, match=r"nowhere/config.json does not exist: pass a folder written by save_pretr"):
+        resolve("continue", None, [f"base={tmp_path}/nowhere"], {})
+
+
+def test_one_command_compares_before_and_after(base: Path, folder: Path, tmp_path: Path) -> None:
+    own = [text for text in settings(folder, "finetune.seeds=[1,2]") if not text.startswith(("encoder.", "proposal."))]
+    words = ("--recipe", "continue", "--artifacts", str(tmp_path / "a"), "--workers", "0", "--quiet")
+    given = [word for text in (f"base={base}", *own) for word in ("--set", text)]
+    code, out, err = invoke("run", *words, *given)
+    assert code == 0, err
+    assert "small-bert" in out
+    (log,) = (tmp_path / "a" / "pretrain").glob("bert-*/log.jsonl")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["step"] for row in rows if "validation_loss_single" in row] == [0, 10]
+    (marker,) = (tmp_path / "a" / "import").glob("small-bert-*.json")
+    before = marker.read_bytes()
+    assert invoke("pretrain", *words, *given)[0] == 0
+    assert marker.read_bytes() == before
+
+    later = time.time() + 10  # written again, with the same content: imported again under the same name
+    os.utime(base / "config.json", (later, later))
+    code, _, err = invoke("pretrain", *words, *given)
+    assert code == 0, err
+    assert list((tmp_path / "a" / "import").glob("small-bert-*.json")) == [marker]
+
+
+def test_a_killed_run_logs_the_loss_before_training_once(base: Path, folder: Path, tmp_path: Path) -> None:
+    """A run that was stopped before its first resume point starts anew, and so does its log."""
+    own = [text for text in settings(folder) if not text.startswith(("encoder.", "proposal."))]
+    given = [word for text in (f"base={base}", *own) for word in ("--set", text)]
+    words = ("--recipe", "continue", "--artifacts", str(tmp_path / "a"), "--workers", "0", "--quiet")
+    assert invoke("prepare-corpus", *words, *given)[0] == 0
+    assert invoke("pretrain", *words, *given)[0] == 0
+    (log,) = (tmp_path / "a" / "pretrain").glob("bert-*/log.jsonl")
+    whole = log.read_text().splitlines()
+    for path in log.parent.parent.glob("bert-*.json"):
+        path.unlink()
+    for path in sorted(log.parent.rglob("*"), reverse=True):
+        if path != log:
+            path.rmdir() if path.is_dir() else path.unlink()
+    assert invoke("pretrain", *words, *given)[0] == 0
+    again = log.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in again] == [json.loads(line)["step"] for line in whole]
+    assert again[0] == whole[0]
