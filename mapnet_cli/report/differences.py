@@ -90,7 +90,8 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
     """Returns every comparison of the report, with p-values corrected for all of them.
 
     Each method with the first one: the average score at each fine-tuned checkpoint, and at the last one each column's
-    score, the held-out loss and the accuracy on minimal pairs. And the first method with the untrained encoder.
+    score, the held-out loss and the accuracy on minimal pairs. And the first method with the
+    untrained encoder, or each with the import from which it starts.
     """
     config, columns = results.config, scores.columns
     found = list[Difference | None]()
@@ -105,8 +106,11 @@ def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, i
             by_seed = tuple(own - theirs[seed][0] for seed, [own] in ours.items() if seed in theirs)
             unit, lower = "pretraining seed", measure == LOSS
             found += [Difference(method, first, step, by_seed, unit, measure, 1, lower)] if by_seed else []
-    for first in config.methods[:1] if config.finetune.untrained else ():
-        found += [paired(results, first, UNTRAINED, step, columns) for step in config.fine_tuned_steps(first)]
+    starts = {method: config.method[method].init_from for method in config.methods}
+    before = {method: start for method, start in starts.items() if start in results.before}
+    before |= dict.fromkeys(config.methods[:1] if config.finetune.untrained else (), UNTRAINED)
+    for method, reference in before.items():
+        found += [paired(results, method, reference, step, columns) for step in config.fine_tuned_steps(method)]
     known = [one for one in found if one]
     adjusted = core.holm([one.p for one in known])
     corrected = (replace(one, adjusted=p) for one, p in zip(known, adjusted, strict=True))

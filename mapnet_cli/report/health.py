@@ -16,10 +16,10 @@ def _over_seeds(found: Sequence[Mapping[str, float]], titles: str, form: str) ->
 
 
 def held_out_table(results: Results) -> Table:
-    """Returns the table of held-out losses and accuracies at the last milestone, one row per method."""
-    rows = []
-    for method in results.config.methods:
-        found = [row.validation for row in results.checkpoints_at(method, results.config.last_step(method))]
+    """Returns the held-out losses and accuracies of each method at the last milestone, and of what it starts from."""
+    rows, last = [], results.config.last_step
+    by_model = {m: [row.validation for row in results.checkpoints_at(m, last(m))] for m in results.config.methods}
+    for method, found in (by_model | {name: [row] for name, row in results.before.items()}).items():
         losses, accuracies = _over_seeds(found, "losses", "{:.3f}"), _over_seeds(found, "accuracies", "{:.1%}")
         rows.append({"Model": model_cell(method), **losses, **accuracies})
     return table_of("heldout", "Losses and accuracies", rows, (TEXTS["notes"]["heldout"],), results.signed)

@@ -65,6 +65,8 @@ class Results:
     imports: tuple[core.Imported, ...] = ()
     logs: Mapping[tuple[str, int], Curves] = field(default_factory=dict)
     """Curves of the training logs, by method and pretraining seed."""
+    before: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Held-out losses and accuracies of imports from which methods start."""
     masks: Mapping[Encoder, core.ProposedMasks] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     grids: Mapping[glue.GridKey, glue.Grid] = field(default_factory=dict)
@@ -198,7 +200,8 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     return Results(
         config=config, fingerprint=_fingerprint(lineage), corpus=lineage.corpus.fingerprint, manifest=manifest,
         checkpoints=checkpoints, imports=tuple(lineage.imported(name) for name in config.imports),
-        logs={run: read_log(lineage, *run) for run in config.pretraining_runs()}, masks=masks, runs=tuple(runs),
+        logs={run: read_log(lineage, *run) for run in config.pretraining_runs()}, before=_before(lineage), masks=masks,
+        runs=tuple(runs),
         grids=grids, tasks=tasks, baselines=baselines, pair_scores=pair_scores, variances=variances,
         damaged=tuple(reader.damaged),
         versions={name: tuple(sorted(seen)) for name, seen in sorted(reader.versions.items())},
@@ -214,6 +217,19 @@ def read_log(lineage: Lineage, method: str, seed: int) -> Curves:
             for name in curves.keys() & row.keys():
                 curves[name].append((row["step"], row[name]))
     return {name: _thinned(points) for name, points in curves.items() if points}
+
+
+def _before(lineage: Lineage) -> dict[str, dict[str, float]]:
+    """Returns the first log line, that of step 0, of a run from each import that a method starts from."""
+    found = dict[str, dict[str, float]]()
+    for method, seed in lineage.config.pretraining_runs():
+        if (base := lineage.config.method[method].init_from) and base not in found:
+            log = core.log_rows(lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl"))
+            for _, row in log:
+                if row["step"] == 0:
+                    found[base] = row
+                break
+    return found
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

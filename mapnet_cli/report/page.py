@@ -14,7 +14,7 @@ from mapnet_cli.report.differences import Differences, final
 from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, few, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES
-from mapnet_cli.report.scores import LOSS, SCORE, cost
+from mapnet_cli.report.scores import LOSS, SCORE, cost, mean_or_none
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ class Section:
         return any((self.masks, *(chart.panels for chart in self.charts), *tables))
 
 
-def question(methods: Sequence[str]) -> str:
-    """Returns what the report answers, for the methods' labels."""
+def question(methods: Sequence[str], base: str = "") -> str:
+    """Returns what the report answers, for the methods' labels and the import from which the only one starts."""
+    if len(methods) == 1 and base:
+        return f"Is {base} better after more pretraining on this text, and at what cost?"
     if len(methods) < 2:
         return f"How good an encoder does {(methods or ['this grid'])[0]} give?"
     named = " or ".join(filter(None, (", ".join(methods[1:-1]), methods[-1])))
@@ -72,7 +74,8 @@ def answers(results: Results, differences: Differences) -> list[str]:
     config, found = results.config, []
     for method in config.methods:
         first, parts = config.methods[0], list[str]()
-        reference = UNTRAINED if method == first else first
+        before = UNTRAINED if config.finetune.untrained else config.method[method].init_from or UNTRAINED
+        reference = before if method == first else first
         for measure, unit in ((SCORE, "points"), (LOSS, "nats")):
             if one := final(config, differences, measure, method, reference):
                 n = len(one.values)
@@ -80,6 +83,11 @@ def answers(results: Results, differences: Differences) -> list[str]:
         ours, theirs = (cost(results, name, config.fine_tuned_steps(name)[-1], "flops") for name in (method, first))
         parts += [f"at {ours / theirs:.2f} times the FLOPs"] if method != first and ours and theirs else []
         found += [f"{label(method)} minus {label(reference)}: {', '.join(parts)}."] if parts else []
+        last = [row.validation.get(results.loss) for row in results.checkpoints_at(method, config.last_step(method))]
+        if (start := results.before.get(before)) and (after := mean_or_none(last)) is not None:
+            found.append(
+                f"Held-out loss of {before}: {start[results.loss]:.3f} before, {after:.3f} after {label(method)}."
+            )
     return found
 
 

@@ -132,7 +132,8 @@ def _contents(
     alarms, missing = warnings(results, scores, flags), value["missing"]
     text = "".join((*answer, *(cell.text for row in first.rows for cell in row)))
     common = {
-        "title": folder.name, "question": question([label(name) for name in results.config.methods]),
+        "title": folder.name,
+        "question": question([label(name) for name in results.config.methods], "".join(results.before)),
         "headline": answer, "answers": sentences, "average": average_name(results, scores), "missing": list(missing),
         "next_command": next(iter(missing.values()), ""), "warnings": alarms, "notes": said,
         "protocol": tables.protocol(results), "signature": value["signature"], "short_signature": results.signed,

@@ -62,6 +62,7 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
         found = differences.get((SCORE, row.name, row.step, first))
         flops, seconds = (cost(results, row.name, row.step, name) for name in ("flops", "seconds"))
         losses = [c.validation.get(results.loss) for c in results.checkpoints_at(row.name, row.step)]
+        losses += [before.get(results.loss) for name, before in results.before.items() if name == row.name]
         shown.append({
             **place_cells(row.name, row.step),
             scores.titles[0]: row.cells.get(scores.titles[0]),

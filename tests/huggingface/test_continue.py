@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def test_one_command_compares_before_and_after(base: Path, folder: Path, tmp_pat
     given = [word for text in (f"base={base}", *own) for word in ("--set", text)]
     code, out, err = invoke("run", *words, *given)
     assert code == 0, err
-    assert "small-bert" in out
+    assert re.search(r"BERT minus small-bert: average score .* points", out), out
+    assert re.search(r"Held-out loss of small-bert: \d\.\d{3} before, \d\.\d{3} after BERT\.", out), out
+    page = (tmp_path / "a" / "report" / "latest" / "index.html").read_text()
+    assert "Is small-bert better after more pretraining on this text, and at what cost?" in page
     (log,) = (tmp_path / "a" / "pretrain").glob("bert-*/log.jsonl")
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["step"] for row in rows if "validation_loss_single" in row] == [0, 10]
