@@ -56,7 +56,7 @@ def test_masks_do_not_depend_on_padding(make_corpus: Callable[[Config], CorpusMa
     config = small_config()
     manifest = make_corpus(config)
     make, fixed_make = (maker(config, manifest, artifacts, DistContext(), fixed) for fixed in (False, True))
-    step = next(step for step in range(20) if make(step).length < manifest.block_length)
+    step = next(step for step in range(20) if make(step).parts[0].tokens_BL.shape[1] < manifest.block_length)
     (short,), (fixed,) = make(step).parts, fixed_make(step).parts
     length = short.tokens_BL.shape[1]
     assert fixed.tokens_BL.shape[1] == manifest.block_length
