@@ -11,11 +11,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.errors import LockedError, MapnetError
+from mapnet_cli.core.errors import LockedError, MapnetError, writing
 
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -40,11 +40,13 @@ def holding(path: Path, stage: str) -> Iterator[None]:
             ) from None
         command = " ".join(["mapnet", *sys.argv[1:2]])
         note = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.time()}
-        _write(file.fileno(), json.dumps(note))
+        with writing(path):
+            _write(file.fileno(), json.dumps(note))
         try:
             yield
         finally:
-            _write(file.fileno(), "")
+            with suppress(OSError):  # of a full disk, which would hide what went wrong before
+                os.ftruncate(file.fileno(), 0)
 
 
 def held(path: Path) -> bool:

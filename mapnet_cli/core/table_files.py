@@ -85,8 +85,8 @@ def saved_files(folder: Path) -> list[Path]:
 
 def saved_rows(folder: Path) -> Iterator[TableRow]:
     """Yields the rows of a data set saved by `datasets`. Nothing that its columns name is opened. Raises InputError."""
-    for path in saved_files(folder):
-        with readable(str(path)):
+    with readable(str(folder)):
+        for path in saved_files(folder):
             batches = arrow_batches(path)
             yield from arrow_rows(batches, next(batches), str(path))
 

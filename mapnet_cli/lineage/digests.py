@@ -24,6 +24,10 @@ def this_python() -> str:
     return f"{platform.python_implementation()} {sys.version}"
 
 
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"digest", "files"}
+
+
 class InputFile(NamedTuple):
     """A file below an input folder."""
 
@@ -63,8 +67,9 @@ class Digests:
     def _remembered(self) -> dict[str, Any]:
         """Returns what was written earlier, by this version or one without checksums. Raises DamagedError."""
         content = read_json(self._path)
-        stored = content.pop("checksum", None) if isinstance(content, dict) else ""
-        if stored is not None and stored != record_checksum(content):
+        old = isinstance(content, dict) and "checksum" not in content and all(map(_is_entry, content.values()))
+        stored = content.pop("checksum", None) if isinstance(content, dict) else None
+        if not old and stored != record_checksum(content):
             raise DamagedError(f"{self._path} is damaged (its checksum does not match): delete it and run again")
         return dict(content)
 

@@ -121,7 +121,8 @@ def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> l
     if root.is_file():
         return [root]
     splits, state = root / "dataset_dict.json", root / "state.json"
-    if splits.exists() and (names := json_object(splits).get("splits")):
+    if split and splits.exists() and (names := json_object(splits).get("splits")):
+        names = names if isinstance(names, list) else [names]
         if split not in names:
             shown = printable(", ".join(map(str, names)))
             raise InputError(f"{config_key}.split: {root} has no split {split!r}, only {shown}")

@@ -180,6 +180,8 @@ def missing(results: Results) -> dict[str, str]:
     if config.finetune.baselines and (bare := [task for task in config.finetune.tasks if task not in scored]):
         what = f"baselines for {len(bare)} of {len(config.finetune.tasks)} tasks ({', '.join(bare)})"
         found[what] = "mapnet finetune-glue"
+    if results.damaged and not found:
+        found[f"{len(results.damaged):,} damaged records"] = "mapnet verify --heal"
     return found
 
 

@@ -64,7 +64,8 @@ def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = 
         results = load_results(lineage, runs)
         folder = _folder(lineage, name, results.fingerprint)
         built, contents = _contents(folder, results, origins or {}, refresh)
-        for file_name, content in contents.items():
+        # results.json, which says whose folder it is, comes first
+        for file_name, content in sorted(contents.items(), key=lambda file: file[0] != RESULTS):
             core.write_bytes(folder / file_name, content)
         with core.publishing(folder / RECORDS) as temporary, temporary.open("wb") as file:
             file.writelines(record_lines(results, built.value["signature"]))

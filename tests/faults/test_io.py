@@ -34,7 +34,8 @@ def test_a_rerun_heals_any_fault(
     numbers, failures = range(1, total + 1), []
     for at in random.Random(f"{stage}{fault}").sample(numbers, TRIALS) if TRIALS else numbers:
         first = server.run(command, copy(before, root), fault, at)
-        after = kept(differences(contents(root), expected)) if first.code == 0 else []
+        told = stage == "report" and "the report is partial" in first.output  # a record could not be read
+        after = kept(differences(contents(root), expected)) if first.code == 0 and not told else []
         again = server.run(command, root)
         wrong = [
             "Traceback" in first.output and "a traceback",
