@@ -11,7 +11,17 @@ from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import MARKS, Artifacts, DamagedError, InputError, read_json, record_checksum, sha256, write_json
+from mapnet_cli.core import (
+    MARKS,
+    Artifacts,
+    DamagedError,
+    InputError,
+    read_json,
+    record_checksum,
+    sha256,
+    system_error,
+    write_json,
+)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -45,7 +55,9 @@ class InputListing(NamedTuple):
     hidden: list[str]
     """Names of hidden files and folders."""
     artifacts: list[str]
-    """Names of artifact directories."""
+    """Names of artifact directories and of parts of one."""
+    parents: list[str]
+    """Names of links to a parent folder."""
 
 
 class Digests:
@@ -95,7 +107,10 @@ class Digests:
         digest = fingerprint(sorted((name, entry[-1]) for name, entry in files.items()))
         if known["files"] != files and self._artifacts.writable:
             self._seen[known_as] = {"digest": digest, "files": files}
-            write_json(self._path, self._seen | {"checksum": record_checksum(self._seen)})
+            try:
+                write_json(self._path, self._seen | {"checksum": record_checksum(self._seen)})
+            except OSError as error:  # which isn't one of the input
+                raise system_error(error, self._artifacts.root) from None
         return digest
 
     def listing(self, path: Path) -> InputListing:
@@ -109,9 +124,9 @@ def list_input(root: Path) -> InputListing:
     """Returns the files at or below `root`, without hidden files and artifact directories.
 
     Links to folders are followed, except links to one of their own parent folders. Raises OSError for anything that
-    can't be read, and InputError if `root` itself is an artifact directory.
+    can't be read, and InputError if `root` itself is an artifact directory or part of one.
     """
-    found = InputListing([], [], [])
+    found = InputListing([], [], [], [])
     if not root.is_dir():
         _add(found.files, root.name, str(root), root.stat())
     folders = [("", str(root))] * root.is_dir()
@@ -119,7 +134,8 @@ def list_input(root: Path) -> InputListing:
         prefix, folder = folders.pop()
         with os.scandir(folder) as scan:
             entries = list(scan)
-        if not MARKS.isdisjoint(entry.name for entry in entries):
+        unknown = not prefix or os.path.islink(folder)
+        if not MARKS.isdisjoint(entry.name for entry in entries) or (unknown and _is_output(Path(folder).resolve())):
             if not prefix:
                 raise InputError(f"{root} is an artifact directory of mapnet: move the text into another folder")
             found.artifacts.append(prefix.rstrip("/"))
@@ -130,7 +146,9 @@ def list_input(root: Path) -> InputListing:
                 found.hidden.append(name)
             elif not entry.is_dir():
                 _add(found.files, name, entry.path, entry.stat())
-            elif not (entry.is_symlink() and _leads_back(Path(entry.path))):
+            elif entry.is_symlink() and _leads_back(Path(entry.path)):
+                found.parents.append(name)
+            else:
                 folders.append((f"{name}/", entry.path))
     for names in found:
         names.sort()
@@ -145,3 +163,10 @@ def _add(files: list[InputFile], name: str, path: str, stat: os.stat_result) -> 
 
 def _leads_back(folder: Path) -> bool:
     return folder.resolve() in (parent.resolve() for parent in folder.parents)
+
+
+def _is_output(folder: Path) -> bool:
+    """Returns whether the folder is a stage's in an artifact directory, or below it."""
+    stages = {mark.removeprefix(".lock-") for mark in MARKS}
+    owners = [path.parent for path in (folder, *folder.parents) if path.name in stages]
+    return any((owner / mark).exists() for owner in owners for mark in MARKS)

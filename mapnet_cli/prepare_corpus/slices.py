@@ -85,7 +85,7 @@ def _files(source: Source, config_key: str, listing: Listing) -> tuple[list[Inpu
     root, kind, saved = Path(source.path), documents.KINDS[source.kind], source.kind == "dataset"
     if not root.exists():
         raise InputError(f"{config_key}.path: {root} does not exist")
-    found, hidden, artifacts = listing(root)
+    found, hidden, artifacts, parents = listing(root)
     files, wanted, notes = found, " or ".join(f"*{suffix}" for suffix in kind.suffixes), list[str]()
     if saved:
         by_path = {file.path: file for file in found}
@@ -107,6 +107,7 @@ def _files(source: Source, config_key: str, listing: Listing) -> tuple[list[Inpu
         rest = [file.name for file in found if file not in taken]
         notes += _left_out(config_key, rest, f"files that are not {wanted}")
         notes += _left_out(config_key, hidden, "hidden files and folders")
+        notes += _left_out(config_key, parents, "links to a parent folder")
     notes += _left_out(config_key, artifacts, "artifact directories of mapnet")
     return files[: source.limit or None], tuple(notes)
 

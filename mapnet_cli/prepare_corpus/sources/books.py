@@ -22,7 +22,9 @@ _START = re.compile(
 _END = re.compile(r"\W*END OF (?:TH(?:E|IS) )?PROJECT GUTENBERG", re.IGNORECASE)
 _RULES = (
     ("illustrations", re.compile(r"\[(?i:illustration)(?:[^\[\]]|\[[^\[\]]*\])*(?:\]|$)"), ""),
-    ("notes", re.compile(r"\[(?:Footnote|Sidenote)[ \w]*: ?((?:[^\[\]]|\[[^\[\]]*\])*)\]"), r"\1"),
+    ("notes", re.compile(r"\[(?:Footnote|Sidenote)[ \w]*: ?((?:[^\[\]]|\[[^\[\]]*\])*)\]"), r" \1 "),
+    ("notes", re.compile(r"(?:(?<=[a-z]{2})|(?<=[.,;:!?\"'”’]))\[(?:[A-Z]|[*†‡]+)\](?!\w)"), ""),
+    ("notes", re.compile(r"\[(?:Pg|Page|p\.) ?\d{1,4}\]"), ""),
     ("notes", re.compile(r" ?\[\d{1,3}\](?=[\s.,;:!?)'\"’”-]|$)|\[\d{1,3}\]"), ""),
     ("italics", re.compile(r"(?<!\w)_(?=\S)([^_]{1,2000})(?<=\S)_(?!\w)"), r"\1"),
 )

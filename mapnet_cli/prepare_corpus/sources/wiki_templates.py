@@ -172,7 +172,8 @@ def _language(args: Args) -> str:
     text, roman, meaning = (args.get(str(first + place), "") for place in (1, 2, 3))
     text, roman = args.get("text") or text, args.get("translit") or roman
     meaning = args.get("lit") or args.get("translation") or meaning
-    label = args.get("label") or _DATA["languages"].get(code.partition("-")[0], "none")
+    names = _DATA["languages"]
+    label = args.get("label") or names.get(code.lower()) or names.get(code.partition("-")[0], "none")
     shown = text if label == "none" else f"{label}: {text}"
     return shown + (roman and f", romanized: {roman}") + (meaning and f", lit. '{meaning}'")
 
