@@ -37,27 +37,20 @@ def this_python() -> str:
 class InputFile(NamedTuple):
     """A file below an input folder."""
 
-    name: str
-    """Path below the folder, with "/"; of a single file, its name."""
+    name: str  # path below the folder, with "/"; of a single file, its name
     path: str
-    size: int
-    """In bytes."""
-    modified: int
-    """Time of the last change of the contents, in nanoseconds."""
-    changed: int
-    """Time of the last change of the contents or attributes, in nanoseconds."""
+    size: int  # in bytes
+    modified: int  # time of the last change of the contents, in nanoseconds
+    changed: int  # time of the last change of the contents or attributes, in nanoseconds
 
 
 class InputListing(NamedTuple):
     """The files of an input, sorted by name, and what was left out."""
 
     files: list[InputFile]
-    hidden: list[str]
-    """Names of hidden files and folders."""
-    artifacts: list[str]
-    """Names of artifact directories and of parts of one."""
-    parents: list[str]
-    """Names of links to a parent folder."""
+    hidden: list[str]  # names of hidden files and folders
+    artifacts: list[str]  # names of artifact directories and of parts of one
+    parents: list[str]  # names of links to a parent folder
 
 
 class Digests:

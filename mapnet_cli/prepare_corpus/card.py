@@ -43,10 +43,8 @@ SHOWN_TOKENS = 60
 class WriteCard(Job):
     """Writes the card: KEY.md, KEY.html and KEY.svg."""
 
-    manifest: str
-    """Key of the manifest."""
-    names: tuple[str, ...]
-    """Names of the sources, as shown on the card."""
+    manifest: str  # key of the manifest
+    names: tuple[str, ...]  # names of the sources, as shown on the card
     licences: tuple[str, ...]
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:

@@ -18,11 +18,9 @@ _LETTERS = string.ascii_letters.encode()
 _SYMBOLS = "/\\|"
 
 
-EXAMPLES = 3
-"""Number of dropped paragraphs kept as examples per rule."""
+EXAMPLES = 3  # number of dropped paragraphs kept as examples per rule
 EXAMPLE_CHARS = 200
-JOINED = 2_000
-"""Characters of short paragraphs that are joined."""
+JOINED = 2_000  # characters of short paragraphs that are joined
 _SHORT = ("min_chars", "min_letters")
 
 

@@ -14,8 +14,7 @@ from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus import outputs
 from mapnet_cli.text import CLS, SEP, UNK, encode_lines, load_tokenizer, shard_files, writing_shard
 
-BATCH = 4_096
-"""Maximum number of lines encoded together."""
+BATCH = 4_096  # maximum number of lines encoded together
 BATCH_CHARS = 4_000_000
 
 

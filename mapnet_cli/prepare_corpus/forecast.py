@@ -16,53 +16,38 @@ from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.reading import Reading
 from mapnet_cli.text import TOKENS_PER_WORD, word_tokeniser
 
-SAMPLE_BYTES = 400_000
-"""Bytes of clean text sampled per source, from the beginnings of slices spread over it."""
+SAMPLE_BYTES = 400_000  # bytes of clean text sampled per source, from the beginnings of slices spread over it
 LEAST_SLICES, MOST_SLICES = 3, 16
 """Minimum and maximum number of slices sampled per source; more than the minimum if they contain little text."""
-SAMPLE_INPUT = 32e6
-"""Bytes of input after which sampling a source stops, even if they contained little text."""
+SAMPLE_INPUT = 32e6  # bytes of input after which sampling a source stops, even if they contained little text
 GOLDEN = 0.618034
 """Step between sampled slices as a fraction of the list, modulo 1: any number of such steps is evenly spread."""
-SAMPLED_PROBLEMS = 3
-"""Maximum number of problems reported per source."""
-SEGMENTED_BYTES = 200_000
-"""Approximate bytes of sampled text that are segmented to time the sentence phase."""
-SPACES = 1.03
-"""Size of a sentence file relative to its paragraph file: Moses puts spaces before full stops."""
-HASHES = 1.08
-"""Size of a paragraph file with its hashes relative to the paragraph file alone."""
-SHORTAGE = 0.8
-"""The disk counts as too small if its free space is below this fraction of the expected output."""
+SAMPLED_PROBLEMS = 3  # maximum number of problems reported per source
+SEGMENTED_BYTES = 200_000  # approximate bytes of sampled text that are segmented to time the sentence phase
+SPACES = 1.03  # size of a sentence file relative to its paragraph file: Moses puts spaces before full stops
+HASHES = 1.08  # size of a paragraph file with its hashes relative to the paragraph file alone
+SHORTAGE = 0.8  # the disk counts as too small if its free space is below this fraction of the expected output
 
 
 @dataclass(frozen=True)
 class Rate:
     """Output and time of a source per byte of input (per slice if it isn't measured in bytes), from a sample."""
 
-    text: float
-    """Bytes of clean paragraphs."""
+    text: float  # bytes of clean paragraphs
     words: float
-    seconds: float
-    """Seconds to read and clean the input."""
-    paragraphs: list[str]
-    """The sample."""
-    notes: list[str]
-    """What the clean-up drops of the sample, and the first problems found in it."""
+    seconds: float  # seconds to read and clean the input
+    paragraphs: list[str]  # the sample
+    notes: list[str]  # what the clean-up drops of the sample, and the first problems found in it
 
 
 @dataclass(frozen=True)
 class Expected:
     """Estimates for a corpus; of time and disk space, what the unfinished jobs will take."""
 
-    words: float
-    """Words of the whole corpus."""
-    seconds: float
-    """Seconds with one worker."""
-    working: float
-    """Bytes of paragraph and sentence files, which later runs reuse."""
-    final: float
-    """Bytes of token shards."""
+    words: float  # words of the whole corpus
+    seconds: float  # seconds with one worker
+    working: float  # bytes of paragraph and sentence files, which later runs reuse
+    final: float  # bytes of token shards
     notes: list[str]
 
     @property

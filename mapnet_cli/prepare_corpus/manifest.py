@@ -15,8 +15,7 @@ from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
 from mapnet_cli.prepare_corpus.sources.reading import Problems
 from mapnet_cli.text import shard_files
 
-LEAST_FILL = 0.2
-"""Mean fraction of a block's tokens that are used, below which there is a warning."""
+LEAST_FILL = 0.2  # mean fraction of a block's tokens that are used, below which there is a warning
 _COUNTS = set(CorpusCounts.model_fields)
 
 
@@ -26,8 +25,7 @@ class WriteManifest(Job):
 
     keys: outputs.CorpusKeys
     corpus: Corpus
-    source_of: tuple[int, ...]
-    """Index in corpus.sources of the source of each slice."""
+    source_of: tuple[int, ...]  # index in corpus.sources of the source of each slice
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         keys = self.keys

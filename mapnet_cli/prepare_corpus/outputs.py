@@ -22,15 +22,13 @@ class CleanedSlice(Row):
     paragraphs: int
     words: int
     bytes: int
-    dropped: dict[str, int]
-    """Number of paragraphs dropped by each clean-up rule."""
+    dropped: dict[str, int]  # number of paragraphs dropped by each clean-up rule
     examples: dict[str, list[str]]
     left_out: dict[str, int]
     markup: dict[str, int]
     problems: list[str]
     problem_count: int
-    amounts: dict[str, int] = Field(default_factory=dict)
-    """Rows and bytes, as in `Reading.amounts`."""
+    amounts: dict[str, int] = Field(default_factory=dict)  # rows and bytes, as in `Reading.amounts`
 
 
 class Deduplication(Row):
@@ -55,10 +53,8 @@ class TrainedVocabulary(Row):
 
     vocab_size: int
     sample_words: int
-    long_words: int = 0
-    """Number of words of the sample that were left out because of their length."""
-    longest_word: str = ""
-    """The beginning of the longest one."""
+    long_words: int = 0  # number of words of the sample that were left out because of their length
+    longest_word: str = ""  # the beginning of the longest one
     first_documents: list[int]
 
 

@@ -25,13 +25,10 @@ HASH_BYTES = 16
 """Two of n distinct paragraphs collide (and one is lost) with probability n^2 / 2^129: 10^-21 for n = 10^9."""
 SORTED = 2_000_000
 """Number of hashes compared at a time, in about 400 MB; they are partitioned by value into files of about as many."""
-REPORTED = 2_000
-"""Paragraphs between two progress reports."""
+REPORTED = 2_000  # paragraphs between two progress reports
 
-ROW = np.dtype([("hash", f"S{HASH_BYTES}"), ("number", "<i8")])
-"""A paragraph's hash and its number in the corpus."""
-Rows = npt.NDArray[np.void]
-"""Array of dtype ROW in corpus order."""
+ROW = np.dtype([("hash", f"S{HASH_BYTES}"), ("number", "<i8")])  # A paragraph's hash and its number in the corpus
+Rows = npt.NDArray[np.void]  # array of dtype ROW in corpus order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +90,7 @@ class Deduplicate(Job):
 
     keys: CorpusKeys
     enabled: bool
-    sources: tuple[tuple[int, float], ...] = ()
-    """The number of each slice's source, and that source's max_lost_share."""
+    sources: tuple[tuple[int, float], ...] = ()  # the number of each slice's source, and that source's max_lost_share
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         slices = self.keys.each("clean")

@@ -8,8 +8,7 @@ from mapnet_cli.core import Artifacts, Marker, Row, format_duration
 from mapnet_cli.jobs import Phase
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice, EncodedSlice, SegmentedSlice
 
-RECENT = 32
-"""Number of most recent slices that the rate is measured on."""
+RECENT = 32  # number of most recent slices that the rate is measured on
 COUNTED: dict[str, tuple[str, type[Row]]] = {
     "clean": ("words", CleanedSlice),
     "sentences": ("words", SegmentedSlice),

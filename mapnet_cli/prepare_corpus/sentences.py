@@ -21,10 +21,8 @@ LONGEST_CHUNK, KEPT = 100, 20
 _OVERLONG = re.compile(rf"\S{{{LONGEST_CHUNK + 1},}}")
 MOST_WORDS = 300_000
 """Number of words, in about 200 MB, after which spaCy's vocabulary is replaced, since it grows without bound."""
-ZONE_CHARS = 4_000_000
-"""Characters after which the string store of another pipeline is emptied."""
-LONGEST = 200
-"""Words; sentences of this length and longer are counted together."""
+ZONE_CHARS = 4_000_000  # characters after which the string store of another pipeline is emptied
+LONGEST = 200  # words; sentences of this length and longer are counted together
 _EXCLUDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
 _MARKS = "\"'(["
 _OPENING_MARKS = re.compile(rf"(?<=\s)[{re.escape(_MARKS)}]+$")

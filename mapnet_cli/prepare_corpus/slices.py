@@ -15,8 +15,7 @@ CPYTHON_PARTS = 4
 HUB_PARTS = 32
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".lz4", ".lzma", ".z", ".br")
 """Suffixes of archives and compressed files that are not supported."""
-SHOWN_FILES = 5
-"""Maximum number of skipped files listed in a message."""
+SHOWN_FILES = 5  # maximum number of skipped files listed in a message
 EXPANSION = 4
 """Approximate size of text relative to its bz2, xz, gz, zst or Parquet file, whose pieces are smaller accordingly."""
 
@@ -25,15 +24,12 @@ EXPANSION = 4
 class Slice:
     """Consecutive files of one source, or a share of a large file: the input of one job."""
 
-    number: int
-    """Index of the source in corpus.sources."""
+    number: int  # index of the source in corpus.sources
     source: Source
     pieces: tuple[Piece, ...] = ()
-    part: int = 0
-    """Index of the part, out of `parts`; for cpython and the Hub only."""
+    part: int = 0  # index of the part, out of `parts`; for cpython and the Hub only
     parts: int = 1
-    notes: tuple[str, ...] = ()
-    """Problems found when the source was cut into slices."""
+    notes: tuple[str, ...] = ()  # problems found when the source was cut into slices
 
     @property
     def config_key(self) -> str:

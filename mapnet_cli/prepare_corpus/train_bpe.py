@@ -22,8 +22,7 @@ class TrainVocabulary(Job):
 
     keys: outputs.CorpusKeys
     corpus: Corpus
-    imported: str
-    """Key of the import whose tokenizer is used, or "" to train BPE."""
+    imported: str  # key of the import whose tokenizer is used, or "" to train BPE
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         counts = [artifacts.read(key, outputs.SegmentedSlice) for key in self.keys.each("sentences")]

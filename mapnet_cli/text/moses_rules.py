@@ -11,14 +11,12 @@ from tokenizers import Regex, normalizers
 
 from mapnet_cli.text.normalise import INVISIBLE, moses_substitutions
 
-Rule = tuple[str, str]
-"""A pattern and its literal replacement."""
+Rule = tuple[str, str]  # A pattern and its literal replacement
 
 _RUNS = (",", ".", "...", "..", "....", ",,", ",.", ".,")
 """Commas and full stops that move before a quotation mark; other runs stay."""
 _ENDS = (r"\A\s+|\s+\z", "")
-_FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")
-"""What Python's lower-casing does, but not `tokenizers`'."""
+_FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")  # what Python's lower-casing does, but not `tokenizers`'
 
 
 def moses_normalizer(preparation: str) -> normalizers.Normalizer:

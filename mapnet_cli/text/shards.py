@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from mapnet_cli.core import Artifacts, DamagedError, UsageError, publishing
 
-OTHER_FILES = 512
-"""Number of files that a process may open in addition to its shards."""
+OTHER_FILES = 512  # number of files that a process may open in addition to its shards
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 

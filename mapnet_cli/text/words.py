@@ -4,8 +4,7 @@ from functools import cache
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(len(SPECIALS))
-FIRST_ORDINARY = len(SPECIALS)
-"""First id of the ordinary tokens, which may be masked and drawn as random replacements."""
+FIRST_ORDINARY = len(SPECIALS)  # first id of the ordinary tokens, which may be masked and drawn as random replacements
 
 _LISTED = """
 a an the this that these those some any no every each either neither both all such another other
@@ -21,8 +20,7 @@ may might must ought not n't there here then also only just very too even
 FUNCTION_WORDS = frozenset(_LISTED.split())
 """English function words: articles, pronouns, prepositions, conjunctions, auxiliaries and particles."""
 
-STEM_LENGTH = 4
-"""Minimum length of a word with a stem; masking "the" and "the" together is not a meaningful pattern."""
+STEM_LENGTH = 4  # minimum length of a word with a stem; masking "the" and "the" together is not a meaningful pattern
 
 
 @cache

@@ -9,12 +9,9 @@ from functools import cached_property
 from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
 from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, head, text_chunks, unescaped
 
-HEADER_LINES, HEADER_CHARS = 1_000, 100_000
-"""How much of a document is searched for the end of its header."""
-LONGEST_PART = 50
-"""Bytes of a part of a divided word."""
-COUNTED_BYTES = 1 << 26
-"""Number of bytes of a slice in which words are counted."""
+HEADER_LINES, HEADER_CHARS = 1_000, 100_000  # how much of a document is searched for the end of its header
+LONGEST_PART = 50  # bytes of a part of a divided word
+COUNTED_BYTES = 1 << 26  # number of bytes of a slice in which words are counted
 
 _START = re.compile(
     r"\W*(?:START OF TH(?:E|IS) PROJECT GUTENBERG[^*]*(?:\*+|$)|END\W+THE SMALL PRINT.*)", re.IGNORECASE

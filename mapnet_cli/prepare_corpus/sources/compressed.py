@@ -24,8 +24,7 @@ LARGEST = 1 << 24
 """Bits of a compressed block: 900 kB of text take at most a little more than that."""
 CHUNK = 1 << 20
 """Maximum number of bytes decompressed at a time; a bz2 block with long runs of one byte can expand to 46 MB."""
-ZSTD_WINDOW = 1 << 29
-"""Maximum window size in bytes; the 2 GiB of --long=31 would exceed the memory bound of a worker."""
+ZSTD_WINDOW = 1 << 29  # maximum window size in bytes; the 2 GiB of --long=31 would exceed the memory bound of a worker
 STREAMS: dict[str, tuple[Callable[[], Any], int, tuple[int, ...]]] = {
     ".gz": (lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), 1 << 16, (CHUNK,)),
     ".xz": (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), 1 << 16, (CHUNK,)),

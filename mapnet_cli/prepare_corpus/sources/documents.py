@@ -114,12 +114,10 @@ class Kind:
     """Yields the lines of the documents in a piece's decoded lines, with None after each document."""
     opens: Callable[[Source], Opens | None] = lambda source: None
     """Returns which lines begin a document, None if a file is one document."""
-    end: bytes = b"\n"
-    """What ends a line, or a record with its end."""
+    end: bytes = b"\n"  # what ends a line, or a record with its end
     suffixes: tuple[str, ...] = ()
     """Suffixes of the files that are read from a folder, compressed or not, in any case; empty: all files."""
-    bare: bool = False
-    """Whether files without a suffix are read, too, from a folder that has no other files to read."""
+    bare: bool = False  # whether files without a suffix are read, too, from a folder that has no other files to read
     rows: RowReader | None = None
 
 

@@ -18,10 +18,8 @@ from mapnet_cli.prepare_corpus.sources.rows import NoText, Row, describe, text_a
 
 _DECODE = json.JSONDecoder().raw_decode
 _SPACE = re.compile(r"[ \t\n\r]*")
-_BETWEEN = re.compile(rf"[\s,\[\]{BOM}]*")
-"""What may stand between the values of one or several arrays."""
-_ESCAPED = re.compile("[\udc80-\udcff]")
-"""Invalid bytes in text that was decoded with "surrogateescape"."""
+_BETWEEN = re.compile(rf"[\s,\[\]{BOM}]*")  # what may stand between the values of one or several arrays
+_ESCAPED = re.compile("[\udc80-\udcff]")  # Invalid bytes in text that was decoded with "surrogateescape"
 
 
 def json_lines(lines: Iterable[str], column: str, reading: Reading) -> Iterator[Row]:

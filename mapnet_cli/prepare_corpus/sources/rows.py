@@ -12,10 +12,8 @@ from mapnet_cli.core import InputError, arrow_batches
 from mapnet_cli.prepare_corpus.sources.encodings import BOM, lines_of
 from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable
 
-BATCH = 16
-"""Parquet rows decoded together; a single row may contain a whole book."""
-CUT = 1 << 16
-"""Approximate number of characters of a long row that are split into lines together."""
+BATCH = 16  # Parquet rows decoded together; a single row may contain a whole book
+CUT = 1 << 16  # approximate number of characters of a long row that are split into lines together
 LISTS = ("list<", "large_list<", "fixed_size_list<", "dictionary<")
 """Names of Arrow's types whose elements may be text. Casting a list_view loses elements (pyarrow 26)."""
 
@@ -24,8 +22,7 @@ class NoText(str):
     """Why a row has no text, to be said after "row N"."""
 
 
-Row = tuple[int, Any]
-"""Index of a row and its text: a string, a memoryview of UTF-8 bytes, None or NoText."""
+Row = tuple[int, Any]  # index of a row and its text: a string, a memoryview of UTF-8 bytes, None or NoText
 
 
 def documents(rows: Iterable[Row], name: str, reading: Reading, whole: bool = False) -> Lines:

@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Reading, unescaped
 from mapnet_cli.prepare_corpus.sources.wikitext import BLOCKS, EXTENSIONS, HIDDEN, INLINE, literal, prose
 
-LONGEST_PAGE = 1 << 21
-"""Characters; MediaWiki itself allows no more bytes."""
+LONGEST_PAGE = 1 << 21  # characters; MediaWiki itself allows no more bytes
 
 _OPENING = re.compile(r"<doc\b.*>\s*$")
 _TITLE = re.compile(r'\btitle="(.*?)"(?=>\s*$|\s[\w-]+=")')

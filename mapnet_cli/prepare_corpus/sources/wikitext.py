@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from mapnet_cli.prepare_corpus.sources.reading import unescaped
 from mapnet_cli.prepare_corpus.sources.wiki_templates import template_text
 
-DEEPEST = 200
-"""Maximum levels of nested templates and links; the contents are read again at each level."""
+DEEPEST = 200  # maximum levels of nested templates and links; the contents are read again at each level
 
 _FORMULAS = {"math", "chem", "ce"}
 EXTENSIONS = (
@@ -56,13 +55,10 @@ _QUOTES = re.compile(r"(''+)")
 _SWITCHES = re.compile(r"__[A-Z]+__")
 
 # Marks in the text while it is being assembled; XML can't contain these characters.
-_REMOVED = "\x00"
-"""Replaces a template, note or picture that is left out."""
-_EDGE = "\x02"
-"""Precedes and follows the text of a template."""
+_REMOVED = "\x00"  # replaces a template, note or picture that is left out
+_EDGE = "\x02"  # precedes and follows the text of a template
 _FORMULA = "\x03"
-_TAG_MARK = "\x06"
-"""Separates the quotation marks before and after an inline tag."""
+_TAG_MARK = "\x06"  # separates the quotation marks before and after an inline tag
 _INSIDE = str.maketrans({"|": "\x04", "=": "\x05"})
 """Protects the text of a template or link from the template around it."""
 _OUTSIDE = str.maketrans({"\x04": "|", "\x05": "="})
