@@ -98,9 +98,9 @@ def lost(amounts: Mapping[str, int], limit: float) -> str:
     return ""
 
 
-def found_problems(slices: Sequence[CleanedSlice]) -> Problems:
-    """Returns the problems with the input of the slices."""
-    problems = Problems()
+def found_problems(slices: Sequence[CleanedSlice], others: Problems | None = None) -> Problems:
+    """Returns the problems with the input of the slices, after the others."""
+    problems = others or Problems()
     for row in slices:
         problems.merge(row.problems, row.problem_count)
     return problems
@@ -134,8 +134,7 @@ def format_shares(dropped: Mapping[str, int], kept: int) -> str:
 def read_paragraphs(path: Path) -> Iterator[str | None]:
     """Yields the paragraphs of a paragraph file, and None at the end of each document."""
     with path.open(encoding="utf-8", newline="\n") as handle:
-        for line in handle:
-            yield line.rstrip("\n") or None
+        yield from (line.rstrip("\n") or None for line in handle)
 
 
 def read_sentences(path: Path) -> Iterator[list[str] | None]:

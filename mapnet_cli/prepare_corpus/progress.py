@@ -25,18 +25,15 @@ def slices_done(phases: Sequence[Phase], artifacts: Artifacts, running: bool) ->
     """
     rows = []
     for phase in phases:
-        if phase.name not in COUNTED:
-            continue
-        finished = sorted(
-            (
-                (artifacts.path(f"{job.key}.json").stat().st_mtime, marker)
-                for job in phase.jobs
-                if (marker := artifacts.marker(job.key)) is not None and marker.fingerprint == job.fingerprint
-            ),
-            key=lambda pair: pair[0],
-        )
+        made = [(job.key, artifacts.marker(job.key), job.fingerprint) for job in phase.jobs if phase.name in COUNTED]
+        finished = [
+            (artifacts.path(f"{key}.json").stat().st_mtime, marker)
+            for key, marker, fingerprint in made
+            if marker is not None and marker.fingerprint == fingerprint
+        ]
         if finished:
-            rows.append(_row(phase, finished[-RECENT:], len(finished), running))
+            recent = sorted(finished, key=lambda pair: pair[0])[-RECENT:]
+            rows.append(_row(phase, recent, len(finished), running))
     return rows
 
 

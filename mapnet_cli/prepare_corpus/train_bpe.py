@@ -29,8 +29,7 @@ class TrainVocabulary(Job):
         documents = sum(count.documents for count in counts)
         if documents < self.corpus.validation_every:
             raise InputError(_too_little(documents, self.corpus.validation_every, artifacts, self.keys))
-        lines: list[str] = []
-        left_out: list[str] = []
+        lines, left_out = list[str](), list[str]()
         if self.imported:
             artifacts.verify(self.imported)
             trained = load_tokenizer(artifacts.path(artifacts.read(self.imported, Imported).tokenizer))
