@@ -10,18 +10,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
+from mapnet_cli import core
 from mapnet_cli.config import Source
-from mapnet_cli.core import (
-    MARKS,
-    Artifacts,
-    DamagedError,
-    InputError,
-    read_json,
-    record_checksum,
-    sha256,
-    system_error,
-    write_json,
-)
+from mapnet_cli.core import DamagedError, InputError
 
 
 def fingerprint(*parts: Any) -> str:
@@ -60,16 +51,16 @@ class Digests:
     artifacts were copied to another machine), the cached hash is used.
     """
 
-    def __init__(self, artifacts: Artifacts) -> None:
+    def __init__(self, artifacts: core.Artifacts) -> None:
         self._artifacts, self._path = artifacts, artifacts.path("inputs.json")
         self._seen = self._remembered() if self._path.exists() else {}
         self._listed: dict[Path, InputListing] = {}
 
     def _remembered(self) -> dict[str, Any]:
         """Returns what was written earlier, by this version or one without checksums. Raises DamagedError."""
-        content = read_json(self._path)
+        content = core.read_json(self._path)
         stored = content.pop("checksum", None) if isinstance(content, dict) else ""
-        if stored is not None and stored != record_checksum(content):
+        if stored is not None and stored != core.record_checksum(content):
             raise DamagedError(f"{self._path} is damaged (its checksum does not match): delete it and run again")
         return dict(content)
 
@@ -96,14 +87,14 @@ class Digests:
             if without is not None and without(file.name.rpartition("/")[2]):
                 continue
             old, seen = known["files"].get(file.name), list(file[2:])
-            files[file.name] = old if old and old[:-1] == seen else [*seen, sha256(Path(file.path))]
+            files[file.name] = old if old and old[:-1] == seen else [*seen, core.sha256(Path(file.path))]
         digest = fingerprint(sorted((name, entry[-1]) for name, entry in files.items()))
         if known["files"] != files and self._artifacts.writable:
             self._seen[known_as] = {"digest": digest, "files": files}
             try:
-                write_json(self._path, self._seen | {"checksum": record_checksum(self._seen)})
+                core.write_json(self._path, self._seen | {"checksum": core.record_checksum(self._seen)})
             except OSError as error:  # which isn't one of the input
-                raise system_error(error, self._artifacts.root) from None
+                raise core.system_error(error, self._artifacts.root) from None
         return digest
 
     def listing(self, path: Path) -> InputListing:
@@ -127,8 +118,10 @@ def list_input(root: Path) -> InputListing:
         prefix, folder = folders.pop()
         with os.scandir(folder) as scan:
             entries = list(scan)
-        unknown = not prefix or os.path.islink(folder)
-        if not MARKS.isdisjoint(entry.name for entry in entries) or (unknown and _is_output(Path(folder).resolve())):
+        unknown = not prefix or Path(folder).is_symlink()
+        if not core.MARKS.isdisjoint(entry.name for entry in entries) or (
+            unknown and _is_output(Path(folder).resolve())
+        ):
             if not prefix:
                 raise InputError(f"{root} is an artifact directory of mapnet: move the text into another folder")
             found.artifacts.append(prefix.rstrip("/"))
@@ -160,6 +153,6 @@ def _leads_back(folder: Path) -> bool:
 
 def _is_output(folder: Path) -> bool:
     """Returns whether the folder is a stage's in an artifact directory, or below it."""
-    stages = {mark.removeprefix(".lock-") for mark in MARKS}
+    stages = {mark.removeprefix(".lock-") for mark in core.MARKS}
     owners = [path.parent for path in (folder, *folder.parents) if path.name in stages]
-    return any((owner / mark).exists() for owner in owners for mark in MARKS)
+    return any((owner / mark).exists() for owner in owners for mark in core.MARKS)

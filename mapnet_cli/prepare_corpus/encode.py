@@ -35,17 +35,15 @@ class Packer:
         self._block: list[int] = []
 
     def add(self, sentence: Sequence[int]) -> None:
-        if self._blocks == "full":
-            while len(self._block) + len(sentence) >= self._room:
-                cut = self._room - len(self._block)
-                self._block, sentence = [*self._block, *sentence[:cut]], sentence[cut:]
-                self.flush()
-        elif len(self._block) + len(sentence) > self._room or self._blocks == "sentence":
+        full, begin = self._blocks == "full", 0
+        if not full and (len(self._block) + len(sentence) > self._room or self._blocks == "sentence"):
             self.flush()
-        while len(sentence) > self._room:
-            self._block, sentence = list(sentence[: self._room]), sentence[self._room :]
+        while len(self._block) + len(sentence) - begin > self._room - full:
+            end = begin + self._room - len(self._block)
+            self._block += sentence[begin:end]
+            begin = end
             self.flush()
-        self._block += sentence
+        self._block += sentence[begin:]
 
     def end_document(self) -> None:
         if not self._cross_documents:

@@ -43,10 +43,10 @@ class CleanSlice(Job):
         reading, dropped = Reading(), Dropped()
         text_file, hash_file = artifacts.path(f"{self.key}.txt"), artifacts.path(f"{self.key}.hashes")
         count = words = 0
-        with ExitStack() as stack:
-            unfinished = stack.enter_context(publishing(text_file))
-            text = stack.enter_context(unfinished.open("w", encoding="utf-8", newline="\n"))
-            hashes = stack.enter_context(stack.enter_context(publishing(hash_file)).open("wb"))
+        with (
+            publishing(text_file) as unfinished, publishing(hash_file) as unfinished_hashes,
+            unfinished.open("w", encoding="utf-8", newline="\n") as text, unfinished_hashes.open("wb") as hashes,
+        ):  # fmt: skip
             lines = read_slice(self.part, self.on_bad_utf8, reading, progress)
             for paragraph in clean(lines, self.cleanup, dropped):
                 text.write(f"{paragraph or ''}\n")

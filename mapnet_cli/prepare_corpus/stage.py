@@ -16,7 +16,7 @@ from mapnet_cli.prepare_corpus.outputs import CorpusKeys, format_shares
 from mapnet_cli.prepare_corpus.paragraphs import CleanSlice, Deduplicate
 from mapnet_cli.prepare_corpus.progress import format_row, slices_done
 from mapnet_cli.prepare_corpus.sentences import SegmentSlice
-from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
+from mapnet_cli.prepare_corpus.slices import Slice, input_slices
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS
 from mapnet_cli.prepare_corpus.train_bpe import TrainVocabulary
 
@@ -64,8 +64,9 @@ class PrepareCorpus(Stage):
 
     @cached_property
     def _phases(self) -> list[Phase]:
-        lineage = self.lineage
-        gone = missing_source(lineage.config) or not lineage.artifacts.path(lineage.text.key).exists()
+        lineage, sources = self.lineage, self.lineage.config.corpus.sources
+        missing = any(s.path and not s.from_hub and not Path(s.path).exists() for s in sources)
+        gone = missing or not lineage.artifacts.path(lineage.text.key).exists()
         return [] if gone and self._is_made else corpus_phases(lineage.config, lineage)
 
     def forecast(self, workers: int) -> list[str]:
@@ -120,10 +121,12 @@ class PrepareCorpus(Stage):
     def _slices(self, phases: list[Phase]) -> tuple[list[Slice], dict[str, list[Slice]]]:
         """Returns the slices, and those that each phase has yet to process."""
         slices = [job.part for job in phases[0].jobs if isinstance(job, CleanSlice)]
-        of_slices, artifacts = [phase for phase in phases if phase.unit == "slice"], self.lineage.artifacts
         return slices, {
-            phase.name: [part for part, job in zip(slices, phase.jobs, strict=True) if not is_done(job, artifacts)]
-            for phase in of_slices
+            phase.name: [
+                part for part, job in zip(slices, phase.jobs, strict=True) if not is_done(job, self.lineage.artifacts)
+            ]
+            for phase in phases
+            if phase.unit == "slice"
         }
 
 

@@ -45,14 +45,9 @@ def train_tokenizer(lines: Sequence[str], vocab_size: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=MIN_FREQUENCY,
-        show_progress=False,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        max_token_length=LONGEST_TOKEN,
-    )
+        vocab_size=vocab_size, min_frequency=MIN_FREQUENCY, max_token_length=LONGEST_TOKEN,
+        special_tokens=list(SPECIALS), initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False,
+    )  # fmt: skip
     tokenizer.train_from_iterator(map(" ".join, _batches(lines)), trainer)
     return tokenizer
 

@@ -18,7 +18,7 @@ from mapnet_cli.glue.grid import GridRun
 from mapnet_cli.lineage.digests import Digests, list_input
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.ids import import_id
-from mapnet_cli.lineage.precision import precision_advice
+from mapnet_cli.lineage.milestones import precision_advice
 from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
 

@@ -14,14 +14,10 @@ from typing import IO, Any
 
 import zstandard
 
-BLOCK = 0x314159265359
-STREAM_END = 0x177245385090
-MARK_BITS = 48
+BLOCK, STREAM_END, MARK_BITS, CHECKSUM_BITS = 0x314159265359, 0x177245385090, 48, 32
 HEADER = int.from_bytes(b"BZh9", "big")
 WINDOW = 1 << 20
-CHECKSUM_BITS = 32
-LARGEST = 1 << 24
-"""Bits of a compressed block: 900 kB of text take at most a little more than that."""
+LARGEST = 1 << 24  # bits of a compressed block: 900 kB of text take at most a little more than that
 CHUNK = 1 << 20
 """Maximum number of bytes decompressed at a time; a bz2 block with long runs of one byte can expand to 46 MB."""
 ZSTD_WINDOW = 1 << 29  # maximum window size in bytes; the 2 GiB of --long=31 would exceed the memory bound of a worker
@@ -103,16 +99,14 @@ def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
     or if the whole file contains no block.
     """
     start: int | None = None
-    empty = True
+    bit = -1
     for bit, ends in _marks(handle, begin):
-        empty = False
         if start is not None:
-            for text in _unpack(handle, start, bit):
-                yield start // 8, text
+            yield from ((start // 8, text) for text in _unpack(handle, start, bit))
         start = None if ends else bit
     if start is not None:
         raise DamagedInput("the file ends in the middle of a block")
-    if empty and begin == 0 and handle.seek(0, 2):
+    if bit < 0 and begin == 0 and handle.seek(0, 2):
         raise DamagedInput("it contains no bz2 block")
 
 

@@ -241,4 +241,4 @@ def _damage() -> tuple[type[Exception], ...]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (str(error) or type(error).__name__).splitlines()[0]

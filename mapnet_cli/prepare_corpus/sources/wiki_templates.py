@@ -159,10 +159,7 @@ def _coordinates(args: Args) -> str:
 
 def _formula(args: Args) -> str:
     """{{chem|SO|4|2-}}: "SO4^2-"."""
-    return "".join(f"^{part}" if _CHARGE.fullmatch(part) else part for part in _listed(args))
-
-
-_CHARGE = re.compile(r"\d+[-–−+]")
+    return "".join(f"^{part}" if re.fullmatch(r"\d+[-–−+]", part) else part for part in _listed(args))
 
 
 def _language(args: Args) -> str:

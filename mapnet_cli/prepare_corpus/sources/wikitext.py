@@ -125,13 +125,8 @@ def _expanded(text: str) -> str:
                     unclosed.add(tag)
             inside = text[at : end.start()] if end else ""
             at = end.end() if end else at
-            shown.append(
-                unescaped(inside).translate(_LITERAL)
-                if tag == "nowiki"
-                else _FORMULA
-                if end and tag in _FORMULAS
-                else _REMOVED
-            )
+            kept = unescaped(inside).translate(_LITERAL) if tag == "nowiki" else _REMOVED
+            shown.append(_FORMULA if end and tag in _FORMULAS else kept)
         else:
             end_of_comment = text.find("-->", at)
             at = end_of_comment + 3 if end_of_comment >= 0 else len(text)
