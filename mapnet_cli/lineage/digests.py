@@ -113,15 +113,13 @@ def list_input(root: Path) -> InputListing:
     found = InputListing([], [], [], [])
     if not root.is_dir():
         _add(found.files, root.name, str(root), root.stat())
-    folders = [("", str(root))] * root.is_dir()
+    folders = [("", str(root), True)] * root.is_dir()
     while folders:
-        prefix, folder = folders.pop()
+        prefix, folder, linked = folders.pop()
         with os.scandir(folder) as scan:
             entries = list(scan)
-        unknown = not prefix or Path(folder).is_symlink()
-        if not core.MARKS.isdisjoint(entry.name for entry in entries) or (
-            unknown and _is_output(Path(folder).resolve())
-        ):
+        made = not core.MARKS.isdisjoint(entry.name for entry in entries)
+        if made or (linked and _is_output(Path(folder).resolve())):
             if not prefix:
                 raise InputError(f"{root} is an artifact directory of mapnet: move the text into another folder")
             found.artifacts.append(prefix.rstrip("/"))
@@ -135,7 +133,7 @@ def list_input(root: Path) -> InputListing:
             elif entry.is_symlink() and _leads_back(Path(entry.path)):
                 found.parents.append(name)
             else:
-                folders.append((f"{name}/", entry.path))
+                folders.append((f"{name}/", entry.path, entry.is_symlink()))
     for names in found:
         names.sort()
     return found
