@@ -1,7 +1,4 @@
-"""The config: typed sections whose defaults are the paper's values (Tables 1 and 2).
-
-`loading.py` resolves a config from recipe, file, environment and command line.
-"""
+"""The config: typed sections whose defaults are the paper's values (Tables 1 and 2); `loading` resolves it."""
 
 from typing import Annotated
 
@@ -90,10 +87,7 @@ class Config(Section):
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
 
     def for_method(self, method: str) -> "Config":
-        """Returns the config for training a method: with the method's own steps, batch size and peak rate.
-
-        Its result must not be passed on to `for_method` again.
-        """
+        """Returns the config with a method's own steps, batch size and peak rate; not to be asked for it again."""
         own, common = self.method[method] if method in self.methods else Method(), self.pretrain
         update = {
             "steps": own.steps or common.steps,

@@ -54,10 +54,7 @@ def resolve(
     overrides: Iterable[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Resolved:
-    """Returns the config merged from all layers.
-
-    Raises UsageError if a value is invalid, naming the key, its origin and the closest valid key.
-    """
+    """Returns the config merged from all layers; raises UsageError with key, origin and the closest valid key."""
     try:
         return _resolve(recipe, file, overrides, environ)
     except RecursionError:

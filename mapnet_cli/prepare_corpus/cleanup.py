@@ -40,10 +40,7 @@ class Dropped:
 
 
 def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> Lines:
-    """Yields the normalised paragraphs that pass the rules, and None at the end of each non-empty document.
-
-    Records the other paragraphs in `dropped`.
-    """
+    """Yields the normalised paragraphs that pass the rules, and None after a document; records the others."""
     kept = False
     paragraphs = _joined(_normalised(lines, settings.characters, dropped), settings.join_lines)
     for paragraph in _with_short_ones(paragraphs, settings) if settings.short_paragraphs == "join" else paragraphs:
@@ -104,11 +101,7 @@ def _normalised(lines: Iterable[str | None], characters: str, dropped: Dropped) 
 
 
 def _joined(lines: Lines, join: bool) -> Iterator[str | None]:
-    """Yields paragraphs, and None at the end of a document.
-
-    With `join`, a line that ends in an ASCII letter, a digit or a comma is joined to the next one if
-    that starts with a lower-case ASCII letter.
-    """
+    """Yields paragraphs, with `join` of lines that MC-BERT's rule joins, and None at the end of a document."""
     paragraph = ""
     for line in lines:
         continued = join and line and line[0] in string.ascii_lowercase and paragraph and paragraph[-1] in _CONTINUES

@@ -108,10 +108,7 @@ class EncodeSlice(Job):
 
 @lru_cache(maxsize=1)
 def _encoder(tokenizer: Path, checksum: str) -> Tokenizer:
-    """Returns the tokenizer, which later jobs of this process reuse.
-
-    `checksum` is part of the cache key, since the file may be replaced by another tokenizer.
-    """
+    """Returns the tokenizer, also to later jobs; its checksum is part of the key, since the file may be replaced."""
     return load_tokenizer(tokenizer)
 
 

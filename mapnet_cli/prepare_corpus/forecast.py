@@ -111,10 +111,7 @@ def _size(paragraphs: list[str]) -> int:
 def _beginning(
     part: Slice, enough: float, config: Config, reading: Reading, dropped: Dropped
 ) -> tuple[list[str], float]:
-    """Returns a slice's first clean paragraphs (at least `enough` bytes, if available) and the input read.
-
-    The input read is in bytes, or 1 for a slice that isn't measured in bytes. Other paragraphs go to `dropped`.
-    """
+    """Returns a slice's first clean paragraphs, `enough` bytes, and the input read: bytes, or 1 if it has no size."""
     size, position = 0, (0, 0.0)
     paragraphs: list[str] = []
     for paragraph in clean(read_slice(part, "repair", reading, lambda progress: None), config.corpus.cleanup, dropped):

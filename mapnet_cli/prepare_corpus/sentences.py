@@ -81,10 +81,7 @@ def _kept(paragraphs: Iterable[str | None], keep: Any) -> Iterator[str | None]:
 
 
 class Segmenter:
-    """Splits paragraphs into sentences with an installed spaCy pipeline, or with spaCy's English sentencizer for "".
-
-    Raises UsageError if the pipeline sets no sentence starts.
-    """
+    """Splits paragraphs into sentences with an installed spaCy pipeline, or for "" with spaCy's English sentencizer."""
 
     def __init__(self, pipeline: str) -> None:
         import spacy
@@ -172,11 +169,7 @@ def _split(text: str, starts: list[int]) -> list[str]:
 
 
 def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
-    """Returns the sentence starts, moved before opening quotation marks and brackets.
-
-    The sentencizer ends a sentence after all punctuation that follows a full stop, including the
-    opening marks of the next sentence: 'He came. " / Go!"'.
-    """
+    """Returns the sentence starts, moved before opening marks: the sentencizer splits 'He came. " / Go!"'."""
     moved = [0]
     for start in starts[1:]:
         marks = text[start - 1] in _MARKS and _OPENING_MARKS.search(text, moved[-1], start)

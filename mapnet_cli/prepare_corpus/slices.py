@@ -52,10 +52,7 @@ Listing = Callable[[Path], InputListing]
 
 
 def input_slices(config: Config, listing: Listing = list_input) -> list[Slice]:
-    """Returns the slices in corpus order; they depend only on the input and the config.
-
-    Raises InputError if a source is missing, has no files or can't be read.
-    """
+    """Returns the slices in order, which depend only on input and config. Raises InputError for a missing source."""
     slices: list[Slice] = []
     for number, source in enumerate(config.corpus.sources):
         if source.kind == "cpython" or source.from_hub:

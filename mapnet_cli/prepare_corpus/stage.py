@@ -54,11 +54,7 @@ class PrepareCorpus(Stage):
         estimates.require_disk(estimates.expect(slices, left, self.lineage.config), self.lineage.artifacts)
 
     def plan(self, workers: int) -> list[Phase]:
-        """Returns the phases that make the corpus, or none if it exists and its input or working files are gone.
-
-        Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
-        if a source is missing or has no files, and UsageError like `validate`.
-        """
+        """Returns the phases; none if the corpus exists, but not its input. Raises InputError, and UsageError."""
         self.validate()
         return self._phases
 

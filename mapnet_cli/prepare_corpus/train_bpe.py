@@ -15,10 +15,7 @@ from mapnet_cli.text import load_tokenizer, train_tokenizer, without_long_words
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVocabulary(Job):
-    """Trains BPE on a seeded sample of paragraphs, or copies an import's tokenizer; writes tokenizer.json.
-
-    Raises InputError if there are too few documents for a training and a validation split.
-    """
+    """Trains BPE on a seeded sample of paragraphs, or copies an import's tokenizer; writes tokenizer.json."""
 
     keys: outputs.CorpusKeys
     corpus: Corpus

@@ -20,10 +20,7 @@ _FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")  # what Python's lower-casing do
 
 
 def moses_normalizer(preparation: str) -> normalizers.Normalizer:
-    """Returns a normalizer of plain text to the words of `prepare_line`, separated by single spaces.
-
-    `preparation` is `Corpus.preparation`, of a corpus with its own tokenizer.
-    """
+    """Returns a normalizer of text to the words of `prepare_line` with single spaces; for `Corpus.preparation`."""
     lowercase, _, characters = preparation.partition(" ")
     repair = not characters
     lower = [*_compiled([_FINAL_SIGMA]), normalizers.Lowercase()]

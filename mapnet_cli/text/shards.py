@@ -70,10 +70,7 @@ def writing_shard(path: Path, vocab_size: int) -> Iterator[ShardWriter]:
 
 
 class Sequences:
-    """Sequences of many shards as one list, read from disk on access; takes 12 bytes of memory per sequence.
-
-    Raises DamagedError on opening if a file is missing or the two files of a shard don't match.
-    """
+    """Sequences of many shards as one list, read from disk on access (12 bytes of memory each). Raises DamagedError."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         _allow_open_files(len(paths))
@@ -97,10 +94,7 @@ class Sequences:
         return self._tokens[shard][begin:end]
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64], length: int, pad_id: int) -> npt.NDArray[np.int64]:
-        """Returns the sequences as rows, [B, L] with L = `length`, padded at the end with `pad_id`.
-
-        Raises ValueError if a sequence is longer than `length`.
-        """
+        """Returns sequences as rows, [B, L] with L = `length`, padded with `pad_id`. Raises ValueError if too long."""
         rows_BL = np.full((len(indices), length), pad_id, dtype=np.int64)
         for row, index in zip(rows_BL, indices, strict=True):
             ids = self[int(index)]

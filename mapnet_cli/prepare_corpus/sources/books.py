@@ -125,10 +125,7 @@ def _forms(left: bytes, right: bytes) -> tuple[bytes, bytes]:
 
 
 def unwrapped(lines: Iterator[str], words: Words | None, markup: Counter[str]) -> Lines:
-    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line.
-
-    A hyphen between two letters at the end of a line belongs to the word, unless `words` has it more often without.
-    """
+    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line; `words` judges hyphens."""
     paragraph = ""
     for line in lines:
         line = line.strip()

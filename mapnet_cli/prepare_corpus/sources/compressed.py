@@ -135,10 +135,7 @@ def _unpack(handle: IO[bytes], start: int, end: int) -> Iterator[bytes]:
 
 
 def _marks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bool]]:
-    """Yields (bit offset, whether it is the end of a stream) of each block mark from byte `begin` on, in order.
-
-    Compressed text contains a mark by chance about once in 10^14 bits; that block then counts as damaged.
-    """
+    """Yields (bit offset, whether it ends a stream) of the marks from byte `begin` on; 1 bit in 10^14 is by chance."""
     offset, window = begin, b""
     while True:
         handle.seek(offset + len(window))

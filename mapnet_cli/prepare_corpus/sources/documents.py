@@ -205,10 +205,7 @@ def _share(piece: Piece, source: Source, name: str, reading: Reading, encoding: 
 
 
 def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, reading: Reading) -> Iterator[str]:
-    """Yields lines without byte order marks, NUL and CR, with invalid UTF-8 repaired.
-
-    A line of more than READ bytes is replaced by "".
-    """
+    """Yields lines without byte order marks, NUL and CR, with invalid UTF-8 repaired; "" for over READ bytes."""
     nuls, first_nul, offset, number, problems = 0, "", 0, 1, reading.problems
     what = "line" if end == b"\n" else "page"
     for line in lines:

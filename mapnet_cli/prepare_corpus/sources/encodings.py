@@ -24,10 +24,7 @@ MOST, FEW = 0.6, 0.1  # shares of zeros from which, and up to which, a place cou
 
 
 def detect(head: bytes) -> str:
-    """Returns the encoding of a file that begins with `head` if that is UTF-16 or UTF-32; else "".
-
-    Without a byte order mark, text that is mostly ASCII is recognised. "utf-8" says that lines end in CR alone.
-    """
+    """Returns UTF-16 or UTF-32, by byte order mark or zeros in ASCII text; "utf-8" if CR alone ends lines; else ""."""
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
             return encoding

@@ -131,10 +131,7 @@ def parquet(piece: Piece, name: str, source: Source, reading: Reading, encoding:
 
 
 def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: str = "") -> Iterator[Row]:
-    """Yields the text of the rows of the piece, of a file or a stream; raises InputError like `parquet`.
-
-    The file is memory-mapped, so a value that isn't compressed is only read when it is used.
-    """
+    """Yields the text of the rows of the piece, of a memory-mapped file or stream; raises InputError like `parquet`."""
     total, top, last = 0, "", piece.part == piece.parts - 1
     try:
         batches = arrow_batches(piece.path)

@@ -78,10 +78,7 @@ _GAPS = (
 
 
 def prose(wikitext: str) -> Iterator[str]:
-    """Yields the lines of a page's running text, in which `literal` has yet to restore what only looks like markup.
-
-    Raises ValueError if templates and links are nested more than DEEPEST levels deep.
-    """
+    """Yields a page's lines of prose, for `literal` to restore. Raises ValueError beyond DEEPEST nested templates."""
     text = _without_tags(_expanded(wikitext))
     text = _ADDRESS.sub(_REMOVED, _EXTERNAL.sub(lambda link: link[1] or _REMOVED, text))
     text = "\n".join(_lines(text)).replace(_TAG_MARK, "")
@@ -99,10 +96,7 @@ def literal(line: str) -> str:
 
 
 def _expanded(text: str) -> str:
-    """Returns the text with templates, links and extension tags replaced by what they show.
-
-    Braces and brackets that don't match stay in the text; a closing mark matches only the last open one.
-    """
+    """Returns the text with templates, links and extension tags as they are shown; unmatched marks are text."""
     shown: list[str] = []
     levels: list[tuple[str, int, int]] = []  # of each open run: its character, its length, its index in `shown`
     unclosed: set[str] = set()
@@ -206,10 +200,7 @@ def _without_tags(text: str) -> str:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yields lines without headings, lists and quotation marks; "" replaces a line that is left out.
-
-    Indented lines are prose (quotations), unless they define a term.
-    """
+    """Yields lines of prose, which may be indented, without quotation marks; "" replaces headings and lists."""
     term = False
     for line in _without_tables(text.replace(f"\n{_EDGE}", "\n").split("\n")):
         indented = line.lstrip(":")
