@@ -1,4 +1,4 @@
-"""Content hashes of input files, which are part of the fingerprints of the artifacts that depend on them."""
+"""Fingerprints: names of artifacts end in the first digits; those of input files are hashes of their contents."""
 
 import hashlib
 import json
@@ -14,10 +14,33 @@ from mapnet_cli import core
 from mapnet_cli.config import Source
 from mapnet_cli.core import DamagedError, InputError
 
+# Increased when a stage's output changes for the same settings.
+FORMATS = {
+    "text": 3, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
+    "variance": 3, "predictions": 2, "pairs": 1, "kept": 1,
+}  # fmt: skip
+
 
 def fingerprint(*parts: Any) -> str:
     """Returns the SHA-256 of the parts' canonical JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def variance_id(checkpoint: core.Checkpoint, settings: dict[str, Any]) -> core.ArtifactId:
+    """Gradient variances of a checkpoint, identified by its weights and the measurement settings."""
+    prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
+    return artifact_id(prefix, "variance", checkpoint.fingerprint, settings)
+
+
+def import_id(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> core.ArtifactId:
+    """An imported encoder, identified by its sizes and the SHA-256 of its weights and of its tokenizer."""
+    return artifact_id(f"import/{name}-", "import", sizes, weights, tokenizer)
+
+
+def artifact_id(prefix: str, kind: str, *parts: Any) -> core.ArtifactId:
+    """Returns the id whose key is the prefix and the first digits of the fingerprint of a kind's parts."""
+    digest = fingerprint(kind, FORMATS[kind], *parts)
+    return core.ArtifactId(prefix + digest[:8], digest)
 
 
 def this_python() -> str:
