@@ -42,10 +42,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns {dotted key: leaf value}; lists are leaves."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        is_table = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if is_table else {f"{prefix}{key}": value}
     return flat
 
 
@@ -102,9 +100,8 @@ def elsewhere(name: str) -> str:
 def _without_tags(path: list[str]) -> list[str]:
     """Returns a problem's path without what pydantic inserts: the kind of a proposal, and types of a union."""
     kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
-    return [
-        part for n, part in enumerate(path) if not (n == 3 and part in kinds) and not re.match(r"str$|tuple\[", part)
-    ]
+    path = [part for place, part in enumerate(path) if place != 3 or part not in kinds]
+    return [part for part in path if not re.match(r"str$|tuple\[", part)]
 
 
 def _moved(path: list[str], value: object) -> str:

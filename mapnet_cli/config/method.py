@@ -107,20 +107,14 @@ class Electra(Section):
     """Weight of the detection loss relative to the generator's loss."""
 
 
-MOVED = {
-    "start": "init_from",
-    "task": "electra",
-    **{key: f"electra.{key}" for key in ("generator_fraction", "detection_weight")},
-    "table_memory": "proposal.memory",
-    **{f"proposal_{key}": f"proposal.{key}" for key in ("embeddings", "peak_lr", "clip_norm", "precision")},
-    **{
-        key: f"proposal.{key}"
-        for key in (
-            "sampler", "uniform_mix", "estimator", "ratio_clip", "signal", "learn_on_uniform_steps", "objective",
-            "loss_weight", "loss_weight_on", "learn_every", "propose_every",
-        )
-    },
-}  # fmt: skip
+_MOVED_TO_PROPOSAL = (
+    "sampler", "uniform_mix", "estimator", "ratio_clip", "signal", "learn_on_uniform_steps", "objective",
+    "loss_weight", "loss_weight_on", "learn_every", "propose_every",
+)  # fmt: skip
+MOVED = {"start": "init_from", "task": "electra", "table_memory": "proposal.memory"}
+MOVED |= {key: f"electra.{key}" for key in ("generator_fraction", "detection_weight")}
+MOVED |= {f"proposal_{key}": f"proposal.{key}" for key in ("embeddings", "peak_lr", "clip_norm", "precision")}
+MOVED |= {key: f"proposal.{key}" for key in _MOVED_TO_PROPOSAL}
 """Keys of [method.NAME] in version 0.1, with their current names."""
 _OLD_NAMES = {new: old for old, new in MOVED.items()}
 OLD_DEFAULTS = {
@@ -208,11 +202,8 @@ class Method(Section):
         found = super().results_view()
         proposal, electra = found.pop("proposal") or {}, found.pop("electra") or {}
         found["start"], found["task"] = found.pop("init_from"), "replaced-token" if electra else "masked-lm"
-        settings = {
-            _OLD_NAMES.get(f"proposal.{key}", f"proposal.{key}"): value
-            for key, value in proposal.items()
-            if key != "kind"
-        }
+        proposal.pop("kind", None)
+        settings = {_OLD_NAMES.get(f"proposal.{key}", f"proposal.{key}"): value for key, value in proposal.items()}
         given = {key: value for key, value in (found | settings | electra).items() if value is not None}
         if self.proposal is None and any(self.exploration):  # not available in version 0.1
             given["exploration"] = self.exploration
@@ -247,10 +238,8 @@ class Method(Section):
     def exploration(self) -> tuple[float, float]:
         """Probability of an exploration step at the first and the last step."""
         first, last = (1.0, 1 / 3) if self.proposal else (0.0, 0.0)
-        return (
-            first if self.explore_start is None else self.explore_start,
-            last if self.explore_end is None else self.explore_end,
-        )
+        start, end = self.explore_start, self.explore_end
+        return first if start is None else start, last if end is None else end
 
     @property
     def highest_rate(self) -> float:

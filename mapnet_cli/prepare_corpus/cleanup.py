@@ -57,21 +57,23 @@ def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> L
 
 def _with_short_ones(paragraphs: Iterable[str | None], settings: Cleanup) -> Lines:
     """Joins short paragraphs that follow each other, if together they break no rule."""
-    short: list[str] = []
-    size = 0
+    short, size = list[str](), 0
+
+    def joined() -> list[str]:
+        together = " ".join(short)
+        return short if broken_rule(together, settings) else [together]
+
     for paragraph in paragraphs:
         is_short = paragraph is not None and broken_rule(paragraph, settings) in _SHORT
         if short and (not is_short or size > JOINED):
-            together = " ".join(short)
-            yield from short if broken_rule(together, settings) else [together]
+            yield from joined()
             short, size = [], 0
         if paragraph is not None and is_short:
             short.append(paragraph)
             size += len(paragraph) + 1
         else:
             yield paragraph
-    together = " ".join(short)
-    yield from short if broken_rule(together, settings) else [together]
+    yield from joined()
 
 
 def broken_rule(paragraph: str, settings: Cleanup) -> str:

@@ -51,8 +51,7 @@ class ShardWriter:
 
     def _write_header(self) -> None:
         # numpy pads the header so that a shape may grow in place.
-        shape = (self.offsets[-1],)
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.offsets[-1],)}
         np.lib.format.write_array_header_1_0(self._handle, header)
 
 
@@ -129,15 +128,8 @@ def _open(path: Path) -> tuple[Ids, npt.NDArray[np.int64]]:
         offsets = np.load(offsets_file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DamagedError(f"shard {path} can't be read ({error}): run prepare-corpus again with --force") from None
-    fits = (
-        tokens.ndim == offsets.ndim == 1
-        and tokens.dtype.str in ("<u2", "<u4")
-        and offsets.dtype.str == "<i8"
-        and len(offsets) > 0
-        and offsets[0] == 0
-        and offsets[-1] == len(tokens)
-        and bool((np.diff(offsets) >= 0).all())
-    )
-    if not fits:
+    typed = tokens.dtype.str in ("<u2", "<u4") and offsets.dtype.str == "<i8" and tokens.ndim == offsets.ndim == 1
+    whole = typed and len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(tokens)
+    if not (whole and (np.diff(offsets) >= 0).all()):
         raise DamagedError(f"shard {path} is damaged (its offsets don't match its tokens): run again with --force")
     return tokens, offsets

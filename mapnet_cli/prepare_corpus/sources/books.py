@@ -110,12 +110,8 @@ class Words:
 
 def _divided(chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yields the two parts of each word that is divided at the end of a line."""
-    for end in (b"-\n", b"-\r\n"):
-        place = chunk.find(end)
-        while place >= 0:
-            after = place + len(end)
-            yield chunk[max(0, place - LONGEST_PART) : place], chunk[after : after + LONGEST_PART]
-            place = chunk.find(end, after)
+    for end in re.finditer(rb"-\r?\n", chunk):
+        yield chunk[max(0, end.start() - LONGEST_PART) : end.start()], chunk[end.end() : end.end() + LONGEST_PART]
 
 
 def _forms(left: bytes, right: bytes) -> tuple[bytes, bytes]:

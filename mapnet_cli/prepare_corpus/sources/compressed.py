@@ -72,24 +72,19 @@ def _stream(
                     if not data:
                         break
                     decompressor, started = new(), True
-                for text in _decompressed(decompressor, data, limit):
-                    yield offset, text
+                while not decompressor.eof:  # at most CHUNK bytes at a time
+                    text = decompressor.decompress(data, *limit)
+                    if text:
+                        yield offset, text
+                    if len(text) < CHUNK:
+                        break
+                    data = getattr(decompressor, "unconsumed_tail", b"")  # LZMADecompressor buffers it internally
                 data = decompressor.unused_data
                 decompressor = None if decompressor.eof else decompressor
     except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         raise DamagedInput(str(error)) from None
     if decompressor is not None:
         raise DamagedInput("the file ends in the middle of a compressed stream")
-
-
-def _decompressed(decompressor: Any, data: bytes, limit: tuple[int, ...]) -> Iterator[bytes]:
-    """Yields the decompressed data, at most CHUNK bytes at a time."""
-    while not decompressor.eof:
-        if text := decompressor.decompress(data, *limit):
-            yield text
-        if len(text) < CHUNK:
-            return
-        data = getattr(decompressor, "unconsumed_tail", b"")  # LZMADecompressor buffers it internally
 
 
 def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
