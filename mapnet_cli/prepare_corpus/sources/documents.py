@@ -49,7 +49,9 @@ def _lines_of(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading
                 return rows.documents(rows_, name, reading, piece.parts == 1)
             return _decoded(_share(piece, source, name, reading, encoding), piece, name, kind.end, reading)
 
-        where = _first_invalid(found) if on_bad_utf8 in ("skip", "fail") else ""
+        trial = Reading()
+        tried = found(trial) if on_bad_utf8 in ("skip", "fail") else ()
+        where = next((trial.invalid for _ in tried if trial.invalid), "")  # of the first invalid UTF-8
         if where and on_bad_utf8 == "fail":
             raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair, skip or an encoding")
         if where:
@@ -59,12 +61,6 @@ def _lines_of(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading
         else:
             yield from found(reading)
         piece.require_unchanged(name)
-
-
-def _first_invalid(found: Callable[[Reading], Iterator[Any]]) -> str:
-    """Returns the position of the first invalid UTF-8 in words, or "" if there is none."""
-    trial = Reading()
-    return next((trial.invalid for _ in found(trial) if trial.invalid), "")
 
 
 def _text(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
