@@ -48,7 +48,10 @@ class Slice:
         return printable(f"{self.config_key}: {file}") + part
 
 
-def input_slices(config: Config, listing: Callable[[Path], InputListing] = list_input) -> list[Slice]:
+Listing = Callable[[Path], InputListing]
+
+
+def input_slices(config: Config, listing: Listing = list_input) -> list[Slice]:
     """Returns the slices in order, which depend only on input and config. Raises InputError for a missing source."""
     slices: list[Slice] = []
     for number, source in enumerate(config.corpus.sources):
@@ -64,9 +67,7 @@ def input_slices(config: Config, listing: Callable[[Path], InputListing] = list_
     return slices
 
 
-def _files(
-    source: Source, config_key: str, listing: Callable[[Path], InputListing]
-) -> tuple[list[InputFile], tuple[str, ...]]:
+def _files(source: Source, config_key: str, listing: Listing) -> tuple[list[InputFile], tuple[str, ...]]:
     """Returns the files to read, in order, and notes about what is left out."""
     root, kind, saved = Path(source.path), documents.KINDS[source.kind], source.kind == "dataset"
     if not root.exists():
