@@ -49,7 +49,22 @@ def test_marks_are_removed_and_counted(line: str, expected: str, rules: dict[str
 
 
 @pytest.mark.parametrize(
-    "mark", ["_", "_a", "_a_ ", "[", "[1", "[1] ", "[Illustration", "[Illustration: [", "[Footnote 1: ", "&amp;", "]"]
+    "mark",
+    [
+        "_",
+        "_a",
+        "_a_ ",
+        "[",
+        "[1",
+        "[1] ",
+        "[Illustration",
+        "[Illustration: [",
+        "[Footnote 1: ",
+        "aa[*",
+        "[Pg 1",
+        "&amp;",
+        "]",
+    ],
 )
 def test_time_is_linear_in_repeated_marks(mark: str) -> None:
     assert_linear(lambda count: without_marks(mark * count, Counter()), 20_000)

@@ -90,4 +90,4 @@ def test_examples() -> None:
 
 @pytest.mark.parametrize("blocks", ["complete", "full", "sentence"])
 def test_time_is_linear_in_the_length_of_a_sentence(blocks: str) -> None:
-    assert_linear(lambda count: pack([[[7] * count]], blocks, 8, True), 50_000)
+    assert_linear(lambda count: Packer(blocks, 8, True, len).add([7] * count), 50_000)

@@ -127,7 +127,20 @@ def test_leftovers_are_removed_and_counted(line: str, expected: str, rules: dict
     ["<b x=" + " " * 40_000, "<br" + " " * 40_000, "<" + " " * 40_000 + "(", "<b" * 20_000, "&rft" * 20_000]
     + [
         mark * 20_000
-        for mark in (*MARKS, "formula_1", "&lt;b&gt;", "A()", '""a', "!a", "File:a.jpg |", "a| ", " (", "( ;")
+        for mark in (
+            *MARKS,
+            "formula_1",
+            "&lt;b&gt;",
+            "<ref><i>",
+            "<ref>a <",
+            "A()",
+            '""a',
+            "!a",
+            "File:a.jpg |",
+            "a| ",
+            " (",
+            "( ;",
+        )
     ],
     ids=lambda line: line[:12],
 )
