@@ -16,8 +16,6 @@ from mapnet_cli.text import normalise_text
 _CONTINUES = frozenset(string.ascii_letters + string.digits + ",")
 _LETTERS = string.ascii_letters.encode()
 _SYMBOLS = "/\\|"
-
-
 EXAMPLES = 3  # number of dropped paragraphs kept as examples per rule
 EXAMPLE_CHARS = 200
 JOINED = 2_000  # characters of short paragraphs that are joined

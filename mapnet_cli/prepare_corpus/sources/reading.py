@@ -17,8 +17,6 @@ Lines = Iterator[str | None]  # lines of text, "" at a paragraph boundary, and N
 
 LISTED = 100  # maximum number of problems recorded as text, per slice and per corpus
 SHOWN_PROBLEMS = 5  # maximum number of problems printed to the terminal
-
-
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 

@@ -17,8 +17,6 @@ _PAGE = re.compile(r"<page(?:\s[^<>]*)?>")
 
 # All patterns take time linear in the length of the line, even with long runs of spaces.
 _ATTRIBUTES = r"(?:\s+[\w-]+\s*=[^<>]*|\s*/?)"
-
-
 _PLACEHOLDER = r"(?P<before>(?<=[^\W_]))?(?<!_){}_\d+(?P<after>(?=[^\W_]))?"
 """WikiExtractor's placeholders, formula_1 and codice_2, and whether a word is adjacent."""
 
