@@ -1,6 +1,8 @@
 """[method.NAME]: masking and training objective."""
 
+import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -107,24 +109,10 @@ class Electra(Section):
     """Weight of the detection loss relative to the generator's loss."""
 
 
-_MOVED_TO_PROPOSAL = (
-    "sampler", "uniform_mix", "estimator", "ratio_clip", "signal", "learn_on_uniform_steps", "objective",
-    "loss_weight", "loss_weight_on", "learn_every", "propose_every",
-)  # fmt: skip
-MOVED = {"start": "init_from", "task": "electra", "table_memory": "proposal.memory"}
-MOVED |= {key: f"electra.{key}" for key in ("generator_fraction", "detection_weight")}
-MOVED |= {f"proposal_{key}": f"proposal.{key}" for key in ("embeddings", "peak_lr", "clip_norm", "precision")}
-MOVED |= {key: f"proposal.{key}" for key in _MOVED_TO_PROPOSAL}
-"""Keys of [method.NAME] in version 0.1, with their current names."""
+_VERSION_0_1: dict[str, dict[str, Any]] = tomllib.loads((files(__package__) / "version_0_1.toml").read_text("utf-8"))
+MOVED, OLD_DEFAULTS = _VERSION_0_1["moved"], _VERSION_0_1["defaults"]
+"""Keys of [method.NAME] in version 0.1: their current names, and their defaults, which are part of fingerprints."""
 _OLD_NAMES = {new: old for old, new in MOVED.items()}
-OLD_DEFAULTS = {
-    "generator_fraction": 0.25, "detection_weight": 50.0, "sampler": "gumbel", "uniform_mix": 0.0, "estimator": "none",
-    "ratio_clip": 0.2, "objective": "none", "signal": "loss", "table_memory": 1_000, "proposal_embeddings": "shared",
-    "proposal_peak_lr": 0.0, "proposal_clip_norm": 0.0, "loss_weight": 0.01, "loss_weight_on": "mapnet",
-    "learn_on_uniform_steps": True, "learn_every": 1, "propose_every": 1, "proposal_precision": "auto",
-    "explore_start": 1.0, "explore_end": 1 / 3,
-}  # fmt: skip
-"""Defaults of version 0.1, which are part of fingerprints."""
 
 
 class Method(Section):

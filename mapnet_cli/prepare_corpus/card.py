@@ -1,5 +1,6 @@
 """Phase 7: the corpus card, a summary of the corpus and its sources in Markdown and HTML."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli import core
-from mapnet_cli.core import Column, CorpusManifest, SourceCounts, Spec, Table, build_table, number_cell
+from mapnet_cli.core import Column, CorpusManifest, SourceCounts, Table, build_table, number_cell
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.text import CLS, SEP, SPECIALS, load_tokenizer, shard_files
 
@@ -151,15 +152,5 @@ def _chart(made: CorpusManifest, counts_V: Counts) -> core.Chart:
     ordered = np.sort(counts_V[counts_V > 0])[::-1]
     shown = np.unique(np.geomspace(1, len(ordered), 200).astype(int)) if len(ordered) else np.empty(0, np.int64)
     ranks = [{"rank": int(rank), "count": int(ordered[rank - 1])} for rank in shown]
-    size, logarithmic = {"width": 300, "height": 200}, {"scale": {"type": "log"}}
-    bars: Spec = {
-        "title": "Sentence lengths", "data": {"name": "lengths"}, "mark": {"type": "bar", "color": core.COLOURS[0]},
-        "encoding": {"x": core.axis("words", "Words per sentence (last bar: that many or more)"),
-                     "y": core.axis("sentences", "Sentences", zero=True)},
-    }  # fmt: skip
-    curve: Spec = {
-        "title": "Token frequencies", "data": {"name": "ranks"}, "mark": {"type": "line", "color": core.COLOURS[1]},
-        "encoding": {"x": core.axis("rank", "Rank of the token") | logarithmic,
-                     "y": core.axis("count", "Occurrences") | logarithmic},
-    }  # fmt: skip
-    return core.Chart("corpus", "Corpus", "", [bars | size, curve | size], {"lengths": lengths, "ranks": ranks}, 2)
+    panels = core.render("mapnet_cli.prepare_corpus", "card.json", axis=core.axis, colours=core.COLOURS)
+    return core.Chart("corpus", "Corpus", "", json.loads(panels), {"lengths": lengths, "ranks": ranks}, 2)

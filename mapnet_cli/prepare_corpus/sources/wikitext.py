@@ -7,8 +7,10 @@ are notes, pictures, categories and most templates.
 """
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 
 from mapnet_cli.prepare_corpus.sources.reading import unescaped
 from mapnet_cli.prepare_corpus.sources.wiki_templates import template_text
@@ -16,20 +18,14 @@ from mapnet_cli.prepare_corpus.sources.wiki_templates import template_text
 DEEPEST = 200  # maximum levels of nested templates and links; the contents are read again at each level
 
 _FORMULAS = {"math", "chem", "ce"}
-EXTENSIONS = (
-    "nowiki|math|chem|ce|ref|references|includeonly|gallery|timeline|score|hiero|imagemap|syntaxhighlight|source|pre|"
-    "templatestyles|mapframe|maplink|graph|section|categorytree|indicator|inputbox"
+_DATA: dict[str, str] = tomllib.loads((files(__package__) / "wikitext.toml").read_text("utf-8"))
+EXTENSIONS, HIDDEN, BLOCKS, INLINE = (
+    "|".join(_DATA[kind].split()) for kind in ("extensions", "hidden", "blocks", "inline")
 )
-"""Tags whose contents are not wiki markup. They are left out, except nowiki and formulas."""
+_PREFIXES = frozenset(_DATA["prefixes"].split())
 _TOKEN = re.compile(
     rf"<!--|(?P<open>\{{\{{+|\[\[+)|(?P<close>\}}\}}+|\]\]+)|<(?P<tag>{EXTENSIONS})(?=[\s/>])(?P<attributes>[^<>]*)>",
     re.IGNORECASE,
-)
-HIDDEN = "table|ol|ul|li|dl|dt|dd|h1|h2|h3|h4|h5|h6|style|caption|th|td|tr|rp"
-BLOCKS = "p|div|blockquote|poem|center"
-INLINE = (
-    "abbr|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|ins|kbd|mark|noinclude|onlyinclude|q|rb|rt|ruby|s|samp|"
-    "small|span|strike|strong|sub|sup|time|tt|u|var|wbr"
 )
 _TAG = re.compile(
     rf"<(?P<closing>/?)(?P<tag>(?P<hidden>{HIDDEN})|(?P<block>{BLOCKS})|br|hr|{INLINE}|{EXTENSIONS})"
@@ -39,12 +35,6 @@ _TAG = re.compile(
 """Any other tag is literal text, as in MediaWiki."""
 _SHOWN_TAGS = {"br": " ", "hr": " ", "q": '"', "sup": "\x01"}  # 10<sup>23</sup> is not 1023
 _NOT_PROSE = re.compile(r"\s*(?:category|file|image|media)\s*:", re.IGNORECASE)
-_PREFIXES = {
-    "b", "c", "commons", "d", "m", "meta", "mw", "n", "q", "s", "species", "v", "voy", "w", "wikibooks", "wikidata",
-    "wikinews", "wikipedia", "wikiquote", "wikisource", "wikispecies", "wikiversity", "wikivoyage", "wikt",
-    "wiktionary", "category", "file", "help", "image", "media", "portal", "special", "talk", "template", "user",
-}  # fmt: skip
-"""Namespaces and sister projects; a link to them without a label shows the rest of its title."""
 _LANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z-]+)?|simple):(?=\S)")
 _SCHEME = r"(?:(?:https?|ftp|irc|news|mailto):|//)"
 _EXTERNAL = re.compile(
