@@ -107,6 +107,8 @@ def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> l
         return [root]
     splits, state = root / "dataset_dict.json", root / "state.json"
     if splits.exists() and (names := json_object(splits).get("splits")):
+        if not isinstance(names, list):
+            raise InputError(f"{config_key}.path: {splits} is damaged: its splits are not a list")
         if split not in names:
             shown = printable(", ".join(map(str, names)))
             raise InputError(f"{config_key}.split: {root} has no split {split!r}, only {shown}")
