@@ -1,7 +1,4 @@
-"""The config: typed sections whose defaults are the paper's values (Tables 1 and 2).
-
-`loading.py` resolves a config from recipe, file, environment and command line.
-"""
+"""The config: typed sections whose defaults are the paper's values (Tables 1 and 2); `loading` resolves it."""
 
 from typing import Annotated
 
@@ -56,8 +53,16 @@ class Config(Section):
             if name not in self.method:
                 hint = did_you_mean(name, self.method)
                 raise ValueError(f"methods lists {name!r}, but there is no [method.{name}]{hint}")
-            self._check_generator(name)
-        self._check_steps()
+            try:
+                self.generator(name)
+            except ValueError as error:
+                raise ValueError(f"method.{name}.electra.generator_fraction: {error}; raise it") from None
+        # methods with different steps are compared milestone by milestone, so no two milestones may coincide
+        for name in self.methods if any(self.method[name].steps for name in self.methods) else ():
+            if len(self.milestone_steps(name)) < len(self.pretrain.milestones):
+                key = f"method.{name}.steps" if self.method[name].steps else "pretrain.steps"
+                steps = self.for_method(name).pretrain.steps
+                raise ValueError(f"{key} ({steps}): two milestones fall on the same step")
         if not self.methods + self.imports:
             raise ValueError("methods and imports are both empty: name at least one method or import")
         for section in ("finetune", "minimal_pairs"):
@@ -93,10 +98,7 @@ class Config(Section):
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
 
     def for_method(self, method: str) -> "Config":
-        """Returns the config for training a method: with the method's own steps, batch size and peak rate.
-
-        Its result must not be passed on to `for_method` again.
-        """
+        """Returns the config with a method's own steps, batch size and peak rate; not to be asked for it again."""
         own, common = self.method[method] if method in self.methods else Method(), self.pretrain
         update = {
             "steps": own.steps or common.steps,
@@ -121,21 +123,6 @@ class Config(Section):
     def matching_step(self, method: str, step: int, other: str) -> int:
         """Returns another method's step at the same fraction of its training."""
         return self.fine_tuned_steps(other)[self.fine_tuned_steps(method).index(step)]
-
-    def _check_steps(self) -> None:
-        """Methods with different steps are compared milestone by milestone, so no two milestones may coincide."""
-        for name in self.methods if any(self.method[name].steps for name in self.methods) else ():
-            if len(self.milestone_steps(name)) < len(self.pretrain.milestones):
-                key = f"method.{name}.steps" if self.method[name].steps else "pretrain.steps"
-                raise ValueError(
-                    f"{key} ({self.for_method(name).pretrain.steps}): two milestones fall on the same step"
-                )
-
-    def _check_generator(self, method: str) -> None:
-        try:
-            self.generator(method)
-        except ValueError as error:
-            raise ValueError(f"method.{method}.electra.generator_fraction: {error}; raise it") from None
 
     def generator(self, method: str) -> Transformer | None:
         """Returns the sizes of a method's generator, or None; only ELECTRA has a generator."""

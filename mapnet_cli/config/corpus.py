@@ -162,10 +162,7 @@ class Corpus(Section):
 
     @property
     def preparation(self) -> str:
-        """Pre-processing before the tokenizer: Moses with this `lowercase`, or "none" for an import's tokenizer.
-
-        Where `cleanup.characters` is moses, that is appended.
-        """
+        """Pre-processing: Moses' `lowercase` (and "moses" for its characters), or "none" for an import's tokenizer."""
         if self.tokenizer:
             return "none"
         return self.lowercase if self.cleanup.characters == "repair" else f"{self.lowercase} {self.cleanup.characters}"

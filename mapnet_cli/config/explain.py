@@ -1,7 +1,9 @@
 """Messages about values that the config doesn't accept: the key, its origin, what it must be, the closest valid key."""
 
 import re
+import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
 from itertools import chain
 from typing import Any
 
@@ -14,27 +16,7 @@ from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
 from mapnet_cli.config.reference import inner_sections
 from mapnet_cli.core import did_you_mean
 
-_EXPECTED = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text in quotes",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be below {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "too_short": "must not be empty",
-    "too_long": "must have at most {max_length} entries",
-    "missing": "must have this entry",
-    "literal_error": "must be {expected}",
-    "string_pattern_mismatch": "must consist of letters, digits, - and _",
-}
+_EXPECTED: dict[str, str] = tomllib.loads((files(__package__) / "expected.toml").read_text("utf-8"))
 """What a value must be, by pydantic's type of the error, with fields of its context."""
 
 
@@ -42,10 +24,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns {dotted key: leaf value}; lists are leaves."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        is_table = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if is_table else {f"{prefix}{key}": value}
     return flat
 
 
@@ -102,9 +82,8 @@ def elsewhere(name: str) -> str:
 def _without_tags(path: list[str]) -> list[str]:
     """Returns a problem's path without what pydantic inserts: the kind of a proposal, and types of a union."""
     kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
-    return [
-        part for n, part in enumerate(path) if not (n == 3 and part in kinds) and not re.match(r"str$|tuple\[", part)
-    ]
+    path = [part for place, part in enumerate(path) if place != 3 or part not in kinds]
+    return [part for part in path if not re.match(r"str$|tuple\[", part)]
 
 
 def _moved(path: list[str], value: object) -> str:

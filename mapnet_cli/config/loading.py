@@ -55,10 +55,7 @@ def resolve(
     overrides: Iterable[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Resolved:
-    """Returns the config merged from all layers.
-
-    Raises UsageError if a value is invalid, naming the key, its origin and the closest valid key.
-    """
+    """Returns the config merged from all layers; raises UsageError with key, origin and the closest valid key."""
     try:
         return _resolve(recipe, file, overrides, environ)
     except RecursionError:
@@ -122,9 +119,8 @@ def _recipe_layer(name: str) -> Layer:
         hint = f"; a file is given with --config {name}" if is_file else did_you_mean(name, RECIPES)
         raise UsageError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}{hint}")
     text = resources.files("mapnet_cli").joinpath(f"recipes/{name}.toml").read_text(encoding="utf-8")
-    return Layer(
-        tomllib.loads(text), f"recipe {name}" if name != "methods" else "shipped methods.toml", _key_lines(text)
-    )
+    shown = f"recipe {name}" if name != "methods" else "shipped methods.toml"
+    return Layer(tomllib.loads(text), shown, _key_lines(text))
 
 
 def base_name(base: str) -> str:
@@ -198,8 +194,7 @@ def _set_dotted(values: dict[str, Any], dotted: str, text: str, where: str) -> N
 
 def _key_lines(text: str) -> dict[str, int]:
     """Returns the line number of every `[table]` and `key =` in a TOML text (tomllib doesn't provide them)."""
-    lines: dict[str, int] = {}
-    table = ""
+    lines, table = dict[str, int](), ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$", line):
             table = header[1].replace('"', "")

@@ -1,6 +1,8 @@
 """[method.NAME]: masking and training objective."""
 
+import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -107,30 +109,10 @@ class Electra(Section):
     """Weight of the detection loss relative to the generator's loss."""
 
 
-MOVED = {
-    "start": "init_from",
-    "task": "electra",
-    **{key: f"electra.{key}" for key in ("generator_fraction", "detection_weight")},
-    "table_memory": "proposal.memory",
-    **{f"proposal_{key}": f"proposal.{key}" for key in ("embeddings", "peak_lr", "clip_norm", "precision")},
-    **{
-        key: f"proposal.{key}"
-        for key in (
-            "sampler", "uniform_mix", "estimator", "ratio_clip", "signal", "learn_on_uniform_steps", "objective",
-            "loss_weight", "loss_weight_on", "learn_every", "propose_every",
-        )
-    },
-}  # fmt: skip
-"""Keys of [method.NAME] in version 0.1, with their current names."""
+_VERSION_0_1: dict[str, dict[str, Any]] = tomllib.loads((files(__package__) / "version_0_1.toml").read_text("utf-8"))
+MOVED, OLD_DEFAULTS = _VERSION_0_1["moved"], _VERSION_0_1["defaults"]
+"""Keys of [method.NAME] in version 0.1: their current names, and their defaults, which are part of fingerprints."""
 _OLD_NAMES = {new: old for old, new in MOVED.items()}
-OLD_DEFAULTS = {
-    "generator_fraction": 0.25, "detection_weight": 50.0, "sampler": "gumbel", "uniform_mix": 0.0, "estimator": "none",
-    "ratio_clip": 0.2, "objective": "none", "signal": "loss", "table_memory": 1_000, "proposal_embeddings": "shared",
-    "proposal_peak_lr": 0.0, "proposal_clip_norm": 0.0, "loss_weight": 0.01, "loss_weight_on": "mapnet",
-    "learn_on_uniform_steps": True, "learn_every": 1, "propose_every": 1, "proposal_precision": "auto",
-    "explore_start": 1.0, "explore_end": 1 / 3,
-}  # fmt: skip
-"""Defaults of version 0.1, which are part of fingerprints."""
 
 
 class Method(Section):
@@ -208,11 +190,8 @@ class Method(Section):
         found = super().results_view()
         proposal, electra = found.pop("proposal") or {}, found.pop("electra") or {}
         found["start"], found["task"] = found.pop("init_from"), "replaced-token" if electra else "masked-lm"
-        settings = {
-            _OLD_NAMES.get(f"proposal.{key}", f"proposal.{key}"): value
-            for key, value in proposal.items()
-            if key != "kind"
-        }
+        proposal.pop("kind", None)
+        settings = {_OLD_NAMES.get(f"proposal.{key}", f"proposal.{key}"): value for key, value in proposal.items()}
         given = {key: value for key, value in (found | settings | electra).items() if value is not None}
         if self.proposal is None and any(self.exploration):  # not available in version 0.1
             given["exploration"] = self.exploration
@@ -247,10 +226,8 @@ class Method(Section):
     def exploration(self) -> tuple[float, float]:
         """Probability of an exploration step at the first and the last step."""
         first, last = (1.0, 1 / 3) if self.proposal else (0.0, 0.0)
-        return (
-            first if self.explore_start is None else self.explore_start,
-            last if self.explore_end is None else self.explore_end,
-        )
+        start, end = self.explore_start, self.explore_end
+        return first if start is None else start, last if end is None else end
 
     @property
     def highest_rate(self) -> float:

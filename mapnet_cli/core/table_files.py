@@ -93,10 +93,13 @@ def saved_rows(folder: Path) -> Iterator[TableRow]:
 
 def arrow_batches(path: Path) -> Iterator[Any]:
     """Yields the schema and the record batches of an Arrow stream, or of the stream inside an Arrow file."""
-    from pyarrow import ipc, memory_map
+    from pyarrow import ArrowInvalid, ipc, memory_map
 
     with memory_map(str(path)) as file:
-        file.seek(8 if file.read(len(ARROW_FILE)) == ARROW_FILE else 0)
+        beginning = file.read(len(ARROW_FILE))
+        if beginning.startswith(b"FEA1"):
+            raise ArrowInvalid("it is Feather V1: save it as Feather V2 or Parquet")
+        file.seek(8 if beginning == ARROW_FILE else 0)
         stream = ipc.open_stream(file)
         yield stream.schema
         yield from stream

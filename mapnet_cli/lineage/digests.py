@@ -1,4 +1,4 @@
-"""Content hashes of input files, which are part of the fingerprints of the artifacts that depend on them."""
+"""Fingerprints: names of artifacts end in the first digits; those of input files are hashes of their contents."""
 
 import hashlib
 import json
@@ -10,13 +10,37 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
+from mapnet_cli import core
 from mapnet_cli.config import Source
-from mapnet_cli.core import MARKS, Artifacts, DamagedError, InputError, read_json, record_checksum, sha256, write_json
+from mapnet_cli.core import DamagedError, InputError
+
+# Increased when a stage's output changes for the same settings.
+FORMATS = {
+    "text": 3, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
+    "variance": 3, "predictions": 2, "pairs": 1, "kept": 1,
+}  # fmt: skip
 
 
 def fingerprint(*parts: Any) -> str:
     """Returns the SHA-256 of the parts' canonical JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def variance_id(checkpoint: core.Checkpoint, settings: dict[str, Any]) -> core.ArtifactId:
+    """Gradient variances of a checkpoint, identified by its weights and the measurement settings."""
+    prefix = f"variance/{checkpoint.method}-seed{checkpoint.pretrain_seed}-step{checkpoint.step}-"
+    return artifact_id(prefix, "variance", checkpoint.fingerprint, settings)
+
+
+def import_id(name: str, sizes: dict[str, Any], weights: str, tokenizer: str) -> core.ArtifactId:
+    """An imported encoder, identified by its sizes and the SHA-256 of its weights and of its tokenizer."""
+    return artifact_id(f"import/{name}-", "import", sizes, weights, tokenizer)
+
+
+def artifact_id(prefix: str, kind: str, *parts: Any) -> core.ArtifactId:
+    """Returns the id whose key is the prefix and the first digits of the fingerprint of a kind's parts."""
+    digest = fingerprint(kind, FORMATS[kind], *parts)
+    return core.ArtifactId(prefix + digest[:8], digest)
 
 
 def this_python() -> str:
@@ -31,25 +55,20 @@ def _is_entry(value: Any) -> bool:
 class InputFile(NamedTuple):
     """A file below an input folder."""
 
-    name: str
-    """Path below the folder, with "/"; of a single file, its name."""
+    name: str  # path below the folder, with "/"; of a single file, its name
     path: str
-    size: int
-    """In bytes."""
-    modified: int
-    """Time of the last change of the contents, in nanoseconds."""
-    changed: int
-    """Time of the last change of the contents or attributes, in nanoseconds."""
+    size: int  # in bytes
+    modified: int  # time of the last change of the contents, in nanoseconds
+    changed: int  # time of the last change of the contents or attributes, in nanoseconds
 
 
 class InputListing(NamedTuple):
     """The files of an input, sorted by name, and what was left out."""
 
     files: list[InputFile]
-    hidden: list[str]
-    """Names of hidden files and folders."""
-    artifacts: list[str]
-    """Names of artifact directories."""
+    hidden: list[str]  # names of hidden files and folders
+    artifacts: list[str]  # names of artifact directories and of parts of one
+    parents: list[str]  # names of links to a parent folder
 
 
 class Digests:
@@ -59,17 +78,17 @@ class Digests:
     artifacts were copied to another machine), the cached hash is used.
     """
 
-    def __init__(self, artifacts: Artifacts) -> None:
+    def __init__(self, artifacts: core.Artifacts) -> None:
         self._artifacts, self._path = artifacts, artifacts.path("inputs.json")
         self._seen = self._remembered() if self._path.exists() else {}
         self._listed: dict[Path, InputListing] = {}
 
     def _remembered(self) -> dict[str, Any]:
         """Returns what was written earlier, by this version or one without checksums. Raises DamagedError."""
-        content = read_json(self._path)
+        content = core.read_json(self._path)
         old = isinstance(content, dict) and "checksum" not in content and all(map(_is_entry, content.values()))
         stored = content.pop("checksum", None) if isinstance(content, dict) else None
-        if not old and stored != record_checksum(content):
+        if not old and stored != core.record_checksum(content):
             raise DamagedError(f"{self._path} is damaged (its checksum does not match): delete it and run again")
         return dict(content)
 
@@ -96,11 +115,14 @@ class Digests:
             if without is not None and without(file.name.rpartition("/")[2]):
                 continue
             old, seen = known["files"].get(file.name), list(file[2:])
-            files[file.name] = old if old and old[:-1] == seen else [*seen, sha256(Path(file.path))]
+            files[file.name] = old if old and old[:-1] == seen else [*seen, core.sha256(Path(file.path))]
         digest = fingerprint(sorted((name, entry[-1]) for name, entry in files.items()))
         if known["files"] != files and self._artifacts.writable:
             self._seen[known_as] = {"digest": digest, "files": files}
-            write_json(self._path, self._seen | {"checksum": record_checksum(self._seen)})
+            try:
+                core.write_json(self._path, self._seen | {"checksum": core.record_checksum(self._seen)})
+            except OSError as error:  # which isn't one of the input
+                raise core.system_error(error, self._artifacts.root) from None
         return digest
 
     def listing(self, path: Path) -> InputListing:
@@ -114,17 +136,18 @@ def list_input(root: Path) -> InputListing:
     """Returns the files at or below `root`, without hidden files and artifact directories.
 
     Links to folders are followed, except links to one of their own parent folders. Raises OSError for anything that
-    can't be read, and InputError if `root` itself is an artifact directory.
+    can't be read, and InputError if `root` itself is an artifact directory or part of one.
     """
-    found = InputListing([], [], [])
+    found = InputListing([], [], [], [])
     if not root.is_dir():
         _add(found.files, root.name, str(root), root.stat())
-    folders = [("", str(root))] * root.is_dir()
+    folders = [("", str(root), True)] * root.is_dir()
     while folders:
-        prefix, folder = folders.pop()
+        prefix, folder, linked = folders.pop()
         with os.scandir(folder) as scan:
             entries = list(scan)
-        if not MARKS.isdisjoint(entry.name for entry in entries):
+        made = not core.MARKS.isdisjoint(entry.name for entry in entries)
+        if made or (linked and _is_output(Path(folder).resolve())):
             if not prefix:
                 raise InputError(f"{root} is an artifact directory of mapnet: move the text into another folder")
             found.artifacts.append(prefix.rstrip("/"))
@@ -135,8 +158,10 @@ def list_input(root: Path) -> InputListing:
                 found.hidden.append(name)
             elif not entry.is_dir():
                 _add(found.files, name, entry.path, entry.stat())
-            elif not (entry.is_symlink() and _leads_back(Path(entry.path))):
-                folders.append((f"{name}/", entry.path))
+            elif entry.is_symlink() and _leads_back(Path(entry.path)):
+                found.parents.append(name)
+            else:
+                folders.append((f"{name}/", entry.path, entry.is_symlink()))
     for names in found:
         names.sort()
     return found
@@ -150,3 +175,10 @@ def _add(files: list[InputFile], name: str, path: str, stat: os.stat_result) -> 
 
 def _leads_back(folder: Path) -> bool:
     return folder.resolve() in (parent.resolve() for parent in folder.parents)
+
+
+def _is_output(folder: Path) -> bool:
+    """Returns whether the folder is a stage's in an artifact directory, or below it."""
+    stages = {mark.removeprefix(".lock-") for mark in core.MARKS}
+    owners = [path.parent for path in (folder, *folder.parents) if path.name in stages]
+    return any((owner / mark).exists() for owner in owners for mark in core.MARKS)

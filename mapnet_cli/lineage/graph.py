@@ -15,8 +15,7 @@ from typing import Any
 
 from mapnet_cli import core, glue
 from mapnet_cli.config import Config, Electra, Pretrain, Transformer
-from mapnet_cli.lineage.digests import Digests, InputListing, fingerprint, this_python
-from mapnet_cli.lineage.ids import artifact_id, manifest_key
+from mapnet_cli.lineage.digests import Digests, artifact_id, fingerprint, this_python
 
 NOT_WEIGHTS = {key: Pretrain().results_view()[key] for key in ("validate_every", "validation_sequences", "milestones")}
 """Keys of [pretrain] on which weights don't depend, with the defaults that stand for all of their values."""
@@ -70,17 +69,13 @@ class Lineage:
     @property
     def manifest(self) -> str:
         """Key of the corpus's manifest."""
-        return manifest_key(self.corpus)
+        return f"{self.corpus.key}/manifest"
 
     @property
     def vocab_size(self) -> int:
         """Maximum vocabulary size of the corpus, or the exact size if the tokenizer is from an import."""
         own = self.config.corpus.tokenizer
         return self.imported(own).vocab_size if own else self.config.corpus.vocab_size
-
-    def listing(self, path: Path) -> InputListing:
-        """Returns the files of an input, as they were when it was hashed."""
-        return self.digests.listing(path)
 
     def _imported(self, name: str) -> core.Imported:
         """Imported encoder by name, with or without its hash suffix. Raises UsageError unless exactly one matches."""

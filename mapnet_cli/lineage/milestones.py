@@ -1,6 +1,7 @@
-"""Lookup of a finished checkpoint by method, seed and step, and of the scores of fine-tuning."""
+"""Lookup of a finished checkpoint by method, seed and step, of the scores of fine-tuning, and of other precisions."""
 
-from mapnet_cli.core import Baseline, Baselines, Checkpoint, FinetuneRun, UsageError
+from mapnet_cli.config import Config
+from mapnet_cli.core import Artifacts, Baseline, Baselines, Checkpoint, FinetuneRun, MapnetError, UsageError
 from mapnet_cli.glue import GridRun, other_rows, runs_of
 from mapnet_cli.lineage.graph import Lineage
 
@@ -65,3 +66,26 @@ def find_row(lineage: Lineage, method: str | None, seed: int | None, step: int |
         return method, 0, 0
     found = find_milestone(lineage, method, seed, step, fine_tuned=True)
     return found.method, found.pretrain_seed, found.step
+
+
+def precision_advice(config: Config, artifacts: Artifacts) -> str:
+    """Returns how to use results of a machine with another automatic precision, or "" if there are none of use."""
+    if config.with_precision() is config:  # nothing is automatic
+        return ""
+    here = Lineage(config, artifacts)
+    there = Lineage(config.with_precision(flip=True), artifacts, here.digests)
+    for method, seed in config.pretraining_runs():
+        try:
+            other = there.pretraining(method, seed)
+            if other == here.pretraining(method, seed) or artifacts.marker(here.pretraining(method, seed).key):
+                continue
+            if artifacts.marker(other.key):
+                found, precision = other.key, there.config.pretrain.precision
+                return (
+                    f"{found} is finished, in {precision}, but automatic precision here is "
+                    f"{here.config.pretrain.precision}: to use it, set pretrain.precision={precision} "
+                    f"and finetune.precision={precision}"
+                )
+        except MapnetError:  # reported by the command itself
+            return ""
+    return ""

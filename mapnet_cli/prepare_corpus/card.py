@@ -1,5 +1,6 @@
 """Phase 7: the corpus card, a summary of the corpus and its sources in Markdown and HTML."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,25 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mapnet_cli.core import (
-    COLOURS,
-    Artifacts,
-    Cell,
-    Chart,
-    Column,
-    CorpusManifest,
-    SourceCounts,
-    Spec,
-    Table,
-    axis,
-    build_table,
-    each,
-    images,
-    number_cell,
-    render,
-    to_markdown,
-    write_text,
-)
+from mapnet_cli import core
+from mapnet_cli.core import Column, CorpusManifest, SourceCounts, Table, build_table, number_cell
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.text import CLS, SEP, SPECIALS, load_tokenizer, shard_files
 
@@ -43,28 +27,26 @@ SHOWN_TOKENS = 60
 class WriteCard(Job):
     """Writes the card: KEY.md, KEY.html and KEY.svg."""
 
-    manifest: str
-    """Key of the manifest."""
-    names: tuple[str, ...]
-    """Names of the sources, as shown on the card."""
+    manifest: str  # key of the manifest
+    names: tuple[str, ...]  # names of the sources, as shown on the card
     licences: tuple[str, ...]
 
-    def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+    def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         artifacts.verify(self.manifest)
         made = artifacts.read(self.manifest, CorpusManifest)
         tokenizer = load_tokenizer(artifacts.path(made.tokenizer))
         shards = [artifacts.path(name) for name in (*made.train, *made.validation)]
         counts_V = token_counts(shards, made.vocab_size, progress)
         signature = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
-        svg = images(_chart(made, counts_V), signature, ("svg",))["svg"].decode()
+        svg = core.images(_chart(made, counts_V), signature, ("svg",))["svg"].decode()
         files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
         tables = [
             _sources(made, self.names, self.licences, signature),
-            build_table("totals", "Totals", _pair("Quantity", "Value"), _totals(made, counts_V), (), signature),
+            _pairs("totals", "Totals", "Quantity", "Value", _totals(made, counts_V), signature),
             *(_by_source(field, title, made.sources, self.names, signature) for field, title in _BY_SOURCE.items()),
-            build_table(
-                "examples", "Examples of dropped paragraphs", _pair("Rule", "Beginning"),
-                [(rule, begin) for rule, begins in made.examples.items() for begin in begins], (), signature,
+            _pairs(
+                "examples", "Examples of dropped paragraphs", "Rule", "Beginning",
+                [(rule, begin) for rule, begins in made.examples.items() for begin in begins], signature,
             ),
             _tokens(tokenizer, counts_V, signature),
         ]  # fmt: skip
@@ -72,15 +54,15 @@ class WriteCard(Job):
         rest = made.problem_count - len(made.problems)
         problems = [*made.problems, *([f"and {rest:,} more"] if rest else [])]
         parts = ["# Corpus card", f"![Sentence lengths and token frequencies]({files[2].name})"]
-        parts += [to_markdown(table, 2).rstrip() for table in shown]
+        parts += [core.to_markdown(table, 2).rstrip() for table in shown]
         parts += ["## Problems", "\n".join(f"- {problem}" for problem in problems) or "None."]
-        write_text(files[0], "\n\n".join(parts) + "\n")
-        page = render(
+        core.write_text(files[0], "\n\n".join(parts) + "\n")
+        page = core.render(
             "mapnet_cli.prepare_corpus", "card.html", picture=svg[svg.index("<svg") :], tables=shown,
             problems=problems, is_text=lambda text: any(char.isalpha() for char in text),
         )  # fmt: skip
-        write_text(files[1], page)
-        write_text(files[2], svg)
+        core.write_text(files[1], page)
+        core.write_text(files[2], svg)
         return Output(files)
 
 
@@ -96,15 +78,8 @@ def token_counts(shards: Sequence[Path], vocab_size: int, progress: ProgressCall
     return counts_V
 
 
-_COUNTS = {
-    "documents": "Documents",
-    "paragraphs": "Paragraphs",
-    "sentences": "Sentences",
-    "words": "Words",
-    "tokens": "Tokens",
-    "train_sequences": "Training blocks",
-    "validation_sequences": "Held-out blocks",
-}
+_COUNTS = {name: name.capitalize() for name in ("documents", "paragraphs", "sentences", "words", "tokens")}
+_COUNTS |= {"train_sequences": "Training blocks", "validation_sequences": "Held-out blocks"}
 _BY_SOURCE = {
     "dropped": "Paragraphs dropped, by rule",
     "left_out": "Pages skipped, by reason",
@@ -120,7 +95,7 @@ def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str]
         Column("Source", lambda row: row[0]),
         Column("Kind", lambda row: row[1]),
         Column("Licence", lambda row: row[2] or None),
-        *each(_COUNTS, lambda row, count: number_cell(getattr(row[3], count), "{:,}")),
+        *core.each(_COUNTS, lambda row, count: number_cell(getattr(row[3], count), "{:,}")),
     ]
     kinds = [source.kind for source in made.sources]
     rows: list[_Source] = [*zip(names, kinds, licences, made.sources, strict=True), ("all", None, None, made)]
@@ -141,8 +116,9 @@ def _totals(made: CorpusManifest, counts_V: Counts) -> list[tuple[str, str]]:
     ]
 
 
-def _pair(first: str, second: str) -> list[Column[tuple[str, str]]]:
-    return [Column(first, lambda row: row[0]), Column(second, lambda row: row[1])]
+def _pairs(name: str, title: str, first: str, second: str, rows: list[tuple[str, str]], signature: str) -> Table:
+    columns: list[Column[tuple[str, str]]] = [Column(first, lambda row: row[0]), Column(second, lambda row: row[1])]
+    return build_table(name, title, columns, rows, (), signature)
 
 
 def _quantile(lengths: list[int], share: float) -> str:
@@ -154,46 +130,27 @@ def _quantile(lengths: list[int], share: float) -> str:
 def _by_source(field: str, title: str, sources: list[SourceCounts], names: Sequence[str], signature: str) -> Table:
     counts: list[dict[str, int]] = [getattr(source, field) for source in sources]
     columns: list[Column[str]] = [Column("Rule", lambda rule: rule)]
-    columns += each(dict(enumerate(names)), lambda rule, source: number_cell(counts[source].get(rule, 0), "{:,}"))
+    columns += core.each(dict(enumerate(names)), lambda rule, source: number_cell(counts[source].get(rule, 0), "{:,}"))
     return build_table(field, title, columns, sorted({rule for count in counts for rule in count}), (), signature)
 
 
 def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
     """Returns an excerpt of the vocabulary: the most frequent, middle-ranked and rarest entries that are used."""
     order = [int(token) for token in np.argsort(-counts_V, kind="stable") if counts_V[token]]
-    half = len(order) // 2
-    parts = {
-        "most frequent": order[:SHOWN_TOKENS],
-        "middle": order[half : half + SHOWN_TOKENS],
-        "rarest": order[-SHOWN_TOKENS:],
-    }
+    begins = {"most frequent": 0, "middle": len(order) // 2, "rarest": max(0, len(order) - SHOWN_TOKENS)}
+    parts = {name: order[begin : begin + SHOWN_TOKENS] for name, begin in begins.items()}
     columns: list[Column[str]] = [
         Column("Part", lambda part: part),
-        Column("Counts", lambda part: Cell(f"{counts_V[parts[part]].max():,} to {counts_V[parts[part]].min():,}")),
+        Column("Counts", lambda part: core.Cell(f"{counts_V[parts[part]].max():,} to {counts_V[parts[part]].min():,}")),
         Column("Entries", lambda part: " ".join(str(tokenizer.id_to_token(token)) for token in parts[part])),
     ]
     return build_table("vocabulary", "Vocabulary", columns, parts if order else (), (), signature)
 
 
-def _chart(made: CorpusManifest, counts_V: Counts) -> Chart:
+def _chart(made: CorpusManifest, counts_V: Counts) -> core.Chart:
     lengths = [{"words": n, "sentences": count} for n, count in enumerate(np.trim_zeros(made.sentence_lengths, "b"))]
     ordered = np.sort(counts_V[counts_V > 0])[::-1]
     shown = np.unique(np.geomspace(1, len(ordered), 200).astype(int)) if len(ordered) else np.empty(0, np.int64)
     ranks = [{"rank": int(rank), "count": int(ordered[rank - 1])} for rank in shown]
-    bars: Spec = {
-        "title": "Sentence lengths",
-        "data": {"name": "lengths"},
-        "mark": {"type": "bar", "color": COLOURS[0]},
-        "encoding": {"x": axis("words", "Words per sentence (last bar: that many or more)"),
-                     "y": axis("sentences", "Sentences", zero=True)},
-    }  # fmt: skip
-    logarithmic = {"scale": {"type": "log"}}
-    curve: Spec = {
-        "title": "Token frequencies",
-        "data": {"name": "ranks"},
-        "mark": {"type": "line", "color": COLOURS[1]},
-        "encoding": {"x": axis("rank", "Rank of the token") | logarithmic,
-                     "y": axis("count", "Occurrences") | logarithmic},
-    }  # fmt: skip
-    panels = [bars | {"width": 300, "height": 200}, curve | {"width": 300, "height": 200}]
-    return Chart("corpus", "Corpus", "", panels, {"lengths": lengths, "ranks": ranks}, 2)
+    panels = core.render("mapnet_cli.prepare_corpus", "card.json", axis=core.axis, colours=core.COLOURS)
+    return core.Chart("corpus", "Corpus", "", json.loads(panels), {"lengths": lengths, "ranks": ranks}, 2)

@@ -16,13 +16,9 @@ from mapnet_cli.text import normalise_text
 _CONTINUES = frozenset(string.ascii_letters + string.digits + ",")
 _LETTERS = string.ascii_letters.encode()
 _SYMBOLS = "/\\|"
-
-
-EXAMPLES = 3
-"""Number of dropped paragraphs kept as examples per rule."""
+EXAMPLES = 3  # number of dropped paragraphs kept as examples per rule
 EXAMPLE_CHARS = 200
-JOINED = 2_000
-"""Characters of short paragraphs that are joined."""
+JOINED = 2_000  # characters of short paragraphs that are joined
 _SHORT = ("min_chars", "min_letters")
 
 
@@ -42,10 +38,7 @@ class Dropped:
 
 
 def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> Lines:
-    """Yields the normalised paragraphs that pass the rules, and None at the end of each non-empty document.
-
-    Records the other paragraphs in `dropped`.
-    """
+    """Yields the normalised paragraphs that pass the rules, and None after a document; records the others."""
     kept = False
     paragraphs = _joined(_normalised(lines, settings.characters, dropped), settings.join_lines)
     for paragraph in _with_short_ones(paragraphs, settings) if settings.short_paragraphs == "join" else paragraphs:
@@ -62,21 +55,23 @@ def clean(lines: Iterable[str | None], settings: Cleanup, dropped: Dropped) -> L
 
 def _with_short_ones(paragraphs: Iterable[str | None], settings: Cleanup) -> Lines:
     """Joins short paragraphs that follow each other, if together they break no rule."""
-    short: list[str] = []
-    size = 0
+    short, size = list[str](), 0
+
+    def joined() -> list[str]:
+        together = " ".join(short)
+        return short if broken_rule(together, settings) else [together]
+
     for paragraph in paragraphs:
         is_short = paragraph is not None and broken_rule(paragraph, settings) in _SHORT
         if short and (not is_short or size > JOINED):
-            together = " ".join(short)
-            yield from short if broken_rule(together, settings) else [together]
+            yield from joined()
             short, size = [], 0
         if paragraph is not None and is_short:
             short.append(paragraph)
             size += len(paragraph) + 1
         else:
             yield paragraph
-    together = " ".join(short)
-    yield from short if broken_rule(together, settings) else [together]
+    yield from joined()
 
 
 def broken_rule(paragraph: str, settings: Cleanup) -> str:
@@ -106,11 +101,7 @@ def _normalised(lines: Iterable[str | None], characters: str, dropped: Dropped) 
 
 
 def _joined(lines: Lines, join: bool) -> Iterator[str | None]:
-    """Yields paragraphs, and None at the end of a document.
-
-    With `join`, a line that ends in an ASCII letter, a digit or a comma is joined to the next one if
-    that starts with a lower-case ASCII letter.
-    """
+    """Yields paragraphs, with `join` of lines that MC-BERT's rule joins, and None at the end of a document."""
     paragraph = ""
     for line in lines:
         continued = join and line and line[0] in string.ascii_lowercase and paragraph and paragraph[-1] in _CONTINUES

@@ -14,8 +14,7 @@ from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus import outputs
 from mapnet_cli.text import CLS, SEP, UNK, encode_lines, load_tokenizer, shard_files, writing_shard
 
-BATCH = 4_096
-"""Maximum number of lines encoded together."""
+BATCH = 4_096  # maximum number of lines encoded together
 BATCH_CHARS = 4_000_000
 
 
@@ -36,17 +35,15 @@ class Packer:
         self._block: list[int] = []
 
     def add(self, sentence: Sequence[int]) -> None:
-        if self._blocks == "full":
-            while len(self._block) + len(sentence) >= self._room:
-                cut = self._room - len(self._block)
-                self._block, sentence = [*self._block, *sentence[:cut]], sentence[cut:]
-                self.flush()
-        elif len(self._block) + len(sentence) > self._room or self._blocks == "sentence":
+        full, begin = self._blocks == "full", 0
+        if not full and (len(self._block) + len(sentence) > self._room or self._blocks == "sentence"):
             self.flush()
-        while len(sentence) > self._room:
-            self._block, sentence = list(sentence[: self._room]), sentence[self._room :]
+        while len(self._block) + len(sentence) - begin > self._room - full:
+            end = begin + self._room - len(self._block)
+            self._block += sentence[begin:end]
+            begin = end
             self.flush()
-        self._block += sentence
+        self._block += sentence[begin:]
 
     def end_document(self) -> None:
         if not self._cross_documents:
@@ -111,10 +108,7 @@ class EncodeSlice(Job):
 
 @lru_cache(maxsize=1)
 def _encoder(tokenizer: Path, checksum: str) -> Tokenizer:
-    """Returns the tokenizer, which later jobs of this process reuse.
-
-    `checksum` is part of the cache key, since the file may be replaced by another tokenizer.
-    """
+    """Returns the tokenizer, also to later jobs; its checksum is part of the key, since the file may be replaced."""
     return load_tokenizer(tokenizer)
 
 

@@ -4,8 +4,8 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, MapnetError, format_count, format_duration, format_size
@@ -16,53 +16,36 @@ from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.reading import Reading
 from mapnet_cli.text import TOKENS_PER_WORD, word_tokeniser
 
-SAMPLE_BYTES = 400_000
-"""Bytes of clean text sampled per source, from the beginnings of slices spread over it."""
+SAMPLE_BYTES = 400_000  # bytes of clean text sampled per source, from the beginnings of slices spread over it
 LEAST_SLICES, MOST_SLICES = 3, 16
 """Minimum and maximum number of slices sampled per source; more than the minimum if they contain little text."""
-SAMPLE_INPUT = 32e6
-"""Bytes of input after which sampling a source stops, even if they contained little text."""
+SAMPLE_INPUT = 32e6  # bytes of input after which sampling a source stops, even if they contained little text
 GOLDEN = 0.618034
 """Step between sampled slices as a fraction of the list, modulo 1: any number of such steps is evenly spread."""
-SAMPLED_PROBLEMS = 3
-"""Maximum number of problems reported per source."""
-SEGMENTED_BYTES = 200_000
-"""Approximate bytes of sampled text that are segmented to time the sentence phase."""
-SPACES = 1.03
-"""Size of a sentence file relative to its paragraph file: Moses puts spaces before full stops."""
-HASHES = 1.08
-"""Size of a paragraph file with its hashes relative to the paragraph file alone."""
-SHORTAGE = 0.8
-"""The disk counts as too small if its free space is below this fraction of the expected output."""
+SAMPLED_PROBLEMS = 3  # maximum number of problems reported per source
+SEGMENTED_BYTES = 200_000  # approximate bytes of sampled text that are segmented to time the sentence phase
+SPACES = 1.03  # size of a sentence file relative to its paragraph file: Moses puts spaces before full stops
+HASHES = 1.08  # size of a paragraph file with its hashes relative to the paragraph file alone
+SHORTAGE = 0.8  # the disk counts as too small if its free space is below this fraction of the expected output
 
 
-@dataclass(frozen=True)
-class Rate:
+class Rate(NamedTuple):
     """Output and time of a source per byte of input (per slice if it isn't measured in bytes), from a sample."""
 
-    text: float
-    """Bytes of clean paragraphs."""
+    text: float  # bytes of clean paragraphs
     words: float
-    seconds: float
-    """Seconds to read and clean the input."""
-    paragraphs: list[str]
-    """The sample."""
-    notes: list[str]
-    """What the clean-up drops of the sample, and the first problems found in it."""
+    seconds: float  # to read and clean the input
+    paragraphs: list[str]  # the sample
+    notes: list[str]  # what the clean-up drops of the sample, and the first problems found in it
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     """Estimates for a corpus; of time and disk space, what the unfinished jobs will take."""
 
-    words: float
-    """Words of the whole corpus."""
-    seconds: float
-    """Seconds with one worker."""
-    working: float
-    """Bytes of paragraph and sentence files, which later runs reuse."""
-    final: float
-    """Bytes of token shards."""
+    words: float  # of the whole corpus
+    seconds: float  # with one worker
+    working: float  # bytes of paragraph and sentence files, which later runs reuse
+    final: float  # bytes of token shards
     notes: list[str]
 
     @property
@@ -100,48 +83,46 @@ def _sample(slices: list[Slice], config: Config) -> Rate:
     least = min(LEAST_SLICES, len(chosen)) if chosen[0].pieces else 1
     paragraphs: list[str] = []
     problems: list[str] = []
-    dropped, amounts = Dropped(), Counter[str]()
-    size = read = 0.0
+    dropped, amounts, read = Dropped(), Counter[str](), 0.0
     start = time.perf_counter()
     for done, part in enumerate(chosen):
-        if done >= least and (size >= SAMPLE_BYTES or read >= SAMPLE_INPUT or not part.pieces):
+        if done >= least and (_size(paragraphs) >= SAMPLE_BYTES or read >= SAMPLE_INPUT or not part.pieces):
             break
-        some, measure, reading = _beginning(part, SAMPLE_BYTES / least, config, dropped)
+        reading = Reading()
+        found, measure = _beginning(part, SAMPLE_BYTES / least, config, reading, dropped)
         amounts.update(reading.amounts)
-        paragraphs += some
+        paragraphs += found
         problems += reading.problems.lines
-        size += sum(len(paragraph.encode()) + 1 for paragraph in some)
         read += measure
-    seconds = time.perf_counter() - start
+    seconds, read = time.perf_counter() - start, max(read, 1e-9)
     words = sum(paragraph.count(" ") + 1 for paragraph in paragraphs)
-    read = max(read, 1e-9)
     key = chosen[0].config_key
     notes = [f"{key}: clean-up drops {format_shares(dropped.counts, len(paragraphs))} of the sample"]
     if what := lost(amounts, chosen[0].source.max_lost_share):
         notes.append(f"{key}: {what} in the sample; a run stops if that is so in the whole source (max_lost_share)")
     notes += [f"problem in the sample: {problem}" for problem in problems[:SAMPLED_PROBLEMS]]
-    return Rate(size / read, words / read, seconds / read, paragraphs, notes)
+    return Rate(_size(paragraphs) / read, words / read, seconds / read, paragraphs, notes)
 
 
-def _beginning(part: Slice, enough: float, config: Config, dropped: Dropped) -> tuple[list[str], float, Reading]:
-    """Returns a slice's first clean paragraphs (at least `enough` bytes, if available), the input read, and its record.
+def _size(paragraphs: list[str]) -> int:
+    return sum(len(paragraph.encode()) + 1 for paragraph in paragraphs)
 
-    The input read is in bytes, or 1 for a slice that isn't measured in bytes. Other paragraphs go to `dropped`.
-    """
-    reading, size = Reading(), 0
+
+def _beginning(
+    part: Slice, enough: float, config: Config, reading: Reading, dropped: Dropped
+) -> tuple[list[str], float]:
+    """Returns a slice's first clean paragraphs, `enough` bytes, and the input read: bytes, or 1 if it has no size."""
+    size, position = 0, (0, 0.0)
     paragraphs: list[str] = []
-    lines = read_slice(part, "repair", reading, lambda progress: None)
-    position = previous = (0, 0.0)
-    for paragraph in clean(lines, config.corpus.cleanup, dropped):
-        position, previous = (reading.pieces, reading.share), position
+    for paragraph in clean(read_slice(part, "repair", reading, lambda progress: None), config.corpus.cleanup, dropped):
+        previous, position = position, (reading.pieces, reading.share)
         if size >= enough and position > previous:  # compressed files advance by whole blocks
-            current = part.pieces[reading.pieces]
-            read = sum(piece.end - piece.begin for piece in part.pieces[: reading.pieces])
-            return paragraphs, read + reading.share * (current.end - current.begin), reading
+            sizes = [piece.end - piece.begin for piece in part.pieces[: reading.pieces + 1]]
+            return paragraphs, sum(sizes[:-1]) + reading.share * sizes[-1]
         if paragraph:
             paragraphs.append(paragraph)
             size += len(paragraph.encode()) + 1
-    return paragraphs, float(part.bytes) if part.pieces else 1.0, reading
+    return paragraphs, float(part.bytes) if part.pieces else 1.0
 
 
 def _segmenting(paragraphs: list[str], config: Config) -> float:
@@ -154,19 +135,20 @@ def _segmenting(paragraphs: list[str], config: Config) -> float:
     for sentences in split(chosen):
         for sentence in sentences or ():
             tokenise(sentence)
-    return (time.perf_counter() - start) / max(1, sum(len(paragraph.encode()) for paragraph in chosen))
+    return (time.perf_counter() - start) / max(1, _size(chosen))
 
 
 def lines(expected: Expected, slices: list[Slice], artifacts: Artifacts, workers: int) -> list[str]:
     """Returns the lines that `--dry-run` prints."""
-    read, free = sum(part.bytes for part in slices), free_disk(artifacts)
     hubs = sorted({part.source.path for part in slices if part.source.from_hub})
     unknown = [f"{path}: not included, its size is unknown until it is read" for path in hubs]
     if all(part.source.from_hub for part in slices):
         return unknown
+    free = free_disk(artifacts)
     return [
-        f"{format_size(read)} of input in {len(slices):,} slices; estimated from a sample of each source: about "
-        f"{format_count(expected.words)} words, {format_count(expected.words * TOKENS_PER_WORD)} tokens",
+        f"{format_size(sum(part.bytes for part in slices))} of input in {len(slices):,} slices; estimated from a "
+        f"sample of each source: about {format_count(expected.words)} words, "
+        f"{format_count(expected.words * TOKENS_PER_WORD)} tokens",
         f"disk: about {format_size(expected.working)} of working files (paragraphs and sentences, reused by "
         f"other vocabularies), {format_size(expected.final)} of shards; {format_size(free)} free"
         + (" (not enough)" if SHORTAGE * expected.bytes > free else ""),
@@ -189,7 +171,5 @@ def require_disk(expected: Expected, artifacts: Artifacts) -> None:
 
 def free_disk(artifacts: Artifacts) -> int:
     """Returns the number of free bytes on the disk of the artifacts folder, which need not exist yet."""
-    folder: Path = artifacts.root.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    root: Path = artifacts.root.resolve()
+    return shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free

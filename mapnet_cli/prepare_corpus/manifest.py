@@ -1,5 +1,6 @@
 """Phase 6: the corpus manifest, with counts, problems and the keys of the corpus files."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,8 +16,7 @@ from mapnet_cli.prepare_corpus.cleanup import EXAMPLE_CHARS, EXAMPLES
 from mapnet_cli.prepare_corpus.sources.reading import Problems
 from mapnet_cli.text import shard_files
 
-LEAST_FILL = 0.2
-"""Mean fraction of a block's tokens that are used, below which there is a warning."""
+LEAST_FILL = 0.2  # mean fraction of a block's tokens that are used, below which there is a warning
 _COUNTS = set(CorpusCounts.model_fields)
 
 
@@ -26,8 +26,7 @@ class WriteManifest(Job):
 
     keys: outputs.CorpusKeys
     corpus: Corpus
-    source_of: tuple[int, ...]
-    """Index in corpus.sources of the source of each slice."""
+    source_of: tuple[int, ...]  # index in corpus.sources of the source of each slice
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         keys = self.keys
@@ -37,38 +36,38 @@ class WriteManifest(Job):
         segmented = [artifacts.read(key, outputs.SegmentedSlice) for key in keys.each("sentences")]
         encoded = [artifacts.read(key, outputs.EncodedSlice) for key in keys.each("encode")]
         repeated = artifacts.read(keys.of("deduplicate"), outputs.Deduplication).dropped_by_slice
-        slices = list(map(_slice_counts, cleaned, repeated, segmented, encoded))
+        slices = [
+            SourceCounts(
+                kind="", **words.model_dump(include=_COUNTS), **tokens.model_dump(include=_COUNTS),
+                dropped=text.dropped | {"deduplicate": double}, left_out=text.left_out, markup=text.markup,
+            )
+            for text, double, words, tokens in zip(cleaned, repeated, segmented, encoded, strict=True)
+        ]  # fmt: skip
         sources = [
             _sum([counts for counts, of in zip(slices, self.source_of, strict=True) if of == number], source.kind)
             for number, source in enumerate(self.corpus.sources)
         ]
         whole = _sum(sources)
         vocabulary = artifacts.read(keys.of("vocabulary"), outputs.TrainedVocabulary)
-        problems = self._problems(artifacts, whole, vocabulary)
-        for row in cleaned:
-            problems.merge(row.problems, row.problem_count)
+        problems = outputs.found_problems(cleaned, self._problems(artifacts, whole, vocabulary))
         examples: dict[str, list[str]] = {}
         for rule, paragraphs in (pair for row in cleaned for pair in row.examples.items()):
             examples[rule] = (examples.get(rule, []) + paragraphs)[:EXAMPLES]
         duplicates = list(islice(_duplicates(artifacts, keys, repeated), EXAMPLES))
+        train, validation = (
+            [key for key, row in zip(keys.each(split), encoded, strict=True) if getattr(row, f"{split}_sequences")]
+            for split in ("train", "validation")
+        )
         manifest = CorpusManifest(
             **whole.model_dump(include=_COUNTS | {"dropped"}),
             unknown_tokens=sum(row.unknown_tokens for row in encoded),
-            problem_count=problems.count,
-            problems=problems.lines,
-            vocab_size=vocabulary.vocab_size,
-            block_length=self.corpus.block_length,
-            train=[key for key, row in zip(keys.each("train"), encoded, strict=True) if row.train_sequences],
-            validation=[
-                key for key, row in zip(keys.each("validation"), encoded, strict=True) if row.validation_sequences
-            ],
-            tokenizer=keys.of("tokenizer.json"),
-            sources=sources,
+            problem_count=problems.count, problems=problems.lines, vocab_size=vocabulary.vocab_size,
+            block_length=self.corpus.block_length, train=train, validation=validation,
+            tokenizer=keys.of("tokenizer.json"), sources=sources,
             sentence_lengths=np.sum([row.lengths for row in segmented], axis=0).tolist(),
             examples=dict(sorted(examples.items())) | ({"deduplicate": duplicates} if duplicates else {}),
-        )
-        shards = [artifacts.path(name) for name in (*manifest.train, *manifest.validation)]
-        files = [file for shard in shards for file in shard_files(shard)]
+        )  # fmt: skip
+        files = [file for name in (*train, *validation) for file in shard_files(artifacts.path(name))]
         return Output([artifacts.path(manifest.tokenizer), *files], manifest)
 
     def _problems(self, artifacts: Artifacts, whole: SourceCounts, trained: outputs.TrainedVocabulary) -> Problems:
@@ -82,10 +81,10 @@ class WriteManifest(Job):
                 f"BPE was trained without {trained.long_words:,} words of more than {self.corpus.bpe_word_chars:,} "
                 f"characters (corpus.bpe_word_chars), such as {trained.longest_word}"
             )
-        versions: dict[str, set[str]] = {}
+        versions = defaultdict[str, set[str]](set)
         for key in (*self.keys.each("clean"), *self.keys.each("sentences"), *self.keys.each("encode")):
             for name, version in artifacts.require(key).versions.items():
-                versions.setdefault(name, set()).add(version)
+                versions[name].add(version)
         for name, mixed in sorted(versions.items()):
             if len(mixed) > 1:
                 problems.add(
@@ -108,19 +107,6 @@ def _thin_blocks(made: SourceCounts, corpus: Corpus) -> str:
     elif not corpus.cross_documents:
         cure += ", or corpus.cross_documents = true, since documents are short"
     return f"blocks of {corpus.block_length} tokens are only {fill:.0%} full on average: {cure}"
-
-
-def _slice_counts(
-    cleaned: outputs.CleanedSlice, repeated: int, segmented: outputs.SegmentedSlice, encoded: outputs.EncodedSlice
-) -> SourceCounts:
-    return SourceCounts(
-        kind="",
-        **segmented.model_dump(include=_COUNTS),
-        **encoded.model_dump(include=_COUNTS),
-        dropped=cleaned.dropped | {"deduplicate": repeated},
-        left_out=cleaned.left_out,
-        markup=cleaned.markup,
-    )
 
 
 def _sum(rows: list[SourceCounts], kind: str = "") -> SourceCounts:

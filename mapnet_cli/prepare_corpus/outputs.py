@@ -22,15 +22,13 @@ class CleanedSlice(Row):
     paragraphs: int
     words: int
     bytes: int
-    dropped: dict[str, int]
-    """Number of paragraphs dropped by each clean-up rule."""
+    dropped: dict[str, int]  # number of paragraphs dropped by each clean-up rule
     examples: dict[str, list[str]]
     left_out: dict[str, int]
     markup: dict[str, int]
     problems: list[str]
     problem_count: int
-    amounts: dict[str, int] = Field(default_factory=dict)
-    """Rows and bytes, as in `Reading.amounts`."""
+    amounts: dict[str, int] = Field(default_factory=dict)  # rows and bytes, as in `Reading.amounts`
 
 
 class Deduplication(Row):
@@ -55,10 +53,8 @@ class TrainedVocabulary(Row):
 
     vocab_size: int
     sample_words: int
-    long_words: int = 0
-    """Number of words of the sample that were left out because of their length."""
-    longest_word: str = ""
-    """The beginning of the longest one."""
+    long_words: int = 0  # number of words of the sample that were left out because of their length
+    longest_word: str = ""  # the beginning of the longest one
     first_documents: list[int]
 
 
@@ -102,9 +98,9 @@ def lost(amounts: Mapping[str, int], limit: float) -> str:
     return ""
 
 
-def found_problems(slices: Sequence[CleanedSlice]) -> Problems:
-    """Returns the problems with the input of the slices."""
-    problems = Problems()
+def found_problems(slices: Sequence[CleanedSlice], others: Problems | None = None) -> Problems:
+    """Returns the problems with the input of the slices, after the others."""
+    problems = others or Problems()
     for row in slices:
         problems.merge(row.problems, row.problem_count)
     return problems
@@ -138,8 +134,7 @@ def format_shares(dropped: Mapping[str, int], kept: int) -> str:
 def read_paragraphs(path: Path) -> Iterator[str | None]:
     """Yields the paragraphs of a paragraph file, and None at the end of each document."""
     with path.open(encoding="utf-8", newline="\n") as handle:
-        for line in handle:
-            yield line.rstrip("\n") or None
+        yield from (line.rstrip("\n") or None for line in handle)
 
 
 def read_sentences(path: Path) -> Iterator[list[str] | None]:

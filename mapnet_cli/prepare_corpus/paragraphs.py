@@ -25,13 +25,10 @@ HASH_BYTES = 16
 """Two of n distinct paragraphs collide (and one is lost) with probability n^2 / 2^129: 10^-21 for n = 10^9."""
 SORTED = 2_000_000
 """Number of hashes compared at a time, in about 400 MB; they are partitioned by value into files of about as many."""
-REPORTED = 2_000
-"""Paragraphs between two progress reports."""
+REPORTED = 2_000  # paragraphs between two progress reports
 
-ROW = np.dtype([("hash", f"S{HASH_BYTES}"), ("number", "<i8")])
-"""A paragraph's hash and its number in the corpus."""
-Rows = npt.NDArray[np.void]
-"""Array of dtype ROW in corpus order."""
+ROW = np.dtype([("hash", f"S{HASH_BYTES}"), ("number", "<i8")])  # A paragraph's hash and its number in the corpus
+Rows = npt.NDArray[np.void]  # array of dtype ROW in corpus order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +43,10 @@ class CleanSlice(Job):
         reading, dropped = Reading(), Dropped()
         text_file, hash_file = artifacts.path(f"{self.key}.txt"), artifacts.path(f"{self.key}.hashes")
         count = words = 0
-        with ExitStack() as stack:
-            unfinished = stack.enter_context(publishing(text_file))
-            text = stack.enter_context(unfinished.open("w", encoding="utf-8", newline="\n"))
-            hashes = stack.enter_context(stack.enter_context(publishing(hash_file)).open("wb"))
+        with (
+            publishing(text_file) as unfinished, publishing(hash_file) as unfinished_hashes,
+            unfinished.open("w", encoding="utf-8", newline="\n") as text, unfinished_hashes.open("wb") as hashes,
+        ):  # fmt: skip
             lines = read_slice(self.part, self.on_bad_utf8, reading, progress)
             for paragraph in clean(lines, self.cleanup, dropped):
                 text.write(f"{paragraph or ''}\n")
@@ -93,8 +90,7 @@ class Deduplicate(Job):
 
     keys: CorpusKeys
     enabled: bool
-    sources: tuple[tuple[int, float], ...] = ()
-    """The number of each slice's source, and that source's max_lost_share."""
+    sources: tuple[tuple[int, float], ...] = ()  # the number of each slice's source, and that source's max_lost_share
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         slices = self.keys.each("clean")

@@ -21,10 +21,8 @@ LONGEST_CHUNK, KEPT = 100, 20
 _OVERLONG = re.compile(rf"\S{{{LONGEST_CHUNK + 1},}}")
 MOST_WORDS = 300_000
 """Number of words, in about 200 MB, after which spaCy's vocabulary is replaced, since it grows without bound."""
-ZONE_CHARS = 4_000_000
-"""Characters after which the string store of another pipeline is emptied."""
-LONGEST = 200
-"""Words; sentences of this length and longer are counted together."""
+ZONE_CHARS = 4_000_000  # characters after which the string store of another pipeline is emptied
+LONGEST = 200  # words; sentences of this length and longer are counted together
 _EXCLUDED = ["ner", "tagger", "morphologizer", "lemmatizer", "attribute_ruler", "entity_linker", "textcat"]
 _MARKS = "\"'(["
 _OPENING_MARKS = re.compile(rf"(?<=\s)[{re.escape(_MARKS)}]+$")
@@ -83,10 +81,7 @@ def _kept(paragraphs: Iterable[str | None], keep: Any) -> Iterator[str | None]:
 
 
 class Segmenter:
-    """Splits paragraphs into sentences with an installed spaCy pipeline, or with spaCy's English sentencizer for "".
-
-    Raises UsageError if the pipeline sets no sentence starts.
-    """
+    """Splits paragraphs into sentences with an installed spaCy pipeline, or for "" with spaCy's English sentencizer."""
 
     def __init__(self, pipeline: str) -> None:
         import spacy
@@ -174,11 +169,7 @@ def _split(text: str, starts: list[int]) -> list[str]:
 
 
 def _with_opening_marks(text: str, starts: list[int]) -> list[int]:
-    """Returns the sentence starts, moved before opening quotation marks and brackets.
-
-    The sentencizer ends a sentence after all punctuation that follows a full stop, including the
-    opening marks of the next sentence: 'He came. " / Go!"'.
-    """
+    """Returns the sentence starts, moved before opening marks: the sentencizer splits 'He came. " / Go!"'."""
     moved = [0]
     for start in starts[1:]:
         marks = text[start - 1] in _MARKS and _OPENING_MARKS.search(text, moved[-1], start)

@@ -15,8 +15,7 @@ CPYTHON_PARTS = 4
 HUB_PARTS = 32
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".lz4", ".lzma", ".z", ".br")
 """Suffixes of archives and compressed files that are not supported."""
-SHOWN_FILES = 5
-"""Maximum number of skipped files listed in a message."""
+SHOWN_FILES = 5  # maximum number of skipped files listed in a message
 EXPANSION = 4
 """Approximate size of text relative to its bz2, xz, gz, zst or Parquet file, whose pieces are smaller accordingly."""
 
@@ -25,15 +24,12 @@ EXPANSION = 4
 class Slice:
     """Consecutive files of one source, or a share of a large file: the input of one job."""
 
-    number: int
-    """Index of the source in corpus.sources."""
+    number: int  # index of the source in corpus.sources
     source: Source
     pieces: tuple[Piece, ...] = ()
-    part: int = 0
-    """Index of the part, out of `parts`; for cpython and the Hub only."""
+    part: int = 0  # index of the part, out of `parts`; for cpython and the Hub only
     parts: int = 1
-    notes: tuple[str, ...] = ()
-    """Problems found when the source was cut into slices."""
+    notes: tuple[str, ...] = ()  # problems found when the source was cut into slices
 
     @property
     def config_key(self) -> str:
@@ -48,19 +44,15 @@ class Slice:
         """Returns the name of a piece in messages; it doesn't depend on the location of the corpus."""
         root = Path(self.source.path)
         file = piece.path.name if piece.path == root else piece.path.relative_to(root).as_posix()
-        return printable(f"{self.config_key}: {file}") + (
-            f" (part {piece.part + 1} of {piece.parts})" if piece.parts > 1 else ""
-        )
+        part = f" (part {piece.part + 1} of {piece.parts})" if piece.parts > 1 else ""
+        return printable(f"{self.config_key}: {file}") + part
 
 
 Listing = Callable[[Path], InputListing]
 
 
 def input_slices(config: Config, listing: Listing = list_input) -> list[Slice]:
-    """Returns the slices in corpus order; they depend only on the input and the config.
-
-    Raises InputError if a source is missing, has no files or can't be read.
-    """
+    """Returns the slices in order, which depend only on input and config. Raises InputError for a missing source."""
     slices: list[Slice] = []
     for number, source in enumerate(config.corpus.sources):
         if source.kind == "cpython" or source.from_hub:
@@ -75,17 +67,12 @@ def input_slices(config: Config, listing: Listing = list_input) -> list[Slice]:
     return slices
 
 
-def missing_source(config: Config) -> bool:
-    """Returns whether the path of a source is missing (its artifacts may still exist)."""
-    return any(s.path and not s.from_hub and not Path(s.path).exists() for s in config.corpus.sources)
-
-
 def _files(source: Source, config_key: str, listing: Listing) -> tuple[list[InputFile], tuple[str, ...]]:
     """Returns the files to read, in order, and notes about what is left out."""
     root, kind, saved = Path(source.path), documents.KINDS[source.kind], source.kind == "dataset"
     if not root.exists():
         raise InputError(f"{config_key}.path: {root} does not exist")
-    found, hidden, artifacts = listing(root)
+    found, hidden, artifacts, parents = listing(root)
     files, wanted, notes = found, " or ".join(f"*{suffix}" for suffix in kind.suffixes), list[str]()
     if saved:
         by_path = {file.path: file for file in found}
@@ -94,26 +81,24 @@ def _files(source: Source, config_key: str, listing: Listing) -> tuple[list[Inpu
         files = [file for file in found if suffix_of(file.name) in kind.suffixes]
         if kind.bare and not files:
             files = [file for file in found if not suffix_of(file.name)]
-    elif archive := next((file.path for file in files if suffix_of(file.name) in ARCHIVES), None):
-        raise InputError(
-            f"{config_key}.path: {printable(archive)} is an archive, which can't be read: unpack it or move it "
-            "elsewhere"
-        )
+    elif archive := next((printable(file.path) for file in files if suffix_of(file.name) in ARCHIVES), None):
+        what = f"{archive} is an archive, which can't be read: unpack it or move it elsewhere"
+        raise InputError(f"{config_key}.path: {what}")
     if not files:
         missing = "Arrow files: create it with Dataset.save_to_disk" if saved else f"{wanted} files".lstrip()
         raise InputError(f"{config_key}.path: {root} has no {missing}")
-    if not saved:
-        taken = set(files)
-        rest = [file.name for file in found if file not in taken]
-        notes += _left_out(config_key, rest, f"files that are not {wanted}")
-        notes += _left_out(config_key, hidden, "hidden files and folders")
-    notes += _left_out(config_key, artifacts, "artifact directories of mapnet")
+    taken = set(files)
+    left_out = {
+        f"files that are not {wanted}": [] if saved else [file.name for file in found if file not in taken],
+        "hidden files and folders": [] if saved else hidden,
+        "links to a parent folder": [] if saved else parents,
+        "artifact directories of mapnet": artifacts,
+    }
+    for what, names in left_out.items():
+        if names:
+            shown = ", ".join(names[:SHOWN_FILES]) + (" ..." if len(names) > SHOWN_FILES else "")
+            notes.append(f"{config_key}: skipped {len(names):,} {what}: {shown}")
     return files[: source.limit or None], tuple(notes)
-
-
-def _left_out(config_key: str, names: list[str], what: str) -> list[str]:
-    shown = ", ".join(names[:SHOWN_FILES]) + (" ..." if len(names) > SHOWN_FILES else "")
-    return [f"{config_key}: skipped {len(names):,} {what}: {shown}"] if names else []
 
 
 def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> list[Path]:
@@ -122,7 +107,8 @@ def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> l
         return [root]
     splits, state = root / "dataset_dict.json", root / "state.json"
     if split and splits.exists() and (names := json_object(splits).get("splits")):
-        names = names if isinstance(names, list) else [names]
+        if not isinstance(names, list):
+            raise InputError(f"{config_key}.path: {splits} is damaged: its splits are not a list")
         if split not in names:
             shown = printable(", ".join(map(str, names)))
             raise InputError(f"{config_key}.split: {root} has no split {split!r}, only {shown}")
@@ -134,12 +120,8 @@ def _saved_files(root: Path, split: str, config_key: str, notes: list[str]) -> l
             notes.append(f"{config_key}: {root} is a single data set, of split {own!r}: `split` selects nothing")
         return files
     inside = sorted(root.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
-    found = (
-        _saved_files(path, split, config_key, notes)
-        for path in inside
-        if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() == ".arrow")
-    )
-    return [file for files in found for file in files]
+    wanted = (p for p in inside if p.name[0] != "." and (p.is_dir() or p.suffix.lower() == ".arrow"))
+    return [file for path in wanted for file in _saved_files(path, split, config_key, notes)]
 
 
 def _pieces(files: list[InputFile], source: Source, size: float) -> Iterator[Piece]:

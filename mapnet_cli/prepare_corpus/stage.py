@@ -1,24 +1,35 @@
 """`mapnet prepare-corpus`: turns text into a vocabulary, token shards and a manifest, in jobs over input slices."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from mapnet_cli import core
 from mapnet_cli.config import Config
-from mapnet_cli.core import ArtifactId, CorpusManifest, InputError, UsageError, installed_version, load_hub_split
+from mapnet_cli.core import ArtifactId, Artifacts, CorpusManifest, InputError, UsageError
 from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, fingerprint
 from mapnet_cli.prepare_corpus import forecast as estimates
 from mapnet_cli.prepare_corpus.card import WriteCard
 from mapnet_cli.prepare_corpus.encode import EncodeSlice
 from mapnet_cli.prepare_corpus.manifest import WriteManifest
-from mapnet_cli.prepare_corpus.outputs import CorpusKeys, format_shares
+from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, EncodedSlice, SegmentedSlice, format_shares
 from mapnet_cli.prepare_corpus.paragraphs import CleanSlice, Deduplicate
-from mapnet_cli.prepare_corpus.progress import format_row, slices_done
 from mapnet_cli.prepare_corpus.sentences import SegmentSlice
-from mapnet_cli.prepare_corpus.slices import Slice, input_slices, missing_source
+from mapnet_cli.prepare_corpus.slices import Slice, input_slices
 from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS
 from mapnet_cli.prepare_corpus.train_bpe import TrainVocabulary
+
+RECENT = 32  # number of most recent slices that the rate is measured on
+COUNTED: dict[str, tuple[str, type[core.Row]]] = {
+    "clean": ("words", CleanedSlice),
+    "sentences": ("words", SegmentedSlice),
+    "encode": ("tokens", EncodedSlice),
+}
+"""Unit that each phase's rate is measured in, and a slice's result, which has their number."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class PrepareCorpus(Stage):
                 '[[corpus.sources]]\nkind = "text"\npath = "my-corpus"'
             )
         name = corpus.spacy_pipeline
-        if name and not Path(name).is_dir() and not installed_version(name):
+        if name and not Path(name).is_dir() and not core.installed_version(name):
             raise UsageError(
                 f"corpus.spacy_pipeline: {name!r} is not installed; try python -m spacy download {name}, "
                 "or leave the key empty"
@@ -50,22 +61,19 @@ class PrepareCorpus(Stage):
         slices, left = self._slices(phases)
         for part in left["clean"]:
             if part.source.from_hub and part.part == 0:
-                load_hub_split(part.source.path, part.source.name or None, part.source.split, streaming=True)
+                core.load_hub_split(part.source.path, part.source.name or None, part.source.split, streaming=True)
         estimates.require_disk(estimates.expect(slices, left, self.lineage.config), self.lineage.artifacts)
 
     def plan(self, workers: int) -> list[Phase]:
-        """Returns the phases that make the corpus, or none if it exists and its input or working files are gone.
-
-        Neither the phases nor their output depend on `workers`. Raises InputError, naming the config key,
-        if a source is missing or has no files, and UsageError like `validate`.
-        """
+        """Returns the phases; none if the corpus exists, but not its input. Raises InputError, and UsageError."""
         self.validate()
         return self._phases
 
     @cached_property
     def _phases(self) -> list[Phase]:
-        lineage = self.lineage
-        gone = missing_source(lineage.config) or not lineage.artifacts.path(lineage.text.key).exists()
+        lineage, sources = self.lineage, self.lineage.config.corpus.sources
+        missing = any(s.path and not s.from_hub and not Path(s.path).exists() for s in sources)
+        gone = missing or not lineage.artifacts.path(lineage.text.key).exists()
         return [] if gone and self._is_made else corpus_phases(lineage.config, lineage)
 
     def forecast(self, workers: int) -> list[str]:
@@ -120,10 +128,12 @@ class PrepareCorpus(Stage):
     def _slices(self, phases: list[Phase]) -> tuple[list[Slice], dict[str, list[Slice]]]:
         """Returns the slices, and those that each phase has yet to process."""
         slices = [job.part for job in phases[0].jobs if isinstance(job, CleanSlice)]
-        of_slices, artifacts = [phase for phase in phases if phase.unit == "slice"], self.lineage.artifacts
         return slices, {
-            phase.name: [part for part, job in zip(slices, phase.jobs, strict=True) if not is_done(job, artifacts)]
-            for phase in of_slices
+            phase.name: [
+                part for part, job in zip(slices, phase.jobs, strict=True) if not is_done(job, self.lineage.artifacts)
+            ]
+            for phase in phases
+            if phase.unit == "slice"
         }
 
 
@@ -134,7 +144,7 @@ def _part(artifact: ArtifactId, key: str) -> ArtifactId:
 
 def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
     """Returns all phases. Raises InputError, naming the config key, if a source is missing or has no files."""
-    corpus, slices = config.corpus, input_slices(config, lineage.listing)
+    corpus, slices = config.corpus, input_slices(config, lineage.digests.listing)
     keys = CorpusKeys(lineage.text, lineage.corpus, len(slices))
     clean = [
         CleanSlice(artifact=_part(keys.text, key), part=part, cleanup=corpus.cleanup, on_bad_utf8=corpus.on_bad_utf8)
@@ -185,3 +195,41 @@ def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
         Phase("manifest", [manifest]),
         Phase("card", [card]),
     ]
+
+
+def slices_done(phases: Sequence[Phase], artifacts: Artifacts, running: bool) -> list[dict[str, Any]]:
+    """Returns one row for each per-slice phase that has finished at least one slice.
+
+    A row has phase, done, total, unit (words or tokens), per_second (all workers together) and seconds_left, which is
+    None for an unfinished phase if nothing is `running`.
+    """
+    rows = []
+    for phase in phases:
+        made = [(job.key, artifacts.marker(job.key), job.fingerprint) for job in phase.jobs if phase.name in COUNTED]
+        finished = [
+            (artifacts.path(f"{key}.json").stat().st_mtime, marker)
+            for key, marker, fingerprint in made
+            if marker is not None and marker.fingerprint == fingerprint
+        ]
+        if finished:
+            recent = sorted(finished, key=lambda pair: pair[0])[-RECENT:]
+            rows.append(_row(phase, recent, len(finished), running))
+    return rows
+
+
+def _row(phase: Phase, recent: list[tuple[float, core.Marker]], done: int, running: bool) -> dict[str, Any]:
+    (unit, kind), total = COUNTED[phase.name], len(phase.jobs)
+    span = end = 0.0  # seconds in which a slice was being processed, so that pauses don't count
+    for begin, at in sorted((at - marker.seconds, at) for at, marker in recent):
+        span, end = span + max(0.0, at - max(begin, end)), max(at, end)
+    rate = sum(getattr(marker.row(kind), unit) for _, marker in recent) / max(span, 1e-3)
+    left = max(0.0, (total - done) * span / len(recent) - (time.time() - end)) if running or done == total else None
+    return {"phase": phase.name, "done": done, "total": total, "unit": unit, "per_second": rate, "seconds_left": left}
+
+
+def format_row(row: dict[str, Any]) -> str:
+    """Returns a row as one line of text."""
+    left = "not running" if row["seconds_left"] is None else f"{core.format_duration(row['seconds_left'])} left"
+    return (
+        f"{row['phase']}: {row['done']:,} of {row['total']:,} slices, {row['per_second']:,.0f} {row['unit']}/s, {left}"
+    )

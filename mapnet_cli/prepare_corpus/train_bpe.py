@@ -15,23 +15,18 @@ from mapnet_cli.text import load_tokenizer, train_tokenizer, without_long_words
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVocabulary(Job):
-    """Trains BPE on a seeded sample of paragraphs, or copies an import's tokenizer; writes tokenizer.json.
-
-    Raises InputError if there are too few documents for a training and a validation split.
-    """
+    """Trains BPE on a seeded sample of paragraphs, or copies an import's tokenizer; writes tokenizer.json."""
 
     keys: outputs.CorpusKeys
     corpus: Corpus
-    imported: str
-    """Key of the import whose tokenizer is used, or "" to train BPE."""
+    imported: str  # key of the import whose tokenizer is used, or "" to train BPE
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
         counts = [artifacts.read(key, outputs.SegmentedSlice) for key in self.keys.each("sentences")]
         documents = sum(count.documents for count in counts)
         if documents < self.corpus.validation_every:
             raise InputError(_too_little(documents, self.corpus.validation_every, artifacts, self.keys))
-        lines: list[str] = []
-        left_out: list[str] = []
+        lines, left_out = list[str](), list[str]()
         if self.imported:
             artifacts.verify(self.imported)
             trained = load_tokenizer(artifacts.path(artifacts.read(self.imported, Imported).tokenizer))

@@ -17,14 +17,10 @@ from mapnet_cli.core import Artifacts, CorpusManifest, DamagedError, Imported
 from mapnet_cli.text.words import SPECIALS, UNK
 
 SPACE = "▁"
-MIN_FREQUENCY = 2
-"""Minimum frequency of a merge."""
-LONGEST_TOKEN = 32
-"""Maximum characters per token; longer ones are rulers (=====) and gene sequences."""
-TOKENS_PER_WORD = 1.35
-"""Estimate for English text, used in forecasts."""
-LINES = 1_000
-"""Lines per batch."""
+MIN_FREQUENCY = 2  # minimum frequency of a merge
+LONGEST_TOKEN = 32  # maximum characters per token; longer ones are rulers (=====) and gene sequences
+TOKENS_PER_WORD = 1.35  # estimate for English text, used in forecasts
+LINES = 1_000  # lines per batch
 
 
 def without_long_words(lines: Sequence[str], longest: int) -> tuple[list[str], list[str]]:
@@ -49,14 +45,9 @@ def train_tokenizer(lines: Sequence[str], vocab_size: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=MIN_FREQUENCY,
-        show_progress=False,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        max_token_length=LONGEST_TOKEN,
-    )
+        vocab_size=vocab_size, min_frequency=MIN_FREQUENCY, max_token_length=LONGEST_TOKEN,
+        special_tokens=list(SPECIALS), initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False,
+    )  # fmt: skip
     tokenizer.train_from_iterator(map(" ".join, _batches(lines)), trainer)
     return tokenizer
 

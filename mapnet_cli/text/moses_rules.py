@@ -11,21 +11,16 @@ from tokenizers import Regex, normalizers
 
 from mapnet_cli.text.normalise import INVISIBLE, moses_substitutions
 
-Rule = tuple[str, str]
-"""A pattern and its literal replacement."""
+Rule = tuple[str, str]  # A pattern and its literal replacement
 
 _RUNS = (",", ".", "...", "..", "....", ",,", ",.", ".,")
 """Commas and full stops that move before a quotation mark; other runs stay."""
 _ENDS = (r"\A\s+|\s+\z", "")
-_FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")
-"""What Python's lower-casing does, but not `tokenizers`'."""
+_FINAL_SIGMA = (r"(?<=\p{L})Σ(?!\p{L})", "ς")  # what Python's lower-casing does, but not `tokenizers`'
 
 
 def moses_normalizer(preparation: str) -> normalizers.Normalizer:
-    """Returns a normalizer of plain text to the words of `prepare_line`, separated by single spaces.
-
-    `preparation` is `Corpus.preparation`, of a corpus with its own tokenizer.
-    """
+    """Returns a normalizer of text to the words of `prepare_line` with single spaces; for `Corpus.preparation`."""
     lowercase, _, characters = preparation.partition(" ")
     repair = not characters
     lower = [*_compiled([_FINAL_SIGMA]), normalizers.Lowercase()]

@@ -68,10 +68,7 @@ def word_tokeniser(lowercase: str) -> Callable[[str], str]:
 
 
 def prepare_line(text: str, preparation: str) -> str:
-    """Returns a GLUE field prepared like a corpus sentence (normalised, tokenised, lower-cased); "none": unchanged.
-
-    `preparation` is that of the corpus, `Corpus.preparation`.
-    """
+    """Returns a GLUE field prepared like a corpus sentence, by the corpus's `Corpus.preparation`; "none": unchanged."""
     characters = preparation.partition(" ")[2] or "repair"
     return text if preparation == "none" else word_tokeniser(preparation)(normalise_text(text, characters))
 
@@ -152,10 +149,7 @@ class _Moses:
 
 
 def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
-    """Returns sacremoses' patterns and replacements, which are those of the Perl script.
-
-    It makes a ’ that is not between two letters a double quote; with `repair`, it is an apostrophe.
-    """
+    """Returns sacremoses' patterns and replacements, the Perl script's; with `repair`, ’ is always an apostrophe."""
     from sacremoses import MosesPunctNormalizer
 
     rules = MosesPunctNormalizer(lang="en", perl_parity=True).substitutions

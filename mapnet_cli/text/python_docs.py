@@ -54,17 +54,13 @@ def harvest(part: int = 0, parts: int = 1) -> Iterator[Document]:
 
 def paragraphs(text: str) -> list[str]:
     """Returns the prose paragraphs of a docstring, without code, doctests and tables."""
-    kept = []
-    for block in re.split(r"\n\s*\n", text):
-        lines = block.splitlines()
-        indented = sum(line.startswith("    ") for line in lines)
-        if (
-            lines
-            and indented < len(lines)
-            and not any(line.lstrip().startswith((">>>", "...", "|", "+-")) for line in lines)
-        ):
-            kept.append(" ".join(" ".join(lines).split()))
-    return kept
+    blocks = (block.splitlines() for block in re.split(r"\n\s*\n", text))
+    return [
+        " ".join(" ".join(lines).split())
+        for lines in blocks
+        if not all(line.startswith("    ") for line in lines)  # nor empty
+        and not any(line.lstrip().startswith((">>>", "...", "|", "+-")) for line in lines)
+    ]
 
 
 def _is_prose(relative: Path) -> bool:

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from mapnet_cli.core import Artifacts, DamagedError, UsageError, publishing
 
-OTHER_FILES = 512
-"""Number of files that a process may open in addition to its shards."""
+OTHER_FILES = 512  # number of files that a process may open in addition to its shards
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -52,8 +51,7 @@ class ShardWriter:
 
     def _write_header(self) -> None:
         # numpy pads the header so that a shape may grow in place.
-        shape = (self.offsets[-1],)
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.offsets[-1],)}
         np.lib.format.write_array_header_1_0(self._handle, header)
 
 
@@ -71,10 +69,7 @@ def writing_shard(path: Path, vocab_size: int) -> Iterator[ShardWriter]:
 
 
 class Sequences:
-    """Sequences of many shards as one list, read from disk on access; takes 12 bytes of memory per sequence.
-
-    Raises DamagedError on opening if a file is missing or the two files of a shard don't match.
-    """
+    """Sequences of many shards as one list, read from disk on access (12 bytes of memory each). Raises DamagedError."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         _allow_open_files(len(paths))
@@ -98,10 +93,7 @@ class Sequences:
         return self._tokens[shard][begin:end]
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64], length: int, pad_id: int) -> npt.NDArray[np.int64]:
-        """Returns the sequences as rows, [B, L] with L = `length`, padded at the end with `pad_id`.
-
-        Raises ValueError if a sequence is longer than `length`.
-        """
+        """Returns sequences as rows, [B, L] with L = `length`, padded with `pad_id`. Raises ValueError if too long."""
         rows_BL = np.full((len(indices), length), pad_id, dtype=np.int64)
         for row, index in zip(rows_BL, indices, strict=True):
             ids = self[int(index)]
@@ -136,15 +128,8 @@ def _open(path: Path) -> tuple[Ids, npt.NDArray[np.int64]]:
         offsets = np.load(offsets_file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DamagedError(f"shard {path} can't be read ({error}): run prepare-corpus again with --force") from None
-    fits = (
-        tokens.ndim == offsets.ndim == 1
-        and tokens.dtype.str in ("<u2", "<u4")
-        and offsets.dtype.str == "<i8"
-        and len(offsets) > 0
-        and offsets[0] == 0
-        and offsets[-1] == len(tokens)
-        and bool((np.diff(offsets) >= 0).all())
-    )
-    if not fits:
+    typed = tokens.dtype.str in ("<u2", "<u4") and offsets.dtype.str == "<i8" and tokens.ndim == offsets.ndim == 1
+    whole = typed and len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(tokens)
+    if not (whole and (np.diff(offsets) >= 0).all()):
         raise DamagedError(f"shard {path} is damaged (its offsets don't match its tokens): run again with --force")
     return tokens, offsets

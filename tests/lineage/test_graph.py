@@ -15,10 +15,9 @@ from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.records import Imported
 from mapnet_cli.glue.grid import GridRun
-from mapnet_cli.lineage.digests import Digests, list_input
+from mapnet_cli.lineage.digests import Digests, import_id, list_input
 from mapnet_cli.lineage.graph import Lineage
-from mapnet_cli.lineage.ids import import_id
-from mapnet_cli.lineage.precision import precision_advice
+from mapnet_cli.lineage.milestones import precision_advice
 from mapnet_cli.masking.strategies import STRATEGIES
 from tests.conftest import small_config
 

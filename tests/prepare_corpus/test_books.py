@@ -31,8 +31,11 @@ from tests.prepare_corpus.corpora import FUZZ, corpus_config, prepare, prose, re
         ("_a_ _b__c_ x_y_", "a _b__c_ x_y_", {"italics": 1}),
         ('to do."[178] His party[372] built, as it [12], on', 'to do." His party built, as it, on', {"notes": 3}),
         ("[144] Letter. In [1742] he, [a], [4a]", " Letter. In [1742] he, [a], [4a]", {"notes": 1}),
-        ("[Footnote 47: _Works_, xix. 91.]", "Works, xix. 91.", {"notes": 1, "italics": 1}),
-        ("[Footnote: [greek: hudos], water]", "[greek: hudos], water", {"notes": 1}),
+        ("[Footnote 47: _Works_, xix. 91.]", " Works, xix. 91. ", {"notes": 1, "italics": 1}),
+        ("[Footnote: [greek: hudos], water]", " [greek: hudos], water ", {"notes": 1}),
+        ("said.[Footnote 2: He did.] So", "said. He did.  So", {"notes": 1}),
+        ("known;[A] king[*], so.[†] [Pg 46]The [Page 7] k[A] = x[B]c [A]", "known; king, so. The  k[A] = x[B]c [A]",
+         {"notes": 5}),
         ("A [Illustration] cat. [Illustration: The [old] cat.]", "A  cat. ", {"illustrations": 2}),
         ("[ILLUSTRATION: A caption that goes on", "", {"illustrations": 1}),
         ("AT&amp;T said &quot;no&#8217; &unknown; R&D &c; x", 'AT&T said "no’ &unknown; R&D &c; x', {"entities": 1}),
@@ -46,7 +49,22 @@ def test_marks_are_removed_and_counted(line: str, expected: str, rules: dict[str
 
 
 @pytest.mark.parametrize(
-    "mark", ["_", "_a", "_a_ ", "[", "[1", "[1] ", "[Illustration", "[Illustration: [", "[Footnote 1: ", "&amp;", "]"]
+    "mark",
+    [
+        "_",
+        "_a",
+        "_a_ ",
+        "[",
+        "[1",
+        "[1] ",
+        "[Illustration",
+        "[Illustration: [",
+        "[Footnote 1: ",
+        "aa[*",
+        "[Pg 1",
+        "&amp;",
+        "]",
+    ],
 )
 def test_time_is_linear_in_repeated_marks(mark: str) -> None:
     assert_linear(lambda count: without_marks(mark * count, Counter()), 20_000)

@@ -366,3 +366,9 @@ def test_invalid_text_in_other_encodings_is_repaired_skipped_or_an_error(tmp_pat
         Source(path="x", encoding="cp1253x")
     with pytest.raises(ValueError, match="encoding applies only to text files"):
         Source(path="x", kind="parquet", encoding="cp1252")
+
+
+def test_feather_v1_is_named(tmp_path: Path) -> None:
+    lines, problems = read(tmp_path / "f", b"FEA1" + bytes(404), kind="arrow")
+    assert lines == []
+    assert problems == ["f: not a readable Arrow file (it is Feather V1: save it as Feather V2 or Parquet)"]

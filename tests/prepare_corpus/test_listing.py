@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import Artifacts, InputError, UsageError
+from mapnet_cli.core import Artifacts, InputError, MapnetError, UsageError
 from mapnet_cli.lineage import list_input
 from mapnet_cli.prepare_corpus.slices import input_slices
 from tests.conftest import unprivileged
@@ -113,6 +113,41 @@ def test_artifact_directories_are_no_input(mark: str, tmp_path: Path) -> None:
     assert stage(before[1], before[0]).lineage.text.fingerprint == known
     with pytest.raises(InputError, match=r"^corpus\.sources\.0: .*part0/art is an artifact directory of mapnet"):
         plan(corpus_config(Source(path=str(made))), Artifacts(tmp_path / "elsewhere"), 1)
+
+
+@pytest.mark.parametrize("inside", ["prepare-corpus", "prepare-corpus/text-1", "report/x"])
+def test_parts_of_an_artifact_directory_are_no_input(inside: str, tmp_path: Path) -> None:
+    text_folder(tmp_path / "text", files=2)
+    part = tmp_path / "art" / inside
+    part.mkdir(parents=True)
+    (tmp_path / "art" / "prepare-corpus").mkdir(exist_ok=True)
+    (part / "clean.txt").write_text("mapnet's own")
+    (tmp_path / "text" / "more").symlink_to(part)
+    assert notes_of(Source(path=str(tmp_path / "text"))) == (
+        "corpus.sources.0: skipped 1 artifact directories of mapnet: more",
+    )
+    with pytest.raises(InputError, match=r"^corpus\.sources\.0: .* is an artifact directory of mapnet"):
+        plan(corpus_config(Source(path=str(part))), Artifacts(tmp_path / "elsewhere"), 1)
+    (tmp_path / "report").mkdir()
+    text_folder(tmp_path / "report", files=2)  # a folder of this name elsewhere is text
+    assert len(input_slices(corpus_config(Source(path=str(tmp_path / "report"))))) == 2
+
+
+def test_links_to_a_parent_folder_are_named(tmp_path: Path) -> None:
+    text_folder(tmp_path / "text", files=2)
+    (tmp_path / "text" / "part0" / "back").symlink_to("..")
+    assert notes_of(Source(path=str(tmp_path / "text"))) == (
+        "corpus.sources.0: skipped 1 links to a parent folder: part0/back",
+    )
+
+
+def test_a_result_that_cannot_be_written_is_no_fault_of_the_source(public_folder: Path) -> None:
+    text_folder(public_folder / "text", files=2)
+    (public_folder / "art").mkdir(mode=0o555)
+    config = corpus_config(Source(path=str(public_folder / "text")))
+    with unprivileged(), pytest.raises(MapnetError, match=r"^\S*/art/\S*: Permission denied: allow .* write") as caught:
+        plan(config, Artifacts(public_folder / "art"), 1)
+    assert caught.value.exit_code == 1
 
 
 def test_an_artifact_directory_among_the_text_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapnet_cli.prepare_corpus.encode import Packer
 from mapnet_cli.text.words import CLS, SEP
+from tests.growth import assert_linear
 
 sentences = st.lists(st.integers(5, 99), min_size=1, max_size=20)
 corpora = st.lists(st.lists(sentences, min_size=1, max_size=6), max_size=5)
@@ -84,3 +86,8 @@ def test_examples() -> None:
         [CLS, *[13] * 5, SEP],
     ]
     assert pack([[one, two]], "sentence", 8, True) == [[CLS, *one, SEP], [CLS, *two, SEP]]
+
+
+@pytest.mark.parametrize("blocks", ["complete", "full", "sentence"])
+def test_time_is_linear_in_the_length_of_a_sentence(blocks: str) -> None:
+    assert_linear(lambda count: Packer(blocks, 8, True, len).add([7] * count), 50_000)

@@ -11,7 +11,7 @@ from mapnet_cli.core.artifacts import Artifacts, Marker
 from mapnet_cli.core.formatting import format_duration
 from mapnet_cli.jobs.job import Phase
 from mapnet_cli.prepare_corpus.outputs import CleanedSlice
-from mapnet_cli.prepare_corpus.progress import format_row, slices_done
+from mapnet_cli.prepare_corpus.stage import format_row, slices_done
 from tests.prepare_corpus.corpora import corpus_config, plan, prepare, stage, text_folder
 
 HOUR = 3600.0

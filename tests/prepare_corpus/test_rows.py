@@ -39,6 +39,13 @@ def test_jsonl_and_its_problems(tmp_path: Path) -> None:
     assert read(tmp_path / "f", b'{"body": "x"}\n', kind="jsonl", column="body")[0] == ["x", None]
 
 
+def test_files_joined_without_a_line_end_keep_all_rows(tmp_path: Path) -> None:
+    joined = b'{"text": "One."}{"text": "Two."} {"text": "Three."}\n{"text": "Four."} 5\n'
+    lines, problems = read(tmp_path / "f", joined, kind="jsonl")
+    assert lines == ["One.", None, "Two.", None, "Three.", None]
+    assert problems == ["f: row 1 is not JSON (Extra data: line 1 column 19 (char 18))"]
+
+
 def read_whole(source: Source, slice_mb: float = 1.0) -> tuple[list[str | None], list[str]]:
     """Returns the lines and problems of a source, read in slices."""
     lines, problems = [], []

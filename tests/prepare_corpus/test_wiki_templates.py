@@ -88,6 +88,9 @@ H{{sub|2}}O | H2O
 {{annotated link|Logic}} | Logic
 {{red|warning}} | warning
 {{center|Title}} | Title
+{{green|a}} {{blue|b}} {{gray|c}} {{grey|d}} | a b c d
+{{no wrap|10 m}} {{midsize|a}} {{strikeout|b}} {{bold|c}} {{keypress|F1}} | 10 m a b c F1
+{{noredirect|A}} {{no redirect|B}} {{polytonic|λόγος}} {{script Hebrew|שם}} | A B λόγος שם
 {{color|red|stop}} | stop
 {{colour|blue|go}} | go
 {{font color|green|slow}} | slow
@@ -110,7 +113,10 @@ H{{sub|2}}O | H2O
 {{langx|fr|chat}} | French: chat
 {{langx|ru|Москва|Moskva|Moscow}} | Russian: Москва, romanized: Moskva, lit. 'Moscow'
 {{langx|el|Αθήνα|lit=Athens|label=none}} | Αθήνα, lit. 'Athens'
-{{langx|sr-Cyrl|Београд|translit=Beograd}} | Serbian: Београд, romanized: Beograd
+{{langx|sr-Cyrl|Београд|translit=Beograd}} | Serbian Cyrillic: Београд, romanized: Beograd
+{{lang-sr-cyr|Нови Сад}} | Serbian Cyrillic: Нови Сад
+{{lang-grc-gre|λόγος|logos}} | Greek: λόγος, romanized: logos
+{{translit|ru|Moskva}} | Moskva
 {{langx|xyz|word}} | word
 {{IPA|/a/}} | /a/
 {{IPA|fr|a}} | [a]
@@ -155,6 +161,13 @@ a {{convert|1000|ft|m|sing=on}}-wide, a {{convert|5|mi|km|adj=mid|-wide}} | a 1,
 {{convert|70|mph|km/h}} | 70 miles per hour
 {{convert|40|hp|kW}} | 40 horsepower
 {{convert|3|flubs}} | 3 flubs
+{{convert|10|e6USgal}} | 10 million US gallons
+{{convert|100|PJ}} | 100 petajoules
+{{convert|20|cuyd|m3|abbr=on}} | 20 cu yd
+{{convert|350|cuin|L|adj=on}} | 350-cubic-inch
+{{convert|1|kPa}} {{convert|2|GHz}} {{convert|4|inHg}} | 1 kilopascal 2 gigahertz 4 inches of mercury
+{{convert|2000|m3/s}} | 2,000 cubic metres per second
+{{convert|40|PD/km2}} | 40 inhabitants per square kilometre
 {{cvt|5|sqmi}} | 5 sq mi
 {{cvt|600|hp}} | 600 hp
 {{height|ft=5|in=11}} | 5 ft 11 in
@@ -174,6 +187,8 @@ a {{convert|1000|ft|m|sing=on}}-wide, a {{convert|5|mi|km|adj=mid|-wide}} | a 1,
 {{ord|4}} | 4th
 5{{e|24}} | 5×10^24
 10{{sup|3}} x{{sup|2}} | 10^3 x2
+10{{times}}10 {{±|3}} 5{{degree}} {{CO2}} {{H2O}} | 10×10 ±3 5° CO2 H2O
+{{10^|5}} 3{{x10^|6}} | 10^5 3×10^6
 {{radic|2}} | √2
 {{sqrt|3}} | √3
 {{chem|C|''n''|H|2''n''}} | CnH2n
@@ -222,6 +237,8 @@ a {{convert|1000|ft|m|sing=on}}-wide, a {{convert|5|mi|km|adj=mid|-wide}} | a 1,
 {{INR|5}} {{indian rupee|6}} {{₹|7}} | ₹5 ₹6 ₹7
 {{₱|5}} {{php|6}} | ₱5 ₱6
 {{₩|5}} {{krw|6}} | ₩5 ₩6
+{{S$|5}} {{sgd|6}} {{R$|7}} {{brl|8}} | S$5 S$6 R$7 R$8
+{{CNY|5}} {{ILS|6}} {{NGN|7}} | CN¥5 ₪6 ₦7
 {{HMS|Ajax|22}} | HMS Ajax
 {{HMS|Ajax|22|6}} {{USS|Wasp|CV-7|2}} | Ajax Wasp
 {{USS|Texas|BB-35}} | USS Texas

@@ -36,10 +36,18 @@ def test_wikiextractor(tmp_path: Path) -> None:
     assert "the file has no <doc ...> blocks" in problems[0]
 
 
+def test_files_joined_without_a_line_end_keep_all_documents(tmp_path: Path) -> None:
+    blocks = [f'<doc id="1" url="u" title="T">\nT\n\n{text}\n</doc>' for text in ("One.", "Two.", "Three.")]
+    lines, problems = read(tmp_path / "f", "".join(blocks).encode(), kind="wikiextractor")
+    assert [line for line in lines if line != ""] == ["One.", None, "Two.", None, "Three.", None]
+    assert problems == []
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         ('Sentence.<ref name="a" /> Next.<ref>Note 5.</ref>', "Sentence. Next."),
+        ("a &lt;ref&gt;See &lt;i&gt;x&lt;/i&gt; and a &lt; b.&lt;/ref&gt;b<ref>1<ref>2</ref>", "a b1"),
         ('a <dfn id=">called pocket</dfn>; one<br />two<BR>three', "a called pocket; one two three"),
         ("<poem>Roses", " Roses"),
         ("where x < y and y > z, <S, T> and <http://x.org>", "where x < y and y > z, <S, T> and <http://x.org>"),
@@ -119,7 +127,20 @@ def test_leftovers_are_removed_and_counted(line: str, expected: str, rules: dict
     ["<b x=" + " " * 40_000, "<br" + " " * 40_000, "<" + " " * 40_000 + "(", "<b" * 20_000, "&rft" * 20_000]
     + [
         mark * 20_000
-        for mark in (*MARKS, "formula_1", "&lt;b&gt;", "A()", '""a', "!a", "File:a.jpg |", "a| ", " (", "( ;")
+        for mark in (
+            *MARKS,
+            "formula_1",
+            "&lt;b&gt;",
+            "<ref><i>",
+            "<ref>a <",
+            "A()",
+            '""a',
+            "!a",
+            "File:a.jpg |",
+            "a| ",
+            " (",
+            "( ;",
+        )
     ],
     ids=lambda line: line[:12],
 )

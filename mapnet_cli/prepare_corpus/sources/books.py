@@ -9,12 +9,9 @@ from functools import cached_property
 from mapnet_cli.prepare_corpus.sources.compressed import DamagedInput
 from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, head, text_chunks, unescaped
 
-HEADER_LINES, HEADER_CHARS = 1_000, 100_000
-"""How much of a document is searched for the end of its header."""
-LONGEST_PART = 50
-"""Bytes of a part of a divided word."""
-COUNTED_BYTES = 1 << 26
-"""Number of bytes of a slice in which words are counted."""
+HEADER_LINES, HEADER_CHARS = 1_000, 100_000  # how much of a document is searched for the end of its header
+LONGEST_PART = 50  # bytes of a part of a divided word
+COUNTED_BYTES = 1 << 26  # number of bytes of a slice in which words are counted
 
 _START = re.compile(
     r"\W*(?:START OF TH(?:E|IS) PROJECT GUTENBERG[^*]*(?:\*+|$)|END\W+THE SMALL PRINT.*)", re.IGNORECASE
@@ -22,7 +19,9 @@ _START = re.compile(
 _END = re.compile(r"\W*END OF (?:TH(?:E|IS) )?PROJECT GUTENBERG", re.IGNORECASE)
 _RULES = (
     ("illustrations", re.compile(r"\[(?i:illustration)(?:[^\[\]]|\[[^\[\]]*\])*(?:\]|$)"), ""),
-    ("notes", re.compile(r"\[(?:Footnote|Sidenote)[ \w]*: ?((?:[^\[\]]|\[[^\[\]]*\])*)\]"), r"\1"),
+    ("notes", re.compile(r"\[(?:Footnote|Sidenote)[ \w]*: ?((?:[^\[\]]|\[[^\[\]]*\])*)\]"), r" \1 "),
+    ("notes", re.compile(r"(?:(?<=[a-z]{2})|(?<=[.,;:!?\"'”’]))\[(?:[A-Z]|[*†‡]+)\](?!\w)"), ""),
+    ("notes", re.compile(r"\[(?:Pg|Page|p\.) ?\d{1,4}\]"), ""),
     ("notes", re.compile(r" ?\[\d{1,3}\](?=[\s.,;:!?)'\"’”-]|$)|\[\d{1,3}\]"), ""),
     ("italics", re.compile(r"(?<!\w)_(?=\S)([^_]{1,2000})(?<=\S)_(?!\w)"), r"\1"),
 )
@@ -111,12 +110,8 @@ class Words:
 
 def _divided(chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yields the two parts of each word that is divided at the end of a line."""
-    for end in (b"-\n", b"-\r\n"):
-        place = chunk.find(end)
-        while place >= 0:
-            after = place + len(end)
-            yield chunk[max(0, place - LONGEST_PART) : place], chunk[after : after + LONGEST_PART]
-            place = chunk.find(end, after)
+    for end in re.finditer(rb"-\r?\n", chunk):
+        yield chunk[max(0, end.start() - LONGEST_PART) : end.start()], chunk[end.end() : end.end() + LONGEST_PART]
 
 
 def _forms(left: bytes, right: bytes) -> tuple[bytes, bytes]:
@@ -126,10 +121,7 @@ def _forms(left: bytes, right: bytes) -> tuple[bytes, bytes]:
 
 
 def unwrapped(lines: Iterator[str], words: Words | None, markup: Counter[str]) -> Lines:
-    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line.
-
-    A hyphen between two letters at the end of a line belongs to the word, unless `words` has it more often without.
-    """
+    """Yields each hard-wrapped paragraph (the lines up to the next blank line) as one line; `words` judges hyphens."""
     paragraph = ""
     for line in lines:
         line = line.strip()

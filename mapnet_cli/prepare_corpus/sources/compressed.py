@@ -14,18 +14,13 @@ from typing import IO, Any
 
 import zstandard
 
-BLOCK = 0x314159265359
-STREAM_END = 0x177245385090
-MARK_BITS = 48
+BLOCK, STREAM_END, MARK_BITS, CHECKSUM_BITS = 0x314159265359, 0x177245385090, 48, 32
 HEADER = int.from_bytes(b"BZh9", "big")
 WINDOW = 1 << 20
-CHECKSUM_BITS = 32
-LARGEST = 1 << 24
-"""Bits of a compressed block: 900 kB of text take at most a little more than that."""
+LARGEST = 1 << 24  # bits of a compressed block: 900 kB of text take at most a little more than that
 CHUNK = 1 << 20
 """Maximum number of bytes decompressed at a time; a bz2 block with long runs of one byte can expand to 46 MB."""
-ZSTD_WINDOW = 1 << 29
-"""Maximum window size in bytes; the 2 GiB of --long=31 would exceed the memory bound of a worker."""
+ZSTD_WINDOW = 1 << 29  # maximum window size in bytes; the 2 GiB of --long=31 would exceed the memory bound of a worker
 STREAMS: dict[str, tuple[Callable[[], Any], int, tuple[int, ...]]] = {
     ".gz": (lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), 1 << 16, (CHUNK,)),
     ".xz": (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), 1 << 16, (CHUNK,)),
@@ -77,24 +72,19 @@ def _stream(
                     if not data:
                         break
                     decompressor, started = new(), True
-                for text in _decompressed(decompressor, data, limit):
-                    yield offset, text
+                while not decompressor.eof:  # at most CHUNK bytes at a time
+                    text = decompressor.decompress(data, *limit)
+                    if text:
+                        yield offset, text
+                    if len(text) < CHUNK:
+                        break
+                    data = getattr(decompressor, "unconsumed_tail", b"")  # LZMADecompressor buffers it internally
                 data = decompressor.unused_data
                 decompressor = None if decompressor.eof else decompressor
     except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         raise DamagedInput(str(error)) from None
     if decompressor is not None:
         raise DamagedInput("the file ends in the middle of a compressed stream")
-
-
-def _decompressed(decompressor: Any, data: bytes, limit: tuple[int, ...]) -> Iterator[bytes]:
-    """Yields the decompressed data, at most CHUNK bytes at a time."""
-    while not decompressor.eof:
-        if text := decompressor.decompress(data, *limit):
-            yield text
-        if len(text) < CHUNK:
-            return
-        data = getattr(decompressor, "unconsumed_tail", b"")  # LZMADecompressor buffers it internally
 
 
 def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
@@ -104,16 +94,14 @@ def bz2_blocks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bytes]]:
     or if the whole file contains no block.
     """
     start: int | None = None
-    empty = True
+    bit = -1
     for bit, ends in _marks(handle, begin):
-        empty = False
         if start is not None:
-            for text in _unpack(handle, start, bit):
-                yield start // 8, text
+            yield from ((start // 8, text) for text in _unpack(handle, start, bit))
         start = None if ends else bit
     if start is not None:
         raise DamagedInput("the file ends in the middle of a block")
-    if empty and begin == 0 and handle.seek(0, 2):
+    if bit < 0 and begin == 0 and handle.seek(0, 2):
         raise DamagedInput("it contains no bz2 block")
 
 
@@ -142,10 +130,7 @@ def _unpack(handle: IO[bytes], start: int, end: int) -> Iterator[bytes]:
 
 
 def _marks(handle: IO[bytes], begin: int) -> Iterator[tuple[int, bool]]:
-    """Yields (bit offset, whether it is the end of a stream) of each block mark from byte `begin` on, in order.
-
-    Compressed text contains a mark by chance about once in 10^14 bits; that block then counts as damaged.
-    """
+    """Yields (bit offset, whether it ends a stream) of the marks from byte `begin` on; 1 bit in 10^14 is by chance."""
     offset, window = begin, b""
     while True:
         handle.seek(offset + len(window))

@@ -5,10 +5,9 @@ At most one line, row or dump page is in memory at a time.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mapnet_cli.config import Source
 from mapnet_cli.core import InputError, hub_rows, reading_input
@@ -17,8 +16,6 @@ from mapnet_cli.prepare_corpus.sources.compressed import STREAMS, DamagedInput, 
 from mapnet_cli.prepare_corpus.sources.encodings import BOM
 from mapnet_cli.prepare_corpus.sources.reading import READ, Line, Lines, Piece, Reading, head, raw_lines, suffix_of
 from mapnet_cli.text import python_docs
-
-BLANKS = b" \t\r\f\v"
 
 
 def read_piece(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading: Reading) -> Lines:
@@ -52,7 +49,9 @@ def _lines_of(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading
                 return rows.documents(rows_, name, reading, piece.parts == 1)
             return _decoded(_share(piece, source, name, reading, encoding), piece, name, kind.end, reading)
 
-        where = _first_invalid(found) if on_bad_utf8 in ("skip", "fail") else ""
+        trial = Reading()
+        tried = found(trial) if on_bad_utf8 in ("skip", "fail") else ()
+        where = next((trial.invalid for _ in tried if trial.invalid), "")  # of the first invalid UTF-8
         if where and on_bad_utf8 == "fail":
             raise InputError(f"{name}: not UTF-8 at {where}; set corpus.on_bad_utf8 to repair, skip or an encoding")
         if where:
@@ -62,12 +61,6 @@ def _lines_of(piece: Piece, name: str, source: Source, on_bad_utf8: str, reading
         else:
             yield from found(reading)
         piece.require_unchanged(name)
-
-
-def _first_invalid(found: Callable[[Reading], Iterator[Any]]) -> str:
-    """Returns the position of the first invalid UTF-8 in words, or "" if there is none."""
-    trial = Reading()
-    return next((trial.invalid for _ in found(trial) if trial.invalid), "")
 
 
 def _text(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
@@ -93,33 +86,30 @@ def _csv(lines: Iterator[str], piece: Piece, name: str, source: Source, reading:
 def _wikiextractor(lines: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
     first = next((line for line in lines if line.strip()), "")
     lines = chain([first], lines)
-    if piece.parts > 1 or not _is_json(source, first):
-        yield from wikipedia.wikiextractor(lines, name, reading)
-        return
-    for line in _jsonl(lines, piece, name, source, reading):  # the output of --json
-        yield line and wikipedia.without_markup(line, reading.markup)
+    if piece.parts == 1 and _is_json(source, first):  # the output of --json
+        found = _jsonl(lines, piece, name, source, reading)
+        return (line and wikipedia.without_markup(line, reading.markup) for line in found)
+    return wikipedia.wikiextractor(lines, name, reading)
 
 
-Opens = Callable[[bytes], bool]
-"""Returns whether a document begins at a line, so that a piece from the middle of a file may begin there."""
+def _mediawiki(records: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
+    return wikipedia.mediawiki(records, name, reading, piece.parts == 1)
+
+
 RowReader = Callable[[Piece, str, Source, Reading, str], Iterator[rows.Row]]
 """Yields the rows of a piece of a file that isn't read line by line; the last argument is the file's encoding."""
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of source, whose files are either text, possibly compressed, or made of rows."""
 
     documents: Callable[[Iterator[str], Piece, str, Source, Reading], Lines] | None = None
     """Yields the lines of the documents in a piece's decoded lines, with None after each document."""
-    opens: Callable[[Source], Opens | None] = lambda source: None
-    """Returns which lines begin a document, None if a file is one document."""
-    end: bytes = b"\n"
-    """What ends a line, or a record with its end."""
-    suffixes: tuple[str, ...] = ()
-    """Suffixes of the files that are read from a folder, compressed or not, in any case; empty: all files."""
-    bare: bool = False
-    """Whether files without a suffix are read, too, from a folder that has no other files to read."""
+    opens: Callable[[bytes], bool] | None = None
+    """Returns whether a document begins at a line, so that a piece may begin there; None if a file is one document."""
+    end: bytes = b"\n"  # of a line, or of a record, whose part it is
+    suffixes: tuple[str, ...] = ()  # of the files read from a folder, compressed or not, in any case; empty: all
+    bare: bool = False  # whether files without a suffix are read, too, from a folder that has no other files to read
     rows: RowReader | None = None
 
 
@@ -127,16 +117,11 @@ TABS = (".tsv", ".tab")
 WHOLE_JSON = {"jsonl": re.compile(r"\s*(?:\[|\{[ \t]*[\r\n])"), "wikiextractor": re.compile(r'\s*\{\s*"')}
 """Beginnings of files that can only be read as a whole: arrays, objects of several lines, WikiExtractor's --json."""
 KINDS = {
-    "text": Kind(_text, lambda source: None if source.documents == "file" else lambda raw: not raw.strip(BLANKS)),
-    "jsonl": Kind(_jsonl, lambda source: lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
+    "text": Kind(_text, lambda raw: not raw.strip(b" \t\r\f\v")),
+    "jsonl": Kind(_jsonl, lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
     "csv": Kind(_csv, suffixes=(".csv", *TABS)),
-    "wikiextractor": Kind(_wikiextractor, lambda source: lambda raw: raw.startswith(b"<doc ")),
-    "mediawiki": Kind(
-        lambda lines, piece, name, source, reading: wikipedia.mediawiki(lines, name, reading, piece.parts == 1),
-        lambda source: lambda raw: True,
-        b"</page>",
-        (".xml",),
-    ),
+    "wikiextractor": Kind(_wikiextractor, lambda raw: raw.startswith(b"<doc ")),
+    "mediawiki": Kind(_mediawiki, lambda raw: True, b"</page>", (".xml",)),
     "parquet": Kind(suffixes=(".parquet",), rows=rows.parquet),
     "arrow": Kind(suffixes=(".arrow", ".feather", ".ipc"), rows=rows.arrow),
     "dataset": Kind(rows=rows.arrow),
@@ -148,7 +133,8 @@ def divisible(source: Source, path: Path) -> bool:
     kind = KINDS[source.kind]
     if kind.rows:
         return True
-    if source.encoding or packing(path) in STREAMS or kind.opens(source) is None:
+    one_document = kind.opens is None or (source.kind == "text" and source.documents == "file")
+    if source.encoding or packing(path) in STREAMS or one_document:
         return False
     encoding, beginning = head(path, "")
     return not (encoding or _is_json(source, beginning))
@@ -177,10 +163,8 @@ def read_hub(source: Source, part: int, parts: int, name: str, reading: Reading)
         try:
             return rows.text_at(row, source.column)
         except KeyError:
-            known = rows.describe(row)
-            raise InputError(
-                f"{source.path}: there is no column {source.column!r}, only {known}; set `column`"
-            ) from None
+            only = f"there is no column {source.column!r}, only {rows.describe(row)}"
+            raise InputError(f"{source.path}: {only}; set `column`") from None
 
     texts = ((number, text(row)) for number, row in islice(found, source.limit or None))
     yield from _without_marks(rows.documents(texts, name, reading), source, reading)
@@ -200,7 +184,7 @@ def read_cpython(part: int, parts: int, limit: int) -> Lines:
 def _share(piece: Piece, source: Source, name: str, reading: Reading, encoding: str) -> Iterator[Line]:
     """Yields the lines of the documents that begin in the piece."""
     begin, end = piece.begin, piece.end
-    opens = KINDS[source.kind].opens(source) or (lambda raw: False)
+    opens = KINDS[source.kind].opens or (lambda raw: False)
     inside, length, at = piece.part == 0, end - begin + 1, begin
     try:
         for line in raw_lines(piece, KINDS[source.kind].end, encoding):
@@ -217,10 +201,7 @@ def _share(piece: Piece, source: Source, name: str, reading: Reading, encoding: 
 
 
 def _decoded(lines: Iterator[Line], piece: Piece, name: str, end: bytes, reading: Reading) -> Iterator[str]:
-    """Yields lines without byte order marks, NUL and CR, with invalid UTF-8 repaired.
-
-    A line of more than READ bytes is replaced by "".
-    """
+    """Yields lines without byte order marks, NUL and CR, with invalid UTF-8 repaired; "" for over READ bytes."""
     nuls, first_nul, offset, number, problems = 0, "", 0, 1, reading.problems
     what = "line" if end == b"\n" else "page"
     for line in lines:

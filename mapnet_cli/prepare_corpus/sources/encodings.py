@@ -4,10 +4,8 @@ import codecs
 import io
 from collections.abc import Iterator
 
-Chunks = Iterator[tuple[int, bytes]]
-"""Offsets in a file, and the bytes that begin there."""
-HEAD = 1 << 16
-"""Bytes by which the encoding is recognised."""
+Chunks = Iterator[tuple[int, bytes]]  # offsets in a file, and the bytes that begin there
+HEAD = 1 << 16  # bytes by which the encoding is recognised
 BOM = "\ufeff"
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
@@ -22,15 +20,11 @@ _NULS = {
     (True, False, True, False): "utf-16-be",
 }
 """Which of four successive bytes are 0 in ASCII text (RFC 4627, section 3)."""
-MOST, FEW = 0.6, 0.1
-"""Shares of zeros from which, and up to which, a place counts as 0 or as not 0."""
+MOST, FEW = 0.6, 0.1  # shares of zeros from which, and up to which, a place counts as 0 or as not 0
 
 
 def detect(head: bytes) -> str:
-    """Returns the encoding of a file that begins with `head` if that is UTF-16 or UTF-32; else "".
-
-    Without a byte order mark, text that is mostly ASCII is recognised. "utf-8" says that lines end in CR alone.
-    """
+    """Returns UTF-16 or UTF-32, by byte order mark or zeros in ASCII text; "utf-8" if CR alone ends lines; else ""."""
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
             return encoding

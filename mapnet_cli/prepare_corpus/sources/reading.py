@@ -13,15 +13,10 @@ from typing import Any, NamedTuple
 from mapnet_cli.core import InputError
 from mapnet_cli.prepare_corpus.sources import compressed, encodings
 
-Lines = Iterator[str | None]
-"""Lines of text, "" at a paragraph boundary, and None at the end of a document."""
+Lines = Iterator[str | None]  # lines of text, "" at a paragraph boundary, and None at the end of a document
 
-LISTED = 100
-"""Maximum number of problems recorded as text, per slice and per corpus."""
-SHOWN_PROBLEMS = 5
-"""Maximum number of problems printed to the terminal."""
-
-
+LISTED = 100  # maximum number of problems recorded as text, per slice and per corpus
+SHOWN_PROBLEMS = 5  # maximum number of problems printed to the terminal
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 
@@ -65,29 +60,19 @@ class Reading:
     """Record of reading a slice: problems, amounts, skipped pages, removed marks, keys, progress; how it is read."""
 
     problems: Problems = field(default_factory=Problems)
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Number of skipped dump pages, by reason."""
-    markup: Counter[str] = field(default_factory=Counter)
-    """Number of removals of marks and leftover markup, by rule."""
+    left_out: Counter[str] = field(default_factory=Counter)  # number of skipped dump pages, by reason
+    markup: Counter[str] = field(default_factory=Counter)  # number of removals of marks and leftover markup, by rule
     amounts: Counter[str] = field(default_factory=Counter)
     """Number of "rows" and "bytes" read, and of "lost rows" and "lost bytes", which yield no text."""
-    fallback: str = ""
-    """Encoding of bytes that aren't UTF-8, "" if unknown."""
-    invalid: str = ""
-    """Position of the first invalid UTF-8 of the current piece in words, "" if there is none."""
-    repairs: int = 0
-    """Number of places with invalid UTF-8 in the current piece."""
-    words: Any = None
-    """The words of the slice (`books.Words`), None if each piece is judged by its own."""
-    with_key: int = 0
-    """Number of JSONL rows that have the text key."""
+    fallback: str = ""  # encoding of bytes that aren't UTF-8, "" if unknown
+    invalid: str = ""  # position of the first invalid UTF-8 of the current piece in words, "" if there is none
+    repairs: int = 0  # number of places with invalid UTF-8 in the current piece
+    words: Any = None  # the words of the slice (`books.Words`), None if each piece is judged by its own
+    with_key: int = 0  # number of JSONL rows that have the text key
     without_key: int = 0
-    other_keys: str = ""
-    """Description of the keys of the first row without the text key, for messages."""
-    pieces: int = 0
-    """Number of pieces finished before the current one."""
-    share: float = 0.0
-    """Fraction of the current piece that has been read."""
+    other_keys: str = ""  # description of the keys of the first row without the text key, for messages
+    pieces: int = 0  # number of pieces finished before the current one
+    share: float = 0.0  # fraction of the current piece that has been read
 
     def lose(self, problem: str, bytes_: int, unread: bool = False) -> None:
         """Records a problem that loses bytes; `unread`: they were not counted as read."""
@@ -115,10 +100,8 @@ class Reading:
         self.repairs, self.invalid = 0, ""
 
 
-OVERLONG = 2_000_000
-"""Characters; the clean-up drops longer lines and paragraphs with any settings."""
-READ = 8 * OVERLONG
-"""Maximum bytes of one line, row or dump page; anything longer also exceeds OVERLONG in characters."""
+OVERLONG = 2_000_000  # characters; the clean-up drops longer lines and paragraphs with any settings
+READ = 8 * OVERLONG  # maximum bytes of one line, row or dump page; anything longer also exceeds OVERLONG in characters
 
 
 def suffix_of(path: str | Path) -> str:
@@ -135,10 +118,8 @@ class Piece:
     path: Path
     part: int = 0
     parts: int = 1
-    size: int = -1
-    """Size of the whole file on disk, in bytes; -1: look it up now."""
-    modified: int = -1
-    """Modification time in nanoseconds."""
+    size: int = -1  # size of the whole file on disk, in bytes; -1: look it up now
+    modified: int = -1  # modification time in nanoseconds
 
     def __post_init__(self) -> None:
         if self.size < 0:
@@ -168,8 +149,7 @@ class Line(NamedTuple):
     offset: int
     """Byte offset of the end of the line before (in a compressed file, of the block or chunk that contains it);
     -1 for the first line."""
-    unread: int = 0
-    """Length of the line in bytes if it exceeds READ; `raw` is empty then."""
+    unread: int = 0  # length of the line in bytes if it exceeds READ; `raw` is empty then
 
 
 def raw_lines(piece: Piece, end: bytes = b"\n", encoding: str = "") -> Iterator[Line]:

@@ -16,10 +16,10 @@ from mapnet_cli.prepare_corpus.sources.encodings import BOM
 from mapnet_cli.prepare_corpus.sources.reading import READ, Piece, Reading, text_chunks
 from mapnet_cli.prepare_corpus.sources.rows import NoText, Row, describe, text_at
 
-_BETWEEN = re.compile(rf"[\s,\[\]{BOM}]*")
-"""What may stand between the values of one or several arrays."""
-_ESCAPED = re.compile("[\udc80-\udcff]")
-"""Invalid bytes in text that was decoded with "surrogateescape"."""
+_DECODE = json.JSONDecoder().raw_decode
+_SPACE = re.compile(r"[ \t\n\r]*")
+_BETWEEN = re.compile(rf"[\s,\[\]{BOM}]*")  # what may stand between the values of one or several arrays
+_ESCAPED = re.compile("[\udc80-\udcff]")  # Invalid bytes in text that was decoded with "surrogateescape"
 
 
 def json_lines(lines: Iterable[str], column: str, reading: Reading) -> Iterator[Row]:
@@ -27,11 +27,21 @@ def json_lines(lines: Iterable[str], column: str, reading: Reading) -> Iterator[
     for number, line in enumerate(lines):
         if line.strip():
             try:
-                row = json.loads(line)
+                found = list(_objects(line))
             except (ValueError, RecursionError) as error:
                 yield number, NoText(f"is not JSON ({error})")
             else:
-                yield number, _text(row, column, reading)
+                yield from ((number, _text(row, column, reading)) for row in found)
+
+
+def _objects(line: str) -> Iterator[Any]:
+    """Yields the value of a line, or its objects, where files without a last line end were joined."""
+    end = 0
+    while (space := _SPACE.match(line, end)) and space.end() < len(line):
+        if end and line[space.end()] != "{":
+            raise json.JSONDecodeError("Extra data", line, space.end())
+        row, end = _DECODE(line, space.end())
+        yield row
 
 
 def json_values(piece: Piece, name: str, source: Source, reading: Reading, encoding: str) -> Iterator[Row]:
@@ -39,7 +49,6 @@ def json_values(piece: Piece, name: str, source: Source, reading: Reading, encod
 
     At most about READ characters are kept in memory. What follows invalid JSON is not read.
     """
-    decode = json.JSONDecoder().raw_decode
     rest, number, enough, failure = "", 0, 0, ""
     texts = _decoded(piece, name, encoding, reading)
     for text in chain(texts, [""]):
@@ -52,7 +61,7 @@ def json_values(piece: Piece, name: str, source: Source, reading: Reading, encod
             if at == len(rest):
                 break
             try:
-                row, at = decode(rest, at)
+                row, at = _DECODE(rest, at)
             except (ValueError, RecursionError) as error:  # or the value is incomplete
                 failure = str(error)
                 break

@@ -12,10 +12,8 @@ from mapnet_cli.core import InputError, arrow_batches
 from mapnet_cli.prepare_corpus.sources.encodings import BOM, lines_of
 from mapnet_cli.prepare_corpus.sources.reading import READ, Lines, Piece, Reading, printable
 
-BATCH = 16
-"""Parquet rows decoded together; a single row may contain a whole book."""
-CUT = 1 << 16
-"""Approximate number of characters of a long row that are split into lines together."""
+BATCH = 16  # Parquet rows decoded together; a single row may contain a whole book
+CUT = 1 << 16  # approximate number of characters of a long row that are split into lines together
 LISTS = ("list<", "large_list<", "fixed_size_list<", "dictionary<")
 """Names of Arrow's types whose elements may be text. Casting a list_view loses elements (pyarrow 26)."""
 
@@ -24,8 +22,7 @@ class NoText(str):
     """Why a row has no text, to be said after "row N"."""
 
 
-Row = tuple[int, Any]
-"""Index of a row and its text: a string, a memoryview of UTF-8 bytes, None or NoText."""
+Row = tuple[int, Any]  # index of a row and its text: a string, a memoryview of UTF-8 bytes, None or NoText
 
 
 def documents(rows: Iterable[Row], name: str, reading: Reading, whole: bool = False) -> Lines:
@@ -134,10 +131,7 @@ def parquet(piece: Piece, name: str, source: Source, reading: Reading, encoding:
 
 
 def arrow(piece: Piece, name: str, source: Source, reading: Reading, encoding: str = "") -> Iterator[Row]:
-    """Yields the text of the rows of the piece, of a file or a stream; raises InputError like `parquet`.
-
-    The file is memory-mapped, so a value that isn't compressed is only read when it is used.
-    """
+    """Yields the text of the rows of the piece, of a memory-mapped file or stream; raises InputError like `parquet`."""
     total, top, last = 0, "", piece.part == piece.parts - 1
     try:
         batches = arrow_batches(piece.path)
@@ -244,4 +238,4 @@ def _damage() -> tuple[type[Exception], ...]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -48,11 +48,6 @@ def _first(args: Args) -> str:
     return args.get("1", "")
 
 
-def _last(args: Args) -> str:
-    """{{lang|fr|chat}}, {{transl|ar|DIN|kitāb}}: codes first, the text last."""
-    return _listed(args)[-1] if args.get("2") else ""
-
-
 def _joined(between: str, before: str = "") -> Renderer:
     return lambda args: before + between.join(_listed(args))
 
@@ -60,10 +55,6 @@ def _joined(between: str, before: str = "") -> Renderer:
 def _shown(text: str) -> Renderer:
     """Returns a renderer of the text, in which {1} is the first argument."""
     return lambda args: text.format(*(args.get(place, "") for place in "0123"))
-
-
-def _block(args: Args) -> str:
-    return f"\n{args.get('text') or args.get('quote') or _first(args)}\n"
 
 
 def _number(value: str) -> str:
@@ -157,14 +148,6 @@ def _coordinates(args: Args) -> str:
     return shown.strip() if "inline" in args.get("display", "inline") and shown.endswith(" ") else ""
 
 
-def _formula(args: Args) -> str:
-    """{{chem|SO|4|2-}}: "SO4^2-"."""
-    return "".join(f"^{part}" if _CHARGE.fullmatch(part) else part for part in _listed(args))
-
-
-_CHARGE = re.compile(r"\d+[-–−+]")
-
-
 def _language(args: Args) -> str:
     """{{langx|ru|Москва|Moskva|Moscow}}: "Russian: Москва, romanized: Moskva, lit. 'Moscow'"; also {{lang-ru|...}}."""
     first = args["0"] == "langx"
@@ -172,7 +155,8 @@ def _language(args: Args) -> str:
     text, roman, meaning = (args.get(str(first + place), "") for place in (1, 2, 3))
     text, roman = args.get("text") or text, args.get("translit") or roman
     meaning = args.get("lit") or args.get("translation") or meaning
-    label = args.get("label") or _DATA["languages"].get(code.partition("-")[0], "none")
+    names = _DATA["languages"]
+    label = args.get("label") or names.get(code.lower()) or names.get(code.partition("-")[0], "none")
     shown = text if label == "none" else f"{label}: {text}"
     return shown + (roman and f", romanized: {roman}") + (meaning and f", lit. '{meaning}'")
 
@@ -208,8 +192,8 @@ _QUOTATION = re.compile(r"[-'\" ]*['\"][-'\" ]*s?(?<!^\")")
 _NOTES = {"sharp": "♯", "#": "♯", "flat": "♭", "b": "♭", "natural": "♮"}
 _RULES: dict[str, Renderer] = {
     _DATA["second"]: lambda args: args.get("2") or _first(args),
-    _DATA["last"]: _last,
-    _DATA["block"]: _block,
+    _DATA["last"]: lambda args: _listed(args)[-1] if args.get("2") else "",  # {{transl|ar|DIN|kitāb}}
+    _DATA["block"]: lambda args: f"\n{args.get('text') or args.get('quote') or _first(args)}\n",
     _DATA["ship"]: _ship,
     _DATA["date"]: _date,
     **{names: _shown(text) for names, text in _DATA["shown"].items()},
@@ -226,7 +210,7 @@ _RULES: dict[str, Renderer] = {
     "circa, c., ca.": lambda args: " – ".join(f"c. {date}" for date in _listed(args) or [""]),
     "reign, r.": _joined("–", "r. "),
     "floruit, fl.": _joined("–", "fl. "),
-    "chem, chem2, ce": _formula,
+    "chem, chem2, ce": lambda args: "".join(re.sub(r"^(?=\d+[-–−+]$)", "^", part) for part in _listed(args)),  # SO4^2-
     "music": lambda args: _NOTES.get(_first(args), ""),
     "langx": _language,
     "nihongo, nihongo3": _japanese,

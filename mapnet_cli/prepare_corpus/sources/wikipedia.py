@@ -3,14 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from xml.etree import ElementTree
 
 from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Reading, unescaped
 from mapnet_cli.prepare_corpus.sources.wikitext import BLOCKS, EXTENSIONS, HIDDEN, INLINE, literal, prose
 
-LONGEST_PAGE = 1 << 21
-"""Characters; MediaWiki itself allows no more bytes."""
+LONGEST_PAGE = 1 << 21  # characters; MediaWiki itself allows no more bytes
 
 _OPENING = re.compile(r"<doc\b.*>\s*$")
 _TITLE = re.compile(r'\btitle="(.*?)"(?=>\s*$|\s[\w-]+=")')
@@ -18,8 +17,6 @@ _PAGE = re.compile(r"<page(?:\s[^<>]*)?>")
 
 # All patterns take time linear in the length of the line, even with long runs of spaces.
 _ATTRIBUTES = r"(?:\s+[\w-]+\s*=[^<>]*|\s*/?)"
-
-
 _PLACEHOLDER = r"(?P<before>(?<=[^\W_]))?(?<!_){}_\d+(?P<after>(?=[^\W_]))?"
 """WikiExtractor's placeholders, formula_1 and codice_2, and whether a word is adjacent."""
 
@@ -37,7 +34,7 @@ _AFTER_PARSER: _Rules = (
 )
 """Rules for brackets emptied by removals."""
 _AFTER_WIKIEXTRACTOR: _Rules = (
-    ("notes", "<", re.compile(r"<ref\b[^<>]*(?:/>|>[^<>]*</ref>)", re.I), ""),
+    ("notes", "<", re.compile(r"<ref\b[^<>]*(?:/>|>(?:[^<]|<(?!/?ref\b))*+</ref>)", re.I), ""),
     ("tags", "<", re.compile(rf"</?(?:a|{INLINE}|{EXTENSIONS}){_ATTRIBUTES}>", re.I), ""),
     ("tags", "<", re.compile(rf"</?(?:br|hr|{BLOCKS}|{HIDDEN}){_ATTRIBUTES}>", re.I), " "),
     ("notes", "[update]]", re.compile(r"\[ ?\[update\]\]"), ""),
@@ -94,11 +91,16 @@ def _is_sentence(line: str) -> bool:
     return line.rstrip(" \"')")[-1:] in tuple(".!?:") and _WORDS.search(line) is not None
 
 
+def _apart(line: str) -> list[str]:
+    """Returns the line, cut between an end and a beginning that files without a last line end bring together."""
+    return line.replace("</doc><doc ", "</doc>\n<doc ").split("\n")
+
+
 def wikiextractor(lines: Iterator[str], name: str, reading: Reading) -> Lines:
     """Yields the text of WikiExtractor's `<doc id= url= title=>` ... `</doc>` blocks without the title line."""
     title: str | None = None
     inside, outside, blocks = False, 0, 0
-    for line in lines:
+    for line in chain.from_iterable(map(_apart, lines)):
         if line.startswith("<doc ") and _OPENING.match(line):
             if inside:
                 yield None

@@ -7,30 +7,25 @@ are notes, pictures, categories and most templates.
 """
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 
 from mapnet_cli.prepare_corpus.sources.reading import unescaped
 from mapnet_cli.prepare_corpus.sources.wiki_templates import template_text
 
-DEEPEST = 200
-"""Maximum levels of nested templates and links; the contents are read again at each level."""
+DEEPEST = 200  # maximum levels of nested templates and links; the contents are read again at each level
 
 _FORMULAS = {"math", "chem", "ce"}
-EXTENSIONS = (
-    "nowiki|math|chem|ce|ref|references|includeonly|gallery|timeline|score|hiero|imagemap|syntaxhighlight|source|pre|"
-    "templatestyles|mapframe|maplink|graph|section|categorytree|indicator|inputbox"
+_DATA: dict[str, str] = tomllib.loads((files(__package__) / "wikitext.toml").read_text("utf-8"))
+EXTENSIONS, HIDDEN, BLOCKS, INLINE = (
+    "|".join(_DATA[kind].split()) for kind in ("extensions", "hidden", "blocks", "inline")
 )
-"""Tags whose contents are not wiki markup. They are left out, except nowiki and formulas."""
+_PREFIXES = frozenset(_DATA["prefixes"].split())
 _TOKEN = re.compile(
     rf"<!--|(?P<open>\{{\{{+|\[\[+)|(?P<close>\}}\}}+|\]\]+)|<(?P<tag>{EXTENSIONS})(?=[\s/>])(?P<attributes>[^<>]*)>",
     re.IGNORECASE,
-)
-HIDDEN = "table|ol|ul|li|dl|dt|dd|h1|h2|h3|h4|h5|h6|style|caption|th|td|tr|rp"
-BLOCKS = "p|div|blockquote|poem|center"
-INLINE = (
-    "abbr|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|ins|kbd|mark|noinclude|onlyinclude|q|rb|rt|ruby|s|samp|"
-    "small|span|strike|strong|sub|sup|time|tt|u|var|wbr"
 )
 _TAG = re.compile(
     rf"<(?P<closing>/?)(?P<tag>(?P<hidden>{HIDDEN})|(?P<block>{BLOCKS})|br|hr|{INLINE}|{EXTENSIONS})"
@@ -40,12 +35,6 @@ _TAG = re.compile(
 """Any other tag is literal text, as in MediaWiki."""
 _SHOWN_TAGS = {"br": " ", "hr": " ", "q": '"', "sup": "\x01"}  # 10<sup>23</sup> is not 1023
 _NOT_PROSE = re.compile(r"\s*(?:category|file|image|media)\s*:", re.IGNORECASE)
-_PREFIXES = {
-    "b", "c", "commons", "d", "m", "meta", "mw", "n", "q", "s", "species", "v", "voy", "w", "wikibooks", "wikidata",
-    "wikinews", "wikipedia", "wikiquote", "wikisource", "wikispecies", "wikiversity", "wikivoyage", "wikt",
-    "wiktionary", "category", "file", "help", "image", "media", "portal", "special", "talk", "template", "user",
-}  # fmt: skip
-"""Namespaces and sister projects; a link to them without a label shows the rest of its title."""
 _LANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z-]+)?|simple):(?=\S)")
 _SCHEME = r"(?:(?:https?|ftp|irc|news|mailto):|//)"
 _EXTERNAL = re.compile(
@@ -56,13 +45,10 @@ _QUOTES = re.compile(r"(''+)")
 _SWITCHES = re.compile(r"__[A-Z]+__")
 
 # Marks in the text while it is being assembled; XML can't contain these characters.
-_REMOVED = "\x00"
-"""Replaces a template, note or picture that is left out."""
-_EDGE = "\x02"
-"""Precedes and follows the text of a template."""
+_REMOVED = "\x00"  # replaces a template, note or picture that is left out
+_EDGE = "\x02"  # precedes and follows the text of a template
 _FORMULA = "\x03"
-_TAG_MARK = "\x06"
-"""Separates the quotation marks before and after an inline tag."""
+_TAG_MARK = "\x06"  # separates the quotation marks before and after an inline tag
 _INSIDE = str.maketrans({"|": "\x04", "=": "\x05"})
 """Protects the text of a template or link from the template around it."""
 _OUTSIDE = str.maketrans({"\x04": "|", "\x05": "="})
@@ -82,10 +68,7 @@ _GAPS = (
 
 
 def prose(wikitext: str) -> Iterator[str]:
-    """Yields the lines of a page's running text, in which `literal` has yet to restore what only looks like markup.
-
-    Raises ValueError if templates and links are nested more than DEEPEST levels deep.
-    """
+    """Yields a page's lines of prose, for `literal` to restore. Raises ValueError beyond DEEPEST nested templates."""
     text = _without_tags(_expanded(wikitext))
     text = _ADDRESS.sub(_REMOVED, _EXTERNAL.sub(lambda link: link[1] or _REMOVED, text))
     text = "\n".join(_lines(text)).replace(_TAG_MARK, "")
@@ -103,10 +86,7 @@ def literal(line: str) -> str:
 
 
 def _expanded(text: str) -> str:
-    """Returns the text with templates, links and extension tags replaced by what they show.
-
-    Braces and brackets that don't match stay in the text; a closing mark matches only the last open one.
-    """
+    """Returns the text with templates, links and extension tags as they are shown; unmatched marks are text."""
     shown: list[str] = []
     levels: list[tuple[str, int, int]] = []  # of each open run: its character, its length, its index in `shown`
     unclosed: set[str] = set()
@@ -129,13 +109,8 @@ def _expanded(text: str) -> str:
                     unclosed.add(tag)
             inside = text[at : end.start()] if end else ""
             at = end.end() if end else at
-            shown.append(
-                unescaped(inside).translate(_LITERAL)
-                if tag == "nowiki"
-                else _FORMULA
-                if end and tag in _FORMULAS
-                else _REMOVED
-            )
+            kept = unescaped(inside).translate(_LITERAL) if tag == "nowiki" else _REMOVED
+            shown.append(_FORMULA if end and tag in _FORMULAS else kept)
         else:
             end_of_comment = text.find("-->", at)
             at = end_of_comment + 3 if end_of_comment >= 0 else len(text)
@@ -215,10 +190,7 @@ def _without_tags(text: str) -> str:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yields lines without headings, lists and quotation marks; "" replaces a line that is left out.
-
-    Indented lines are prose (quotations), unless they define a term.
-    """
+    """Yields lines of prose, which may be indented, without quotation marks; "" replaces headings and lists."""
     term = False
     for line in _without_tables(text.replace(f"\n{_EDGE}", "\n").split("\n")):
         indented = line.lstrip(":")
