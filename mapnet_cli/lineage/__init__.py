@@ -2,7 +2,7 @@
 
 # fmt: off
 # isort: off
-from mapnet_cli.lineage.digests import InputFile, InputListing, fingerprint, list_input
+from mapnet_cli.lineage.digests import Digests, InputFile, InputListing, fingerprint, list_input
 from mapnet_cli.lineage.graph import Lineage, PairsRun, scored_encoders
 from mapnet_cli.lineage.ids import import_id, variance_id
 from mapnet_cli.lineage.milestones import find_baselines, find_milestone, find_row, find_runs
