@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
@@ -78,21 +77,15 @@ def _shown_by_reports(artifacts: Artifacts) -> Iterator[tuple[str, str]]:
                         yield match[1], file.parent.name
 
 
-def _last_scores(results: Path) -> Iterator[tuple[str, float]]:
-    """Yields each method's average score at its last step, the mean over its pretraining seeds."""
-    scores = defaultdict[str, dict[int, list[float]]](lambda: defaultdict(list))
-    for row in core.read_json(results)["rows"] if results.exists() else ():
-        if row["metric"] == "mean":
-            scores[row["method"]][row["step"]].append(row["value"])
-    for method, by_step in scores.items():
-        yield method, fmean(by_step[max(by_step)])
-
-
 def _state(artifacts: Artifacts, folder: str, key: str) -> str:
     """Returns what a result is, or how far it is."""
     path, marker = artifacts.path(key), artifacts.marker(key)
     if folder == "report":
-        return ", ".join(f"{method} {score:.2f}" for method, score in _last_scores(path / "results.json"))
+        rows = core.read_json(path / "results.json")["rows"] if (path / "results.json").exists() else ()
+        scores: dict[str, dict[int, list[float]]] = {}
+        for row in (row for row in rows if row["metric"] == "mean"):
+            scores.setdefault(row["method"], {}).setdefault(row["step"], []).append(row["value"])
+        return ", ".join(f"{method} {fmean(by_step[max(by_step)]):.2f}" for method, by_step in scores.items())
     if folder == "prepare-corpus" and (corpus := artifacts.find(f"{key}/manifest", core.CorpusManifest)):
         return f"{core.format_count(corpus.tokens)} tokens, vocabulary {corpus.vocab_size:,}"
     if folder == "pretrain" and marker:
