@@ -7,23 +7,23 @@ from typing import Annotated
 import typer
 
 from mapnet_cli import __version__
-from mapnet_cli.cli import models, results, running
-from mapnet_cli.cli.options import LOOKING, Invocation, command
+from mapnet_cli.cli import housekeeping, init, models, results, running
+from mapnet_cli.cli.options import LOOKING, Command, Group, Invocation, command
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Variance-reduced language-model pretraining with a mask proposal network (MAP-Net), from raw text to Table 3."
     "\n\n"
-    "All commands share one config and one artifact directory. Start with: mapnet run --recipe demo",
+    "All commands share one config and one artifact directory. Start with `mapnet run --recipe demo`, or, for text of "
+    "your own, with `mapnet init FOLDER`.",
 )
-machine = typer.Typer()
-config_app = typer.Typer(no_args_is_help=True, help="Show the config and its keys.")
-for group in (running.group, results.group, models.group, machine):
+config_app = typer.Typer(cls=Group, no_args_is_help=True, help="Show the config, its keys, or its JSON schema.")
+for group in (init.group, results.group, running.group, models.group, housekeeping.group):
     app.add_typer(group)
-app.add_typer(config_app, name="config")
+app.add_typer(config_app, name="config", rich_help_panel="Housekeeping")
 
 
 def _version(value: bool) -> None:
@@ -35,7 +35,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -54,7 +54,7 @@ def config_show(invocation: Invocation) -> None:
     invocation.console.result(record, "\n".join(lines))
 
 
-@config_app.command("keys")
+@config_app.command("keys", cls=Command)
 def config_keys() -> None:
     """Print every key with its default and meaning, as Markdown (docs/config.md)."""
     from mapnet_cli.config import Config
@@ -64,37 +64,14 @@ def config_keys() -> None:
     typer.echo(reference(Config, CHOICES), nl=False)
 
 
-@command(machine, "doctor", LOOKING)
-def doctor(invocation: Invocation) -> None:
-    """Show versions, memory, disk, threads and GPUs, for bug reports."""
-    import platform
-    import shutil
+@config_app.command("schema", cls=Command)
+def config_schema() -> None:
+    """Print the JSON schema of config files, with which editors complete and check them."""
+    from mapnet_cli.config import Config
+    from mapnet_cli.config.reference import json_schema
+    from mapnet_cli.masking import CHOICES
 
-    from mapnet_cli.core import main_memory, visible_gpus
-    from mapnet_cli.jobs import cores, library_versions
-
-    total, available = main_memory()
-    artifacts = invocation.artifacts.root.resolve()
-    free = shutil.disk_usage(next(path for path in (artifacts, *artifacts.parents) if path.exists())).free
-    rows = {
-        "platform": platform.platform(),
-        "python": f"{platform.python_version()} at {sys.executable}",
-        **{name: version for name, version in library_versions().items() if name != "python"},
-        "cores": str(cores()),
-        "memory": f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available" if total else "unknown",
-        "artifacts": f"{artifacts}, {free / 1e9:.1f} GB free",
-        "gpus": str(visible_gpus()),
-    }
-    try:
-        import torch
-
-        rows["torch threads"] = str(torch.get_num_threads())
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            rows[f"gpu {index}"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
-    except ImportError as error:
-        rows["torch"] = f"can't be imported: {error}"
-    invocation.console.result(rows, "\n".join(f"{name:<16} {value}" for name, value in rows.items()))
+    typer.echo(json.dumps(json_schema(Config, CHOICES), indent=1))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The commands that show and check results, and `run`, which ends with a report."""
+"""`run`, which ends with a report, and the commands that show how far it is and what came out."""
 
 import math
 import time
@@ -13,6 +13,35 @@ from mapnet_cli.cli.options import LOOKING, TRAINING, Invocation, command
 from mapnet_cli.cli.running import advise, run_or_plan
 
 group = typer.Typer()
+
+
+@command(group, "run", TRAINING)
+def run(invocation: Invocation) -> None:
+    """Run prepare-corpus, pretrain, minimal-pairs, finetune-glue and report in order, skipping finished work."""
+    from mapnet_cli.cli.stages import STAGES
+    from mapnet_cli.core import DamagedError
+
+    run_or_plan(tuple(STAGES), invocation)
+    if not invocation.dry_run and (command := _report(invocation)):
+        raise DamagedError(f"the report is partial: results can't be read; see the warnings, then {command}")
+
+
+@command(group, "status", LOOKING)
+def status(
+    invocation: Invocation,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until all work is done.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2,
+) -> None:
+    """Show what is done, running and missing."""
+    from mapnet_cli.cli import watch as shown
+    from mapnet_cli.cli.stages import status
+
+    advise(invocation)
+    if watch and not invocation.console.as_json:
+        shown.watch(invocation.console, lambda: invocation.lineage, every)
+        return
+    rows = status(invocation.lineage)
+    invocation.console.result([row for row, _ in rows], *shown.status_lines(rows))
 
 
 @command(group, "report", LOOKING)
@@ -74,54 +103,3 @@ def _compare(invocation: Invocation, folders: Sequence[Path], to: Path) -> None:
         for reason in refused:
             invocation.console.warn(reason)
         invocation.console.data(f"Comparison: {page}")
-
-
-@command(group, "run", TRAINING)
-def run(invocation: Invocation) -> None:
-    """Run prepare-corpus, pretrain, minimal-pairs, finetune-glue and report in order, skipping finished work."""
-    from mapnet_cli.cli.stages import STAGES
-    from mapnet_cli.core import DamagedError
-
-    run_or_plan(tuple(STAGES), invocation)
-    if not invocation.dry_run and (command := _report(invocation)):
-        raise DamagedError(f"the report is partial: results can't be read; see the warnings, then {command}")
-
-
-@command(group, "status", LOOKING)
-def status(
-    invocation: Invocation,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until all work is done.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2,
-) -> None:
-    """Show what is done, running and missing."""
-    from mapnet_cli.cli import watch as shown
-    from mapnet_cli.cli.stages import status
-
-    advise(invocation)
-    if watch and not invocation.console.as_json:
-        shown.watch(invocation.console, lambda: invocation.lineage, every)
-        return
-    rows = status(invocation.lineage)
-    invocation.console.result([row for row, _ in rows], *shown.status_lines(rows))
-
-
-@command(group, "verify", LOOKING)
-def verify(
-    invocation: Invocation,
-    heal_: Annotated[
-        bool, typer.Option("--heal", help="Remove what is damaged, so that the next `mapnet run` makes it again.")
-    ] = False,
-) -> None:
-    """Compare every file of the artifact directory with its checksum; exit code 4 if something is damaged."""
-    from mapnet_cli.core import DamagedError, heal, verify
-
-    found = verify(invocation.artifacts)
-    if heal_:
-        heal(found.damaged)
-    lines = [f"{damage.path}: {damage.problem}; made again by mapnet {damage.command}" for damage in found.damaged]
-    verified = f"{found.results:,} results and {found.files:,} files verified"
-    invocation.console.result(found.to_json(), *lines, verified)
-    if found.damaged and not heal_:
-        raise DamagedError(
-            f"{len(found.damaged)} damaged: `mapnet verify --heal` removes them, then `mapnet run` makes them again"
-        )

@@ -9,23 +9,32 @@ import typer
 from mapnet_cli.cli.options import RUNNING, TRAINING, Invocation, command
 
 group = typer.Typer()
+NEXT = {"prepare-corpus": "pretrain", "pretrain": "finetune-glue"}
 
 
 def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
     """Runs the stages, or prints what would run if --dry-run is given."""
     from mapnet_cli.cli import stages
+    from mapnet_cli.cli.reasons import reasons
 
     lineage, console, workers = invocation.lineage, invocation.console, invocation.workers
     import_base(invocation)
+    name = invocation.name or lineage.config.recipe or "custom"
     advise(invocation)
     if not invocation.dry_run:
-        stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address)
+        stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address, name)
+        if len(names) == 1 and invocation.first:
+            next_one = NEXT.get(names[0], "report")
+            console.note(f"Done: {lineage.artifacts.path(names[0])}; next, with the same options: mapnet {next_one}")
         if console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's JSON instead
             console.json([row for row, _ in stages.status(lineage)])
         return
     if not invocation.first:
         return
     rows, lines = stages.dry_run(names, lineage, workers or 1), list[str]()
+    todo = dict.fromkeys(row["stage"] for row in rows if row["done"] < row["total"])
+    for reason in reasons(lineage, name, todo):
+        console.note(reason)
     for row in rows:
         done = f", {row['done']} already done" if row["done"] else ""
         lines.append(f"{row['stage']:<15} {row['phase']:<14} {row['total'] - row['done']} {row['unit']}s to run{done}")

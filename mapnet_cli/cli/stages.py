@@ -1,16 +1,17 @@
 """The stages in order, and the operations on all of them: run, dry run and status."""
 
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from importlib import import_module
 from typing import Any
 
 from mapnet_cli import jobs
+from mapnet_cli.cli.inventory import not_used
+from mapnet_cli.cli.reasons import reasons, remember
+from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, Console, InputError, LockedError, UsageError
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage import Digests, Lineage
 
-HAS_FINGERPRINT = re.compile("-[0-9a-f]{8}$")
 STAGES = {
     "prepare-corpus": "PrepareCorpus", "pretrain": "Pretrain", "minimal-pairs": "MinimalPairs",
     "finetune-glue": "FinetuneGlue",
@@ -26,11 +27,12 @@ def load_stage(name: str, lineage: Lineage) -> jobs.Stage:
 
 def run_stages(
     names: Sequence[str], lineage: Lineage, console: Console, workers: int | None, force: bool,
-    ray_address: str | None = None,
+    ray_address: str | None = None, config_name: str = "custom",
 ) -> None:  # fmt: skip
     """Runs the stages one after another, skipping finished work; on a Ray cluster if `ray_address` is given.
 
-    `workers` is the number of parallel jobs; None: as many as the cluster has room for.
+    `workers` is the number of parallel jobs; None: as many as the cluster has room for. Says why work that the config
+    called `config_name` had finished is done again.
     """
     if (dist := jobs.launched()) is not None:
         if ray_address is not None:
@@ -38,13 +40,12 @@ def run_stages(
         _run_launched(names, lineage, console, dist, force)
         return
     artifacts = lineage.artifacts
-    todo = [
-        stage
-        for stage in (load_stage(name, lineage) for name in names)
-        if force or not all(jobs.is_done(job, artifacts) for phase in stage.plan(workers or 1) for job in phase.jobs)
-    ]
+    planned = {name: load_stage(name, lineage) for name in names}
+    todo = {n: stage for n, stage in planned.items() if force or _has_pending_jobs(stage, artifacts, workers or 1)}
+    for reason in reasons(lineage, config_name, todo):
+        console.note(reason)
     cluster = None if ray_address is None else jobs.RayEngine(artifacts, console, ray_address, workers, force)
-    preload = sorted({module for stage in todo for module in stage.preload})
+    preload = sorted({module for stage in todo.values() for module in stage.preload})
     engine: jobs.Engine = cluster or jobs.LocalEngine(artifacts, console, workers or 0, force, preload)
     with cluster if cluster and todo else nullcontext():
         for name in names:
@@ -54,6 +55,7 @@ def run_stages(
                 stage.validate()
                 stage.preflight()
                 engine.run(stage.plan(workers or 1))
+                remember(lineage, config_name, name)
                 for line in stage.summary():
                     console.note(line)
 
@@ -118,20 +120,39 @@ def status(lineage: Lineage) -> list[tuple[dict[str, Any], jobs.StageProgress]]:
             row = rows[-1][0]
             row |= progress.facts
             if not artifacts.locked(name):  # a running process moves files
-                row["unused_mb"] = _unused(name, phases, artifacts)
+                keys = [job.key for phase in phases for job in phase.jobs]
+                row["unused_mb"] = {key: size / 1e6 for key, size in not_used(artifacts, name, keys).items()}
             rows[-1] = row, progress
     return rows
 
 
-def _unused(name: str, phases: Sequence[jobs.Phase], artifacts: Artifacts) -> dict[str, float]:
-    """Returns {folder: megabytes} of the stage's results from other settings, which this config doesn't use."""
-    used = {"/".join(job.key.split("/")[:2]) for phase in phases for job in phase.jobs}
-    folders = (path for path in sorted((artifacts.root / name).glob("*")) if path.is_dir())
-    return {
-        key: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
-        for path in folders
-        if (key := f"{name}/{path.name}") not in used and HAS_FINGERPRINT.search(key)
-    }
+def superseded(configs: Iterable[Config], artifacts: Artifacts, unfinished: bool) -> dict[str, int]:
+    """Returns {key: bytes} of the results that none of the configs uses, in either automatic precision.
+
+    Results of stages that no config uses are left out. Raises UsageError if a config's own results, which replace
+    others, aren't all there, unless `unfinished`; InputError if their names are unknown.
+    """
+    used, digests = dict[str, set[str]](), Digests(artifacts)
+    for config in configs:
+        own = Lineage(config, artifacts, digests)
+        pending = [name for name in STAGES if _has_pending_jobs(load_stage(name, own), artifacts, 1)]
+        if pending and not unfinished:
+            raise UsageError(
+                f"{', '.join(pending)} of the config isn't finished, so nothing is replaced yet: run it first, or say "
+                "--unfinished"
+            )
+        finetune = config.finetune.model_copy(update={"keep": "best"})  # models that were kept earlier
+        kept = config.model_copy(update={"finetune": finetune})
+        for variant in (kept, kept.with_precision(flip=True)):
+            for name in STAGES:
+                phases = load_stage(name, Lineage(variant, artifacts, digests)).plan(1)
+                used.setdefault(name, set()).update(job.key for phase in phases for job in phase.jobs)
+    found = (not_used(artifacts, name, keys, deep=True) for name, keys in used.items() if keys)
+    return {key: size for sizes in found for key, size in sizes.items()}
+
+
+def _has_pending_jobs(stage: jobs.Stage, artifacts: Artifacts, workers: int) -> bool:
+    return any(not jobs.is_done(job, artifacts) for phase in stage.plan(workers) for job in phase.jobs)
 
 
 def _counts(phase: jobs.Phase, artifacts: Artifacts, known: int | None = None) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Markdown reference of all config keys, generated from the docstrings of the sections."""
+"""Markdown reference and JSON schema of all config keys, generated from the sections and their docstrings."""
 
 import json
 import typing
@@ -28,6 +28,25 @@ def reference(config: type[Section], choices: Mapping[str, Iterable[str]]) -> st
         if rows:
             parts.append(heading + "\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def json_schema(config: type[Section], choices: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """Returns the JSON schema (draft 7, as Taplo reads it) of config files, including what validators also accept."""
+    schema = config.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for name, value in section.get("properties", {}).items():
+            if name in choices and value.get("type") == "string":
+                value["enum"] = list(choices[name])
+            for part in (value, *value.get("anyOf", ())):
+                if "prefixItems" in part:
+                    part["items"] = part.pop("prefixItems")
+                if "oneOf" in part:  # the kind of a proposal is that of the method's strategy
+                    part.pop("discriminator")
+                    part["anyOf"] = part.pop("oneOf")
+    schema["$defs"]["Method"]["properties"]["electra"]["anyOf"].append({"const": False})
+    paths = schema["$defs"]["Finetune"]["properties"]["task_data"]
+    paths["additionalProperties"] = {"anyOf": [paths["additionalProperties"], {"type": "string"}]}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **schema, "title": "mapnet's config"}
 
 
 def _sections(section: type[Section], prefix: str) -> Iterator[tuple[str, type[Section]]]:

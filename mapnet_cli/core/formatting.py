@@ -14,7 +14,8 @@ def format_count(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Returns a duration as "1.5 h", "3.2 min" or "12 s"."""
+    """Returns a duration as "1.5 h", "3 min 12 s" or "12 s"."""
     if seconds >= 3600:
         return f"{seconds / 3600:,.1f} h"
-    return f"{seconds / 60:,.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

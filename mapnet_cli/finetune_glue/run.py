@@ -53,9 +53,14 @@ class TuningJob(Job):
         torch.set_num_threads(finetune.threads)
         keep_freed_memory()
         train, dev = load_task(artifacts, task, self.data)
+        metric = finetune.metrics.get(run.task) or task.metric
+
+        def scored(epoch: core.EpochScores) -> str:
+            return f"epoch {epoch.epoch} {metric} {100 * epoch.metrics[metric]:.1f}"
+
         tuned = fine_tune(
             task, train, dev, start, finetune, run, choose_device(finetune.device),
-            lambda tuned: progress(Progress(len(tuned.epochs), finetune.epochs, "epochs")), until,
+            lambda tuned: progress(Progress(len(tuned.epochs), finetune.epochs, scored(tuned.epochs[-1]))), until,
         )  # fmt: skip
         return start, tuned
 

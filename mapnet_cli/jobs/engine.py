@@ -105,12 +105,12 @@ def attempt(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> Mapne
 
 
 def throttled(progress: ProgressCallback) -> ProgressCallback:
-    """Returns a callback that forwards every warning, and other updates at most once per REPORT_INTERVAL."""
+    """Returns a callback that forwards every warning and last update, others at most once per REPORT_INTERVAL."""
     last = 0.0
 
     def report(update: Progress) -> None:
         nonlocal last
-        if update.warning or time.monotonic() - last >= REPORT_INTERVAL:
+        if update.warning or update.done >= update.total or time.monotonic() - last >= REPORT_INTERVAL:
             last = time.monotonic()
             progress(update)
 

@@ -118,18 +118,31 @@ class Digests:
             files[file.name] = old if old and old[:-1] == seen else [*seen, core.sha256(Path(file.path))]
         digest = fingerprint(sorted((name, entry[-1]) for name, entry in files.items()))
         if known["files"] != files and self._artifacts.writable:
-            self._seen[known_as] = {"digest": digest, "files": files}
+            change = _change(known["files"], files) or known.get("change", "")
+            self._seen[known_as] = {"digest": digest, "files": files, "change": change}
             try:
                 core.write_json(self._path, self._seen | {"checksum": core.record_checksum(self._seen)})
             except OSError as error:  # which isn't one of the input
                 raise core.system_error(error, self._artifacts.root) from None
         return digest
 
+    def change(self, known_as: str) -> str:
+        """Returns how an input's last hash differed from the one before, in words, "" if it never did."""
+        return str(self._seen.get(known_as, {}).get("change", ""))
+
     def listing(self, path: Path) -> InputListing:
         """Returns the files at or below `path`, listed once."""
         if path not in self._listed:
             self._listed[path] = list_input(path)
         return self._listed[path]
+
+
+def _change(before: dict[str, list[Any]], now: dict[str, list[Any]]) -> str:
+    """Returns the first difference between two states of an input and the number of others; "" for a new input."""
+    found = [f"{name} is {'new' if name in now else 'gone'}" for name in sorted(before.keys() ^ now.keys())]
+    found += [f"{name} has changed" for name in sorted(before.keys() & now.keys()) if before[name][-1] != now[name][-1]]
+    more = f" and {len(found) - 1} more changes" if len(found) > 1 else ""
+    return found[0] + more if before and found else ""
 
 
 def list_input(root: Path) -> InputListing:

@@ -74,6 +74,11 @@ class StepMetrics:
         values["bad"] = torch.where(finite, NEVER, -step)
         add_up(self._kept, {name: value.double() for name, value in values.items()})
 
+    def pace(self, seconds: float) -> tuple[float, float]:
+        """Returns tokens per second and seconds per step since the last line, for the seconds since then."""
+        seconds = max(seconds + self._seconds, 1e-9)
+        return self._host["tokens"] / seconds, seconds / self._steps
+
     def totals(self) -> dict[str, float]:
         """Synchronises with the device and returns the totals of all processes since the last line."""
         added = sorted(self._kept.keys() - set(MAXIMA))

@@ -32,6 +32,9 @@ from mapnet_cli.training import (
     reset_peak_memory,
 )
 
+NOTE_INTERVAL = 5.0
+"""Seconds after which the progress shows a step's loss if no line is due in the log."""
+
 
 class TrainingMonitor:
     """Logs, validates and saves a run. Use `monitored` to make one."""
@@ -48,7 +51,7 @@ class TrainingMonitor:
             self.metrics.restore(state.unlogged, state.device)
             state.unlogged = {}
         self._save_due = self._log_due = False
-        self._note = ""
+        self._note, self._noted = "", -NOTE_INTERVAL
         self._warned: set[str] = set()
         self._diagnostics: dict[str, float] = {}
 
@@ -107,6 +110,9 @@ class TrainingMonitor:
             totals, seconds = self.metrics.totals(), self._clock()
             self._refuse_divergence()
             state.unlogged = totals | {"seconds": totals["seconds"] + seconds}
+        elif state.dist.rank == 0 and time.monotonic() - self._noted >= NOTE_INTERVAL:
+            pace = self.metrics.pace(time.monotonic() - self._started)
+            self._show(float(sums["loss"] / sums["masked"].clamp(min=1)), *pace)
         validation = self._validate(at_milestone) if check else {}
         if save or at_milestone:
             self._save(validation if at_milestone else None, save)
@@ -140,9 +146,11 @@ class TrainingMonitor:
             if kind not in self._warned and state.dist.rank == 0:
                 self.progress(Progress(state.place, self.parts[-1].end, warning=text))
             self._warned.add(kind)
-        left = row["step_seconds"] * (self.parts[-1].end - state.place)
-        rate = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {row['mfu']:.0%}"
-        self._note = f"loss {row['loss']:.3f}, {rate}, {format_duration(left)} left"
+        self._show(row["loss"], row["tokens_per_second"], row["step_seconds"])
+
+    def _show(self, loss: float, tokens_per_second: float, step_seconds: float) -> None:
+        left = format_duration(step_seconds * (self.parts[-1].end - self.state.place))
+        self._note, self._noted = f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s, {left} left", time.monotonic()
 
     def _clock(self) -> float:
         """Returns the seconds since training began or went on, and adds them to the run's."""

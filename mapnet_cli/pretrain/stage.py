@@ -4,7 +4,17 @@ from dataclasses import dataclass
 
 from mapnet_cli import jobs
 from mapnet_cli.config import Config
-from mapnet_cli.core import ArtifactId, Artifacts, CorpusManifest, PretrainingTotals, UsageError, log_rows, visible_gpus
+from mapnet_cli.core import (
+    ArtifactId,
+    Artifacts,
+    Checkpoint,
+    CorpusManifest,
+    PretrainingTotals,
+    UsageError,
+    format_duration,
+    log_rows,
+    visible_gpus,
+)
 from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
 
@@ -98,6 +108,17 @@ class Pretrain(jobs.Stage):
                     f"{line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
                 )
         return jobs.StageProgress({"trainings": rows}, tuple(lines))
+
+    def summary(self) -> list[str]:
+        """Returns the held-out loss of each run's last milestone."""
+        lines = []
+        for method, seed in self.lineage.config.pretraining_runs():
+            step = self.lineage.config.last_step(method)
+            row = self.lineage.artifacts.find(f"{self.lineage.pretraining(method, seed).key}/step{step}", Checkpoint)
+            if row and row.validation_loss is not None:
+                trained = f"{step:,} steps, {format_duration(row.seconds)}"
+                lines.append(f"{method} seed {seed}: held-out loss {row.validation_loss:.3f} after {trained}")
+        return lines
 
 
 def import_key(lineage: Lineage, method: str) -> str:
@@ -193,6 +214,8 @@ class TrainModel(jobs.Job):
         else:
             for warning in [*advice, *resume(state)]:
                 progress(jobs.Progress(state.place, config.pretrain.steps, warning=warning))
+            if state.place:
+                progress(jobs.Progress(state.place, config.pretrain.steps, f"from step {state.step + 1:,}"))
             train(state, progress)
             totals = PretrainingTotals(
                 method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,

@@ -1,6 +1,7 @@
 """The command line, called through typer's test runner: options, exit codes, stdout and stderr."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,22 +9,26 @@ from typer.testing import CliRunner
 
 from mapnet_cli import __version__
 from mapnet_cli.cli.commands import app
+from mapnet_cli.cli.options import PANELS
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.lineage.graph import Lineage
 from tests.prepare_corpus.corpora import text_folder
 
 COMMANDS = [
-    "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "report", "run", "status", "verify", "export",
-    "predict-glue", "import-hf", "variance", "doctor", "config",
+    "init", "run", "status", "report", "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "export",
+    "predict-glue", "import-hf", "variance", "runs", "clean", "verify", "doctor", "config",
 ]  # fmt: skip
-CONFIG, HOW, SHOW = ["--recipe", "--config", "--set", "--artifacts"], ["--dry-run", "--force"], ["--quiet", "--json"]
+CONFIG, HOW = ["--recipe", "--config", "--set", "--artifacts"], ["--dry-run", "--force"]
+SHOW = ["--quiet", "--verbose", "--log-file", "--json"]
 CHECKPOINT, ENGINE = ["--method", "--seed", "--step"], ["--engine", "--ray-address"]
 STAGES = ["prepare-corpus", "minimal-pairs", "finetune-glue"]
 OPTIONS = {
     **{key: [*CONFIG, "--workers", *ENGINE, *HOW, *SHOW] for key in STAGES},
     **{key: [*CONFIG, "--workers", "--processes", *ENGINE, *HOW, *SHOW] for key in ["pretrain", "run"]},
-    **{key: [*CONFIG, "--json"] for key in ["doctor", "config show"]},
+    **{key: [*CONFIG, "--json"] for key in ["doctor", "config show", "runs"]},
+    "init": ["folder", "--to", "--json"],
+    "clean": ["others", "--unfinished", "--yes", *CONFIG, "--json"],
     "report": ["folders", "--compare", "--to", "--watch", "--every", *CONFIG, "--json"],
     "status": ["--watch", "--every", *CONFIG, "--json"],
     "verify": ["--heal", *CONFIG, "--json"],
@@ -35,6 +40,7 @@ OPTIONS = {
         *SHOW,
     ],
     "config keys": [],
+    "config schema": [],
 }  # fmt: skip
 
 
@@ -64,7 +70,35 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_version() -> None:
-    assert invoke("--version") == (0, f"mapnet {__version__}\n", "")
+    assert invoke("--version") == invoke("-V") == (0, f"mapnet {__version__}\n", "")
+
+
+def test_help_groups_the_commands_and_shows_no_types_of_flags() -> None:
+    """Every command is under a heading, first steps first."""
+    out = invoke("--help")[1]
+    headings = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭─")]
+    assert headings == ["Options", *PANELS]
+    assert sorted(name for names in PANELS.values() for name in names) == sorted(COMMANDS)
+    assert "<bool>" not in out + invoke("run", "--help")[1]
+    assert "--install-completion" in out
+
+
+def test_the_schema_accepts_shipped_configs_and_names_mistakes() -> None:
+    from jsonschema import Draft7Validator
+
+    schema = json.loads(invoke("config", "schema")[1])
+    Draft7Validator.check_schema(schema)
+    validator, root = Draft7Validator(schema), Path(__file__).parents[2]
+    files = [*root.glob("mapnet_cli/recipes/*.toml"), *root.glob("examples/*.toml"), root / "tests/methods.toml"]
+    assert len(files) > 5
+    for file in files:
+        assert list(validator.iter_errors(tomllib.loads(file.read_text(encoding="utf-8")))) == [], file
+    extra = {"finetune": {"task_data": {"QQP": "elsewhere"}}, "method": {"a": {"electra": False}}}
+    assert validator.is_valid(extra)
+    for wrong in ({"pretrain": {"step": 5}}, {"pretrain": {"steps": 0}}, {"method": {"a": {"strategy": "spacd"}}}):
+        assert not validator.is_valid(wrong), wrong
+    described = schema["$defs"]["Corpus"]["properties"]["validation_every"]
+    assert (described["minimum"], described["description"]) == (2, "Hold out every N-th document for validation.")
 
 
 def test_dry_run_lists_phases_and_writes_nothing(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_status_is_shown_until_all_is_done(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(console.out.file, io.StringIO)
     shown = console.out.file.getvalue()
     assert looks == [0.5, 0.5]
-    assert "bert seed 1   █▅▁ 6.000, 7.0 min left" in shown
+    assert "bert seed 1   █▅▁ 6.000, 7 min 0 s left" in shown
     assert "finetune-glue" in shown
 
 
