@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mapnet_cli.config.explain import flatten
-from mapnet_cli.core import read_json, write_json
+from mapnet_cli.core import DamagedError, read_json, write_json
 from mapnet_cli.lineage import Lineage
 
 SHOWN, LONGEST = 3, 80
@@ -35,9 +35,13 @@ def remember(lineage: Lineage, name: str, stage: str) -> None:
         write_json(lineage.artifacts.path(f"configs/{name}.json"), before | {stage: now})
 
 
-def _finished(lineage: Lineage, name: str) -> dict[str, Any]:
-    path = lineage.artifacts.path(f"configs/{name}.json")
-    return dict(read_json(path)) if path.exists() else {}
+def _finished(lineage: Lineage, name: str) -> dict[str, dict[str, Any]]:
+    """Returns the settings by stage; nothing if their file is damaged, since no result depends on it."""
+    try:
+        found = read_json(lineage.artifacts.path(f"configs/{name}.json"))
+        return {stage: dict(settings) for stage, settings in found.items()}
+    except (FileNotFoundError, NotADirectoryError, DamagedError, AttributeError, TypeError, ValueError):
+        return {}
 
 
 def _inputs(lineage: Lineage) -> Iterator[str]:

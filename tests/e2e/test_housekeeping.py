@@ -115,6 +115,12 @@ def test_reasons_for_work(project: Path, finished: Path) -> None:
         assert ("earlier trainings are kept" in err) == (arguments is SHORTER)
     assert content(project) == before, "a dry run remembers nothing"
 
+    shutil.copy("artifacts/configs/mine.json", "mine.json")
+    for damage in ("{", "[1]", '{"pretrain": 3}'):
+        Path("artifacts/configs/mine.json").write_text(damage)
+        assert invoke("run", "-c", "mine.toml", "--dry-run", *SHORTER)[0::2] == (0, "")
+    shutil.copy("mine.json", "artifacts/configs/mine.json")
+
     shutil.copytree(finished / "books", "books")
     text = Path("mine.toml").read_text().replace(str(finished / "books"), "books")
     Path("mine.toml").write_text(text)
