@@ -86,20 +86,25 @@ def test_a_lost_milestone_is_trained_again(
     assert not lasting(differences(contents(root), contents(done)))
 
 
+@pytest.mark.parametrize("what", ["a record of another version", "sentences of Figure 2"])
 def test_run_does_not_succeed_with_a_partial_report(
-    server: Server, arguments: Arguments, finished: Finished, tmp_path: Path
+    what: str, server: Server, arguments: Arguments, finished: Finished, tmp_path: Path
 ) -> None:
-    """A record that this version doesn't understand counts as done, but not in the report."""
+    """Neither makes a stage run again: the record has its fingerprint, and only reports read the sentences."""
     done, _ = finished("finetune-glue")
     root = copy(done, tmp_path / "artifacts")
     [path] = root.glob("pretrain/*/step10.json")
-    key = path.relative_to(root).with_suffix("").as_posix()
-    artifacts = Artifacts(root)
-    marker = artifacts.require(key)
-    artifacts.publish(replace(marker, result={"unknown": 1}))
+    if what == "sentences of Figure 2":
+        (path.with_suffix("") / "figure2.json").write_text("{}")
+        expected = "error: the report is partial"
+    else:
+        artifacts = Artifacts(root)
+        marker = artifacts.require(path.relative_to(root).with_suffix("").as_posix())
+        artifacts.publish(replace(marker, result={"unknown": 1}))
+        expected = "step10.json is not a valid Checkpoint in this version of mapnet"
     run = server.run(arguments("run", root), root)
-    assert run.code == 4, run.output
-    assert "error: the report is partial" in run.output
+    assert run.code == 4 and expected in run.output, run.output
     forced = server.run(arguments("pretrain", root, "--force"), root)
     assert forced.code == 0, forced.output
-    assert not lasting(differences(contents(root), contents(done)))
+    # `run` also noted the settings of a stage that `done` hasn't run
+    assert lasting(differences(contents(root), contents(done))) in ([], ["configs/mine.json"])
