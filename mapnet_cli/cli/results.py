@@ -13,6 +13,8 @@ from mapnet_cli.cli.options import LOOKING, TRAINING, Invocation, command
 from mapnet_cli.cli.running import advise, run_or_plan
 
 group = typer.Typer()
+SUMMARY_COLUMNS, MOST_COLUMNS = 7, 10
+"""Columns of Table 3 without the tasks, to which the terminal's is cut if it has more than MOST_COLUMNS."""
 
 
 @command(group, "run", TRAINING)
@@ -80,7 +82,9 @@ def _report(invocation: Invocation, refresh: int = 0) -> str:
     with artifacts.lock("report") if own else nullcontext():
         built = build(invocation.lineage, invocation.name, resolved.origins, refresh)
     record = {"folder": built.folder.name, "files": sorted(built.files), **built.value}
-    console.result(record, to_rich(built.tables["table3"], notes=False), *built.summary)
+    table = built.tables["table3"]
+    most = len(table.columns) if len(table.columns) <= MOST_COLUMNS else SUMMARY_COLUMNS
+    console.result(record, to_rich(table, False, most), *built.summary)
     if console.as_json:
         return built.next_command
     for warning in built.warnings:

@@ -92,15 +92,15 @@ def table_of(name: str, title: str, rows: Iterable[Mapping[str, Any]], notes: It
     return Table(name, title, columns, tuple(cells), tuple(notes), signature)
 
 
-def to_rich(table: Table, notes: bool = True) -> Group:
-    """Returns the table for a terminal, with or without its notes and signature below it."""
+def to_rich(table: Table, notes: bool = True, most: int | None = None) -> Group:
+    """Returns the first `most` columns of the table for a terminal, with or without notes and signature below it."""
     shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold")
-    for number, column in enumerate(table.columns):
+    for number, column in enumerate(table.columns[:most]):
         longest = max(map(len, column.split()), default=1)
         first = number == 0
         shown.add_column(Text(column), justify="left" if first else "right", no_wrap=first, min_width=longest)
     for row in table.rows:
-        shown.add_row(*(Text(cell.text) for cell in row))
+        shown.add_row(*(Text(cell.text) for cell in row[:most]))
     below = [Text(note, style="dim") for note in (*table.notes, table.signature)]
     return Group(shown, *below) if notes else Group(shown)
 
