@@ -1,9 +1,9 @@
 """Tables, with one renderer per format, and HTML pages from Jinja2 templates."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -48,40 +48,6 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
     signature: str
-
-
-T = TypeVar("T")
-K = TypeVar("K")
-
-
-@dataclass(frozen=True)
-class Column(Generic[T]):
-    """A column: its title, and the function that returns a row's cell or plain value."""
-
-    title: str
-    cell: Callable[[T], Cell | Scalar]
-
-
-def each(titles: Mapping[K, str], cell: Callable[[T, K], Cell | Scalar]) -> list[Column[T]]:
-    """Returns one column per key of `titles`; `cell` maps a row and the key to the cell."""
-
-    def column(key: K, title: str) -> Column[T]:
-        return Column(title, lambda row: cell(row, key))
-
-    return [column(key, title) for key, title in titles.items()]
-
-
-def build_table(
-    name: str, title: str, columns: Sequence[Column[T]], rows: Iterable[T], notes: Iterable[str], signature: str
-) -> Table:
-    """Returns a table of the rows, with cells computed by the columns."""
-
-    def cell(column: Column[T], row: T) -> Cell:
-        value = column.cell(row)
-        return value if isinstance(value, Cell) else plain(value)
-
-    cells = tuple(tuple(cell(column, row) for column in columns) for row in rows)
-    return Table(name, title, tuple(column.title for column in columns), cells, tuple(notes), signature)
 
 
 def table_of(name: str, title: str, rows: Iterable[Mapping[str, Any]], notes: Iterable[str], signature: str) -> Table:

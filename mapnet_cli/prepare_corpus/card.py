@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli import core
-from mapnet_cli.core import Column, CorpusManifest, SourceCounts, Table, build_table, number_cell
+from mapnet_cli.core import CorpusManifest, SourceCounts, Table, number_cell, table_of
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.text import CLS, SEP, SPECIALS, load_tokenizer, shard_files
 
@@ -40,10 +40,12 @@ class WriteCard(Job):
         signature = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
         svg = core.images(_chart(made, counts_V), signature, ("svg",))["svg"].decode()
         files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
+        twice = {name for name in self.names if self.names.count(name) > 1}  # each is the title of a column
+        names = [f"{name} ({n})" if name in twice else name for n, name in enumerate(self.names, 1)]
         tables = [
-            _sources(made, self.names, self.licences, signature),
+            _sources(made, names, self.licences, signature),
             _pairs("totals", "Totals", "Quantity", "Value", _totals(made, counts_V), signature),
-            *(_by_source(field, title, made.sources, self.names, signature) for field, title in _BY_SOURCE.items()),
+            *(_by_source(field, title, made.sources, names, signature) for field, title in _BY_SOURCE.items()),
             _pairs(
                 "examples", "Examples of dropped paragraphs", "Rule", "Beginning",
                 [(rule, begin) for rule, begins in made.examples.items() for begin in begins], signature,
@@ -86,20 +88,21 @@ _BY_SOURCE = {
     "markup": "Marks removed or replaced, by rule",
 }
 """Counts by rule for each source: field of SourceCounts, and the title of its table."""
-_Source = tuple[str, str | None, str | None, SourceCounts | CorpusManifest]
-"""Name, kind, licence and counts of a source, or of all together."""
 
 
 def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str], signature: str) -> Table:
-    columns: list[Column[_Source]] = [
-        Column("Source", lambda row: row[0]),
-        Column("Kind", lambda row: row[1]),
-        Column("Licence", lambda row: row[2] or None),
-        *core.each(_COUNTS, lambda row, count: number_cell(getattr(row[3], count), "{:,}")),
-    ]
     kinds = [source.kind for source in made.sources]
-    rows: list[_Source] = [*zip(names, kinds, licences, made.sources, strict=True), ("all", None, None, made)]
-    return build_table("sources", "Sources", columns, rows, (), signature)
+    sources = [*zip(names, kinds, licences, made.sources, strict=True), ("all", None, "", made)]
+    rows = (
+        {
+            "Source": name,
+            "Kind": kind,
+            "Licence": licence or None,
+            **{title: number_cell(getattr(counts, count), "{:,}") for count, title in _COUNTS.items()},
+        }
+        for name, kind, licence, counts in sources
+    )
+    return table_of("sources", "Sources", rows, (), signature)
 
 
 def _totals(made: CorpusManifest, counts_V: Counts) -> list[tuple[str, str]]:
@@ -116,9 +119,8 @@ def _totals(made: CorpusManifest, counts_V: Counts) -> list[tuple[str, str]]:
     ]
 
 
-def _pairs(name: str, title: str, first: str, second: str, rows: list[tuple[str, str]], signature: str) -> Table:
-    columns: list[Column[tuple[str, str]]] = [Column(first, lambda row: row[0]), Column(second, lambda row: row[1])]
-    return build_table(name, title, columns, rows, (), signature)
+def _pairs(name: str, title: str, first: str, second: str, pairs: list[tuple[str, str]], signature: str) -> Table:
+    return table_of(name, title, ({first: key, second: value} for key, value in pairs), (), signature)
 
 
 def _quantile(lengths: list[int], share: float) -> str:
@@ -129,9 +131,11 @@ def _quantile(lengths: list[int], share: float) -> str:
 
 def _by_source(field: str, title: str, sources: list[SourceCounts], names: Sequence[str], signature: str) -> Table:
     counts: list[dict[str, int]] = [getattr(source, field) for source in sources]
-    columns: list[Column[str]] = [Column("Rule", lambda rule: rule)]
-    columns += core.each(dict(enumerate(names)), lambda rule, source: number_cell(counts[source].get(rule, 0), "{:,}"))
-    return build_table(field, title, columns, sorted({rule for count in counts for rule in count}), (), signature)
+    rows = (
+        {"Rule": rule} | {name: number_cell(of.get(rule, 0), "{:,}") for name, of in zip(names, counts, strict=True)}
+        for rule in sorted({rule for of in counts for rule in of})
+    )
+    return table_of(field, title, rows, (), signature)
 
 
 def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
@@ -139,12 +143,16 @@ def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
     order = [int(token) for token in np.argsort(-counts_V, kind="stable") if counts_V[token]]
     begins = {"most frequent": 0, "middle": len(order) // 2, "rarest": max(0, len(order) - SHOWN_TOKENS)}
     parts = {name: order[begin : begin + SHOWN_TOKENS] for name, begin in begins.items()}
-    columns: list[Column[str]] = [
-        Column("Part", lambda part: part),
-        Column("Counts", lambda part: core.Cell(f"{counts_V[parts[part]].max():,} to {counts_V[parts[part]].min():,}")),
-        Column("Entries", lambda part: " ".join(str(tokenizer.id_to_token(token)) for token in parts[part])),
-    ]
-    return build_table("vocabulary", "Vocabulary", columns, parts if order else (), (), signature)
+    rows = (
+        {
+            "Part": name,
+            "Counts": core.Cell(f"{counts_V[part].max():,} to {counts_V[part].min():,}"),
+            "Entries": " ".join(str(tokenizer.id_to_token(token)) for token in part),
+        }
+        for name, part in parts.items()
+        if part
+    )
+    return table_of("vocabulary", "Vocabulary", rows, (), signature)
 
 
 def _chart(made: CorpusManifest, counts_V: Counts) -> core.Chart:

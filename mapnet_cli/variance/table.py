@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from mapnet_cli import core
-from mapnet_cli.variance.results import NORMS, Clipping, Correlation, Estimate, LossBin, Measured, VarianceReport
+from mapnet_cli.variance.results import NORMS, Estimate, VarianceReport
 
 _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p - y)||"}
 
@@ -23,21 +23,21 @@ def variance_tables(found: VarianceReport) -> list[core.Table]:
 
 
 def _variances(found: VarianceReport, norm: str) -> core.Table:
-    def estimate(row: Measured, name: str) -> core.Cell:
-        return _estimate(getattr(row.variances[norm], name))
-
     shown = {
         "mask": "mask variance", "sentence": "sentence variance", "mask_share": "mask share",
         "mask_to_uniform": "mask variance / uniform", "visits_to_uniform": f"over {found.visits} visits / uniform",
         "bias": "bias", "noise_scale": "noise scale",
     }  # fmt: skip
-    columns: list[core.Column[Measured]] = [
-        core.Column("strategy", lambda row: row.name),
-        core.Column("weights", lambda row: row.estimator),
-        core.Column("mask rate", lambda row: core.number_cell(row.mask_rate, "{:.0%}")),
-        *core.each(shown, estimate),
-        core.Column("batch size", lambda row: row.batch_size),
-        *core.each({"error_to_uniform": "batch error / uniform"}, estimate),
+    rows = [
+        {
+            "strategy": row.name,
+            "weights": row.estimator,
+            "mask rate": core.number_cell(row.mask_rate, "{:.0%}"),
+            **{title: _estimate(getattr(row.variances[norm], name)) for name, title in shown.items()},
+            "batch size": row.batch_size,
+            "batch error / uniform": _estimate(row.variances[norm].error_to_uniform),
+        }
+        for row in found.measured
     ]
     notes = [
         f"Gradients of one sentence under one mask, weighted as in a batch; {found.parameters:,} parameters; "
@@ -55,7 +55,7 @@ def _variances(found: VarianceReport, norm: str) -> core.Table:
         )
     notes += [f"Proposal of {row.name}: {row.proposal}." for row in found.measured if row.proposal]
     title = f"Gradient variance, {NORMS[norm]}: {_where(found)}"
-    return core.build_table(f"variance-{norm}", title, columns, found.measured, notes, found.signature)
+    return core.table_of(f"variance-{norm}", title, rows, notes, found.signature)
 
 
 def _where(found: VarianceReport) -> str:
@@ -64,51 +64,56 @@ def _where(found: VarianceReport) -> str:
 
 def _clipping(found: VarianceReport) -> list[core.Table]:
     """Returns one table, or none if the ratio is defined for no strategy."""
-    rows = [(row.name, row.clipping) for row in found.measured if row.clipping]
-    columns: list[core.Column[tuple[str, Clipping]]] = [
-        core.Column("strategy", lambda row: row[0]),
-        core.Column("clip", lambda row: row[1].clip),
-        core.Column("masks clipped", lambda row: _estimate(row[1].clipped)),
-        core.Column("effective sample share", lambda row: _estimate(row[1].effective)),
+    rows = [
+        {
+            "strategy": row.name,
+            "clip": row.clipping.clip,
+            "masks clipped": _estimate(row.clipping.clipped),
+            "effective sample share": _estimate(row.clipping.effective),
+        }
+        for row in found.measured
+        if row.clipping
     ]
     note = "For the paper's sequence ratio, even if other weights are used. Uninformative if all masks are clipped."
-    table = core.build_table("clipping", "Clipping of the sequence ratio", columns, rows, (note,), found.signature)
-    return [table] if rows else []
+    return [core.table_of("clipping", "Clipping of the sequence ratio", rows, (note,), found.signature)] if rows else []
 
 
 def _correlations(found: VarianceReport) -> core.Table:
-    columns: list[core.Column[Correlation]] = [
-        core.Column("signal", lambda row: _SIGNALS[row.signal]),
-        core.Column("norm", lambda row: NORMS[row.norm]),
-        core.Column("Pearson", lambda row: _estimate(row.pearson)),
-        core.Column("Spearman", lambda row: _estimate(row.spearman)),
-    ]
+    rows = (
+        {
+            "signal": _SIGNALS[row.signal],
+            "norm": NORMS[row.norm],
+            "Pearson": _estimate(row.pearson),
+            "Spearman": _estimate(row.spearman),
+        }
+        for row in found.correlations
+    )
     count = sum(bin_.positions for bin_ in found.loss_bins)
     note = f"Over {count:,} masked positions. Errors: jackknife over sentences."
     title = "Correlation of signals at masked positions with the gradient norm"
-    return core.build_table("correlations", title, columns, found.correlations, (note,), found.signature)
+    return core.table_of("correlations", title, rows, (note,), found.signature)
 
 
 def _bins(found: VarianceReport) -> core.Table:
-    columns: list[core.Column[LossBin]] = [
-        core.Column("loss (nats)", lambda row: core.Cell(f"{row.low:.2f} to {row.high:.2f}", row.low)),
-        core.Column("positions", lambda row: row.positions),
-        core.Column("mean gradient norm", lambda row: _estimate(row.norm)),
-    ]
-    return core.build_table("norms-by-loss", "Gradient norm by loss", columns, found.loss_bins, (), found.signature)
+    rows = (
+        {
+            "loss (nats)": core.Cell(f"{row.low:.2f} to {row.high:.2f}", row.low),
+            "positions": row.positions,
+            "mean gradient norm": _estimate(row.norm),
+        }
+        for row in found.loss_bins
+    )
+    return core.table_of("norms-by-loss", "Gradient norm by loss", rows, (), found.signature)
 
 
 def _alignment(found: VarianceReport) -> core.Table:
-    columns: list[core.Column[str]] = [
-        core.Column("norm", lambda norm: NORMS[norm]),
-        core.Column("share of the best 30%", lambda norm: _estimate(found.alignment[norm])),
-    ]
+    rows = ({"norm": title, "share of the best 30%": _estimate(found.alignment[norm])} for norm, title in NORMS.items())
     note = (
         "Inner products of single positions' gradients with the mean gradient of other sentences: the share of their "
         "sum that the 30% of positions with the largest ones hold, chosen and added up with different sentences."
     )
     title = "Alignment of single positions with the mean gradient"
-    return core.build_table("alignment", title, columns, NORMS, (note,), found.signature)
+    return core.table_of("alignment", title, rows, (note,), found.signature)
 
 
 def _estimate(estimate: Estimate) -> core.Cell:

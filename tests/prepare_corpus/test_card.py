@@ -84,6 +84,20 @@ def test_numbers_match_the_files(made: Path, artifacts: Artifacts) -> None:
     assert manifest.examples["min_chars"][0] == "short | line"
 
 
+def test_sources_of_the_same_name_have_columns_of_their_own(tmp_path: Path, artifacts: Artifacts) -> None:
+    sources = [Source(path=str(text_folder(tmp_path / name / "train"))) for name in ("a", "b")]
+    config = corpus_config(*sources)
+    prepare(config, artifacts)
+    markdown = artifacts.path(f"{Lineage(config, artifacts).corpus.key}/card.md").read_text()
+    assert re.search(r"\| train \(1\) \| text .*\n\| train \(2\) \| text ", markdown)
+    dropped = [
+        source.dropped.get("deduplicate", 0)
+        for source in artifacts.read(Lineage(config, artifacts).manifest, CorpusManifest).sources
+    ]
+    assert "| Rule | train (1) | train (2) |" in markdown
+    assert re.search(rf"\| deduplicate \| {dropped[0]:,} \| {dropped[1]:,} \|", markdown)
+
+
 def test_a_new_licence_only_rewrites_the_card(tmp_path: Path, artifacts: Artifacts) -> None:
     source = Source(path=str(text_folder(tmp_path / "text")))
     prepare(corpus_config(source), artifacts)
