@@ -77,8 +77,15 @@ def test_tables_sort_and_filter_by_keyboard_and_methods_are_hidden_everywhere(
     page = opened(browser, url)
     rows = page.locator("#table-table3 tbody tr:visible")
     assert rows.count() == 2 + 2, "the last checkpoints and the baselines"
-    page.select_option("#table-table3 select", "")
+    table = page.locator("#table-table3")
+    table.get_by_label("Steps").select_option("all")
     assert rows.count() == 4 + 2
+    table.get_by_label("Task").select_option("RTE")
+    assert table.get_by_role("button", name="RTE").is_visible()
+    assert not table.get_by_role("button", name="SST-2").is_visible()
+    assert not rows.first.locator("td:last-child").is_visible(), "SST-2's cells"
+    table.get_by_label("Task").select_option("all")
+    assert table.get_by_role("button", name="SST-2").is_visible()
     page.get_by_role("button", name="RTE").first.focus()
     page.keyboard.press("Enter")
     assert rows.first.locator("th").inner_text() == "MAP-Net"

@@ -91,6 +91,16 @@ for (const box of document.querySelectorAll(".table")) {
     if (title === "Steps" && box.classList.contains("filters")) { select.value = "last"; chosen.set(n, "last"); }
     name.append(select); controls.append(name);
   }
+  const tasks = box.classList.contains("filters") ? titles.slice(titles.findIndex((title) => title.startsWith("Time")) + 1) : [];
+  if (tasks.length > 1) {
+    const select = make("select", ""), name = make("label", "Task ");
+    select.append(new Option("all", ""), ...tasks.map((task) => new Option(task, task)));
+    select.addEventListener("change", () => tasks.forEach((task) => {
+      const n = titles.indexOf(task), off = select.value !== "" && select.value !== task;
+      heads[n].hidden = off; all.forEach((row) => { row.cells[n].hidden = off; });
+    }));
+    name.append(select); controls.append(name);
+  }
   if (controls.childElementCount) box.prepend(controls);
   refresh.push(show); show();
 }
