@@ -50,7 +50,8 @@ def import_base(invocation: Invocation) -> None:
     if not (base := invocation.config.base) or invocation.dry_run or launched():
         return
     markers = invocation.artifacts.path("import").glob(f"{glob.escape(base_name(base))}-????????.json")
-    written = max(file.stat().st_mtime for file in Path(base).iterdir())
+    # copies and moves may keep the time of the last change of the contents, but not that of the attributes
+    written = max(path.stat().st_ctime for path in (Path(base), *Path(base).iterdir()))
     if all(marker.stat().st_mtime < written for marker in markers):
         from mapnet_cli.huggingface.import_encoder import import_folder
 

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-import time
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,11 +62,27 @@ def test_one_command_compares_before_and_after(base: Path, folder: Path, tmp_pat
     assert invoke("pretrain", *words, *given)[0] == 0
     assert marker.read_bytes() == before
 
-    later = time.time() + 10  # written again, with the same content: imported again under the same name
-    os.utime(base / "config.json", (later, later))
+    os.utime(base / "config.json", (1, 1))  # written again, with the same content: imported again under the same name
     code, _, err = invoke("pretrain", *words, *given)
     assert code == 0, err
     assert list((tmp_path / "a" / "import").glob("small-bert-*.json")) == [marker]
+    assert marker.stat().st_ctime > (base / "config.json").stat().st_ctime
+
+
+def test_another_model_in_the_same_folder_is_not_taken_for_the_first(folder: Path, tmp_path: Path) -> None:
+    base, other = tmp_path / "model", tmp_path / "other"
+    save_bert(base)
+    save_bert(other, initializer_range=0.05)
+    for file in other.iterdir():
+        os.utime(file, (1, 1))  # older than the first one's import
+    own = [text for text in settings(folder) if not text.startswith(("encoder.", "proposal."))]
+    given = [word for text in (f"base={base}", *own) for word in ("--set", text)]
+    words = ("--recipe", "continue", "--artifacts", str(tmp_path / "a"), "--workers", "0", "--quiet")
+    assert invoke("prepare-corpus", *words, *given)[0] == 0
+    shutil.rmtree(base)
+    other.rename(base)
+    code, _, err = invoke("pretrain", *words, *given)
+    assert (code, "several imports are called 'model'" in err) == (2, True), err
 
 
 def test_a_killed_run_logs_the_loss_before_training_once(base: Path, folder: Path, tmp_path: Path) -> None:
