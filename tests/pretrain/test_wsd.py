@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -215,7 +216,9 @@ def test_a_damaged_beginning_of_a_branch_costs_only_what_came_after_the_one_befo
     resume = artifacts.path(Lineage(config, artifacts).pretraining("bert", 1).key) / "resume"
 
     def damage() -> None:
-        (resume / rolling_name(20) / TENSORS).write_bytes(b"")
+        while not (folder := resume / rolling_name(20)).exists():  # a thread writes it
+            time.sleep(0.01)
+        (folder / TENSORS).write_bytes(b"")
 
     with failing_at(22, damage), pytest.raises(DamagedError, match="run the same command"):
         train(config, artifacts, "bert")
