@@ -146,7 +146,7 @@ class Sentencizer:
         """
         if len(self._tokenizer.vocab) > MOST_WORDS:
             self._load()
-        cuts = [match.span(match.lastindex) for match in self._unseen.finditer(text)]
+        cuts = [match.span(match.lastindex or 0) for match in self._unseen.finditer(text)]
         ends = [0, *(end for _, end in cuts)]
         short = "".join(text[a:b] for a, b in zip(ends, [*(begin for begin, _ in cuts), len(text)], strict=True))
         starts, ended = [0], False

@@ -37,9 +37,7 @@ def test_words(line: str, lowercase: str, normalised: bool) -> None:
 @example("word What's: o.Gen. Next. One I'll' d.Mr. Next", True)
 @example("word x/o. O End. Then (o. O End", True)
 @example("x 𑁇 y. राम𑁇 अगला", True)
-@example(
-    "was ' bout then a.m. o' clock he said \u00a0 we 'd who 're. An old \u3002 end of the  line .) of", True
-)
+@example("was ' bout then a.m. o' clock he said \u00a0 we 'd who 're. An old \u3002 end of the  line .) of", True)
 @example("Oh (a.m. :) x). O (o.O ). D. :D ._.) He 's i . e . (.", True)
 def test_sentences(line: str, normalised: bool) -> None:
     paragraph = plain.normalise(line) if normalised else line
