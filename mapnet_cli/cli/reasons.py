@@ -37,12 +37,11 @@ def remember(lineage: Lineage, name: str, stage: str) -> None:
 
 def _now(lineage: Lineage) -> dict[str, Any]:
     """Returns all settings, and hashes of the code of the plugins that are used."""
-    config, found = lineage.config, flatten(lineage.config.results_view())
-    codes = code_of(*(("tasks", name) for name in config.finetune.tasks))
-    codes += code_of(*(("sources", source.kind) for source in config.corpus.sources))
-    for code in (*codes, *(code for name in config.methods for code in code_of_method(config.method[name]))):
-        found |= {f"the code of mapnet.{plugin}": digest for plugin, digest in code.items()}
-    return found
+    config, uses = lineage.config, [("tasks", name) for name in lineage.config.finetune.tasks]
+    uses += [("sources", source.kind) for source in config.corpus.sources]
+    codes = [*code_of(*uses), *(code for name in config.methods for code in code_of_method(config.method[name]))]
+    modules = {f"the code of {place.partition(':')[0]}": digest for code in codes for place, digest in code.items()}
+    return flatten(config.results_view()) | modules
 
 
 def _finished(lineage: Lineage, name: str) -> dict[str, dict[str, Any]]:

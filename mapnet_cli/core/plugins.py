@@ -43,7 +43,7 @@ class Registry(UserDict[str, T]):
         return self.data[name] if plugin is None else self._loaded(plugin)
 
     def _loaded(self, plugin: EntryPoint) -> T:
-        plugin_hash(self.kind, plugin.name)
+        plugin_code(self.kind, plugin.name)  # from here on, it must not change
         try:
             found = plugin.load()
         except Exception as error:  # whatever its code raises
@@ -66,13 +66,13 @@ def find_plugin(kind: str, name: str, own: Mapping[str, object] | tuple[str, ...
     return found[0] if found else None
 
 
-def plugin_hash(kind: str, name: str) -> str:
-    """Returns a hash of all files of a plugin's top-level package or module, "" if no plugin has the name.
+def plugin_code(kind: str, name: str) -> dict[str, str]:
+    """Returns a plugin's object reference and a hash of all files of its package; {} if no plugin has the name.
 
-    Imports nothing. Raises PluginError if they have changed since this process first used them.
+    Imports nothing. Raises PluginError if the files have changed since this process first used them.
     """
     if (plugin := find_plugin(kind, name)) is None:
-        return ""
+        return {}
     package = plugin.module.partition(".")[0]
     if (spec := find_spec(package)) is None:
         raise PluginError(f"{_place(plugin)}: there is no module {package!r}")
@@ -84,7 +84,7 @@ def plugin_hash(kind: str, name: str) -> str:
     digest = record_checksum(hashes)
     if _IMPORTED.setdefault(package, digest) != digest:
         raise PluginError(f"{_place(plugin)}: its code has changed during this run: start again")
-    return record_checksum({"entry": plugin.value, "code": digest})
+    return {plugin.value: digest}
 
 
 def plugin_names(kind: str) -> list[str]:

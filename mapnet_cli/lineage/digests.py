@@ -44,8 +44,8 @@ def artifact_id(prefix: str, kind: str, *parts: Any) -> core.ArtifactId:
 
 
 def code_of(*uses: tuple[str, str]) -> list[dict[str, str]]:
-    """Returns a part of a fingerprint: the hashes of the code of those (kind, name) that are plugins; [] for none."""
-    found = {f"{kind}: {name}": code for kind, name in uses if (code := core.plugin_hash(kind, name))}
+    """Returns a part of a fingerprint: the code of those (kind, name) that are plugins; no part if none is."""
+    found = {reference: code for use in uses for reference, code in core.plugin_code(*use).items()}
     return [found] if found else []
 
 
