@@ -43,7 +43,8 @@ def classifier_card(
         [_result(lineage, task.name, metric, value) for metric, value in metrics.items()],
         lineage.config.method[method].init_from if step else lineage.tokenizer_of(method),
         row=row, encoder=f"{method}, pretraining seed {seed}, step {step:,}" if step else method, task=task,
-        own=task.name not in TASKS or lineage.uses_probe, metrics=metrics, constant=one_class(metrics), scores=None, manifest=None,
+        own=task.name not in TASKS or lineage.uses_probe, metrics=metrics, constant=one_class(metrics), scores=None,
+        manifest=None,
     )  # fmt: skip
 
 

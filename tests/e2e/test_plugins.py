@@ -28,8 +28,16 @@ WITHOUT = ('methods=["bert"]', 'corpus.sources=[{path = "books"}]', "finetune.da
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip has installed the example."""
-    folder = tmp_path_factory.mktemp("plugin")
+    return install(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"))
+
+
+def install(folder: Path) -> Path:
+    """Returns a folder into which pip has installed the example."""
     shutil.copytree(ROOT / "examples/plugin", folder / "source")  # the build writes into it
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     here = [str(folder / "source"), "--target", str(folder / "site")]
@@ -37,10 +45,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with subtitles, books, and mine.toml, which uses all plugins."""
-    folder = tmp_path_factory.mktemp("project")
+def write_project(folder: Path) -> Path:
+    """Writes subtitles, books, and mine.toml, which uses all plugins; returns the folder."""
     text_folder(folder / "books", files=9)
     (folder / "films").mkdir()
     rng = random.Random(0)
