@@ -124,7 +124,7 @@ class Project:
             method = Method(strategy=strategy)
         if method is None:
             raise UsageError(
-                f"no method or strategy {strategy!r}{did_you_mean(strategy, {**self.config.method, **STRATEGIES})}"
+                f"no method or strategy {strategy!r}{did_you_mean(strategy, [*self.config.method, *STRATEGIES])}"
             )
         encoded = self._tokenizer(self.config.proposal.max_length).encode(sentence)
         tokens_BL = torch.tensor([encoded.ids]).expand(draws, -1)

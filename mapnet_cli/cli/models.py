@@ -38,6 +38,7 @@ def export(
         row = export_checkpoint(*chosen)
         record, shown = row.to_json(), f"{row.method}, seed {row.pretrain_seed}, step {row.step:,}"
     invocation.console.result(record, f"{folder}: {shown}")
+    invocation.console.note(f"To publish it, with a licence of your choice: hf upload OWNER/{folder.name} {folder}")
 
 
 @command(group, "predict-glue", RUNNING_HERE)

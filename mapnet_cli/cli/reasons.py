@@ -6,7 +6,7 @@ from typing import Any
 
 from mapnet_cli.config.explain import flatten
 from mapnet_cli.core import DamagedError, read_json, write_json
-from mapnet_cli.lineage import Lineage
+from mapnet_cli.lineage import Lineage, code_of, code_of_method
 
 SHOWN, LONGEST = 3, 80
 """Number of settings that are named, and characters up to which their values are shown."""
@@ -19,7 +19,7 @@ LATER = {
 
 def reasons(lineage: Lineage, name: str, stages: Iterable[str]) -> list[str]:
     """Returns what changed since the stages finished for the config called `name`, for the first stage it affects."""
-    before, now, found = _finished(lineage, name), flatten(lineage.config.results_view()), dict[str, str]()
+    before, now, found = _finished(lineage, name), _now(lineage), dict[str, str]()
     for stage in (stage for stage in stages if stage in before):
         changes = [*(_inputs(lineage) if stage == "prepare-corpus" else ())]
         changes += _settings(before[stage], now, LATER.get(stage, ("report",)))
@@ -30,9 +30,18 @@ def reasons(lineage: Lineage, name: str, stages: Iterable[str]) -> list[str]:
 
 def remember(lineage: Lineage, name: str, stage: str) -> None:
     """Records the settings with which a stage has finished."""
-    before, now = _finished(lineage, name), flatten(lineage.config.results_view())
+    before, now = _finished(lineage, name), _now(lineage)
     if before.get(stage) != now:
         write_json(lineage.artifacts.path(f"configs/{name}.json"), before | {stage: now})
+
+
+def _now(lineage: Lineage) -> dict[str, Any]:
+    """Returns all settings, and hashes of the code of the plugins that are used."""
+    config, uses = lineage.config, [("tasks", name) for name in lineage.config.finetune.tasks]
+    uses += [("sources", source.kind) for source in config.corpus.sources]
+    codes = [*code_of(*uses), *(code for name in config.methods for code in code_of_method(config.method[name]))]
+    modules = {f"the code of {place.partition(':')[0]}": digest for code in codes for place, digest in code.items()}
+    return flatten(config.results_view()) | modules
 
 
 def _finished(lineage: Lineage, name: str) -> dict[str, dict[str, Any]]:

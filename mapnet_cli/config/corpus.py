@@ -2,22 +2,35 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from mapnet_cli.config.base import Count, NonNegative, Positive, Section, Share, ZeroOrMore, added, operational
-from mapnet_cli.core import is_hub
+from mapnet_cli.core import find_plugin, is_hub, plugin_names
 
+SOURCE_KINDS = ("cpython", "text", "jsonl", "csv", "parquet", "arrow", "wikiextractor", "mediawiki", "dataset")
 _USE = {
     "column": ("jsonl", "csv", "parquet", "arrow", "wikiextractor", "dataset"), "name": ("dataset",),
     "split": ("dataset",), "documents": ("text",), "paragraphs": ("text",), "hyphens": ("text",),
 }  # fmt: skip
-"""Keys of a source that only these kinds use."""
+"""Keys of a source that only these kinds use, apart from plugins'."""
+
+
+def source_kinds() -> list[str]:
+    """Returns the kinds of sources, with those of plugins."""
+    return [*dict.fromkeys((*SOURCE_KINDS, *plugin_names("sources")))]
+
+
+def _known_kind(kind: str) -> str:
+    find_plugin("sources", kind, SOURCE_KINDS)
+    if kind not in (known := source_kinds()):
+        *others, last = map(repr, known)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+    return kind
 
 
 class Source(Section):
-    kind: Literal["cpython", "text", "jsonl", "csv", "parquet", "arrow", "wikiextractor", "mediawiki", "dataset"] = (
-        "text"
-    )
+    kind: Annotated[str, AfterValidator(_known_kind)] = "text"
     """cpython: the docstrings of the running Python; text: plain text; jsonl: JSON objects, one per line or in an
     array; csv: CSV or TSV with a header; parquet and arrow (Feather, IPC): one document per row; wikiextractor: <doc>
     blocks or the output of --json; mediawiki: a pages-articles.xml dump; dataset: saved by `datasets` or on the Hugging
@@ -53,7 +66,9 @@ class Source(Section):
     max_lost_share: Share = operational(0.5)
     """Maximum fraction of the rows or bytes that may yield no text; more is an error."""
     licence: str = operational("")
-    """Licence of the text, shown on the corpus card."""
+    """Licence of the text, shown on the corpus card and, as the Hub's id such as cc-by-sa-4.0, on model cards."""
+    language: str = operational("")
+    """Language of the text as the Hub's code, such as en, for model cards."""
 
     @model_validator(mode="after")
     def _check(self) -> "Source":
@@ -68,7 +83,7 @@ class Source(Section):
                 "".encode(self.encoding)
             except LookupError:
                 raise ValueError(f"{self.encoding!r} is not an encoding that Python knows") from None
-            if self.kind not in ("text", "jsonl", "csv", "wikiextractor", "mediawiki"):
+            if self.kind in ("cpython", "parquet", "arrow", "dataset"):
                 raise ValueError(f"encoding applies only to text files, not to kind {self.kind!r}")
         if self.limit_mb and (self.kind == "cpython" or self.from_hub):
             raise ValueError("limit_mb applies only to files: use limit, a number of documents")
@@ -77,7 +92,9 @@ class Source(Section):
     def results_view(self) -> dict[str, Any]:
         """Returns the keys that affect results; those that the kind doesn't use have their defaults."""
         unused = {
-            key: self.__class__.model_fields[key].default for key, kinds in _USE.items() if self.kind not in kinds
+            key: self.__class__.model_fields[key].default
+            for key, kinds in _USE.items()
+            if self.kind in SOURCE_KINDS and self.kind not in kinds
         }
         return super(Source, self.model_copy(update=unused)).results_view()
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic_core import PydanticUndefined
 
 from mapnet_cli.config.base import Section
+from mapnet_cli.config.corpus import source_kinds
 
 HEADER = """\
 # Config reference
@@ -21,7 +22,7 @@ values and their origins. Keys marked with * affect how the work is done, not th
 
 def reference(config: type[Section], choices: Mapping[str, Iterable[str]]) -> str:
     """Returns Markdown with one table per section. `choices` lists the allowed values of keys by key name."""
-    parts = [HEADER]
+    parts, choices = [HEADER], {**choices, "kind": source_kinds()}
     for name, section in [("", config), *_sections(config, "")]:
         heading = f"## {name or 'Top level'}\n\n| key | default | meaning |\n| --- | --- | --- |\n"
         rows = [row for field in section.model_fields if (row := _row(section, field, choices))]
@@ -32,10 +33,10 @@ def reference(config: type[Section], choices: Mapping[str, Iterable[str]]) -> st
 
 def json_schema(config: type[Section], choices: Mapping[str, Iterable[str]]) -> dict[str, Any]:
     """Returns the JSON schema (draft 7, as Taplo reads it) of config files, including what validators also accept."""
-    schema = config.model_json_schema()
+    schema, choices = config.model_json_schema(), {**choices, "kind": source_kinds()}
     for section in (schema, *schema["$defs"].values()):
         for name, value in section.get("properties", {}).items():
-            if name in choices and value.get("type") == "string":
+            if name in choices and value.get("type") == "string" and "const" not in value:
                 value["enum"] = list(choices[name])
             for part in (value, *value.get("anyOf", ())):
                 if "prefixItems" in part:

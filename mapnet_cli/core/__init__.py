@@ -9,8 +9,8 @@ from mapnet_cli.core.artifacts import (
 from mapnet_cli.core.console import Console, spell_out
 from mapnet_cli.core.diagnostics import COLLAPSED, DIAGNOSTICS, proposal_warnings
 from mapnet_cli.core.errors import (
-    AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, ProcessError,
-    UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error, writing,
+    AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, PluginError,
+    ProcessError, UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error, writing,
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size
 from mapnet_cli.core.hardware import (
@@ -21,6 +21,7 @@ from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.integrity import heal, verify
 from mapnet_cli.core.logs import log_rows
 from mapnet_cli.core.plotting import ACROSS, COLOURS, CONFIG, Chart, Spec, axis, images, named_colours
+from mapnet_cli.core.plugins import Registry, find_plugin, plugin_code, plugin_names
 from mapnet_cli.core.records import (
     Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
     Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,

@@ -27,6 +27,10 @@ class UsageError(MapnetError):
     exit_code = 2
 
 
+class PluginError(UsageError):
+    """An installed plugin can't be used."""
+
+
 class ProcessError(UsageError):
     """A usage error that only one of several launched processes detects and therefore reports itself."""
 

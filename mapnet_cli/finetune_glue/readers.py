@@ -12,7 +12,7 @@ from typing import Any
 
 from mapnet_cli import core
 from mapnet_cli.config import short_name
-from mapnet_cli.glue import GlueTask, divided
+from mapnet_cli.glue import GlueTask, OwnTask, divided
 
 MRPC_RAW = {"train": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
 """Files of Microsoft's original corpus. GLUE's dev set consists of the pairs of its training file in DEV_IDS."""
@@ -34,6 +34,10 @@ class Rows:
 
 def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
     """Returns the rows of a split. Raises AbsentError if it doesn't exist, InputError if it can't be read."""
+    if isinstance(task.data, OwnTask):
+        where = f"{task.name}'s {split} set"
+        rows = enumerate(task.data.rows(location, split), 1)
+        return Rows(where, ((f"{where}, row {number:,}", dict(row)) for number, row in rows))
     on_hub, names = task.splits[split].hub, task.splits[split].names
     if isinstance(location, str):
         dataset, where = core.load_hub_split(location, task.hub or None, on_hub), f"{location} {task.hub} {split}"

@@ -33,10 +33,13 @@ class FinetuneGlue(Stage):
             raise core.UsageError(
                 f"{glue.UNTRAINED!r} is reserved for the encoder without pretraining: rename the method"
             )
-        if lineage.uses_probe and config.finetune.task_data:
+        plugins = [name for name in config.finetune.tasks if name in glue.OWN_TASKS]
+        if lineage.uses_probe and (config.finetune.task_data or plugins):
+            what = "finetune.task_data describes GLUE and your own tasks"
+            what = f"{plugins[0]} is a plugin's task" if plugins else what
             raise core.UsageError(
-                'finetune.task_data describes GLUE and your own tasks, but finetune.data is "probe": set it to the '
-                'folder with GLUE, or to "glue" if each task has its own path'
+                f'{what}, but finetune.data is "probe": set it to the folder with GLUE, or to "glue" if each task has '
+                "its own path"
             )
         for name in () if lineage.uses_probe else glue.used_tasks(config):
             facts = lineage.artifacts.find(lineage.main_task(name).key, core.TaskFacts)

@@ -11,5 +11,6 @@ from mapnet_cli.glue.scoring import (
     best_setting, columns_of, one_class, rows_used, run_grids, score, score_halves, subsets, task_result,
 )
 from mapnet_cli.glue.tasks import (
-    LARGEST_SCORE, TASKS, GlueTask, data_key, divided, get_task, is_test_file, names_task, plain, task_location,
+    LARGEST_SCORE, OWN_TASKS, TASKS, GlueTask, OwnTask, data_key, divided, get_task, is_test_file, names_task, plain,
+    task_location,
 )

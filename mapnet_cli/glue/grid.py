@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from mapnet_cli.config import Config
-from mapnet_cli.core import UsageError, did_you_mean
-from mapnet_cli.glue.tasks import TASKS, check_task_data, get_task
+from mapnet_cli.config import Config, task_name
+from mapnet_cli.core import UsageError, did_you_mean, find_plugin
+from mapnet_cli.glue.tasks import OWN_TASKS, TASKS, check_task_data, get_task, task_data
 
 TEST_ONLY = ("WNLI", "AX")
 """Sets that are predicted for GLUE's server but not trained on."""
@@ -67,9 +67,13 @@ def starts_from_mnli(config: Config) -> bool:
 def metrics_by_task(config: Config) -> dict[str, str]:
     """Returns the metric that scores each task. Raises UsageError for unknown names, with the closest known one."""
     finetune = config.finetune
-    for name, data in finetune.task_data.items():
-        check_task_data(name, data)
-    trained = (*TRAINED, *(name for name in finetune.task_data if name not in TASKS))
+    for name in OWN_TASKS:
+        if task_name(name) in TASKS and task_name(name) in finetune.tasks:
+            find_plugin("tasks", name, (name,))
+    own = [name for name in dict.fromkeys((*finetune.task_data, *OWN_TASKS)) if name not in TASKS]
+    for name in (*finetune.task_data, *(name for name in own if name in finetune.tasks)):
+        check_task_data(name, task_data(config, name))
+    trained = (*TRAINED, *own)
     for key, known in {"tasks": trained, "metrics": trained, "from_mnli": trained, "subsets": tuple(TASKS)}.items():
         for task in (tasks := getattr(finetune, key)):
             if task not in known:

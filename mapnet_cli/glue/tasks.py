@@ -2,13 +2,16 @@
 
 import re
 import tomllib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from mapnet_cli.config import Config, TaskData, short_name
-from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, UsageError, did_you_mean, hub_hint, is_hub
+from mapnet_cli.core import TABLE_FORMATS, AbsentError, InputError, Registry, UsageError, did_you_mean, hub_hint, is_hub
 
 _UNSET = TaskData()
 FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
@@ -22,6 +25,24 @@ USUAL_TEXTS = (
 )  # fmt: skip
 USUAL_LABELS = ("label", "labels", "gold_label", "target", "class")
 """Names of columns that any task's files may have."""
+
+
+class OwnTask(TaskData):
+    """A task of a plugin: what [finetune.task_data.NAME] sets, which overrides it, and a function that reads the rows.
+
+    The function gets the task's file or folder ("" without a path in the config) and "train", "dev" or "test".
+    """
+
+    rows: Callable[[str | Path, str], Iterable[Mapping[str, Any]]]
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> "OwnTask":
+        if not (self.text and (self.labels or self.range)):
+            raise ValueError("text, and labels or range, must be set")
+        return self
+
+
+OWN_TASKS = Registry("tasks", OwnTask, ("rows",), {})
 
 
 @dataclass(frozen=True)
@@ -151,9 +172,17 @@ def plain(value: object) -> str:
     return re.sub(r"^(\d+)\.0+$", r"\1", text)
 
 
+def task_data(config: Config, name: str) -> TaskData:
+    """Returns the settings of a task: those of finetune.task_data, over those of a plugin."""
+    data = config.finetune.task_data.get(name, _UNSET)
+    if name not in OWN_TASKS:
+        return data
+    return OWN_TASKS[name].model_copy(update={key: getattr(data, key) for key in data.model_fields_set})
+
+
 def get_task(config: Config, name: str) -> GlueTask:
     """Returns a task of GLUE, or one of the user's own, with the columns and labels of finetune.task_data."""
-    data = config.finetune.task_data.get(name, _UNSET)
+    data = task_data(config, name)
     texts = (data.text,) if isinstance(data.text, str) else data.text
     if name not in TASKS:
         labels, rows = list(map(str, data.labels)), dict.fromkeys(FILES, 0)
@@ -182,13 +211,13 @@ def check_task_data(name: str, data: TaskData) -> None:
 
 
 def task_location(config: Config, task: str) -> str | Path:
-    """Returns the folder or zip file of a task, or the Hub id from the config.
+    """Returns the folder or zip file of a task, the Hub id from the config, or "" for a plugin without a path.
 
     In a folder of tasks, names match in any case, with or without "-" and the suffixes of GLUE's own zip files
     ("SST-2", "sst2", "QNLIv2.zip"). Raises AbsentError if the task isn't found.
     """
     key, data = data_key(config, task)
-    if is_hub(data):
+    if is_hub(data) or (task in OWN_TASKS and not data):
         return data
     root = Path(data)
     if not root.exists():
@@ -211,11 +240,11 @@ def task_location(config: Config, task: str) -> str | Path:
 
 
 def data_key(config: Config, task: str) -> tuple[str, str]:
-    """Returns the config key that sets a task's location, and its value."""
+    """Returns the config key that sets a task's location, and its value, "" for a plugin without a path."""
     finetune = config.finetune
     if task in finetune.task_data and (path := finetune.task_data[task].path):
         return f"finetune.task_data.{task}", path
-    return "finetune.data", finetune.data
+    return "finetune.data", "" if task in OWN_TASKS else finetune.data
 
 
 def names_task(file: str, task: str) -> bool:

@@ -1,47 +1,35 @@
-"""Model card of an exported checkpoint: facts, usage, what the tokenizer does, and scores."""
+"""Model card of an exported checkpoint: metadata for the Hub, facts, usage, what the tokenizer does, and scores."""
 
+import re
 import statistics
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 from mapnet_cli.config import Corpus
-from mapnet_cli.core import AbsentError, Checkpoint, CorpusManifest, TaskFacts, TunedEncoder, render
-from mapnet_cli.glue import TASKS, GlueTask, one_class, rows_used, runs_of, task_result, used_tasks
+from mapnet_cli.core import AbsentError, Checkpoint, CorpusManifest, TaskFacts, TunedEncoder, is_hub, render
+from mapnet_cli.glue import TASKS, GlueTask, ScoreColumn, one_class, rows_used, runs_of, task_result, used_tasks
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 
-_BERT = "A BERT encoder with a masked-language-model head"
-_ELECTRA = "An ELECTRA discriminator, an encoder with a replaced-token-detection head"
+_METRICS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
+"""The Hub's names of metrics, where they differ from ours."""
 
 
 def model_card(lineage: Lineage, row: Checkpoint, manifest: CorpusManifest) -> str:
     """Returns the README.md of the exported folder."""
-    config, versions = lineage.config, lineage.artifacts.require(row.path).versions
+    config, start = lineage.config, lineage.config.method[row.method].init_from
     try:
-        results = _scores(lineage, row)
+        found = _scores(lineage, row)
     except AbsentError:  # no GLUE data, so no results either
-        results = {"scores": []}
-    encoder, start = config.encoder, config.method[row.method].init_from
-    electra = config.method[row.method].electra is not None
-    facts = {
-        "Method": f"{row.method}, pretraining seed {row.pretrain_seed}{f', started from {start}' if start else ''}",
-        "Recipe": config.recipe or "custom config",
-        "Encoder": f"{encoder.layers} layers, hidden {encoder.hidden}, {encoder.heads} heads, ffn {encoder.ffn}, "
-        f"max length {encoder.max_length}",
-        "Vocabulary": f"{manifest.vocab_size:,}",
-        "Steps": f"{row.step:,}",
-        "Tokens seen": f"{row.tokens:,}",
-        "FLOPs": f"{row.flops:.3g}",
-        "Hours": f"{row.seconds / 3600:.3f} on {row.device}",
-        "Validation loss": _validation_loss(row),
-        "Corpus": f"{manifest.documents:,} documents, {manifest.sentences:,} sentences, {manifest.words:,} words, "
-        f"{manifest.tokens:,} tokens",
-        "Corpus fingerprint": f"`{lineage.corpus.fingerprint}`",
-        "Checkpoint fingerprint": f"`{row.fingerprint}`",
-        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
-    return render(
-        "mapnet_cli.huggingface", "model_card.md", pipeline="" if electra else "fill-mask", name="fill_mask",
-        example='"The cat sat on the [MASK]."', title=f"{row.method} at step {row.step:,}", facts=facts,
-        about=_ELECTRA if electra else _BERT, corpus=config.corpus, **results,
+        found = {"scores": []}
+    results = [_result(lineage, column.task, column.metric, score / 100) for column, score in found["scores"]]
+    if row.validation_loss is not None:
+        text = "held-out", "held-out documents of the corpus"
+        results.append(EvalResult("fill-mask", *text, "loss", round(row.validation_loss, 4)))
+    return _card(
+        f"{row.method} at step {row.step:,}", "fill-mask" if row.validation_loss is not None else "", config.corpus,
+        results, start, row=row, manifest=manifest, config=config, fingerprint=lineage.corpus.fingerprint,
+        versions=lineage.artifacts.require(row.path).versions, **found,
     )  # fmt: skip
 
 
@@ -49,31 +37,45 @@ def classifier_card(
     lineage: Lineage, encoder: tuple[str, int, int], task: GlueTask, row: TunedEncoder, corpus: Corpus
 ) -> str:
     """Returns the README.md of an exported classifier. `corpus` has the settings of its tokenizer."""
-    method, seed, step = encoder
-    pair = '{"text": "It rained.", "text_pair": "It was wet."}'
-    constant = one_class(row.epochs[-1].metrics)
-    facts = {
-        "Task": task.name + ("" if task.name in TASKS and not lineage.uses_probe else ", **not GLUE's**"),
-        "Output": ", ".join(task.labels) or f"a score from {task.range[0]:g} to {task.range[1]:g}",
-        "Encoder": f"{method}, pretraining seed {seed}, step {step:,}" if step else method,
-        "Run": f"{row.run}: the best on the dev set",
-        "Dev set": ", ".join(f"{name} {100 * value:.2f}" for name, value in row.epochs[-1].metrics.items()),
-        **({"Warning": "**it predicts one class (or value) for all examples**"} if constant else {}),
-        "Fingerprint": f"`{row.fingerprint}`",
-    }
-    return render(
-        "mapnet_cli.huggingface", "model_card.md", pipeline="text-classification", name="classify",
-        example=pair if len(task.texts) > 1 else '"It rained."', title=f"{method} fine-tuned on {task.name}",
-        facts=facts, about="", corpus=corpus, scores=None,
+    (method, seed, step), metrics = encoder, row.epochs[-1].metrics
+    return _card(
+        f"{method} fine-tuned on {task.name}", "text-classification", corpus,
+        [_result(lineage, task.name, metric, value) for metric, value in metrics.items()],
+        lineage.config.method[method].init_from if step else lineage.tokenizer_of(method),
+        row=row, encoder=f"{method}, pretraining seed {seed}, step {step:,}" if step else method, task=task,
+        own=task.name not in TASKS or lineage.uses_probe, metrics=metrics, constant=one_class(metrics), scores=None,
+        manifest=None,
     )  # fmt: skip
 
 
-def _validation_loss(row: Checkpoint) -> str:
-    if row.validation_loss is not None:
-        return f"{row.validation_loss:.4f} nats per masked token (15% uniform masks)"
-    detection, generator = (row.validation[f"{name}_loss"] for name in ("detection", "generator"))
-    held_out = f"detection {detection:.4f} nats per token, generator {generator:.4f} nats per masked token"
-    return f"- (no masked-language-model head); {held_out}"
+def _card(title: str, pipeline: str, corpus: Corpus, results: list[EvalResult], base: str, **shown: Any) -> str:
+    """Returns a card with metadata for the Hub; `base` is the import from which the model began, "" for none."""
+    licences = sorted({source.licence.lower() for source in corpus.sources if source.licence})
+    known = len(licences) == 1 and re.fullmatch(r"[a-z\d.-]+", licences[0])
+    data = ModelCardData(
+        language=sorted({source.language for source in corpus.sources if source.language}) or None,
+        license=licences[0] if known else "other" if licences else None,
+        license_name=None if known or not licences else "-and-".join(re.sub(r"[^a-z\d.]+", "-", n) for n in licences),
+        library_name="transformers", tags=["mapnet"], base_model=base or None, pipeline_tag=pipeline or None,
+        datasets=sorted({s.path[4:].partition("@")[0] for s in corpus.sources if is_hub(s.path)}) or None,
+        model_name=title, eval_results=results or None,
+    )  # fmt: skip
+    text = render(
+        "mapnet_cli.huggingface", "model_card.md", title=title, pipeline=pipeline, corpus=corpus, base=base, **shown
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
+
+
+def _result(lineage: Lineage, task: str, metric: str, value: float) -> EvalResult:
+    """Returns a score on a dev set; `value` is at most 1."""
+    kind, _, mismatched = metric.partition("-")
+    split = TASKS[task].splits["dev-mm" if mismatched else "dev"].hub if task in TASKS else "validation"
+    of_glue = task in TASKS and not lineage.uses_probe
+    name, where = (f"GLUE {task}", "nyu-mll/glue") if of_glue else (f"{task}, not GLUE's", task)
+    return EvalResult(
+        "text-classification", where, name, _METRICS.get(kind, kind), round(value, 4), metric_name=metric,
+        dataset_config=TASKS[task].hub if of_glue else None, dataset_split=split,
+    )  # fmt: skip
 
 
 def _scores(lineage: Lineage, row: Checkpoint) -> dict[str, Any]:
@@ -81,14 +83,14 @@ def _scores(lineage: Lineage, row: Checkpoint) -> dict[str, Any]:
     config, encoder = lineage.config, (row.method, row.pretrain_seed, row.step)
     found = (lineage.artifacts.find(lineage.main_task(task).key, TaskFacts) for task in used_tasks(config))
     limits = rows_used(config, filter(None, found))
-    scores, doubts = list[tuple[str, str, float]](), list[str]()
+    scores, doubts = list[tuple[ScoreColumn, float]](), list[str]()
     for task in config.finetune.tasks:
         runs = find_runs(lineage, encoder, task).values()
         complete = sum(run.checkpoint == row.fingerprint for run in runs) == len(runs_of(config, *encoder, task))
         result = task_result(runs, config, find_baselines(lineage, task)) if complete else None
         for column, by_seed in result.scores.items() if result else ():
             mean = statistics.fmean(scored.counted for scored in by_seed.values())
-            scores.append((column.name, column.metric, mean))
+            scores.append((column, mean))
         doubts += result.doubts if result else ()
     data = "probe tasks, **not GLUE**" if lineage.uses_probe else f"GLUE dev sets{f' ({limits})' if limits else ''}"
     return {"scores": scores, "doubts": doubts, "data": data, "seeds": len(config.finetune.seeds)}

@@ -11,7 +11,7 @@ from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from mapnet_cli import core
-from mapnet_cli.config import Source
+from mapnet_cli.config import Method, Source
 from mapnet_cli.core import DamagedError, InputError
 
 # Increased when a stage's output changes for the same settings.
@@ -41,6 +41,17 @@ def artifact_id(prefix: str, kind: str, *parts: Any) -> core.ArtifactId:
     """Returns the id whose key is the prefix and the first digits of the fingerprint of a kind's parts."""
     digest = fingerprint(kind, FORMATS[kind], *parts)
     return core.ArtifactId(prefix + digest[:8], digest)
+
+
+def code_of(*uses: tuple[str, str]) -> list[dict[str, str]]:
+    """Returns a part of a fingerprint: the code of those (kind, name) that are plugins; no part if none is."""
+    found = {reference: code for use in uses for reference, code in core.plugin_code(*use).items()}
+    return [found] if found else []
+
+
+def code_of_method(method: Method) -> list[dict[str, str]]:
+    """Returns the same for the plugins that a method uses."""
+    return code_of(("strategies", method.strategy), ("estimators", method.drawing.estimator))
 
 
 def this_python() -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mapnet_cli import core, glue
 from mapnet_cli.config import Config, Electra, Pretrain, Transformer
-from mapnet_cli.lineage.digests import Digests, artifact_id, fingerprint, this_python
+from mapnet_cli.lineage.digests import Digests, artifact_id, code_of, code_of_method, fingerprint, this_python
 
 NOT_WEIGHTS = {key: Pretrain().results_view()[key] for key in ("validate_every", "validation_sequences", "milestones")}
 """Keys of [pretrain] on which weights don't depend, with the defaults that stand for all of their values."""
@@ -44,7 +44,9 @@ class Lineage:
         sources = []
         for number, source in enumerate(self.config.corpus.sources):
             with core.reading_input(f"corpus.sources.{number}"):
-                content = {"content": self.digests.source(source)}
+                content: dict[str, Any] = {"content": self.digests.source(source)}
+            if code := code_of(("sources", source.kind)):
+                content["code"] = code
             view = source.results_view().items()
             sources.append({key: value for key, value in view if key not in ("path", "weight")} | content)
         name = self.config.corpus.spacy_pipeline
@@ -106,6 +108,7 @@ class Lineage:
         weights = [source.weight for source in config.corpus.sources]
         if set(weights) - {1.0}:
             parts.append({"weights": weights})
+        parts += code_of_method(config.method[method])
         if start:
             parts.append({"start": self.import_fingerprint(start)})
         if config.method[method].mapnet:
@@ -138,22 +141,25 @@ class Lineage:
         data = self.probe.fingerprint if self.uses_probe else self._task_data(name)
         reading = finetune.task_data[name].reading() if name in finetune.task_data else {}
         parts = [name, data, vocabulary, length, finetune.max_train_examples, *([reading] if reading else [])]
+        parts += [] if self.uses_probe else code_of(("tasks", name))
         return artifact_id(f"finetune-glue/tasks/{name}-", "task", *parts)
 
     def _task_data(self, name: str) -> str:
         """Returns a hash of the files that a task's scores depend on, or the Hub id."""
         data = glue.data_key(self.config, name)[1]
-        if core.is_hub(data):
-            return data
         known_as = f"{data}: {name}"
         try:
-            location = Path(glue.task_location(self.config, name))
+            location = glue.task_location(self.config, name)
         except core.AbsentError:  # deleted since: use the cached hash
             if remembered := self.digests.remembered(known_as):
                 return remembered
             raise
+        if isinstance(location, str):  # on the Hub, or made by a plugin
+            return location
         inside = location.iterdir() if location.is_dir() else ()
         shared = location == Path(data) and any(glue.names_task(path.name, name) for path in inside)
+        if name in glue.OWN_TASKS:  # which may read any of the files
+            return self.digests.folder(location, known_as)
         return self.digests.folder(
             location, known_as, lambda file: glue.is_test_file(file) or (shared and not glue.names_task(file, name))
         )
@@ -192,9 +198,9 @@ class Lineage:
 
     def _test_data(self, name: str) -> str:
         """Returns a hash of all files of a task, or "" if there are none, since AX is optional."""
-        data = glue.data_key(self.config, name)[1]
         try:
-            return data if core.is_hub(data) else self.digests.folder(Path(glue.task_location(self.config, name)))
+            location = glue.task_location(self.config, name)
+            return location if isinstance(location, str) else self.digests.folder(location)
         except core.AbsentError:
             return ""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mapnet_cli.core import Registry
 from mapnet_cli.masking.sampling import Masks
 
 
@@ -132,7 +133,7 @@ def _clipped(log_ratio_BK: Tensor, clip: float, drawn: Drawn) -> Weights:
     return Weights(ratio_BK.clamp(low, high), ((ratio_BK < low) | (ratio_BK > high)) & drawn.valid_BK)
 
 
-ESTIMATORS = {
+_OWN = {
     "none": Estimator(none),
     "sequence-ratio": Estimator(sequence_ratio, clips=True, sequential=True),
     "ordered-ratio": Estimator(ordered_ratio, clips=True, sequential=True),
@@ -140,3 +141,4 @@ ESTIMATORS = {
     "horvitz-thompson": Estimator(horvitz_thompson, needs_pi=True),
     "self-normalised": Estimator(self_normalised),
 }
+ESTIMATORS = Registry("estimators", Estimator, ("weigh",), _OWN)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mapnet_cli.config import Method
+from mapnet_cli.core import Registry
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.context import NO_CONTEXT, CorpusFacts, MaskContext, rarity, words
 from mapnet_cli.masking.pmi import collocations
@@ -123,7 +124,7 @@ class Strategy:
     """Whether the visits of a sentence share their noise and are numbered."""
 
 
-STRATEGIES = {
+_OWN = {
     "uniform": Strategy(uniform),
     "spaced": Strategy(spaced),
     "disjoint": Strategy(disjoint, successive=True),
@@ -134,6 +135,7 @@ STRATEGIES = {
     "table": Strategy(proposed),
     "frequency": Strategy(proposed, prepare=rarity),
 }
+STRATEGIES = Registry("strategies", Strategy, ("draw",), _OWN)
 """Strategies in `config.PROPOSALS` draw from a proposal, passed as `MaskRequest.log_q_BL`."""
 
 

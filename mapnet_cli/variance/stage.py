@@ -11,7 +11,7 @@ from torch import Tensor
 from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, Checkpoint, Console, UsageError, images, publishing, write_json, write_text
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
-from mapnet_cli.lineage import Lineage, variance_id
+from mapnet_cli.lineage import Lineage, code_of_method, variance_id
 from mapnet_cli.variance.candidates import Candidate, find_candidates
 from mapnet_cli.variance.gradients import saved_at
 from mapnet_cli.variance.positions import PositionFacts, alignment, correlations, measure_positions, norms_by_loss
@@ -76,7 +76,8 @@ def _identity(lineage: Lineage, milestone: Checkpoint, candidate: Candidate) -> 
     # a bare strategy has the checkpoint's clip bounds, as in version 0.1
     if candidate.name not in lineage.config.methods:
         how["ratio_clip"] = lineage.config.method[milestone.method].drawing.ratio_clip
-    return [candidate.name, how, lineage.artifacts.require(source.path).fingerprint if source else ""]
+    weights = lineage.artifacts.require(source.path).fingerprint if source else ""
+    return [candidate.name, how, weights, *code_of_method(candidate.method)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import UsageError
@@ -84,6 +85,9 @@ def test_card_says_what_the_model_is(tuned: Lineage, tmp_path: Path) -> None:
     assert "| Output | entailment, not_entailment |" in card
     assert f"accuracy {100 * row.epochs[-1].metrics['accuracy']:.2f}" in card
     assert "| Run | batch 16, lr 0.01, seed 1, epoch 1: the best on the dev set |" in card
+    (result,) = [each for each in ModelCard(card).data.eval_results if each.metric_type == "accuracy"]
+    assert (result.dataset_name, result.dataset_split, result.dataset_config) == ("GLUE RTE", "validation", "rte")
+    assert result.metric_value == pytest.approx(row.epochs[-1].metrics["accuracy"], abs=1e-4)
     assert re.search(r"classify\(\{.*text_pair", card) and "Moses" in card
 
 

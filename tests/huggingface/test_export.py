@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
+from mapnet_cli.config import Source
+from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.huggingface.export import export_checkpoint
+from mapnet_cli.huggingface.model_card import model_card
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.masked_lm import PretrainingModel
 from mapnet_cli.report.stage import build
@@ -129,6 +133,36 @@ def test_model_card_has_facts_and_lists_the_differences(
     assert tokenizer("ba. co")["input_ids"] != tokenizer("ba . co")["input_ids"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("", "", {}),
+        ("CC-BY-SA-4.0", "", {"license": "cc-by-sa-4.0"}),
+        ("public domain", "", {"license": "other", "license_name": "public-domain"}),
+        ("MIT", "CC BY-SA", {"license": "other", "license_name": "cc-by-sa-and-mit"}),
+    ],
+)
+def test_the_card_has_licence_and_language_of_the_sources(
+    first: str, second: str, expected: dict[str, str], pretrained: Lineage, folder: Path, tmp_path: Path
+) -> None:
+    """They change no result."""
+    config = pretrained.config
+    books, hub = config.corpus.sources[0], Source(kind="dataset", path="hub:wikimedia/wikipedia@main", licence=second)
+    sources = (books.model_copy(update={"licence": first, "language": "en"}), hub)
+    corpus = config.corpus.model_copy(update={"sources": sources})
+    row = export_checkpoint(pretrained, tmp_path / "out", "bert", None, None)
+    lineage = Lineage(config.model_copy(update={"corpus": corpus}), pretrained.artifacts)
+    lineage.corpus = pretrained.corpus
+    manifest = pretrained.artifacts.read(pretrained.manifest, CorpusManifest)
+    (tmp_path / "README.md").write_text(model_card(lineage, row, manifest))
+    data = ModelCard.load(tmp_path / "README.md").data.to_dict()
+    assert {key: data[key] for key in ("license", "license_name") if key in data} == expected
+    assert (data["language"], data["datasets"]) == (["en"], ["wikimedia/wikipedia"])
+    assert (data["library_name"], data["pipeline_tag"]) == ("transformers", "fill-mask") and "base_model" not in data
+    operational = books.model_copy(update={"licence": first, "language": "en"})
+    assert operational.results_view() == books.results_view()
+
+
 def test_export_needs_no_glue_data(pretrained: Lineage, folder: Path) -> None:
     config = user_config(folder, "finetune.data=nowhere")
     export_checkpoint(Lineage(config, pretrained.artifacts), folder / "without glue", "bert", None, None)
@@ -150,5 +184,14 @@ def test_model_card_has_scores_after_fine_tuning(pretrained: Lineage, folder: Pa
     card = (folder / "scored" / "README.md").read_text()
     table = build(lineage).tables["table3"]
     (ours,) = (line for line in table.rows if (line[0].text, line[1].text) == ("BERT", "4"))
+    data = ModelCard.load(folder / "scored" / "README.md").data
+    results = {(result.dataset_name, result.dataset_split): result for result in data.eval_results}
+    mnli = results["GLUE MNLI", "validation_mismatched"]
+    assert (mnli.dataset_type, mnli.dataset_config, mnli.metric_type) == ("nyu-mll/glue", "mnli", "accuracy")
+    assert results["held-out documents of the corpus", None].metric_value == pytest.approx(
+        row.validation_loss, abs=1e-4
+    )
+    assert 100 * mnli.metric_value == pytest.approx(float(ours[-1].text.split()[0].rstrip("‡§")), abs=0.01)
+    assert len(results) == 4
     found = re.findall(r"\| (?:RTE|MNLI-m|MNLI-mm) \| accuracy(?:-mm)? \| (\d+\.\d\d) \|", card)
     assert found == [cell.text.split()[0].rstrip("‡§") for cell in ours[-3:]], "same as in the report"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.config.loading import resolve
@@ -142,7 +143,7 @@ def test_model_initialised_from_an_import_can_be_exported(
     with torch.no_grad():
         assert model(**tokenizer("ba", "den", return_tensors="pt")).logits.isfinite().all()
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "started from tiny" in card
+    assert "started from tiny" in card and ModelCard(card).data.base_model == "tiny"
     assert "The tokenizer is that of the import tiny" in card and "[SEP] [SEP]" not in card
 
 

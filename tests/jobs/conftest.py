@@ -1,5 +1,6 @@
 """A local Ray cluster of two nodes."""
 
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ def cluster() -> Iterator["Cluster"]:
         tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        packages = Path(folder, "packages")  # that a test may install on the nodes
+        packages.mkdir()
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), str(packages)]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         Path("/tmp/ray").mkdir(exist_ok=True)  # Cluster writes its address there and doesn't create the folder
         handler = signal.signal(

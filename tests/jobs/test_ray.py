@@ -1,6 +1,7 @@
 """The Ray engine on a local cluster of two nodes: the same behaviour as the local engine, and dying nodes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.lineage.milestones import find_milestone
 from mapnet_cli.pretrain.stage import Pretrain
 from tests.conftest import small_config
+from tests.e2e import test_plugins as plugins
 from tests.finetune_glue import grids
 from tests.jobs.conftest import NODE
 from tests.jobs.test_local import Written, die_always, die_once, fail_on_three, job, phase, runs, wait_for, write_number
@@ -263,3 +265,14 @@ def test_task_resources() -> None:
     assert task_resources(Phase("p", [], threads=8, gpus=1), small, 0) == {"num_cpus": 4, "num_gpus": 1}
     with pytest.raises(UsageError, match=r"p: one run needs 2 GPUs, but no node of the cluster has that many"):
         task_resources(Phase("p", [], "run", gpus=2), small, 0)
+
+
+def test_plugins_run_on_the_nodes_that_have_them(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "plugin").mkdir()
+    site, project = plugins.install(tmp_path / "plugin"), plugins.write_project(tmp_path)
+    run = project, site, "run", "-c", "mine.toml", "--engine", "ray", "--ray-address", cluster.address
+    with pytest.raises(AssertionError, match=r"no package with the entry point 'subtitles'.* is installed here \[node"):
+        plugins.mapnet(*run)
+    shutil.copytree(site, os.environ["PYTHONPATH"].split(os.pathsep)[1], dirs_exist_ok=True)
+    out = plugins.mapnet(*run)
+    assert "agreement" in out and "blocks seed 1: held-out loss" in out

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mapnet_cli.config import Source
-from mapnet_cli.core import InputError, hub_rows, reading_input
+from mapnet_cli.core import InputError, Registry, hub_rows, reading_input
 from mapnet_cli.prepare_corpus.sources import books, records, rows, wikipedia
 from mapnet_cli.prepare_corpus.sources.compressed import STREAMS, DamagedInput, packing
 from mapnet_cli.prepare_corpus.sources.encodings import BOM
@@ -116,7 +116,7 @@ class Kind(NamedTuple):
 TABS = (".tsv", ".tab")
 WHOLE_JSON = {"jsonl": re.compile(r"\s*(?:\[|\{[ \t]*[\r\n])"), "wikiextractor": re.compile(r'\s*\{\s*"')}
 """Beginnings of files that can only be read as a whole: arrays, objects of several lines, WikiExtractor's --json."""
-KINDS = {
+_OWN = {
     "text": Kind(_text, lambda raw: not raw.strip(b" \t\r\f\v")),
     "jsonl": Kind(_jsonl, lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
     "csv": Kind(_csv, suffixes=(".csv", *TABS)),
@@ -126,6 +126,7 @@ KINDS = {
     "arrow": Kind(suffixes=(".arrow", ".feather", ".ipc"), rows=rows.arrow),
     "dataset": Kind(rows=rows.arrow),
 }
+KINDS = Registry("sources", Kind, ("documents", "rows"), _OWN)
 
 
 def divisible(source: Source, path: Path) -> bool:
