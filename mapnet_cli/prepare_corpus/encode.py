@@ -12,10 +12,12 @@ from mapnet_cli.config import Corpus
 from mapnet_cli.core import Artifacts
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.prepare_corpus import outputs
-from mapnet_cli.text import CLS, SEP, UNK, encode_lines, load_tokenizer, shard_files, writing_shard
+from mapnet_cli.text import CLS, SEP, SPACE, UNK, encode_lines, load_tokenizer, shard_files, writing_shard
 
 BATCH = 4_096  # maximum number of lines encoded together
 BATCH_CHARS = 4_000_000
+KNOWN_CHARS = 2_000_000
+"""Characters of the words whose ids are kept for later lines, in about 100 MB."""
 
 
 class Packer:
@@ -77,7 +79,7 @@ class EncodeSlice(Job):
         made, tokenizer = artifacts.require(keys.of("vocabulary")), keys.of("tokenizer.json")
         document = made.row(outputs.TrainedVocabulary).first_documents[self.number]
         encoder = _encoder(artifacts.path(tokenizer), made.files[tokenizer])
-        vocab_size = encoder.get_vocab_size()
+        vocab_size = encoder.tokenizer.get_vocab_size()
         shards = [artifacts.path(train), artifacts.path(validation)]
         done = tokens = unknown = 0
         with writing_shard(shards[0], vocab_size) as held_in, writing_shard(shards[1], vocab_size) as held_out:
@@ -106,13 +108,35 @@ class EncodeSlice(Job):
         return Output([file for shard in shards for file in shard_files(shard)], result)
 
 
+class Encoder:
+    """A tokenizer that encodes each word once, since BPE treats the words of a line separately."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._known: dict[str, tuple[int, ...]] = {}
+        self._chars = 0
+
+    def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
+        """Yields the token ids of each line, whose words are separated by single spaces."""
+        if self._chars > KNOWN_CHARS:
+            self._known, self._chars = {}, 0
+        new = list(set(" ".join(lines).split(" ")) - self._known.keys())
+        self._known |= zip(new, map(tuple, encode_lines(self.tokenizer, new)), strict=True)
+        self._chars += sum(map(len, new))
+        for line in lines:
+            if SPACE in line:  # the tokenizer takes its own mark of a space for one
+                yield from encode_lines(self.tokenizer, [line])
+            else:
+                yield list(chain.from_iterable(map(self._known.__getitem__, line.split(" "))))
+
+
 @lru_cache(maxsize=1)
-def _encoder(tokenizer: Path, checksum: str) -> Tokenizer:
-    """Returns the tokenizer, also to later jobs; its checksum is part of the key, since the file may be replaced."""
-    return load_tokenizer(tokenizer)
+def _encoder(tokenizer: Path, checksum: str) -> Encoder:
+    """Returns the encoder, also to later jobs; its checksum is part of the key, since the file may be replaced."""
+    return Encoder(load_tokenizer(tokenizer))
 
 
-def _encoded(encoder: Tokenizer, file: Path) -> Iterator[list[int] | None]:
+def _encoded(encoder: Encoder, file: Path) -> Iterator[list[int] | None]:
     """Yields the ids of each sentence, and None at the end of each document."""
     batch: list[str | None] = []
     chars = 0
@@ -120,6 +144,6 @@ def _encoded(encoder: Tokenizer, file: Path) -> Iterator[list[int] | None]:
         batch += [None] if paragraph is None else paragraph
         chars += sum(map(len, paragraph or ()))
         if len(batch) >= BATCH or chars >= BATCH_CHARS or paragraph == []:
-            ids = encode_lines(encoder, [line for line in batch if line is not None])
+            ids = encoder([line for line in batch if line is not None])
             yield from (None if line is None else next(ids) for line in batch)
             batch, chars = [], 0

@@ -3,7 +3,8 @@
 # fmt: off
 # isort: off
 from mapnet_cli.text.bpe import (
-    TOKENS_PER_WORD, encode_lines, load_tokenizer, train_tokenizer, verified_tokenizer, without_long_words, word_part,
+    SPACE, TOKENS_PER_WORD, encode_lines, load_tokenizer, train_tokenizer, verified_tokenizer, without_long_words,
+    word_part,
 )
 from mapnet_cli.text.moses_rules import moses_normalizer
 from mapnet_cli.text.normalise import normalise_text, prepare_line, word_tokeniser

@@ -2,11 +2,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapnet_cli.prepare_corpus.encode import Packer
+from mapnet_cli.prepare_corpus import encode
+from mapnet_cli.prepare_corpus.encode import Encoder, Packer
+from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from mapnet_cli.text.words import CLS, SEP
 from tests.growth import assert_linear
+from tests.text import plain
+from tests.text.texts import PIECES, lines
 
 sentences = st.lists(st.integers(5, 99), min_size=1, max_size=20)
+TOKENIZER = train_tokenizer([" ".join(PIECES)] * 2, 300)
 corpora = st.lists(st.lists(sentences, min_size=1, max_size=6), max_size=5)
 
 
@@ -91,3 +96,15 @@ def test_examples() -> None:
 @pytest.mark.parametrize("blocks", ["complete", "full", "sentence"])
 def test_time_is_linear_in_the_length_of_a_sentence(blocks: str) -> None:
     assert_linear(lambda count: Packer(blocks, 8, True, len).add([7] * count), 50_000)
+
+
+@settings(deadline=None)
+@given(st.lists(lines, max_size=5), st.sampled_from([0, 20, 10**6]))
+def test_each_line_is_encoded_as_by_the_tokenizer(texts: list[str], known: int) -> None:
+    texts = [plain.words(plain.normalise(text)) for text in texts] * 2
+    encoder = Encoder(TOKENIZER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "KNOWN_CHARS", known)
+        for text in texts:
+            assert list(encoder([text])) == list(encode_lines(TOKENIZER, [text]))
+    assert list(Encoder(TOKENIZER)(texts)) == list(encode_lines(TOKENIZER, texts))
