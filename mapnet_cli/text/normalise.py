@@ -40,7 +40,7 @@ def normalise_text(text: str, characters: str = "repair", changed: Counter[str] 
                 found = {"invisible_characters": count, "apostrophes": len(_NOT_BETWEEN_LETTERS.findall(text))}
                 changed.update({name: number for name, number in found.items() if number})
         text = unicodedata.normalize("NFC", text)
-    for needed, pattern, replacement in _substitutions(repair):
+    for needed, pattern, replacement in _substitutions(repair, text.isascii()):
         if needed in text:
             text = pattern.sub(replacement, text)
     if text.isprintable() and "  " not in text:
@@ -157,12 +157,12 @@ def moses_substitutions(repair: bool) -> list[tuple[str, str]]:
 
 
 @lru_cache
-def _substitutions(repair: bool) -> list[tuple[str, re.Pattern[str], str]]:
-    """Returns the substitutions as (text that must occur for the pattern to match, pattern, replacement)."""
+def _substitutions(repair: bool, ascii_only: bool) -> list[tuple[str, re.Pattern[str], str]]:
+    """Returns the substitutions, of ASCII text or any, as (text that must occur for a match, pattern, replacement)."""
     found = []
     for pattern, replacement in moses_substitutions(repair):
         pattern = "  +" if pattern == " +" else pattern  # replacing a space by a space is a no-op
         fixed = _GROUPS.sub("", pattern).removesuffix("+")
         literal = _METACHARACTERS.isdisjoint(_ESCAPED.sub("", fixed))
         found.append((_ESCAPED.sub(r"\1", fixed) if literal else "", re.compile(pattern), replacement))
-    return found
+    return [rule for rule in found if rule[0].isascii()] if ascii_only else found
