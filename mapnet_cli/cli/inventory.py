@@ -94,8 +94,10 @@ def _state(artifacts: Artifacts, folder: str, key: str) -> str:
         loss = last_one.validation_loss if last_one else None
         return f"{totals.steps:,} steps" + (f", held-out loss {loss:.3f}" if loss is not None else "")
     if folder == "pretrain" and path.is_dir():
-        lines = [row for _, row in core.log_rows(path / "log.jsonl") if "loss" in row]
-        return f"unfinished at step {lines[-1]['step']:,}, loss {lines[-1]['loss']:.3f}" if lines else "unfinished"
+        lines = [row for _, row in core.log_rows(path / "log.jsonl") if {"loss", "diverged_at"} & row.keys()]
+        if lines and "loss" in lines[-1]:
+            return f"unfinished at step {lines[-1]['step']:,}, loss {lines[-1]['loss']:.3f}"
+        return f"diverged at step {lines[-1]['diverged_at']:,}" if lines else "unfinished"
     if folder in ("finetune-glue", "minimal-pairs") and path.is_dir():
         return f"{sum(1 for _ in path.rglob('*.json')):,} records"
     return "" if marker is None else "done"

@@ -160,13 +160,16 @@ class TrainingMonitor:
 
     def _refuse_divergence(self) -> None:
         state, step, pretrain = self.state, self.metrics.bad_step, self.state.config.pretrain
-        if step is not None:
-            first = step // pretrain.visits * pretrain.batch_size
-            raise DivergedError(
-                f"{state.artifact.key}: loss or gradient is not finite at step {step} (batch: positions {first:,} to "
-                f"{first + pretrain.batch_size - 1:,} in the data order of seed {state.seed}); "
-                f"the last good checkpoint is in {state.rolling}. Lower pretrain.peak_lr or set pretrain.clip_norm"
-            )
+        if step is None:
+            return
+        self.metrics.write({"step": state.step, "diverged_at": step})
+        first = step // pretrain.visits * pretrain.batch_size
+        raise DivergedError(
+            f"{state.artifact.key}: loss or gradient is not finite at step {step} (batch: positions {first:,} to "
+            f"{first + pretrain.batch_size - 1:,} in the data order of seed {state.seed}). "
+            f"Lower method.{state.method_name}.peak_lr (now {pretrain.peak_lr:g})"
+            + ("" if pretrain.clip_norm else " or set pretrain.clip_norm")
+        )
 
     @cached_property
     def _buckets(self) -> TokenBuckets:

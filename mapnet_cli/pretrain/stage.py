@@ -99,14 +99,15 @@ class Pretrain(jobs.Stage):
         lineage, rows, lines = self.lineage, [], []
         for method, seed in lineage.config.pretraining_runs():
             log = lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
-            if logged := [row for _, row in log_rows(log) if "loss" in row]:
+            if logged := [row for _, row in log_rows(log) if {"loss", "diverged_at"} & row.keys()]:
                 line, steps = logged[-1], lineage.config.last_step(method)
                 rows.append({"method": method, "seed": seed, "of_steps": steps} | line)
                 branch = f" in the branch to {line['branch']:,}" if "branch" in line else ""
-                lines.append(
-                    f"{method} seed {seed}: step {line['step']:,} of {steps:,}{branch}, loss {line['loss']:.3f}, "
-                    f"{line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
-                )
+                if "loss" in line:
+                    found = f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s, MFU {line['mfu']:.0%}"
+                else:
+                    found = f"diverged at step {line['diverged_at']:,}"
+                lines.append(f"{method} seed {seed}: step {line['step']:,} of {steps:,}{branch}, {found}")
         return jobs.StageProgress({"trainings": rows}, tuple(lines))
 
     def summary(self) -> list[str]:

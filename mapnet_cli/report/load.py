@@ -24,7 +24,7 @@ Curves = dict[str, list[tuple[float, float]]]
 LOSSES = ("validation_loss_single", "validation_loss_refit")
 """Held-out losses by which methods are compared: with one [MASK] per sentence, which favours no mask rate, or else (in
 records of version 0.2) with the output bias refitted."""
-LOGGED = ("loss", "validation_loss_refit", *core.DIAGNOSTICS)
+LOGGED = ("loss", "validation_loss_refit", "diverged_at", *core.DIAGNOSTICS)
 POINTS = 150
 """Maximum number of points per run and curve; of a longer log, each point is the mean of several lines."""
 

@@ -1,6 +1,7 @@
 """The training loop: exact resume, milestones, divergence, signals."""
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from mapnet_cli.pretrain import monitor
 from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.stage import Pretrain, TrainModel
 from mapnet_cli.pretrain.step import Algorithm1
+from mapnet_cli.report.flags import run_table
+from mapnet_cli.report.load import load_results
 from mapnet_cli.training import checkpoint
 from mapnet_cli.training.checkpoint import load_checkpoint
 from tests.conftest import small_config
@@ -212,17 +215,26 @@ def test_mfu_uses_the_highest_measured_peak(
     assert peaks == [1, 1, 1, 1, 3, 3, 3, 3, 4, 4]
 
 
-def test_divergence_stops_and_keeps_the_last_good_checkpoint(
+def test_divergence_is_recorded_and_the_advice_works(
     make_corpus: Callable[[Config], object], artifacts: Artifacts
 ) -> None:
-    config = small_config("pretrain.peak_lr=1e30", "pretrain.warmup_steps=0", "pretrain.checkpoint_every=1")
+    keys = ("pretrain.peak_lr=1e30", "pretrain.warmup_steps=0", "pretrain.checkpoint_every=1", 'methods=["bert"]')
+    config = small_config(*keys)
     make_corpus(config)
-    with pytest.raises(DivergedError, match=r"not finite at step \d+ .*peak_lr"):
+    advice = r"not finite at step (\d+) .*Lower method.bert.peak_lr \(now 1e\+30\) or set pretrain.clip_norm"
+    with pytest.raises(DivergedError, match=advice) as error:
         train(config, artifacts, "bert")
-    key = Lineage(config, artifacts).pretraining("bert", 1).key
+    lineage = Lineage(config, artifacts)
+    key = lineage.pretraining("bert", 1).key
     for folder in artifacts.path(f"{key}/resume").iterdir():
         tensors, _ = load_checkpoint(folder)
-        assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+        assert all(torch.isfinite(tensor).all() for tensor in tensors.values()), "the last good checkpoint is kept"
+    (step,) = re.findall(r"at step (\d+)", str(error.value))
+    assert Pretrain(lineage).progress().lines[0].endswith(f"of 10, diverged at step {step}")
+    assert f"diverged at step {step}" in [row[-1].text for row in run_table(load_results(lineage)).rows]
+    lowered = small_config(*keys, "method.bert.peak_lr=1e-3")
+    train(lowered, artifacts, "bert")
+    assert Pretrain(Lineage(lowered, artifacts)).progress().lines[0].startswith("bert seed 1: step 10 of 10, loss")
 
 
 def test_training_continues_while_a_checkpoint_is_written(
