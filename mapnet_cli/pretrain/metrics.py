@@ -112,18 +112,9 @@ class StepMetrics:
             "data_wait": sums["data_wait"] / seconds,
             **facts,
         }
-        if "mapnet_loss" in sums:
-            row["mapnet_loss"] = sums["mapnet_loss"] / sums["learned"]
-        if "detection" in sums:
-            row |= detection_metrics(sums)
-        if sums.get("proposals"):
-            row["proposal_entropy"] = sums["entropy"] / sums["proposals"]
-            row["kl_to_uniform"] = sums["kl_to_uniform"] / sums["proposals"]
-            row["largest_q"] = sums["largest_q"]
-        if sums.get("weighted"):
-            row["clip_fraction"] = sums["clipped"] / sums["weighted"]
-            squares = sums["weight_squared"] * sums["weighted"]
-            row["effective_sample_share"] = sums["weight"] ** 2 / squares if squares else 0.0
+        row |= detection_metrics(sums) if "detection" in sums else {}
+        row |= {"mapnet_loss": sums["mapnet_loss"] / sums["learned"]} if "mapnet_loss" in sums else {}
+        row |= diagnostics(sums)
         if self.bad_step is None:
             self.write(row)
         return row
@@ -138,6 +129,20 @@ class StepMetrics:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def diagnostics(sums: dict[str, float]) -> dict[str, float]:
+    """Returns the DIAGNOSTICS of steps from their totals, {} for a method without a proposal or weights."""
+    row = {}
+    if sums.get("proposals"):
+        row["proposal_entropy"] = sums["entropy"] / sums["proposals"]
+        row["kl_to_uniform"] = sums["kl_to_uniform"] / sums["proposals"]
+        row["largest_q"] = sums["largest_q"]
+    if sums.get("weighted"):
+        row["clip_fraction"] = sums["clipped"] / sums["weighted"]
+        squares = sums["weight_squared"] * sums["weighted"]
+        row["effective_sample_share"] = sums["weight"] ** 2 / squares if squares else 0.0
+    return row
 
 
 class EventFile:

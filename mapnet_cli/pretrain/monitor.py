@@ -6,21 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
-from mapnet_cli.core import DIAGNOSTICS, ArtifactId, DivergedError, Interrupted, format_duration, proposal_warnings
+from mapnet_cli.core import ArtifactId, DivergedError, Interrupted, format_duration, proposal_warnings
 from mapnet_cli.jobs import Progress, ProgressCallback
 from mapnet_cli.masking import StepPlan, exploration_probability
 from mapnet_cli.model import Electra
 from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.electra import validate_detection
 from mapnet_cli.pretrain.held_out_words import TokenBuckets, figure2_masks, token_buckets
-from mapnet_cli.pretrain.metrics import StepMetrics
+from mapnet_cli.pretrain.metrics import StepMetrics, diagnostics
 from mapnet_cli.pretrain.segments import Segment
 from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point, return_to_trunk
-from mapnet_cli.pretrain.step import work_of
+from mapnet_cli.pretrain.step import MAXIMA, work_of
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.text import Sequences, open_shards
 from mapnet_cli.training import (
@@ -32,6 +33,8 @@ from mapnet_cli.training import (
     reset_peak_memory,
 )
 
+HEALTH_STEPS = 100
+"""Number of last steps that the health of a milestone's proposal is measured on, or those since the one before."""
 NOTE_INTERVAL = 5.0
 """Seconds after which the progress shows a step's loss if no line is due in the log."""
 
@@ -53,12 +56,13 @@ class TrainingMonitor:
         self._save_due = self._log_due = False
         self._note, self._noted = "", -NOTE_INTERVAL
         self._warned: set[str] = set()
-        self._diagnostics: dict[str, float] = {}
 
     @contextmanager
     def segment(self, part: Segment) -> Iterator[None]:
         """A context for the steps of a segment. After a branch, restores the trunk and saves it to resume from."""
         state, self.part = self.state, part
+        if state.step in self._windows:
+            state.window = {}
         self.metrics.begin(state.step, part.branch)
         if state.method.init_from and not state.place:
             self._validate(True)  # what the import knew
@@ -73,6 +77,12 @@ class TrainingMonitor:
             self._save(None, True)
             if stop:
                 self._interrupt()
+
+    @property
+    def _windows(self) -> set[int]:
+        """Steps after which the window of a milestone's health begins, whatever the log and the resume points are."""
+        bounds = pairwise((self.part.first, *self.part.milestones))
+        return {max(before, step - HEALTH_STEPS) for before, step in bounds}
 
     @property
     def _returns(self) -> bool:
@@ -103,7 +113,8 @@ class TrainingMonitor:
         save = self._save_due and state.step % state.method.propose_every == 0
         save &= not (ends and self._returns)  # saved after the return
         check = at_milestone or _is_due(state.step, pretrain.validate_every)
-        log = check or ends or (save and self._log_due) or _is_due(state.step, pretrain.log_every)
+        begins = state.step in self._windows
+        log = check or ends or begins or (save and self._log_due) or _is_due(state.step, pretrain.log_every)
         if log:
             self._log(lr)
         elif save:  # stopped between two log lines, which don't depend on that
@@ -116,6 +127,8 @@ class TrainingMonitor:
         validation = self._validate(at_milestone) if check else {}
         if save or at_milestone:
             self._save(validation if at_milestone else None, save)
+        if begins:
+            state.window = {}
         if log or save:
             self._started = time.monotonic()
         self.progress(Progress(state.place, self.parts[-1].end, self._note))
@@ -141,7 +154,9 @@ class TrainingMonitor:
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
         row = self.metrics.line(totals, state.step, seconds, facts)
         self._refuse_divergence()
-        self._diagnostics = {name: row[name] for name in DIAGNOSTICS if name in row}
+        for name, value in totals.items():
+            before = state.window.get(name, 0.0)
+            state.window[name] = max(before, value) if name in MAXIMA else before + value
         for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
             if kind not in self._warned and state.dist.rank == 0:
                 self.progress(Progress(state.place, self.parts[-1].end, warning=text))
@@ -197,7 +212,8 @@ class TrainingMonitor:
                 state.model, state.method, self.held_out, state.context, tokenizer,
                 state.config.report.figure2_sentences, self._buckets, state.config.corpus.spacy_pipeline,
             )  # fmt: skip
-            writes.append(milestone(state, validation, masks, self._diagnostics))
+            health = {name: round(value, 6) for name, value in diagnostics(state.window).items()}
+            writes.append(milestone(state, validation, masks, health))
         if state.dist.rank == 0 and save:
             writes.append(resume_point(state))
         if writes:

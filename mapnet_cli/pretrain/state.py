@@ -47,6 +47,8 @@ class TrainState:
     """By step."""
     unlogged: dict[str, float] = field(default_factory=dict)
     """Totals of the steps since the last log line, if the run was stopped there."""
+    window: dict[str, float] = field(default_factory=dict)
+    """Totals up to the last log line of the steps that a milestone's health is measured on."""
 
     @property
     def artifacts(self) -> core.Artifacts:
@@ -101,7 +103,7 @@ def resume_point(state: TrainState) -> Write:
     """Returns a function that writes a rolling checkpoint and prunes older ones."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors = training.snapshot(tensors | training.optimizer_state(state.model, state.optimizer))
-    facts = {name: getattr(state, name) for name in FACTS} | {"unlogged": state.unlogged}
+    facts = {name: getattr(state, name) for name in FACTS} | {"unlogged": state.unlogged, "window": state.window}
     folder, pretrain = state.rolling / training.rolling_name(state.place), state.config.pretrain
 
     def write() -> None:
@@ -169,7 +171,7 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], facts: dict[str, Any
     state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     for name in FACTS:
         setattr(state, name, facts.get(name, 0))
-    state.unlogged = facts.get("unlogged", {})
+    state.unlogged, state.window = facts.get("unlogged", {}), facts.get("window", {})
     training.restore_optimizer(state.model, state.optimizer, tensors)
 
 

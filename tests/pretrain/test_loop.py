@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mapnet_cli.config import Config
+from mapnet_cli.config.training import Pretrain as Settings
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import DivergedError, Interrupted
 from mapnet_cli.core.records import Checkpoint
@@ -213,6 +214,29 @@ def test_mfu_uses_the_highest_measured_peak(
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     peaks = [round(line["flops_per_second"] / line["mfu"] / 1e9) for line in lines if "mfu" in line]
     assert peaks == [1, 1, 1, 1, 3, 3, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("key", ["checkpoint_every=1", "keep_checkpoints=1", "log_every=3"])
+def test_keys_outside_the_fingerprint_change_no_result(
+    key: str, make_corpus: Callable[[Config], object], artifacts: Artifacts
+) -> None:
+    """Those in `rounding` change only the order of sums; their own tests compare losses."""
+    rounding = {"micro_batch_size", "device", "compile", "processes", "threads"}
+    extras = {name: field.json_schema_extra for name, field in Settings.model_fields.items()}
+    outside = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("operational")}
+    assert outside - rounding == {"checkpoint_every", "keep_checkpoints", "log_every"}
+    config = small_config('methods=["mapnet"]', "pretrain.checkpoint_every=4")
+    make_corpus(config)
+    record = train(config, artifacts, "mapnet").with_suffix(".json")
+    before = json.loads(record.read_text())["result"]
+    artifacts.discard(Lineage(config, artifacts).pretraining("mapnet", 1).key)
+    for step in config.milestone_steps("mapnet"):
+        artifacts.discard(f"{Lineage(config, artifacts).pretraining('mapnet', 1).key}/step{step}")
+    assert (
+        train(small_config('methods=["mapnet"]', f"pretrain.{key}"), artifacts, "mapnet").with_suffix(".json") == record
+    )
+    after = json.loads(record.read_text())["result"]
+    assert {**after, "seconds": 0, "timings": 0} == {**before, "seconds": 0, "timings": 0}
 
 
 def test_divergence_is_recorded_and_the_advice_works(

@@ -149,7 +149,7 @@ def discard(config: Config, artifacts: Artifacts) -> None:
 
 def assert_same(config: Config, artifacts: Artifacts, expected: dict[int, Checkpoint], logged: list[Any]) -> None:
     found = milestones(config, artifacts)
-    same = ("fingerprint", "tokens", "flops", "validation")
+    same = ("fingerprint", "tokens", "flops", "validation", "health")
     for step, row in expected.items():
         assert sha256(artifacts.path(row.path) / TENSORS) == row.fingerprint
         assert [getattr(found[step], name) for name in same] == [getattr(row, name) for name in same]
