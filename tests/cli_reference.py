@@ -1,0 +1,71 @@
+"""The reference of the command line as Markdown: python -m tests.cli_reference > docs/cli.md"""
+
+from collections import Counter
+from typing import Any
+
+from typer.main import get_command
+
+from mapnet_cli.cli.commands import app
+from mapnet_cli.cli.options import PANELS
+
+HEADER = """# Commands and their options
+
+`mapnet COMMAND --help` prints the same in the terminal. `mapnet --version` (`-V`) prints the version, and
+`mapnet --install-completion` sets up completion in your shell.
+"""
+EXIT_CODES = """
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | success |
+| 1 | any other error, for instance a full disk |
+| 2 | wrong option or config value: the message names the key, its location and the closest valid one |
+| 3 | input data missing or malformed: file and line |
+| 4 | one of mapnet's own files is damaged |
+| 5 | another process is working on the same stage of this artifact directory |
+| 6 | training diverged; the last good checkpoint is kept |
+| 130 | interrupted; run the same command to resume |
+"""
+Option = tuple[str, str]
+
+
+def described(parameter: Any) -> Option:
+    """Returns an option's or argument's names and what it does, as cells of a table."""
+    flag = parameter.is_flag if parameter.param_type_name == "option" else True
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    default = parameter.default
+    shown = (
+        ""
+        if flag or default is None or callable(default) or str(default) in parameter.help
+        else f" Default: {default}."
+    )
+    return names, f"{parameter.help}{shown}".replace("|", "\\|").replace("[", "\\[")
+
+
+def table(title: str, rows: list[Option]) -> str:
+    return "\n".join([f"| {title} | |", "| --- | --- |", *(f"| {names} | {text} |" for names, text in rows)])
+
+
+def reference() -> str:
+    """Returns the page: options that several commands share, then each command with its own."""
+    found: dict[str, Any] = dict(get_command(app).commands)
+    found |= {f"config {name}": command for name, command in found.pop("config").commands.items()}
+    options = {name: [described(p) for p in command.params if p.name != "help"] for name, command in found.items()}
+    uses = Counter(option for each in options.values() for option in each)
+    shared = [option for option in uses if uses[option] > 3]
+    parts = [HEADER]
+    for panel, names in PANELS.items():
+        parts.append(f"## {panel}\n")
+        for name in (one for one in found if one.split()[0] in names):
+            own = [option for option in options[name] if option not in shared]
+            common = [option[0].split(", ")[0] for option in options[name] if option in shared]
+            parts.append(f"### mapnet {name}\n\n{found[name].help}\n")
+            parts += [f"{table('option', own)}\n"] if own else []
+            parts += [f"Also {', '.join(common)}.\n"] if common else []
+    parts.append(f"## Shared options\n\n{table('option', shared)}")
+    return "\n".join(parts) + "\n" + EXIT_CODES
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
