@@ -27,6 +27,12 @@ EXIT_CODES = """
 | 6 | training diverged; the last good checkpoint is kept |
 | 130 | interrupted; run the same command to resume |
 """
+GROUPS = {
+    "a config": ("--recipe", "--config", "--set", "--artifacts"),
+    "running jobs": ("--workers", "--engine", "--ray-address", "--dry-run", "--force"),
+    "output": ("--quiet", "--verbose", "--log-file", "--json"),
+}
+"""Shared options by what they are about; a command that has all of them names the group."""
 Option = tuple[str, str]
 
 
@@ -47,6 +53,15 @@ def table(title: str, rows: list[Option]) -> str:
     return "\n".join([f"| {title} | |", "| --- | --- |", *(f"| {names} | {text} |" for names, text in rows)])
 
 
+def grouped(names: list[str]) -> str:
+    """Returns names of shared options, or of their groups where a command has the whole group."""
+    parts = []
+    for group, members in GROUPS.items():
+        own = [f"`{name}`" for name in members if name in names]
+        parts += [f"those of {group}"] if len(own) == len(members) else own
+    return ", ".join(parts)
+
+
 def reference() -> str:
     """Returns the page: options that several commands share, then each command with its own."""
     found: dict[str, Any] = dict(get_command(app).commands)
@@ -59,12 +74,15 @@ def reference() -> str:
         parts.append(f"## {panel}\n")
         for name in (one for one in found if one.split()[0] in names):
             own = [option for option in options[name] if option not in shared]
-            common = [option[0].split(", ")[0] for option in options[name] if option in shared]
+            common = [option[0].split(", ")[0].strip("`") for option in options[name] if option in shared]
             parts.append(f"### mapnet {name}\n\n{found[name].help}\n")
             parts += [f"{table('option', own)}\n"] if own else []
-            parts += [f"Also {', '.join(common)}.\n"] if common else []
-    parts.append(f"## Shared options\n\n{table('option', shared)}")
-    return "\n".join(parts) + "\n" + EXIT_CODES
+            parts += [f"Shared options: {grouped(common)}.\n"] if common else []
+    parts.append("## Shared options\n")
+    for group, members in GROUPS.items():
+        rows = [option for name in members for option in shared if option[0].split(", ")[0] == f"`{name}`"]
+        parts.append(f"{table(f'of {group}', rows)}\n")
+    return "\n".join(parts) + EXIT_CODES
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The documentation: every block is run or marked, links lead somewhere, the reference is current, the site builds.
 
-A block of commands (sh) or of Python is run, unless a comment above it says why not: <!-- not run: REASON -->. The blocks
-of a page are run in order, in a folder with text, tasks, a BERT and a finished project, with tiny models. A block of TOML
-is checked as a config; <!-- file: NAME --> above it writes it to a file, <!-- add to NAME --> appends it. Blocks marked
-as text show output.
+A block of commands (sh) or of Python is run, unless a comment above it says why not: <!-- not run: REASON -->. Blocks
+of a page are run in order, in a folder with text, tasks, a BERT and a finished project, with tiny models. A block of
+TOML is checked as a config; <!-- file: NAME --> above it writes it to a file, <!-- add to NAME --> appends it. Blocks
+marked as text show output.
 """
 
 import re
