@@ -40,7 +40,12 @@ TINY = {
     "encoder.max_length": "32",
     "finetune.subsets": '["CoLA","SST-2","MRPC","STS-B","QQP","MNLI","QNLI","RTE"]',
 }  # fmt: skip
-OF_PAGE = {"docs/huggingface.md": {"finetune.tasks": '["CoLA","RTE"]'}}
+OF_PAGE = {
+    "README.md": {"finetune.data": "glue", "finetune.tasks": '["CoLA"]'},
+    "docs/tutorial.md": {"finetune.tasks": '["CoLA"]'},
+    "docs/huggingface.md": {"finetune.tasks": '["CoLA","RTE"]'},
+}
+"""Settings of single pages: fewer tasks, or more than the finished project has."""
 PARALLEL = ("run", "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue")
 """Commands that are run with --workers 0, which is faster for tiny jobs."""
 PAIRS = '{"sentence_good": "He goes.", "sentence_bad": "He go."}\n'
