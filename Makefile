@@ -5,7 +5,7 @@ ARTIFACTS ?= artifacts
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test quick lint install clean faults fuzz benchmarks
+.PHONY: demo test quick lint install clean faults fuzz benchmarks docs release-check
 
 install: $(INSTALLED)
 
@@ -51,6 +51,26 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.finetune --size base --examples 64 --only mapnet --only bfloat16
 	$(BIN)/python -m tests.benchmarks.engine
 	$(BIN)/python -m tests.benchmarks.grid
+
+# The documentation as a site, in build/site.
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
+
+# Builds sdist and wheel into build/release/dist, checks them, and runs the wheel in an empty environment of PYTHON:
+# a tiny run from text to a report.
+RELEASE := $(CURDIR)/build/release
+TINY := --set corpus.vocab_size=300 --set pretrain.steps=10 --set pretrain.warmup_steps=2 --set 'finetune.tasks=["RTE"]' \
+	--set 'finetune.seeds=[1]' --set 'finetune.milestones=[1.0]' --set finetune.epochs=1 --set finetune.max_train_examples=64
+
+release-check:
+	rm -rf $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)/tools
+	$(RELEASE)/tools/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	$(RELEASE)/tools/bin/python -m build --outdir $(RELEASE)/dist
+	$(RELEASE)/tools/bin/twine check --strict $(RELEASE)/dist/*
+	$(PYTHON) -m venv $(RELEASE)/venv
+	$(RELEASE)/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(RELEASE)/dist/*.whl
+	cd $(RELEASE) && venv/bin/python -m pip check && venv/bin/mapnet --version && venv/bin/mapnet run --recipe demo $(TINY)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

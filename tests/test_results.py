@@ -29,7 +29,7 @@ CONFIG = resolve(None, SMALL.with_suffix(".toml"), (), {}).config
 METHODS = (*CONFIG.methods, *other_rows(CONFIG))
 METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
 SUMMARY = "| Model | Pretraining runs | Score |"
-"""Beginning of the header of the summary; of reports since version 0.3: "| Model | Steps | Average |"."""
+"""Beginning of the header of the summary; of reports since version 0.2: "| Model | Steps | Average |"."""
 LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
 
 

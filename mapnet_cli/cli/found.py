@@ -47,6 +47,8 @@ class Found:
     """Tasks whose numbers of rows aren't GLUE's."""
     pairs: list[Path] = field(default_factory=list)
     unused: list[Path] = field(default_factory=list)
+    special: set[Path] = field(default_factory=set)
+    """Tasks and pairs; a folder that has some, at any depth, can't be a source as a whole."""
 
     def look_into(self, root: Path) -> None:
         """Adds what is in a folder. Raises UsageError if its files are mixed with too many others."""
@@ -70,10 +72,10 @@ class Found:
             return [FoundSource("dataset", folder, tuple(sorted(folder.rglob("*.arrow"))))], []
         pairs = [path for path in children if PAIRS.fullmatch(path.name)]
         self.pairs += pairs
-        special = {*pairs, *self._tasks(folder, children)}
+        self.special |= {*pairs, *self._tasks(folder, children)}
         parts, left = list[FoundSource](), list[Path]()
         for path in children:
-            if path in special:
+            if path in self.special:
                 continue
             if path.is_dir():
                 inner, rest = self._sources(path)
@@ -83,6 +85,7 @@ class Found:
             else:
                 left.append(path)
         merged, kinds = list[FoundSource](), dict.fromkeys(part.kind for part in parts)
+        has_special = any(path.is_relative_to(folder) for path in self.special)
         has_config = self.file.absolute().parent.resolve().is_relative_to(folder.resolve())
         for kind in kinds:
             mine, suffixes = [part for part in parts if part.kind == kind], KINDS[kind].suffixes
@@ -90,7 +93,7 @@ class Found:
             # a source whose files have a suffix may have other files beside them
             apart = len(mine) > 1 and suffixes and not any(suffix_of(path) in suffixes for path in left)
             alone = len(kinds) == 1 and not left and not has_config
-            whole = (apart or alone) and not special and "dataset" not in kinds and len(files) > 1
+            whole = (apart or alone) and not has_special and "dataset" not in kinds and len(files) > 1
             merged += [FoundSource(kind, folder, files)] if whole else mine
         return merged, left
 

@@ -124,6 +124,18 @@ def test_a_folder_of_everything() -> None:
     assert invoke("run", "-c", "all.toml", "--dry-run")[0] == 0
 
 
+def test_tasks_below_the_text_are_not_read_as_text() -> None:
+    """A text source reads its whole folder, so a folder with tasks at any depth isn't one."""
+    for number in range(3):
+        Path(f"mine/books/{number}.txt").parent.mkdir(parents=True, exist_ok=True)
+        Path(f"mine/books/{number}.txt").write_text("\n".join(PROSE))
+        Path(f"mine/{number}.txt").write_text("\n".join(PROSE))
+    write_glue(Path("mine/data/glue"))
+    assert invoke("init", "mine")[0] == 0
+    paths = [source["path"] for source in written("mine.toml")["corpus"]["sources"]]
+    assert paths == ["mine/0.txt", "mine/1.txt", "mine/2.txt", "mine/books"]
+
+
 def test_the_config_is_not_read_as_text() -> None:
     """In the text's own folder, files are sources one by one, and too many of them must move."""
     for number in range(3):
