@@ -1,12 +1,14 @@
 """The commands that run one stage each. They import their stages when called, which keeps --help fast."""
 
 import glob
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from mapnet_cli.cli.options import RUNNING, TRAINING, Invocation, command
+from mapnet_cli.core import UsageError
 
 group = typer.Typer()
 NEXT = {"prepare-corpus": "pretrain", "pretrain": "finetune-glue"}
@@ -43,13 +45,21 @@ def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
 
 
 def import_base(invocation: Invocation) -> None:
-    """Imports the folder `base`, unless it has been imported since it was written."""
+    """Imports the folder `base`, unless it has been imported since it was written. Raises UsageError in a dry run."""
     from mapnet_cli.config.loading import base_name
     from mapnet_cli.jobs import launched
 
-    if not (base := invocation.config.base) or invocation.dry_run or launched():
+    if not (base := invocation.config.base) or launched():
         return
-    markers = invocation.artifacts.path("import").glob(f"{glob.escape(base_name(base))}-????????.json")
+    name, root = base_name(base), invocation.artifacts.root
+    markers = [*invocation.artifacts.path("import").glob(f"{glob.escape(name)}-????????.json")]
+    if invocation.dry_run:
+        if not markers:
+            command = shlex.join(["mapnet", "import-hf", base, "--name", name, "--artifacts", str(root)])
+            raise UsageError(
+                f"base: a dry run imports nothing, but the plan depends on the model: first run `{command}`"
+            )
+        return
     # copies and moves may keep the time of the last change of the contents, but not that of the attributes
     written = max(path.stat().st_ctime for path in (Path(base), *Path(base).iterdir()))
     if all(marker.stat().st_mtime < written for marker in markers):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def test_one_command_compares_before_and_after(base: Path, folder: Path, tmp_pat
     own = [text for text in settings(folder, "finetune.seeds=[1,2]") if not text.startswith(("encoder.", "proposal."))]
     words = ("--recipe", "continue", "--artifacts", str(tmp_path / "a"), "--workers", "0", "--quiet")
     given = [word for text in (f"base={base}", *own) for word in ("--set", text)]
+    code, _, err = invoke("run", *words, *given, "--dry-run")
+    assert code == 2
+    advice = re.search(r"dry run imports nothing, .*: first run `mapnet (.*)`", err)
+    assert advice, err
+    assert invoke(*shlex.split(advice[1]))[0] == 0
+    assert invoke("run", *words, *given, "--dry-run")[0] == 0
     code, out, err = invoke("run", *words, *given)
     assert code == 0, err
     assert re.search(r"BERT minus small-bert: average score .* points", out), out
