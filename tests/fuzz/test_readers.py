@@ -5,6 +5,7 @@ Records of mapnet itself: unchanged, or a DamagedError.
 
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,6 +45,8 @@ ROWS = [{"sentence": f"It rained {n}.", "label": str(n % 2), "good": "a b.", "ba
 LINES = [list(ROWS[0]), *(list(row.values()) for row in ROWS)]
 PLACES = st.integers(0, 2000)
 MUTATIONS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 3), st.binary(max_size=4)), max_size=4)
+TEMPORARY = tempfile.TemporaryDirectory()  # not a fixture, which coverage-guided fuzzing (guided.py) doesn't know
+FOLDER = Path(TEMPORARY.name)
 ODD: list[Any] = [
     None, True, -1, 0, 3, 10**30, 1e308, "", "x" * 300, "\ud800", "../../x", "/etc/passwd", [], {}, [[[]]], [None],
     {"a": None}, ["a"], {"_type": "ClassLabel"},
@@ -64,11 +67,6 @@ TABLES: dict[str, Callable[[], bytes]] = {
     ".parquet": parquet_bytes,
     ".txt": lambda: b"bad one .\ngood one .\n" * 3,
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("readers")
 
 
 def with_odd(value: Any, place: int, odd: Any) -> Any:
@@ -98,10 +96,10 @@ def read_all(path: Path) -> None:
 @FUZZ
 @given(st.sampled_from([*TABLES]), MUTATIONS, st.booleans(), MUTATIONS)
 def test_tables(
-    folder: Path, suffix: str, inner: list[tuple[int, int, bytes]], zipped: bool, outer: list[tuple[int, int, bytes]]
+    suffix: str, inner: list[tuple[int, int, bytes]], zipped: bool, outer: list[tuple[int, int, bytes]]
 ) -> None:
     content = mutated(TABLES[suffix](), inner)
-    path = folder / "data.zip" if zipped else folder / "tables"
+    path = FOLDER / "data.zip" if zipped else FOLDER / "tables"
     if zipped:
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -174,22 +172,20 @@ def test_models(
     st.sampled_from(["", "9" * 5000, "0x" + "f" * 5000, "[" * 3000, '"' * 3, "a = {" * 2000, "\ud800"]),
     PLACES,
 )
-def test_configs(folder: Path, text: str, bytes_: list[tuple[int, int, bytes]], odd: str, place: int) -> None:
+def test_configs(text: str, bytes_: list[tuple[int, int, bytes]], odd: str, place: int) -> None:
     place %= len(text)
     content = (text[:place] + odd + text[place:]).encode(errors="surrogatepass")
-    (folder / "c.toml").write_bytes(mutated(content, bytes_))
-    for given_ in ((folder / "c.toml", []), (None, [mutated(content, bytes_).decode(errors="replace")])):
+    (FOLDER / "c.toml").write_bytes(mutated(content, bytes_))
+    for given_ in ((FOLDER / "c.toml", []), (None, [mutated(content, bytes_).decode(errors="replace")])):
         with suppress(UsageError):
             resolve(None, *given_, {})
 
 
 @FUZZ
 @given(MUTATIONS, PLACES, st.sampled_from(ODD), st.booleans())
-def test_records_of_mapnet(
-    folder: Path, bytes_: list[tuple[int, int, bytes]], place: int, odd: Any, structured: bool
-) -> None:
+def test_records_of_mapnet(bytes_: list[tuple[int, int, bytes]], place: int, odd: Any, structured: bool) -> None:
     """A marker and the remembered hashes are read as they were written, or damaged."""
-    artifacts = Artifacts(folder / "artifacts")
+    artifacts = Artifacts(FOLDER / "artifacts")
     marker = Marker("pretrain/x", "f" * 64, {"steps": [1, 2], "name": "é"}, {"pretrain/x/a": "0" * 64})
     artifacts.publish(marker)
     seen = {"a": {"digest": "d", "files": {}}}

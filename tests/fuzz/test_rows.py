@@ -2,10 +2,10 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,11 +23,8 @@ CHARACTERS = st.sampled_from('ab é\u2028\x85\x0b\t,;|"\\{}[]<>\ufeff\U0001f600'
 LINES = st.lists(st.text(CHARACTERS, min_size=1, max_size=12), min_size=1, max_size=3)
 DOCUMENTS = st.lists(LINES, min_size=1, max_size=4)
 MUTATIONS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=4)), max_size=4)
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fuzz") / "f"
+FOLDER = tempfile.TemporaryDirectory()  # not a fixture, which coverage-guided fuzzing (guided.py) doesn't know
+FILE = Path(FOLDER.name) / "f"
 
 
 def mutated(content: bytes, mutations: list[tuple[int, int, bytes]]) -> bytes:
@@ -48,7 +45,6 @@ def read_all(file: Path, source: Source, parts: int = 1) -> tuple[list[list[str]
 @FUZZ
 @given(st.sampled_from([*TEXT_FILES]), DOCUMENTS, MUTATIONS, st.sampled_from(ENCODINGS), st.integers(1, 4))
 def test_text_files(
-    file: Path,
     name: str,
     documents: list[list[str]],
     mutations: list[tuple[int, int, bytes]],
@@ -57,10 +53,10 @@ def test_text_files(
 ) -> None:
     """Every row gives a document or a problem, and shares give what the whole file gives."""
     keys, write = TEXT_FILES[name]
-    file.write_bytes(mutated(write(documents).encode(encoding, "replace"), mutations))
-    source = Source(path=str(file), **keys)
+    FILE.write_bytes(mutated(write(documents).encode(encoding, "replace"), mutations))
+    source = Source(path=str(FILE), **keys)
     try:
-        found, whole = read_all(file, source)
+        found, whole = read_all(FILE, source)
     except InputError as error:
         assert "column" in str(error)
         return
@@ -68,18 +64,18 @@ def test_text_files(
         assert whole.amounts["rows"] - whole.amounts["lost rows"] >= len(found)
         assert whole.problems.count >= whole.amounts["lost rows"]
         assert found or whole.problems.count
-    if divisible(source, file) and not re.search(rb"[\0\r]", file.read_bytes()):  # which change what a line begins with
-        assert read_all(file, source, parts)[0] == found
+    if divisible(source, FILE) and not re.search(rb"[\0\r]", FILE.read_bytes()):  # which change what a line begins with
+        assert read_all(FILE, source, parts)[0] == found
 
 
 @FUZZ
 @given(DOCUMENTS, st.sampled_from(["jsonl", "array", "csv", "csv with semicolons", "tsv"]))
-def test_every_format_gives_the_same_text(file: Path, documents: list[list[str]], name: str) -> None:
+def test_every_format_gives_the_same_text(documents: list[list[str]], name: str) -> None:
     keys, write = TEXT_FILES[name]
     if name == "tsv":  # a line with as many tabs as a row looks like one
         documents = [[line.replace("\t", " ") for line in lines] for lines in documents]
-    file.write_bytes(write(documents).encode())
-    found, whole = read_all(file, Source(path=str(file), **keys))
+    FILE.write_bytes(write(documents).encode())
+    found, whole = read_all(FILE, Source(path=str(FILE), **keys))
     plain = [[line.replace("\ufeff", "") for line in lines] for lines in documents]
     assert found == real_documents([line for lines in plain for line in [*lines, None]])
     assert whole.amounts["rows"] == len(documents)
@@ -88,17 +84,17 @@ def test_every_format_gives_the_same_text(file: Path, documents: list[list[str]]
 @FUZZ
 @given(st.sampled_from([*BINARY_FILES]), DOCUMENTS, MUTATIONS, st.booleans(), st.integers(1, 3))
 def test_binary_files(
-    file: Path, name: str, documents: list[list[str]], mutations: list[tuple[int, int, bytes]], nested: bool, parts: int
+    name: str, documents: list[list[str]], mutations: list[tuple[int, int, bytes]], nested: bool, parts: int
 ) -> None:
     kind, write = BINARY_FILES[name]
     texts = [lines if nested else "\n".join(lines) for lines in documents]
-    file.unlink(missing_ok=True)  # it may be mapped into memory
-    write(file, pa.table({"text": texts}))
-    changed = mutated(file.read_bytes(), mutations)
-    file.unlink()
-    file.write_bytes(changed)
+    FILE.unlink(missing_ok=True)  # it may be mapped into memory
+    write(FILE, pa.table({"text": texts}))
+    changed = mutated(FILE.read_bytes(), mutations)
+    FILE.unlink()
+    FILE.write_bytes(changed)
     try:
-        found, whole = read_all(file, Source(kind=kind, path=str(file)), parts)
+        found, whole = read_all(FILE, Source(kind=kind, path=str(FILE)), parts)
     except InputError as error:
         assert "column" in str(error) or "is not text" in str(error)
         return
@@ -107,11 +103,11 @@ def test_binary_files(
 
 @FUZZ
 @given(st.lists(st.sampled_from(["[", "]", "{", "}", ",", ":", '"text"', '"a', "1", "é", "\n", " ", "\\u", "null"])))
-def test_json_of_any_form(file: Path, tokens: list[str]) -> None:
+def test_json_of_any_form(tokens: list[str]) -> None:
     """The text of each value that a reference parser finds in a well-formed array; a problem otherwise."""
     content = "".join(tokens)
-    file.write_text(content, encoding="utf-8")
-    found, whole = read_all(file, Source(kind="jsonl", path=str(file)))
+    FILE.write_text(content, encoding="utf-8")
+    found, whole = read_all(FILE, Source(kind="jsonl", path=str(FILE)))
     assert found or whole.problems.count or not content.strip(" \n")
     try:
         expected = json.loads(content)
@@ -134,10 +130,10 @@ def test_line_ends_across_chunks(text: str, cuts: list[int], encoding: str) -> N
 
 @FUZZ
 @given(st.text(st.sampled_from('ab"\t\n ,'), max_size=40), st.sampled_from([",", "\t"]))
-def test_csv_of_any_form(file: Path, text: str, mark: str) -> None:
+def test_csv_of_any_form(text: str, mark: str) -> None:
     """No line's text is lost without a problem."""
-    file.write_text(f"id{mark}text\n{text}", encoding="utf-8")
-    found, whole = read_all(file, Source(kind="csv", path=str(file)))
+    FILE.write_text(f"id{mark}text\n{text}", encoding="utf-8")
+    found, whole = read_all(FILE, Source(kind="csv", path=str(FILE)))
     assert whole.amounts["rows"] - whole.amounts["lost rows"] >= len(found)
     if not whole.problems.count:
         assert found
