@@ -14,8 +14,8 @@ def format_count(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Returns a duration as "1.5 h", "3 min 12 s" or "12 s"."""
-    if seconds >= 3600:
-        return f"{seconds / 3600:,.1f} h"
+    """Returns a duration as "172,000 h", "1.5 h", "3 min 12 s" or "12 s"."""
+    if (hours := seconds / 3600) >= 1:
+        return f"{hours:.1f} h" if hours < 100 else f"{float(f'{hours:.3g}'):,.0f} h"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

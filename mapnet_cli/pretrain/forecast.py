@@ -1,4 +1,4 @@
-"""Cost estimates for `mapnet pretrain --dry-run`: FLOPs, hours at a rate measured now, memory, disk."""
+"""Cost estimates for `mapnet pretrain --dry-run`: FLOPs, time at a rate measured now, memory, disk."""
 
 import math
 import time
@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import format_size, main_memory
+from mapnet_cli.core import format_duration, format_size, main_memory
 from mapnet_cli.masking import ProposalWork, StepPlan, max_mask_count, plan_step
 from mapnet_cli.model import AnyPretrainingModel, as_on_gpu, build_model, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
@@ -47,7 +47,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         model = build_model(own, name, vocab_size)
         flops, parameters = training_flops(own, name, vocab_size), sum(p.numel() for p in model.parameters())
         rate, batch = _measure(own, name, model.to(device), device, share)
-        hours = flops * parts[-1].end / parts[-1].last / rate / processes / 3600
+        seconds = flops * parts[-1].end / parts[-1].last / rate / processes
         fixed, memory, activations = OPTIMISER_BYTES * parameters, [], dict[str, tuple[float, float]]()
         for precision in ("bfloat16", "float32"):
             once, each = activation_bytes(own, name, vocab_size, precision, device.type == "cuda")
@@ -59,21 +59,21 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         resume = settings.keep_checkpoints + 1 + (settings.schedule == "wsd")
         disk = parameters * (4 * len(settings.milestone_steps()) + 12 * resume)
         lines += [
-            f"{name}: {flops:.3g} FLOPs in {settings.steps:,} steps, about {hours:,.3g} hours with {processes} process"
-            f"{'es' if processes > 1 else ''} at {rate:.3g} FLOP/s (measured with a batch size of {batch})",
+            f"{name}: {flops:.3g} FLOPs in {settings.steps:,} steps, about {format_duration(seconds)} with {processes} "
+            f"process{'es' if processes > 1 else ''} at {rate:.3g} FLOP/s (measured with a batch size of {batch})",
             f"{name}: memory with {share} sequences per pass: about {', '.join(memory)}; {format_size(fixed)} of it "
             f"is for {parameters:,} weights, their gradients and Adam's moments",
             *too_much(fixed, activations[settings.precision], share, processes * side_by_side, device),
             f"{name}: disk: {format_size(disk)} per run, for milestones and resume checkpoints",
         ]
-        total, longest = total + hours * len(config.seeds_of(name)), max(longest, hours)
+        total, longest = total + seconds * len(config.seeds_of(name)), max(longest, seconds)
         first = first or flops
         if not math.isclose(flops, first, rel_tol=0.01):
             equal = round(settings.steps * first / flops)
             lines.append(f"{name}: to match {config.methods[0]}'s FLOPs, set method.{name}.steps={equal}")
     if len(config.pretraining_runs()) > 1:
-        together = max(total / side_by_side, longest)
-        lines.append(f"all {len(config.pretraining_runs())} runs, including finished ones: about {together:,.3g} hours")
+        together = format_duration(max(total / side_by_side, longest))
+        lines.append(f"all {len(config.pretraining_runs())} runs, including finished ones: about {together}")
     return lines
 
 
