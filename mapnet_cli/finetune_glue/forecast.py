@@ -76,7 +76,8 @@ def forecast(lineage: Lineage, todo: list[GridRun], workers: int) -> list[str]:
         total += seconds
         lines.append(
             f"{task}: {len(runs):,} runs of {finetune.epochs} epochs, {size.train:,} training and {size.dev:,} dev "
-            f"sequences, about {size.train_tokens / size.train:.0f} tokens each: {format_duration(seconds / len(runs))} per run"
+            f"sequences, about {size.train_tokens / size.train:.0f} tokens each: "
+            f"{format_duration(seconds / len(runs))} per run"
         )
     sequences = sum(finetune.epochs * (known[run.task].train + known[run.task].dev) for run in todo)
     parallel = max(1, min(workers, cores() // finetune.threads))
