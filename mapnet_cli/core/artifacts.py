@@ -193,8 +193,9 @@ class Artifacts:
         path = self.root / f"{LOCK}{stage}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with holding(path, stage):
-            # incomplete files of killed processes; another stage may be writing a file of the directory itself
-            old = [path for path in self.root.glob(f"{TEMPORARY}*") if time.time() - path.stat().st_mtime > OLD]
+            # incomplete files of killed processes; another stage may be writing one in a folder of all stages
+            shared = [*self.root.glob(f"{TEMPORARY}*"), *self.root.glob(f"configs/{TEMPORARY}*")]
+            old = [path for path in shared if time.time() - path.stat().st_mtime > OLD]
             for path in [*old, *(self.root / stage).rglob(f"{TEMPORARY}*")]:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             yield

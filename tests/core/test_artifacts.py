@@ -160,9 +160,16 @@ def test_locking_removes_files_left_by_a_killed_process(artifacts: Artifacts) ->
     other = artifacts.path("finetune-glue/.tmp-1234-run.json")
     write_text(other.parent / "keep", "")
     other.write_text("{")
+    first, second = (artifacts.path(f"{folder}.tmp-1234-x.json") for folder in ("", "configs/"))
+    for path in (first, second):
+        write_text(path, "{")
     with artifacts.lock("pretrain"):
         assert not left.exists()
-        assert other.exists()
+        assert other.exists() and first.exists() and second.exists()
+    for path in (first, second):
+        os.utime(path, (1, 1))
+    with artifacts.lock("pretrain"):
+        assert not first.exists() and not second.exists()
 
 
 def test_json_files_contain_no_nan(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mapnet_cli.core import TEMPORARY
+
 TRIALS = int(os.environ.get("TRIALS", "1"))
 STAGES = ("prepare-corpus", "pretrain", "finetune-glue", "report")
 VARYING = {
@@ -65,7 +67,8 @@ def contents(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and not path.name.startswith((".lock-", "events.out.")):
+        young = path.name.startswith(TEMPORARY) and path.parent in (root, root / "configs")  # removed after an hour
+        if path.is_file() and not young and not path.name.startswith((".lock-", "events.out.")):
             data = path.read_bytes()
             if path.suffix == ".json":
                 found[name] = _constant(json.loads(data))
