@@ -94,7 +94,8 @@ def pretrain(invocation: Invocation) -> None:
 @command(group, "minimal-pairs", RUNNING)
 def minimal_pairs(invocation: Invocation) -> None:
     """Score every checkpoint on minimal pairs of sentences (BLiMP, Zorro, your own), without fine-tuning."""
-    
+    from mapnet_cli.core import UsageError
+
     if not invocation.config.minimal_pairs.data:
         raise UsageError('minimal_pairs.data lists no data: set it, for example to ["blimp.tar.xz", "zorro.tar.xz"]')
     run_or_plan(["minimal-pairs"], invocation)
