@@ -148,6 +148,7 @@ class Corpus(Section):
     tokenizer: str = ""
     """Name of an import whose tokenizer to use. It does its own pre-processing: Moses and `lowercase` are skipped."""
     vocab_size: Annotated[int, Field(ge=300)] = 32_678
+    """Number of BPE tokens, with the five special ones."""
     bpe_sample_words: Count = 20_000_000
     """Approximate maximum number of words to train BPE on, sampled from the corpus."""
     bpe_word_chars: Count = added(100)

@@ -31,14 +31,19 @@ class Transformer(Section):
     architecture: Literal["bert", "modernbert"] = added("bert")
     """bert: post-LN, learned positions; modernbert: transformers' ModernBERT, pre-LN, rotary positions, GeGLU."""
     layers: Count = 12
+    """Number of Transformer layers."""
     hidden: Count = 768
+    """Width of the hidden states."""
     heads: Count = 12
+    """Number of attention heads."""
     ffn: Count = 3072
     """Hidden size of the feed-forward layers."""
     max_length: Count = 512
     """Maximum input length in tokens."""
     dropout: Share = 0.1
+    """Dropout rate of embeddings and of the outputs of attention and feed-forward blocks."""
     attention_dropout: Share = 0.1
+    """Dropout rate of the attention weights."""
     init_std: Positive = 0.02
     """Standard deviation of the initial weight matrices; 0.02 is BERT's, narrower models need a larger value."""
     initial_positions: Literal["random", "sinusoidal"] = "random"
@@ -93,8 +98,11 @@ class MapNetSizes(Transformer):
 
 class Optimiser(Section):
     adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.98)
+    """AdamW's decay rates of the first and second moments."""
     adam_eps: Positive = 1e-6
+    """Added to the root of AdamW's second moment."""
     weight_decay: ZeroOrMore = 0.01
+    """Decoupled weight decay of AdamW; biases and norms don't decay."""
     clip_norm: ZeroOrMore = 0.0
     """Maximum gradient norm; 0: no clipping."""
 
@@ -103,6 +111,7 @@ class Pretrain(Optimiser):
     """[pretrain], with the values of Table 1 as defaults."""
 
     steps: Count = 1_000_000
+    """Number of optimiser steps."""
     batch_size: Count = 256
     """Sequences per step, over all processes."""
     micro_batch_size: NonNegative = operational(0)
@@ -110,7 +119,9 @@ class Pretrain(Optimiser):
     visits: Count = 1
     """Number of consecutive steps on the same sentences, each with new masks; applies to every method."""
     peak_lr: Positive = 1e-4
+    """Learning rate after the warm-up."""
     warmup_steps: NonNegative = 10_000
+    """Steps in which the learning rate rises from 0 to its peak."""
     schedule: Literal["linear", "wsd"] = added("linear")
     """Learning rate after the warm-up. linear: decays to 0 at the last step; wsd: constant, and every milestone is a
     branch that decays to 0 over the last tenth of its steps, so that each is a finished training."""
@@ -127,6 +138,7 @@ class Pretrain(Optimiser):
     validation_sequences: Count = 1_024
     """Number of held-out sequences per validation."""
     log_every: Count = operational(100)
+    """Steps between two lines of the log."""
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 (autocast) on a GPU or CPU with hardware for it, else float32."""
@@ -239,9 +251,11 @@ class Finetune(Optimiser):
     batch_sizes: Annotated[Counts, Field(min_length=1)] = (16, 32)
     """Every combination of batch size and learning rate is one setting of the grid."""
     learning_rates: Annotated[Rates, Field(min_length=1)] = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5, 8e-5)
+    """Peak learning rates of the grid."""
     seeds: Annotated[Ints, Field(min_length=1)] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     """Fine-tuning seeds; every setting is run once per seed."""
     epochs: Count = 10
+    """Passes over the training set."""
     warmup_ratio: Share = 0.06
     """Fraction of the steps used for warm-up."""
     weight_decay: ZeroOrMore = 0.1
