@@ -56,7 +56,7 @@ class Marker:
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     line: bytes = field(default=b"", repr=False, compare=False)
-    """The result as it is in the file, for a marker that was read; empty for those of version 0.1, which indents it."""
+    """The result as it is in the file, for a marker that was read."""
 
     def row(self, kind: type[R]) -> R:
         """Returns the result as a typed row; raises DamagedError if it does not validate as `kind`."""
@@ -120,11 +120,9 @@ class Artifacts:
         record = parse_json(data, path)
         stored = record.pop("checksum", None) if isinstance(record, dict) else None
         body = data.rpartition(CHECKSUM)[0]
-        line = b""
-        if stored == hashlib.sha256(body).hexdigest():
-            line = (body.split(b"\n", 4)[3:4] or [b""])[0].removeprefix(b' "result": ').removesuffix(b",")
-        elif stored is None or stored != record_checksum(record):  # version 0.1's, over the values instead of the bytes
+        if stored != hashlib.sha256(body).hexdigest():
             raise DamagedError(f"{path} is damaged (its checksum does not match): delete it and run again")
+        line = (body.split(b"\n", 4)[3:4] or [b""])[0].removeprefix(b' "result": ').removesuffix(b",")
         try:
             return Marker(**record, line=line)
         except TypeError:
