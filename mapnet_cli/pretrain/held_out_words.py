@@ -76,7 +76,7 @@ def _draw(
         own_BL = log_q_BL = masking.uniform_log_q(maskable_BL)
     noise = masking.MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
     masks = masking.draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
-    masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
+    masked_BL = masks.masked(tokens_BL)
     loss_BL = torch.full_like(log_q_BL, torch.nan)
     if isinstance(model, PretrainingModel):
         hidden_BL = torch.where(masked_BL, MASK, tokens_BL).to(device)
