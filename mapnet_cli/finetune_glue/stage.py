@@ -59,7 +59,11 @@ class FinetuneGlue(Stage):
         # imports with the same tokenizer share tokenised tasks
         phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
         if config.finetune.baselines:
-            baselines = [_baseline_job(lineage, name) for name in config.finetune.tasks]
+            sets = ((glue.get_task(config, name), lineage.main_task(name).key) for name in config.finetune.tasks)
+            baselines = [
+                ScoreBaselines(artifact=lineage.baseline(task.name), needs=(data,), task=task, data=data)
+                for task, data in sets
+            ]
             phases.append(Phase("baselines", baselines, "task"))
         requirements = run_requirements(config, lineage)
         if glue.starts_from_mnli(config):
@@ -150,11 +154,6 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
         task=glue.get_task(config, name), location=location, probe=lineage.uses_probe,
         subset=name in config.finetune.subsets, text=text, max_train_examples=config.finetune.max_train_examples,
     )  # fmt: skip
-
-
-def _baseline_job(lineage: Lineage, name: str) -> ScoreBaselines:
-    task, data = glue.get_task(lineage.config, name), lineage.main_task(name).key
-    return ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data)
 
 
 def tokenised_task(lineage: Lineage, run: glue.GridRun) -> str:

@@ -78,9 +78,8 @@ def write_submission(
             why = f"{task} is not in finetune.tasks"
             if task == "AX":
                 why = "AX is predicted by the MNLI model, and needs AX.tsv or MNLI's diagnostic.tsv"
-            if (
-                task != "WNLI"
-            ):  # its dev set contradicts its training set: BERT's authors, too, submit the majority class
+            # WNLI's dev set contradicts its training set: BERT's authors, too, submit the majority class
+            if task != "WNLI":
                 console.warn(f"{name}.tsv is filled with {filler!r} as a placeholder: {why}")
     with core.publishing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
@@ -131,7 +130,7 @@ class PredictTask(TuningJob):
 
     def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.finetune_glue import tokenised
-        from mapnet_cli.finetune_glue.loop import decide
+        from mapnet_cli.finetune_glue.loop import decide, outputs
 
         tests, task = {}, get_task(self.config, self.grid_run.task)
         for name, (of_task, split) in files_of(self.config).items():
@@ -143,14 +142,14 @@ class PredictTask(TuningJob):
                     data = tokenised.tokenise(examples, tokenizer, lowercase, max_length)[0]
                     tests[name] = examples.ids, data
         if artifacts.find(self.kept, core.TunedEncoder) is not None:
-            tuned = load_kept(artifacts, self.kept, task, self.config)
+            model = load_kept(artifacts, self.kept, task, self.config)
         else:
             record = artifacts.read(self.record, core.FinetuneRun)
-            _, tuned = self.repeat(artifacts, progress, record, self.grid_run, self.epoch)
+            model = self.repeat(artifacts, progress, record, self.grid_run, self.epoch)[1].model
         with core.publishing(artifacts.path(self.key)) as temporary:
             temporary.mkdir()
             for name, (ids, test) in tests.items():
-                predicted = decide(task, tuned.outputs(test)).tolist()
+                predicted = decide(task, outputs(model, test)).tolist()
                 (temporary / f"{name}.tsv").write_text(_tsv(ids, map(task.shown, predicted)), encoding="utf-8")
         return Output(sorted(artifacts.path(self.key).iterdir()))
 
