@@ -7,12 +7,12 @@ import difflib
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mapnet_cli.core.formatting import format_size
+from mapnet_cli.core.hardware import free_disk
 
 
 class MapnetError(Exception):
@@ -138,8 +138,7 @@ def system_error(error: OSError, artifacts: Path | None = None, what: str = "") 
     where = path or (f"in {artifacts}" if artifacts and not what else "")
     notes = [*getattr(error, "__notes__", ())]
     if error.errno == errno.ENOSPC and (disk := path or artifacts):
-        existing = next(folder for folder in (disk, *disk.absolute().parents) if folder.exists())
-        notes.append(f"{format_size(shutil.disk_usage(existing).free)} free")
+        notes.append(f"{format_size(free_disk(disk))} free")
     parts = [what, str(where) if str(where) not in what else "", os.strerror(error.errno), *notes, advice]
     message = ": ".join(part for part in parts if part).encode("utf-8", "backslashreplace").decode()
     return MapnetError(message) if written or inside else InputError(message)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, Marker, read_json, record_checksum, sha256
+from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, read_json, record_checksum, sha256
 from mapnet_cli.core.errors import DamagedError, UsageError
 
 COMMANDS = {
@@ -50,16 +50,15 @@ def verify(artifacts: Artifacts) -> Verified:
         for path in sorted((root / folder).rglob("*.json"))
         if not any(part.startswith(TEMPORARY) for part in path.parts)
     ]
-    markers, broken = dict[Path, Marker](), dict[Path, str]()
+    broken = list[Path]()
     named: defaultdict[str, list[tuple[Path, str]]] = defaultdict(list)
     for path in candidates:
         try:
             found = artifacts.marker(path.relative_to(root).with_suffix("").as_posix())
         except DamagedError:  # or no marker at all
-            broken[path] = "altered"
+            broken.append(path)
             continue
         assert found is not None
-        markers[path] = found
         for name, checksum in found.files.items():
             named[name].append((path, checksum))
 
@@ -76,15 +75,13 @@ def verify(artifacts: Artifacts) -> Verified:
             problem = "altered"
         if problem:
             add(path, problem, path, *(owner for owner, _ in owners))
-    for path, problem in broken.items():
-        if path.relative_to(root).as_posix() in named:
-            continue
+    for path in (path for path in broken if path.relative_to(root).as_posix() not in named):
         if path.name == "facts.json":
             if _resume_point_altered(path):
-                add(path.parent, problem, path.parent)
+                add(path.parent, "altered", path.parent)
         elif _looks_like_marker(path):
-            add(path, problem, path)
-    return Verified(len(markers), len(named), damaged)
+            add(path, "altered", path)
+    return Verified(len(candidates) - len(broken), len(named), damaged)
 
 
 def heal(damaged: list[Damage]) -> None:
