@@ -23,9 +23,9 @@ from mapnet_cli.core.logs import log_rows
 from mapnet_cli.core.plotting import ACROSS, COLOURS, CONFIG, Chart, Spec, axis, images, named_colours
 from mapnet_cli.core.plugins import Registry, find_plugin, plugin_code, plugin_names
 from mapnet_cli.core.records import (
-    Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
-    Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,
-    mean_accuracy,
+    Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EncoderRecord, EpochScores, FinetuneRun, Imported,
+    MaskedWord, Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts,
+    TunedEncoder, mean_accuracy,
 )
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.core.statistics import (

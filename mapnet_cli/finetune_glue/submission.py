@@ -12,7 +12,7 @@ from mapnet_cli.finetune_glue.examples import Examples, check_count, read_exampl
 from mapnet_cli.finetune_glue.kept import best_run, load_kept
 from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
-from mapnet_cli.finetune_glue.stage import FinetuneGlue, start_key, text_settings, tokenised_task
+from mapnet_cli.finetune_glue.stage import FinetuneGlue, text_settings, tuning
 from mapnet_cli.glue import TASKS, GridRun, get_task, runs_of, task_location
 from mapnet_cli.jobs import LocalEngine, Output, Phase, ProgressCallback
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
@@ -108,12 +108,11 @@ def choose_run(
 
 
 def _job(lineage: Lineage, run: GridRun, epoch: int) -> "PredictTask":
-    start, data = start_key(lineage, run), tokenised_task(lineage, run)
     text = text_settings(lineage, lineage.tokenizer_of(run.method))
     return PredictTask(
-        artifact=lineage.predictions(run, epoch), needs=(start, data, text.tokenizer), grid_run=run, start=start,
-        data=data, config=lineage.config, epoch=epoch, record=lineage.finetuning(run).key, text=text,
-        kept=lineage.kept(run.method, run.pretrain_seed, run.step, run.task).key,
+        artifact=lineage.predictions(run, epoch), grid_run=run, epoch=epoch, record=lineage.finetuning(run).key,
+        text=text, kept=lineage.kept(run.method, run.pretrain_seed, run.step, run.task).key,
+        **tuning(lineage, run, text.tokenizer),
     )  # fmt: skip
 
 
