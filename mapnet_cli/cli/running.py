@@ -8,7 +8,6 @@ from pathlib import Path
 import typer
 
 from mapnet_cli.cli.options import RUNNING, TRAINING, Invocation, command
-from mapnet_cli.core import UsageError
 
 group = typer.Typer()
 NEXT = {"prepare-corpus": "pretrain", "pretrain": "finetune-glue"}
@@ -47,6 +46,7 @@ def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
 def import_base(invocation: Invocation) -> None:
     """Imports the folder `base`, unless it has been imported since it was written. Raises UsageError in a dry run."""
     from mapnet_cli.config.loading import base_name
+    from mapnet_cli.core import UsageError
     from mapnet_cli.jobs import launched
 
     if not (base := invocation.config.base) or launched():
