@@ -141,9 +141,8 @@ class Artifacts:
         """Returns the marker of a finished job; raises MissingResultError, which names the command to run."""
         marker = self.marker(key)
         if marker is None:
-            command = key.partition("/")[0].replace("import", "import-hf")
             raise MissingResultError(
-                f"{self.path(key)} does not exist yet: run `mapnet {command}` with the same options"
+                f"{self.path(key)} does not exist yet: run `mapnet {command_of(key)}` with the same options"
             )
         return marker
 
@@ -200,6 +199,11 @@ class Artifacts:
     def locked(self, stage: str) -> bool:
         """Returns whether a process currently holds the stage's lock."""
         return held(self.root / f"{LOCK}{stage}")
+
+
+def command_of(key: str) -> str:
+    """Returns the command that makes a result."""
+    return key.partition("/")[0].replace("import", "import-hf")
 
 
 @contextmanager

@@ -6,14 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, read_json, record_checksum, sha256
+from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, command_of, read_json, record_checksum, sha256
 from mapnet_cli.core.errors import DamagedError, UsageError
 
-COMMANDS = {
-    "import": "import-hf", "prepare-corpus": "prepare-corpus", "pretrain": "pretrain", "minimal-pairs": "minimal-pairs",
-    "finetune-glue": "finetune-glue", "variance": "variance",
-}  # fmt: skip
-"""Command that makes the results in each folder."""
+FOLDERS = ("import", "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "variance")
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,11 @@ class Verified:
 def verify(artifacts: Artifacts) -> Verified:
     """Reads every file that a result names. Raises UsageError if the folder is not an artifact directory."""
     root = artifacts.root
-    if not any((root / folder).is_dir() for folder in COMMANDS):
+    if not any((root / folder).is_dir() for folder in FOLDERS):
         raise UsageError(f"{root} is not an artifact directory: correct --artifacts")
     candidates = [
         path
-        for folder in COMMANDS
+        for folder in FOLDERS
         for path in sorted((root / folder).rglob("*.json"))
         if not any(part.startswith(TEMPORARY) for part in path.parts)
     ]
@@ -66,7 +62,7 @@ def verify(artifacts: Artifacts) -> Verified:
 
     def add(path: Path, problem: str, *remove: Path) -> None:
         name = path.relative_to(root).as_posix()
-        damaged.append(Damage(name, problem, COMMANDS[name.partition("/")[0]], remove))
+        damaged.append(Damage(name, problem, command_of(name), remove))
 
     for name, owners in sorted(named.items()):
         path = root / name
