@@ -141,11 +141,10 @@ class Project:
         if STRATEGIES[method.strategy].successive:
             visit_B, noise = torch.arange(draws), noise.map(lambda values: values[:1].expand_as(values))
         masks = draw_masks(method, tokens_BL, noise, context, log_q_BL, visit_B)
-        masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
         q_L = (uniform_log_q(maskable_BL) if log_q_BL is None else log_q_BL)[0].exp()
         shown = [place for place, token in enumerate(encoded.ids) if token not in (CLS, SEP)]
         return MaskedSentence(
-            [encoded.tokens[place] for place in shown], q_L[shown].tolist(), masked_BL[:, shown].tolist()
+            [encoded.tokens[place] for place in shown], q_L[shown].tolist(), masks.masked(tokens_BL)[:, shown].tolist()
         )
 
     def _manifest(self) -> CorpusManifest:

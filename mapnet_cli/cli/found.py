@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import MARKS, MapnetError, UsageError, read_json, table_rows
+from mapnet_cli.core import MARKS, MapnetError, UsageError, arrow_batches, read_json, table_rows
 from mapnet_cli.finetune_glue.readers import open_split
 from mapnet_cli.glue import TASKS, names_task, task_location
 from mapnet_cli.prepare_corpus.sources.documents import KINDS, TABS
@@ -161,15 +161,10 @@ def _settings(source: FoundSource) -> dict[str, str] | None:
 
 
 def _first_row(source: FoundSource) -> dict[str, Any]:
-    import pyarrow.ipc
-
     path, suffix = source.files[0], suffix_of(source.files[0])
     if not path.name.lower().endswith(suffix):  # compressed: taken to have the usual column
         return {"text": ""}
-    with path.open("rb") as file:
-        if source.kind in ("arrow", "dataset"):
-            form = pyarrow.ipc.open_file if file.read(6) == b"ARROW1" else pyarrow.ipc.open_stream
-            file.seek(0)
-            return dict(form(file).read_all().slice(0, 1).to_pylist()[0])
-        suffix = ".tsv" if suffix in TABS else suffix.replace(".ndjson", ".jsonl")
-        return next(table_rows(file, str(path), suffix))[1]
+    if source.kind in ("arrow", "dataset"):
+        return next(row for batch in islice(arrow_batches(path), 1, None) for row in batch.slice(0, 1).to_pylist())
+    suffix = ".tsv" if suffix in TABS else suffix.replace(".ndjson", ".jsonl")
+    return next(table_rows(path.open("rb"), str(path), suffix))[1]

@@ -92,21 +92,19 @@ def verify(
 def doctor(invocation: Invocation) -> None:
     """Show versions, memory, disk, threads and GPUs, for bug reports."""
     import platform
-    import shutil
 
-    from mapnet_cli.core import main_memory, visible_gpus
+    from mapnet_cli.core import free_disk, main_memory, visible_gpus
     from mapnet_cli.jobs import cores, library_versions
 
     total, available = main_memory()
     artifacts = invocation.artifacts.root.resolve()
-    free = shutil.disk_usage(next(path for path in (artifacts, *artifacts.parents) if path.exists())).free
     rows = {
         "platform": platform.platform(),
         "python": f"{platform.python_version()} at {sys.executable}",
         **{name: version for name, version in library_versions().items() if name != "python"},
         "cores": str(cores()),
         "memory": f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available" if total else "unknown",
-        "artifacts": f"{artifacts}, {free / 1e9:.1f} GB free",
+        "artifacts": f"{artifacts}, {free_disk(artifacts) / 1e9:.1f} GB free",
         "gpus": str(visible_gpus()),
     }
     try:

@@ -12,7 +12,6 @@ from mapnet_cli.core import Artifacts
 
 UNIT = re.compile(r"(.*?-[0-9a-f]{8})(?=/|$)")
 """A result, with all that is below it: the path up to its first fingerprint."""
-FOLDERS = ("import", "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "variance", "report")
 
 
 def size_of(path: Path) -> int:
@@ -44,7 +43,7 @@ def not_used(artifacts: Artifacts, stage: str, used: Iterable[str], deep: bool =
 def inventory(artifacts: Artifacts) -> Iterator[dict[str, Any]]:
     """Yields the results of every folder: key, report that shows it, time of the last change, bytes, state in words."""
     shown_by = dict(_shown_by_reports(artifacts))
-    for folder in FOLDERS:
+    for folder in (*core.FOLDERS, "report"):
         entries = (artifacts.root / folder).glob("[!.]*")
         for key in sorted({f"{folder}/{path.name.removesuffix('.json')}" for path in entries if path.name != "latest"}):
             path = artifacts.path(key)

@@ -12,7 +12,6 @@ from pydantic_core import ErrorDetails
 
 from mapnet_cli.config import PROPOSALS, Config
 from mapnet_cli.config.base import Section
-from mapnet_cli.config.method import MOVED, OLD_DEFAULTS
 from mapnet_cli.config.reference import inner_sections
 from mapnet_cli.core import did_you_mean
 
@@ -48,7 +47,7 @@ def explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             near = did_you_mean(path[-1], _known_keys(path[:-1], values)) or elsewhere(path[-1])
-            message = _moved(path, item["input"]) or f"unknown key{near}"
+            message = f"unknown key{near}"
         elif item["type"] not in ("value_error", "union_tag_invalid"):
             known = _EXPECTED.get(item["type"])
             expected = known.format(**item.get("ctx", {})) if known else item["msg"]
@@ -84,20 +83,6 @@ def _without_tags(path: list[str]) -> list[str]:
     kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
     path = [part for place, part in enumerate(path) if place != 3 or part not in kinds]
     return [part for part in path if not re.match(r"str$|tuple\[", part)]
-
-
-def _moved(path: list[str], value: object) -> str:
-    """Returns what to do about a key of version 0.1, "" for any other key."""
-    if len(path) != 3 or path[0] != "method" or path[2] not in MOVED:
-        return ""
-    _, method, key = path
-    if key == "task":
-        new = f"add the table [method.{method}.electra]" if value == "replaced-token" else "remove it"
-        return f"this key is gone: {new}"
-    if value == OLD_DEFAULTS.get(key):
-        return f"this key is now method.{method}.{MOVED[key]}; {value!r} was the default, so remove it"
-    note = " (with strategy 'mapnet', estimator now defaults to 'sequence-ratio', objective to 'pairwise')"
-    return f"this key is now method.{method}.{MOVED[key]}{note if key in ('estimator', 'objective') else ''}"
 
 
 def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:

@@ -1,8 +1,6 @@
 """[method.NAME]: masking and training objective."""
 
-import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -109,12 +107,6 @@ class Electra(Section):
     """Weight of the detection loss relative to the generator's loss."""
 
 
-_VERSION_0_1: dict[str, dict[str, Any]] = tomllib.loads((files(__package__) / "version_0_1.toml").read_text("utf-8"))
-MOVED, OLD_DEFAULTS = _VERSION_0_1["moved"], _VERSION_0_1["defaults"]
-"""Keys of [method.NAME] in version 0.1: their current names, and their defaults, which are part of fingerprints."""
-_OLD_NAMES = {new: old for old, new in MOVED.items()}
-
-
 class Method(Section):
     """A method to compare: masking and training objective. Each `[method.NAME]` table defines one."""
 
@@ -186,16 +178,9 @@ class Method(Section):
         return self
 
     def results_view(self) -> dict[str, Any]:
-        """Returns the settings that affect results, under their names in version 0.1, so fingerprints stay valid."""
-        found = super().results_view()
-        proposal, electra = found.pop("proposal") or {}, found.pop("electra") or {}
-        found["start"], found["task"] = found.pop("init_from"), "replaced-token" if electra else "masked-lm"
-        proposal.pop("kind", None)
-        settings = {_OLD_NAMES.get(f"proposal.{key}", f"proposal.{key}"): value for key, value in proposal.items()}
-        given = {key: value for key, value in (found | settings | electra).items() if value is not None}
-        if self.proposal is None and any(self.exploration):  # not available in version 0.1
-            given["exploration"] = self.exploration
-        return OLD_DEFAULTS | given
+        """Returns the keys that affect results, with the defaults of exploration that the strategy implies."""
+        start, end = self.exploration
+        return super().results_view() | {"explore_start": start, "explore_end": end}
 
     @property
     def drawing(self) -> Proposal:

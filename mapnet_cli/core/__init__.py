@@ -14,18 +14,18 @@ from mapnet_cli.core.errors import (
 )
 from mapnet_cli.core.formatting import format_count, format_duration, format_size
 from mapnet_cli.core.hardware import (
-    automatic_precision, installed_version, main_memory, min_free_memory, min_total_memory, query_gpus, visible_devices,
-    visible_gpus,
+    automatic_precision, free_disk, installed_version, main_memory, min_free_memory, min_total_memory, query_gpus,
+    visible_devices, visible_gpus,
 )
 from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
-from mapnet_cli.core.integrity import heal, verify
+from mapnet_cli.core.integrity import FOLDERS, heal, verify
 from mapnet_cli.core.logs import log_rows
 from mapnet_cli.core.plotting import ACROSS, COLOURS, CONFIG, Chart, Spec, axis, images, named_colours
 from mapnet_cli.core.plugins import Registry, find_plugin, plugin_code, plugin_names
 from mapnet_cli.core.records import (
-    Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EpochScores, FinetuneRun, Imported, MaskedWord,
-    Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts, TunedEncoder,
-    mean_accuracy,
+    Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EncoderRecord, EpochScores, FinetuneRun, Imported,
+    MaskedWord, Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts,
+    TunedEncoder, mean_accuracy,
 )
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.core.statistics import (

@@ -56,7 +56,7 @@ class Marker:
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     line: bytes = field(default=b"", repr=False, compare=False)
-    """The result as it is in the file, for a marker that was read; empty for those of version 0.1, which indents it."""
+    """The result as it is in the file, for a marker that was read."""
 
     def row(self, kind: type[R]) -> R:
         """Returns the result as a typed row; raises DamagedError if it does not validate as `kind`."""
@@ -120,11 +120,9 @@ class Artifacts:
         record = parse_json(data, path)
         stored = record.pop("checksum", None) if isinstance(record, dict) else None
         body = data.rpartition(CHECKSUM)[0]
-        line = b""
-        if stored == hashlib.sha256(body).hexdigest():
-            line = (body.split(b"\n", 4)[3:4] or [b""])[0].removeprefix(b' "result": ').removesuffix(b",")
-        elif stored is None or stored != record_checksum(record):  # version 0.1's, over the values instead of the bytes
+        if stored != hashlib.sha256(body).hexdigest():
             raise DamagedError(f"{path} is damaged (its checksum does not match): delete it and run again")
+        line = (body.split(b"\n", 4)[3:4] or [b""])[0].removeprefix(b' "result": ').removesuffix(b",")
         try:
             return Marker(**record, line=line)
         except TypeError:
@@ -143,9 +141,8 @@ class Artifacts:
         """Returns the marker of a finished job; raises MissingResultError, which names the command to run."""
         marker = self.marker(key)
         if marker is None:
-            command = key.partition("/")[0].replace("import", "import-hf")
             raise MissingResultError(
-                f"{self.path(key)} does not exist yet: run `mapnet {command}` with the same options"
+                f"{self.path(key)} does not exist yet: run `mapnet {command_of(key)}` with the same options"
             )
         return marker
 
@@ -203,6 +200,11 @@ class Artifacts:
     def locked(self, stage: str) -> bool:
         """Returns whether a process currently holds the stage's lock."""
         return held(self.root / f"{LOCK}{stage}")
+
+
+def command_of(key: str) -> str:
+    """Returns the command that makes a result."""
+    return key.partition("/")[0].replace("import", "import-hf")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """GPUs, their memory, and the precision that suits this machine, detected without importing torch."""
 
 import os
+import shutil
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -79,6 +80,12 @@ def main_memory() -> tuple[int, int]:
     if limit.exists() and (most := limit.read_text().strip()).isdigit():
         total, free = min(total, int(most)), max(0, min(free, int(most) - int(used.read_text())))
     return total, free
+
+
+def free_disk(path: Path) -> int:
+    """Returns the free bytes on the disk of a file or folder, which need not exist yet."""
+    path = path.resolve()
+    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
 
 
 def _rows(listing: str) -> list[list[str]]:

@@ -6,14 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, Marker, read_json, record_checksum, sha256
+from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, command_of, read_json, record_checksum, sha256
 from mapnet_cli.core.errors import DamagedError, UsageError
 
-COMMANDS = {
-    "import": "import-hf", "prepare-corpus": "prepare-corpus", "pretrain": "pretrain", "minimal-pairs": "minimal-pairs",
-    "finetune-glue": "finetune-glue", "variance": "variance",
-}  # fmt: skip
-"""Command that makes the results in each folder."""
+FOLDERS = ("import", "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "variance")
 
 
 @dataclass(frozen=True)
@@ -42,24 +38,23 @@ class Verified:
 def verify(artifacts: Artifacts) -> Verified:
     """Reads every file that a result names. Raises UsageError if the folder is not an artifact directory."""
     root = artifacts.root
-    if not any((root / folder).is_dir() for folder in COMMANDS):
+    if not any((root / folder).is_dir() for folder in FOLDERS):
         raise UsageError(f"{root} is not an artifact directory: correct --artifacts")
     candidates = [
         path
-        for folder in COMMANDS
+        for folder in FOLDERS
         for path in sorted((root / folder).rglob("*.json"))
         if not any(part.startswith(TEMPORARY) for part in path.parts)
     ]
-    markers, broken = dict[Path, Marker](), dict[Path, str]()
+    broken = list[Path]()
     named: defaultdict[str, list[tuple[Path, str]]] = defaultdict(list)
     for path in candidates:
         try:
             found = artifacts.marker(path.relative_to(root).with_suffix("").as_posix())
         except DamagedError:  # or no marker at all
-            broken[path] = "altered"
+            broken.append(path)
             continue
         assert found is not None
-        markers[path] = found
         for name, checksum in found.files.items():
             named[name].append((path, checksum))
 
@@ -67,7 +62,7 @@ def verify(artifacts: Artifacts) -> Verified:
 
     def add(path: Path, problem: str, *remove: Path) -> None:
         name = path.relative_to(root).as_posix()
-        damaged.append(Damage(name, problem, COMMANDS[name.partition("/")[0]], remove))
+        damaged.append(Damage(name, problem, command_of(name), remove))
 
     for name, owners in sorted(named.items()):
         path = root / name
@@ -76,15 +71,13 @@ def verify(artifacts: Artifacts) -> Verified:
             problem = "altered"
         if problem:
             add(path, problem, path, *(owner for owner, _ in owners))
-    for path, problem in broken.items():
-        if path.relative_to(root).as_posix() in named:
-            continue
+    for path in (path for path in broken if path.relative_to(root).as_posix() not in named):
         if path.name == "facts.json":
             if _resume_point_altered(path):
-                add(path.parent, problem, path.parent)
+                add(path.parent, "altered", path.parent)
         elif _looks_like_marker(path):
-            add(path, problem, path)
-    return Verified(len(markers), len(named), damaged)
+            add(path, "altered", path)
+    return Verified(len(candidates) - len(broken), len(named), damaged)
 
 
 def heal(damaged: list[Damage]) -> None:

@@ -41,7 +41,8 @@ def holding(path: Path, stage: str) -> Iterator[None]:
         command = " ".join(["mapnet", *sys.argv[1:2]])
         note = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.time()}
         with writing(path):
-            _write(file.fileno(), json.dumps(note))
+            os.ftruncate(file.fileno(), 0)
+            os.pwrite(file.fileno(), json.dumps(note).encode(), 0)
         try:
             yield
         finally:
@@ -77,8 +78,3 @@ def _note(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):  # no file, or none of ours, or written at this moment
         return {}
     return note if isinstance(note, dict) and {"pid", "host", "command", "since"} <= note.keys() else {}
-
-
-def _write(descriptor: int, text: str) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)

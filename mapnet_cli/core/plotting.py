@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 Spec = dict[str, Any]
@@ -17,22 +18,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#6
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right", "cross")
 ACROSS = 4
 """Maximum number of panels side by side."""
-FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-"""The first one is part of vl-convert, so files have the same text everywhere."""
-CONFIG: Spec = {
-    "font": FONT,
-    "background": None,
-    "view": {"stroke": None},
-    "axis": {"gridColor": "#e4e4e4", "domainColor": "#999", "tickColor": "#999", "labelColor": "#444",
-             "titleColor": "#444", "titleFontWeight": "normal", "labelFontSize": 10.5, "titleFontSize": 11,
-             "labelOverlap": "greedy"},
-    "axisX": {"grid": False},
-    "title": {"anchor": "start", "fontSize": 12.5, "color": "#222", "subtitleColor": "#666", "subtitleFontSize": 9.5},
-    "legend": {"orient": "top", "title": None, "labelFontSize": 11, "labelLimit": 260, "columns": ACROSS,
-               "symbolOpacity": 1},  # not that of a band
-    "concat": {"spacing": 26},
-    "aria": False,
-}  # fmt: skip
+CONFIG: Spec = json.loads((files(__package__) / "templates/vega.json").read_text("utf-8"))
+"""Style of all charts. The first font is part of vl-convert, so files have the same text everywhere."""
 
 
 @dataclass(frozen=True)

@@ -132,14 +132,20 @@ class EpochScores(Row):
     """The same metrics on both halves of the dev set, for each of several splits shared by all runs of a task."""
 
 
-class FinetuneRun(Row):
-    """One fine-tuning run: one checkpoint, task, setting and seed."""
+class EncoderRecord(Row):
+    """Base class of what was measured on one encoder."""
 
     method: str
+    """A method, an import or "untrained"."""
     pretrain_seed: int
     step: int
     checkpoint: str
-    """SHA-256 of the pretrained weights; "" for random weights."""
+    """SHA-256 of the weights; "" for random ones."""
+
+
+class FinetuneRun(EncoderRecord):
+    """One fine-tuning run: one checkpoint, task, setting and seed."""
+
     task: str
     batch_size: int
     lr: float
@@ -209,15 +215,9 @@ class ParadigmScore(Row):
     """Numbers of the pairs that aren't scored (in the data, from 0), by reason."""
 
 
-class PairScores(Row):
+class PairScores(EncoderRecord):
     """Scores of one encoder with its MLM head on one set of minimal pairs."""
 
-    method: str
-    """A method, an import or "untrained"."""
-    pretrain_seed: int
-    step: int
-    checkpoint: str
-    """SHA-256 of the weights; "" for random ones."""
     data: str
     """Name of the data set."""
     settings: dict[str, Any]

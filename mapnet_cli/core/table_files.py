@@ -122,11 +122,6 @@ def arrow_rows(batches: Iterable[Any], schema: Any, where: str) -> Iterator[Tabl
         before += batch.num_rows
 
 
-def scalars(schema: Any) -> list[str]:
-    """Returns the columns that are read: those of text, numbers and truth values."""
-    return [field.name for field in schema if _SCALARS.fullmatch(str(field.type))]
-
-
 def _values(batch: Any, field: Any, where: str) -> Iterator[Any]:
     """Returns the values of a column, or its type again and again if it isn't read."""
     from pyarrow import compute
@@ -247,7 +242,8 @@ def _parquet(file: BinaryIO, where: str) -> Iterator[TableRow]:
 
     with readable(where, "is not a readable Parquet file"):
         table = ParquetFile(file, buffer_size=CHUNK, pre_buffer=False)
-        schema, kept = table.schema_arrow, scalars(table.schema_arrow)
+        schema = table.schema_arrow
+        kept = [field.name for field in schema if _SCALARS.fullmatch(str(field.type))]
         texts = [field.name for field in schema if "string" in str(field.type)]
         small = ParquetFile(file, metadata=table.metadata, read_dictionary=texts)  # keeps a repeated value once
         for group in range(table.num_row_groups):

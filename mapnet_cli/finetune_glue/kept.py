@@ -21,7 +21,7 @@ from mapnet_cli.jobs import Output, Progress, ProgressCallback
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapnet_cli.finetune_glue.loop import Tuned
+    from mapnet_cli.finetune_glue.classifier import Classifier
 
 
 def best_run(
@@ -51,6 +51,8 @@ class KeepBest(TuningJob):
     baseline: str
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
+        from mapnet_cli.finetune_glue.loop import outputs
+
         records = {run: artifacts.read(key, FinetuneRun) for run, key in self.runs}
         known = artifacts.find(self.baseline, Baselines)
         best, doubtful = best_run(self.config, records, known.rows if known else [])
@@ -67,7 +69,8 @@ class KeepBest(TuningJob):
         for suffix, data in load_task(artifacts, task, self.data)[1].items():
             split = task.dev[suffix]
             ids = load_ids(artifacts.path(f"{self.data}/{split}"))
-            write_text(folder / f"{split}.tsv", predictions(task, ids, data.labels.tolist(), tuned.outputs(data)))
+            text = predictions(task, ids, data.labels.tolist(), outputs(tuned.model, data))
+            write_text(folder / f"{split}.tsv", text)
         return Output(sorted(folder.iterdir()), row)
 
 
@@ -86,12 +89,11 @@ def predictions(task: GlueTask, ids: Iterable[str], labels: Iterable[float], out
     return text.getvalue()
 
 
-def load_kept(artifacts: Artifacts, key: str, task: GlueTask, config: Config) -> "Tuned":
+def load_kept(artifacts: Artifacts, key: str, task: GlueTask, config: Config) -> "Classifier":
     """Returns a model that `KeepBest` saved. Raises DamagedError if a file was altered."""
     import torch
 
     from mapnet_cli.finetune_glue.classifier import Classifier
-    from mapnet_cli.finetune_glue.loop import Tuned
     from mapnet_cli.training import SEGMENT, choose_device, load_checkpoint
 
     torch.set_num_threads(config.finetune.threads)
@@ -101,4 +103,4 @@ def load_kept(artifacts: Artifacts, key: str, task: GlueTask, config: Config) ->
     encoder, outputs = Transformer.model_validate(row.encoder), max(len(task.labels), 1)
     model = Classifier(encoder, facts["vocab_size"], outputs, config.finetune, tensors.get(SEGMENT))
     model.load_state_dict(tensors)
-    return Tuned(model.to(choose_device(config.finetune.device)), [], "")
+    return model.to(choose_device(config.finetune.device))

@@ -34,13 +34,6 @@ class Tuned:
     epochs: list[EpochScores]
     failure: str
 
-    def outputs(self, data: Tokenised) -> Tensor:
-        """Returns the outputs [N, C] for the examples. Raises DivergedError if one is not finite."""
-        out_NC = outputs(self.model, data, next(self.model.parameters()).device)
-        if not torch.isfinite(out_NC).all():
-            raise DivergedError("the outputs of the tuned model are not finite")
-        return out_NC
-
 
 def fine_tune(
     task: GlueTask, train: Tokenised, dev: dict[str, Tokenised], start: Start, config: Finetune, run: GridRun,
@@ -70,10 +63,11 @@ def fine_tune(
         train_loss = float(torch.stack(losses).mean())
         if not np.isfinite(train_loss):
             return replace(tuned, failure=f"the loss is not finite in epoch {epoch}")
-        scores = _evaluate(tuned.model, task, dev, device)
-        if scores is None:
-            return replace(tuned, failure=f"the outputs are not finite in epoch {epoch}")
-        tuned.epochs.append(EpochScores(epoch=epoch, train_loss=train_loss, metrics=scores[0], halves=scores[1]))
+        try:
+            metrics, halves = _evaluate(tuned.model, task, dev)
+        except DivergedError as error:
+            return replace(tuned, failure=f"{error} in epoch {epoch}")
+        tuned.epochs.append(EpochScores(epoch=epoch, train_loss=train_loss, metrics=metrics, halves=halves))
         on_epoch(tuned)
     return tuned
 
@@ -110,16 +104,12 @@ def training_step(
     return loss.detach()
 
 
-def _evaluate(
-    model: Classifier, task: GlueTask, dev: dict[str, Tokenised], device: torch.device
-) -> tuple[dict[str, float], Halves] | None:
-    """Returns the metrics of all dev sets, in full and by halves, or None if an output is not finite."""
+def _evaluate(model: Classifier, task: GlueTask, dev: dict[str, Tokenised]) -> tuple[dict[str, float], Halves]:
+    """Returns the metrics of all dev sets, in full and by halves. Raises DivergedError if an output is not finite."""
     metrics: dict[str, float] = {}
     halves: Halves = [({}, {}) for _ in range(SPLITS)]
     for suffix, data in dev.items():
-        predicted = predict(model, task, data, device)
-        if predicted is None:
-            return None
+        predicted = decide(task, outputs(model, data))
         metrics |= {f"{name}{suffix}": value for name, value in score(task, predicted, data.labels).items()}
         for both, of_set in zip(halves, score_halves(task, predicted, data.labels), strict=True):
             for half, values in zip(both, of_set, strict=True):
@@ -154,23 +144,23 @@ def evaluation_batches(data: Tokenised, tokens: int = 0) -> list[npt.NDArray[np.
 
 
 @torch.no_grad()
-def outputs(model: Classifier, data: Tokenised, device: torch.device) -> Tensor:
-    """Returns the outputs [N, C] for all examples, in the order of the data, on the CPU."""
+def outputs(model: Classifier, data: Tokenised) -> Tensor:
+    """Returns the outputs [N, C] for all examples, in the order of the data, on the CPU.
+
+    Raises DivergedError if one is not finite.
+    """
     model.eval()
+    device = model.head.out.weight.device
     batches = evaluation_batches(data, 0 if on_cpu(device) else EVALUATION_TOKENS)
     forward = _forward(model, device)
     found = [_outputs(model, make_inputs(model, data, indices, device), forward) for indices in batches]
     out_NC = torch.cat(found).cpu()  # the only wait for a GPU
+    if not torch.isfinite(out_NC).all():
+        raise DivergedError("the outputs are not finite")
     return out_NC[torch.from_numpy(np.argsort(np.concatenate(batches)))]
 
 
-def predict(model: Classifier, task: GlueTask, data: Tokenised, device: torch.device) -> Floats | None:
-    """Returns class ids, or scores scaled to the range from 0 to 1, or None if an output is not finite."""
-    out_NC = outputs(model, data, device)
-    return decide(task, out_NC) if torch.isfinite(out_NC).all() else None
-
-
 def decide(task: GlueTask, out_NC: Tensor) -> Floats:
-    """Returns the class ids or scores that outputs stand for."""
+    """Returns the class ids, or the scores scaled to the range from 0 to 1, that outputs stand for."""
     predicted: Floats = (out_NC[:, 0] if task.regression else out_NC.argmax(dim=1).float()).numpy()
     return predicted

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from mapnet_cli import core, glue
 from mapnet_cli.finetune_glue.kept import KeepBest
@@ -59,7 +60,11 @@ class FinetuneGlue(Stage):
         # imports with the same tokenizer share tokenised tasks
         phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
         if config.finetune.baselines:
-            baselines = [_baseline_job(lineage, name) for name in config.finetune.tasks]
+            sets = ((glue.get_task(config, name), lineage.main_task(name).key) for name in config.finetune.tasks)
+            baselines = [
+                ScoreBaselines(artifact=lineage.baseline(task.name), needs=(data,), task=task, data=data)
+                for task, data in sets
+            ]
             phases.append(Phase("baselines", baselines, "task"))
         requirements = run_requirements(config, lineage)
         if glue.starts_from_mnli(config):
@@ -152,43 +157,33 @@ def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:
     )  # fmt: skip
 
 
-def _baseline_job(lineage: Lineage, name: str) -> ScoreBaselines:
-    task, data = glue.get_task(lineage.config, name), lineage.main_task(name).key
-    return ScoreBaselines(artifact=lineage.baseline(name), needs=(data,), task=task, data=data)
-
-
-def tokenised_task(lineage: Lineage, run: glue.GridRun) -> str:
-    """Returns the key of a run's task with its encoder's tokenizer."""
-    return lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+def tuning(lineage: Lineage, run: glue.GridRun, *needs: str) -> dict[str, Any]:
+    """Returns the fields of a TuningJob for a run: its initial weights, its tokenised task, what it needs."""
+    encoder = run.method, run.pretrain_seed, run.step
+    after_mnli = run.task in lineage.config.finetune.from_mnli
+    start = lineage.mnli_start(*encoder).key if after_mnli else lineage.weights(*encoder)
+    data = lineage.task(run.task, lineage.tokenizer_of(run.method)).key
+    return {"start": start, "data": data, "config": lineage.config, "needs": (start, data, *needs)}
 
 
 def _run_job(lineage: Lineage, run: glue.GridRun) -> FineTune:
-    start, data = start_key(lineage, run), tokenised_task(lineage, run)
-    return FineTune(
-        artifact=lineage.finetuning(run), needs=(start, data),
-        grid_run=run, start=start, data=data, config=lineage.config,
-    )  # fmt: skip
+    return FineTune(artifact=lineage.finetuning(run), grid_run=run, **tuning(lineage, run))
 
 
 def _keep_jobs(lineage: Lineage) -> Iterator[KeepBest]:
     config = lineage.config
     for encoder, task in product(glue.fine_tuned(config), config.finetune.tasks):
         runs = tuple((run, lineage.finetuning(run).key) for run in glue.runs_of(config, *encoder, task))
-        start, data = start_key(lineage, runs[0][0]), tokenised_task(lineage, runs[0][0])
         yield KeepBest(
-            artifact=lineage.kept(*encoder, task), needs=(start, data, *(key for _, key in runs)),
-            start=start, data=data, config=config, runs=runs, baseline=lineage.baseline(task).key,
+            artifact=lineage.kept(*encoder, task), runs=runs, baseline=lineage.baseline(task).key,
+            **tuning(lineage, runs[0][0], *(key for _, key in runs)),
         )  # fmt: skip
 
 
 def _mnli_job(lineage: Lineage, encoder: tuple[str, int, int]) -> TuneOnMnli:
     finetune = lineage.config.finetune
     run = glue.GridRun(*encoder, "MNLI", finetune.mnli_batch_size, finetune.mnli_learning_rate, finetune.seeds[0])
-    start, data = start_key(lineage, run), tokenised_task(lineage, run)
-    return TuneOnMnli(
-        artifact=lineage.mnli_start(*encoder), needs=(start, data),
-        grid_run=run, start=start, data=data, config=lineage.config,
-    )  # fmt: skip
+    return TuneOnMnli(artifact=lineage.mnli_start(*encoder), grid_run=run, **tuning(lineage, run))
 
 
 def text_settings(lineage: Lineage, imported: str) -> TextSettings:
@@ -197,10 +192,3 @@ def text_settings(lineage: Lineage, imported: str) -> TextSettings:
         row = lineage.imported(imported)
         return TextSettings(row.path, "none", row.max_length)
     return TextSettings(lineage.manifest, lineage.config.corpus.preparation, lineage.config.encoder.max_length)
-
-
-def start_key(lineage: Lineage, run: glue.GridRun) -> str:
-    """Returns the key of a run's initial weights."""
-    encoder = run.method, run.pretrain_seed, run.step
-    after_mnli = run.task in lineage.config.finetune.from_mnli
-    return lineage.mnli_start(*encoder).key if after_mnli else lineage.weights(*encoder)

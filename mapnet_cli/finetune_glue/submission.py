@@ -12,7 +12,7 @@ from mapnet_cli.finetune_glue.examples import Examples, check_count, read_exampl
 from mapnet_cli.finetune_glue.kept import best_run, load_kept
 from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
-from mapnet_cli.finetune_glue.stage import FinetuneGlue, start_key, text_settings, tokenised_task
+from mapnet_cli.finetune_glue.stage import FinetuneGlue, text_settings, tuning
 from mapnet_cli.glue import TASKS, GridRun, get_task, runs_of, task_location
 from mapnet_cli.jobs import LocalEngine, Output, Phase, ProgressCallback
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
@@ -78,9 +78,8 @@ def write_submission(
             why = f"{task} is not in finetune.tasks"
             if task == "AX":
                 why = "AX is predicted by the MNLI model, and needs AX.tsv or MNLI's diagnostic.tsv"
-            if (
-                task != "WNLI"
-            ):  # its dev set contradicts its training set: BERT's authors, too, submit the majority class
+            # WNLI's dev set contradicts its training set: BERT's authors, too, submit the majority class
+            if task != "WNLI":
                 console.warn(f"{name}.tsv is filled with {filler!r} as a placeholder: {why}")
     with core.publishing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
@@ -109,12 +108,11 @@ def choose_run(
 
 
 def _job(lineage: Lineage, run: GridRun, epoch: int) -> "PredictTask":
-    start, data = start_key(lineage, run), tokenised_task(lineage, run)
     text = text_settings(lineage, lineage.tokenizer_of(run.method))
     return PredictTask(
-        artifact=lineage.predictions(run, epoch), needs=(start, data, text.tokenizer), grid_run=run, start=start,
-        data=data, config=lineage.config, epoch=epoch, record=lineage.finetuning(run).key, text=text,
-        kept=lineage.kept(run.method, run.pretrain_seed, run.step, run.task).key,
+        artifact=lineage.predictions(run, epoch), grid_run=run, epoch=epoch, record=lineage.finetuning(run).key,
+        text=text, kept=lineage.kept(run.method, run.pretrain_seed, run.step, run.task).key,
+        **tuning(lineage, run, text.tokenizer),
     )  # fmt: skip
 
 
@@ -131,7 +129,7 @@ class PredictTask(TuningJob):
 
     def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.finetune_glue import tokenised
-        from mapnet_cli.finetune_glue.loop import decide
+        from mapnet_cli.finetune_glue.loop import decide, outputs
 
         tests, task = {}, get_task(self.config, self.grid_run.task)
         for name, (of_task, split) in files_of(self.config).items():
@@ -143,14 +141,14 @@ class PredictTask(TuningJob):
                     data = tokenised.tokenise(examples, tokenizer, lowercase, max_length)[0]
                     tests[name] = examples.ids, data
         if artifacts.find(self.kept, core.TunedEncoder) is not None:
-            tuned = load_kept(artifacts, self.kept, task, self.config)
+            model = load_kept(artifacts, self.kept, task, self.config)
         else:
             record = artifacts.read(self.record, core.FinetuneRun)
-            _, tuned = self.repeat(artifacts, progress, record, self.grid_run, self.epoch)
+            model = self.repeat(artifacts, progress, record, self.grid_run, self.epoch)[1].model
         with core.publishing(artifacts.path(self.key)) as temporary:
             temporary.mkdir()
             for name, (ids, test) in tests.items():
-                predicted = decide(task, tuned.outputs(test)).tolist()
+                predicted = decide(task, outputs(model, test)).tolist()
                 (temporary / f"{name}.tsv").write_text(_tsv(ids, map(task.shown, predicted)), encoding="utf-8")
         return Output(sorted(artifacts.path(self.key).iterdir()))
 

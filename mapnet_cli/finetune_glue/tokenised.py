@@ -102,7 +102,5 @@ def load(folder: Path) -> Tokenised:
 
 
 def load_ids(folder: Path) -> list[str]:
-    """Returns the ids of a split's examples; their positions if an earlier version of mapnet wrote the split."""
-    if not (folder / IDS).exists():
-        return list(map(str, range(len(load(folder)))))
+    """Returns the ids of a split's examples."""
     return [str(row_id) for row_id in np.load(folder / IDS)]

@@ -59,10 +59,6 @@ def this_python() -> str:
     return f"{platform.python_implementation()} {sys.version}"
 
 
-def _is_entry(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"digest", "files"}
-
-
 class InputFile(NamedTuple):
     """A file below an input folder."""
 
@@ -95,11 +91,9 @@ class Digests:
         self._listed: dict[Path, InputListing] = {}
 
     def _remembered(self) -> dict[str, Any]:
-        """Returns what was written earlier, by this version or one without checksums. Raises DamagedError."""
+        """Returns what was written earlier. Raises DamagedError."""
         content = core.read_json(self._path)
-        old = isinstance(content, dict) and "checksum" not in content and all(map(_is_entry, content.values()))
-        stored = content.pop("checksum", None) if isinstance(content, dict) else None
-        if not old and stored != core.record_checksum(content):
+        if not isinstance(content, dict) or content.pop("checksum", None) != core.record_checksum(content):
             raise DamagedError(f"{self._path} is damaged (its checksum does not match): delete it and run again")
         return dict(content)
 

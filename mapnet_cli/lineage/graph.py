@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli import core, glue
-from mapnet_cli.config import Config, Electra, Pretrain, Transformer
+from mapnet_cli.config import Config, Pretrain, Transformer
 from mapnet_cli.lineage.digests import Digests, artifact_id, code_of, code_of_method, fingerprint, this_python
 
 NOT_WEIGHTS = {key: Pretrain().results_view()[key] for key in ("validate_every", "validation_sequences", "milestones")}
@@ -99,11 +99,9 @@ class Lineage:
             settings["milestones"] = list(config.pretrain.milestones)
         del settings["seeds"]
         how = config.method[method].results_view()
-        start = how.pop("start")
+        start = how.pop("init_from")
         for key in ("steps", "batch_factor", "peak_lr", "seeds"):  # hashed with the run's own settings and seed
             how.pop(key, None)
-        if not config.method[method].electra:  # settings of an unused generator don't matter
-            how = {key: value for key, value in how.items() if key not in ("task", *Electra.model_fields)}
         parts = [self.corpus.fingerprint, config.encoder.results_view(), how, settings]
         weights = [source.weight for source in config.corpus.sources]
         if set(weights) - {1.0}:

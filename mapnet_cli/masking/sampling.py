@@ -53,6 +53,12 @@ class Masks:
     log_rest_B: Tensor | None = None
     """Log of the total probability of the positions that were not drawn, for sequential draws."""
 
+    def masked(self, like_BL: Tensor) -> Tensor:
+        """Returns True at the masked positions of tensors of this shape [B, L]."""
+        # Invalid entries also hold positions, which they must not select, so add instead of assigning.
+        zeros_BL = torch.zeros_like(like_BL, dtype=torch.int32)
+        return zeros_BL.scatter_add(1, self.positions_BK, self.valid_BK.int()) > 0
+
 
 def maskable_positions(tokens_BL: Tensor) -> Tensor:
     """Returns True where a token may be masked: neither a special token nor padding."""
@@ -124,8 +130,7 @@ def log_undrawn(log_q_BL: Tensor, masks: Masks) -> Tensor:
 
     Summed directly, since 1 minus the sum of the others cancels if q is nearly all at one position.
     """
-    drawn_BL = torch.zeros_like(log_q_BL).scatter_add(1, masks.positions_BK, masks.valid_BK.to(log_q_BL.dtype)) > 0
-    return torch.logsumexp(log_q_BL.masked_fill(drawn_BL, -torch.inf).double(), dim=1)
+    return torch.logsumexp(log_q_BL.masked_fill(masks.masked(log_q_BL), -torch.inf).double(), dim=1)
 
 
 def inclusion_probabilities(log_q_BL: Tensor, maskable_BL: Tensor, counts_B: Tensor, uniform_mix: float) -> Tensor:
@@ -173,10 +178,7 @@ def corrupt(
     tokens_BL: Tensor, masks: Masks, noise: MaskNoise, vocab_size: int, replace_mask: float, replace_random: float
 ) -> Tensor:
     """Returns the tokens with each chosen position set to [MASK] or a random ordinary token, or left unchanged."""
-    chosen_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
-    # Invalid entries also hold positions, which they must not select, so add instead of assigning.
-    chosen_BL = chosen_BL.int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
-    ordinary = vocab_size - FIRST_ORDINARY
+    chosen_BL, ordinary = masks.masked(tokens_BL), vocab_size - FIRST_ORDINARY
     random_BL = FIRST_ORDINARY + (noise.token_BL * ordinary).long().clamp(max=ordinary - 1)
     to_mask_BL = chosen_BL & (noise.action_BL < replace_mask)
     to_random_BL = chosen_BL & ~to_mask_BL & (noise.action_BL < replace_mask + replace_random)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapnet_cli import core
 from mapnet_cli.config import Config, Transformer
+from mapnet_cli.config import MinimalPairs as Options
 from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.jobs import Job, Output, Phase, Progress, ProgressCallback, Stage, is_done
 from mapnet_cli.lineage import Lineage, PairsRun
@@ -65,15 +66,17 @@ class MinimalPairs(Stage):
         return lines
 
     def _jobs(self) -> list["ScorePairs"]:
-        lineage, sets = self.lineage, self.lineage.config.minimal_pairs.sets
-        return [
-            ScorePairs(
-                artifact=artifact, needs=(key,), pairs_run=run, weights=key, location=sets[run.data],
-                content=lineage.pair_data[run.data], settings=lineage.pair_settings, config=lineage.config,
-                tokenizer=key if lineage.tokenizer_of(run.method) else lineage.manifest,
-            )
-            for key, run, artifact in lineage.pair_scores()
-        ]  # fmt: skip
+        lineage, config, jobs = self.lineage, self.lineage.config, []
+        for key, run, artifact in lineage.pair_scores():
+            own = key if lineage.tokenizer_of(run.method) else ""
+            job = ScorePairs(
+                artifact=artifact, needs=(key,), pairs_run=run, weights=key, encoder=lineage.sizes(run.method)[0],
+                tokenizer=own or lineage.manifest, lowercase="none" if own else config.corpus.preparation,
+                location=config.minimal_pairs.sets[run.data], content=lineage.pair_data[run.data],
+                settings=lineage.pair_settings, options=config.minimal_pairs,
+            )  # fmt: skip
+            jobs.append(job)
+        return jobs
 
 
 def _gpu_bytes(config: Config, encoder: Transformer, vocab_size: int) -> int:
@@ -91,13 +94,16 @@ class ScorePairs(Job):
     pairs_run: PairsRun
     weights: str
     """Key of the checkpoint or import; of the corpus's manifest for random weights."""
+    encoder: Transformer
     tokenizer: str
     """Key of the corpus's manifest or import that provides the tokenizer."""
+    lowercase: str
+    """As `Corpus.preparation`."""
     location: Path
     content: str
     """Hash of the data."""
     settings: dict[str, Any]
-    config: Config
+    options: Options
 
     def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         import torch
@@ -106,14 +112,13 @@ class ScorePairs(Job):
         from mapnet_cli.text import verified_tokenizer
         from mapnet_cli.training import choose_device, device_name
 
-        options, run = self.config.minimal_pairs, self.pairs_run
+        options = self.options
         torch.set_num_threads(options.threads)
         device = choose_device(options.device)
         model, checksum = self._model(artifacts)
         model.to(device)
         tokenizer = verified_tokenizer(artifacts, self.tokenizer)
-        lowercase = "none" if self._imported else self.config.corpus.preparation
-        pairs = encoded_pairs(self.location, self.content, options.pairs, tokenizer, lowercase)
+        pairs = encoded_pairs(self.location, self.content, options.pairs, tokenizer, self.lowercase)
 
         def score(sentences: Sequence["Sentence"]) -> list[float]:
             total = sum(sentence.scored for sentence in sentences)
@@ -129,7 +134,7 @@ class ScorePairs(Job):
         sentences = [sentence for _, encoded in pairs for pair in encoded for sentence in pair]
         accuracy, standard_error = core.mean_accuracy(paradigms)
         row = core.PairScores(
-            **asdict(run), checkpoint=checksum, settings=self.settings, accuracy=accuracy,
+            **asdict(self.pairs_run), checkpoint=checksum, settings=self.settings, accuracy=accuracy,
             standard_error=standard_error, paradigms=paradigms, device=device_name(device),
             unknown_share=sum(s.unknown for s in sentences) / max(1, sum(s.scored for s in sentences)),
         )  # fmt: skip
@@ -140,23 +145,15 @@ class ScorePairs(Job):
         from mapnet_cli.model import PretrainingModel
         from mapnet_cli.training import load_checkpoint
 
-        run, config = self.pairs_run, self.config
-        if run.method == UNTRAINED:
-            model = PretrainingModel(config.encoder, artifacts.read(self.weights, core.CorpusManifest).vocab_size)
-            model.init_weights(run.pretrain_seed)
+        if self.pairs_run.method == UNTRAINED:
+            model = PretrainingModel(self.encoder, artifacts.read(self.weights, core.CorpusManifest).vocab_size)
+            model.init_weights(self.pairs_run.pretrain_seed)
             return model, ""
         artifacts.verify(self.weights)
-        kind: type[core.Imported] | type[core.Checkpoint] = core.Imported if self._imported else core.Checkpoint
-        row = artifacts.read(self.weights, kind)
-        tensors, facts = load_checkpoint(artifacts.path(row.path))
-        encoder = Transformer.model_validate(row.encoder) if isinstance(row, core.Imported) else config.encoder
-        model = PretrainingModel(encoder, int(facts["vocab_size"]))
+        tensors, facts = load_checkpoint(artifacts.path(self.weights))
+        model = PretrainingModel(self.encoder, int(facts["vocab_size"]))
         model.load_state_dict({name: tensors[name] for name in model.state_dict()})  # without the proposal
-        return model, row.fingerprint
-
-    @property
-    def _imported(self) -> bool:
-        return self.tokenizer.startswith("import/")
+        return model, facts["sha256"]
 
 
 @lru_cache(maxsize=4)  # for the next encoder in this process

@@ -1,14 +1,12 @@
 """Estimates words, disk space and time of a corpus before it is prepared, from a sample of each source."""
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import Artifacts, MapnetError, format_count, format_duration, format_size
+from mapnet_cli.core import Artifacts, MapnetError, format_count, format_duration, format_size, free_disk
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.outputs import format_shares, lost
 from mapnet_cli.prepare_corpus.paragraphs import read_slice
@@ -144,7 +142,7 @@ def lines(expected: Expected, slices: list[Slice], artifacts: Artifacts, workers
     unknown = [f"{path}: not included, its size is unknown until it is read" for path in hubs]
     if all(part.source.from_hub for part in slices):
         return unknown
-    free = free_disk(artifacts)
+    free = free_disk(artifacts.root)
     return [
         f"{format_size(sum(part.bytes for part in slices))} of input in {len(slices):,} slices; estimated from a "
         f"sample of each source: about {format_count(expected.words)} words, "
@@ -161,15 +159,9 @@ def lines(expected: Expected, slices: list[Slice], artifacts: Artifacts, workers
 
 def require_disk(expected: Expected, artifacts: Artifacts) -> None:
     """Raises MapnetError if the expected output clearly doesn't fit on the disk."""
-    free = free_disk(artifacts)
+    free = free_disk(artifacts.root)
     if SHORTAGE * expected.bytes > free:
         raise MapnetError(
             f"the corpus needs about {format_size(expected.bytes)} of disk space, but {artifacts.root} has only "
             f"{format_size(free)} free: make room, choose another --artifacts folder, or set limit_mb of a source"
         )
-
-
-def free_disk(artifacts: Artifacts) -> int:
-    """Returns the number of free bytes on the disk of the artifacts folder, which need not exist yet."""
-    root: Path = artifacts.root.resolve()
-    return shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free

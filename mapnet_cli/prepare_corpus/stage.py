@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from mapnet_cli.prepare_corpus import forecast as estimates
 from mapnet_cli.prepare_corpus.card import WriteCard
 from mapnet_cli.prepare_corpus.encode import EncodeSlice
 from mapnet_cli.prepare_corpus.manifest import WriteManifest
-from mapnet_cli.prepare_corpus.outputs import CleanedSlice, CorpusKeys, EncodedSlice, SegmentedSlice, format_shares
+from mapnet_cli.prepare_corpus.outputs import CorpusKeys, format_shares
 from mapnet_cli.prepare_corpus.paragraphs import CleanSlice, Deduplicate
 from mapnet_cli.prepare_corpus.sentences import SegmentSlice
 from mapnet_cli.prepare_corpus.slices import Slice, input_slices
@@ -24,12 +25,8 @@ from mapnet_cli.prepare_corpus.sources.reading import SHOWN_PROBLEMS
 from mapnet_cli.prepare_corpus.train_bpe import TrainVocabulary
 
 RECENT = 32  # number of most recent slices that the rate is measured on
-COUNTED: dict[str, tuple[str, type[core.Row]]] = {
-    "clean": ("words", CleanedSlice),
-    "sentences": ("words", SegmentedSlice),
-    "encode": ("tokens", EncodedSlice),
-}
-"""Unit that each phase's rate is measured in, and a slice's result, which has their number."""
+COUNTED = {"clean": "words", "sentences": "words", "encode": "tokens"}
+"""What each phase's rate is measured in: a field of its slices' results."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,11 @@ class PrepareCorpus(Stage):
     def _phases(self) -> list[Phase]:
         lineage, sources = self.lineage, self.lineage.config.corpus.sources
         missing = any(s.path and not s.from_hub and not Path(s.path).exists() for s in sources)
-        gone = missing or not lineage.artifacts.path(lineage.text.key).exists()
-        return [] if gone and self._is_made else corpus_phases(lineage.config, lineage)
+        if missing or not lineage.artifacts.path(lineage.text.key).exists():
+            with suppress(InputError):  # if the input was never hashed, its fingerprint is unknown
+                if lineage.artifacts.marker(lineage.manifest) is not None:
+                    return []
+        return corpus_phases(lineage.config, lineage)
 
     def forecast(self, workers: int) -> list[str]:
         """Returns the lines that `--dry-run` prints: words, disk and time, estimated from a sample of the input."""
@@ -110,13 +110,6 @@ class PrepareCorpus(Stage):
             lines += [f"corpus: problem: {problem}" for problem in shown]
             lines.append(f"corpus: {made.problem_count:,} problems{rest}")
         return lines
-
-    @property
-    def _is_made(self) -> bool:
-        try:
-            return self.lineage.artifacts.marker(self.lineage.manifest) is not None
-        except InputError:  # the input was never hashed, so its fingerprint is unknown
-            return False
 
     @property
     def _unfinished(self) -> list[Phase]:
@@ -204,27 +197,26 @@ def slices_done(phases: Sequence[Phase], artifacts: Artifacts, running: bool) ->
     None for an unfinished phase if nothing is `running`.
     """
     rows = []
-    for phase in phases:
-        made = [(job.key, artifacts.marker(job.key), job.fingerprint) for job in phase.jobs if phase.name in COUNTED]
-        finished = [
-            (artifacts.path(f"{key}.json").stat().st_mtime, marker)
-            for key, marker, fingerprint in made
-            if marker is not None and marker.fingerprint == fingerprint
-        ]
-        if finished:
-            recent = sorted(finished, key=lambda pair: pair[0])[-RECENT:]
-            rows.append(_row(phase, recent, len(finished), running))
+    for phase in (phase for phase in phases if phase.name in COUNTED):
+        made = ((artifacts.marker(job.key), job) for job in phase.jobs)
+        finished = sorted(
+            (artifacts.path(f"{job.key}.json").stat().st_mtime, marker.seconds, marker.result[COUNTED[phase.name]])
+            for marker, job in made
+            if marker is not None and marker.fingerprint == job.fingerprint
+        )
+        if not finished:
+            continue
+        done, total, recent = len(finished), len(phase.jobs), finished[-RECENT:]
+        span = end = 0.0  # seconds in which a slice was being processed, so that pauses don't count
+        for begin, at in sorted((at - seconds, at) for at, seconds, _ in recent):
+            span, end = span + max(0.0, at - max(begin, end)), max(at, end)
+        left = max(0.0, (total - done) * span / len(recent) - (time.time() - end))
+        rows.append({
+            "phase": phase.name, "done": done, "total": total, "unit": COUNTED[phase.name],
+            "per_second": sum(count for *_, count in recent) / max(span, 1e-3),
+            "seconds_left": left if running or done == total else None,
+        })  # fmt: skip
     return rows
-
-
-def _row(phase: Phase, recent: list[tuple[float, core.Marker]], done: int, running: bool) -> dict[str, Any]:
-    (unit, kind), total = COUNTED[phase.name], len(phase.jobs)
-    span = end = 0.0  # seconds in which a slice was being processed, so that pauses don't count
-    for begin, at in sorted((at - marker.seconds, at) for at, marker in recent):
-        span, end = span + max(0.0, at - max(begin, end)), max(at, end)
-    rate = sum(getattr(marker.row(kind), unit) for _, marker in recent) / max(span, 1e-3)
-    left = max(0.0, (total - done) * span / len(recent) - (time.time() - end)) if running or done == total else None
-    return {"phase": phase.name, "done": done, "total": total, "unit": unit, "per_second": rate, "seconds_left": left}
 
 
 def format_row(row: dict[str, Any]) -> str:

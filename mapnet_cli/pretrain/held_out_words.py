@@ -4,7 +4,9 @@ Shapes: B sequences, L positions, K masked positions per sequence, V vocabulary.
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ from mapnet_cli.config import Method
 from mapnet_cli.core import COLLAPSED, MaskedWord, ProposedMasks, derive_seed
 from mapnet_cli.model import AnyPretrainingModel, PretrainingModel, attention_mask
 from mapnet_cli.pretrain.batches import load_batch
-from mapnet_cli.pretrain.parts_of_speech import tag_rates
 from mapnet_cli.text import CLS, FIRST_ORDINARY, FUNCTION_WORDS, MASK, PAD, SEP, Sequences, load_tokenizer, word_part
 
 SEED = 0
@@ -26,6 +27,8 @@ FIGURE_TOKENS = 64
 RATE_SEQUENCES = 256
 DECILES = 10
 FUNCTION, CONTENT, OTHER = range(3)
+TAGGER = "en_core_web_sm"
+"""spaCy pipeline that tags parts of speech if the config names none."""
 
 
 @torch.no_grad()
@@ -76,7 +79,7 @@ def _draw(
         own_BL = log_q_BL = masking.uniform_log_q(maskable_BL)
     noise = masking.MaskNoise.draw(torch.Generator().manual_seed(derive_seed(SEED, "figure 2")), *tokens_BL.shape)
     masks = masking.draw_masks(method, tokens_BL, noise, context, own_BL if method.proposal else None)
-    masked_BL = torch.zeros_like(maskable_BL).int().scatter_add(1, masks.positions_BK, masks.valid_BK.int()) > 0
+    masked_BL = masks.masked(tokens_BL)
     loss_BL = torch.full_like(log_q_BL, torch.nan)
     if isinstance(model, PretrainingModel):
         hidden_BL = torch.where(masked_BL, MASK, tokens_BL).to(device)
@@ -107,6 +110,35 @@ def _rates(
         }
         for what, (group_BL, names) in groups.items()
     }
+
+
+def tag_rates(
+    tokenizer: Path, pipeline: str, tokens_BL: list[list[int]], masked_BL: list[list[bool]]
+) -> dict[str, tuple[int, int]]:
+    """Returns the numbers of masked and of all tokens by their word's universal part of speech.
+
+    Returns {} if neither `pipeline` (a name or path) nor, without one, TAGGER is installed, or if it doesn't tag.
+    """
+    if not pipeline and find_spec(TAGGER) is None:
+        return {}
+    import spacy
+    from spacy.tokens import Doc
+
+    try:
+        nlp = spacy.load(pipeline or TAGGER, exclude=["parser", "senter", "ner", "lemmatizer"])
+    except OSError:
+        return {}
+    pieces, counts, masks = load_tokenizer(tokenizer), Counter[str](), Counter[str]()
+    for row in zip(tokens_BL, masked_BL, strict=True):
+        words, members = list[str](), list[tuple[int, bool]]()
+        for token, masked in (pair for pair in zip(*row, strict=True) if pair[0] not in (PAD, CLS, SEP)):
+            text, begins = word_part(pieces, token)
+            words += [text] if begins or not words else [words.pop() + text]
+            members.append((len(words) - 1, masked))
+        tags = [word.pos_ for word in nlp(Doc(nlp.vocab, words=[word or "-" for word in words]))]
+        counts.update(tags[number] for number, _ in members)
+        masks.update(tags[number] for number, masked in members if masked)
+    return {tag: (masks[tag], n) for tag, n in sorted(counts.items()) if tag}
 
 
 def _words(tokenizer: Any, tokens_L: Tensor, q_L: Tensor, masked_L: Tensor, loss_L: Tensor) -> list[MaskedWord]:

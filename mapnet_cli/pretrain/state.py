@@ -16,8 +16,8 @@ from mapnet_cli.masking import CorpusFacts, MaskContext
 from mapnet_cli.model import AnyPretrainingModel
 from mapnet_cli.pretrain.segments import Segment, needed_for, place_of, segments
 
-FACTS = ("step", "before", "tokens", "flops", "seconds")
-"""What a checkpoint has of the state besides tensors; older ones have no `before`, which is then 0."""
+FACTS = ("step", "before", "tokens", "flops", "seconds", "unlogged", "window")
+"""What a checkpoint has of the state besides tensors."""
 Write = Callable[[], None]
 """Writes a snapshot taken when the function was created, so training may continue in the meantime."""
 
@@ -103,7 +103,7 @@ def resume_point(state: TrainState) -> Write:
     """Returns a function that writes a rolling checkpoint and prunes older ones."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors = training.snapshot(tensors | training.optimizer_state(state.model, state.optimizer))
-    facts = {name: getattr(state, name) for name in FACTS} | {"unlogged": state.unlogged, "window": state.window}
+    facts = {name: getattr(state, name) for name in FACTS}
     folder, pretrain = state.rolling / training.rolling_name(state.place), state.config.pretrain
 
     def write() -> None:
@@ -122,7 +122,7 @@ def resume(state: TrainState) -> list[str]:
         warnings = _forget_gaps(state)
         found, damaged = training.newest_checkpoint(state.rolling)
         warnings += damaged
-    place = state.dist.broadcast(None if found is None else found[1].get("before", 0) + found[1]["step"])
+    place = state.dist.broadcast(None if found is None else found[1]["before"] + found[1]["step"])
     if place is not None:
         _restore(state, *(found or training.load_checkpoint(state.rolling / training.rolling_name(place))))
     return warnings
@@ -149,7 +149,7 @@ def _needs(folder: Path) -> int:
     """Returns the place up to which a checkpoint needs the log and the milestones; 0 for a damaged one."""
     try:
         facts = core.read_json(folder / training.FACTS)
-        return int(facts.get("before", 0) + facts["step"] - facts.get("unlogged", {}).get("steps", 0))
+        return int(facts["before"] + facts["step"] - facts["unlogged"].get("steps", 0))
     except (OSError, core.DamagedError, AttributeError, KeyError, TypeError):
         return 0
 
@@ -170,8 +170,7 @@ def return_to_trunk(state: TrainState, branch: Segment) -> None:
 def _restore(state: TrainState, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     for name in FACTS:
-        setattr(state, name, facts.get(name, 0))
-    state.unlogged, state.window = facts.get("unlogged", {}), facts.get("window", {})
+        setattr(state, name, facts[name])
     training.restore_optimizer(state.model, state.optimizer, tensors)
 
 

@@ -1,7 +1,7 @@
 """The report's charts: their data. The Vega-Lite specifications of their panels are in templates/*.json."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -40,11 +40,15 @@ def _panel(template: str, **values: Any) -> Spec:
     return spec
 
 
+def shown(rows: Rows) -> list[str]:
+    """Returns the values of the field "what", each of which has panels of its own."""
+    return list(dict.fromkeys(row["what"] for row in rows))
+
+
 def small_multiples(
-    name: str, title: str, rows: Rows, panel: Callable[[str], Sequence[Spec]], columns: int = ACROSS, **more: Rows
+    name: str, title: str, rows: Rows, panels: Sequence[Spec], columns: int = ACROSS, **more: Rows
 ) -> Chart:
-    """Returns a chart with the panels of each value of the rows' field "what"; `more` is other data."""
-    panels = [one for what in dict.fromkeys(row["what"] for row in rows) for one in panel(what)]
+    """Returns a chart of the rows; `more` is other data."""
     return Chart(name, title, TEXTS["charts"][name], panels, {"rows": rows, **more}, columns)
 
 
@@ -69,11 +73,8 @@ def task_chart(results: Results, scores: Scores) -> Chart:
         rules += [{"line": k, "what": name, "value": round(v, 2)} for k, v in levels.items() if v is not None]
 
     lines = list(dict.fromkeys(row["line"] for row in rules))
-
-    def panel(what: str) -> list[Spec]:
-        return [line_panel(what, _names(results), STEPS_AXIS, rules=lines)]
-
-    return small_multiples("figure3", f"Score by task{data_suffix(results)}", rows, panel, rules=rules)
+    panels = [line_panel(what, _names(results), STEPS_AXIS, rules=lines) for what in shown(rows)]
+    return small_multiples("figure3", f"Score by task{data_suffix(results)}", rows, panels, rules=rules)
 
 
 def cost_chart(results: Results, scores: Scores) -> Chart:
@@ -85,10 +86,7 @@ def cost_chart(results: Results, scores: Scores) -> Chart:
                 costs = {"steps": p.steps, "flops": p.flops, "time": round(p.seconds / seconds, 4)}
                 rows.append(_point(method, what, p.value, p.sd, **costs))
     axes = (STEPS_AXIS, axis("flops", "FLOPs", format=".1~e"), axis("time", f"Time ({unit})"))
-
-    def panels(what: str) -> list[Spec]:
-        return [line_panel(what, _names(results), x) for x in axes]
-
+    panels = [line_panel(what, _names(results), x) for what in shown(rows) for x in axes]
     return small_multiples("curves", f"Score and loss against cost{data_suffix(results)}", rows, panels, len(axes))
 
 
@@ -100,11 +98,8 @@ def log_chart(results: Results) -> Chart:
         for (method, seed), log in results.logs.items()
         for step, value in log.get(name, ())
     ]
-
-    def panel(what: str) -> list[Spec]:
-        return [line_panel(what, _names(results), STEPS_AXIS, band=False, runs=True)]
-
-    return small_multiples("training", "Losses and proposals over training", rows, panel)
+    panels = [line_panel(what, _names(results), STEPS_AXIS, band=False, runs=True) for what in shown(rows)]
+    return small_multiples("training", "Losses and proposals over training", rows, panels)
 
 
 def pairs_chart(results: Results) -> Chart:
@@ -115,11 +110,9 @@ def pairs_chart(results: Results) -> Chart:
             methods[label(method)] = None
             error = 2 * sum(error**2 for _, error in found) ** 0.5 / len(found)
             rows.append(_point(method, data, fmean(accuracy for accuracy, _ in found), error, group=name))
-
-    def panel(what: str) -> list[Spec]:
-        return [dot_panel(what, list(methods), "Accuracy (%)", 50, max(5, 8 - len(methods)))]
-
-    return small_multiples("minimal-pairs", "Minimal pairs by phenomenon", rows, panel, 2)
+    step = max(5, 8 - len(methods))
+    panels = [dot_panel(what, list(methods), "Accuracy (%)", 50, step) for what in shown(rows)]
+    return small_multiples("minimal-pairs", "Minimal pairs by phenomenon", rows, panels, 2)
 
 
 def mask_chart(results: Results) -> Chart:
@@ -127,15 +120,14 @@ def mask_chart(results: Results) -> Chart:
     rows, rates = rate_points(results), TEXTS["rates"]
     if any(row["what"] == rates["tag"] for row in rows):
         rows = [row for row in rows if row["what"] != rates["kind"]]
-
-    def panel(what: str) -> list[Spec]:
+    x, value, panels = axis("group", "", "nominal", labelAngle=0), axis("value", "", zero=True, format="%"), []
+    for what in shown(rows):
         if what in (rates["kind"], rates["tag"]):
-            return [dot_panel(what, _names(results), "Masked", None, 6, format="%")]
-        groups = list(dict.fromkeys(row["group"] for row in rows if row["what"] == what))
-        x, value = axis("group", "", "nominal", labelAngle=0), axis("value", "", zero=True, format="%")
-        return [line_panel(what, _names(results), x | {"sort": groups}, band=False, value=value)]
-
-    return small_multiples("masks", "What is masked", rows, panel, 3)
+            panels.append(dot_panel(what, _names(results), "Masked", None, 6, format="%"))
+        else:
+            groups = list(dict.fromkeys(row["group"] for row in rows if row["what"] == what))
+            panels.append(line_panel(what, _names(results), x | {"sort": groups}, band=False, value=value))
+    return small_multiples("masks", "What is masked", rows, panels, 3)
 
 
 def variance_chart(results: Results) -> Chart:
@@ -147,8 +139,5 @@ def variance_chart(results: Results) -> Chart:
                 what = f"{label(m.method)}, step {m.step:,}: {TEXTS['norms'].get(norm, norm)}"
                 value, error = found["mask_to_uniform"]["value"], found["mask_to_uniform"]["error"]
                 rows += [] if value is None else [_point("Mask variance", what, value, error, group=strategy.name)]
-
-    def panel(what: str) -> list[Spec]:
-        return [dot_panel(what, ["Mask variance"], "Mask variance / uniform", 1, 18)]
-
-    return small_multiples("variance", "Gradient variance", rows, panel, 3)
+    panels = [dot_panel(what, ["Mask variance"], "Mask variance / uniform", 1, 18) for what in shown(rows)]
+    return small_multiples("variance", "Gradient variance", rows, panels, 3)

@@ -6,7 +6,7 @@ A record that can't be read is named and treated as missing: a report is partial
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import ConfigDict
 
@@ -39,15 +39,11 @@ class Strategy(core.Row):
     """Value and standard error ("value", "error") by norm ("raw", "adam", "adam-layers") and quantity."""
 
 
-class Measurement(core.Row):
+class Measurement(core.EncoderRecord):
     """One result of `mapnet variance`."""
 
     model_config = ConfigDict(extra="ignore")
 
-    method: str
-    pretrain_seed: int
-    step: int
-    checkpoint: str
     measured: list[Strategy]
 
 
@@ -192,6 +188,13 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
                 if lines is not None:
                     lines.write(record_line(row, found.line))
 
+    logs, before = dict[tuple[str, int], Curves](), dict[str, Mapping[str, float]]()
+    for method, seed in config.pretraining_runs():
+        path = lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
+        logged = [row for _, row in core.log_rows(path)]
+        logs[method, seed] = curves(logged, config.last_step(method))
+        if (base := config.method[method].init_from) and logged and logged[0]["step"] == 0:
+            before.setdefault(base, logged[0])
     columns = glue.columns_of(metrics, tasks.values())
     grids = glue.run_grids(records(), config, columns, glue.baseline_scores(baselines, columns))
     weights = {row.fingerprint for row in checkpoints.values()}
@@ -200,42 +203,23 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     return Results(
         config=config, fingerprint=_fingerprint(lineage), corpus=lineage.corpus.fingerprint, manifest=manifest,
         checkpoints=checkpoints, imports=tuple(lineage.imported(name) for name in config.imports),
-        logs={run: read_log(lineage, *run) for run in config.pretraining_runs()}, before=_before(lineage), masks=masks,
-        runs=tuple(runs),
-        grids=grids, tasks=tasks, baselines=baselines, pair_scores=pair_scores, variances=variances,
+        logs=logs, before=before, masks=masks, runs=tuple(runs), grids=grids, tasks=tasks, baselines=baselines,
+        pair_scores=pair_scores, variances=variances,
         damaged=tuple(reader.damaged),
         versions={name: tuple(sorted(seen)) for name, seen in sorted(reader.versions.items())},
     )  # fmt: skip
 
 
-def read_log(lineage: Lineage, method: str, seed: int) -> Curves:
-    """Returns the curves of LOGGED of a run, from the trunk and the last branch; {} without a log."""
-    last = lineage.config.last_step(method)
-    curves: Curves = {name: [] for name in LOGGED}
-    for _, row in core.log_rows(lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")):
-        if row.get("branch", 0) in (0, last):
-            for name in curves.keys() & row.keys():
-                curves[name].append((row["step"], row[name]))
-    return {name: _thinned(points) for name, points in curves.items() if points}
-
-
-def _before(lineage: Lineage) -> dict[str, dict[str, float]]:
-    """Returns the first log line, that of step 0, of a run from each import that a method starts from."""
-    found = dict[str, dict[str, float]]()
-    for method, seed in lineage.config.pretraining_runs():
-        if (base := lineage.config.method[method].init_from) and base not in found:
-            log = core.log_rows(lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl"))
-            for _, row in log:
-                if row["step"] == 0:
-                    found[base] = row
-                break
+def curves(logged: Iterable[Mapping[str, Any]], last: int) -> Curves:
+    """Returns the curves of LOGGED of a run's log lines, from the trunk and the branch that ends in step `last`."""
+    found: Curves = {}
+    for name in LOGGED:
+        points = [(row["step"], row[name]) for row in logged if name in row and row.get("branch", 0) in (0, last)]
+        size = -(-len(points) // POINTS)
+        groups = (points[start : start + size] for start in range(0, len(points), size or 1))
+        means = [(group[-1][0], round(sum(value for _, value in group) / len(group), 5)) for group in groups]
+        found |= {name: means} if means else {}
     return found
-
-
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    size = -(-len(points) // POINTS)
-    groups = (points[start : start + size] for start in range(0, len(points), size))
-    return [(group[-1][0], round(sum(value for _, value in group) / len(group), 5)) for group in groups]
 
 
 def _fingerprint(lineage: Lineage) -> str:

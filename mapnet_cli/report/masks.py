@@ -10,7 +10,7 @@ from mapnet_cli.report.load import Encoder, Results
 from mapnet_cli.text import stem
 
 STRONGEST = 8.0
-"""Ratio to a token's uniform probability at which the colour saturates."""
+"""Ratio to a token's uniform probability at which the colour saturates; 1/STRONGEST is the other end."""
 SHADES = 9
 BOXES = 4
 """Numbers of colours, which are in the page's style sheet."""
@@ -74,14 +74,10 @@ def _words(words: list[MaskedWord], positions: float) -> list[dict[str, Any]]:
     groups, found = same_stem(words), []
     for number, word in enumerate(words):
         ratio = word.probability * positions
+        limited = min(max(ratio, 1 / STRONGEST), STRONGEST)
+        shade = round(math.log(limited * STRONGEST, STRONGEST**2) * (SHADES - 1))  # linear in the logarithm
         loss = "" if word.loss is None else f", loss {word.loss:.2f} nats"
         hint = f"{'masked, ' * word.masked}probability {word.probability:.2g}, {ratio:.2g} × uniform{loss}"
         box = groups[number] % BOXES if number in groups else None
-        found.append({"text": word.text, "hint": hint, "masked": word.masked, "shade": _shade(ratio), "box": box})
+        found.append({"text": word.text, "hint": hint, "masked": word.masked, "shade": shade, "box": box})
     return found
-
-
-def _shade(times_uniform: float) -> int:
-    """Returns a shade from 0 to SHADES - 1, linear in the log of the ratio from 1/STRONGEST to STRONGEST."""
-    ratio = min(max(times_uniform, 1 / STRONGEST), STRONGEST)
-    return round(math.log(ratio * STRONGEST, STRONGEST**2) * (SHADES - 1))

@@ -142,8 +142,5 @@ def _chart(sources: Sequence[Source], columns: Sequence[Key]) -> core.Chart:
     ]
     names = list(dict.fromkeys(str(row["Model"]) for row in rows))
     axes = (STEPS_AXIS, core.axis("flops", "FLOPs", format=".1~e"))
-
-    def panels(what: str) -> list[core.Spec]:
-        return [line_panel(what, names, x, band=False) for x in axes]
-
+    panels = [line_panel("Average score", names, x, band=False) for x in axes if rows]
     return small_multiples("comparison", "Score against cost", rows, panels, 2)

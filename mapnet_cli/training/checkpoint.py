@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -80,10 +79,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedError(f"checkpoint {folder} is damaged (the checksum of its facts does not match)")
     if facts.get("sha256") != sha256(folder / TENSORS):
         raise DamagedError(f"checkpoint {folder} is damaged (its checksum does not match)")
-    try:
-        return load_file(folder / TENSORS), facts
-    except SafetensorError as error:
-        raise DamagedError(f"checkpoint {folder} is damaged ({error})") from None
+    return load_file(folder / TENSORS), facts
 
 
 def rolling_name(step: int) -> str:

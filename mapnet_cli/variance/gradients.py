@@ -21,7 +21,7 @@ from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import load_checkpoint, rolling_name
 from mapnet_cli.variance.candidates import Candidate, SentenceMasks, sentence_masks
 from mapnet_cli.variance.results import NORMS
-from mapnet_cli.variance.statistics import GradientSums, Samples, SentenceMoments, collect
+from mapnet_cli.variance.statistics import GradientSums, Samples, collect
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Maximum number of gradient entries in memory at a time, by device; more give no speedup."""
@@ -113,7 +113,7 @@ class Instrument:
 
     def sample(self, visits: int, masks: Iterable[SentenceMasks], after_each: Callable[[], None]) -> Samples:
         """Returns the statistics of all gradients of one strategy, given the masks of each sentence."""
-        found = {norm: list[SentenceMoments]() for norm in NORMS}
+        found = {norm: list[tuple[float, float, float]]() for norm in NORMS}
         means = {norm: list[Tensor]() for norm in NORMS}
         log_ratios = []
         for drawn in masks:

@@ -1,6 +1,6 @@
 """Results of `mapnet variance`, as rows in its marker and in variance.json."""
 
-from mapnet_cli.core import Row
+from mapnet_cli.core import EncoderRecord, Row
 
 NORMS = {"raw": "raw", "adam": "preconditioned by Adam", "adam-layers": "preconditioned, layers only"}
 """Geometries in which gradients are measured: raw; divided by the root of Adam's second moments; and the same
@@ -85,12 +85,7 @@ class LossBin(Row):
     norm: Estimate
 
 
-class VarianceReport(Row):
-    method: str
-    pretrain_seed: int
-    step: int
-    checkpoint: str
-    """SHA-256 of the weights."""
+class VarianceReport(EncoderRecord):
     parameters: int
     """Number of parameters in a gradient: encoder and head."""
     sentences: int

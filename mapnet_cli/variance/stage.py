@@ -52,7 +52,7 @@ def measure_variance(
     artifacts = lineage.artifacts
     candidates = find_candidates(lineage, milestone, names)
     run = artifacts.path(lineage.pretraining(milestone.method, milestone.pretrain_seed).key)
-    what = {"settings": asdict(settings), "subjects": [_identity(lineage, milestone, each) for each in candidates]}
+    what = {"settings": asdict(settings), "subjects": [_identity(lineage, each) for each in candidates]}
     artifact = variance_id(milestone, what | {"saved moments": saved_at(run, milestone.step)})
     if force:
         artifacts.discard(artifact.key)
@@ -69,13 +69,10 @@ def measure_variance(
     return artifacts.read(artifact.key, VarianceReport), artifacts.path(artifact.key)
 
 
-def _identity(lineage: Lineage, milestone: Checkpoint, candidate: Candidate) -> list[Any]:
+def _identity(lineage: Lineage, candidate: Candidate) -> list[Any]:
     """Returns the settings and inputs that a strategy's draws depend on, as plain JSON values."""
     how, source = candidate.method.results_view(), candidate.source
     del how["steps"], how["seeds"]  # these affect training, not the measurement
-    # a bare strategy has the checkpoint's clip bounds, as in version 0.1
-    if candidate.name not in lineage.config.methods:
-        how["ratio_clip"] = lineage.config.method[milestone.method].drawing.ratio_clip
     weights = lineage.artifacts.require(source.path).fingerprint if source else ""
     return [candidate.name, how, weights, *code_of_method(candidate.method)]
 

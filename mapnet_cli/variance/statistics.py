@@ -16,18 +16,6 @@ from torch import Tensor
 from mapnet_cli.variance.results import Estimate
 
 
-@dataclass(frozen=True)
-class SentenceMoments:
-    """Three unbiased estimates of moments of one sentence's gradients g over masks."""
-
-    square: float
-    """E |g|^2."""
-    visits_square: float
-    """E |mean of the J gradients of a group|^2."""
-    mean_square: float
-    """|E g|^2, from inner products across groups, since draws within a group may be dependent."""
-
-
 class GradientSums:
     """Accumulates one sentence's gradients, added group by group, J masks each."""
 
@@ -57,12 +45,16 @@ class GradientSums:
         assert self._total is not None and self._group is None
         return self._total / self.count
 
-    def moments(self) -> SentenceMoments:
-        """Returns the sentence's moments. Requires at least two complete groups."""
+    def moments(self) -> tuple[float, float, float]:
+        """Returns unbiased estimates of E |g|^2, E |mean of the J gradients of a group|^2 and |E g|^2, over masks.
+
+        The last is from inner products across groups, since draws within a group may be dependent. Requires at least
+        two complete groups.
+        """
         assert self._total is not None and self._group is None
         j, m = self.visits, self.count
         across = (_square(self._total) - self.group_squares) / (m * m - m * j)
-        return SentenceMoments(self.squares / m, self.group_squares / (m * j), across)
+        return self.squares / m, self.group_squares / (m * j), across
 
 
 def _square(tensor: Tensor) -> float:
@@ -115,10 +107,9 @@ class Samples:
     log_ratio_SM: Tensor
 
 
-def collect(sentences: list[SentenceMoments], visits: int, means_SD: Tensor) -> Moments:
+def collect(sentences: list[tuple[float, float, float]], visits: int, means_SD: Tensor) -> Moments:
     """Returns the moments of all sentences and the Gram matrix of their mean gradients."""
-    columns = torch.tensor([[s.square, s.visits_square, s.mean_square] for s in sentences], dtype=torch.float64)
-    square_S, visits_square_S, mean_square_S = columns.unbind(1)
+    square_S, visits_square_S, mean_square_S = torch.tensor(sentences, dtype=torch.float64).unbind(1)
     return Moments(visits, square_S, visits_square_S, mean_square_S, gram(means_SD))
 
 

@@ -1,13 +1,11 @@
 """Config loading: layers, origins, and error messages with the key, its origin and the closest valid key."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from mapnet_cli.config import PROPOSALS, Config, Electra, MapNetProposal, Method
+from mapnet_cli.config import Config, MapNetProposal, Method
 from mapnet_cli.config.loading import RECIPES, resolve
-from mapnet_cli.config.method import MOVED
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.glue.grid import fine_tuned
 
@@ -103,35 +101,6 @@ def test_invalid_overrides(overrides: list[str], message: str) -> None:
         resolve("demo", None, overrides, {})
 
 
-@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in MOVED.items() if old != "task"])
-def test_keys_of_version_0_1_are_reported_with_their_new_names(old: str, new: str, tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text(f"[method.mine]\n{old} = 77\n")
-    message = rf"^method\.mine\.{old} \(.*mine\.toml:2\): this key is now method\.mine\.{re.escape(new)}( \(with .*)?$"
-    with pytest.raises(UsageError, match=message):
-        resolve("demo", file, (), {})
-    section, _, key = new.rpartition(".")
-    sections = {"": [Method], "electra": [Electra], "proposal": [*PROPOSALS.values()]}[section]
-    assert any(key in cls.model_fields for cls in sections), "the new key exists"
-    assert old not in Method.model_fields
-
-
-@pytest.mark.parametrize(
-    ("setting", "advice"),
-    [
-        ('task = "replaced-token"', r"is gone: add the table \[method\.mine\.electra\]$"),
-        ('task = "masked-lm"', "is gone: remove it$"),
-        ('sampler = "gumbel"', "'gumbel' was the default, so remove it$"),
-        ('estimator = "horvitz-thompson"', r"\(with strategy 'mapnet', estimator now defaults to 'sequence-ratio'"),
-    ],
-)
-def test_advice_for_values_of_version_0_1(setting: str, advice: str, tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text(f"[method.mine]\n{setting}\n")
-    with pytest.raises(UsageError, match=advice):
-        resolve("demo", file, (), {})
-
-
 def test_another_strategy_replaces_the_proposal_of_a_lower_layer(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[method.adaptive]\nstrategy = "mapnet"\n[method.adaptive.proposal]\nuniform_mix = 0.5\n')
@@ -170,7 +139,6 @@ def test_electra_of_a_shipped_method_can_be_turned_off() -> None:
 
     assert method().electra is not None
     assert method("method.electra.electra=false").electra is None
-    assert method("method.electra.electra=false").results_view()["task"] == "masked-lm"
 
 
 def test_tasks_of_glue_have_their_names_in_any_spelling() -> None:

@@ -1,6 +1,5 @@
 """Artifacts: atomic publication, detection of damaged files, and stage locks."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -69,21 +68,6 @@ def test_every_altered_byte_of_a_marker_is_detected(artifacts: Artifacts) -> Non
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         with pytest.raises(DamagedError, match=r"a/b\.json is damaged"):
             artifacts.marker("a/b")
-
-
-def test_markers_of_version_0_1_are_read(artifacts: Artifacts) -> None:
-    """Their checksum is over the values, in the order of their keys."""
-    new = Marker("a/b", "f00", {"b": [1e-05, 0.5], "a": "caf\u00e9"}, {"a/file": "00"}, 1.5, {"x": "1"})
-    record = {"key": "a/b", "fingerprint": "f00", "result": new.result, "files": new.files, "seconds": 1.5}
-    record["versions"] = new.versions
-    canonical = json.dumps(record, sort_keys=True, ensure_ascii=False).encode()
-    write_json(artifacts.path("a/b.json"), record | {"checksum": hashlib.sha256(canonical).hexdigest()})
-    old = artifacts.marker("a/b")
-    assert old == new and not old.line
-    path = artifacts.path("a/b.json")
-    path.write_text(path.read_text().replace("0.5", "0.6"))
-    with pytest.raises(DamagedError, match="checksum"):
-        artifacts.marker("a/b")
 
 
 def test_verify_detects_truncated_and_missing_files(artifacts: Artifacts) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.cli import inventory
-from mapnet_cli.core import Artifacts
+from mapnet_cli.core import FOLDERS, Artifacts
 from tests.e2e.test_cli import content, invoke
 
 SHORTER = ["--set", "pretrain.steps=5"]
@@ -35,7 +34,7 @@ def test_runs_lists_everything(project: Path) -> None:
     rows = {row["result"]: row for row in json.loads(out)}
     on_disk = {
         f"{path.parent.name}/{path.name.removesuffix('.json')}"
-        for folder in inventory.FOLDERS
+        for folder in (*FOLDERS, "report")
         for path in (project / "artifacts" / folder).glob("*")
         if path.name != "latest"
     }

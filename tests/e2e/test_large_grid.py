@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.core.artifacts import Artifacts, record_checksum, write_json
+from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.records import FinetuneRun
 from mapnet_cli.glue.grid import grid_runs
 from mapnet_cli.lineage.graph import Lineage
@@ -67,15 +67,3 @@ def test_records_are_copied_from_markers(grid: Lineage) -> None:
     expected = [grid.artifacts.read(key, FinetuneRun).to_json() for key in keys(grid)]
     assert [row for row in rows if row.pop("record") == "FinetuneRun"] == expected
     assert lines == [json.dumps(json.loads(line), ensure_ascii=False) for line in lines]
-
-
-def test_markers_of_version_0_1_give_the_same_report(grid: Lineage, tmp_path: Path) -> None:
-    old = Artifacts(tmp_path)
-    for path in grid.artifacts.root.rglob("*.json"):
-        if "report" not in path.parts:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record.pop("checksum", None):
-                record["checksum"] = record_checksum(record)
-            write_json(old.path(path.relative_to(grid.artifacts.root).as_posix()), record)
-    assert old.path(f"{keys(grid)[0]}.json").stat().st_size > 12_000, "a record is as large as a real one"
-    assert files(build(Lineage(grid.config, old)).folder) == files(build(grid).folder)

@@ -13,6 +13,7 @@ from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.finetune_glue.examples import read_examples
 from mapnet_cli.finetune_glue.kept import load_kept
+from mapnet_cli.finetune_glue.loop import outputs
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.glue.tasks import TASKS
 from mapnet_cli.huggingface.export import export_classifier
@@ -61,7 +62,7 @@ def test_logits_and_predictions_are_equal(name: str, task: str, tuned: Lineage, 
     model, logits = their_logits(tmp_path / "out", dev.texts)
     assert type(model).__name__ == "BertForSequenceClassification"
     data = load_task(tuned.artifacts, spec, tuned.task(task, tuned.tokenizer_of(name)).key)[1][""]
-    ours = load_kept(tuned.artifacts, key, spec, tuned.config).outputs(data)
+    ours = outputs(load_kept(tuned.artifacts, key, spec, tuned.config), data)
     assert torch.allclose(logits, 5 * ours if spec.regression else ours, atol=1e-4)
     assert list(model.config.id2label.values()) == list(spec.labels or ["score"])
     with (tuned.artifacts.path(row.path) / "dev.tsv").open(newline="") as file:

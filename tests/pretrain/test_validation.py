@@ -14,8 +14,15 @@ from mapnet_cli.core.records import CorpusManifest
 from mapnet_cli.jobs.distributed import ALONE
 from mapnet_cli.masking.context import CorpusFacts
 from mapnet_cli.model.masked_lm import PretrainingModel
-from mapnet_cli.pretrain.held_out_words import CONTENT, FUNCTION, OTHER, TokenBuckets, token_buckets, word_kinds
-from mapnet_cli.pretrain.parts_of_speech import tag_rates
+from mapnet_cli.pretrain.held_out_words import (
+    CONTENT,
+    FUNCTION,
+    OTHER,
+    TokenBuckets,
+    tag_rates,
+    token_buckets,
+    word_kinds,
+)
 from mapnet_cli.pretrain.validation import DRAWS, fixed_masks, validate
 from mapnet_cli.text.bpe import encode_lines, train_tokenizer
 from mapnet_cli.text.shards import Sequences, writing_shard

@@ -92,10 +92,6 @@ def _wikiextractor(lines: Iterator[str], piece: Piece, name: str, source: Source
     return wikipedia.wikiextractor(lines, name, reading)
 
 
-def _mediawiki(records: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
-    return wikipedia.mediawiki(records, name, reading, piece.parts == 1)
-
-
 RowReader = Callable[[Piece, str, Source, Reading, str], Iterator[rows.Row]]
 """Yields the rows of a piece of a file that isn't read line by line; the last argument is the file's encoding."""
 
@@ -121,7 +117,7 @@ _OWN = {
     "jsonl": Kind(_jsonl, lambda raw: True, suffixes=(".jsonl", ".ndjson", ".json"), bare=True),
     "csv": Kind(_csv, suffixes=(".csv", *TABS)),
     "wikiextractor": Kind(_wikiextractor, lambda raw: raw.startswith(b"<doc ")),
-    "mediawiki": Kind(_mediawiki, lambda raw: True, b"</page>", (".xml",)),
+    "mediawiki": Kind(wikipedia.mediawiki, lambda raw: True, b"</page>", (".xml",)),
     "parquet": Kind(suffixes=(".parquet",), rows=rows.parquet),
     "arrow": Kind(suffixes=(".arrow", ".feather", ".ipc"), rows=rows.arrow),
     "dataset": Kind(rows=rows.arrow),

@@ -7,30 +7,20 @@ from collections.abc import Iterator
 Chunks = Iterator[tuple[int, bytes]]  # offsets in a file, and the bytes that begin there
 HEAD = 1 << 16  # bytes by which the encoding is recognised
 BOM = "\ufeff"
-_BOMS = {
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-_NULS = {
-    (False, True, True, True): "utf-32-le",
-    (True, True, True, False): "utf-32-be",
-    (False, True, False, True): "utf-16-le",
-    (True, False, True, False): "utf-16-be",
-}
-"""Which of four successive bytes are 0 in ASCII text (RFC 4627, section 3)."""
+_WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")  # UTF-32's mark of byte order begins with UTF-16's
 MOST, FEW = 0.6, 0.1  # shares of zeros from which, and up to which, a place counts as 0 or as not 0
 
 
 def detect(head: bytes) -> str:
     """Returns UTF-16 or UTF-32, by byte order mark or zeros in ASCII text; "utf-8" if CR alone ends lines; else ""."""
-    for bom, encoding in _BOMS.items():
-        if head.startswith(bom):
+    for encoding in _WIDE:
+        if head.startswith(BOM.encode(encoding)):
             return encoding
     shares = [head[place::4].count(0) / max(1, len(head[place::4])) for place in range(4)]
     if all(share <= FEW or share >= MOST for share in shares) and any(shares):
-        return _NULS.get((shares[0] > FEW, shares[1] > FEW, shares[2] > FEW, shares[3] > FEW), "")
+        # in each encoding, other ones of four successive bytes are 0 (RFC 4627, section 3)
+        zeros = [share > FEW for share in shares]
+        return next((code for code in _WIDE if [byte == 0 for byte in "aa".encode(code)[:4]] == zeros), "")
     return "utf-8" if b"\r" in head and b"\n" not in head else ""
 
 

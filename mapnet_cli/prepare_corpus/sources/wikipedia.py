@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
+from itertools import pairwise
 from xml.etree import ElementTree
 
-from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Reading, unescaped
+from mapnet_cli.config import Source
+from mapnet_cli.prepare_corpus.sources.reading import OVERLONG, Lines, Piece, Reading, unescaped
 from mapnet_cli.prepare_corpus.sources.wikitext import BLOCKS, EXTENSIONS, HIDDEN, INLINE, literal, prose
 
 LONGEST_PAGE = 1 << 21  # characters; MediaWiki itself allows no more bytes
@@ -91,16 +92,12 @@ def _is_sentence(line: str) -> bool:
     return line.rstrip(" \"')")[-1:] in tuple(".!?:") and _WORDS.search(line) is not None
 
 
-def _apart(line: str) -> list[str]:
-    """Returns the line, cut between an end and a beginning that files without a last line end bring together."""
-    return line.replace("</doc><doc ", "</doc>\n<doc ").split("\n")
-
-
 def wikiextractor(lines: Iterator[str], name: str, reading: Reading) -> Lines:
     """Yields the text of WikiExtractor's `<doc id= url= title=>` ... `</doc>` blocks without the title line."""
     title: str | None = None
     inside, outside, blocks = False, 0, 0
-    for line in chain.from_iterable(map(_apart, lines)):
+    # files without a last line end may have been concatenated
+    for line in (part for whole in lines for part in whole.replace("</doc><doc ", "</doc>\n<doc ").split("\n")):
         if line.startswith("<doc ") and _OPENING.match(line):
             if inside:
                 yield None
@@ -127,12 +124,11 @@ def wikiextractor(lines: Iterator[str], name: str, reading: Reading) -> Lines:
         reading.problems.add(f"{name}: skipped {outside:,} lines outside <doc> blocks{hint}")
 
 
-def mediawiki(records: Iterator[str], name: str, reading: Reading, whole: bool) -> Lines:
+def mediawiki(records: Iterator[str], piece: Piece, name: str, source: Source, reading: Reading) -> Lines:
     """Yields the prose of the articles of a MediaWiki XML dump, one article per document.
 
     Each record ends with `</page>`. Redirects, pages of other namespaces (talk, users, templates) and pages that aren't
-    wikitext are skipped and counted. If a page has several revisions, the last one is used. `whole` says that the
-    records are a whole file; a share of a file may contain no page.
+    wikitext are skipped and counted. If a page has several revisions, the last one is used.
     """
     found, before = 0, reading.amounts["bytes"]
     for record in records:
@@ -147,7 +143,7 @@ def mediawiki(records: Iterator[str], name: str, reading: Reading, whole: bool) 
             reading.lose(f"{name}: the last page has no </page>, so the file may be truncated", size)
     if not found:
         reading.amounts["lost bytes"] += reading.amounts["bytes"] - before
-        if whole:
+        if piece.parts == 1:  # a share of a file may contain no page
             reading.problems.add(f"{name}: the file contains no <page>")
 
 
