@@ -154,9 +154,11 @@ class TrainingMonitor:
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
         row = self.metrics.line(totals, state.step, seconds, facts)
         self._refuse_divergence()
-        for name, value in totals.items():
-            before = state.window.get(name, 0.0)
-            state.window[name] = max(before, value) if name in MAXIMA else before + value
+        before = state.window
+        state.window = before | {  # a new one, since a resume point that is being written has the old one
+            name: max(before.get(name, value), value) if name in MAXIMA else before.get(name, 0.0) + value
+            for name, value in totals.items()
+        }
         for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
             if kind not in self._warned and state.dist.rank == 0:
                 self.progress(Progress(state.place, self.parts[-1].end, warning=text))
