@@ -53,13 +53,19 @@ def headline(config: Config, differences: Differences) -> list[str]:
     """
     first, others = "".join(config.methods[:1]), config.methods[1:]
     found = [(m, final(config, differences, SCORE, m, first)) for m in others]
-    groups = {
-        f"scores higher than {label(first)} beyond the noise": [label(m) for m, d in found if d and d.better],
-        "scores lower": [label(m) for m, d in found if d and d.beyond_noise and not d.better],
-        "can't be told from it with fewer than three seeds": [label(m) for m, d in found if d and d.interval is None],
-        "has no scores to compare yet": [label(m) for m, d in found if d is None],
-    }
-    parts = [f"{few(names) or 'No method'} {what}" for n, (what, names) in enumerate(groups.items()) if names or not n]
+    better = [m for m, d in found if d and d.better]
+    worse = [m for m, d in found if d and d.beyond_noise and not d.better]
+    unsure = [m for m, d in found if d and d.interval is None]
+    groups = (
+        (better, "scores", "score", f"higher than {label(first)} beyond the noise"),
+        (worse, "scores", "score", "lower"),
+        (unsure, "can't", "can't", "be told from it with fewer than three seeds"),
+        ([m for m, d in found if d is None], "has", "have", "no scores to compare yet"),
+    )
+    parts = [
+        f"{few([label(m) for m in those]) or 'No method'} {verbs if len(those) > 1 else verb} {what}"
+        for number, (those, verb, verbs, what) in enumerate(groups) if those or not number
+    ]  # fmt: skip
     lines = [f"{'; '.join(parts)}."] if others else []
     losses = [d for m in others if (d := final(config, differences, LOSS, m, first))]
     if losses and not any(d and d.beyond_noise for _, d in found):

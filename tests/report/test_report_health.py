@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_fixtures import Records, config
+from report_fixtures import METHODS, Records, config
 
 from mapnet_cli.config import Config, Electra, Method, MinimalPairs
 from mapnet_cli.core.records import PairScores, ParadigmScore, mean_accuracy
@@ -165,3 +165,12 @@ def test_variances_of_the_current_checkpoints_are_shown(tmp_path: Path) -> None:
     assert row["Masks"] == "current"
     assert row["Mask variance / uniform"] == {"mean": 0.8, "se": 0.1}
     assert 'id="chart-variance"' in built.files["index.html"].read_text(encoding="utf-8")
+
+
+def test_the_headline_agrees_with_several_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "span", Method(strategy="span"))
+    records = Records(tmp_path, config(recipe="demo", methods=("bert", "mapnet", "span")))
+    for method in ("bert", "mapnet", "span"):
+        records.checkpoint(method, 1, 10, validation={"validation_loss_single": 5.0})
+    first = "No method scores higher than BERT beyond the noise; MAP-Net, span have no scores to compare yet."
+    assert build(records.lineage).summary[0] == first
