@@ -9,6 +9,7 @@ import gzip
 import json
 import statistics
 import sys
+from collections import defaultdict
 from dataclasses import fields
 from functools import cache
 from itertools import dropwhile, takewhile
@@ -25,6 +26,9 @@ from mapnet_cli.report.stage import ReportResult, build
 
 ROOT = Path(__file__).parents[1]
 SMALL = ROOT / "docs" / "results" / "small"
+MASKS = SMALL.with_name("masks")
+LOSSES = ("validation_loss_refit", "validation_loss_single")
+Rows = dict[Any, list[dict[str, Any]]]
 CONFIG = resolve(None, SMALL.with_suffix(".toml"), (), {}).config
 METHODS = (*CONFIG.methods, *other_rows(CONFIG))
 METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
@@ -34,8 +38,8 @@ LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
 
 
 @cache
-def records() -> list[dict[str, Any]]:
-    with gzip.open(SMALL / "records.jsonl.gz", "rt", encoding="utf-8") as lines:
+def records(study: Path = SMALL) -> list[dict[str, Any]]:
+    with gzip.open(study / "records.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -186,9 +190,39 @@ def test_records_match_the_committed_config() -> None:
     assert set(summary()) == {"Model", *(LABELS.get(method, method) for method in METHODS)}
 
 
-def test_records_contain_no_corpus_text() -> None:
-    manifest = next(row for row in records() if row["record"] == "CorpusManifest")
+@pytest.mark.parametrize("study", [SMALL, MASKS])
+def test_records_contain_no_corpus_text(study: Path) -> None:
+    manifest = next(row for row in records(study) if row["record"] == "CorpusManifest")
     assert manifest["examples"] == {}
+
+
+def masks_tables() -> list[str]:
+    """Returns the rows of masks.md, means over the pretraining seeds so far: losses by step, then minimal pairs."""
+    losses, pairs = defaultdict[str, Rows](lambda: defaultdict(list)), defaultdict[str, Rows](lambda: defaultdict(list))
+    for row in records(MASKS):
+        if row["record"] == "Checkpoint":
+            losses[row["method"]][row["step"]].append(row)
+        elif row["record"] == "PairScores":
+            pairs[row["method"]][row["data"]].append(row)
+    lines = []
+    for method, by_step in losses.items():
+        found = [
+            " / ".join(f"{statistics.fmean(row['validation'][name] for row in rows):.2f}" for name in LOSSES)
+            for _, rows in sorted(by_step.items())
+        ]
+        last = by_step[max(by_step)]
+        lines.append(f"| `{method}` | {len(last)} | {' | '.join(found)} | {last[0]['flops']:.3g} |")
+    for method, by_data in pairs.items():
+        means = [100 * statistics.fmean(row["accuracy"] for row in by_data[data]) for data in ("blimp", "zorro")]
+        errors = [100 * statistics.fmean(row["standard_error"] for row in by_data[data]) for data in ("blimp", "zorro")]
+        cells = " | ".join(f"{mean:.1f} ± {error:.1f}" for mean, error in zip(means, errors, strict=True))
+        lines.append(f"| `{method}` | {len(by_data['blimp'])} | {cells} |")
+    return lines
+
+
+def test_masks_match_the_records() -> None:
+    page = MASKS.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in masks_tables() if line not in page] == []
 
 
 if __name__ == "__main__":
