@@ -192,7 +192,7 @@ class Artifacts:
         with holding(path, stage):
             # incomplete files of killed processes; another stage may be writing one in a folder of all stages
             shared = [*self.root.glob(f"{TEMPORARY}*"), *self.root.glob(f"configs/{TEMPORARY}*")]
-            old = [path for path in shared if time.time() - path.stat().st_mtime > OLD]
+            old = [path for path in shared if path.exists() and time.time() - path.lstat().st_mtime > OLD]
             for path in [*old, *(self.root / stage).rglob(f"{TEMPORARY}*")]:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             yield

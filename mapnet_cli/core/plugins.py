@@ -26,6 +26,7 @@ class Registry(UserDict[str, T]):
         """A plugin's entry must be an instance of `entry` with at least one of the functions."""
         super().__init__(own)
         self.kind, self.entry, self.functions = kind, entry, functions
+        self._used: dict[str, T] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self.data, *plugin_names(self.kind)]))
@@ -40,7 +41,11 @@ class Registry(UserDict[str, T]):
         plugin = find_plugin(self.kind, name, self.data)
         if plugin is None and name not in self.data:
             raise PluginError(f"no package with the entry point {name!r} of mapnet.{self.kind} is installed here")
-        return self.data[name] if plugin is None else self._loaded(plugin)
+        if plugin is None:
+            return self.data[name]
+        if name not in self._used:
+            self._used[name] = self._loaded(plugin)
+        return self._used[name]
 
     def _loaded(self, plugin: EntryPoint) -> T:
         plugin_code(self.kind, plugin.name)  # from here on, it must not change
@@ -79,7 +84,7 @@ def plugin_code(kind: str, name: str) -> dict[str, str]:
     hashes = dict[str, str]()
     for root in map(Path, spec.submodule_search_locations or [spec.origin or ""]):
         files = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
-        kept = (path for path in files if path.suffix != ".pyc")
+        kept = (path for path in files if "__pycache__" not in path.parts)
         hashes |= {path.relative_to(root.parent).as_posix(): sha256(path) for path in kept}
     digest = record_checksum(hashes)
     if _IMPORTED.setdefault(package, digest) != digest:

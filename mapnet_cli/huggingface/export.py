@@ -94,7 +94,8 @@ def export_classifier(
     corpus = config.corpus.model_copy(update={"tokenizer": imported or config.corpus.tokenizer})
     source = lineage.imported(imported).path if imported else lineage.manifest
     tokenizer = exported_tokenizer(verified_tokenizer(artifacts, source), corpus)
-    write_folder(folder, settings, weights, tokenizer, classifier_card(lineage, encoder, spec, row, corpus))
+    seen = corpus.model_copy(update={"sources": ()}) if imported else corpus  # an import didn't learn from the corpus
+    write_folder(folder, settings, weights, tokenizer, classifier_card(lineage, encoder, spec, row, seen))
     return row
 
 

@@ -16,7 +16,7 @@ from mapnet_cli.core import DamagedError, InputError
 
 # Increased when a stage's output changes for the same settings.
 FORMATS = {
-    "text": 3, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
+    "text": 4, "corpus": 2, "pretraining": 3, "probe": 1, "task": 2, "finetuning": 4, "baseline": 2, "import": 2,
     "variance": 3, "predictions": 2, "pairs": 1, "kept": 1,
 }  # fmt: skip
 

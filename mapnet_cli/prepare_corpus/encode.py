@@ -78,7 +78,7 @@ class EncodeSlice(Job):
         total = artifacts.read(sentences, outputs.SegmentedSlice).sentences
         made, tokenizer = artifacts.require(keys.of("vocabulary")), keys.of("tokenizer.json")
         document = made.row(outputs.TrainedVocabulary).first_documents[self.number]
-        encoder = _encoder(artifacts.path(tokenizer), made.files[tokenizer])
+        encoder = _encoder(artifacts.path(tokenizer), made.files[tokenizer], not corpus.tokenizer)
         vocab_size = encoder.tokenizer.get_vocab_size()
         shards = [artifacts.path(train), artifacts.path(validation)]
         done = tokens = unknown = 0
@@ -109,15 +109,19 @@ class EncodeSlice(Job):
 
 
 class Encoder:
-    """A tokenizer that encodes each word once, since BPE treats the words of a line separately."""
+    """A tokenizer that encodes each word once, if it treats the words of a line separately, as mapnet's own does."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, by_word: bool) -> None:
         self.tokenizer = tokenizer
+        self._by_word = by_word
         self._known: dict[str, tuple[int, ...]] = {}
         self._chars = 0
 
     def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
         """Yields the token ids of each line, whose words are separated by single spaces."""
+        if not self._by_word:
+            yield from encode_lines(self.tokenizer, lines)
+            return
         if self._chars > KNOWN_CHARS:
             self._known, self._chars = {}, 0
         new = list(set(" ".join(lines).split(" ")) - self._known.keys())
@@ -131,9 +135,9 @@ class Encoder:
 
 
 @lru_cache(maxsize=1)
-def _encoder(tokenizer: Path, checksum: str) -> Encoder:
+def _encoder(tokenizer: Path, checksum: str, by_word: bool) -> Encoder:
     """Returns the encoder, also to later jobs; its checksum is part of the key, since the file may be replaced."""
-    return Encoder(load_tokenizer(tokenizer))
+    return Encoder(load_tokenizer(tokenizer), by_word)
 
 
 def _encoded(encoder: Encoder, file: Path) -> Iterator[list[int] | None]:

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers, trainers
 
 from mapnet_cli.prepare_corpus import encode
 from mapnet_cli.prepare_corpus.encode import Encoder, Packer
@@ -102,9 +103,18 @@ def test_time_is_linear_in_the_length_of_a_sentence(blocks: str) -> None:
 @given(st.lists(lines, max_size=5), st.sampled_from([0, 20, 10**6]))
 def test_each_line_is_encoded_as_by_the_tokenizer(texts: list[str], known: int) -> None:
     texts = [plain.words(plain.normalise(text)) for text in texts] * 2
-    encoder = Encoder(TOKENIZER)
+    encoder = Encoder(TOKENIZER, by_word=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode, "KNOWN_CHARS", known)
         for text in texts:
             assert list(encoder([text])) == list(encode_lines(TOKENIZER, [text]))
-    assert list(Encoder(TOKENIZER)(texts)) == list(encode_lines(TOKENIZER, texts))
+    assert list(Encoder(TOKENIZER, by_word=True)(texts)) == list(encode_lines(TOKENIZER, texts))
+
+
+def test_an_imported_tokenizer_sees_whole_lines() -> None:
+    """RoBERTa's marks the words after a space, but not the first one of a line."""
+    roberta = Tokenizer.from_str(TOKENIZER.to_str())
+    roberta.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    roberta.train_from_iterator(["the cat sat on the mat"] * 3, trainers.BpeTrainer(show_progress=False))
+    [ids] = Encoder(roberta, by_word=False)(["the cat sat on the mat"])
+    assert [roberta.id_to_token(token) for token in ids] == ["the", "Ġcat", "Ġsat", "Ġon", "Ġthe", "Ġmat"]

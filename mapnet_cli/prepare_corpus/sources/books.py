@@ -20,7 +20,6 @@ _END = re.compile(r"\W*END OF (?:TH(?:E|IS) )?PROJECT GUTENBERG", re.IGNORECASE)
 _RULES = (
     ("illustrations", re.compile(r"\[(?i:illustration)(?:[^\[\]]|\[[^\[\]]*\])*(?:\]|$)"), ""),
     ("notes", re.compile(r"\[(?:Footnote|Sidenote)[ \w]*: ?((?:[^\[\]]|\[[^\[\]]*\])*)(?:\]|$)"), r" \1 "),
-    ("notes", re.compile(r"^([^\[\]]*)\]$"), r"\1"),  # the end of a note of several paragraphs
     ("notes", re.compile(r"(?:(?<=[a-z]{2})|(?<=[.,;:!?\"'”’]))\[(?:[A-Z]|[*†‡]+)\](?!\w)"), ""),
     ("notes", re.compile(r"\[(?:Pg|Page|p\.) ?\d{1,4}\]"), ""),
     ("notes", re.compile(r" ?\[\d{1,3}\](?=[\s.,;:!?)'\"’”-]|$)|\[\d{1,3}\]"), ""),
@@ -64,7 +63,7 @@ def without_licence(lines: Lines, reading: Reading) -> Lines:
 
 def without_marks(line: str, markup: Counter[str]) -> str:
     """Returns the line without _italics_, [37], [Illustration: ...] and HTML entities; counts them by rule."""
-    if not ("_" in line or "[" in line or "&" in line or line.endswith("]")) or len(line) > OVERLONG:
+    if not ("_" in line or "[" in line or "&" in line) or len(line) > OVERLONG:
         return line
     if (plain := unescaped(line)) != line:
         markup["entities"] += 1
