@@ -167,4 +167,5 @@ def _first_row(source: FoundSource) -> dict[str, Any]:
     if source.kind in ("arrow", "dataset"):
         return next(row for batch in islice(arrow_batches(path), 1, None) for row in batch.slice(0, 1).to_pylist())
     suffix = ".tsv" if suffix in TABS else suffix.replace(".ndjson", ".jsonl")
-    return next(table_rows(path.open("rb"), str(path), suffix))[1]
+    with path.open("rb") as file:
+        return next(table_rows(file, str(path), suffix))[1]

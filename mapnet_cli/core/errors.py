@@ -7,10 +7,8 @@ import difflib
 import errno
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 from mapnet_cli.core.formatting import format_size
@@ -75,8 +73,22 @@ class Interrupted(MapnetError):
     exit_code = 130
 
 
-_ADVICE: dict[str, str] = tomllib.loads((files(__package__) / "advice.toml").read_text("utf-8"))
-"""What to do about a failed system call, by the name of its error."""
+_ADVICE = {
+    errno.ENOSPC: "make room on the disk, or choose another --artifacts folder",
+    errno.EDQUOT: "your quota is used up: make room, or choose another --artifacts folder",
+    errno.EROFS: "the disk is read-only: choose another folder to write to",
+    errno.ENOENT: "restore it, correct the path, or remove the link that leads to it",
+    errno.EISDIR: "a file is expected here: correct the path",
+    errno.ENOTDIR: "a folder is expected here: correct the path",
+    errno.EEXIST: "a folder is expected here: correct the path",
+    errno.ELOOP: "remove the link, which leads to itself",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.ENOMEM: "use fewer --workers, or a machine with more memory",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer --workers",
+    errno.EIO: "the disk or network file system fails: check it and run again",
+    errno.ESTALE: "the network file system changed: run again",
+}
+"""What to do about a failed system call."""
 _LESS_MEMORY = {
     "pretrain": "set a smaller pretrain.micro_batch_size, which gives the same batches in more passes",
     "minimal-pairs": "set a smaller minimal_pairs.batch_tokens, or use fewer --workers",
@@ -117,8 +129,7 @@ def system_error(error: OSError, artifacts: Path | None = None, what: str = "") 
     if error.errno is None:  # from a library
         return MapnetError(f"{what}: {error}" if what else str(error))
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, os.PathLike)) else None
-    advice = _ADVICE.get(errno.errorcode.get(error.errno, ""), "")
-    written = path is None or error.errno in _WHILE_WRITING
+    advice, written = _ADVICE.get(error.errno, ""), path is None or error.errno in _WHILE_WRITING
     if path and error.errno in (errno.EACCES, errno.EPERM):
         created = not os.path.lexists(path) and os.access(path.parent, os.X_OK)
         written = created or os.access(path, os.R_OK)

@@ -16,8 +16,8 @@ from mapnet_cli.text import CLS, SEP, SPACE, UNK, encode_lines, load_tokenizer, 
 
 BATCH = 4_096  # maximum number of lines encoded together
 BATCH_CHARS = 4_000_000
-KNOWN_CHARS = 2_000_000
-"""Characters of the words whose ids are kept for later lines, in about 100 MB."""
+MOST_WORDS, LONGEST_WORD = 300_000, 60
+"""Number of words whose ids are kept for later lines, in about 60 MB, and their maximum length."""
 
 
 class Packer:
@@ -108,30 +108,39 @@ class EncodeSlice(Job):
         return Output([file for shard in shards for file in shard_files(shard)], result)
 
 
+class WordIds(dict[str, tuple[int, ...]]):
+    """The token ids of each word, asked of the tokenizer once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
+        if len(word) <= LONGEST_WORD:
+            if len(self) >= MOST_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+
 class Encoder:
-    """A tokenizer that encodes each word once, if it treats the words of a line separately, as mapnet's own does."""
+    """A tokenizer; with `by_word`, one that treats the words of a line separately, as mapnet's own does."""
 
     def __init__(self, tokenizer: Tokenizer, by_word: bool) -> None:
         self.tokenizer = tokenizer
-        self._by_word = by_word
-        self._known: dict[str, tuple[int, ...]] = {}
-        self._chars = 0
+        self._ids = WordIds(tokenizer) if by_word else None
 
     def __call__(self, lines: Sequence[str]) -> Iterator[list[int]]:
         """Yields the token ids of each line, whose words are separated by single spaces."""
-        if not self._by_word:
+        if self._ids is None:
             yield from encode_lines(self.tokenizer, lines)
             return
-        if self._chars > KNOWN_CHARS:
-            self._known, self._chars = {}, 0
-        new = list(set(" ".join(lines).split(" ")) - self._known.keys())
-        self._known |= zip(new, map(tuple, encode_lines(self.tokenizer, new)), strict=True)
-        self._chars += sum(map(len, new))
         for line in lines:
             if SPACE in line:  # the tokenizer takes its own mark of a space for one
                 yield from encode_lines(self.tokenizer, [line])
             else:
-                yield list(chain.from_iterable(map(self._known.__getitem__, line.split(" "))))
+                yield list(chain.from_iterable(map(self._ids.__getitem__, line.split(" "))))
 
 
 @lru_cache(maxsize=1)

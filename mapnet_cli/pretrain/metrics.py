@@ -112,8 +112,10 @@ class StepMetrics:
             "data_wait": sums["data_wait"] / seconds,
             **facts,
         }
-        row |= detection_metrics(sums) if "detection" in sums else {}
-        row |= {"mapnet_loss": sums["mapnet_loss"] / sums["learned"]} if "mapnet_loss" in sums else {}
+        if "mapnet_loss" in sums:
+            row["mapnet_loss"] = sums["mapnet_loss"] / sums["learned"]
+        if "detection" in sums:
+            row |= detection_metrics(sums)
         row |= diagnostics(sums)
         if self.bad_step is None:
             self.write(row)

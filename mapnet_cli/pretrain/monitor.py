@@ -56,11 +56,15 @@ class TrainingMonitor:
         self._save_due = self._log_due = False
         self._note, self._noted = "", -NOTE_INTERVAL
         self._warned: set[str] = set()
+        self._windows: set[int] = set()
+        """Steps after which the window of a milestone's health begins, whatever the log and the resume points are."""
 
     @contextmanager
     def segment(self, part: Segment) -> Iterator[None]:
         """A context for the steps of a segment. After a branch, restores the trunk and saves it to resume from."""
         state, self.part = self.state, part
+        bounds = pairwise((part.first, *part.milestones))
+        self._windows = {max(before, step - HEALTH_STEPS) for before, step in bounds}
         if state.step in self._windows:
             state.window = {}
         self.metrics.begin(state.step, part.branch)
@@ -77,12 +81,6 @@ class TrainingMonitor:
             self._save(None, True)
             if stop:
                 self._interrupt()
-
-    @property
-    def _windows(self) -> set[int]:
-        """Steps after which the window of a milestone's health begins, whatever the log and the resume points are."""
-        bounds = pairwise((self.part.first, *self.part.milestones))
-        return {max(before, step - HEALTH_STEPS) for before, step in bounds}
 
     @property
     def _returns(self) -> bool:

@@ -211,10 +211,14 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
 
 
 def curves(logged: Iterable[Mapping[str, Any]], last: int) -> Curves:
-    """Returns the curves of LOGGED of a run's log lines, from the trunk and the branch that ends in step `last`."""
+    """Returns the curves of LOGGED of a run's log lines, from the trunk and the branch that ends in step `last`.
+
+    A divergence counts in any branch.
+    """
     found: Curves = {}
     for name in LOGGED:
-        points = [(row["step"], row[name]) for row in logged if name in row and row.get("branch", 0) in (0, last)]
+        shown = (row for row in logged if row.get("branch", 0) in (0, last) or name == "diverged_at")
+        points = [(row["step"], row[name]) for row in shown if name in row]
         size = -(-len(points) // POINTS)
         groups = (points[start : start + size] for start in range(0, len(points), size or 1))
         means = [(group[-1][0], round(sum(value for _, value in group) / len(group), 5)) for group in groups]

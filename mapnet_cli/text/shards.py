@@ -97,6 +97,8 @@ class Sequences:
         rows_BL = np.full((len(indices), length), pad_id, dtype=np.int64)
         for row, index in zip(rows_BL, indices, strict=True):
             ids = self[int(index)]
+            if len(ids) > length:
+                raise ValueError(f"sequence {index} has {len(ids)} tokens, more than {length}")
             row[: len(ids)] = ids
         return rows_BL
 

@@ -43,7 +43,7 @@ def test_batches_are_right_padded(tmp_path: Path) -> None:
     batch = sequences.batch([2, 0, 1], 4, 0)
     assert batch.dtype == np.int64
     assert batch.tolist() == [[9, 10, 0, 0], [5, 6, 7, 0], [8, 0, 0, 0]]
-    with pytest.raises(ValueError, match="could not broadcast"):
+    with pytest.raises(ValueError, match="sequence 0 has 3 tokens"):
         sequences.batch([0], 2, 0)
     with pytest.raises(IndexError):
         sequences[3]
