@@ -131,9 +131,10 @@ class Sentencizer:
         nlp.vocab.lex_attr_getters = {IS_PUNCT: nlp.vocab.lex_attr_getters[IS_PUNCT]}  # the only attribute used
         self._tokenizer = nlp.tokenizer
         self._tokenizer.max_cache_size = MOST_WORDS
-        self._marks = nlp.add_pipe("sentencizer").punct_chars
+        ends = nlp.add_pipe("sentencizer").punct_chars
+        self._ends = {nlp.vocab.strings.add(mark) for mark in ends}
         # A class that lists only some of the characters beyond 16 bits is ten times slower to search.
-        marks = re.escape("".join(sorted(mark for mark in self._marks if mark <= "\uffff"))) + "\U00010000-\U0010ffff"
+        marks = re.escape("".join(sorted(mark for mark in ends if mark <= "\uffff"))) + "\U00010000-\U0010ffff"
         plain = "[A-Za-z]+ [A-Za-z]+ "
         overlong = rf"\S(\S{{{LONGEST_CHUNK - KEPT},}})\S{{{KEPT}}}(?!\S)"
         self._unseen = re.compile(rf"(?<!\S)(?:{plain}([^{marks}]* )(?={plain})|{overlong})")
@@ -151,7 +152,7 @@ class Sentencizer:
         short = "".join(text[a:b] for a, b in zip(ends, [*(begin for begin, _ in cuts), len(text)], strict=True))
         starts, ended = [0], False
         for token in self._tokenizer(short):
-            if token.text in self._marks:
+            if token.orth in self._ends:
                 ended = True
             elif ended and not token.is_punct:
                 starts.append(token.idx)
