@@ -135,15 +135,16 @@ class Sentencizer:
         self._ends = {nlp.vocab.strings.add(mark) for mark in ends}
         # A class that lists only some of the characters beyond 16 bits is ten times slower to search.
         marks = re.escape("".join(sorted(mark for mark in ends if mark <= "\uffff"))) + "\U00010000-\U0010ffff"
-        plain = "[A-Za-z]+ [A-Za-z]+ "
+        plain = "(?!space )[A-Za-z]{2,} "  # "<space>" is a special case of spaCy's
         overlong = rf"\S(\S{{{LONGEST_CHUNK - KEPT},}})\S{{{KEPT}}}(?!\S)"
         self._unseen = re.compile(rf"(?<!\S)(?:{plain}([^{marks}]* )(?={plain})|{overlong})")
 
     def __call__(self, text: str) -> list[int]:
         """Returns the sentence starts as in document.sents; the first is 0.
 
-        spaCy doesn't see what lies between four plain words if no sentence can end in it, as none of its tokens spans
-        two of them. Of overlong chunks it sees only the ends, since its time grows with the square of their length.
+        spaCy doesn't see what lies between two plain words if no sentence can end in it: none of its special cases,
+        which may hinder each other across spaces, links one side of such a word with the other. Of overlong chunks it
+        sees only the ends, since its time grows with the square of their length.
         """
         if len(self._tokenizer.vocab) > MOST_WORDS:
             self._load()

@@ -4,8 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
+import spacy
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from spacy.tokenizer import Tokenizer
 
 from mapnet_cli.prepare_corpus.sentences import LONGEST_CHUNK, Segmenter, Sentencizer
 from mapnet_cli.text import normalise
@@ -37,12 +39,32 @@ def test_words(line: str, lowercase: str, normalised: bool) -> None:
 @example("word What's: o.Gen. Next. One I'll' d.Mr. Next", True)
 @example("word x/o. O End. Then (o. O End", True)
 @example("x 𑁇 y. राम𑁇 अगला", True)
+@example("._.< space > next. He said :- space ) x", True)
 @example("was ' bout then a.m. o' clock he said \u00a0 we 'd who 're. An old \u3002 end of the  line .) of", True)
 @example("Oh (a.m. :) x). O (o.O ). D. :D ._.) He 's i . e . (.", True)
 def test_sentences(line: str, normalised: bool) -> None:
     paragraph = plain.normalise(line) if normalised else line
     assume(max(map(len, paragraph.split()), default=0) <= LONGEST_CHUNK)
     assert list(Segmenter("")([paragraph])) == list(PLAIN([paragraph]))
+
+
+def test_plain_words_separate_special_cases() -> None:
+    """No word is the end of one special case and the beginning of another, or, except "space", in the middle of one."""
+    rules = spacy.blank("en").tokenizer
+    without = Tokenizer(
+        rules.vocab,
+        {},
+        rules.prefix_search,
+        rules.suffix_search,
+        rules.infix_finditer,
+        rules.token_match,
+        rules.url_match,
+    )
+    cases = [[token.text for token in without(case)] for case in rules.rules]
+    words = [[len(text) > 1 and text.isalpha() and text for text in case] for case in cases if len(case) > 1]
+    assert len(words) > 100
+    assert {case[0] for case in words} & {case[-1] for case in words} == {False}
+    assert {text for case in words for text in case[1:-1]} - {False} == {"space"}
 
 
 @pytest.mark.parametrize(
