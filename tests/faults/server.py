@@ -19,6 +19,10 @@ from typing import Any
 from mapnet_cli.cli.commands import app
 
 FAULTS = ("none", "once", "full", "half", "before", "after", "power")
+PRELOADED = (
+    "sacremoses", "scipy.stats", "sklearn.linear_model", "spacy", "tensorboard.summary", "torch._dynamo",
+    "mapnet_cli.finetune_glue.loop", "mapnet_cli.pretrain.loop",
+)  # fmt: skip
 
 
 def serve(library: str) -> None:
@@ -45,7 +49,7 @@ def serve(library: str) -> None:
 
 def run(arguments: list[str], output: str, arm: Any = lambda: None) -> None:
     """Runs the command line with both outputs in a file. Raises SystemExit."""
-    for module in ("spacy", "torch._dynamo", "mapnet_cli.finetune_glue.loop", "mapnet_cli.pretrain.loop"):
+    for module in PRELOADED:
         import_module(module)
     with Path(output).open("a", encoding="utf-8") as file:
         if output != os.devnull:
