@@ -1,6 +1,10 @@
 """An exported checkpoint gives the same logits and token ids in `transformers`."""
 
+import json
+import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +123,18 @@ def test_plain_encoder_loads_the_export(exported: Path, theirs: tuple[Any, Any])
     batch = theirs[0](["Ba co.", "Den “fu”, (ba) co."], padding=True, truncation=True, return_tensors="pt")
     hidden_BLH = model(**batch).last_hidden_state
     assert hidden_BLH.shape[:2] == batch["input_ids"].shape and hidden_BLH.isfinite().all()
+
+
+def test_transformers_measures_the_loss_of_exports(exported: Path, folder: Path) -> None:
+    """Of lines that are long enough; a barely trained model is at about the loss of a uniform guess."""
+    text = folder / "lines.txt"
+    text.write_text("Ba co den fu garhi lumon ba co.\nBa.\nCo den fu garhi lumon ba co den.\n")
+    command = [sys.executable, "-m", "tests.benchmarks.transformers_loss", exported, exported, "--text", text]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["lines"] == 2 and result["minus_first"] == {exported.name: [0, 0]}
+    vocabulary = len(json.loads((exported / "tokenizer.json").read_text())["model"]["vocab"])
+    assert result["loss"][exported.name][0] == pytest.approx(math.log(vocabulary), abs=1)
 
 
 def test_model_card_has_facts_and_lists_the_differences(
