@@ -141,6 +141,8 @@ class Pretrain(Optimiser):
     """Use torch.compile, with one shape for all batches. For GPUs; on a CPU it only adds compilation time."""
     processes: Count = operational(1)
     """Processes that train one model together on this machine, one per GPU; same as --processes."""
+    runs_per_gpu: Count = operational(1)
+    """Pretraining runs of one process that share a GPU: small encoders don't fill one."""
     threads: NonNegative = operational(0)
     """CPU threads per training process; 0: all cores, divided among the processes that run in parallel."""
 

@@ -152,11 +152,8 @@ def run_requirements(config: Config, lineage: Lineage) -> dict[str, int]:
     largest_batch = max([*finetune.batch_sizes, *starts])
     models = dict.fromkeys(lineage.sizes(method) for method, _, _ in fine_tuned(config))
     largest = max(run_bytes(encoder, vocab_size, largest_batch) for encoder, vocab_size in models)
-    return {
-        "threads": finetune.threads,
-        "gpu_bytes": 0 if finetune.device == "cpu" else largest,
-        "jobs_per_gpu": finetune.runs_per_gpu,
-    }
+    on_gpus = {} if finetune.device == "cpu" else {"gpu_bytes": largest, "jobs_per_gpu": finetune.runs_per_gpu}
+    return {"threads": finetune.threads, **on_gpus}
 
 
 def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:

@@ -108,7 +108,7 @@ class LocalEngine(Engine):
         """Returns one slot per worker: the GPU that it uses, or "" if the phase doesn't share GPUs."""
         limit = cores() // phase.threads if phase.threads > 1 else self.workers
         count = max(1, min(self.workers, phase.max_parallel or limit))
-        devices = visible_devices() if phase.gpu_bytes else []
+        devices = visible_devices() if phase.shares_gpus else []
         if not devices:
             return [""] * count
         free = min_free_memory(devices, query_gpus())

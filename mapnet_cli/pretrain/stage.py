@@ -82,8 +82,10 @@ class Pretrain(jobs.Stage):
             if processes > 1:
                 job = TorchrunJob(artifact=artifact, needs=needs, inner=job, processes=processes, threads=threads)
             found.append(job)
-        gpus = processes if config.pretrain.device != "cpu" else 0
-        return [jobs.Phase("pretrain", found, "run", side_by_side, threads * processes, gpus)]
+        on_gpus: dict[str, int] = {}
+        if config.pretrain.device != "cpu":
+            on_gpus = {"gpus": processes} if processes > 1 else {"jobs_per_gpu": config.pretrain.runs_per_gpu}
+        return [jobs.Phase("pretrain", found, "run", side_by_side, threads * processes, **on_gpus)]
 
     def forecast(self, workers: int) -> list[str]:
         """Returns the lines of `--dry-run`: tokens, FLOPs, memory, disk, and hours at a rate measured now."""
@@ -144,7 +146,8 @@ def _shares(config: Config, runs: int, workers: int) -> tuple[int, int]:
     """Returns (number of runs in parallel, CPU threads per process)."""
     processes = config.pretrain.processes
     gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
-    side_by_side = 1 if gpus else max(1, min(workers // processes, runs))
+    slots = gpus * config.pretrain.runs_per_gpu if processes == 1 else min(gpus, 1)
+    side_by_side = max(1, min(workers // processes, slots or runs, runs))
     local = side_by_side * processes * jobs.local_processes()
     return side_by_side, config.pretrain.threads or max(1, jobs.cores() // local)
 

@@ -63,4 +63,4 @@ def test_requirements_follow_the_config(artifacts: Artifacts) -> None:
     found = run_requirements(config, Lineage(config, artifacts))
     assert found == {"threads": 3, "gpu_bytes": run_bytes(config.encoder, 300, 16), "jobs_per_gpu": 4}
     config = small_config('finetune.device="cpu"')
-    assert run_requirements(config, Lineage(config, artifacts))["gpu_bytes"] == 0
+    assert run_requirements(config, Lineage(config, artifacts)) == {"threads": 1}

@@ -166,6 +166,7 @@ def test_each_worker_uses_one_gpu(artifacts: Artifacts, monkeypatch: pytest.Monk
     ({"gpu_bytes": 2**30}, ["0", "1", "0", "1", "0", "1"]),
     ({"gpu_bytes": 2**30, "jobs_per_gpu": 1}, ["0", "1"]),
     ({"gpu_bytes": 2**30, "max_parallel": 1}, ["0"]),
+    ({"jobs_per_gpu": 3, "max_parallel": 5}, ["0", "1", "0", "1", "0"]),
     ({"gpus": 2, "max_parallel": 1}, [""]),
     ({}, [""] * 8),
 ])  # fmt: skip

@@ -124,10 +124,16 @@ def test_equal_flops_hint_when_training_stops_early() -> None:
     assert int(steps) == round(10 * theirs / ours)
 
 
-@pytest.mark.parametrize("file", ["small.toml", "gpu.toml"])
-def test_published_configs_have_equal_flops(file: str) -> None:
-    config = resolve(None, Path(__file__).parents[2] / "docs" / "results" / file, (), {}).config
-    flops = {m: training_flops(config.for_method(m), m, config.corpus.vocab_size) for m in config.methods}
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def all_flops(config: Config) -> dict[str, float]:
+    return {m: training_flops(config.for_method(m), m, config.corpus.vocab_size) for m in config.methods}
+
+
+def test_published_methods_have_equal_flops() -> None:
+    config = resolve(None, RESULTS / "small.toml", (), {}).config
+    flops = all_flops(config)
     for method in config.methods:
         if config.method[method].steps:
             assert flops[method] == pytest.approx(flops["bert"], rel=1e-3)
@@ -135,3 +141,10 @@ def test_published_configs_have_equal_flops(file: str) -> None:
             assert flops[twin] > 1.1 * flops["bert"]
             but_steps = {"steps": 0, "seeds": config.method[twin].seeds}
             assert config.method[method].model_copy(update=but_steps) == config.method[twin]
+
+
+def test_the_gpu_study_has_the_flops_that_it_states() -> None:
+    """Eight methods with one seed each."""
+    config = resolve(None, RESULTS / "gpu.toml", (), {}).config
+    assert len(config.pretraining_runs()) == len(config.methods) == 8
+    assert f"{sum(all_flops(config).values()):.1e} FLOPs".replace("e+", "e") in (RESULTS / "gpu.toml").read_text()

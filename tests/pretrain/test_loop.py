@@ -20,7 +20,7 @@ from mapnet_cli.core.records import Checkpoint
 from mapnet_cli.jobs.job import Progress, ProgressCallback, ignore_progress, run_job
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.masking.schedule import StepPlan
-from mapnet_cli.pretrain import monitor
+from mapnet_cli.pretrain import monitor, stage
 from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.stage import Pretrain, TrainModel
 from mapnet_cli.pretrain.step import Algorithm1
@@ -37,6 +37,25 @@ def train(config: Config, artifacts: Artifacts, method: str, report: ProgressCal
     job = next(j for j in jobs if isinstance(j, TrainModel) and j.method == method)
     run_job(job, artifacts, report)
     return artifacts.path(f"{job.key}/step{config.pretrain.steps}")
+
+
+@pytest.mark.parametrize(("gpus", "settings", "parallel", "on_gpus"), [
+    (0, (), 4, {"jobs_per_gpu": 1}),
+    (2, (), 2, {"jobs_per_gpu": 1}),
+    (1, ("pretrain.runs_per_gpu=3",), 3, {"jobs_per_gpu": 3}),
+    (2, ("pretrain.processes=2",), 1, {"gpus": 2}),
+    (2, ('pretrain.device="cpu"', "pretrain.runs_per_gpu=3"), 4, {}),
+])  # fmt: skip
+def test_runs_share_gpus(
+    gpus: int, settings: tuple[str, ...], parallel: int, on_gpus: dict[str, int], artifacts: Artifacts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As many runs as asked for on each GPU, or one of several processes on all; four runs on eight workers."""
+    monkeypatch.setattr(stage, "visible_gpus", lambda: gpus)
+    config = small_config("pretrain.seeds=[1,2]", *settings)
+    [phase] = Pretrain(Lineage(config, artifacts)).plan(8)
+    assert len(phase.jobs) == 4 and phase.max_parallel == parallel
+    assert {"gpus": phase.gpus, "jobs_per_gpu": phase.jobs_per_gpu} == {"gpus": 0, "jobs_per_gpu": 0} | on_gpus
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
