@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mapnet_cli.config.hugging_face import present, read_object
 from mapnet_cli.core import InputError, readable
 from mapnet_cli.model import AnyPretrainingModel, Electra, PretrainingModel
+from mapnet_cli.training import load_tensors
 
 Weights = dict[str, Tensor]
 TABLES: dict[str, Any] = tomllib.loads((files(__package__) / "transformers.toml").read_text("utf-8"))
@@ -48,7 +48,7 @@ def read_weights(folder: Path) -> Weights:
         if not present(file):
             raise InputError(_missing(file, folder))
         with readable(str(file), "is not a readable safetensors file"):
-            found |= {key: _checked(key, tensor, file) for key, tensor in load_file(file).items()}
+            found |= {key: _checked(key, tensor, file) for key, tensor in load_tensors(file).items()}
     if absent := sorted(index.keys() - found.keys()):
         raise InputError(f"{folder / INDEX} lists {absent[0]}, but {index[absent[0]]} doesn't contain it")
     return {name: tensor for name, tensor in found.items() if not name.endswith(_BUFFERS)}

@@ -3,8 +3,8 @@
 # fmt: off
 # isort: off
 from mapnet_cli.training.checkpoint import (
-    FACTS, SEGMENT, TENSORS, BackgroundWriter, load_checkpoint, newest_checkpoint, prune_checkpoints, rolling_name,
-    save_checkpoint, snapshot,
+    FACTS, SEGMENT, TENSORS, BackgroundWriter, load_checkpoint, load_tensors, newest_checkpoint, prune_checkpoints,
+    rolling_name, save_checkpoint, snapshot,
 )
 from mapnet_cli.training.device import (
     autocast, choose_device, device_name, keep_freed_memory, peak_flops, precision_advice,

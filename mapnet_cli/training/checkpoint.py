@@ -4,6 +4,8 @@ The JSON stores a checksum of the tensors file and one of itself, because safete
 flipped bits. A folder is published under its final name only when it is complete.
 """
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -79,7 +81,20 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedError(f"checkpoint {folder} is damaged (the checksum of its facts does not match)")
     if facts.get("sha256") != sha256(folder / TENSORS):
         raise DamagedError(f"checkpoint {folder} is damaged (its checksum does not match)")
-    return load_file(folder / TENSORS), facts
+    return load_tensors(folder / TENSORS), facts
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file. Raises OSError if it can't be opened, which the libraries call
+    FileNotFoundError, even of a file that exists, and RuntimeError, with the reason in words."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, RuntimeError) as error:
+        in_words = re.search(r"unable to (?:open|mmap).*\((\d+)\)$", str(error))
+        if not in_words and (isinstance(error, RuntimeError) or not path.exists()):
+            raise
+        number = int(in_words[1]) if in_words else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def rolling_name(step: int) -> str:

@@ -1,5 +1,7 @@
 """Rolling checkpoints: damage is detected, the previous one is used instead, and pruning keeps good ones."""
 
+import errno
+import resource
 import threading
 from pathlib import Path
 
@@ -8,8 +10,10 @@ import torch
 
 from mapnet_cli.core.errors import DamagedError
 from mapnet_cli.training.checkpoint import (
+    TENSORS,
     BackgroundWriter,
     load_checkpoint,
+    load_tensors,
     newest_checkpoint,
     prune_checkpoints,
     rolling_name,
@@ -38,6 +42,24 @@ def test_round_trip_is_deterministic(tmp_path: Path) -> None:
     before = (tmp_path / rolling_name(5) / "tensors.safetensors").read_bytes()
     save(tmp_path, 5)
     assert (tmp_path / rolling_name(5) / "tensors.safetensors").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_opened_is_a_system_error(tmp_path: Path) -> None:
+    """safetensors opens it first, then torch; without file descriptors each of them fails."""
+    save(tmp_path, 1)
+    file, open_files, errors = tmp_path / rolling_name(1) / TENSORS, resource.getrlimit(resource.RLIMIT_NOFILE), []
+    for limit in range(3, 100):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, open_files[1]))
+        try:
+            load_tensors(file)
+        except OSError as error:
+            errors.append(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
+    assert {error.errno for error in errors} == {errno.EIO, errno.EMFILE}
+    assert {error.filename for error in errors} == {str(file)}
+    with pytest.raises(FileNotFoundError):
+        load_tensors(tmp_path / "none")
 
 
 def test_newest_undamaged_checkpoint_is_found_and_damaged_ones_are_deleted(tmp_path: Path) -> None:
