@@ -2,11 +2,11 @@
 
 import shutil
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, command_of, read_json, record_checksum, sha256
+from mapnet_cli.core.artifacts import TEMPORARY, Artifacts, Marker, command_of, read_json, record_checksum, sha256
 from mapnet_cli.core.errors import DamagedError, UsageError
 
 FOLDERS = ("import", "prepare-corpus", "pretrain", "minimal-pairs", "finetune-glue", "variance")
@@ -97,8 +97,11 @@ def _resume_point_altered(path: Path) -> bool:
 
 
 def _looks_like_marker(path: Path) -> bool:
+    """Returns whether a file has most keys of a marker: one of them may be altered."""
     try:
         record = read_json(path)
     except DamagedError:
         return True
-    return isinstance(record, dict) and {"fingerprint", "result"} <= record.keys()
+    return (
+        isinstance(record, dict) and len(record.keys() & {one.name for one in fields(Marker)}) > 3
+    )  # one may be altered

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from mapnet_cli.core.artifacts import Artifacts, Marker, publishing, write_json, write_text
 from mapnet_cli.core.errors import DamagedError, LockedError, MissingResultError
+from mapnet_cli.core.integrity import verify
 from mapnet_cli.core.records import Row
 
 
@@ -83,6 +85,17 @@ def test_verify_detects_truncated_and_missing_files(artifacts: Artifacts) -> Non
         artifacts.verify("a/b")
     with pytest.raises(MissingResultError, match="does not exist yet"):
         artifacts.verify("a/c")
+
+
+def test_the_walk_sees_every_flipped_bit_of_a_result(artifacts: Artifacts) -> None:
+    file, marker = artifacts.path("pretrain/a/file"), artifacts.path("pretrain/a.json")
+    write_text(file, "content")
+    artifacts.publish(Marker("pretrain/a", "f00", {"score": 1.5}, artifacts.checksums([file])))
+    data = marker.read_bytes()
+    assert not verify(artifacts).damaged
+    for at, bit in product(range(len(data) - 3), range(8)):
+        marker.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+        assert [damage.path for damage in verify(artifacts).damaged] == ["pretrain/a.json"]
 
 
 def test_verify_checks_only_the_given_file(artifacts: Artifacts) -> None:
