@@ -1,12 +1,15 @@
 """The numbers in docs/results and the README match those computed from the committed records.
 
-So do those of a report that is made anew from these records. Confidence intervals are not checked. To make that report:
+So do those of a report that is made anew from the records of the first study. To make a study's report, or to print the
+rows of docs/results/README.md:
 
-    python -m tests.test_results FOLDER
+    python -m tests.test_results /tmp/small /tmp/masks
+    python -m tests.test_results
 """
 
 import gzip
 import json
+import math
 import statistics
 import sys
 from collections import defaultdict
@@ -20,6 +23,7 @@ import pytest
 
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.core.artifacts import Artifacts, Marker
+from mapnet_cli.core.statistics import t_interval
 from mapnet_cli.glue.grid import GridRun, other_rows
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.report.stage import ReportResult, build
@@ -121,17 +125,28 @@ def test_summary_costs_match_the_records(method: str) -> None:
     assert cell(rows()[LABELS.get(method, method)], "Relative FLOPs (× BERT)", "FLOPs (× BERT)") == f"{ratio:.2f}"
 
 
-def report_of_records(root: Path) -> ReportResult:
+def report_of_records(root: Path, study: Path) -> ReportResult:
     """Writes a report from the committed records into a new folder, with stand-ins for the text and the task data."""
     (root / "text").mkdir(parents=True)
     (root / "text/a.txt").write_text("x\n")
     for task in CONFIG.finetune.tasks:
         (root / "glue" / task).mkdir(parents=True)
         (root / "glue" / task / "train.tsv").write_text("x\n")
-    own = [f'corpus.sources=[{{path="{root / "text"}"}}]', f'finetune.data="{root / "glue"}"']
-    lineage = Lineage(resolve(None, SMALL.with_suffix(".toml"), own, {}).config, Artifacts(root / "art"))
+    sets = [root / f"{name}.jsonl" for name in ("blimp", "zorro")]
+    for path in sets:
+        path.write_text("x\n")
+    seeds: dict[str, set[int]] = {}
+    for record in records(study):
+        if record["record"] == "Checkpoint":
+            seeds.setdefault(record["method"], set()).add(record["pretrain_seed"])
+    own = [
+        f'corpus.sources=[{{path="{root / "text"}"}}]', f'finetune.data="{root / "glue"}"',
+        f"methods={json.dumps([*seeds])}", *(f"method.{name}.seeds={sorted(found)}" for name, found in seeds.items()),
+        f"minimal_pairs.data={json.dumps([str(path) for path in sets] if study == MASKS else [])}",
+    ]  # fmt: skip
+    lineage = Lineage(resolve(None, study.with_suffix(".toml"), own, {}).config, Artifacts(root / "art"))
     baselines: dict[str, list[dict[str, Any]]] = {}
-    for record in records()[1:]:
+    for record in records(study)[1:]:
         row = {name: value for name, value in record.items() if name != "record"}
         if record["record"] == "Baseline":
             baselines.setdefault(row["task"], []).append(row)
@@ -144,7 +159,7 @@ def report_of_records(root: Path) -> ReportResult:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
-    return report_of_records(tmp_path_factory.mktemp("small"))
+    return report_of_records(tmp_path_factory.mktemp("small"), SMALL)
 
 
 def key_of(lineage: Lineage, kind: str, row: dict[str, Any]) -> str:
@@ -154,6 +169,13 @@ def key_of(lineage: Lineage, kind: str, row: dict[str, Any]) -> str:
         return f"{lineage.pretraining(row['method'], row['pretrain_seed']).key}/step{row['step']}"
     if kind == "TaskFacts":
         return lineage.main_task(row["task"]).key
+    if kind == "PairScores":
+        place = tuple(row[name] for name in ("method", "pretrain_seed", "step", "data"))
+        return next(
+            artifact.key
+            for _, run, artifact in lineage.pair_scores()
+            if (run.method, run.pretrain_seed, run.step, run.data) == place
+        )
     return lineage.finetuning(GridRun(*(row[field.name] for field in fields(GridRun)))).key
 
 
@@ -175,9 +197,8 @@ def test_a_report_of_the_records_has_the_same_numbers(built: ReportResult) -> No
     assert [(row["value"], row["n"]) for row in flat] == [(pytest.approx(statistics.fmean(best)), len(best))]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results/README.md"])
-def test_pages_show_the_summary(page: str) -> None:
-    assert table(ROOT / page, SUMMARY) == summary()
+def test_the_page_shows_the_summary() -> None:
+    assert table(SMALL.with_suffix(".md"), SUMMARY) == summary()
 
 
 def test_records_match_the_committed_config() -> None:
@@ -196,8 +217,40 @@ def test_records_contain_no_corpus_text(study: Path) -> None:
     assert manifest["examples"] == {}
 
 
+COMPARED = (
+    ("uniform-30", "bert"), ("spaced-then-uniform", "bert"), ("decay-40-15", "bert"), ("mapnet-kind", "bert"),
+    ("mapnet", "bert"), ("bert-batch-2x", "bert"), ("pmi", "bert"), ("spaced-then-uniform", "uniform-30"),
+    ("decay-40-15", "uniform-30"), ("decay-30-15", "uniform-30"), ("amlm", "decay-40-15"),
+)  # fmt: skip
+"""Methods of docs/results/README.md and their controls."""
+
+
+def interval(values: list[float], digits: int) -> str:
+    """Returns the mean and Student's 95% interval, from three values on."""
+    if len(values) < 3:
+        return f"{statistics.fmean(values):+.{digits}f}"
+    low, high = t_interval(values) or (0, 0)
+    return f"{statistics.fmean(values):+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def share_of_flops(ours: list[tuple[float, float]], theirs: tuple[float, float]) -> float | None:
+    """Returns our FLOPs at the other's last loss, as a share of the other's FLOPs; None if it is not reached.
+
+    `ours` are (FLOPs, loss) of the milestones, between which log FLOPs are interpolated; before the first one the share
+    is at most the first one's, and that is returned.
+    """
+    flops, target = theirs
+    if min(loss for _, loss in ours) > target:
+        return None
+    at = next(n for n, (_, loss) in enumerate(ours) if loss <= target)
+    if not at:
+        return ours[0][0] / flops
+    (x0, y0), (x1, y1) = ours[at - 1 : at + 1]
+    return math.exp(math.log(x0) + (y0 - target) / (y0 - y1) * math.log(x1 / x0)) / flops
+
+
 def masks_tables() -> list[str]:
-    """Returns the rows of masks.md, means over the pretraining seeds so far: losses by step, then minimal pairs."""
+    """Returns the rows of docs/results/README.md: losses by step, minimal pairs, differences by paired seeds."""
     losses, pairs = defaultdict[str, Rows](lambda: defaultdict(list)), defaultdict[str, Rows](lambda: defaultdict(list))
     for row in records(MASKS):
         if row["record"] == "Checkpoint":
@@ -217,13 +270,40 @@ def masks_tables() -> list[str]:
         errors = [100 * statistics.fmean(row["standard_error"] for row in by_data[data]) for data in ("blimp", "zorro")]
         cells = " | ".join(f"{mean:.1f} ± {error:.1f}" for mean, error in zip(means, errors, strict=True))
         lines.append(f"| `{method}` | {len(by_data['blimp'])} | {cells} |")
-    return lines
+    return lines + [_compared(a, b, losses, pairs) for a, b in COMPARED if {a, b} <= losses.keys()]
+
+
+def _compared(method: str, control: str, losses: dict[str, Rows], pairs: dict[str, Rows]) -> str:
+    curves: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for one in (method, control):
+        for _, rows in sorted(losses[one].items()):
+            for row in rows:
+                point = row["flops"], row["validation"]["validation_loss_single"]
+                curves.setdefault(one, {}).setdefault(row["pretrain_seed"], []).append(point)
+    seeds = sorted(curves[method].keys() & curves[control].keys())
+    loss = [curves[method][seed][-1][1] - curves[control][seed][-1][1] for seed in seeds]
+    shares = [share_of_flops(curves[method][seed], curves[control][seed][-1]) for seed in seeds]
+    reached = [share for share in shares if share is not None]
+    flops = interval(reached, 2).replace("+", "") if reached else "not reached"
+    flops += f" ({len(reached)} seeds)" if 0 < len(reached) < len(seeds) else ""
+    points = []
+    for data in ("blimp", "zorro"):
+        ours, theirs = (
+            {row["pretrain_seed"]: row["accuracy"] for row in pairs[one][data]} for one in (method, control)
+        )
+        points.append(interval([100 * (ours[seed] - theirs[seed]) for seed in seeds], 1))
+    return f"| `{method}` - `{control}` | {len(seeds)} | {interval(loss, 3)} | {flops} | {' | '.join(points)} |"
 
 
 def test_masks_match_the_records() -> None:
-    page = MASKS.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    page = (MASKS.parent / "README.md").read_text(encoding="utf-8").splitlines()
     assert [line for line in masks_tables() if line not in page] == []
+    first_screen = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line[:3] == "| `"]
+    assert first_screen and set(first_screen) <= set(masks_tables())
 
 
 if __name__ == "__main__":
-    print(report_of_records(Path(sys.argv[1])).files["index.html"])
+    for folder in sys.argv[1:]:
+        print(report_of_records(Path(folder), SMALL.with_name(Path(folder).name)).files["index.html"])
+    if not sys.argv[1:]:
+        print(*masks_tables(), sep="\n")
