@@ -10,6 +10,7 @@ rows of docs/results/README.md:
 import gzip
 import json
 import math
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -36,6 +37,7 @@ Rows = dict[Any, list[dict[str, Any]]]
 CONFIG = resolve(None, SMALL.with_suffix(".toml"), (), {}).config
 METHODS = (*CONFIG.methods, *other_rows(CONFIG))
 METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
+ROW = re.compile(r"\| `[\w-]+`( - `[\w-]+`)? \| \d")
 SUMMARY = "| Model | Pretraining runs | Score |"
 """Beginning of the header of the summary; of reports since version 0.2: "| Model | Steps | Average |"."""
 LABELS = {"bert": "BERT", "mapnet": "MAP-Net", "electra": "ELECTRA"}
@@ -144,6 +146,7 @@ def report_of_records(root: Path, study: Path) -> ReportResult:
         f"methods={json.dumps([*seeds])}", *(f"method.{name}.seeds={sorted(found)}" for name, found in seeds.items()),
         f"minimal_pairs.data={json.dumps([str(path) for path in sets] if study == MASKS else [])}",
     ]  # fmt: skip
+    own.append(f'report.name="{study.name}"')
     lineage = Lineage(resolve(None, study.with_suffix(".toml"), own, {}).config, Artifacts(root / "art"))
     baselines: dict[str, list[dict[str, Any]]] = {}
     for record in records(study)[1:]:
@@ -218,45 +221,59 @@ def test_records_contain_no_corpus_text(study: Path) -> None:
 
 
 COMPARED = (
-    ("uniform-30", "bert"), ("spaced-then-uniform", "bert"), ("decay-40-15", "bert"), ("mapnet-kind", "bert"),
-    ("mapnet", "bert"), ("bert-batch-2x", "bert"), ("pmi", "bert"), ("spaced-then-uniform", "uniform-30"),
-    ("decay-40-15", "uniform-30"), ("decay-30-15", "uniform-30"), ("amlm", "decay-40-15"),
+    ("uniform-30", "bert"), ("spaced-then-uniform", "bert"), ("decay-40-15", "bert"), ("amlm", "bert"),
+    ("mapnet-kind", "bert"), ("mapnet", "bert"), ("bert-batch-2x", "bert"), ("pmi", "bert"),
+    ("spaced-then-uniform", "uniform-30"), ("decay-40-15", "uniform-30"), ("decay-30-15", "uniform-30"),
+    ("amlm", "decay-40-15"), ("bert", "untrained"), ("uniform-30", "untrained"), ("spaced-then-uniform", "untrained"),
+    ("mapnet-kind", "untrained"),
 )  # fmt: skip
 """Methods of docs/results/README.md and their controls."""
 
 
-def interval(values: list[float], digits: int) -> str:
-    """Returns the mean and Student's 95% interval, from three values on."""
-    if len(values) < 3:
-        return f"{statistics.fmean(values):+.{digits}f}"
-    low, high = t_interval(values) or (0, 0)
-    return f"{statistics.fmean(values):+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+def differences(values: list[float], digits: int) -> str:
+    """Returns up to two values, or the mean and Student's 95% interval of more."""
+    low_high = t_interval(values)
+    texts = [f"{round(value, digits) + 0.0:+.{digits}f}" for value in low_high or values]  # no -0.0
+    return f"{statistics.fmean(values):+.{digits}f} [{', '.join(texts)}]" if low_high else ", ".join(texts)
 
 
-def share_of_flops(ours: list[tuple[float, float]], theirs: tuple[float, float]) -> float | None:
+def share_of_flops(ours: list[tuple[float, float]], theirs: tuple[float, float]) -> tuple[float, bool] | None:
     """Returns our FLOPs at the other's last loss, as a share of the other's FLOPs; None if it is not reached.
 
-    `ours` are (FLOPs, loss) of the milestones, between which log FLOPs are interpolated; before the first one the share
-    is at most the first one's, and that is returned.
+    `ours` are (FLOPs, loss) of the milestones, between which log FLOPs are interpolated. The second value is whether
+    the first milestone is below that loss already, so that the share is at most the first value.
     """
     flops, target = theirs
-    if min(loss for _, loss in ours) > target:
+    at = next((n for n, (_, loss) in enumerate(ours) if loss <= target), None)
+    if at is None:
         return None
-    at = next(n for n, (_, loss) in enumerate(ours) if loss <= target)
     if not at:
-        return ours[0][0] / flops
+        return ours[0][0] / flops, True
     (x0, y0), (x1, y1) = ours[at - 1 : at + 1]
-    return math.exp(math.log(x0) + (y0 - target) / (y0 - y1) * math.log(x1 / x0)) / flops
+    return math.exp(math.log(x0) + (y0 - target) / (y0 - y1) * math.log(x1 / x0)) / flops, False
+
+
+def test_shares_of_flops_are_interpolated_or_bounds() -> None:
+    ours = [(1.0, 5.0), (4.0, 4.0)]
+    assert share_of_flops(ours, (4.0, 4.5)) == (pytest.approx(0.5), False)
+    assert share_of_flops(ours, (4.0, 5.5)) == (0.25, True)
+    assert share_of_flops(ours, (4.0, 3.9)) is None
+
+
+@cache
+def masks_by_kind() -> dict[str, dict[str, Rows]]:
+    """Returns checkpoints by method and step, and scores of minimal pairs by method and data set."""
+    found: dict[str, dict[str, Rows]] = {"Checkpoint": {}, "PairScores": {}}
+    for row in records(MASKS):
+        if row["record"] in found:
+            place = row["step"] if row["record"] == "Checkpoint" else row["data"]
+            found[row["record"]].setdefault(row["method"], defaultdict(list))[place].append(row)
+    return found
 
 
 def masks_tables() -> list[str]:
     """Returns the rows of docs/results/README.md: losses by step, minimal pairs, differences by paired seeds."""
-    losses, pairs = defaultdict[str, Rows](lambda: defaultdict(list)), defaultdict[str, Rows](lambda: defaultdict(list))
-    for row in records(MASKS):
-        if row["record"] == "Checkpoint":
-            losses[row["method"]][row["step"]].append(row)
-        elif row["record"] == "PairScores":
-            pairs[row["method"]][row["data"]].append(row)
+    losses, pairs = masks_by_kind().values()
     lines = []
     for method, by_step in losses.items():
         found = [
@@ -266,40 +283,59 @@ def masks_tables() -> list[str]:
         last = by_step[max(by_step)]
         lines.append(f"| `{method}` | {len(last)} | {' | '.join(found)} | {last[0]['flops']:.3g} |")
     for method, by_data in pairs.items():
-        means = [100 * statistics.fmean(row["accuracy"] for row in by_data[data]) for data in ("blimp", "zorro")]
-        errors = [100 * statistics.fmean(row["standard_error"] for row in by_data[data]) for data in ("blimp", "zorro")]
-        cells = " | ".join(f"{mean:.1f} ± {error:.1f}" for mean, error in zip(means, errors, strict=True))
-        lines.append(f"| `{method}` | {len(by_data['blimp'])} | {cells} |")
-    return lines + [_compared(a, b, losses, pairs) for a, b in COMPARED if {a, b} <= losses.keys()]
+        cells = [
+            f"{statistics.fmean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
+            for values in ([100 * row["accuracy"] for row in by_data[data]] for data in ("blimp", "zorro"))
+        ]
+        lines.append(f"| `{method}` | {len(by_data['blimp'])} | {' | '.join(cells)} |")
+    return lines + [_compared(*both) for both in COMPARED if {*both} <= losses.keys() | {"untrained"}]
 
 
-def _compared(method: str, control: str, losses: dict[str, Rows], pairs: dict[str, Rows]) -> str:
-    curves: dict[str, dict[int, list[tuple[float, float]]]] = {}
-    for one in (method, control):
-        for _, rows in sorted(losses[one].items()):
-            for row in rows:
-                point = row["flops"], row["validation"]["validation_loss_single"]
-                curves.setdefault(one, {}).setdefault(row["pretrain_seed"], []).append(point)
-    seeds = sorted(curves[method].keys() & curves[control].keys())
-    loss = [curves[method][seed][-1][1] - curves[control][seed][-1][1] for seed in seeds]
-    shares = [share_of_flops(curves[method][seed], curves[control][seed][-1]) for seed in seeds]
-    reached = [share for share in shares if share is not None]
-    flops = interval(reached, 2).replace("+", "") if reached else "not reached"
-    flops += f" ({len(reached)} seeds)" if 0 < len(reached) < len(seeds) else ""
-    points = []
-    for data in ("blimp", "zorro"):
+def _compared(method: str, control: str) -> str:
+    losses, pairs = masks_by_kind().values()
+    accuracies = [
+        {data: {row["pretrain_seed"]: 100 * row["accuracy"] for row in rows} for data, rows in pairs[name].items()}
+        for name in (method, control)
+    ]
+    seeds = sorted(accuracies[0]["blimp"].keys() & accuracies[1]["blimp"].keys())
+    cells = []
+    for loss in LOSSES[::-1] if control in losses else ():
         ours, theirs = (
-            {row["pretrain_seed"]: row["accuracy"] for row in pairs[one][data]} for one in (method, control)
-        )
-        points.append(interval([100 * (ours[seed] - theirs[seed]) for seed in seeds], 1))
-    return f"| `{method}` - `{control}` | {len(seeds)} | {interval(loss, 3)} | {flops} | {' | '.join(points)} |"
+            [
+                [(row["flops"], row["validation"][loss]) for _, rows in sorted(losses[name].items())
+                 for row in rows if row["pretrain_seed"] == seed]
+                for seed in seeds
+            ]
+            for name in (method, control)
+        )  # fmt: skip
+        cells.append(differences([own[-1][1] - other[-1][1] for own, other in zip(ours, theirs, strict=True)], 3))
+        shares = [share_of_flops(own, other[-1]) for own, other in zip(ours, theirs, strict=True)]
+        reached = [share for share in shares if share]
+        bound = "at most " * any(bounded for _, bounded in reached)
+        text = bound + differences([share for share, _ in reached], 2).replace("+", "") if reached else "not reached"
+        cells.append(text + f" ({len(reached)} of {len(seeds)})" * (0 < len(reached) < len(seeds)))
+    for data in ("blimp", "zorro"):
+        cells.append(differences([accuracies[0][data][seed] - accuracies[1][data][seed] for seed in seeds], 1))
+    return f"| `{method}` - `{control}` | {len(seeds)} | {' | '.join(cells)} |"
 
 
-def test_masks_match_the_records() -> None:
-    page = (MASKS.parent / "README.md").read_text(encoding="utf-8").splitlines()
-    assert [line for line in masks_tables() if line not in page] == []
-    first_screen = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line[:3] == "| `"]
-    assert first_screen and set(first_screen) <= set(masks_tables())
+@pytest.mark.parametrize("page", ["README.md", "docs/results/README.md"])
+def test_masks_match_the_records(page: str) -> None:
+    """The rows of tables; the text's figures are not compared."""
+    shown = {line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if ROW.match(line)}
+    assert shown and shown <= set(masks_tables())
+    assert page == "README.md" or shown == set(masks_tables())
+
+
+def test_a_report_of_the_masks_has_their_losses(tmp_path: Path) -> None:
+    """Made by mapnet's own means from the same records."""
+    result = report_of_records(tmp_path, MASKS)
+    losses, pairs = masks_by_kind().values()
+    for row in result.value["rows"]:
+        if (row["task"], row["metric"], row["step"]) == ("held-out text", "validation_loss_single", 4000):
+            [record] = [one for one in losses[row["method"]][4000] if one["pretrain_seed"] == row["seed"]]
+            assert row["value"] == pytest.approx(record["validation"]["validation_loss_single"])
+    assert {row["method"] for row in result.value["rows"] if row["task"] == "zorro"} == pairs.keys()
 
 
 if __name__ == "__main__":

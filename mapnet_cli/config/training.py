@@ -142,7 +142,8 @@ class Pretrain(Optimiser):
     processes: Count = operational(1)
     """Processes that train one model together on this machine, one per GPU; same as --processes."""
     runs_per_gpu: Count = operational(1)
-    """Pretraining runs of one process that share a GPU: small encoders don't fill one."""
+    """Pretraining runs of one process that share a GPU, whose memory has to suffice: small encoders don't fill one.
+    Their hours and MFU are those of a shared GPU."""
     threads: NonNegative = operational(0)
     """CPU threads per training process; 0: all cores, divided among the processes that run in parallel."""
 

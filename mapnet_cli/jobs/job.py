@@ -88,12 +88,13 @@ class Phase:
     gpus: int = 0
     """GPUs that a job uses exclusively, on machines that have GPUs."""
     gpu_bytes: int = 0
-    """Estimated peak memory of a job on a GPU that it shares with other jobs; 0: unknown."""
+    """Estimated peak memory of a job on a GPU that it shares with other jobs; 0: unknown, or it doesn't share one."""
     jobs_per_gpu: int = 0
     """Jobs that share a GPU; 0: as many as fit into its memory."""
 
     @property
     def shares_gpus(self) -> bool:
+        """Whether jobs use a part of a GPU each, where there are GPUs."""
         return bool(self.gpu_bytes or self.jobs_per_gpu)
 
     def on_gpu(self, memory: int) -> int:

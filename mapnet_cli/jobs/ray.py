@@ -126,7 +126,7 @@ def task_resources(phase: Phase, nodes: list[dict[str, Any]], gpu_memory: int) -
     gpus = 0.0
     if any(node.get("GPU") for node in nodes):
         # rounded down to Ray's resolution of 1/10,000, so that the shares don't add up to more than one GPU
-        gpus = phase.gpus or (phase.shares_gpus and 10_000 // phase.on_gpu(gpu_memory) / 10_000)
+        gpus = phase.gpus or (10_000 // phase.on_gpu(gpu_memory) / 10_000 if phase.shares_gpus else 0.0)
     suitable = [node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= gpus]
     if not suitable:
         raise UsageError(f"{phase.name}: one {phase.unit} needs {gpus} GPUs, but no node of the cluster has that many")

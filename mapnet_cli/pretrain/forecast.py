@@ -81,7 +81,10 @@ def too_much(
     fixed: float, activations: tuple[float, float], share: int, processes: int, device: torch.device
 ) -> list[str]:
     """Returns a warning if the processes need more memory than is free, and the sequences per pass that fit."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else main_memory()[1] / processes
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] / math.ceil(processes / torch.cuda.device_count())
+    else:
+        free = main_memory()[1] / processes
     once, each = activations
     if not free or fixed + once + share * each <= free:
         return []

@@ -65,7 +65,10 @@ class Pretrain(jobs.Stage):
             )
 
     def plan(self, workers: int) -> list[jobs.Phase]:
-        """Returns one job per method and seed: sequential on GPUs, in parallel on the cores of a CPU."""
+        """Returns one job per method and seed, in parallel on GPUs or on the cores of a CPU.
+
+        Runs of several processes use all GPUs and follow one another.
+        """
         lineage, config = self.lineage, self.lineage.config
         processes = config.pretrain.processes
         # the first seed of every method comes first, so that a complete table is available early
@@ -148,7 +151,8 @@ def _shares(config: Config, runs: int, workers: int) -> tuple[int, int]:
     gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
     slots = gpus * config.pretrain.runs_per_gpu if processes == 1 else min(gpus, 1)
     side_by_side = max(1, min(workers // processes, slots or runs, runs))
-    local = side_by_side * processes * jobs.local_processes()
+    # Ray starts as many as fit on the GPUs, whatever the number of workers
+    local = max(side_by_side, min(slots, runs)) * processes * jobs.local_processes()
     return side_by_side, config.pretrain.threads or max(1, jobs.cores() // local)
 
 

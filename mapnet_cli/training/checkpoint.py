@@ -85,16 +85,19 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a safetensors file. Raises OSError if it can't be opened, which the libraries call
-    FileNotFoundError, even of a file that exists, and RuntimeError, with the reason in words."""
+    """Returns the tensors of a safetensors file. Raises OSError with number and path if the file can't be opened.
+
+    The libraries raise FileNotFoundError, whatever the reason, or RuntimeError, with the reason in words.
+    """
     try:
         return load_file(path)
-    except (FileNotFoundError, RuntimeError) as error:
-        in_words = re.search(r"unable to (?:open|mmap).*\((\d+)\)$", str(error))
-        if not in_words and (isinstance(error, RuntimeError) or not path.exists()):
+    except FileNotFoundError:
+        path.open("rb").close()  # raises the true error
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from None
+    except RuntimeError as error:
+        if not (in_words := re.search(r"unable to (?:open|mmap).*\((\d+)\)$", str(error))):
             raise
-        number = int(in_words[1]) if in_words else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from None
+        raise OSError(int(in_words[1]), os.strerror(int(in_words[1])), str(path)) from None
 
 
 def rolling_name(step: int) -> str:

@@ -48,14 +48,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--masks", type=int, default=4)
+    parser.add_argument("--masks", type=int, default=4, choices=range(1, SHORTEST + 1))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     lines = chosen.text.read_text(encoding="utf-8").splitlines()
     found = [losses(folder, lines, chosen.masks) for folder in chosen.folders]
-    result = {"lines": len(found[0]), "loss": {f.name: mean(v) for f, v in zip(chosen.folders, found, strict=True)}}
+    result = {"lines": len(found[0]), "loss": {str(f): mean(v) for f, v in zip(chosen.folders, found, strict=True)}}
     pairs = zip(chosen.folders[1:], found[1:], strict=True)
-    result["minus_first"] = {f.name: mean([a - b for a, b in zip(v, found[0], strict=True)]) for f, v in pairs}
+    result["minus_first"] = {str(f): mean([a - b for a, b in zip(v, found[0], strict=True)]) for f, v in pairs}
     print(json.dumps(result))
 
 

@@ -93,7 +93,7 @@ def test_the_walk_sees_every_flipped_bit_of_a_result(artifacts: Artifacts) -> No
     artifacts.publish(Marker("pretrain/a", "f00", {"score": 1.5}, artifacts.checksums([file])))
     data = marker.read_bytes()
     assert not verify(artifacts).damaged
-    for at, bit in product(range(len(data) - 3), range(8)):
+    for at, bit in product(range(len(data)), range(8)):
         marker.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
         assert [damage.path for damage in verify(artifacts).damaged] == ["pretrain/a.json"]
 

@@ -1,6 +1,6 @@
 """Trials: a stage of a tiny run with one fault, then the same command again; the result must be that of no fault.
 
-TRIALS is the number of trials per stage and fault (1 by default); 0 tries every operation and every damage.
+TRIALS is the number of trials per stage and fault (1 by default); 0: every operation, and every kind of damage once.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Rolling checkpoints: damage is detected, the previous one is used instead, and pruning keeps good ones."""
 
 import errno
+import os
 import resource
 import threading
 from pathlib import Path
@@ -48,7 +49,8 @@ def test_a_file_that_cannot_be_opened_is_a_system_error(tmp_path: Path) -> None:
     """safetensors opens it first, then torch; without file descriptors each of them fails."""
     save(tmp_path, 1)
     file, open_files, errors = tmp_path / rolling_name(1) / TENSORS, resource.getrlimit(resource.RLIMIT_NOFILE), []
-    for limit in range(3, 100):
+    os.close(free := os.dup(0))
+    for limit in range(free, free + 4):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, open_files[1]))
         try:
             load_tensors(file)
@@ -56,8 +58,8 @@ def test_a_file_that_cannot_be_opened_is_a_system_error(tmp_path: Path) -> None:
             errors.append(error)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
-    assert {error.errno for error in errors} == {errno.EIO, errno.EMFILE}
-    assert {error.filename for error in errors} == {str(file)}
+    assert len(errors) >= 2 and {error.errno for error in errors} == {errno.EMFILE}
+    assert {os.fspath(error.filename) for error in errors} == {str(file)}
     with pytest.raises(FileNotFoundError):
         load_tensors(tmp_path / "none")
 
