@@ -214,6 +214,11 @@ def test_records_match_the_committed_config() -> None:
     assert set(summary()) == {"Model", *(LABELS.get(method, method) for method in METHODS)}
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "docs/results").glob("*.toml")), ids=lambda path: path.name)
+def test_configs_of_studies_are_valid(file: Path) -> None:
+    assert resolve(None, file, (), {}).config.methods
+
+
 @pytest.mark.parametrize("study", [SMALL, MASKS])
 def test_records_contain_no_corpus_text(study: Path) -> None:
     manifest = next(row for row in records(study) if row["record"] == "CorpusManifest")
