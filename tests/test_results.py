@@ -145,8 +145,8 @@ def report_of_records(root: Path, study: Path) -> ReportResult:
         f'corpus.sources=[{{path="{root / "text"}"}}]', f'finetune.data="{root / "glue"}"',
         f"methods={json.dumps([*seeds])}", *(f"method.{name}.seeds={sorted(found)}" for name, found in seeds.items()),
         f"minimal_pairs.data={json.dumps([str(path) for path in sets] if study == MASKS else [])}",
+        f'report.name="{study.name}"',
     ]  # fmt: skip
-    own.append(f'report.name="{study.name}"')
     lineage = Lineage(resolve(None, study.with_suffix(".toml"), own, {}).config, Artifacts(root / "art"))
     baselines: dict[str, list[dict[str, Any]]] = {}
     for record in records(study)[1:]:
@@ -336,11 +336,18 @@ def test_a_report_of_the_masks_has_their_losses(tmp_path: Path) -> None:
     """Made by mapnet's own means from the same records."""
     result = report_of_records(tmp_path, MASKS)
     losses, pairs = masks_by_kind().values()
+    shown: dict[str, Any] = {"validation_loss_single": {}, "accuracy": {}}
     for row in result.value["rows"]:
-        if (row["task"], row["metric"], row["step"]) == ("held-out text", "validation_loss_single", 4000):
-            [record] = [one for one in losses[row["method"]][4000] if one["pretrain_seed"] == row["seed"]]
-            assert row["value"] == pytest.approx(record["validation"]["validation_loss_single"])
-    assert {row["method"] for row in result.value["rows"] if row["task"] == "zorro"} == pairs.keys()
+        if (row["task"], row["metric"]) in (("held-out text", "validation_loss_single"), ("zorro", "accuracy")):
+            shown[row["metric"]][row["method"], row["seed"], row["step"]] = row["value"]
+    expected = {
+        (name, row["pretrain_seed"], step): row["validation"]["validation_loss_single"]
+        for name, by_step in losses.items() for step, rows in by_step.items() for row in rows
+    }  # fmt: skip
+    assert shown["validation_loss_single"] == pytest.approx(expected)
+    found = [(name, row) for name, by_data in pairs.items() for row in by_data["zorro"]]
+    expected = {(name, row["pretrain_seed"], row["step"]): 100 * row["accuracy"] for name, row in found}
+    assert shown["accuracy"] == pytest.approx(expected)
 
 
 if __name__ == "__main__":

@@ -97,11 +97,10 @@ def _resume_point_altered(path: Path) -> bool:
 
 
 def _looks_like_marker(path: Path) -> bool:
-    """Returns whether a file has most keys of a marker: one of them may be altered."""
+    """Returns whether a file isn't JSON or has most keys of a marker: one of them may be altered."""
     try:
         record = read_json(path)
     except DamagedError:
         return True
-    return (
-        isinstance(record, dict) and len(record.keys() & {one.name for one in fields(Marker)}) > 3
-    )  # one may be altered
+    keys = {one.name for one in fields(Marker)}
+    return isinstance(record, dict) and len(record.keys() & keys) > len(keys) / 2

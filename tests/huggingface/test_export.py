@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,19 @@ def theirs(exported: Path) -> tuple[Any, Any]:
     return load_theirs(exported)
 
 
+def own_model(lineage: Lineage, method: str) -> PretrainingModel:
+    tensors, facts = load_checkpoint(lineage.artifacts.path(f"{lineage.pretraining(method, 1).key}/step10"))
+    sizes = lineage.config.proposal if method == "mapnet" else None
+    model = PretrainingModel(lineage.config.encoder, facts["vocab_size"], sizes)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
 def test_logits_are_equal(pretrained: Lineage, theirs: tuple[Any, Any]) -> None:
-    config, key = pretrained.config, pretrained.pretraining("mapnet", 1).key
-    tensors, facts = load_checkpoint(pretrained.artifacts.path(f"{key}/step10"))
-    ours = PretrainingModel(config.encoder, facts["vocab_size"], config.proposal)
-    ours.load_state_dict(tensors)
-    tokens_BL, attention_mask_BL = padded_batch(facts["vocab_size"], config.encoder.max_length)
+    config, ours = pretrained.config, own_model(pretrained, "mapnet")
+    tokens_BL, attention_mask_BL = padded_batch(len(ours.head.bias), config.encoder.max_length)
     expected = their_logits(theirs[1], tokens_BL, attention_mask_BL)
-    assert expected.shape[1] == facts["vocab_size"]
+    assert expected.shape[1] == len(ours.head.bias)
     assert torch.allclose(our_logits(ours, tokens_BL, attention_mask_BL), expected, atol=1e-4)
 
 
@@ -125,16 +131,34 @@ def test_plain_encoder_loads_the_export(exported: Path, theirs: tuple[Any, Any])
     assert hidden_BLH.shape[:2] == batch["input_ids"].shape and hidden_BLH.isfinite().all()
 
 
-def test_transformers_measures_the_loss_of_exports(exported: Path, folder: Path) -> None:
-    """Of lines that are long enough; a barely trained model is at about the loss of a uniform guess."""
-    text = folder / "lines.txt"
-    text.write_text("Ba co den fu garhi lumon ba co.\nBa.\nCo den fu garhi lumon ba co den.\n")
-    command = [sys.executable, "-m", "tests.benchmarks.transformers_loss", exported, exported, "--text", text]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_transformers_measures_the_losses_of_mapnets_own_models(
+    exported: Path, pretrained: Lineage, theirs: tuple[Any, Any], folder: Path
+) -> None:
+    """Every token of a line masked in turn; a line that is too short is left out."""
+    export_checkpoint(pretrained, folder / "other", "bert", None, None)
+    words = [*islice(cycle(["ba", "co", "den", "fu", "ba"]), 30)]
+    lines = [" ".join(words[at : at + 8]) for at in (0, 3)]
+    ids = [theirs[0](line)["input_ids"] for line in lines]
+    assert [len(one) for one in ids] == [10, 10], "eight tokens, [CLS] and [SEP]"
+    (folder / "lines.txt").write_text("\n".join([lines[0], "ba co", lines[1]]))
+    expected = []
+    for method in ("mapnet", "bert"):
+        model, copies = own_model(pretrained, method), torch.tensor(ids).repeat_interleave(8, 0)
+        at = torch.arange(1, 9).repeat(2)
+        copies[torch.arange(16), at] = MASK
+        logits_NV = our_logits(model, copies, torch.ones_like(copies, dtype=torch.bool))
+        logits = logits_NV.unflatten(0, (16, 10))[torch.arange(16), at]
+        losses = torch.nn.functional.cross_entropy(logits, torch.tensor(ids)[:, 1:9].flatten(), reduction="none")
+        expected.append(losses.view(2, 8).mean(1))
+    folders = [str(exported), str(folder / "other")]
+    command = [sys.executable, "-m", "tests.benchmarks.transformers_loss", *folders, "--masks", "8"]
+    done = subprocess.run([*command, "--text", folder / "lines.txt"], capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
-    assert result["lines"] == 2 and result["minus_first"] == {str(exported): [0, 0]}
-    vocabulary = len(json.loads((exported / "tokenizer.json").read_text())["model"]["vocab"])
-    assert result["loss"][str(exported)][0] == pytest.approx(math.log(vocabulary), abs=1)
+    assert result["lines"] == 2 and expected[0].mean() != expected[1].mean()
+    for name, values in zip(folders, expected, strict=True):
+        error = float(values.std()) / math.sqrt(2)
+        assert result["loss"][name] == pytest.approx([float(values.mean()), error], abs=2e-4)
+    assert result["minus_first"][folders[1]][0] == pytest.approx(float((expected[1] - expected[0]).mean()), abs=2e-4)
 
 
 def test_model_card_has_facts_and_lists_the_differences(

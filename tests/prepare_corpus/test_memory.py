@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(
         not Path("/proc/self/status").exists(),
         # getrusage's ru_maxrss is inherited from the parent: with pytest's own peak these tests could never fail.
+        # CI runs on Linux.
         reason="needs Linux, whose /proc has the peak memory of a single process",
     ),
 ]

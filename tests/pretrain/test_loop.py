@@ -39,22 +39,27 @@ def train(config: Config, artifacts: Artifacts, method: str, report: ProgressCal
     return artifacts.path(f"{job.key}/step{config.pretrain.steps}")
 
 
-@pytest.mark.parametrize(("gpus", "settings", "parallel", "on_gpus"), [
-    (0, (), 4, {"jobs_per_gpu": 1}),
-    (2, (), 2, {"jobs_per_gpu": 1}),
-    (1, ("pretrain.runs_per_gpu=3",), 3, {"jobs_per_gpu": 3}),
-    (2, ("pretrain.processes=2",), 1, {"gpus": 2}),
-    (2, ('pretrain.device="cpu"', "pretrain.runs_per_gpu=3"), 4, {}),
+@pytest.mark.parametrize(("gpus", "settings", "parallel", "threads_on_ray", "on_gpus"), [
+    (0, (), 4, 12, {"jobs_per_gpu": 1}),
+    (2, (), 2, 6, {"jobs_per_gpu": 1}),
+    (1, ("pretrain.runs_per_gpu=3",), 3, 4, {"jobs_per_gpu": 3}),
+    (2, ("pretrain.processes=2",), 1, 12, {"gpus": 2}),
+    (2, ('pretrain.device="cpu"', "pretrain.runs_per_gpu=3"), 4, 12, {}),
 ])  # fmt: skip
 def test_runs_share_gpus(
-    gpus: int, settings: tuple[str, ...], parallel: int, on_gpus: dict[str, int], artifacts: Artifacts,
-    monkeypatch: pytest.MonkeyPatch,
+    gpus: int, settings: tuple[str, ...], parallel: int, threads_on_ray: int, on_gpus: dict[str, int],
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """As many runs as asked for on each GPU, or one of several processes on all; four runs on eight workers."""
+    """As many runs as asked for on each GPU, or one of several processes on all; four runs on eight workers.
+
+    Ray, which plans for one worker, starts as many on the GPUs: they share the twelve cores.
+    """
     monkeypatch.setattr(stage, "visible_gpus", lambda: gpus)
-    config = small_config("pretrain.seeds=[1,2]", *settings)
+    monkeypatch.setattr(stage.jobs, "cores", lambda: 12)
+    config = small_config("pretrain.seeds=[1,2]", "pretrain.threads=0", *settings)
     [phase] = Pretrain(Lineage(config, artifacts)).plan(8)
     assert len(phase.jobs) == 4 and phase.max_parallel == parallel
+    assert Pretrain(Lineage(config, artifacts)).plan(1)[0].threads == threads_on_ray
     assert {"gpus": phase.gpus, "jobs_per_gpu": phase.jobs_per_gpu} == {"gpus": 0, "jobs_per_gpu": 0} | on_gpus
 
 

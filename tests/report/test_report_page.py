@@ -11,6 +11,8 @@ from mapnet_cli.report.stage import build
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python isn't installed")
+# A browser is no Python package, and `make test` must not need root. Without one, test_report_stage.py checks the
+# page's HTML, data and files.
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH (Debian: apt-get install chromium)")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

@@ -256,6 +256,7 @@ def test_text_is_escaped_for_latex_and_markdown() -> None:
     assert [[cell.text for cell in row] for row in ragged.rows] == [["1", "-"], ["-", "x"]]
 
 
+# LaTeX is hundreds of megabytes of system packages. Without it, the tests above check escapes and rows of table3.tex.
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX isn't installed (texlive-latex-recommended)")
 def test_table_3_compiles_in_a_paper(tmp_path: Path) -> None:
     built = build(full(tmp_path, config(baselines=True, tasks=("RTE", "SST-2"), max_train_examples=9)).lineage)
