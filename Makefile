@@ -39,12 +39,12 @@ faults: $(INSTALLED)
 # Damaged and odd input for all readers of users' files: 10,000 examples of each kind, half an hour; `make test` runs 300.
 # Then 100,000 of each kind that the code's branches guide (atheris; Linux only), another half an hour.
 READERS := test_text_files test_binary_files test_json_of_any_form test_csv_of_any_form test_tables test_configs \
-	test_records_of_mapnet
+	test_records_of_mapnet test_saved_data_sets test_models
 fuzz: $(INSTALLED)
 	FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/fuzz
 	FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/prepare_corpus -k any_
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
-	for test in $(READERS); do $(BIN)/python -m tests.fuzz.guided $$test -runs=100000 || exit 1; done
+	for test in $(READERS); do $(BIN)/python -m tests.fuzz.guided $$test 100000 || exit 1; done
 
 # Comparisons with standard implementations; each prints a JSON object as its last line.
 benchmarks: $(INSTALLED)

@@ -1,10 +1,12 @@
 """Coverage-guided fuzzing of the readers by atheris, which must be installed; findings are those of the tests.
 
-    python -m tests.fuzz.guided test_tables -runs=100000 -max_len=4096
+    python -m tests.fuzz.guided test_tables 100000
 
-The first argument names a test of test_rows.py or test_readers.py; the others are libFuzzer's.
+The first argument names a test of test_rows.py or test_readers.py, the second is the number of examples; inputs that
+are too short to make an example aren't counted. Others are libFuzzer's options.
 """
 
+import os
 import sys
 
 import atheris
@@ -14,9 +16,21 @@ with atheris.instrument_imports(include=["mapnet_cli"], enable_loader_override=F
 
 
 def main() -> None:
-    name = sys.argv.pop(1)
+    name, total, *options = sys.argv[1:]
     test = getattr(test_rows, name, None) or getattr(test_readers, name)
-    atheris.Setup(sys.argv, test.hypothesis.fuzz_one_input)
+    examples = 0
+
+    def one_input(buffer: bytes) -> None:
+        nonlocal examples
+        examples += test.hypothesis.fuzz_one_input(buffer) is not None
+        if examples == int(total):
+            print(f"{examples:,} examples of {name}, no failure", flush=True)
+            test_readers.TEMPORARY.cleanup()
+            test_rows.FOLDER.cleanup()
+            os._exit(0)  # libFuzzer takes an exception for a finding
+
+    # Most examples need over a hundred bytes: libFuzzer would begin with a few.
+    atheris.Setup([sys.argv[0], "-len_control=0", "-max_len=4096", *options], one_input)
     atheris.Fuzz()
 
 
