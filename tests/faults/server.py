@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from functools import partial
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli.cli.commands import app
+from mapnet_cli.report import page
 
 FAULTS = ("none", "once", "full", "half", "before", "after", "power")
 PRELOADED = (
     "sacremoses", "scipy.stats", "sklearn.linear_model", "spacy", "tensorboard.summary", "torch._dynamo",
-    "mapnet_cli.finetune_glue.loop", "mapnet_cli.pretrain.loop",
+    "mapnet_cli.finetune_glue.loop", "mapnet_cli.pretrain.loop", "mapnet_cli.report.stage",
 )  # fmt: skip
 
 
@@ -32,6 +34,10 @@ def serve(library: str) -> None:
     shim.fault_share()
     with contextlib.suppress(SystemExit):
         run(["--help"], os.devnull)
+    # Bundling it takes half of a report's time; done here, its engine's threads would not survive a fork.
+    bundle = [sys.executable, "-c", "from mapnet_cli.report.page import library; print(library())"]
+    text = subprocess.run(bundle, check=True, capture_output=True, encoding="utf-8").stdout.removesuffix("\n")
+    page.library = lambda: text
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
