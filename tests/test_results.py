@@ -131,7 +131,7 @@ def report_of_records(root: Path, study: Path) -> ReportResult:
     """Writes a report from the committed records into a new folder, with stand-ins for the text and the task data."""
     (root / "text").mkdir(parents=True)
     (root / "text/a.txt").write_text("x\n")
-    for task in CONFIG.finetune.tasks:
+    for task in resolve(None, study.with_suffix(".toml"), (), {}).config.finetune.tasks:
         (root / "glue" / task).mkdir(parents=True)
         (root / "glue" / task / "train.tsv").write_text("x\n")
     sets = [root / f"{name}.jsonl" for name in ("blimp", "zorro")]
@@ -227,10 +227,10 @@ def test_records_contain_no_corpus_text(study: Path) -> None:
 
 COMPARED = (
     ("uniform-30", "bert"), ("spaced-then-uniform", "bert"), ("decay-40-15", "bert"), ("amlm", "bert"),
-    ("mapnet-kind", "bert"), ("mapnet", "bert"), ("bert-batch-2x", "bert"), ("pmi", "bert"),
+    ("mapnet-kind", "bert"), ("mapnet", "bert"), ("bert-batch-2x", "bert"), ("pmi", "bert"), ("electra", "bert"),
     ("spaced-then-uniform", "uniform-30"), ("decay-40-15", "uniform-30"), ("decay-30-15", "uniform-30"),
     ("amlm", "decay-40-15"), ("bert", "untrained"), ("uniform-30", "untrained"), ("spaced-then-uniform", "untrained"),
-    ("mapnet-kind", "untrained"),
+    ("mapnet-kind", "untrained"), ("electra", "untrained"),
 )  # fmt: skip
 """Methods of docs/results/README.md and their controls."""
 
@@ -276,6 +276,32 @@ def masks_by_kind() -> dict[str, dict[str, Rows]]:
     return found
 
 
+@cache
+def masks_glue() -> dict[str, dict[int, list[dict[str, float]]]]:
+    """Returns scores by method, pretraining seed and task, each the mean over fine-tuning seeds: last and best epochs.
+
+    An encoder counts when all tasks are there.
+    """
+    found: dict[tuple[str, int], dict[str, list[list[float]]]] = {}
+    for row in records(MASKS):
+        if row["record"] == "FinetuneRun":
+            values = [100 * epoch["metrics"][METRICS.get(row["task"], "accuracy")] for epoch in row["epochs"]]
+            tasks = found.setdefault((row["method"], row["pretrain_seed"]), defaultdict(list))
+            tasks[row["task"]].append([values[-1], max(values)])
+    by_method: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for (method, seed), tasks in found.items():
+        if len(tasks) == len({task for all_ in found.values() for task in all_}):
+            by_method.setdefault(method, {})[seed] = [
+                {task: statistics.fmean(run[epoch] for run in runs) for task, runs in sorted(tasks.items())}
+                for epoch in (0, 1)
+            ]
+    return by_method
+
+
+def mean_and_each(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
+
+
 def masks_tables() -> list[str]:
     """Returns the rows of docs/results/README.md: losses by step, minimal pairs, differences by paired seeds."""
     losses, pairs = masks_by_kind().values()
@@ -283,17 +309,33 @@ def masks_tables() -> list[str]:
     for method, by_step in losses.items():
         found = [
             " / ".join(f"{statistics.fmean(row['validation'][name] for row in rows):.2f}" for name in LOSSES)
+            if LOSSES[0] in rows[0]["validation"] else "-"
             for _, rows in sorted(by_step.items())
-        ]
+        ]  # fmt: skip
         last = by_step[max(by_step)]
         lines.append(f"| `{method}` | {len(last)} | {' | '.join(found)} | {last[0]['flops']:.3g} |")
     for method, by_data in pairs.items():
-        cells = [
-            f"{statistics.fmean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
-            for values in ([100 * row["accuracy"] for row in by_data[data]] for data in ("blimp", "zorro"))
-        ]
+        cells = [mean_and_each([100 * row["accuracy"] for row in by_data[data]]) for data in ("blimp", "zorro")]
         lines.append(f"| `{method}` | {len(by_data['blimp'])} | {' | '.join(cells)} |")
-    return lines + [_compared(*both) for both in COMPARED if {*both} <= losses.keys() | {"untrained"}]
+    lines += [_compared(*both) for both in COMPARED if {*both} <= losses.keys() | {"untrained"}]
+    glue = masks_glue()
+    for method, by_seed in glue.items():
+        tasks = [statistics.fmean(row[0][task] for row in by_seed.values()) for task in next(iter(by_seed.values()))[0]]
+        averages = [mean_and_each([statistics.fmean(row[at].values()) for row in by_seed.values()]) for at in (0, 1)]
+        lines.append(f"| `{method}` | {len(by_seed)} | {' | '.join([*averages, *(f'{task:.1f}' for task in tasks)])} |")
+    return lines + [
+        _compared_on_glue(*both) for both in COMPARED if glue.get(both[0], {}).keys() & glue.get(both[1], {})
+    ]
+
+
+def _compared_on_glue(method: str, control: str) -> str:
+    ours, theirs = (masks_glue()[name] for name in (method, control))
+    seeds = sorted(ours.keys() & theirs.keys())
+    columns = [
+        [statistics.fmean(ours[seed][at].values()) - statistics.fmean(theirs[seed][at].values()) for seed in seeds]
+        for at in (0, 1)
+    ] + [[ours[seed][0][task] - theirs[seed][0][task] for seed in seeds] for task in ours[seeds[0]][0]]
+    return f"| `{method}` - `{control}` | {len(seeds)} | {' | '.join(differences(found, 1) for found in columns)} |"
 
 
 def _compared(method: str, control: str) -> str:
@@ -304,7 +346,11 @@ def _compared(method: str, control: str) -> str:
     ]
     seeds = sorted(accuracies[0]["blimp"].keys() & accuracies[1]["blimp"].keys())
     cells = []
+    known = all(LOSSES[0] in losses[name][4000][0]["validation"] for name in (method, control) if name in losses)
     for loss in LOSSES[::-1] if control in losses else ():
+        if not known:  # ELECTRA's losses are not comparable
+            cells += ["-", "-"]
+            continue
         ours, theirs = (
             [
                 [(row["flops"], row["validation"][loss]) for _, rows in sorted(losses[name].items())
@@ -343,6 +389,7 @@ def test_a_report_of_the_masks_has_their_losses(tmp_path: Path) -> None:
     expected = {
         (name, row["pretrain_seed"], step): row["validation"]["validation_loss_single"]
         for name, by_step in losses.items() for step, rows in by_step.items() for row in rows
+        if "validation_loss_single" in row["validation"]
     }  # fmt: skip
     assert shown["validation_loss_single"] == pytest.approx(expected)
     found = [(name, row) for name, by_data in pairs.items() for row in by_data["zorro"]]
