@@ -323,14 +323,17 @@ def masks_tables() -> list[str]:
         tasks = [statistics.fmean(row[0][task] for row in by_seed.values()) for task in next(iter(by_seed.values()))[0]]
         averages = [mean_and_each([statistics.fmean(row[at].values()) for row in by_seed.values()]) for at in (0, 1)]
         lines.append(f"| `{method}` | {len(by_seed)} | {' | '.join([*averages, *(f'{task:.1f}' for task in tasks)])} |")
-    return lines + [
-        _compared_on_glue(*both) for both in COMPARED if glue.get(both[0], {}).keys() & glue.get(both[1], {})
-    ]
+    return lines + [row for both in COMPARED if {*both} <= glue.keys() and (row := _compared_on_glue(*both))]
 
 
 def _compared_on_glue(method: str, control: str) -> str:
+    """Returns a row, "" without common seeds."""
     ours, theirs = (masks_glue()[name] for name in (method, control))
+    if control == "untrained":  # one encoder for all seeds
+        theirs = dict.fromkeys(ours, *theirs.values())
     seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return ""
     columns = [
         [statistics.fmean(ours[seed][at].values()) - statistics.fmean(theirs[seed][at].values()) for seed in seeds]
         for at in (0, 1)
