@@ -1,16 +1,16 @@
 """Phase 7: the corpus card, a summary of the corpus and its sources in Markdown and HTML."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli import core
-from mapnet_cli.core import CorpusManifest, SourceCounts, Table, number_cell, table_of
+from mapnet_cli.core import CorpusManifest, SourceCounts, number_cell
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.text import CLS, SEP, SPECIALS, load_tokenizer, shard_files
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Array shapes: V entries of the vocabulary.
 Counts = npt.NDArray[np.int64]
+Rows = Iterator[dict[str, Any]]  # of a table: cells or plain values by column title
 
 SHOWN_TOKENS = 60
 
@@ -42,17 +43,15 @@ class WriteCard(Job):
         files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
         twice = {name for name in self.names if self.names.count(name) > 1}  # each is the title of a column
         names = [f"{name} ({n})" if name in twice else name for n, name in enumerate(self.names, 1)]
-        tables = [
-            _sources(made, names, self.licences, signature),
-            _pairs("totals", "Totals", "Quantity", "Value", _totals(made, counts_V), signature),
-            *(_by_source(field, title, made.sources, names, signature) for field, title in _BY_SOURCE.items()),
-            _pairs(
-                "examples", "Examples of dropped paragraphs", "Rule", "Beginning",
-                [(rule, begin) for rule, begins in made.examples.items() for begin in begins], signature,
-            ),
-            _tokens(tokenizer, counts_V, signature),
-        ]  # fmt: skip
-        shown = [table for table in tables if table.rows]
+        tables = {
+            "sources": ("Sources", _sources(made, names, self.licences)),
+            "totals": ("Totals", [{"Quantity": name, "Value": value} for name, value in _totals(made, counts_V)]),
+            **{field: (title, _by_source(field, made.sources, names)) for field, title in _BY_SOURCE.items()},
+            "examples": ("Examples of dropped paragraphs", _examples(made)),
+            "vocabulary": ("Vocabulary", _tokens(tokenizer, counts_V)),
+        }
+        found = [core.table_of(name, title, rows, (), signature) for name, (title, rows) in tables.items()]
+        shown = [table for table in found if table.rows]
         rest = made.problem_count - len(made.problems)
         problems = [*made.problems, *([f"and {rest:,} more"] if rest else [])]
         parts = ["# Corpus card", f"![Sentence lengths and token frequencies]({files[2].name})"]
@@ -90,19 +89,12 @@ _BY_SOURCE = {
 """Counts by rule for each source: field of SourceCounts, and the title of its table."""
 
 
-def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str], signature: str) -> Table:
+def _sources(made: CorpusManifest, names: Sequence[str], licences: Sequence[str]) -> Rows:
     kinds = [source.kind for source in made.sources]
     sources = [*zip(names, kinds, licences, made.sources, strict=True), ("all", None, "", made)]
-    rows = (
-        {
-            "Source": name,
-            "Kind": kind,
-            "Licence": licence or None,
-            **{title: number_cell(getattr(counts, count), "{:,}") for count, title in _COUNTS.items()},
-        }
-        for name, kind, licence, counts in sources
-    )
-    return table_of("sources", "Sources", rows, (), signature)
+    for name, kind, licence, counts in sources:
+        shown = {title: number_cell(getattr(counts, count), "{:,}") for count, title in _COUNTS.items()}
+        yield {"Source": name, "Kind": kind, "Licence": licence or None, **shown}
 
 
 def _totals(made: CorpusManifest, counts_V: Counts) -> list[tuple[str, str]]:
@@ -119,40 +111,33 @@ def _totals(made: CorpusManifest, counts_V: Counts) -> list[tuple[str, str]]:
     ]
 
 
-def _pairs(name: str, title: str, first: str, second: str, pairs: list[tuple[str, str]], signature: str) -> Table:
-    return table_of(name, title, ({first: key, second: value} for key, value in pairs), (), signature)
-
-
 def _quantile(lengths: list[int], share: float) -> str:
     """Returns the length that a share of the sentences does not exceed; the last length includes all longer ones."""
     place = int(np.searchsorted(np.cumsum(lengths), share * sum(lengths)))
     return f"{place}{' or more' if place >= len(lengths) - 1 else ''}"
 
 
-def _by_source(field: str, title: str, sources: list[SourceCounts], names: Sequence[str], signature: str) -> Table:
+def _by_source(field: str, sources: list[SourceCounts], names: Sequence[str]) -> Rows:
     counts: list[dict[str, int]] = [getattr(source, field) for source in sources]
-    rows = (
-        {"Rule": rule} | {name: number_cell(of.get(rule, 0), "{:,}") for name, of in zip(names, counts, strict=True)}
-        for rule in sorted({rule for of in counts for rule in of})
-    )
-    return table_of(field, title, rows, (), signature)
+    for rule in sorted({rule for of in counts for rule in of}):
+        cells = {name: number_cell(of.get(rule, 0), "{:,}") for name, of in zip(names, counts, strict=True)}
+        yield {"Rule": rule} | cells
 
 
-def _tokens(tokenizer: "Tokenizer", counts_V: Counts, signature: str) -> Table:
-    """Returns an excerpt of the vocabulary: the most frequent, middle-ranked and rarest entries that are used."""
+def _examples(made: CorpusManifest) -> Rows:
+    for rule, begins in made.examples.items():
+        yield from ({"Rule": rule, "Beginning": begin} for begin in begins)
+
+
+def _tokens(tokenizer: "Tokenizer", counts_V: Counts) -> Rows:
+    """Yields an excerpt of the vocabulary: the most frequent, middle-ranked and rarest entries that are used."""
     order = [int(token) for token in np.argsort(-counts_V, kind="stable") if counts_V[token]]
     begins = {"most frequent": 0, "middle": len(order) // 2, "rarest": max(0, len(order) - SHOWN_TOKENS)}
-    parts = {name: order[begin : begin + SHOWN_TOKENS] for name, begin in begins.items()}
-    rows = (
-        {
-            "Part": name,
-            "Counts": core.Cell(f"{counts_V[part].max():,} to {counts_V[part].min():,}"),
-            "Entries": " ".join(str(tokenizer.id_to_token(token)) for token in part),
-        }
-        for name, part in parts.items()
-        if part
-    )
-    return table_of("vocabulary", "Vocabulary", rows, (), signature)
+    for name, begin in begins.items():
+        if part := order[begin : begin + SHOWN_TOKENS]:
+            counts = core.Cell(f"{counts_V[part].max():,} to {counts_V[part].min():,}")
+            entries = " ".join(str(tokenizer.id_to_token(token)) for token in part)
+            yield {"Part": name, "Counts": counts, "Entries": entries}
 
 
 def _chart(made: CorpusManifest, counts_V: Counts) -> core.Chart:
