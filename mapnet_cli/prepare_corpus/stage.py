@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli import core
-from mapnet_cli.config import Config
 from mapnet_cli.core import ArtifactId, Artifacts, CorpusManifest, InputError, UsageError
 from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, fingerprint
@@ -53,9 +52,9 @@ class PrepareCorpus(Stage):
 
     def preflight(self) -> None:
         """Raises MapnetError if the disk is clearly too small, InputError if a source can't be reached."""
-        if not (phases := self._unfinished):
+        slices, left = self._slices()
+        if not slices:
             return
-        slices, left = self._slices(phases)
         for part in left["clean"]:
             if part.source.from_hub and part.part == 0:
                 core.load_hub_split(part.source.path, part.source.name or None, part.source.split, streaming=True)
@@ -74,13 +73,13 @@ class PrepareCorpus(Stage):
             with suppress(InputError):  # if the input was never hashed, its fingerprint is unknown
                 if lineage.artifacts.marker(lineage.manifest) is not None:
                     return []
-        return corpus_phases(lineage.config, lineage)
+        return corpus_phases(lineage)
 
     def forecast(self, workers: int) -> list[str]:
         """Returns the lines that `--dry-run` prints: words, disk and time, estimated from a sample of the input."""
-        if not (phases := self._unfinished):
+        slices, left = self._slices()
+        if not slices:
             return []
-        slices, left = self._slices(phases)
         expected = estimates.expect(slices, left, self.lineage.config, timed=True)
         return estimates.lines(expected, slices, self.lineage.artifacts, workers)
 
@@ -111,20 +110,14 @@ class PrepareCorpus(Stage):
             lines.append(f"corpus: {made.problem_count:,} problems{rest}")
         return lines
 
-    @property
-    def _unfinished(self) -> list[Phase]:
-        """Returns the plan, or no phases if the manifest exists, with or without the card."""
-        phases = self.plan(1)
-        made = [is_done(job, self.lineage.artifacts) for p in phases if p.name == "manifest" for job in p.jobs]
-        return [] if all(made) else phases
-
-    def _slices(self, phases: list[Phase]) -> tuple[list[Slice], dict[str, list[Slice]]]:
-        """Returns the slices, and those that each phase has yet to process."""
+    def _slices(self) -> tuple[list[Slice], dict[str, list[Slice]]]:
+        """Returns the slices, and those that each phase has yet to process; none if the manifest exists."""
+        phases, artifacts = self.plan(1), self.lineage.artifacts
+        if all(is_done(job, artifacts) for phase in phases if phase.name == "manifest" for job in phase.jobs):
+            return [], {}
         slices = [job.part for job in phases[0].jobs if isinstance(job, CleanSlice)]
         return slices, {
-            phase.name: [
-                part for part, job in zip(slices, phase.jobs, strict=True) if not is_done(job, self.lineage.artifacts)
-            ]
+            phase.name: [part for part, job in zip(slices, phase.jobs, strict=True) if not is_done(job, artifacts)]
             for phase in phases
             if phase.unit == "slice"
         }
@@ -135,9 +128,9 @@ def _part(artifact: ArtifactId, key: str) -> ArtifactId:
     return ArtifactId(key, fingerprint(artifact.fingerprint, key.rpartition("/")[2]))
 
 
-def corpus_phases(config: Config, lineage: Lineage) -> list[Phase]:
+def corpus_phases(lineage: Lineage) -> list[Phase]:
     """Returns all phases. Raises InputError, naming the config key, if a source is missing or has no files."""
-    corpus, slices = config.corpus, input_slices(config, lineage.digests.listing)
+    corpus, slices = lineage.config.corpus, input_slices(lineage.config, lineage.digests.listing)
     keys = CorpusKeys(lineage.text, lineage.corpus, len(slices))
     clean = [
         CleanSlice(artifact=_part(keys.text, key), part=part, cleanup=corpus.cleanup, on_bad_utf8=corpus.on_bad_utf8)

@@ -29,13 +29,12 @@ def shard_files(path: Path) -> list[Path]:
 
 
 class ShardWriter:
-    """Appends sequences to a shard; use `writing_shard`, which publishes both files at the end."""
+    """Appends sequences to a shard; made by `writing_shard`, which publishes both files at the end."""
 
     def __init__(self, handle: IO[bytes], vocab_size: int) -> None:
         self._handle = handle
         self._dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
         self.offsets = array("q", [0])
-        self._write_header()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -44,13 +43,9 @@ class ShardWriter:
         self._handle.write(np.asarray(ids, dtype=self._dtype).tobytes())
         self.offsets.append(self.offsets[-1] + len(ids))
 
-    def close(self) -> None:
-        """Writes the final number of tokens into the header."""
+    def write_header(self) -> None:
+        """Writes the number of tokens so far; numpy pads the header so that the number may grow in place."""
         self._handle.seek(0)
-        self._write_header()
-
-    def _write_header(self) -> None:
-        # numpy pads the header so that a shape may grow in place.
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.offsets[-1],)}
         np.lib.format.write_array_header_1_0(self._handle, header)
 
@@ -62,8 +57,9 @@ def writing_shard(path: Path, vocab_size: int) -> Iterator[ShardWriter]:
     with publishing(tokens) as temporary, publishing(offsets) as temporary_offsets:
         with temporary.open("wb") as handle:
             writer = ShardWriter(handle, vocab_size)
+            writer.write_header()
             yield writer
-            writer.close()
+            writer.write_header()
         with temporary_offsets.open("wb") as handle:
             np.save(handle, np.asarray(writer.offsets, dtype="<i8"), allow_pickle=False)
 

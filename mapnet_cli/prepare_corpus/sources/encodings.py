@@ -40,8 +40,3 @@ def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("mapnet-invalid", _mark_invalid)
-
-
-def lines_of(text: str) -> list[str]:
-    """Returns the lines of a text, which end in LF, CRLF or CR as in a file, and nowhere else."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
