@@ -12,22 +12,13 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from mapnet_cli.core import (
-    TABLE_FORMATS,
-    InputError,
-    TableRow,
-    derive_seed,
-    not_blank,
-    readable,
-    table_rows,
-    text_lines,
-)
+from mapnet_cli import core
 from mapnet_cli.lineage import list_input
 
 GOOD, BAD = ("sentence_good", "good"), ("sentence_bad", "bad")
 """Names of the columns, BLiMP's first."""
 NO_DATA = ("readme", "license", "licence")
-SUFFIXES = (".txt", *(suffix for suffix in TABLE_FORMATS if suffix != ".json"))
+SUFFIXES = (".txt", *(suffix for suffix in core.TABLE_FORMATS if suffix != ".json"))
 """Zorro's, and those of tables; JSON files next to them are descriptions of data sets."""
 PAIR_BYTES, MOST = 300, 1 << 28
 """Approximate memory of a pair besides its characters, and the maximum of a data set's, in bytes."""
@@ -47,28 +38,30 @@ class Paradigm:
 def read_paradigms(path: Path, limit: int = 0) -> list[Paradigm]:
     """Returns paradigms of at most `limit` pairs (0: all), a fixed random choice. Raises InputError with the line."""
     found, size = dict[str, Paradigm](), 0
-    with readable(str(path)):
+    with core.readable(str(path)):
         for name, data in _files(path):
             where, file = f"{path}: {name}" if path.name != name else str(path), PurePosixPath(name)
-            for place, row in _zorro(data, where) if file.suffix == ".txt" else table_rows(data, where, file.suffix):
+            rows = _zorro(data, where) if file.suffix == ".txt" else core.table_rows(data, where, file.suffix)
+            for place, row in rows:
                 pair = _sentence(row, GOOD, place), _sentence(row, BAD, place)
                 size += sum(map(len, pair), PAIR_BYTES)
                 if size > MOST:
-                    raise InputError(f"{place}: more than {MOST >> 20} MB of pairs: divide the data into several sets")
+                    advice = "divide the data into several sets"
+                    raise core.InputError(f"{place}: more than {MOST >> 20} MB of pairs: {advice}")
                 uid = str(row.get("UID") or file.stem)
                 if uid not in found:
                     phenomenon, field = (str(row.get(key) or "") for key in ("linguistics_term", "field"))
                     found[uid] = Paradigm(uid, phenomenon, field, {})
                 found[uid].pairs[len(found[uid].pairs)] = pair
     if not found:
-        raise InputError(f"{path} has no minimal pairs: expected {', '.join(SUFFIXES)} files")
+        raise core.InputError(f"{path} has no minimal pairs: expected {', '.join(SUFFIXES)} files")
     return [_chosen(paradigm, limit) for _, paradigm in sorted(found.items())]
 
 
 def _chosen(paradigm: Paradigm, limit: int) -> Paradigm:
     if not 0 < limit < len(paradigm.pairs):
         return paradigm
-    rng = np.random.default_rng(derive_seed(0, "minimal pairs", paradigm.name))
+    rng = np.random.default_rng(core.derive_seed(0, "minimal pairs", paradigm.name))
     numbers = sorted(rng.choice(len(paradigm.pairs), limit, replace=False).tolist())
     return Paradigm(paradigm.name, paradigm.phenomenon, paradigm.field, {n: paradigm.pairs[n] for n in numbers})
 
@@ -97,15 +90,15 @@ def _has_pairs(name: str) -> bool:
     return file.suffix in SUFFIXES and file.stem.lower() not in NO_DATA and not hidden
 
 
-def _zorro(file: BinaryIO, where: str) -> Iterator[TableRow]:
+def _zorro(file: BinaryIO, where: str) -> Iterator[core.TableRow]:
     """Yields the pairs of a text file named PHENOMENON-PARADIGM: odd lines are unacceptable, even ones acceptable."""
     phenomenon = PurePosixPath(where).stem.rpartition("-")[0]
     with file:
-        lines = not_blank(((n, line.strip("\r\n")) for n, line in text_lines(file, where)), where)
+        lines = core.not_blank(((n, line.strip("\r\n")) for n, line in core.text_lines(file, where)), where)
         for number, bad in lines:
             if not (good := next(lines, (0, ""))[1]):
                 odd = f"{number:,} lines, but pairs take an even number"
-                raise InputError(f"{where}: {odd}; is the file truncated?")
+                raise core.InputError(f"{where}: {odd}; is the file truncated?")
             yield f"{where}:{number}", {"good": good, "bad": bad, "linguistics_term": phenomenon}
 
 
@@ -113,5 +106,5 @@ def _sentence(row: Mapping[str, Any], columns: tuple[str, ...], where: str) -> s
     value = next((row[name] for name in columns if name in row), None)
     if not isinstance(value, str) or not value.strip():
         wrong = "is missing" if value is None else f"must be a sentence, not {value!r}"
-        raise InputError(f"{where}: {columns[0]!r} {wrong}; there are {', '.join(row)}")
+        raise core.InputError(f"{where}: {columns[0]!r} {wrong}; there are {', '.join(row)}")
     return value

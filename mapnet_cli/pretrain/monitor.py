@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mapnet_cli import training
 from mapnet_cli.core import ArtifactId, DivergedError, Interrupted, format_duration, proposal_warnings
 from mapnet_cli.jobs import Progress, ProgressCallback
 from mapnet_cli.masking import StepPlan, exploration_probability
@@ -24,14 +25,6 @@ from mapnet_cli.pretrain.state import TrainState, Write, milestone, resume_point
 from mapnet_cli.pretrain.step import MAXIMA, work_of
 from mapnet_cli.pretrain.validation import validate
 from mapnet_cli.text import Sequences, open_shards
-from mapnet_cli.training import (
-    BackgroundWriter,
-    load_checkpoint,
-    method_flops,
-    peak_flops,
-    peak_memory_mb,
-    reset_peak_memory,
-)
 
 HEALTH_STEPS = 100
 """Number of last steps that the health of a milestone's proposal is measured on, or those since the one before."""
@@ -43,8 +36,8 @@ class TrainingMonitor:
     """Logs, validates and saves a run. Use `monitored` to make one."""
 
     def __init__(
-        self, state: TrainState, progress: ProgressCallback, parts: Sequence[Segment], writer: BackgroundWriter,
-        stopped: Callable[[], bool],
+        self, state: TrainState, progress: ProgressCallback, parts: Sequence[Segment],
+        writer: training.BackgroundWriter, stopped: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.state, self.progress, self.parts, self.part = state, progress, parts, parts[0]
         self.held_out = open_shards(state.artifacts, state.corpus.manifest.validation)
@@ -93,7 +86,7 @@ class TrainingMonitor:
         """Counts a step; logs, validates, saves when due. Raises DivergedError, after SIGTERM or Ctrl-C Interrupted."""
         state, pretrain = self.state, self.state.config.pretrain
         # padding is not useful work
-        flops = method_flops(
+        flops = training.method_flops(
             state.config, state.method_name, state.corpus.manifest.vocab_size, batch.size, batch.tokens / batch.size,
             work_of(plan),
         )  # fmt: skip
@@ -147,7 +140,7 @@ class TrainingMonitor:
         """Synchronises with the device, which steps never do, and logs the steps since the last line."""
         state = self.state
         totals, seconds = self.metrics.totals(), self._clock()
-        facts = {"lr": lr, "peak_memory_mb": round(peak_memory_mb(state.device)), "flops": state.flops}
+        facts = {"lr": lr, "peak_memory_mb": round(training.peak_memory_mb(state.device)), "flops": state.flops}
         if state.method.proposal or any(state.method.exploration):
             facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
         row = self.metrics.line(totals, state.step, seconds, facts)
@@ -199,7 +192,7 @@ class TrainingMonitor:
 
     def _peak(self) -> float:
         """Returns the peak FLOP/s of all processes' devices together."""
-        return peak_flops(self.state.device, self.state.config.pretrain.precision)[0] * self.state.dist.size
+        return training.peak_flops(self.state.device, self.state.config.pretrain.precision)[0] * self.state.dist.size
 
     def _save(self, validation: dict[str, float] | None, save: bool) -> None:
         """Copies the state and writes it in the background: as a milestone given `validation`, to resume if `save`."""
@@ -235,7 +228,7 @@ def validate_again(state: TrainState, milestones: Sequence[ArtifactId]) -> None:
     artifacts, corpus = state.artifacts, state.corpus
     for part in milestones:
         artifacts.verify(part.key)
-        state.model.load_state_dict(load_checkpoint(artifacts.path(part.key))[0])
+        state.model.load_state_dict(training.load_checkpoint(artifacts.path(part.key))[0])
         found = _held_out_losses(state, open_shards(artifacts, corpus.manifest.validation), token_buckets(corpus), True)
         if state.dist.rank == 0:
             marker = artifacts.require(part.key)
@@ -250,8 +243,8 @@ def _is_due(step: int, every: int) -> bool:
 @contextmanager
 def monitored(state: TrainState, progress: ProgressCallback, parts: Sequence[Segment]) -> Iterator[TrainingMonitor]:
     """Yields a run's monitor; leaves the context once everything is on disk."""
-    reset_peak_memory(state.device)
-    with BackgroundWriter() as writer, stop_requested() as stopped:
+    training.reset_peak_memory(state.device)
+    with training.BackgroundWriter() as writer, stop_requested() as stopped:
         monitor = TrainingMonitor(state, progress, parts, writer, stopped)
         with closing(monitor.metrics):
             yield monitor

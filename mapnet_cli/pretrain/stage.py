@@ -2,19 +2,8 @@
 
 from dataclasses import dataclass
 
-from mapnet_cli import jobs
+from mapnet_cli import core, jobs
 from mapnet_cli.config import Config
-from mapnet_cli.core import (
-    ArtifactId,
-    Artifacts,
-    Checkpoint,
-    CorpusManifest,
-    PretrainingTotals,
-    UsageError,
-    format_duration,
-    log_rows,
-    visible_gpus,
-)
 from mapnet_cli.jobs.torchrun import TorchrunJob
 from mapnet_cli.lineage import Lineage
 
@@ -39,27 +28,27 @@ class Pretrain(jobs.Stage):
             first, last = own.milestone_steps()[0], own.milestone_steps()[-1]
             if own.warmup_steps >= (end := first if own.schedule == "wsd" else last):
                 where = "the first milestone" if own.schedule == "wsd" else "training"
-                raise UsageError(
+                raise core.UsageError(
                     f"pretrain.warmup_steps ({own.warmup_steps:,}) leaves {name} no step at the peak rate: {where} "
                     f"ends at step {end:,}. Set a smaller number, such as {end // 10:,}"
                 )
             if method.mapnet and method.mapnet.baseline == "batch" and (pretrain.micro_batch_size or processes > 1):
-                raise UsageError(
+                raise core.UsageError(
                     f"method.{name}.proposal.baseline: 'batch' needs the whole batch in one pass, so it can't be "
                     "combined with pretrain.micro_batch_size or several processes"
                 )
         if pretrain.batch_size % processes:
-            raise UsageError(
+            raise core.UsageError(
                 f"pretrain.batch_size ({pretrain.batch_size}) isn't a multiple of the {processes} processes"
             )
-        gpus = visible_gpus() if pretrain.device != "cpu" else 0
+        gpus = core.visible_gpus() if pretrain.device != "cpu" else 0
         if 0 < gpus < pretrain.processes:
-            raise UsageError(
+            raise core.UsageError(
                 f"--processes {pretrain.processes}: this machine has {gpus} GPUs; use at most one process per GPU, "
                 "or pretrain.device=cpu"
             )
         if pretrain.compile and pretrain.batch_size // processes % (pretrain.micro_batch_size or 1):
-            raise UsageError(
+            raise core.UsageError(
                 f"pretrain.compile needs one shape: pretrain.micro_batch_size ({pretrain.micro_batch_size}) must "
                 f"divide each process's {pretrain.batch_size // processes} sequences per step"
             )
@@ -104,7 +93,7 @@ class Pretrain(jobs.Stage):
         lineage, rows, lines = self.lineage, [], []
         for method, seed in lineage.config.pretraining_runs():
             log = lineage.artifacts.path(f"{lineage.pretraining(method, seed).key}/log.jsonl")
-            if logged := [row for _, row in log_rows(log) if {"loss", "diverged_at"} & row.keys()]:
+            if logged := [row for _, row in core.log_rows(log) if {"loss", "diverged_at"} & row.keys()]:
                 line, steps = logged[-1], lineage.config.last_step(method)
                 rows.append({"method": method, "seed": seed, "of_steps": steps} | line)
                 branch = f" in the branch to {line['branch']:,}" if "branch" in line else ""
@@ -119,10 +108,10 @@ class Pretrain(jobs.Stage):
         """Returns the held-out loss of each run's last milestone."""
         lines = []
         for method, seed in self.lineage.config.pretraining_runs():
-            step = self.lineage.config.last_step(method)
-            row = self.lineage.artifacts.find(f"{self.lineage.pretraining(method, seed).key}/step{step}", Checkpoint)
+            step, run = self.lineage.config.last_step(method), self.lineage.pretraining(method, seed)
+            row = self.lineage.artifacts.find(f"{run.key}/step{step}", core.Checkpoint)
             if row and row.validation_loss is not None:
-                trained = f"{step:,} steps, {format_duration(row.seconds)}"
+                trained = f"{step:,} steps, {core.format_duration(row.seconds)}"
                 lines.append(f"{method} seed {seed}: held-out loss {row.validation_loss:.3f} after {trained}")
         return lines
 
@@ -141,14 +130,14 @@ def import_key(lineage: Lineage, method: str) -> str:
     if own != row.tokenizer_fingerprint:
         wrong.append(f'corpus.tokenizer = "{name}"')
     if wrong:
-        raise UsageError(f"method.{method}.init_from: to start from {name!r}, set {', '.join(wrong)}")
+        raise core.UsageError(f"method.{method}.init_from: to start from {name!r}, set {', '.join(wrong)}")
     return row.path
 
 
 def _shares(config: Config, runs: int, workers: int) -> tuple[int, int]:
     """Returns (number of runs in parallel, CPU threads per process)."""
     processes = config.pretrain.processes
-    gpus = visible_gpus() if config.pretrain.device != "cpu" else 0
+    gpus = core.visible_gpus() if config.pretrain.device != "cpu" else 0
     slots = gpus * config.pretrain.runs_per_gpu if processes == 1 else min(gpus, 1)
     side_by_side = max(1, min(workers // processes, slots or runs, runs))
     # Ray starts as many as fit on the GPUs, whatever the number of workers
@@ -169,15 +158,15 @@ class TrainModel(jobs.Job):
     init_from: str
     """Key of the imported checkpoint to start from; "" for random weights."""
 
-    milestones: dict[int, ArtifactId]
+    milestones: dict[int, core.ArtifactId]
     """By step."""
 
     @property
-    def parts(self) -> tuple[ArtifactId, ...]:
+    def parts(self) -> tuple[core.ArtifactId, ...]:
         """The milestones."""
         return tuple(self.milestones.values())
 
-    def run(self, artifacts: Artifacts, progress: jobs.ProgressCallback) -> jobs.Output:
+    def run(self, artifacts: core.Artifacts, progress: jobs.ProgressCallback) -> jobs.Output:
         import torch
 
         from mapnet_cli.masking import STRATEGIES, CorpusFacts
@@ -195,7 +184,7 @@ class TrainModel(jobs.Job):
         if device.type == "cuda":
             torch.cuda.set_device(device)
         artifacts.verify(self.manifest)
-        corpus = CorpusFacts(artifacts, artifacts.read(self.manifest, CorpusManifest))
+        corpus = CorpusFacts(artifacts, artifacts.read(self.manifest, core.CorpusManifest))
         context = STRATEGIES[method.strategy].prepare(corpus)
         model = build_model(config, self.method, corpus.vocab_size)
         model.init_weights(self.seed)
@@ -218,14 +207,14 @@ class TrainModel(jobs.Job):
         stand = [part for part in self.parts if artifacts.stands(part.key)]
         old = [part for part in stand if not artifacts.stands(part.key, part.fingerprint)]
         if len(stand) == len(self.parts) and artifacts.stands(self.key, self.fingerprint):
-            totals = artifacts.read(self.key, PretrainingTotals)
+            totals = artifacts.read(self.key, core.PretrainingTotals)
         else:
             for warning in [*advice, *resume(state)]:
                 progress(jobs.Progress(state.place, config.pretrain.steps, warning=warning))
             if state.place:
                 progress(jobs.Progress(state.place, config.pretrain.steps, f"from step {state.step + 1:,}"))
             train(state, progress)
-            totals = PretrainingTotals(
+            totals = core.PretrainingTotals(
                 method=self.method, seed=self.seed, steps=state.step, tokens=state.tokens, flops=state.flops,
                 seconds=state.seconds,
             )  # fmt: skip

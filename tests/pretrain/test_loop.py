@@ -54,7 +54,7 @@ def test_runs_share_gpus(
 
     Ray, which plans for one worker, starts as many on the GPUs: they share the twelve cores.
     """
-    monkeypatch.setattr(stage, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(stage.core, "visible_gpus", lambda: gpus)
     monkeypatch.setattr(stage.jobs, "cores", lambda: 12)
     config = small_config("pretrain.seeds=[1,2]", "pretrain.threads=0", *settings)
     [phase] = Pretrain(Lineage(config, artifacts)).plan(8)
@@ -231,7 +231,7 @@ def test_mfu_uses_the_highest_measured_peak(
 ) -> None:
     """The peak is measured at the start and after each validation, here at steps 4, 6, 8 and 10."""
     measured = iter((1e9, 3e9, 2e9, 4e9, 1e9))
-    monkeypatch.setattr(monitor, "peak_flops", lambda *_: (next(measured), "test"))
+    monkeypatch.setattr(monitor.training, "peak_flops", lambda *_: (next(measured), "test"))
     config = small_config("pretrain.log_every=1", "pretrain.validate_every=100")
     make_corpus(config)
     log = train(config, artifacts, "bert").parent / "log.jsonl"
