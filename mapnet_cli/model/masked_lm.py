@@ -57,11 +57,9 @@ class PretrainingModel(nn.Module):
         hidden_NH: Tensor = self.encoder(tokens_BL, attention_mask_BL, positions_BK).flatten(0, 1)
         return hidden_NH if slots_N is None else hidden_NH.index_select(0, slots_N)
 
-    def token_logits(
-        self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor, slots_N: Tensor | None = None
-    ) -> Tensor:
-        """Returns MLM logits [N, V] at the given slots of [B, K] positions; at all of them if None."""
-        hidden_NH = self.hidden_at(tokens_BL, attention_mask_BL, positions_BK, slots_N)
+    def token_logits(self, tokens_BL: Tensor, attention_mask_BL: Tensor | None, positions_BK: Tensor) -> Tensor:
+        """Returns MLM logits [N, V] at all N = B x K positions."""
+        hidden_NH = self.hidden_at(tokens_BL, attention_mask_BL, positions_BK, None)
         logits_NV: Tensor = self.head(hidden_NH, self.encoder.tokens.weight)
         return logits_NV
 

@@ -4,18 +4,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from mapnet_cli import core
 from mapnet_cli.core import CorpusManifest, SourceCounts, number_cell
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.text import CLS, SEP, SPECIALS, load_tokenizer, shard_files
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 # Array shapes: V entries of the vocabulary.
 Counts = npt.NDArray[np.int64]
@@ -129,7 +127,7 @@ def _examples(made: CorpusManifest) -> Rows:
         yield from ({"Rule": rule, "Beginning": begin} for begin in begins)
 
 
-def _tokens(tokenizer: "Tokenizer", counts_V: Counts) -> Rows:
+def _tokens(tokenizer: Tokenizer, counts_V: Counts) -> Rows:
     """Yields an excerpt of the vocabulary: the most frequent, middle-ranked and rarest entries that are used."""
     order = [int(token) for token in np.argsort(-counts_V, kind="stable") if counts_V[token]]
     begins = {"most frequent": 0, "middle": len(order) // 2, "rarest": max(0, len(order) - SHOWN_TOKENS)}

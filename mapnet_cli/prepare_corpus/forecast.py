@@ -10,6 +10,7 @@ from mapnet_cli.core import Artifacts, MapnetError, format_count, format_duratio
 from mapnet_cli.prepare_corpus.cleanup import Dropped, clean
 from mapnet_cli.prepare_corpus.outputs import format_shares, lost
 from mapnet_cli.prepare_corpus.paragraphs import read_slice
+from mapnet_cli.prepare_corpus.sentences import Segmenter
 from mapnet_cli.prepare_corpus.slices import Slice
 from mapnet_cli.prepare_corpus.sources.reading import Reading
 from mapnet_cli.text import TOKENS_PER_WORD, word_tokeniser
@@ -125,8 +126,6 @@ def _beginning(
 
 def _segmenting(paragraphs: list[str], config: Config) -> float:
     """Returns the seconds that the sentence phase takes per byte of paragraphs, measured on some of them."""
-    from mapnet_cli.prepare_corpus.sentences import Segmenter
-
     split, tokenise = Segmenter(config.corpus.spacy_pipeline), word_tokeniser(config.corpus.preparation)
     chosen = paragraphs[:: max(1, sum(map(len, paragraphs)) // SEGMENTED_BYTES)]
     start = time.perf_counter()

@@ -81,10 +81,8 @@ def their_logits(model: Any, tokens_BL: torch.Tensor, attention_mask_BL: torch.T
 @torch.no_grad()
 def our_logits(model: Any, tokens_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
     positions_BK = torch.arange(tokens_BL.shape[1]).expand(tokens_BL.shape)
-    logits: torch.Tensor = model.eval().token_logits(
-        tokens_BL, attention_mask_BL, positions_BK, attention_mask_BL.flatten().nonzero().squeeze(1)
-    )
-    return logits[:, : model.encoder.vocab_size]
+    logits: torch.Tensor = model.eval().token_logits(tokens_BL, attention_mask_BL, positions_BK)
+    return logits[attention_mask_BL.flatten(), : model.encoder.vocab_size]
 
 
 def padded_batch(vocab_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:

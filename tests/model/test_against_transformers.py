@@ -55,9 +55,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 def our_logits(model: PretrainingModel, tokens_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
     positions_BK = torch.arange(40).expand(3, 40)
-    logits = model.eval().token_logits(
-        tokens_BL, attention_mask_BL, positions_BK, attention_mask_BL.flatten().nonzero().squeeze(1)
-    )
+    logits = model.eval().token_logits(tokens_BL, attention_mask_BL, positions_BK)[attention_mask_BL.flatten()]
     assert logits.shape[1] % 64 == 0
     assert (logits[:, VOCAB:].exp() == 0).all()
     return logits[:, :VOCAB]
