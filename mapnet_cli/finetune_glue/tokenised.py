@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mapnet_cli.core import DamagedError, publishing
 from mapnet_cli.finetune_glue.examples import Examples
-from mapnet_cli.text import CLS, PAD, SEP, encode_lines, load_tokenizer, prepare_line
+from mapnet_cli.text import CLS, SEP, encode_lines, load_tokenizer, padded, prepare_line
 
 ARRAYS = ("tokens", "offsets", "labels", "second")
 IDS = "ids.npy"
@@ -38,11 +38,7 @@ class Tokenised:
 
     def batch(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Returns the examples' token ids [B, L], padded to the longest example."""
-        lengths = self.lengths[indices]
-        out = np.full((len(indices), int(lengths.max())), PAD, dtype=np.int64)
-        for row, (start, length) in enumerate(zip(self.offsets[indices], lengths, strict=True)):
-            out[row, :length] = self.tokens[start : start + length]
-        return out
+        return padded([self[index] for index in indices], int(self.lengths[indices].max()))
 
 
 def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: int) -> tuple[Tokenised, int]:

@@ -17,7 +17,7 @@ from mapnet_cli.core import derive_seed
 from mapnet_cli.jobs import ALONE, DistContext
 from mapnet_cli.model import attention_mask
 from mapnet_cli.pretrain.sampler import ResumableSampler
-from mapnet_cli.text import CLS, FIRST_ORDINARY, PAD, Sequences
+from mapnet_cli.text import CLS, FIRST_ORDINARY, PAD, Sequences, padded
 
 
 @dataclass(frozen=True)
@@ -164,5 +164,5 @@ def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = Fa
 
 def load_batch(sequences: Sequences, indices: Tensor, length: int = 0) -> Tensor:
     """Returns the sequences' tokens [B, L], padded to `length`, or to the longest sequence if it is 0."""
-    chosen = indices.numpy()
-    return torch.from_numpy(sequences.batch(chosen, length or int(sequences.lengths[chosen].max()), PAD))
+    chosen = [sequences[index] for index in indices.tolist()]
+    return torch.from_numpy(padded(chosen, length or max(map(len, chosen))))

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapnet_cli.core import Artifacts, DamagedError, UsageError, publishing
+from mapnet_cli.text.words import PAD
 
 OTHER_FILES = 512  # number of files that a process may open in addition to its shards
 
@@ -88,15 +89,13 @@ class Sequences:
         begin, end = self._offsets[shard][index - self._firsts[shard] :][:2]
         return self._tokens[shard][begin:end]
 
-    def batch(self, indices: Sequence[int] | npt.NDArray[np.int64], length: int, pad_id: int) -> npt.NDArray[np.int64]:
-        """Returns sequences as rows, [B, L] with L = `length`, padded with `pad_id`. Raises ValueError if too long."""
-        rows_BL = np.full((len(indices), length), pad_id, dtype=np.int64)
-        for row, index in zip(rows_BL, indices, strict=True):
-            ids = self[int(index)]
-            if len(ids) > length:
-                raise ValueError(f"sequence {index} has {len(ids)} tokens, more than {length}")
-            row[: len(ids)] = ids
-        return rows_BL
+
+def padded(sequences: Sequence[Ids], length: int) -> npt.NDArray[np.int64]:
+    """Returns sequences as rows [B, L] with L = `length`, padded with [PAD]. Raises ValueError if one is longer."""
+    rows_BL = np.full((len(sequences), length), PAD, dtype=np.int64)
+    for row, ids in zip(rows_BL, sequences, strict=True):
+        row[: len(ids)] = ids
+    return rows_BL
 
 
 def open_shards(artifacts: Artifacts, names: Sequence[str]) -> Sequences:

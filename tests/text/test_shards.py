@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapnet_cli.core.errors import DamagedError
-from mapnet_cli.text.shards import Sequences, shard_files, writing_shard
+from mapnet_cli.text.shards import Sequences, padded, shard_files, writing_shard
 
 
 def write(path: Path, sequences: list[list[int]], vocab_size: int = 1000) -> Path:
@@ -40,11 +40,11 @@ def test_dtype_is_the_smallest_for_the_vocabulary(tmp_path: Path) -> None:
 
 def test_batches_are_right_padded(tmp_path: Path) -> None:
     sequences = Sequences([write(tmp_path / "a", [[5, 6, 7], [8]]), write(tmp_path / "b", [[9, 10]])])
-    batch = sequences.batch([2, 0, 1], 4, 0)
+    batch = padded([sequences[index] for index in (2, 0, 1)], 4)
     assert batch.dtype == np.int64
     assert batch.tolist() == [[9, 10, 0, 0], [5, 6, 7, 0], [8, 0, 0, 0]]
-    with pytest.raises(ValueError, match="sequence 0 has 3 tokens"):
-        sequences.batch([0], 2, 0)
+    with pytest.raises(ValueError):
+        padded([sequences[0]], 2)
     with pytest.raises(IndexError):
         sequences[3]
     with pytest.raises(IndexError):
