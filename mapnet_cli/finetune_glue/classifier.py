@@ -76,10 +76,8 @@ class Start:
     state: dict[str, Tensor] | None = None
     segment_H: Tensor | None = None
     """Second minus first segment embedding, for an import that has segment embeddings."""
-    checkpoint: str = ""
-    """SHA-256 of the pretrained weights; "" for random ones."""
-    after_mnli: str = ""
-    """SHA-256 of the weights after MNLI; "" if the run doesn't start from them."""
+    checkpoint: str = ""  # SHA-256 of the pretrained weights; "" for random ones
+    after_mnli: str = ""  # SHA-256 of the weights after MNLI; "" if the run doesn't start from them
 
 
 @lru_cache(maxsize=2)

@@ -24,8 +24,7 @@ FORWARD_SHARE = 1 / 3
 """The forward pass's share of a training step's time; the backward pass takes about twice as long."""
 MAX_TIMINGS, SLOW_STEP = 3, 1.0
 """Maximum number of timings per step, and the duration in seconds from which a step is not timed again."""
-SHORT, LONG = 4, 64
-"""Tokens per sequence in the two timed steps."""
+SHORT, LONG = 4, 64  # tokens per sequence in the two timed steps
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,7 @@ def best_run(
 class KeepBest(TuningJob):
     """Repeats the best run of an encoder on a task, and saves its model and its predictions for the dev sets."""
 
-    runs: tuple[tuple[GridRun, str], ...]
-    """The encoder's runs on the task, with the keys of their records."""
+    runs: tuple[tuple[GridRun, str], ...]  # the encoder's runs on the task, with the keys of their records
     baseline: str
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:

@@ -46,10 +46,8 @@ class MakeProbes(Job):
 class TextSettings:
     """How texts are tokenised for a row of Table 3."""
 
-    tokenizer: str
-    """Key of the corpus manifest or import that provides the tokenizer."""
-    lowercase: str
-    """As corpus.lowercase; "none" for an import, whose tokenizer takes unprocessed text."""
+    tokenizer: str  # key of the corpus manifest or import that provides the tokenizer
+    lowercase: str  # as corpus.lowercase; "none" for an import, whose tokenizer takes unprocessed text
     max_length: int
 
 
@@ -58,8 +56,7 @@ class PrepareTask(Job):
     """Reads and checks a task's rows, and writes them as token ids."""
 
     task: GlueTask
-    location: str | Path
-    """Folder, zip file, or id on the Hugging Face Hub."""
+    location: str | Path  # folder, zip file, or id on the Hugging Face Hub
     probe: bool
     subset: bool
     text: TextSettings

@@ -29,12 +29,10 @@ TRAIN_ROWS, DEV_ROWS = 1000, 300
 TRAIN_ROUNDS = 3
 """Maximum number of rows made from one training sentence, each with a new edit; a dev sentence is used once."""
 FEWEST_ROWS = 40
-TRIES = 5
-"""Maximum number of attempts at a row whose other sentence does not fit."""
+TRIES = 5  # maximum number of attempts at a row whose other sentence does not fit
 Texts = tuple[str, ...]
 ENTAILMENT = ("entailment", "not_entailment")
-Row = tuple[str, Texts, str]
-"""Document, texts, label."""
+Row = tuple[str, Texts, str]  # document, texts, label
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,7 @@ class Probe:
 
     make: Callable[[Draw, str], Texts | None]
     labels: tuple[str, ...] = ("0", "1")
-    longest: int = 14
-    """Maximum number of words per sentence, so that pairs fit into the demo's short blocks."""
+    longest: int = 14  # maximum number of words per sentence, so that pairs fit into the demo's short blocks
 
 
 PROBES = {

@@ -19,8 +19,7 @@ MRPC_RAW = {"train": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.tx
 DEV_IDS = "dev_ids.tsv"
 PART = re.compile(r"-\d{5}-of-\d{5}$")
 """End of a Parquet file's stem: the Hub splits large sets into several files."""
-Files = dict[str, Any]
-"""A `Path` or `zipfile.Path` for each name."""
+Files = dict[str, Any]  # a `Path` or `zipfile.Path` for each name
 
 
 @dataclass

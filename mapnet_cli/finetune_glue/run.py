@@ -22,10 +22,8 @@ _SOURCES: dict[str, tuple[type[EncoderRow], str]] = {
     "finetune-glue": (core.TunedEncoder, "delete it and run `mapnet finetune-glue` again with the same options"),
 }
 """By the key's folder, the record of an encoder (a corpus: random weights), and how to make a damaged one again."""
-CONTEXT = 2**30
-"""Bytes of GPU memory that CUDA and its libraries take per process."""
-STATE = 16
-"""Bytes per weight: float32 weight, gradient, and Adam's two moments."""
+CONTEXT = 2**30  # bytes of GPU memory that CUDA and its libraries take per process
+STATE = 16  # bytes per weight: float32 weight, gradient, and Adam's two moments
 FLOAT = 4
 
 
@@ -33,10 +31,8 @@ FLOAT = 4
 class TuningJob(Job):
     """Base class of fine-tuning jobs."""
 
-    start: str
-    """Key of the initial weights; that of the corpus's manifest means random ones."""
-    data: str
-    """Key of the tokenised task."""
+    start: str  # key of the initial weights; that of the corpus's manifest means random ones
+    data: str  # key of the tokenised task
     config: Config
 
     def tune(

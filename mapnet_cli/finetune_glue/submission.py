@@ -26,8 +26,7 @@ FILES = {
 """Task and split of each file of a submission, by file name."""
 DATE = 1980, 1, 1, 0, 0, 0
 """Fixed date of the files in the zip, so that the same predictions give the same bytes."""
-READABLE = 0o644 << 16
-"""Unix permissions of the files, as stored in a zip's external attributes."""
+READABLE = 0o644 << 16  # Unix permissions of the files, as stored in a zip's external attributes
 
 
 def files_of(config: Config) -> dict[str, tuple[str, str]]:
@@ -124,8 +123,7 @@ class PredictTask(TuningJob):
     epoch: int
     record: str
     text: TextSettings
-    kept: str
-    """Key of the encoder's kept model of the task, if there is one."""
+    kept: str  # key of the encoder's kept model of the task, if there is one
 
     def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.finetune_glue import tokenised

@@ -16,8 +16,7 @@ from mapnet_cli.lineage import import_id
 from mapnet_cli.model import PretrainingModel
 from mapnet_cli.training import SEGMENT, save_checkpoint
 
-_PADDING = (1, *(2**n for n in range(3, 10)))
-"""Vocabularies are padded to a multiple of one of these."""
+_PADDING = (1, *(2**n for n in range(3, 10)))  # vocabularies are padded to a multiple of one of these
 _FRESH_HEAD_SEED = 1
 
 

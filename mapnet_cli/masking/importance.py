@@ -20,10 +20,8 @@ class Drawn:
     log_q_BK: Tensor
     valid_BK: Tensor
     n_B: Tensor
-    log_pi_BK: Tensor | None = None
-    """Log inclusion probabilities in float64, if the sampler knows them."""
-    log_rest_B: Tensor | None = None
-    """Log of the total probability of the positions that were not drawn."""
+    log_pi_BK: Tensor | None = None  # log inclusion probabilities in float64, if the sampler knows them
+    log_rest_B: Tensor | None = None  # log of the total probability of the positions that were not drawn
 
     @staticmethod
     def of(masks: Masks, n_B: Tensor) -> "Drawn":
@@ -45,14 +43,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Estimator:
-    weigh: Callable[[Drawn, float], Weights]
-    """From the draws and ratio_clip."""
-    clips: bool = False
-    """Uses ratio_clip."""
-    sequential: bool = False
-    """Defined only for draws one after the other (sampler "gumbel")."""
-    needs_pi: bool = False
-    """Defined only for known inclusion probabilities (sampler "systematic")."""
+    weigh: Callable[[Drawn, float], Weights]  # from the draws and ratio_clip
+    clips: bool = False  # uses ratio_clip
+    sequential: bool = False  # defined only for draws one after the other (sampler "gumbel")
+    needs_pi: bool = False  # defined only for known inclusion probabilities (sampler "systematic")
 
     def __call__(self, drawn: Drawn, clip: float) -> Weights:
         return self.weigh(drawn, clip)

@@ -18,8 +18,7 @@ SHARES = {2: 0.5, 3: 0.25, 4: 0.125, 5: 0.125}
 """Share of each length among the chosen n-grams. PMI is not comparable across lengths."""
 COVERED = 0.5
 """Share of the tokens that the chosen n-grams cover, which sets their number (the paper's criterion for 800,000)."""
-MOST_TOKENS = 1 << 23
-"""Maximum number of tokens to count, at about 60 bytes of memory each."""
+MOST_TOKENS = 1 << 23  # maximum number of tokens to count, at about 60 bytes of memory each
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 ABSENT = -1

@@ -11,12 +11,9 @@ from mapnet_cli.core import derive_seed
 class ProposalWork(Enum):
     """What the proposal (MAP-Net or a table) does in one step."""
 
-    LEARN = auto()
-    """Reads the sentences, proposes and learns."""
-    PROPOSE = auto()
-    """Reads the sentences and proposes, for this step or for steps that reuse the proposal."""
-    REUSE = auto()
-    """Reuses the proposal of an earlier step with the same sentences."""
+    LEARN = auto()  # reads the sentences, proposes and learns
+    PROPOSE = auto()  # reads the sentences and proposes, for this step or for steps that reuse the proposal
+    REUSE = auto()  # reuses the proposal of an earlier step with the same sentences
     REST = auto()
 
 
@@ -26,8 +23,7 @@ class StepPlan:
 
     seed: int
     step: int
-    explore: bool
-    """Whether masks are uniform in this step."""
+    explore: bool  # whether masks are uniform in this step
     proposal: ProposalWork
     mask_rate: float
 

@@ -34,8 +34,7 @@ class MaskRequest:
     log_q_BL: Tensor | None = None
     """Log-probabilities of the proposal, without gradient, for strategies that have one."""
     sampler: Literal["gumbel", "systematic"] = "gumbel"
-    uniform_mix: float = 0.0
-    """Share of uniform masks mixed into the draws from the proposal."""
+    uniform_mix: float = 0.0  # share of uniform masks mixed into the draws from the proposal
     visit_B: Tensor | None = None
     """For `successive` strategies: index of this visit of the sentence under the same noise, from 0."""
     unit_starts_BL: Tensor | None = None
@@ -120,8 +119,7 @@ class Strategy:
     draw: Callable[[MaskRequest], Masks]
     prepare: Callable[[CorpusFacts], MaskContext] = lambda corpus: NO_CONTEXT
     """Computes the strategy's context from the corpus, once, before the first step."""
-    successive: bool = False
-    """Whether the visits of a sentence share their noise and are numbered."""
+    successive: bool = False  # whether the visits of a sentence share their noise and are numbered
 
 
 _OWN = {

@@ -15,8 +15,7 @@ import numpy as np
 from mapnet_cli import core
 from mapnet_cli.lineage import list_input
 
-GOOD, BAD = ("sentence_good", "good"), ("sentence_bad", "bad")
-"""Names of the columns, BLiMP's first."""
+GOOD, BAD = ("sentence_good", "good"), ("sentence_bad", "bad")  # names of the columns, BLiMP's first
 NO_DATA = ("readme", "license", "licence")
 SUFFIXES = (".txt", *(suffix for suffix in core.TABLE_FORMATS if suffix != ".json"))
 """Zorro's, and those of tables; JSON files next to them are descriptions of data sets."""

@@ -23,8 +23,7 @@ from mapnet_cli.training import autocast, choose_device
 TIE = 1e-4
 """Largest difference, in nats, that counts as a tie: float32's rounding of equal scores, as of permuted sentences."""
 LINES = 1_000
-TIMED = 32
-"""Sentences whose scoring is timed for a forecast."""
+TIMED = 32  # sentences whose scoring is timed for a forecast
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from mapnet_cli.minimal_pairs.scoring import Sentence
     from mapnet_cli.model import PretrainingModel
 
-CONTEXT = 2**30
-"""Bytes of GPU memory that CUDA and its libraries take per process."""
+CONTEXT = 2**30  # bytes of GPU memory that CUDA and its libraries take per process
 FLOAT = 4
 EncodedPairs = list[tuple[Paradigm, list[tuple["Sentence", "Sentence"]]]]
 
@@ -92,16 +91,12 @@ class ScorePairs(Job):
     """Scores one encoder with its MLM head on one set of minimal pairs."""
 
     pairs_run: PairsRun
-    weights: str
-    """Key of the checkpoint or import; of the corpus's manifest for random weights."""
+    weights: str  # key of the checkpoint or import; of the corpus's manifest for random weights
     encoder: Transformer
-    tokenizer: str
-    """Key of the corpus's manifest or import that provides the tokenizer."""
-    lowercase: str
-    """As `Corpus.preparation`."""
+    tokenizer: str  # key of the corpus's manifest or import that provides the tokenizer
+    lowercase: str  # as `Corpus.preparation`
     location: Path
-    content: str
-    """Hash of the data."""
+    content: str  # hash of the data
     settings: dict[str, Any]
     options: Options
 

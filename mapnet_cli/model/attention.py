@@ -30,8 +30,7 @@ class Places:
     """False at padding; None without padding, which allows the fastest kernels."""
     place_T: Tensor | None = None
     """Flat indices of the tokens in [B, L]; None if they are all S = B x L, padding included."""
-    token_S: Tensor | None = None
-    """Index among the T of the token at each of the S places; T at padding."""
+    token_S: Tensor | None = None  # index among the T of the token at each of the S places; T at padding
     _known: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
     """What the layers share: index tensors and the bias."""
 
@@ -90,10 +89,8 @@ class Packing:
     """A padded batch [B, L] reduced to its T tokens."""
 
     places: Places
-    place_T: Tensor
-    """Flat indices of the tokens in [B, L]."""
-    first_B: Tensor
-    """Index of each sequence's first token among the T."""
+    place_T: Tensor  # flat indices of the tokens in [B, L]
+    first_B: Tensor  # index of each sequence's first token among the T
     position_T: Tensor
 
     @staticmethod

@@ -25,10 +25,8 @@ class Site:
     """What the attention of a layer needs besides the vectors."""
 
     places: Places
-    window: int
-    """Largest distance over which tokens attend to each other; 0: any."""
-    angles: tuple[Tensor, Tensor] | None
-    """Of the tokens' rotary positions, see `rotary_angles`."""
+    window: int  # largest distance over which tokens attend to each other; 0: any
+    angles: tuple[Tensor, Tensor] | None  # of the tokens' rotary positions, see `rotary_angles`
     position_T: Tensor
 
 

@@ -19,8 +19,7 @@ from mapnet_cli.model.kernels import layer_norm
 from mapnet_cli.model.proposal import MapNet, TokenTable
 from mapnet_cli.model.token_loss import tied_embedding, token_loss
 
-PADDING_LOGIT = -1e4
-"""Logit of the vocabulary's padding rows, whose probability is then exactly 0 in float32."""
+PADDING_LOGIT = -1e4  # logit of the vocabulary's padding rows, whose probability is then exactly 0 in float32
 EMBEDDING_STD = 0.02
 SINUSOID_AMPLITUDE, SINUSOID_BASE = 0.05, 1000.0
 

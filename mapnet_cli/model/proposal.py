@@ -16,8 +16,7 @@ UNIT = 2.0**-20
 """Signals are summed as integer multiples of this, so sums don't depend on order or number of processes."""
 FLOOR, NEW = 0.005, 0.8
 """Of AMLM: the smallest masking probability of a token, and the share of the new mean in its weight."""
-PRIOR = 5.0
-"""Weight of the overall mean signal in each token's mean, as a number of observations."""
+PRIOR = 5.0  # weight of the overall mean signal in each token's mean, as a number of observations
 
 
 class MapNet(nn.Module):

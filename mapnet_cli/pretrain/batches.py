@@ -24,16 +24,14 @@ from mapnet_cli.text import CLS, FIRST_ORDINARY, PAD, Sequences, padded
 class MicroBatch:
     """Sequences of one forward pass, with all counts made on the host, to avoid synchronising with the device."""
 
-    first: int
-    """Index of its first sequence in the whole batch."""
+    first: int  # index of its first sequence in the whole batch
     tokens_BL: Tensor
     attention_mask_BL: Tensor | None
     maskable_BL: Tensor
     counts_B: Tensor
     slots_N: Tensor | None
     """Flat indices of the masked positions among the B x K; None if all are computed, for a fixed shape."""
-    max_masks: int
-    """K, the maximum number of masked positions per sequence."""
+    max_masks: int  # K, the maximum number of masked positions per sequence
     noise: masking.MaskNoise
     visit_B: Tensor | None
     """Index of this visit among those that share their noise; None unless the strategy is successive."""
@@ -42,10 +40,8 @@ class MicroBatch:
     all_sequences: int
     """Total of the batch over all processes, as are the next two: the denominators of mean losses."""
     all_masked: int
-    all_tokens: int
-    """Excluding padding."""
-    explore_B: Tensor | None = None
-    """Whether each sentence explores; None if the step decides for all."""
+    all_tokens: int  # excluding padding
+    explore_B: Tensor | None = None  # whether each sentence explores; None if the step decides for all
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MicroBatch":
         """Returns a copy with `function` applied to each tensor."""
@@ -62,11 +58,9 @@ class Batch:
     """One step's data: totals of the whole batch, and this process's share of it."""
 
     size: int
-    tokens: int
-    """Over all processes, excluding padding."""
+    tokens: int  # over all processes, excluding padding
     parts: list[MicroBatch]
-    explored: float = 0.0
-    """Share of the sentences that explore by their own coin, over all processes."""
+    explored: float = 0.0  # share of the sentences that explore by their own coin, over all processes
 
 
 @dataclass(frozen=True)
@@ -79,8 +73,7 @@ class BatchMaker:
     pretrain: Pretrain
     seed: int
     dist: DistContext
-    pin: bool
-    """Whether batches are in pinned memory, for asynchronous copies to a GPU."""
+    pin: bool  # whether batches are in pinned memory, for asynchronous copies to a GPU
     block_length: int
     fixed: bool = False
     """Pad every batch to the block length and compute every slot: one shape for torch.compile."""

@@ -17,12 +17,9 @@ from mapnet_cli.pretrain.segments import segments
 from mapnet_cli.pretrain.step import Algorithm1, Losses, work_of
 from mapnet_cli.training import Work, choose_device, device_name, method_flops, precision_advice
 
-SAMPLED_STEPS = 2_000
-"""Number of steps, spread over the run, from whose plans the total FLOPs are estimated."""
-ENOUGH_SECONDS = 1.0
-"""Once a measured step takes this long, no larger batch is tried."""
-OPTIMISER_BYTES = 16
-"""Bytes per parameter: a float32 weight, its gradient and Adam's two moments."""
+SAMPLED_STEPS = 2_000  # number of steps, spread over the run, from whose plans the total FLOPs are estimated
+ENOUGH_SECONDS = 1.0  # once a measured step takes this long, no larger batch is tried
+OPTIMISER_BYTES = 16  # bytes per parameter: a float32 weight, its gradient and Adam's two moments
 
 
 def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int, threads: int) -> list[str]:

@@ -27,8 +27,7 @@ FIGURE_TOKENS = 64
 RATE_SEQUENCES = 256
 DECILES = 10
 FUNCTION, CONTENT, OTHER = range(3)
-TAGGER = "en_core_web_sm"
-"""spaCy pipeline that tags parts of speech if the config names none."""
+TAGGER = "en_core_web_sm"  # spaCy pipeline that tags parts of speech if the config names none
 
 
 @torch.no_grad()

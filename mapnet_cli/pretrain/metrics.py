@@ -30,10 +30,8 @@ class StepMetrics:
     ) -> None:
         self.path = folder / "log.jsonl"
         self.dist = dist
-        self.peak_flops = peak_flops
-        """Peak FLOP/s of all processes' devices together."""
-        self.bad_step: int | None = None
-        """First step, counted from 0, whose loss or gradient was not finite."""
+        self.peak_flops = peak_flops  # peak FLOP/s of all processes' devices together
+        self.bad_step: int | None = None  # first step, counted from 0, whose loss or gradient was not finite
         if dist.rank == 0:
             kept = [line for line, row in log_rows(self.path) if place > 0 and place_of(row, parts) <= place]
             write_text(self.path, "".join(kept))

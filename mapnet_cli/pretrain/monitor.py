@@ -28,8 +28,7 @@ from mapnet_cli.text import Sequences, open_shards
 
 HEALTH_STEPS = 100
 """Number of last steps that the health of a milestone's proposal is measured on, or those since the one before."""
-NOTE_INTERVAL = 5.0
-"""Seconds after which the progress shows a step's loss if no line is due in the log."""
+NOTE_INTERVAL = 5.0  # seconds after which the progress shows a step's loss if no line is due in the log
 
 
 class TrainingMonitor:

@@ -19,10 +19,8 @@ class Segment:
     milestones: tuple[int, ...]
     decay: tuple[int, int]
     """The learning rate is the peak (after the warm-up) up to the first of these steps, and reaches 0 at the second."""
-    before: int = 0
-    """Number of steps made in earlier branches."""
-    branch: int = 0
-    """The milestone that the branch ends in; 0 in the trunk."""
+    before: int = 0  # number of steps made in earlier branches
+    branch: int = 0  # the milestone that the branch ends in; 0 in the trunk
 
     @property
     def end(self) -> int:

@@ -149,17 +149,13 @@ def _shares(config: Config, runs: int, workers: int) -> tuple[int, int]:
 class TrainModel(jobs.Job):
     """Trains a model with one method and seed up to its last milestone, resuming from its newest checkpoint."""
 
-    config: Config
-    """The method's own config, see `Config.for_method`."""
+    config: Config  # the method's own config, see `Config.for_method`
     method: str
     seed: int
     manifest: str
     threads: int
-    init_from: str
-    """Key of the imported checkpoint to start from; "" for random weights."""
-
-    milestones: dict[int, core.ArtifactId]
-    """By step."""
+    init_from: str  # key of the imported checkpoint to start from; "" for random weights
+    milestones: dict[int, core.ArtifactId]  # by step
 
     @property
     def parts(self) -> tuple[core.ArtifactId, ...]:

@@ -26,8 +26,7 @@ Write = Callable[[], None]
 class TrainState:
     """State of one run. The same in every process, except for `dist` and `device`."""
 
-    config: Config
-    """The method's own config, see `Config.for_method`."""
+    config: Config  # the method's own config, see `Config.for_method`
     method_name: str
     seed: int
     artifact: core.ArtifactId
@@ -43,8 +42,7 @@ class TrainState:
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
-    milestones: dict[int, core.ArtifactId] = field(default_factory=dict)
-    """By step."""
+    milestones: dict[int, core.ArtifactId] = field(default_factory=dict)  # by step
     unlogged: dict[str, float] = field(default_factory=dict)
     """Totals of the steps since the last log line, if the run was stopped there."""
     window: dict[str, float] = field(default_factory=dict)

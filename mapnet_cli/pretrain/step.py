@@ -93,8 +93,7 @@ class Losses(nn.Module):
     """The losses of one micro-batch. A module, so that DDP can wrap it."""
 
     model: AnyPretrainingModel
-    networks: ClassVar[tuple[str, str]]
-    """The model's methods that `forward` calls, as attributes of its own."""
+    networks: ClassVar[tuple[str, str]]  # the model's methods that `forward` calls, as attributes of its own
 
     def __init__(
         self, model: AnyPretrainingModel, method: Method, device: torch.device, precision: str, processes: int = 1

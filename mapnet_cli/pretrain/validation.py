@@ -32,8 +32,7 @@ SINGLE, DRAWS = "validation_loss_single", 8
 """Loss with a single [MASK] per sentence, which favours no mask rate, in this number of passes with different masks."""
 SEED = 0
 BATCH = 64
-ROWS = 2048
-"""Number of positions whose logits are in memory at a time."""
+ROWS = 2048  # number of positions whose logits are in memory at a time
 ROUNDS = 3
 """Rounds of iterative scaling. One round almost converges, since the bias is already trained."""
 

@@ -20,8 +20,7 @@ from torch import Tensor
 from mapnet_cli.core import DamagedError, publishing, read_json, record_checksum, sha256, write_json
 
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
-SEGMENT = "segment"
-"""Tensor in imported checkpoints: BERT's second segment embedding minus the first, [H]."""
+SEGMENT = "segment"  # tensor in imported checkpoints: BERT's second segment embedding minus the first, [H]
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:

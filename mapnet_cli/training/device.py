@@ -20,10 +20,8 @@ PEAK_BF16 = {
 """Dense bfloat16 FLOP/s with float32 accumulation, from the vendors' data sheets. Longer names must come first."""
 MATRIX_SIDES = 4096, 768
 """Side of the square matrices whose product is timed on devices that are not in the table: (GPU, CPU)."""
-MIN_CAST_GAIN = 1.2
-"""Minimum speed-up of bfloat16 products on a CPU to outweigh the casts."""
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of glibc's mallopt."""
+MIN_CAST_GAIN = 1.2  # minimum speed-up of bfloat16 products on a CPU to outweigh the casts
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt
 
 
 def keep_freed_memory() -> None:

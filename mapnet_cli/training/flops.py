@@ -8,8 +8,7 @@ import torch
 
 from mapnet_cli.config import Config, Transformer
 
-TRAIN = 3
-"""Cost of a training step in forward passes: one forward pass, and a backward pass that costs two."""
+TRAIN = 3  # cost of a training step in forward passes: one forward pass, and a backward pass that costs two
 
 
 def stack_flops(config: Transformer, length: float, outputs: float | None = None) -> float:
@@ -35,8 +34,7 @@ class Work:
     """The part of a step's work that depends on its plan."""
 
     mask_rate: float
-    proposal_passes: float = TRAIN
-    """MAP-Net's cost in forward passes; 0 if it doesn't run."""
+    proposal_passes: float = TRAIN  # MAP-Net's cost in forward passes; 0 if it doesn't run
 
 
 def step_flops(
