@@ -48,10 +48,7 @@ class Classifier(nn.Module):
         """Vector that an imported BERT adds to the embeddings of the second text."""
 
     def forward(self, tokens: Tensor, packing: Packing | Tensor | None, second: Tensor | None) -> Tensor:
-        """Returns outputs [B, C]; for `packing` see `Encoder.pooled`.
-
-        `second` is True for tokens of the second text, None without `segment`.
-        """
+        """Returns [B, C]. `second` is True at the second text, None without `segment`; the rest: `Encoder.pooled`."""
         added = None if self.segment is None or second is None else second[..., None] * self.segment
         out_BC: Tensor = self.head(self.encoder.pooled(tokens, packing, added, self.mean))
         return out_BC

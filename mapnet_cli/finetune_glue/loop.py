@@ -145,10 +145,7 @@ def evaluation_batches(data: Tokenised, tokens: int = 0) -> list[npt.NDArray[np.
 
 @torch.no_grad()
 def outputs(model: Classifier, data: Tokenised) -> Tensor:
-    """Returns the outputs [N, C] for all examples, in the order of the data, on the CPU.
-
-    Raises DivergedError if one is not finite.
-    """
+    """Returns the outputs [N, C] in the order of the data, on the CPU. Raises DivergedError if one is not finite."""
     model.eval()
     device = model.head.out.weight.device
     batches = evaluation_batches(data, 0 if on_cpu(device) else EVALUATION_TOKENS)

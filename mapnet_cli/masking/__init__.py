@@ -4,7 +4,7 @@
 # isort: off
 from mapnet_cli.masking.context import NO_CONTEXT, CorpusFacts, MaskContext
 from mapnet_cli.masking.importance import ESTIMATORS, Drawn, Estimator, Weights, log_sequence_ratio
-from mapnet_cli.masking.objectives import OBJECTIVES
+from mapnet_cli.masking.objectives import OBJECTIVES, entropy
 from mapnet_cli.masking.sampling import (
     MaskNoise, Masks, corrupt, mask_counts, maskable_positions, max_mask_count, mixed_with_uniform, uniform_log_q,
     valid_slots,

@@ -44,8 +44,8 @@ def figure2_masks(
     rates = _rates(*more, buckets)
     if tags := tag_rates(tokenizer, pipeline, more[0].tolist(), more[2].tolist()):
         rates["tag"] = tags
-    entropy_B = -(log_q_BL.exp() * log_q_BL.masked_fill(~maskable_BL, 0.0)).sum(dim=1)
-    entropy, uniform = float(entropy_B.mean()), float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
+    entropy = float(masking.entropy(log_q_BL, maskable_BL).mean())
+    uniform = float(maskable_BL.sum(dim=1).clamp(min=1).float().log().mean())
     pieces = load_tokenizer(tokenizer)
     model.train()
     rows = zip(tokens_BL, log_q_BL.exp(), masked_BL, loss_BL, strict=True)

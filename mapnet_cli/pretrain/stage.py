@@ -54,10 +54,7 @@ class Pretrain(jobs.Stage):
             )
 
     def plan(self, workers: int) -> list[jobs.Phase]:
-        """Returns one job per method and seed, in parallel on GPUs or on the cores of a CPU.
-
-        Runs of several processes use all GPUs and follow one another.
-        """
+        """Returns one job per method and seed: in parallel, unless each has several processes, which use all GPUs."""
         lineage, config = self.lineage, self.lineage.config
         processes = config.pretrain.processes
         # the first seed of every method comes first, so that a complete table is available early
