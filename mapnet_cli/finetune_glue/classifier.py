@@ -1,4 +1,4 @@
-"""The model of a fine-tuning run, and its batches.
+"""The model of a fine-tuning run, what it starts from, and its batches.
 
 On a CPU batches have no padding, since every token costs time; on a GPU they do, since every kernel launch does.
 
@@ -16,14 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mapnet_cli.config import Finetune, Transformer
-from mapnet_cli.core import derive_seed
+from mapnet_cli import core
+from mapnet_cli.config import Config, Finetune, Transformer
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import GlueTask
 from mapnet_cli.model import ClassificationHead, Encoder, Packing, attention_mask, initialise, on_cpu
 from mapnet_cli.text import PAD
-from mapnet_cli.training import SEGMENT, load_checkpoint
+from mapnet_cli.training import SEGMENT, choose_device, load_checkpoint
 
+EncoderRow = core.Checkpoint | core.Imported | core.TunedEncoder | core.CorpusManifest
+_SOURCES: dict[str, tuple[type[EncoderRow], str]] = {
+    "prepare-corpus": (core.CorpusManifest, ""),
+    "pretrain": (core.Checkpoint, "run `mapnet pretrain --force` with the same options"),
+    "import": (core.Imported, "run `mapnet import-hf` again on the folder that it came from"),
+    "finetune-glue": (core.TunedEncoder, "delete it and run `mapnet finetune-glue` again with the same options"),
+}
+"""By the key's folder, the record of an encoder (a corpus: random weights), and how to make a damaged one again."""
 LENGTH_MULTIPLE = 32
 """Attention pads batches to a multiple of this length, at which softmax is up to three times as fast on a CPU.
 
@@ -85,6 +93,25 @@ def encoder_weights(folder: Path) -> tuple[int, dict[str, Tensor], Tensor | None
     return int(facts["vocab_size"]), weights, tensors.get(SEGMENT)
 
 
+def load_start(artifacts: core.Artifacts, key: str, config: Config) -> Start:
+    """Returns the initial state of a run. Raises DamagedError if the encoder doesn't match its record."""
+    kind, again = _SOURCES[key.partition("/")[0]]
+    row = artifacts.read(key, kind)
+    if isinstance(row, core.CorpusManifest):
+        return Start(config.encoder, row.vocab_size)
+    path = artifacts.path(row.path)
+    try:
+        weights = encoder_weights(path)
+        if core.read_json(path / "facts.json")["sha256"] != row.fingerprint:
+            raise core.DamagedError(f"{row.path} doesn't match its record")
+    except core.DamagedError as error:
+        raise core.DamagedError(f"{error}: {again}") from None
+    encoder = config.encoder if isinstance(row, core.Checkpoint) else Transformer.model_validate(row.encoder)
+    if isinstance(row, core.TunedEncoder):
+        return Start(encoder, *weights, checkpoint=row.checkpoint, after_mnli=row.fingerprint)
+    return Start(encoder, *weights, checkpoint=row.fingerprint)
+
+
 def build(task: GlueTask, start: Start, config: Finetune, seed: int) -> Classifier:
     """Returns the model at the start of a run."""
     model = Classifier(start.encoder, start.vocab_size, max(len(task.labels), 1), config, start.segment_H)
@@ -92,8 +119,20 @@ def build(task: GlueTask, start: Start, config: Finetune, seed: int) -> Classifi
         model.encoder.load_state_dict(start.state)
     random = {} if start.state else {"untrained encoder": model.encoder}
     for name, part in (random | {"head": model.head}).items():
-        initialise(part, start.encoder, torch.Generator().manual_seed(derive_seed(seed, name, task.name)))
+        initialise(part, start.encoder, torch.Generator().manual_seed(core.derive_seed(seed, name, task.name)))
     return model
+
+
+def load_kept(artifacts: core.Artifacts, key: str, task: GlueTask, config: Config) -> Classifier:
+    """Returns a model that `KeepBest` saved. Raises DamagedError if a file was altered."""
+    torch.set_num_threads(config.finetune.threads)
+    row = artifacts.read(key, core.TunedEncoder)
+    artifacts.verify(key)
+    tensors, facts = load_checkpoint(artifacts.path(row.path))
+    encoder, outputs = Transformer.model_validate(row.encoder), max(len(task.labels), 1)
+    model = Classifier(encoder, facts["vocab_size"], outputs, config.finetune, tensors.get(SEGMENT))
+    model.load_state_dict(tensors)
+    return model.to(choose_device(config.finetune.device))
 
 
 def make_inputs(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mapnet_cli.config import Config, Transformer
+from mapnet_cli.config import Config
 from mapnet_cli.core import Artifacts, Baseline, Baselines, FinetuneRun, TunedEncoder, write_text
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.run import TuningJob
@@ -20,8 +20,6 @@ from mapnet_cli.jobs import Output, Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from mapnet_cli.finetune_glue.classifier import Classifier
 
 
 def best_run(
@@ -86,20 +84,3 @@ def predictions(task: GlueTask, ids: Iterable[str], labels: Iterable[float], out
         numbers = (f"{probability:.6f}" for probability in probabilities)
         table.writerow([row_id, task.shown(label), task.shown(value), *numbers])
     return text.getvalue()
-
-
-def load_kept(artifacts: Artifacts, key: str, task: GlueTask, config: Config) -> "Classifier":
-    """Returns a model that `KeepBest` saved. Raises DamagedError if a file was altered."""
-    import torch
-
-    from mapnet_cli.finetune_glue.classifier import Classifier
-    from mapnet_cli.training import SEGMENT, choose_device, load_checkpoint
-
-    torch.set_num_threads(config.finetune.threads)
-    row = artifacts.read(key, TunedEncoder)
-    artifacts.verify(key)
-    tensors, facts = load_checkpoint(artifacts.path(row.path))
-    encoder, outputs = Transformer.model_validate(row.encoder), max(len(task.labels), 1)
-    model = Classifier(encoder, facts["vocab_size"], outputs, config.finetune, tensors.get(SEGMENT))
-    model.load_state_dict(tensors)
-    return model.to(choose_device(config.finetune.device))

@@ -13,6 +13,7 @@ import numpy as np
 from mapnet_cli.core import Artifacts, Baseline, Baselines, Row, TaskFacts, publishing
 from mapnet_cli.finetune_glue import tokenised
 from mapnet_cli.finetune_glue.examples import check_count, training_and_dev_sets
+from mapnet_cli.finetune_glue.probes import make_probes
 from mapnet_cli.finetune_glue.tokenised import Tokenised
 from mapnet_cli.glue import TASKS, Floats, GlueTask, score
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
@@ -34,8 +35,6 @@ class MakeProbes(Job):
     seed: int
 
     def run(self, artifacts: Artifacts, progress: ProgressCallback) -> Output:
-        from mapnet_cli.finetune_glue.probes import make_probes
-
         with publishing(artifacts.path(self.key)) as temporary:
             rows = make_probes(temporary, self.seed)
         files = sorted(path for path in artifacts.path(self.key).rglob("*") if path.is_file())

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.classifier import Start
     from mapnet_cli.finetune_glue.loop import Tuned
 
-EncoderRow = core.Checkpoint | core.Imported | core.TunedEncoder | core.CorpusManifest
-_SOURCES: dict[str, tuple[type[EncoderRow], str]] = {
-    "prepare-corpus": (core.CorpusManifest, ""),
-    "pretrain": (core.Checkpoint, "run `mapnet pretrain --force` with the same options"),
-    "import": (core.Imported, "run `mapnet import-hf` again on the folder that it came from"),
-    "finetune-glue": (core.TunedEncoder, "delete it and run `mapnet finetune-glue` again with the same options"),
-}
-"""By the key's folder, the record of an encoder (a corpus: random weights), and how to make a damaged one again."""
 CONTEXT = 2**30  # bytes of GPU memory that CUDA and its libraries take per process
 STATE = 16  # bytes per weight: float32 weight, gradient, and Adam's two moments
 FLOAT = 4
@@ -41,6 +33,7 @@ class TuningJob(Job):
         """Returns a run's initial state and tuned model, made by the whole run's schedule up to epoch `until`."""
         import torch
 
+        from mapnet_cli.finetune_glue.classifier import load_start
         from mapnet_cli.finetune_glue.loop import fine_tune
         from mapnet_cli.training import choose_device, keep_freed_memory
 
@@ -118,27 +111,6 @@ class TuneOnMnli(TuningJob):
             raise core.DivergedError(f"{self.key}: {tuned.failure}; lower finetune.mnli_learning_rate")
         row = self.saved(artifacts, start, tuned)
         return Output(sorted(artifacts.path(self.key).iterdir()), row)
-
-
-def load_start(artifacts: core.Artifacts, key: str, config: Config) -> "Start":
-    """Returns the initial state of a run. Raises DamagedError if the encoder doesn't match its record."""
-    from mapnet_cli.finetune_glue.classifier import Start, encoder_weights
-
-    kind, again = _SOURCES[key.partition("/")[0]]
-    row = artifacts.read(key, kind)
-    if isinstance(row, core.CorpusManifest):
-        return Start(config.encoder, row.vocab_size)
-    path = artifacts.path(row.path)
-    try:
-        weights = encoder_weights(path)
-        if core.read_json(path / "facts.json")["sha256"] != row.fingerprint:
-            raise core.DamagedError(f"{row.path} doesn't match its record")
-    except core.DamagedError as error:
-        raise core.DamagedError(f"{error}: {again}") from None
-    encoder = config.encoder if isinstance(row, core.Checkpoint) else Transformer.model_validate(row.encoder)
-    if isinstance(row, core.TunedEncoder):
-        return Start(encoder, *weights, checkpoint=row.checkpoint, after_mnli=row.fingerprint)
-    return Start(encoder, *weights, checkpoint=row.fingerprint)
 
 
 def run_requirements(config: Config, lineage: Lineage) -> dict[str, int]:

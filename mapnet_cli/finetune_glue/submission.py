@@ -9,7 +9,7 @@ from pathlib import Path
 from mapnet_cli import core
 from mapnet_cli.config import Config
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
-from mapnet_cli.finetune_glue.kept import best_run, load_kept
+from mapnet_cli.finetune_glue.kept import best_run
 from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
 from mapnet_cli.finetune_glue.stage import FinetuneGlue, text_settings, tuning
@@ -127,6 +127,7 @@ class PredictTask(TuningJob):
 
     def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         from mapnet_cli.finetune_glue import tokenised
+        from mapnet_cli.finetune_glue.classifier import load_kept
         from mapnet_cli.finetune_glue.loop import decide, outputs
 
         tests, task = {}, get_task(self.config, self.grid_run.task)

@@ -8,17 +8,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from mapnet_cli.config import MinimalPairs, Transformer
-from mapnet_cli.core import DivergedError, ParadigmScore
-from mapnet_cli.minimal_pairs.readers import Paradigm
+from mapnet_cli.core import Artifacts, CorpusManifest, DivergedError, ParadigmScore
+from mapnet_cli.glue import UNTRAINED
+from mapnet_cli.lineage import PairsRun
+from mapnet_cli.minimal_pairs.readers import Paradigm, read_paradigms
 from mapnet_cli.model import PretrainingModel
-from mapnet_cli.text import CLS, MASK, SEP, TOKENS_PER_WORD, UNK, prepare_line
-from mapnet_cli.training import autocast, choose_device
+from mapnet_cli.text import CLS, MASK, SEP, TOKENS_PER_WORD, UNK, load_tokenizer, prepare_line
+from mapnet_cli.training import autocast, choose_device, load_checkpoint
 
 TIE = 1e-4
 """Largest difference, in nats, that counts as a tie: float32's rounding of equal scores, as of permuted sentences."""
@@ -50,6 +54,32 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, lowercase: str) -> Iterat
         for found in tokenizer.encode_batch(lines, add_special_tokens=False):
             words = (-1 - n if word is None else word for n, word in enumerate(found.word_ids, 1))
             yield Sentence((CLS, *found.ids, SEP), (-1, *words, -2 - len(found.ids)))
+
+
+@lru_cache(maxsize=4)  # for the next encoder in this process
+def encoded_pairs(
+    location: Path, content: str, limit: int, tokenizer: Path, lowercase: str
+) -> list[tuple[Paradigm, list[tuple[Sentence, Sentence]]]]:
+    """Returns a data set's paradigms, each with its pairs as tokens. `content` is the hash of the data."""
+    paradigms = read_paradigms(location, limit)
+    texts = [text for paradigm in paradigms for pair in paradigm.pairs.values() for text in pair]
+    sentences = encode(texts, load_tokenizer(tokenizer), lowercase)
+    return [(paradigm, [(next(sentences), next(sentences)) for _ in paradigm.pairs]) for paradigm in paradigms]
+
+
+def load_model(artifacts: Artifacts, run: PairsRun, weights: str, encoder: Transformer) -> tuple[PretrainingModel, str]:
+    """Returns the model and its weights' SHA-256, "" for random ones; `weights` is the key of the checkpoint or import,
+    or of the corpus's manifest for random weights. Raises DamagedError if they have changed.
+    """
+    if run.method == UNTRAINED:
+        model = PretrainingModel(encoder, artifacts.read(weights, CorpusManifest).vocab_size)
+        model.init_weights(run.pretrain_seed)
+        return model, ""
+    artifacts.verify(weights)
+    tensors, facts = load_checkpoint(artifacts.path(weights))
+    model = PretrainingModel(encoder, int(facts["vocab_size"]))
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})  # without the proposal
+    return model, facts["sha256"]
 
 
 @torch.inference_mode()

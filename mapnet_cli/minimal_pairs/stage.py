@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +12,13 @@ from mapnet_cli.config import MinimalPairs as Options
 from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.jobs import Job, Output, Phase, Progress, ProgressCallback, Stage, is_done
 from mapnet_cli.lineage import Lineage, PairsRun
-from mapnet_cli.minimal_pairs.readers import Paradigm, read_paradigms
+from mapnet_cli.minimal_pairs.readers import read_paradigms
 
 if TYPE_CHECKING:
     from mapnet_cli.minimal_pairs.scoring import Sentence
-    from mapnet_cli.model import PretrainingModel
 
 CONTEXT = 2**30  # bytes of GPU memory that CUDA and its libraries take per process
 FLOAT = 4
-EncodedPairs = list[tuple[Paradigm, list[tuple["Sentence", "Sentence"]]]]
 
 
 @dataclass(frozen=True)
@@ -103,14 +100,14 @@ class ScorePairs(Job):
     def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
         import torch
 
-        from mapnet_cli.minimal_pairs.scoring import judge, pseudo_log_likelihoods
+        from mapnet_cli.minimal_pairs.scoring import encoded_pairs, judge, load_model, pseudo_log_likelihoods
         from mapnet_cli.text import verified_tokenizer
         from mapnet_cli.training import choose_device, device_name
 
         options = self.options
         torch.set_num_threads(options.threads)
         device = choose_device(options.device)
-        model, checksum = self._model(artifacts)
+        model, checksum = load_model(artifacts, self.pairs_run, self.weights, self.encoder)
         model.to(device)
         tokenizer = verified_tokenizer(artifacts, self.tokenizer)
         pairs = encoded_pairs(self.location, self.content, options.pairs, tokenizer, self.lowercase)
@@ -134,30 +131,3 @@ class ScorePairs(Job):
             unknown_share=sum(s.unknown for s in sentences) / max(1, sum(s.scored for s in sentences)),
         )  # fmt: skip
         return Output([], row)
-
-    def _model(self, artifacts: core.Artifacts) -> tuple["PretrainingModel", str]:
-        """Returns the model and its weights' SHA-256, "" for random ones. Raises DamagedError if they have changed."""
-        from mapnet_cli.model import PretrainingModel
-        from mapnet_cli.training import load_checkpoint
-
-        if self.pairs_run.method == UNTRAINED:
-            model = PretrainingModel(self.encoder, artifacts.read(self.weights, core.CorpusManifest).vocab_size)
-            model.init_weights(self.pairs_run.pretrain_seed)
-            return model, ""
-        artifacts.verify(self.weights)
-        tensors, facts = load_checkpoint(artifacts.path(self.weights))
-        model = PretrainingModel(self.encoder, int(facts["vocab_size"]))
-        model.load_state_dict({name: tensors[name] for name in model.state_dict()})  # without the proposal
-        return model, facts["sha256"]
-
-
-@lru_cache(maxsize=4)  # for the next encoder in this process
-def encoded_pairs(location: Path, content: str, limit: int, tokenizer: Path, lowercase: str) -> EncodedPairs:
-    """Returns a data set's paradigms, each with its pairs as tokens. `content` is the hash of the data."""
-    from mapnet_cli.minimal_pairs.scoring import encode
-    from mapnet_cli.text import load_tokenizer
-
-    paradigms = read_paradigms(location, limit)
-    texts = [text for paradigm in paradigms for pair in paradigm.pairs.values() for text in pair]
-    sentences = encode(texts, load_tokenizer(tokenizer), lowercase)
-    return [(paradigm, [(next(sentences), next(sentences)) for _ in paradigm.pairs]) for paradigm in paradigms]

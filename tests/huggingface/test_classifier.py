@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.errors import UsageError
+from mapnet_cli.finetune_glue.classifier import load_kept
 from mapnet_cli.finetune_glue.examples import read_examples
-from mapnet_cli.finetune_glue.kept import load_kept
 from mapnet_cli.finetune_glue.loop import outputs
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.glue.tasks import TASKS
