@@ -68,9 +68,7 @@ def encoded_pairs(
 
 
 def load_model(artifacts: Artifacts, run: PairsRun, weights: str, encoder: Transformer) -> tuple[PretrainingModel, str]:
-    """Returns the model and its weights' SHA-256, "" for random ones; `weights` is the key of the checkpoint or import,
-    or of the corpus's manifest for random weights. Raises DamagedError if they have changed.
-    """
+    """Returns a run's model and its weights' SHA-256, "" for random ones. Raises DamagedError if they have changed."""
     if run.method == UNTRAINED:
         model = PretrainingModel(encoder, artifacts.read(weights, CorpusManifest).vocab_size)
         model.init_weights(run.pretrain_seed)
