@@ -30,12 +30,11 @@ def best_run(
     `runs` are those of one encoder on one task. None: no run succeeded.
     """
     result = task_result(runs.values(), config, baselines)
-    scores = next(iter(result.scores.values())) if result else {}
-    seed = max(
-        (seed for seed, s in scores.items() if not s.failed), key=lambda seed: scores[seed].counted, default=None
-    )
-    if result is None or seed is None:
+    by_seed = next(iter(result.scores.values())) if result else {}
+    scores = {seed: score for seed, score in by_seed.items() if not score.failed}
+    if result is None or not scores:
         return None, ()
+    seed = max(scores, key=lambda seed: scores[seed].counted)
     chosen = next(run for run in runs if (run.batch_size, run.lr, run.seed) == (*result.setting, seed))
     return (chosen, scores[seed].epoch), result.doubts
 

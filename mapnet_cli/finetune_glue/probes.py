@@ -169,11 +169,9 @@ def make_probes(folder: Path, seed: int) -> dict[str, dict[str, int]]:
                 )
             _write(folder / task / file, rows)
             counts[task][file] = len(rows)
-    lines = [f"{task}: {' '.join((probe.make.__doc__ or '').split())}" for task, probe in PROBES.items()]
-    readme = "\n".join(
-        ["Probe tasks, not GLUE: made by mapnet from the docstrings of CPython. Texts are lower-case.", *lines]
-    )
-    (folder / "README.txt").write_text(readme + "\n", encoding="utf-8", newline="\n")
+    readme = "Probe tasks, not GLUE: made by mapnet from the docstrings of CPython. Texts are lower-case.\n"
+    readme += "".join(f"{task}: {' '.join((probe.make.__doc__ or '').split())}\n" for task, probe in PROBES.items())
+    (folder / "README.txt").write_text(readme, encoding="utf-8", newline="\n")
     return counts
 
 

@@ -51,11 +51,8 @@ def place_of(row: Mapping[str, int], parts: Sequence[Segment]) -> int:
 
 def needed_for(place: int, parts: Sequence[Segment]) -> int:
     """Returns the place of the checkpoint without which a run can't resume at `place`: of a branch, its beginning."""
-    return next(
-        (
-            part.before + part.first
-            for part in parts[:-1]
-            if part.branch and part.before + part.first < place < part.end
-        ),
-        place,
-    )
+    for part in parts[:-1]:
+        begin = part.before + part.first
+        if part.branch and begin < place < part.end:
+            return begin
+    return place

@@ -65,14 +65,12 @@ def _tokenisation() -> Iterator[Rule]:
     # in rock'n'roll, the first match takes the n that the second would begin with
     yield rf"(?<![{letter}]'[{letter}])(?<=[{letter}])'(?=[{letter}])|(?<=[{number}])'(?=s)", " '"
     prefixes = "|".join(re.escape(word) for word in moses.NONBREAKING_PREFIXES if " " not in word)
-    attached = "|".join(
-        (
-            rf"(?:{prefixes})\.(?:\s|\z)",
-            rf"(?:{'|'.join(moses.NUMERIC_ONLY_PREFIXES)})\.\s+[0-9]",
-            rf"(?=\S*[{letter}])[^\s.]*\.\S",  # another full stop, as in U.S.
-        )
+    attached = (
+        rf"(?:{prefixes})\.(?:\s|\z)",
+        rf"(?:{'|'.join(moses.NUMERIC_ONLY_PREFIXES)})\.\s+[0-9]",
+        rf"(?=\S*[{letter}])[^\s.]*\.\S",  # another full stop, as in U.S.
     )
-    yield rf"(?<!\S)(?!{attached})\S*[^\s.]\K\.(?=\s|\z)(?!\s+[{lower}])", " ."
+    yield rf"(?<!\S)(?!{'|'.join(attached)})\S*[^\s.]\K\.(?=\s|\z)(?!\s+[{lower}])", " ."
     yield r"\.'\s*\z", " . '"
     yield r"\s+", " "
     yield _ENDS
