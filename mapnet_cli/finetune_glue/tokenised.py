@@ -53,10 +53,8 @@ def tokenise(examples: Examples, tokenizer: Path, lowercase: str, max_length: in
         encoded = pieces.encode_batch([row[0] if len(row) == 1 else row for row in examples.texts])
         second = [len(encoding.ids) - sum(encoding.type_ids) for encoding in encoded]
         return _concatenate([e.ids for e in encoded], examples, second), sum(bool(e.overflowing) for e in encoded)
-    fields = [
-        encode_lines(pieces, [prepare_line(row[i], lowercase) for row in examples.texts])
-        for i in range(len(examples.texts[0]))
-    ]
+    columns = zip(*examples.texts, strict=True)
+    fields = [encode_lines(pieces, [prepare_line(text, lowercase) for text in column]) for column in columns]
     sequences, second, cut = [], [], 0
     for row in zip(*fields, strict=True):
         texts = [list(ids) for ids in row]

@@ -1,7 +1,7 @@
 """`mapnet minimal-pairs`: one job per encoder and set of minimal pairs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ class MinimalPairs(Stage):
 
     def plan(self, workers: int) -> list[Phase]:
         """Returns one phase with all jobs. Raises InputError if data is missing and was never scored."""
-        config, jobs = self.lineage.config, self._jobs()
+        config, jobs = self.lineage.config, list(self._jobs())
         if not jobs:
             return []
         sizes = {self.lineage.sizes(job.pairs_run.method) for job in jobs}
@@ -61,18 +61,16 @@ class MinimalPairs(Stage):
             )
         return lines
 
-    def _jobs(self) -> list["ScorePairs"]:
-        lineage, config, jobs = self.lineage, self.lineage.config, []
+    def _jobs(self) -> Iterator["ScorePairs"]:
+        lineage, config = self.lineage, self.lineage.config
         for key, run, artifact in lineage.pair_scores():
             own = key if lineage.tokenizer_of(run.method) else ""
-            job = ScorePairs(
+            yield ScorePairs(
                 artifact=artifact, needs=(key,), pairs_run=run, weights=key, encoder=lineage.sizes(run.method)[0],
                 tokenizer=own or lineage.manifest, lowercase="none" if own else config.corpus.preparation,
                 location=config.minimal_pairs.sets[run.data], content=lineage.pair_data[run.data],
                 settings=lineage.pair_settings, options=config.minimal_pairs,
             )  # fmt: skip
-            jobs.append(job)
-        return jobs
 
 
 def _gpu_bytes(config: Config, encoder: Transformer, vocab_size: int) -> int:
