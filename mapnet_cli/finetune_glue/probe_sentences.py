@@ -15,6 +15,7 @@ LARGEST_DEV_SHARE = 0.1
 """A document with more than this share of all sentences is used for training, so that it can't dominate the dev set."""
 PLAIN_WORD = re.compile(r"['\"(]?[A-Za-z][a-z]*(-[a-z]+)?['\")]?[.,;:]?")
 PLAIN_SHARE = 0.75
+_ENDS = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")  # of sentences
 _LISTS = tomllib.loads((files(__package__) / "probe_words.toml").read_text("utf-8"))
 COMMANDS, STATEMENTS, FUNCTION_WORDS, AUXILIARIES, _KEPT = (frozenset(words.split()) for words in _LISTS.values())
 NEVER_DROPPED = AUXILIARIES | _KEPT
@@ -40,7 +41,8 @@ def held_out_sentences(documents: Iterable[Document]) -> dict[str, list[Sentence
     for document in documents:
         texts = [paragraph for docstring in document.docstrings for paragraph in paragraphs(docstring)]
         if document.held_out:
-            candidates[document.name] = [text for paragraph in texts for text in _split(paragraph) if _is_prose(text)]
+            sentences = (text for paragraph in texts for text in _ENDS.split(paragraph))
+            candidates[document.name] = list(filter(_is_prose, sentences))
         else:
             corpus += map(fold, texts)
     haystack = f" {' | '.join(corpus)} "
@@ -73,10 +75,6 @@ def split_documents(found: dict[str, list[Sentence]], rng: Random) -> tuple[list
 def fold(text: str) -> str:
     """Returns a normalised form for comparisons: lower-cased runs of letters and digits."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
-
-
-def _split(paragraph: str) -> list[str]:
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph)
 
 
 def _is_prose(text: str) -> bool:
