@@ -1,10 +1,8 @@
-"""Held-out sentences for the probe tasks, absent from the demo's corpus, and the edits that turn them into rows."""
+"""Held-out sentences for the probe tasks, absent from the demo's corpus."""
 
 import re
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from random import Random
 
 from mapnet_cli.text import Document, paragraphs
@@ -16,9 +14,6 @@ LARGEST_DEV_SHARE = 0.1
 PLAIN_WORD = re.compile(r"['\"(]?[A-Za-z][a-z]*(-[a-z]+)?['\")]?[.,;:]?")
 PLAIN_SHARE = 0.75
 _ENDS = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")  # of sentences
-_LISTS = tomllib.loads((files(__package__) / "probe_words.toml").read_text("utf-8"))
-COMMANDS, STATEMENTS, FUNCTION_WORDS, AUXILIARIES, _KEPT = (frozenset(words.split()) for words in _LISTS.values())
-NEVER_DROPPED = AUXILIARIES | _KEPT
 
 
 @dataclass(frozen=True)
@@ -83,36 +78,3 @@ def _is_prose(text: str) -> bool:
     if not MIN_WORDS <= len(words) <= MAX_WORDS or not re.fullmatch(r"[A-Z][ -~]*[a-z)'\"]\.", text):
         return False
     return sum(bool(PLAIN_WORD.fullmatch(word)) for word in words) >= PLAIN_SHARE * len(words)
-
-
-def text(words: Sequence[str], end: str = ".") -> str:
-    """Returns the words as lower-cased text, so that a capital doesn't reveal where the sentence began."""
-    return " ".join(words).rstrip(",;:").lower() + end
-
-
-def halves_exchanged(words: Sequence[str]) -> list[str] | None:
-    """Returns the second half, then the first. No punctuation may precede the split: at the end it would be a clue."""
-    cut = next((i for i in range(len(words) // 2, len(words) - 1) if words[i - 1][-1].isalnum()), None)
-    return None if cut is None else [*words[cut:], *words[:cut]]
-
-
-def shortened(words: Sequence[str], less: int, rng: Random) -> list[str]:
-    """Returns the words without `less` random ones. Keeps words that affect the meaning, and at least four in total."""
-    droppable = [i for i, word in enumerate(words) if word.lower() not in NEVER_DROPPED]
-    dropped = set(rng.sample(droppable, min(less, len(droppable), max(0, len(words) - 4))))
-    return [word for i, word in enumerate(words) if i not in dropped]
-
-
-def negated(words: Sequence[str]) -> list[str] | None:
-    """Returns the words with a "not" removed, or added after the first auxiliary; None if there is neither."""
-    words = list(words)
-    if "not" in words:
-        words.remove("not")
-        return words
-    index = next((i for i, word in enumerate(words) if word in AUXILIARIES), None)
-    return None if index is None else [*words[: index + 1], "not", *words[index + 1 :]]
-
-
-def content(words: Sequence[str]) -> set[str]:
-    """Returns the content words (those that are not function words), lower-cased and without punctuation."""
-    return {bare for word in words if (bare := word.strip(".,;:()'\"").lower()) and bare not in FUNCTION_WORDS}

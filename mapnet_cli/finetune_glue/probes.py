@@ -1,28 +1,18 @@
 """The demo's probe tasks: eight small tasks named after GLUE's, whose labels are known by construction.
 
-They are not GLUE. Their sentences come from held-out docstrings of the running Python, so the
-encoder was not trained on them. docs/probes.md describes each task and lists typical scores.
+They are not GLUE. Their sentences come from held-out docstrings of the running Python, so the encoder was not trained
+on them; edits turn them into rows. docs/probes.md describes each task and lists typical scores.
 """
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from random import Random
 
 from mapnet_cli.core import InputError, derive_seed
-from mapnet_cli.finetune_glue.probe_sentences import (
-    COMMANDS,
-    MAX_WORDS,
-    STATEMENTS,
-    Sentence,
-    content,
-    halves_exchanged,
-    held_out_sentences,
-    negated,
-    shortened,
-    split_documents,
-    text,
-)
+from mapnet_cli.finetune_glue.probe_sentences import MAX_WORDS, Sentence, held_out_sentences, split_documents
 from mapnet_cli.text import harvest
 
 TRAIN_ROWS, DEV_ROWS = 1000, 300
@@ -33,6 +23,42 @@ TRIES = 5  # maximum number of attempts at a row whose other sentence does not f
 Texts = tuple[str, ...]
 ENTAILMENT = ("entailment", "not_entailment")
 Row = tuple[str, Texts, str]  # document, texts, label
+_LISTS = tomllib.loads((files(__package__) / "probe_words.toml").read_text("utf-8"))
+COMMANDS, STATEMENTS, FUNCTION_WORDS, AUXILIARIES, _KEPT = (frozenset(words.split()) for words in _LISTS.values())
+NEVER_DROPPED = AUXILIARIES | _KEPT
+
+
+def text(words: Sequence[str], end: str = ".") -> str:
+    """Returns the words as lower-cased text, so that a capital doesn't reveal where the sentence began."""
+    return " ".join(words).rstrip(",;:").lower() + end
+
+
+def halves_exchanged(words: Sequence[str]) -> list[str] | None:
+    """Returns the second half, then the first. No punctuation may precede the split: at the end it would be a clue."""
+    cut = next((i for i in range(len(words) // 2, len(words) - 1) if words[i - 1][-1].isalnum()), None)
+    return None if cut is None else [*words[cut:], *words[:cut]]
+
+
+def shortened(words: Sequence[str], less: int, rng: Random) -> list[str]:
+    """Returns the words without `less` random ones. Keeps words that affect the meaning, and at least four in total."""
+    droppable = [i for i, word in enumerate(words) if word.lower() not in NEVER_DROPPED]
+    dropped = set(rng.sample(droppable, min(less, len(droppable), max(0, len(words) - 4))))
+    return [word for i, word in enumerate(words) if i not in dropped]
+
+
+def negated(words: Sequence[str]) -> list[str] | None:
+    """Returns the words with a "not" removed, or added after the first auxiliary; None if there is neither."""
+    words = list(words)
+    if "not" in words:
+        words.remove("not")
+        return words
+    index = next((i for i, word in enumerate(words) if word in AUXILIARIES), None)
+    return None if index is None else [*words[: index + 1], "not", *words[index + 1 :]]
+
+
+def content(words: Sequence[str]) -> set[str]:
+    """Returns the content words (those that are not function words), lower-cased and without punctuation."""
+    return {bare for word in words if (bare := word.strip(".,;:()'\"").lower()) and bare not in FUNCTION_WORDS}
 
 
 @dataclass(frozen=True)
