@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         """Vector that an imported BERT adds to the embeddings of the second text."""
 
     def forward(self, tokens: Tensor, packing: Packing | Tensor | None, second: Tensor | None) -> Tensor:
-        """Returns [B, C]. `second` is True at the second text, None without `segment`; the rest: `Encoder.pooled`."""
+        """Returns [B, C]. `second` is True at second texts, None without `segment`; `packing`: see `Encoder.pooled`."""
         added = None if self.segment is None or second is None else second[..., None] * self.segment
         out_BC: Tensor = self.head(self.encoder.pooled(tokens, packing, added, self.mean))
         return out_BC

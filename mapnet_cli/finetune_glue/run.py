@@ -1,16 +1,22 @@
-"""Jobs of the grid: a fine-tuning run, and a run on MNLI that other tasks start from; their resource requirements."""
+"""Jobs of the grid: a fine-tuning run, one on MNLI that other tasks start from, the best one again; their needs."""
 
+import csv
+import io
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from mapnet_cli import core
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.finetune_glue.prepare import load_task
-from mapnet_cli.glue import GridRun, fine_tuned, get_task, starts_from_mnli
+from mapnet_cli.finetune_glue.tokenised import load_ids
+from mapnet_cli.glue import GlueTask, GridRun, fine_tuned, get_task, starts_from_mnli, task_result
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback
 from mapnet_cli.lineage import Lineage
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mapnet_cli.finetune_glue.classifier import Start
     from mapnet_cli.finetune_glue.loop import Tuned
 
@@ -111,6 +117,72 @@ class TuneOnMnli(TuningJob):
             raise core.DivergedError(f"{self.key}: {tuned.failure}; lower finetune.mnli_learning_rate")
         row = self.saved(artifacts, start, tuned)
         return Output(sorted(artifacts.path(self.key).iterdir()), row)
+
+
+def best_run(
+    config: Config, runs: Mapping[GridRun, core.FinetuneRun], baselines: Iterable[core.Baseline]
+) -> tuple[tuple[GridRun, int] | None, tuple[str, ...]]:
+    """Returns the best setting's run with the highest dev score, the epoch whose score counts, and doubts about it.
+
+    `runs` are those of one encoder on one task. None: no run succeeded.
+    """
+    result = task_result(runs.values(), config, baselines)
+    by_seed = next(iter(result.scores.values())) if result else {}
+    scores = {seed: score for seed, score in by_seed.items() if not score.failed}
+    if result is None or not scores:
+        return None, ()
+    seed = max(scores, key=lambda seed: scores[seed].counted)
+    chosen = next(run for run in runs if (run.batch_size, run.lr, run.seed) == (*result.setting, seed))
+    return (chosen, scores[seed].epoch), result.doubts
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepBest(TuningJob):
+    """Repeats an encoder's best run on a task; saves its model and predictions for the dev sets (`finetune.keep`).
+
+    The runs of a grid don't save their models (the paper's has 10,240), and repeating one makes the same model again.
+    """
+
+    runs: tuple[tuple[GridRun, str], ...]  # the encoder's runs on the task, with the keys of their records
+    baseline: str
+
+    def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
+        from mapnet_cli.finetune_glue.loop import outputs
+
+        records = {run: artifacts.read(key, core.FinetuneRun) for run, key in self.runs}
+        known = artifacts.find(self.baseline, core.Baselines)
+        best, doubtful = best_run(self.config, records, known.rows if known else [])
+        for doubt in doubtful:
+            progress(Progress(0, 1, warning=doubt))
+        if best is None:
+            progress(Progress(1, 1, warning="every run failed: there is no model to keep"))
+            return Output([], core.TunedEncoder(path="", fingerprint="", checkpoint="", encoder={}, epochs=[]))
+        run, epoch = best
+        start, tuned = self.repeat(artifacts, progress, records[run], run, epoch)
+        setting = f"batch {run.batch_size}, lr {run.lr:g}, seed {run.seed}, epoch {epoch}"
+        row, folder = self.saved(artifacts, start, tuned, setting), artifacts.path(self.key)
+        task = get_task(self.config, run.task)
+        for suffix, data in load_task(artifacts, task, self.data)[1].items():
+            split = task.dev[suffix]
+            ids = load_ids(artifacts.path(f"{self.data}/{split}"))
+            text = predictions(task, ids, data.labels.tolist(), outputs(tuned.model, data))
+            core.write_text(folder / f"{split}.tsv", text)
+        return Output(sorted(folder.iterdir()), row)
+
+
+def predictions(task: GlueTask, ids: Iterable[str], labels: Iterable[float], out_NC: "Tensor") -> str:
+    """Returns TSV with one line per example: its id, label, prediction, and the probability of each class."""
+    from mapnet_cli.finetune_glue.loop import decide
+
+    text = io.StringIO()
+    table = csv.writer(text, "excel-tab", lineterminator="\n")
+    table.writerow(["index", "label", "prediction", *(f"probability of {name}" for name in task.labels)])
+    chosen = decide(task, out_NC).tolist()
+    shares = [[]] * len(out_NC) if task.regression else out_NC.softmax(dim=1).tolist()
+    for row_id, label, value, probabilities in zip(ids, labels, chosen, shares, strict=True):
+        numbers = (f"{probability:.6f}" for probability in probabilities)
+        table.writerow([row_id, task.shown(label), task.shown(value), *numbers])
+    return text.getvalue()
 
 
 def run_requirements(config: Config, lineage: Lineage) -> dict[str, int]:

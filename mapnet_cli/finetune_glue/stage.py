@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli import core, glue
-from mapnet_cli.finetune_glue.kept import KeepBest
 from mapnet_cli.finetune_glue.prepare import MakeProbes, PrepareTask, ScoreBaselines, TextSettings
-from mapnet_cli.finetune_glue.run import FineTune, TuneOnMnli, run_requirements
+from mapnet_cli.finetune_glue.run import FineTune, KeepBest, TuneOnMnli, run_requirements
 from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
 

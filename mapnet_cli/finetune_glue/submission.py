@@ -9,9 +9,8 @@ from pathlib import Path
 from mapnet_cli import core
 from mapnet_cli.config import Config
 from mapnet_cli.finetune_glue.examples import Examples, check_count, read_examples
-from mapnet_cli.finetune_glue.kept import best_run
 from mapnet_cli.finetune_glue.prepare import TextSettings
-from mapnet_cli.finetune_glue.run import TuningJob, run_requirements
+from mapnet_cli.finetune_glue.run import TuningJob, best_run, run_requirements
 from mapnet_cli.finetune_glue.stage import FinetuneGlue, text_settings, tuning
 from mapnet_cli.glue import TASKS, GridRun, get_task, runs_of, task_location
 from mapnet_cli.jobs import LocalEngine, Output, Phase, ProgressCallback

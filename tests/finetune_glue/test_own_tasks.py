@@ -13,8 +13,7 @@ import pytest
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.core.records import FinetuneRun, TunedEncoder
-from mapnet_cli.finetune_glue.kept import KeepBest
-from mapnet_cli.finetune_glue.run import TuningJob
+from mapnet_cli.finetune_glue.run import KeepBest, TuningJob
 from mapnet_cli.finetune_glue.stage import FinetuneGlue
 from mapnet_cli.finetune_glue.submission import write_submission
 from mapnet_cli.glue.grid import GridRun, metrics_by_task
