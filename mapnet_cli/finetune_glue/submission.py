@@ -12,6 +12,7 @@ from mapnet_cli.finetune_glue.examples import Examples, check_count, read_exampl
 from mapnet_cli.finetune_glue.prepare import TextSettings
 from mapnet_cli.finetune_glue.run import TuningJob, best_run, run_requirements
 from mapnet_cli.finetune_glue.stage import FinetuneGlue, text_settings, tuning
+from mapnet_cli.finetune_glue.tokenised import tokenise
 from mapnet_cli.glue import TASKS, GridRun, get_task, runs_of, task_location
 from mapnet_cli.jobs import LocalEngine, Output, Phase, ProgressCallback
 from mapnet_cli.lineage import Lineage, find_baselines, find_runs
@@ -125,19 +126,15 @@ class PredictTask(TuningJob):
     kept: str  # key of the encoder's kept model of the task, if there is one
 
     def run(self, artifacts: core.Artifacts, progress: ProgressCallback) -> Output:
-        from mapnet_cli.finetune_glue import tokenised
         from mapnet_cli.finetune_glue.classifier import load_kept
         from mapnet_cli.finetune_glue.loop import decide, outputs
 
-        tests, task = {}, get_task(self.config, self.grid_run.task)
+        tests, task, text = {}, get_task(self.config, self.grid_run.task), self.text
+        tokenizer = verified_tokenizer(artifacts, text.tokenizer)
         for name, (of_task, split) in files_of(self.config).items():
-            if of_task == task.name or (of_task, task.name) == ("AX", "MNLI"):
-                examples = _test_set(self.config, of_task, split)
-                if examples is not None:
-                    tokenizer = verified_tokenizer(artifacts, self.text.tokenizer)
-                    lowercase, max_length = self.text.lowercase, self.text.max_length
-                    data = tokenised.tokenise(examples, tokenizer, lowercase, max_length)[0]
-                    tests[name] = examples.ids, data
+            wanted = of_task == task.name or (of_task, task.name) == ("AX", "MNLI")
+            if wanted and (examples := _test_set(self.config, of_task, split)):
+                tests[name] = examples.ids, tokenise(examples, tokenizer, text.lowercase, text.max_length)[0]
         if artifacts.find(self.kept, core.TunedEncoder) is not None:
             model = load_kept(artifacts, self.kept, task, self.config)
         else:
