@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 Spec = dict[str, Any]
 """A Vega-Lite specification or a part of it."""
@@ -63,14 +63,10 @@ def axis(field: str, title: str, kind: str = "quantitative", zero: bool = False,
     return {"field": field, "type": kind, "title": title or None, "axis": {"tickCount": 5, **options}, **scale}
 
 
-def images(chart: Chart, subtitle: str, kinds: Sequence[str] = ("png", "svg")) -> dict[str, bytes]:
-    """Returns {kind: image bytes} of a chart."""
+def image(chart: Chart, subtitle: str, kind: Literal["png", "svg"]) -> bytes:
     import vl_convert
 
-    spec, files = json.dumps(chart.spec(subtitle), ensure_ascii=False), dict[str, bytes]()
-    for kind in kinds:
-        if kind == "svg":
-            files[kind] = vl_convert.vegalite_to_svg(spec, vl_version="6.4").encode()
-        else:
-            files[kind] = vl_convert.vegalite_to_png(spec, vl_version="6.4", scale=2.0)
-    return files
+    spec = json.dumps(chart.spec(subtitle), ensure_ascii=False)
+    if kind == "svg":
+        return vl_convert.vegalite_to_svg(spec, vl_version="6.4").encode()
+    return vl_convert.vegalite_to_png(spec, vl_version="6.4", scale=2.0)

@@ -82,7 +82,7 @@ def to_markdown(table: Table, level: int = 1) -> str:
 
 
 def to_json(table: Table) -> dict[str, Any]:
-    """Returns the table as JSON values; each row maps column titles to values."""
+    """Returns the table's fields, with rows that map column titles to values."""
     rows = [
         {
             column: dict(cell.data) if isinstance(cell.data, Mapping) else cell.data
@@ -90,14 +90,7 @@ def to_json(table: Table) -> dict[str, Any]:
         }
         for row in table.rows
     ]
-    return {
-        "name": table.name,
-        "title": table.title,
-        "columns": list(table.columns),
-        "rows": rows,
-        "notes": list(table.notes),
-        "signature": table.signature,
-    }
+    return vars(table) | {"rows": rows}
 
 
 def _markdown_row(texts: Sequence[str], bold: Sequence[bool] = ()) -> str:

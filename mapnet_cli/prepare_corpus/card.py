@@ -37,7 +37,7 @@ class WriteCard(Job):
         shards = [artifacts.path(name) for name in (*made.train, *made.validation)]
         counts_V = token_counts(shards, made.vocab_size, progress)
         signature = f"{self.manifest.rpartition('/')[0]}, {made.vocab_size:,} entries, blocks of {made.block_length}"
-        svg = core.images(_chart(made, counts_V), signature, ("svg",))["svg"].decode()
+        svg = core.image(_chart(made, counts_V), signature, "svg").decode()
         files = [artifacts.path(f"{self.key}.{suffix}") for suffix in ("md", "html", "svg")]
         twice = {name for name in self.names if self.names.count(name) > 1}  # each is the title of a column
         names = [f"{name} ({n})" if name in twice else name for n, name in enumerate(self.names, 1)]

@@ -150,7 +150,8 @@ def _contents(
         "report.md": core.render("mapnet_cli.report", "report.md", tables=short, **common).encode(),
     }
     for chart in (chart for section in sections[:2] for chart in section.charts if chart.panels):
-        contents |= {f"{chart.name}.{kind}": image for kind, image in core.images(chart, results.signed).items()}
+        contents[f"{chart.name}.png"] = core.image(chart, results.signed, "png")
+        contents[f"{chart.name}.svg"] = core.image(chart, results.signed, "svg")
     files = {name: folder / name for name in (*contents, RECORDS)}
     summary = (*answer, *sentences)
     return ReportResult(folder, every, summary, tuple(said), tuple(alarms), value, files), contents

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import Artifacts, Checkpoint, Console, UsageError, images, publishing, write_json, write_text
+from mapnet_cli.core import Artifacts, Checkpoint, Console, UsageError, image, publishing, write_json, write_text
 from mapnet_cli.jobs import Job, Output, Progress, ProgressCallback, is_done, library_versions, run_job, show
 from mapnet_cli.lineage import Lineage, code_of_method, variance_id
 from mapnet_cli.variance.candidates import Candidate, find_candidates
@@ -130,7 +130,7 @@ class MeasureVariance(Job):
             temporary.mkdir()
             write_json(temporary / "variance.json", found.to_json())
             write_text(temporary / "variance.md", document(found))
-            (temporary / "variance.png").write_bytes(images(variance_chart(found), found.signature, ("png",))["png"])
+            (temporary / "variance.png").write_bytes(image(variance_chart(found), found.signature, "png"))
         return Output([folder / name for name in ("variance.json", "variance.md", "variance.png")], found)
 
 
