@@ -19,13 +19,12 @@ from mapnet_cli.core.hardware import (
 )
 from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.integrity import FOLDERS, heal, verify
-from mapnet_cli.core.logs import log_rows
 from mapnet_cli.core.plotting import ACROSS, COLOURS, CONFIG, Chart, Spec, axis, image, named_colours
 from mapnet_cli.core.plugins import Registry, find_plugin, plugin_code, plugin_names
 from mapnet_cli.core.records import (
     Baseline, Baselines, Checkpoint, CorpusCounts, CorpusManifest, EncoderRecord, EpochScores, FinetuneRun, Imported,
     MaskedWord, Outcome, PairScores, ParadigmScore, PretrainingTotals, ProposedMasks, Row, SourceCounts, TaskFacts,
-    TunedEncoder, mean_accuracy,
+    TunedEncoder, log_rows, mean_accuracy,
 )
 from mapnet_cli.core.seeds import derive_seed
 from mapnet_cli.core.statistics import (

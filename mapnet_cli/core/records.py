@@ -1,7 +1,9 @@
 """Rows that stages write to disk and later stages read."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -270,3 +272,16 @@ class Imported(Row):
     def max_length(self) -> int:
         """Maximum input length, in tokens."""
         return int(self.encoder["max_length"])
+
+
+def log_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the complete lines of a log, a JSON object each, with their rows; none if there is no log."""
+    if not path.exists():
+        return
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if text.endswith("\n") and isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield text, row
