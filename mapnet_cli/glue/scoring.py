@@ -57,15 +57,16 @@ Grid = Mapping[Setting, Mapping[int, RunScore]]
 """The runs of one checkpoint in one column, by setting and fine-tuning seed."""
 
 
-def best_setting(grid: Grid) -> Setting | None:
-    """Returns the best of the settings with the most finished seeds, or None. Ties go to the first setting."""
-    fullest = max((len(seeds) for seeds in grid.values()), default=0)
-    rivals = {setting: seeds for setting, seeds in grid.items() if fullest and len(seeds) == fullest}
+def best_setting(values: Mapping[Setting, Collection[float]]) -> Setting | None:
+    """Returns the setting with the best mean among those with the most values, or None. Ties go to the first one."""
+    most = max(map(len, values.values()), default=0)
+    means = {setting: statistics.fmean(found) for setting, found in values.items() if most and len(found) == most}
+    return max(means, key=lambda setting: round(means[setting], 9), default=None)
 
-    def score(setting: Setting) -> float:
-        return round(statistics.fmean(s.counted for s in rivals[setting].values()), 9)
 
-    return max(rivals, key=score, default=None)
+def counted_scores(grid: Grid) -> dict[Setting, list[float]]:
+    """Returns the scores of each setting's runs."""
+    return {setting: [run.counted for run in seeds.values()] for setting, seeds in grid.items()}
 
 
 def subsets(facts: Iterable[TaskFacts]) -> list[str]:
@@ -160,7 +161,7 @@ def task_result(runs: Collection[FinetuneRun], config: Config, baselines: Iterab
     columns = columns[:1] + tuple(column for column in columns[1:] if column.metric in recorded)
     known = baseline_scores(baselines, columns)
     grids = {column: grid for (*_, column), grid in run_grids(runs, config, columns, known).items()}
-    if (setting := best_setting(grids[columns[0].name])) is None:
+    if (setting := best_setting(counted_scores(grids[columns[0].name]))) is None:
         return None
     scores = {column: grids[column.name][setting] for column in columns}
     own = [run for run in runs if (run.batch_size, run.lr) == setting]

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from mapnet_cli import core
 from mapnet_cli.config import Config
-from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting
+from mapnet_cli.glue import UNTRAINED, Grid, ScoreColumn, Seeds, Setting, best_setting
 from mapnet_cli.report.labels import BEYOND
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import LOSS, SCORE, Scores, values
@@ -162,11 +162,8 @@ def paired(
 
 def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
     """Returns the setting with the best mean over both methods, among those with the most paired seeds."""
-    paired = {setting: sorted(ours[setting].keys() & theirs[setting].keys()) for setting in ours if setting in theirs}
-    fullest = max(map(len, paired.values()), default=0)
-    rivals = [setting for setting, seeds in paired.items() if fullest and len(seeds) == fullest]
-
-    def both(setting: Setting) -> float:
-        return round(fmean(ours[setting][s].counted + theirs[setting][s].counted for s in paired[setting]), 9)
-
-    return max(rivals, key=both, default=None)
+    both = dict[Setting, list[float]]()
+    for setting in (setting for setting in ours if setting in theirs):
+        own, others = ours[setting], theirs[setting]
+        both[setting] = [own[seed].counted + others[seed].counted for seed in own if seed in others]
+    return best_setting(both)

@@ -127,7 +127,7 @@ def _task_score(results: Results, method: str, step: int, column: glue.ScoreColu
     for seed in seeds:
         grid, chooser = (results.grids.get((method, seed, step, name), {}) for name in (column.name, column.chooser))
         finished += sum(map(len, grid.values()))
-        if (setting := glue.best_setting(chooser)) is not None:
+        if (setting := glue.best_setting(glue.counted_scores(chooser))) is not None:
             settings.append((seed, setting))
             means.append(fmean(run.counted for run in grid[setting].values()))
             chosen |= {(seed, fine): run for fine, run in grid[setting].items()}

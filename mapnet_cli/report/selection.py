@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from mapnet_cli.core import Table, number_cell, table_of
-from mapnet_cli.glue import GridKey, Setting
+from mapnet_cli.glue import GridKey, Setting, best_setting
 from mapnet_cli.report.labels import TEXTS, place_cells
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.runs import Choice, Run
@@ -62,9 +62,9 @@ def _chosen(runs: Sequence[Run], number: int, fallback: Choice) -> Choice:
     by_setting: dict[Setting, list[Choice]] = defaultdict(list)
     for run in runs:
         by_setting[run.grid_run.batch_size, run.grid_run.lr].append(run.choices[number] if run.epochs else fallback)
-    fullest = max(map(len, by_setting.values()))
-    means = [_mean(seeds) for seeds in by_setting.values() if len(seeds) == fullest]
-    return max(means, key=lambda choice: round(choice.own, 9))
+    best = best_setting({setting: [choice.own for choice in found] for setting, found in by_setting.items()})
+    assert best is not None, "there are runs"
+    return _mean(by_setting[best])
 
 
 def _mean(found: Sequence[Choice]) -> Choice:
