@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -15,6 +15,7 @@ from mapnet_cli.config.base import Section
 from mapnet_cli.config.reference import inner_sections
 from mapnet_cli.core import did_you_mean
 
+T = TypeVar("T")
 _EXPECTED: dict[str, str] = tomllib.loads((files(__package__) / "expected.toml").read_text("utf-8"))
 """What a value must be, by pydantic's type of the error, with fields of its context."""
 
@@ -28,13 +29,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def origin_of(key: str, origins: Mapping[str, str]) -> str:
-    """Returns the origin of a key or of the innermost table around it, "" if it has none."""
-    while key:
-        if key in origins:
-            return origins[key]
+def innermost(key: str, known: Mapping[str, T]) -> T | None:
+    """Returns what is known of a key or else of the innermost table around it."""
+    while key and key not in known:
         key = key.rpartition(".")[0]
-    return ""
+    return known.get(key)
 
 
 def explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str, str]) -> str:
@@ -43,7 +42,7 @@ def explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str
     for item in error.errors():
         path = _without_tags([str(part) for part in item["loc"]])
         key = ".".join(path)
-        origin = origin_of(key, origins) or next((o for k, o in origins.items() if k.startswith(f"{key}.")), "")
+        origin = innermost(key, origins) or next((o for k, o in origins.items() if k.startswith(f"{key}.")), "")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             near = did_you_mean(path[-1], _known_keys(path[:-1], values)) or elsewhere(path[-1])

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mapnet_cli.config import Config
-from mapnet_cli.config.explain import elsewhere, explain, flatten, origin_of
+from mapnet_cli.config.explain import elsewhere, explain, flatten, innermost
 from mapnet_cli.config.hugging_face import read_config, sizes_of
 from mapnet_cli.core import InputError, UsageError, did_you_mean, system_error, whole_file
 
@@ -36,9 +36,8 @@ class Layer:
 
     def origin(self, key: str) -> str:
         """Returns "NAME:LINE" of the key or of the innermost table around it."""
-        while key and key not in self.lines:
-            key = key.rpartition(".")[0]
-        return f"{self.name}:{self.lines[key]}" if key else self.name
+        line = innermost(key, self.lines)
+        return f"{self.name}:{line}" if line else self.name
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,8 @@ def _resolve(recipe: str | None, file: Path | None, overrides: Iterable[str], en
         config = Config.model_validate(values)
     except ValidationError as error:
         raise UsageError(explain(error, values, origins)) from None
-    return Resolved(
-        config, {key: origin_of(key, origins) or "default" for key in flatten(config.model_dump(mode="json"))}
-    )
+    keys = flatten(config.model_dump(mode="json"))
+    return Resolved(config, {key: innermost(key, origins) or "default" for key in keys})
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
