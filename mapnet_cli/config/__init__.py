@@ -98,6 +98,11 @@ class Config(Section):
         """Returns (method, seed) of every pretraining run."""
         return [(method, seed) for method in self.methods for seed in self.seeds_of(method)]
 
+    def checkpoints(self, shares: tuple[float, ...] = ()) -> list[tuple[str, int, int]]:
+        """Returns (method, seed, step) of every milestone, or of those at the given shares of the steps."""
+        steps = {method: self.for_method(method).pretrain.milestone_steps(shares) for method in self.methods}
+        return [(method, seed, step) for method, seed in self.pretraining_runs() for step in steps[method]]
+
     def for_method(self, method: str) -> "Config":
         """Returns the config with a method's own steps, batch size and peak rate; not to be asked for it again."""
         own, common = self.method[method] if method in self.methods else Method(), self.pretrain

@@ -44,10 +44,7 @@ def runs_of(config: Config, method: str, pretrain_seed: int, step: int, task: st
 
 def fine_tuned(config: Config) -> list[tuple[str, int, int]]:
     """Returns (method, pretraining seed, step) of every encoder in the grid; (name, 0, 0) if not pretrained here."""
-    milestones = [
-        (method, seed, step) for method, seed in config.pretraining_runs() for step in config.fine_tuned_steps(method)
-    ]
-    return milestones + [(name, 0, 0) for name in other_rows(config)]
+    return config.checkpoints(config.finetune.milestones) + [(name, 0, 0) for name in other_rows(config)]
 
 
 def other_rows(config: Config) -> tuple[str, ...]:
@@ -78,9 +75,8 @@ def metrics_by_task(config: Config) -> dict[str, str]:
         for task in (tasks := getattr(finetune, key)):
             if task not in known:
                 where = f"{key}.{task}" if isinstance(tasks, dict) else key
-                raise UsageError(
-                    f"finetune.{where}: there is no task {task!r}{did_you_mean(task, known, list_all=True)}"
-                )
+                hint = did_you_mean(task, known, list_all=True)
+                raise UsageError(f"finetune.{where}: there is no task {task!r}{hint}")
     chosen = {name: get_task(config, name).metric for name in finetune.tasks} | finetune.metrics
     for name, metric in chosen.items():
         if metric not in (recorded := get_task(config, name).metrics):
@@ -89,6 +85,5 @@ def metrics_by_task(config: Config) -> dict[str, str]:
 
 
 def unknown_metric(task: str, metric: str, known: Iterable[str]) -> UsageError:
-    return UsageError(
-        f"finetune.metrics.{task}: there is no metric {metric!r} for {task}{did_you_mean(metric, known, list_all=True)}"
-    )
+    hint = did_you_mean(metric, known, list_all=True)
+    return UsageError(f"finetune.metrics.{task}: there is no metric {metric!r} for {task}{hint}")

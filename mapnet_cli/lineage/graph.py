@@ -167,7 +167,6 @@ class Lineage:
         return self.task(name) if self.config.methods else self.task(name, self.config.imports[0])
 
     def _finetuning(self, run: glue.GridRun) -> core.ArtifactId:
-        """One fine-tuning run."""
         task = self.task(run.task, self.tokenizer_of(run.method))
         parts = [self._start(run.method, run.pretrain_seed), run.step, task.fingerprint]
         if run.task in self.config.finetune.from_mnli:
@@ -180,13 +179,10 @@ class Lineage:
 
     def kept(self, method: str, pretrain_seed: int, step: int, task: str) -> core.ArtifactId:
         """The model of the best of an encoder's runs on a task."""
-        runs = [
-            self.finetuning(run).fingerprint for run in glue.runs_of(self.config, method, pretrain_seed, step, task)
-        ]
+        runs = glue.runs_of(self.config, method, pretrain_seed, step, task)
         chosen_by = glue.metrics_by_task(self.config)[task], self.config.finetune.epoch
-        return artifact_id(
-            f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/best-", "kept", runs, chosen_by
-        )
+        prefix = f"finetune-glue/{method}-seed{pretrain_seed}/step{step}/{task}/best-"
+        return artifact_id(prefix, "kept", [self.finetuning(run).fingerprint for run in runs], chosen_by)
 
     def predictions(self, run: glue.GridRun, epoch: int) -> core.ArtifactId:
         """A fine-tuned model's predictions for its task's test sets after an epoch."""
@@ -284,12 +280,7 @@ class PairsRun:
 
 def scored_encoders(config: Config) -> list[tuple[str, int, int]]:
     """Returns (method, pretraining seed, step) of every encoder with an MLM head: milestones, imports, untrained."""
-    runs = [run for run in config.pretraining_runs() if not config.method[run[0]].electra]
-    shares = config.minimal_pairs.milestones
-    milestones = [
-        (method, seed, step)
-        for method, seed in runs
-        for step in config.for_method(method).pretrain.milestone_steps(shares)
-    ]
+    trained = config.checkpoints(config.minimal_pairs.milestones)
+    milestones = [encoder for encoder in trained if not config.method[encoder[0]].electra]
     seeds = config.pretrain.seeds if config.minimal_pairs.untrained and config.methods else ()
     return [*milestones, *((name, 0, 0) for name in config.imports), *((glue.UNTRAINED, seed, 0) for seed in seeds)]

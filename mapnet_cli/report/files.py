@@ -167,9 +167,10 @@ def missing(results: Results) -> dict[str, str]:
     config, found = results.config, dict[str, str]()
     if results.manifest is None and config.methods:
         found["the corpus manifest"] = "mapnet prepare-corpus"
-    if absent := [key for key in results.expected_checkpoints if key not in results.checkpoints]:
+    expected = config.checkpoints()
+    if absent := [key for key in expected if key not in results.checkpoints]:
         by_method = ", ".join(f"{name} {sum(key[0] == name for key in absent)}" for name in config.methods)
-        found[f"{len(absent)} of {len(results.expected_checkpoints)} checkpoints ({by_method})"] = "mapnet pretrain"
+        found[f"{len(absent)} of {len(expected)} checkpoints ({by_method})"] = "mapnet pretrain"
     pairs = len(scored_encoders(config)) * len(config.minimal_pairs.sets)
     if len(results.pair_scores) < pairs:
         found[f"{pairs - len(results.pair_scores):,} of {pairs:,} records of minimal pairs"] = "mapnet minimal-pairs"

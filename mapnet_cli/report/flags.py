@@ -78,11 +78,11 @@ def run_table(results: Results) -> Table:
         if run.failure or run.constant:
             name = f"{at.task}, batch {at.batch_size}, lr {at.lr:g}, seed {at.seed}"
             found.append((run.encoder, name, f"failed: {run.failure}" if run.failure else "one class"))
-    for method, seed, step in results.expected_checkpoints:
-        if (method, seed, step) not in results.checkpoints:
-            ended = results.logs.get((method, seed), {}).get("diverged_at")
+    for encoder in results.config.checkpoints():
+        if encoder not in results.checkpoints:
+            ended = results.logs.get(encoder[:2], {}).get("diverged_at")
             what = f"diverged at step {ended[-1][1]:,.0f}" if ended else "missing checkpoint"
-            found.append(((method, seed, step), "pretraining", what))
+            found.append((encoder, "pretraining", what))
     every = runs_of_a_task(results.config)
     for encoder in fine_tuned(results.config):
         missing = {task: every - finished[encoder, task] for task in results.config.finetune.tasks}

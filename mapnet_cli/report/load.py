@@ -91,13 +91,6 @@ class Results:
         """The one of LOSSES by which methods are compared."""
         return LOSSES[not any(LOSSES[0] in row.validation for row in self.checkpoints.values())]
 
-    @property
-    def expected_checkpoints(self) -> list[Encoder]:
-        config = self.config
-        return [
-            (method, seed, at) for method, seed in config.pretraining_runs() for at in config.milestone_steps(method)
-        ]
-
     def checkpoints_at(self, method: str, step: int) -> list[core.Checkpoint]:
         """Returns the checkpoints of a method at a step, one per pretraining seed."""
         return [row for (name, _, at), row in self.checkpoints.items() if (name, at) == (method, step)]
@@ -163,13 +156,12 @@ def load_results(lineage: Lineage, lines: IO[bytes] | None = None) -> Results:
     config, reader = lineage.config, Reader(lineage.artifacts)
     manifest = reader.read(lineage.manifest, core.CorpusManifest)
     checkpoints, masks = dict[Encoder, core.Checkpoint](), dict[Encoder, core.ProposedMasks]()
-    for method, seed in config.pretraining_runs():
-        key = lineage.pretraining(method, seed).key
-        for step in config.milestone_steps(method):
-            if (trained := reader.marker(f"{key}/step{step}")) and (row := reader.row(trained, core.Checkpoint)):
-                checkpoints[method, seed, step] = row
-                if drawn := reader.masks(trained):
-                    masks[method, seed, step] = drawn
+    for method, seed, step in config.checkpoints():
+        trained = reader.marker(f"{lineage.pretraining(method, seed).key}/step{step}")
+        if trained and (row := reader.row(trained, core.Checkpoint)):
+            checkpoints[method, seed, step] = row
+            if drawn := reader.masks(trained):
+                masks[method, seed, step] = drawn
     pairs = (reader.read(artifact.key, core.PairScores) for *_, artifact in lineage.pair_scores())
     pair_scores = tuple(found for found in pairs if found)
     facts = ((task, reader.read(lineage.main_task(task).key, core.TaskFacts)) for task in glue.used_tasks(config))
@@ -233,6 +225,5 @@ def _fingerprint(lineage: Lineage) -> str:
     encoders = [lineage.pretraining(method, seed).fingerprint for method, seed in config.pretraining_runs()]
     encoders += [lineage.import_fingerprint(name) for name in config.imports]
     pairs = [lineage.pair_data, lineage.pair_settings] if config.minimal_pairs.data else []
-    return fingerprint(
-        encoders, [lineage.main_task(task).fingerprint for task in glue.used_tasks(config)], finetune, *pairs
-    )
+    tasks = [lineage.main_task(task).fingerprint for task in glue.used_tasks(config)]
+    return fingerprint(encoders, tasks, finetune, *pairs)
