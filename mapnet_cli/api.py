@@ -123,9 +123,8 @@ class Project:
         if method is None and strategy in STRATEGIES:
             method = Method(strategy=strategy)
         if method is None:
-            raise UsageError(
-                f"no method or strategy {strategy!r}{did_you_mean(strategy, [*self.config.method, *STRATEGIES])}"
-            )
+            hint = did_you_mean(strategy, [*self.config.method, *STRATEGIES])
+            raise UsageError(f"no method or strategy {strategy!r}{hint}")
         encoded = self._tokenizer(self.config.proposal.max_length).encode(sentence)
         tokens_BL = torch.tensor([encoded.ids]).expand(draws, -1)
         maskable_BL = maskable_positions(tokens_BL)

@@ -179,9 +179,8 @@ class MinimalPairs(Section):
     def sets(self) -> dict[str, Path]:
         """Returns the path of each data set by its name: that of its folder or file, without suffixes."""
         paths = [Path(path).absolute() for path in self.data]
-        return {
-            re.sub(r"(\.(tar|tgz|gz|bz2|xz|zip|jsonl|tsv|csv|parquet|txt))+$", "", path.name): path for path in paths
-        }
+        suffixes = re.compile(r"(\.(tar|tgz|gz|bz2|xz|zip|jsonl|tsv|csv|parquet|txt))+$")
+        return {suffixes.sub("", path.name): path for path in paths}
 
     @model_validator(mode="after")
     def _check(self) -> "MinimalPairs":

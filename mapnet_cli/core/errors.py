@@ -155,9 +155,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def memory_advice(stage: str) -> str:
     """Returns what to do if a stage runs out of memory."""
-    return (
-        f"{_LESS_MEMORY.get(stage, 'use fewer --workers')}; --dry-run shows how much pretraining and fine-tuning need"
-    )
+    remedy = _LESS_MEMORY.get(stage, "use fewer --workers")
+    return f"{remedy}; --dry-run shows how much pretraining and fine-tuning need"
 
 
 @contextmanager

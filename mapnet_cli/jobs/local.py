@@ -88,9 +88,8 @@ class LocalEngine(Engine):
                             self.console.warn(f"a worker died (exit code {code}) while running {job.key}; retrying")
                             queue.append(job)
                         else:
-                            killed = (
-                                f"; if memory ran out, {memory_advice(job.key.split('/')[0])}" if code == -9 else ""
-                            )
+                            advice = memory_advice(job.key.split("/")[0])
+                            killed = f"; if memory ran out, {advice}" if code == -9 else ""
                             died = f"worker died {ATTEMPTS} times (exit code {code}){killed}"
                             failures.append(MapnetError(f"{job.key}: {died}"))
                         continue

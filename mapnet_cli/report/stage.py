@@ -43,11 +43,8 @@ class ReportResult:
     """The content of results.json."""
     files: Mapping[str, Path]
     """Keyed by file name."""
-
-    @property
-    def next_command(self) -> str:
-        """The command that makes the first missing records, "" if nothing is missing."""
-        return next(iter(self.value["missing"].values()), "")
+    next_command: str
+    """The command that makes the first missing records, "" if nothing is missing."""
 
 
 def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = None, refresh: int = 0) -> ReportResult:
@@ -131,12 +128,13 @@ def _contents(
     value, said = results_value(results, scores, differences), notes(results, scores)
     answer, sentences = headline(results.config, differences), answers(results, differences)
     alarms, missing = warnings(results, scores, flags), value["missing"]
+    next_command = next(iter(missing.values()), "")
     text = "".join((*answer, *(cell.text for row in first.rows for cell in row)))
     common = {
         "title": folder.name,
         "question": question([label(name) for name in results.config.methods], "".join(results.before)),
         "headline": answer, "answers": sentences, "average": average_name(results, scores), "missing": list(missing),
-        "next_command": next(iter(missing.values()), ""), "warnings": alarms, "notes": said,
+        "next_command": next_command, "warnings": alarms, "notes": said,
         "protocol": tables.protocol(results), "signature": value["signature"], "short_signature": results.signed,
         "marks": {mark: meaning for mark, meaning in TEXTS["marks"].items() if mark in text},
         "files": TEXTS["files"], "refresh": refresh if missing else 0,
@@ -153,5 +151,5 @@ def _contents(
         contents[f"{chart.name}.png"] = core.image(chart, results.signed, "png")
         contents[f"{chart.name}.svg"] = core.image(chart, results.signed, "svg")
     files = {name: folder / name for name in (*contents, RECORDS)}
-    summary = (*answer, *sentences)
-    return ReportResult(folder, every, summary, tuple(said), tuple(alarms), value, files), contents
+    built = ReportResult(folder, every, (*answer, *sentences), tuple(said), tuple(alarms), value, files, next_command)
+    return built, contents

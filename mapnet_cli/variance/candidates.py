@@ -159,9 +159,8 @@ def sentence_masks(
     """
     method, log_q_ML, visit_M = candidate.method, None, None
     tokens_ML = tokens_L.expand(masks, -1)
-    noise = masking.MaskNoise.draw(
-        torch.Generator().manual_seed(derive_seed(SEED, stream, number)), masks, len(tokens_L)
-    )
+    generator = torch.Generator().manual_seed(derive_seed(SEED, stream, number))
+    noise = masking.MaskNoise.draw(generator, masks, len(tokens_L))
     if masking.STRATEGIES[method.strategy].successive:
         visit_M = torch.arange(masks) % visits % masking.visits_in_turn(method.mask_rate)
         first_M = torch.arange(masks) - visit_M

@@ -11,9 +11,8 @@ _SIGNALS = {"loss": "loss", "one-minus-p": "1 - P", "logit-gradient": "||W^T (p 
 
 def document(found: VarianceReport) -> str:
     """Returns the text of variance.md."""
-    return "\n".join(
-        core.to_markdown(table, 1 if number == 0 else 2) for number, table in enumerate(variance_tables(found))
-    )
+    first, *others = variance_tables(found)
+    return "\n".join([core.to_markdown(first), *(core.to_markdown(table, 2) for table in others)])
 
 
 def variance_tables(found: VarianceReport) -> list[core.Table]:
@@ -139,9 +138,8 @@ def variance_chart(found: VarianceReport) -> core.Chart:
             for kind, estimate in (("mask", row.variances[norm].mask), ("sentence", row.variances[norm].sentence)):
                 rows.append({"strategy": row.name, "variance": kind, "norm": norm, **_bounds(estimate, unit)})
     bins = [{"loss": (b.low + b.high) / 2, **_bounds(b.norm, 1.0)} for b in found.loss_bins]
-    value, low = (
-        core.axis(field, "variance / mask variance of uniform masks", zero=True) for field in ("value", "low")
-    )
+    relative = "variance / mask variance of uniform masks"
+    value, low = (core.axis(field, relative, zero=True) for field in ("value", "low"))
     text = core.render(
         "mapnet_cli.variance", "panels.json", norms=NORMS, value=value, low=low,
         color=core.named_colours(["mask", "sentence"], "variance")["color"], loss=core.axis("loss", "loss (nats)"),
