@@ -10,7 +10,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 Scalar = str | int | float | None
-NOTHING = "-"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Cell:
 
 def plain(value: Scalar) -> Cell:
     """Returns a cell that shows its value unformatted, None as "-"."""
-    return Cell(NOTHING if value is None else str(value), value)
+    return Cell("-" if value is None else str(value), value)
 
 
 def number_cell(value: float | None, form: str) -> Cell:

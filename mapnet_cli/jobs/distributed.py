@@ -103,9 +103,9 @@ def local_processes() -> int:
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
-def restarted(environ: Mapping[str, str] = os.environ) -> bool:
+def restarted() -> bool:
     """Returns whether the launcher (torchrun or Slurm) has restarted this command."""
-    return any(environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def current() -> DistContext:

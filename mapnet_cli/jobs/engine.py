@@ -127,7 +127,7 @@ class LaunchedEngine:
         self.artifacts = artifacts
         self.console = console
         self.dist = dist
-        self.force = force
+        self.force = force and not restarted()  # after a restart by the launcher, jobs resume from their checkpoints
 
     def run(self, phases: Sequence[Phase]) -> None:
         for phase in phases:
@@ -147,7 +147,7 @@ class LaunchedEngine:
                 f"{self.artifacts.root}; create it first, in a folder that all machines share"
             )
         if self.dist.rank == 0:
-            if self.force and not restarted():  # after a restart by the launcher the job resumes from its checkpoints
+            if self.force:
                 self.artifacts.discard(job.key)
             run_job(job, self.artifacts, partial(show, self.console, job.key))
         else:

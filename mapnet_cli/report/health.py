@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mapnet_cli.core import Cell, PairScores, Table, mean_accuracy, number_cell, plain, proposal_warnings, table_of
+from mapnet_cli.core import Cell, PairScores, Table, mean_accuracy, number_cell, proposal_warnings, table_of
 from mapnet_cli.lineage import scored_encoders
 from mapnet_cli.report.labels import TEXTS, encoder_name, label, model_cell, spread_cell
 from mapnet_cli.report.load import Results
@@ -121,6 +121,6 @@ def variance_table(results: Results) -> Table:
 
 def _estimate(found: Mapping[str, float | None]) -> Cell:
     value, error = found["value"], found["error"]
-    if error is None or value is None:
-        return plain(None) if value is None else number_cell(value, "{:.3f}")
+    if value is None or error is None:
+        return number_cell(value, "{:.3f}")
     return Cell(f"{value:.3f} ± {error:.3f}", {"mean": value, "se": error})

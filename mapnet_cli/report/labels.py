@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from statistics import fmean
 
-from mapnet_cli.core import NOTHING, Cell, number_cell, plain, render
+from mapnet_cli.core import Cell, number_cell, plain, render
 from mapnet_cli.glue import GLUE_COLUMNS, TASKS, rows_used, subsets
 from mapnet_cli.report.load import Results, runs_of_a_task
 from mapnet_cli.report.scores import Score, Scores, spread
@@ -57,7 +57,7 @@ def spread_cell(values: Sequence[float | None], form: str) -> Cell:
     """Returns the mean over seeds, with the standard deviation if there are several."""
     known = [value for value in values if value is not None]
     if not known:
-        return Cell(NOTHING)
+        return plain(None)
     data = {"mean": fmean(known), "sd": spread(known), "n": len(known)}
     return Cell(spread_text(fmean(known), spread(known), form), data)
 

@@ -120,7 +120,7 @@ def _estimate(estimate: Estimate) -> core.Cell:
     value, error = estimate.value, estimate.error
     data = {"": value, "error": error}
     if value is None:
-        return core.Cell(core.NOTHING, None)
+        return core.plain(None)
     if not error:
         return core.Cell(f"{value:.4g}", data)
     if not 1e-4 < max(abs(value), error) < 1e5:

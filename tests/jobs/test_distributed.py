@@ -1,9 +1,15 @@
 """Detection of launched processes, and their rendezvous."""
 
+from pathlib import Path
+
 import pytest
 
+from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.jobs.distributed import ALONE, DistContext, first_host, launched, rendezvous
+from mapnet_cli.jobs.engine import LaunchedEngine
+from tests.jobs.test_local import phase, runs, write_number
 
 
 def test_not_launched() -> None:
@@ -38,3 +44,14 @@ def test_rendezvous_address() -> None:
 def test_collectives_of_a_single_process() -> None:
     assert ALONE.any(True) is True
     assert ALONE.broadcast("x") == "x"
+
+
+def test_finished_jobs_are_not_forced_again_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts, console, jobs = Artifacts(tmp_path), Console(quiet=True), [phase(write_number, 2)]
+    for _ in range(2):
+        LaunchedEngine(artifacts, console, ALONE, force=True).run(jobs)
+    assert runs(artifacts) == ["0", "1", "0", "1"]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for rank in (0, 1):  # the other ranks must not wait for one that has skipped the job
+        LaunchedEngine(artifacts, console, DistContext(rank), force=True).run(jobs)
+    assert len(runs(artifacts)) == 4
