@@ -9,7 +9,8 @@ import json
 import re
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,19 +109,28 @@ class Console:
         utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
         sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=not utf8) + "\n")
 
-    def begin(self, phase: str, unit: str, total: int, done: int) -> None:
-        """Starts a phase of `total` jobs, `done` of which have finished earlier."""
-        self._phase, self._finished = (phase, unit, total, done, time.monotonic()), 0
+    @contextmanager
+    def phase(self, name: str, unit: str, total: int, done: int) -> Iterator[None]:
+        """Shows the progress of a phase of `total` jobs, `done` of which have finished earlier."""
+        self._phase, self._finished = (name, unit, total, done, time.monotonic()), 0
         earlier = f", {done} already done" if done else ""
-        line = f"{phase}: {total} {unit}{'s' if total != 1 else ''}{earlier}"
+        line = f"{name}: {total} {unit}{'s' if total != 1 else ''}{earlier}"
         if self.quiet or not self.err.is_terminal:
             self.note(line)
-            return
-        self._log(line)
-        columns = TextColumn("{task.description}"), BarColumn(8), TextColumn("{task.percentage:3.0f}%")
-        self._bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.err)
-        self._bars.start()
-        self._tasks[""] = self._bars.add_task(phase, total=total, completed=done, note=self._count())
+        else:
+            self._log(line)
+            columns = TextColumn("{task.description}"), BarColumn(8), TextColumn("{task.percentage:3.0f}%")
+            self._bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.err)
+            self._bars.start()
+            self._tasks[""] = self._bars.add_task(name, total=total, completed=done, note=self._count())
+        try:
+            yield
+        finally:
+            if self._bars:
+                self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+            self._notes.clear()
 
     def _count(self) -> str:
         """Returns how many jobs of the phase are done and, once one finished in this run, the time left."""
@@ -161,14 +171,6 @@ class Console:
             self.note(text)
         elif due:
             self._log(text)
-
-    def end(self) -> None:
-        """Ends the phase, whether it succeeded or failed."""
-        if self._bars:
-            self._bars.stop()
-        self._bars = None
-        self._tasks.clear()
-        self._notes.clear()
 
     def _due(self, key: str) -> bool:
         now = time.monotonic()

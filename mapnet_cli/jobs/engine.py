@@ -55,14 +55,11 @@ class Engine(ABC):
         """Runs the jobs that aren't done, or all jobs if `force`. Raises the first failure, or Interrupted."""
         for phase in phases:
             jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
-            self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(jobs))
-            try:
+            with self.console.phase(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(jobs)):
                 jobs = self._ready(phase, jobs)
                 for job in jobs if self.force else ():
                     self.artifacts.discard(job.key)  # only here, so that retries and resumes keep their checkpoints
                 failures = self._run_jobs(jobs, phase) if jobs else []
-            finally:
-                self.console.end()
             if failures:
                 more = f" ({len(failures)} of {len(jobs)} {phase.unit}s failed)" if len(jobs) > 1 else ""
                 raise type(failures[0])(f"{failures[0]}{more}")
@@ -133,12 +130,9 @@ class LaunchedEngine:
         for phase in phases:
             open_jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
             keys = set(self.dist.broadcast([job.key for job in open_jobs]))
-            self.console.begin(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(keys))
-            try:
+            with self.console.phase(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(keys)):
                 for job in (job for job in phase.jobs if job.key in keys):
                     self._run(job)
-            finally:
-                self.console.end()
 
     def _run(self, job: Job) -> None:
         if missing := missing_needs(job, self.artifacts):

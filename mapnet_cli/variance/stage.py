@@ -60,11 +60,8 @@ def measure_variance(
         artifact=artifact, config=lineage.config, milestone=milestone, candidates=tuple(candidates), settings=settings
     )
     if not is_done(job, artifacts):
-        console.begin("variance", "measurement", 1, 0)
-    try:
-        run_job(job, artifacts, partial(show, console, artifact.key))
-    finally:
-        console.end()
+        with console.phase("variance", "measurement", 1, 0):
+            run_job(job, artifacts, partial(show, console, artifact.key))
     artifacts.verify(artifact.key)
     return artifacts.read(artifact.key, VarianceReport), artifacts.path(artifact.key)
 

@@ -39,14 +39,13 @@ def test_names_of_jobs_are_short() -> None:
 def test_lines_of_a_resumed_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step that it resumes from, the first loss at once, then a line every ten seconds, and the last loss."""
     shown, file = made(monkeypatch)
-    shown.begin("pretrain", "run", 2, 0)
-    for seconds, done, note in ((0, 400, "from step 401"), (1, 401, "loss 3.100"), (5, 500, "loss 3.000"),
-                                (6, 600, "loss 2.900, 9 tokens/s, 0 s left")):  # fmt: skip
-        shown.tick(seconds)
-        shown.progress(TRAINING, done, 1000, note)
-    shown.tick(88)
-    shown.advance(TRAINING)
-    shown.end()
+    with shown.phase("pretrain", "run", 2, 0):
+        for seconds, done, note in ((0, 400, "from step 401"), (1, 401, "loss 3.100"), (5, 500, "loss 3.000"),
+                                    (6, 600, "loss 2.900, 9 tokens/s, 0 s left")):  # fmt: skip
+            shown.tick(seconds)
+            shown.progress(TRAINING, done, 1000, note)
+        shown.tick(88)
+        shown.advance(TRAINING)
     assert file.getvalue().splitlines() == [
         "pretrain: 2 runs", "  mapnet-seed1:  40% from step 401", "  mapnet-seed1:  40% loss 3.100",
         "  mapnet-seed1:  60% loss 2.900, 9 tokens/s, 0 s left",
@@ -58,13 +57,13 @@ def test_lines_of_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one line per short run, but scores and the time left from the first finished run on; all of them with -v."""
     for verbose in (False, True):
         shown, file = made(monkeypatch, verbose=verbose)
-        shown.begin("finetune", "run", 110, 10)
-        for number in range(100):
-            key = RUN.replace("seed1-", f"seed{number}-")
-            shown.progress(key, 1, 3, "epoch 1 accuracy 51.2")
-            shown.tick(2)
-            shown.progress(key, 3, 3, "epoch 3 accuracy 61.2")
-            shown.advance(key)
+        with shown.phase("finetune", "run", 110, 10):
+            for number in range(100):
+                key = RUN.replace("seed1-", f"seed{number}-")
+                shown.progress(key, 1, 3, "epoch 1 accuracy 51.2")
+                shown.tick(2)
+                shown.progress(key, 3, 3, "epoch 3 accuracy 61.2")
+                shown.advance(key)
         lines = file.getvalue().splitlines()
         first = f"finetune: 11/110 runs, 3 min 18 s left; {job_name(RUN)[:-1]}0: epoch 3 accuracy 61.2"
         assert next(line for line in lines if "left" in line) == first
@@ -76,10 +75,9 @@ def test_lines_of_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are shortened at their beginning, the numbers stay."""
     shown, file = made(monkeypatch, terminal=True)
-    shown.begin("finetune", "run", 3, 0)
-    shown.progress(RUN, 1, 3, "loss 10.123, 123,456 tokens/s, 59 min 59 s left")
-    shown._bars.refresh()
-    shown.end()
+    with shown.phase("finetune", "run", 3, 0):
+        shown.progress(RUN, 1, 3, "loss 10.123, 123,456 tokens/s, 59 min 59 s left")
+        shown._bars.refresh()
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).replace("\r", "\n").splitlines()
     line = next(line for line in lines if "tokens/s" in line)
     assert len(line.rstrip()) <= 80
@@ -94,11 +92,10 @@ def test_the_log_file_has_times_and_what_a_terminal_shows_as_bars(
     for terminal in (True, False):
         path = tmp_path / f"{terminal}.log"
         shown, _ = made(monkeypatch, terminal, log_file=path)
-        shown.begin("pretrain", "run", 1, 0)
-        shown.progress(TRAINING, 1, 10, "loss 3.100")
-        shown.advance(TRAINING)
-        shown.warn("careful")
-        shown.end()
+        with shown.phase("pretrain", "run", 1, 0):
+            shown.progress(TRAINING, 1, 10, "loss 3.100")
+            shown.advance(TRAINING)
+            shown.warn("careful")
         lines = path.read_text(encoding="utf-8").splitlines()
         assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
         assert [line[20:] for line in lines] == [
@@ -109,8 +106,8 @@ def test_the_log_file_has_times_and_what_a_terminal_shows_as_bars(
 
 def test_quiet_shows_only_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, file = made(monkeypatch, quiet=True)
-    shown.begin("pretrain", "run", 1, 0)
-    shown.progress(TRAINING, 1, 10, "loss 3.100")
-    shown.advance(TRAINING)
-    shown.warn("careful")
+    with shown.phase("pretrain", "run", 1, 0):
+        shown.progress(TRAINING, 1, 10, "loss 3.100")
+        shown.advance(TRAINING)
+        shown.warn("careful")
     assert file.getvalue() == "warning: careful\n"
