@@ -12,7 +12,7 @@ from mapnet_cli.core.errors import (
     AbsentError, DamagedError, DivergedError, InputError, Interrupted, LockedError, MapnetError, PluginError,
     ProcessError, UsageError, did_you_mean, memory_advice, out_of_memory, reading_input, system_error, writing,
 )
-from mapnet_cli.core.formatting import format_count, format_duration, format_size
+from mapnet_cli.core.formatting import few, format_count, format_duration, format_size
 from mapnet_cli.core.hardware import (
     automatic_precision, free_disk, installed_version, main_memory, min_free_memory, min_total_memory, query_gpus,
     visible_devices, visible_gpus,

@@ -1,4 +1,6 @@
-"""Formatting of sizes, counts and durations in messages, tables and figures."""
+"""Formatting of sizes, counts, durations and lists in messages, tables and figures."""
+
+from collections.abc import Sequence
 
 
 def format_size(count: float) -> str:
@@ -19,3 +21,9 @@ def format_duration(seconds: float) -> str:
         return f"{hours:.1f} h" if hours < 100 else f"{float(f'{hours:.3g}'):,.0f} h"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Returns the names, of many the first ones and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

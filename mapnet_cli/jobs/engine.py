@@ -13,6 +13,7 @@ from mapnet_cli.core import (
     MapnetError,
     ProcessError,
     UsageError,
+    few,
     memory_advice,
     out_of_memory,
     system_error,
@@ -70,10 +71,8 @@ class Engine(ABC):
         absent = {key for key in needed if self.artifacts.marker(key) is None}
         ready = [job for job in jobs if not absent.intersection(job.needs)]
         if absent:
-            inputs = sorted(absent)
-            shown = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
-            waiting = len(jobs) - len(ready)
-            message = f"{phase.name}: {waiting} of {len(jobs)} {phase.unit}s have missing inputs: {shown}"
+            waiting = f"{len(jobs) - len(ready)} of {len(jobs)} {phase.unit}s"
+            message = f"{phase.name}: {waiting} have missing inputs: {few(sorted(absent))}"
             if not ready:
                 raise UsageError(f"{message}. Run the command that creates them with the same options, or `mapnet run`")
             self.console.warn(message)

@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 from mapnet_cli.core import Artifacts, Console, Interrupted, MapnetError, UsageError, min_total_memory, query_gpus
@@ -51,7 +50,7 @@ class RayEngine(Engine):
         connect(self.address)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         import ray
 
         ray.shutdown()

@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mapnet_cli.core import Table, table_of
+from mapnet_cli.core import Table, few, table_of
 from mapnet_cli.glue import fine_tuned, other_rows
-from mapnet_cli.report.labels import BELOW, CONSTANT, encoder_name, few, label
+from mapnet_cli.report.labels import BELOW, CONSTANT, encoder_name, label
 from mapnet_cli.report.load import Encoder, Results, runs_of_a_task
 from mapnet_cli.report.scores import Scores
 

@@ -20,12 +20,6 @@ def label(method: str) -> str:
     return TEXTS["methods"].get(method, method)
 
 
-def few(names: Sequence[str], most: int = 3) -> str:
-    """Returns the names, of many the first ones and the number of the others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def encoder_name(method: str, seed: int, step: int) -> str:
     return f"{label(method)}, seed {seed}, step {step:,}" if step else label(method)
 

@@ -50,8 +50,7 @@ def same_stem(words: list[MaskedWord]) -> dict[int, int]:
     """Returns {position: group} for masked words that share their stem with another masked word of the sentence."""
     found = ((position, stem(word.text)) for position, word in enumerate(words) if word.masked)
     stems = {position: word_stem for position, word_stem in found if word_stem}
-    counts = Counter(stems.values())
-    shared = dict.fromkeys(s for s in stems.values() if counts[s] > 1)
+    shared = [word_stem for word_stem, count in Counter(stems.values()).items() if count > 1]
     groups = {word_stem: number for number, word_stem in enumerate(shared)}
     return {position: groups[s] for position, s in stems.items() if s in groups}
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from mapnet_cli.config import Config
 from mapnet_cli.config.explain import flatten
-from mapnet_cli.core import CONFIG, Cell, Chart, Table, format_duration, render, table_of
+from mapnet_cli.core import CONFIG, Cell, Chart, Table, few, format_duration, render, table_of
 from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.report.differences import Differences, final
-from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, few, label
+from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES
 from mapnet_cli.report.scores import LOSS, SCORE, cost, mean_or_none

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mapnet_cli.core import few
 from mapnet_cli.report.differences import Differences, final
-from mapnet_cli.report.labels import few, label
+from mapnet_cli.report.labels import label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import LOSS, SCORE, Scores, spread, values
 
