@@ -7,15 +7,7 @@ from pydantic import Field, model_validator
 from mapnet_cli.config.base import Count, Section, Strings, operational, short_name, task_name
 from mapnet_cli.config.corpus import Cleanup, Corpus, Source
 from mapnet_cli.config.finetune import Finetune, TaskData
-from mapnet_cli.config.method import (
-    PROPOSALS,
-    Electra,
-    FrequencyProposal,
-    MapNetProposal,
-    Method,
-    Proposal,
-    TableProposal,
-)
+from mapnet_cli.config.method import PROPOSALS, FrequencyProposal, MapNetProposal, Method, TableProposal
 from mapnet_cli.config.training import MapNetSizes, MinimalPairs, Optimiser, Pretrain, Transformer
 from mapnet_cli.core import automatic_precision, did_you_mean
 

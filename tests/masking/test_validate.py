@@ -5,8 +5,9 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from mapnet_cli.config import PROPOSALS, FrequencyProposal, MapNetProposal, Method, Proposal, TableProposal
+from mapnet_cli.config import PROPOSALS, FrequencyProposal, MapNetProposal, Method, TableProposal
 from mapnet_cli.config.loading import resolve
+from mapnet_cli.config.method import Proposal
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.masking.strategies import STRATEGIES, proposed
 from mapnet_cli.masking.validate import validate_method

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from mapnet_cli.config import Electra as ElectraKeys
 from mapnet_cli.config import Method
+from mapnet_cli.config.method import Electra as ElectraKeys
 from mapnet_cli.masking import sampling
 from mapnet_cli.masking.sampling import MaskNoise, Masks
 from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from report_fixtures import METHODS, Records, config
 
-from mapnet_cli.config import Config, Electra, Method, MinimalPairs
+from mapnet_cli.config import Config, Method, MinimalPairs
+from mapnet_cli.config.method import Electra
 from mapnet_cli.core.records import PairScores, ParadigmScore, mean_accuracy
 from mapnet_cli.core.tables import to_json
 from mapnet_cli.report.stage import ReportResult, build
