@@ -21,8 +21,7 @@ USUAL = ("text", "content", "body", "article", "document", "sentence")
 """Usual names of the column with the text; else, the column with the longest value in the first row is taken."""
 PAIRS = re.compile(r"(blimp|zorro)([._-].*)?", re.IGNORECASE)
 MOST_SOURCES = 30
-WRAPPED = 100
-"""Maximum length of a line in hard-wrapped text, in characters."""
+WRAPPED = 100  # maximum length of a line in hard-wrapped text, in characters
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,12 @@ class FoundSource:
 @dataclass
 class Found:
     config: Config
-    file: Path
-    """The config file that is to be written; a folder that it will be in can't be a source as a whole."""
+    file: Path  # the config file that is to be written; a folder that it will be in can't be a source as a whole
     sources: list[tuple[FoundSource, dict[str, str]]] = field(default_factory=list)
     """With the keys that their files need besides kind and path."""
     glue: Path | None = None
     tasks: list[str] = field(default_factory=list)
-    subsets: list[str] = field(default_factory=list)
-    """Tasks whose numbers of rows aren't GLUE's."""
+    subsets: list[str] = field(default_factory=list)  # tasks whose numbers of rows aren't GLUE's
     pairs: list[Path] = field(default_factory=list)
     unused: list[Path] = field(default_factory=list)
     special: set[Path] = field(default_factory=set)

@@ -11,8 +11,7 @@ from mapnet_cli.cli.options import Invocation, command
 
 group = typer.Typer()
 SCHEMA = ".mapnet.schema.json"
-FEW_DOCUMENTS = 200
-"""Number of text files up to which the share of held-out ones is raised."""
+FEW_DOCUMENTS = 200  # number of text files up to which the share of held-out ones is raised
 SHOWN = 5
 
 

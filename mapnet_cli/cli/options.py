@@ -66,17 +66,13 @@ class Invocation:
 
     resolved: "Resolved"
     artifacts: "Artifacts"
-    workers: int | None
-    """Number of parallel jobs; None: as many as the Ray cluster has room for."""
-    ray_address: str | None
-    """Address of the Ray cluster; None: jobs run on this machine."""
+    workers: int | None  # number of parallel jobs; None: as many as the Ray cluster has room for
+    ray_address: str | None  # address of the Ray cluster; None: jobs run on this machine
     dry_run: bool
     force: bool
     console: "Console"
-    first: bool
-    """Whether this process prints: the first of several launched processes, or the only one."""
-    name: str = ""
-    """The config file's name without suffix; "" without one."""
+    first: bool  # whether this process prints: the first of several launched processes, or the only one
+    name: str = ""  # the config file's name without suffix; "" without one
 
     @property
     def config(self) -> "Config":

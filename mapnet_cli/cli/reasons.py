@@ -8,8 +8,7 @@ from mapnet_cli.config.explain import flatten
 from mapnet_cli.core import DamagedError, read_json, write_json
 from mapnet_cli.lineage import Lineage, code_of, code_of_method
 
-SHOWN, LONGEST = 3, 80
-"""Number of settings that are named, and characters up to which their values are shown."""
+SHOWN, LONGEST = 3, 80  # number of settings that are named, and characters up to which their values are shown
 LATER = {
     "prepare-corpus": ("methods", "method", "encoder", "proposal", "pretrain", "finetune", "minimal_pairs", "report"),
     "pretrain": ("finetune", "minimal_pairs", "report"),

@@ -14,8 +14,7 @@ from mapnet_cli.jobs import StageProgress
 from mapnet_cli.lineage import Lineage
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-WIDTH = 24
-"""Characters of a sparkline."""
+WIDTH = 24  # characters of a sparkline
 
 
 def watch(console: Console, make: Callable[[], Lineage], every: float) -> None:

@@ -22,8 +22,7 @@ from mapnet_cli.core import InputError, UsageError, did_you_mean, system_error, 
 
 RECIPES = ("demo", "small", "paper", "continue")
 ENV_PREFIX = "MAPNET_"
-LARGEST, LARGEST_NUMBER = 1 << 22, 1 << 63
-"""Maximum size of a config file in bytes, and of a number in it."""
+LARGEST, LARGEST_NUMBER = 1 << 22, 1 << 63  # maximum size of a config file in bytes, and of a number in it
 
 
 @dataclass(frozen=True)

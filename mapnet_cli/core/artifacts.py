@@ -26,14 +26,12 @@ from mapnet_cli.core.records import Row
 
 TEMPORARY = ".tmp-"
 LOCK = ".lock-"
-OLD = 3600
-"""Seconds after which a temporary file was left by a killed process."""
+OLD = 3600  # seconds after which a temporary file was left by a killed process
 _FOLDERS = ("prepare-corpus", "minimal-pairs", "finetune-glue")
 _LOCKS = (f"{LOCK}{name}" for name in (*_FOLDERS, "pretrain", "report", "variance", "import"))
 MARKS = frozenset([*_FOLDERS, *_LOCKS])
 """Names of files and folders; a folder that contains one of them is an artifact directory."""
-CHECKSUM = b',\n "checksum": "'
-"""What a marker's checksum follows; it is over all bytes before that."""
+CHECKSUM = b',\n "checksum": "'  # what a marker's checksum follows; it is over all bytes before that
 R = TypeVar("R", bound=Row)
 
 

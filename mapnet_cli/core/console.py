@@ -19,14 +19,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from mapnet_cli.core.formatting import format_duration
 
-FILE_WIDTH = 200
-"""Line width on stdout, in characters, when it is not a terminal."""
-PLAIN_INTERVAL = 10.0
-"""Minimum number of seconds between two plain progress lines of one job."""
-FEW_JOBS = 20
-"""Number of jobs up to which each one of a phase shows a plain line when it begins."""
-NOTE_WIDTH, SHORTEST_NAME = 58, 16
-"""Columns of a terminal beside a job's name, and the least that a name gets."""
+FILE_WIDTH = 200  # line width on stdout, in characters, when it is not a terminal
+PLAIN_INTERVAL = 10.0  # minimum number of seconds between two plain progress lines of one job
+FEW_JOBS = 20  # number of jobs up to which each one of a phase shows a plain line when it begins
+NOTE_WIDTH, SHORTEST_NAME = 58, 16  # columns of a terminal beside a job's name, and the least that a name gets
 
 
 _ASCII = str.maketrans({

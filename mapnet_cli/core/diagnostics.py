@@ -3,12 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-COLLAPSED = 0.5
-"""A proposal has collapsed if its entropy is below this fraction of the uniform distribution's."""
-SATURATED = 0.9
-"""Importance weights are saturated if more than this fraction of them is at the clip bounds."""
-MIN_EFFECTIVE_SHARE = 0.2
-"""An effective sample size below this fraction of the masked positions is too small."""
+COLLAPSED = 0.5  # a proposal has collapsed if its entropy is below this fraction of the uniform distribution's
+SATURATED = 0.9  # importance weights are saturated if more than this fraction of them is at the clip bounds
+MIN_EFFECTIVE_SHARE = 0.2  # an effective sample size below this fraction of the masked positions is too small
 DIAGNOSTICS = ("proposal_entropy", "kl_to_uniform", "largest_q", "clip_fraction", "effective_sample_share")
 """Names of the diagnostics in a log line. Entropies are in nats."""
 

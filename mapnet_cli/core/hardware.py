@@ -12,8 +12,7 @@ MIB = 2**20
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits")
 
 CAPABILITY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-BFLOAT16_CAPABILITY = 8.0
-"""Compute capability from which GPUs multiply in bfloat16."""
+BFLOAT16_CAPABILITY = 8.0  # compute capability from which GPUs multiply in bfloat16
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 """Features of CPUs on which a training step in bfloat16 was measured to be faster (docs/measurements.md)."""
 

@@ -11,10 +11,8 @@ from typing import Any
 from mapnet_cli.core.errors import InputError
 
 PREFIX = "hub:"
-TOO_MANY = 429
-"""HTTP status "too many requests"."""
-TIMEOUT = 5.0
-"""Seconds after which the Hub counts as unreachable."""
+TOO_MANY = 429  # HTTP status "too many requests"
+TIMEOUT = 5.0  # seconds after which the Hub counts as unreachable
 
 
 def is_hub(data: str) -> bool:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal
 
-Spec = dict[str, Any]
-"""A Vega-Lite specification or a part of it."""
+Spec = dict[str, Any]  # a Vega-Lite specification or a part of it
 
 # Okabe and Ito's palette is colour-blind safe; shapes and dashes distinguish lines in black-and-white print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#666666", "#882255", "#44AA99")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right", "cross")
-ACROSS = 4
-"""Maximum number of panels side by side."""
+ACROSS = 4  # maximum number of panels side by side
 CONFIG: Spec = json.loads((files(__package__) / "templates/vega.json").read_text("utf-8"))
 """Style of all charts. The first font is part of vl-convert, so files have the same text everywhere."""
 

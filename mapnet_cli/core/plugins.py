@@ -15,8 +15,7 @@ from mapnet_cli.core.artifacts import record_checksum, sha256
 from mapnet_cli.core.errors import PluginError
 
 T = TypeVar("T")
-_IMPORTED: dict[str, str] = {}
-"""Hash of the code of each package, by name, when this process first used it."""
+_IMPORTED: dict[str, str] = {}  # hash of the code of each package, by name, when this process first used it
 
 
 class Registry(UserDict[str, T]):

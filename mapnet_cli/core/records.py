@@ -32,27 +32,22 @@ class SourceCounts(CorpusCounts):
     """Counts for one source."""
 
     kind: str
-    dropped: dict[str, int]
-    """Paragraphs dropped, by clean-up rule."""
-    left_out: dict[str, int]
-    """Pages of a dump that are not articles, by reason."""
-    markup: dict[str, int]
-    """Marks, leftover markup and characters that were removed or replaced, by rule."""
+    dropped: dict[str, int]  # paragraphs dropped, by clean-up rule
+    left_out: dict[str, int]  # pages of a dump that are not articles, by reason
+    markup: dict[str, int]  # marks, leftover markup and characters that were removed or replaced, by rule
 
 
 class CorpusManifest(CorpusCounts):
     """Result of prepare-corpus."""
 
     unknown_tokens: int
-    dropped: dict[str, int]
-    """Paragraphs dropped, by clean-up rule."""
+    dropped: dict[str, int]  # paragraphs dropped, by clean-up rule
     problem_count: int
     problems: list[str]
     """Inputs that were repaired or skipped, one line each; a long list is truncated, `problem_count` is exact."""
     vocab_size: int
     block_length: int
-    train: list[str]
-    """Shards, as paths below the artifact directory without their suffixes."""
+    train: list[str]  # shards, as paths below the artifact directory without their suffixes
     validation: list[str]
     tokenizer: str
     sources: list[SourceCounts] = Field(default_factory=list)
@@ -69,15 +64,11 @@ class Checkpoint(Row):
     method: str
     pretrain_seed: int
     step: int
-    path: str
-    """Folder below the artifact directory."""
-    fingerprint: str
-    """SHA-256 of the weights."""
-    tokens: int
-    """Tokens processed so far, excluding padding."""
+    path: str  # folder below the artifact directory
+    fingerprint: str  # SHA-256 of the weights
+    tokens: int  # tokens processed so far, excluding padding
     flops: float
-    seconds: float
-    """Training time so far, summed over resumed runs."""
+    seconds: float  # training time so far, summed over resumed runs
     device: str
     validation_loss: float | None
     """Nats per token under the fixed uniform masks; None if the encoder has no MLM head (ELECTRA)."""
@@ -92,8 +83,7 @@ class MaskedWord(Row):
     """One word of a sentence in Figure 2."""
 
     text: str
-    probability: float
-    """MAP-Net's masking probability, summed over the word's tokens."""
+    probability: float  # MAP-Net's masking probability, summed over the word's tokens
     masked: bool
     loss: float | None = None
     """Nats, summed over the word's masked tokens; None if none is masked or the encoder has no MLM head."""
@@ -117,8 +107,7 @@ class TaskFacts(Row):
     task: str
     train_examples: int
     dev_examples: int
-    official: bool
-    """Whether the row counts are those of official GLUE, or the task isn't GLUE's."""
+    official: bool  # whether the row counts are those of official GLUE, or the task isn't GLUE's
     probe: bool
     notes: list[str]
     absent: list[str] = Field(default_factory=list)
@@ -128,8 +117,7 @@ class TaskFacts(Row):
 class EpochScores(Row):
     epoch: int
     train_loss: float
-    metrics: dict[str, float]
-    """By name; for MNLI, metrics on the mismatched set have the suffix "-mm"."""
+    metrics: dict[str, float]  # by name; for MNLI, metrics on the mismatched set have the suffix "-mm"
     halves: list[tuple[dict[str, float], dict[str, float]]] = Field(default_factory=list)
     """The same metrics on both halves of the dev set, for each of several splits shared by all runs of a task."""
 
@@ -137,12 +125,10 @@ class EpochScores(Row):
 class EncoderRecord(Row):
     """Base class of what was measured on one encoder."""
 
-    method: str
-    """A method, an import or "untrained"."""
+    method: str  # a method, an import or "untrained"
     pretrain_seed: int
     step: int
-    checkpoint: str
-    """SHA-256 of the weights; "" for random ones."""
+    checkpoint: str  # SHA-256 of the weights; "" for random ones
 
 
 class FinetuneRun(EncoderRecord):
@@ -174,17 +160,12 @@ class Outcome(Row):
 class TunedEncoder(Row):
     """A fine-tuned encoder: after MNLI, from which other tasks start, or kept with its head after a task's best run."""
 
-    path: str
-    """Folder below the artifact directory; "" if no run succeeded."""
-    fingerprint: str
-    """SHA-256 of the weights."""
-    checkpoint: str
-    """SHA-256 of the weights before fine-tuning; "" for random weights."""
-    encoder: dict[str, Any]
-    """Its [encoder] section."""
+    path: str  # folder below the artifact directory; "" if no run succeeded
+    fingerprint: str  # SHA-256 of the weights
+    checkpoint: str  # SHA-256 of the weights before fine-tuning; "" for random weights
+    encoder: dict[str, Any]  # its [encoder] section
     epochs: list[EpochScores]
-    run: str = ""
-    """Setting and seed of a kept encoder's run."""
+    run: str = ""  # setting and seed of a kept encoder's run
 
 
 class Baseline(Row):
@@ -205,31 +186,23 @@ class ParadigmScore(Row):
     """Outcome of one paradigm of minimal pairs."""
 
     name: str
-    phenomenon: str
-    """"" if the data doesn't say."""
-    field: str
-    """Field of linguistics; "" if the data doesn't say."""
+    phenomenon: str  # "" if the data doesn't say
+    field: str  # field of linguistics; "" if the data doesn't say
     pairs: int
     correct: float
     """Pairs whose acceptable sentence has the higher score; ties and pairs that aren't scored count one half."""
     ties: int
-    unscored: dict[str, list[int]]
-    """Numbers of the pairs that aren't scored (in the data, from 0), by reason."""
+    unscored: dict[str, list[int]]  # numbers of the pairs that aren't scored (in the data, from 0), by reason
 
 
 class PairScores(EncoderRecord):
     """Scores of one encoder with its MLM head on one set of minimal pairs."""
 
-    data: str
-    """Name of the data set."""
-    settings: dict[str, Any]
-    """Keys of [minimal_pairs] that affect the scores."""
-    accuracy: float
-    """Mean over the paradigms, each the fraction of its pairs that are correct."""
-    standard_error: float
-    """Standard error of the accuracy over pairs: binomial in each paradigm."""
-    unknown_share: float
-    """Fraction of the tokens that are [UNK]."""
+    data: str  # name of the data set
+    settings: dict[str, Any]  # keys of [minimal_pairs] that affect the scores
+    accuracy: float  # mean over the paradigms, each the fraction of its pairs that are correct
+    standard_error: float  # standard error of the accuracy over pairs: binomial in each paradigm
+    unknown_share: float  # fraction of the tokens that are [UNK]
     paradigms: list[ParadigmScore]
     device: str
 
@@ -256,17 +229,12 @@ class Imported(Row):
     """An encoder imported from Hugging Face, with head and tokenizer, in mapnet's parameter names and token ids."""
 
     name: str
-    path: str
-    """Folder below the artifact directory."""
-    encoder: dict[str, int | float | str]
-    """Sizes and dropout rates, by config key."""
+    path: str  # folder below the artifact directory
+    encoder: dict[str, int | float | str]  # sizes and dropout rates, by config key
     vocab_size: int
-    fingerprint: str
-    """SHA-256 of the weights."""
-    tokenizer: str
-    """File below the artifact directory."""
-    tokenizer_fingerprint: str
-    """SHA-256 of the tokenizer."""
+    fingerprint: str  # SHA-256 of the weights
+    tokenizer: str  # file below the artifact directory
+    tokenizer_fingerprint: str  # SHA-256 of the tokenizer
 
     @property
     def max_length(self) -> int:

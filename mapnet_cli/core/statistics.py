@@ -5,8 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 CONFIDENCE = 0.95
-MIN_VALUES = 3
-"""Fewer values give no interval and no p-value."""
+MIN_VALUES = 3  # fewer values give no interval and no p-value
 RESAMPLES = 9_999
 Interval = tuple[float, float]
 

@@ -16,13 +16,11 @@ from mapnet_cli.core.errors import InputError
 from mapnet_cli.core.user_files import LONGEST, json_object, json_value, readable, text_lines
 
 TABLE_FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
-BATCH, CHUNK = 1000, 1 << 16
-"""Rows decoded together, and characters of a JSON array that are read together."""
+BATCH, CHUNK = 1000, 1 << 16  # rows decoded together, and characters of a JSON array that are read together
 LARGE_GROUP, SHORT_ROW, LONG_ROW = 1 << 26, 1 << 12, 1 << 17
 """Bytes of a Parquet row group that is not decoded in batches, and of a row of such a group on average: short ones are
 decoded a few together, long ones refused, since a page, which is decompressed as a whole, may have a thousand."""
-ARROW_FILE = b"ARROW1"
-"""What Arrow's file format (Feather V2) begins with; a stream follows after two more bytes."""
+ARROW_FILE = b"ARROW1"  # what Arrow's file format (Feather V2) begins with; a stream follows after two more bytes
 _SCALARS = re.compile(
     r"(large_)?string(_view)?|u?int\d+|(half|)float|double|bool|null|decimal\d+\(.*|dictionary<values=.*"
 )

@@ -18,8 +18,7 @@ class Cell:
 
     text: str
     data: Scalar | Mapping[str, Scalar] = None
-    best: bool = False
-    """Whether it is the best of its column, shown in bold."""
+    best: bool = False  # whether it is the best of its column, shown in bold
 
     @property
     def value(self) -> Scalar:

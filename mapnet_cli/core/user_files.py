@@ -9,8 +9,7 @@ from typing import Any, BinaryIO
 
 from mapnet_cli.core.errors import InputError, MapnetError
 
-LONGEST = 1 << 24
-"""Maximum size in bytes of a line, a row, a value, and of a file that is read as a whole."""
+LONGEST = 1 << 24  # maximum size in bytes of a line, a row, a value, and of a file that is read as a whole
 
 
 def whole_file(path: Path, limit: int = LONGEST) -> bytes:

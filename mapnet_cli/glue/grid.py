@@ -8,12 +8,10 @@ from mapnet_cli.config import Config, task_name
 from mapnet_cli.core import UsageError, did_you_mean, find_plugin
 from mapnet_cli.glue.tasks import OWN_TASKS, TASKS, check_task_data, get_task, task_data
 
-TEST_ONLY = ("WNLI", "AX")
-"""Sets that are predicted for GLUE's server but not trained on."""
+TEST_ONLY = ("WNLI", "AX")  # sets that are predicted for GLUE's server but not trained on
 TRAINED = tuple(name for name in TASKS if name not in TEST_ONLY)
 GLUE_COLUMNS = 9
-UNTRAINED = "untrained"
-"""Name of the encoder without pretraining, a row of Table 3."""
+UNTRAINED = "untrained"  # name of the encoder without pretraining, a row of Table 3
 
 
 @dataclass(frozen=True)

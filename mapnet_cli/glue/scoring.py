@@ -19,18 +19,13 @@ from mapnet_cli.core import Baseline, EpochScores, FinetuneRun, TaskFacts, deriv
 from mapnet_cli.glue.grid import metrics_by_task, unknown_metric
 from mapnet_cli.glue.tasks import TASKS, GlueTask
 
-Setting = tuple[int, float]
-"""Batch size and learning rate."""
-Seeds = tuple[int, int]
-"""Pretraining seed and fine-tuning seed."""
-GridKey = tuple[str, int, int, str]
-"""Method, pretraining seed, step, column."""
+Setting = tuple[int, float]  # batch size and learning rate
+Seeds = tuple[int, int]  # pretraining seed and fine-tuning seed
+GridKey = tuple[str, int, int, str]  # method, pretraining seed, step, column
 Floats = npt.NDArray[np.float32]
 Halves = list[tuple[dict[str, float], dict[str, float]]]
-SPLITS = 5
-"""Number of random splits of a dev set into halves, the same for all runs of a task."""
-DIGITS = 6
-"""Decimal places of the stored metrics of a half."""
+SPLITS = 5  # number of random splits of a dev set into halves, the same for all runs of a task
+DIGITS = 6  # decimal places of the stored metrics of a half
 
 
 @dataclass(frozen=True)
@@ -145,10 +140,8 @@ class TaskResult:
     """The best setting of one encoder on one task."""
 
     setting: Setting
-    scores: Mapping[ScoreColumn, Mapping[int, RunScore]]
-    """The setting's runs by column and seed."""
-    doubts: tuple[str, ...]
-    """Why scores mean little, each with its column."""
+    scores: Mapping[ScoreColumn, Mapping[int, RunScore]]  # the setting's runs by column and seed
+    doubts: tuple[str, ...]  # why scores mean little, each with its column
 
 
 def task_result(runs: Collection[FinetuneRun], config: Config, baselines: Iterable[Baseline]) -> TaskResult | None:

@@ -17,14 +17,12 @@ _UNSET = TaskData()
 FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 """Possible names of a split's file, without suffix."""
 DEFAULT_METRICS = {"CoLA": "mcc"}
-LARGEST_SCORE = 5.0
-"""Maximum STS-B score; the minimum is 0."""
+LARGEST_SCORE = 5.0  # maximum STS-B score; the minimum is 0
 USUAL_TEXTS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("text1", "text2"), ("text_a", "text_b"), ("sentence",),
     ("text",),
 )  # fmt: skip
-USUAL_LABELS = ("label", "labels", "gold_label", "target", "class")
-"""Names of columns that any task's files may have."""
+USUAL_LABELS = ("label", "labels", "gold_label", "target", "class")  # names of columns that any task's files may have
 
 
 class OwnTask(TaskData):
@@ -50,11 +48,9 @@ class Split:
     """One split of a task. `names` are possible file names without suffix, `hub` is its name on the Hub."""
 
     names: tuple[str, ...]
-    rows: int
-    """Official number of rows; 0 for a task that isn't GLUE's."""
+    rows: int  # official number of rows; 0 for a task that isn't GLUE's
     hub: str
-    older: int = 0
-    """Number of rows in an older official file, 0 if there is none."""
+    older: int = 0  # number of rows in an older official file, 0 if there is none
 
 
 @dataclass(frozen=True)
@@ -62,24 +58,18 @@ class GlueTask:
     """One task and its splits: "train", and "dev" and "test" with a metric suffix ("-mm" for MNLI mismatched)."""
 
     name: str
-    texts: tuple[str, ...]
-    """Text columns of the official files."""
+    texts: tuple[str, ...]  # text columns of the official files
     label: str
-    labels: tuple[str, ...]
-    """Class names in the order of their ids, which is the Hub's order; empty for regression."""
+    labels: tuple[str, ...]  # class names in the order of their ids, which is the Hub's order; empty for regression
     splits: dict[str, Split]
     hub: str
-    hub_texts: tuple[str, ...]
-    """Text columns on the Hub, where the label column is "label"."""
-    hub_labels: tuple[str, ...] = ()
-    """Class names on the Hub, if the official files have different ones."""
-    columns: tuple[str, ...] = ()
-    """Columns of official files without a header line."""
+    hub_texts: tuple[str, ...]  # text columns on the Hub, where the label column is "label"
+    hub_labels: tuple[str, ...] = ()  # class names on the Hub, if the official files have different ones
+    columns: tuple[str, ...] = ()  # columns of official files without a header line
     skips_broken: bool = False
     """Whether lines with a wrong number of fields are skipped and counted, as is usual for QQP's files. Never in a
     test set."""
-    data: TaskData = _UNSET
-    """The user's settings of location, columns and labels."""
+    data: TaskData = _UNSET  # the user's settings of location, columns and labels
 
     @property
     def regression(self) -> bool:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=30)
-"""Timeout of collectives; longer than any validation or checkpoint."""
+TIMEOUT = timedelta(minutes=30)  # timeout of collectives; longer than any validation or checkpoint
 
 
 def cores() -> int:

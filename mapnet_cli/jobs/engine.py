@@ -31,12 +31,9 @@ from mapnet_cli.jobs.job import (
     show,
 )
 
-ATTEMPTS = 3
-"""Maximum number of attempts at a job whose worker dies."""
-REPORT_INTERVAL = 0.5
-"""Minimum number of seconds between two progress reports of a job."""
-GRACE = 60.0
-"""Seconds that workers get to save their state when they are stopped."""
+ATTEMPTS = 3  # maximum number of attempts at a job whose worker dies
+REPORT_INTERVAL = 0.5  # minimum number of seconds between two progress reports of a job
+GRACE = 60.0  # seconds that workers get to save their state when they are stopped
 STOPPING = "stopping: waiting for workers to save their state"
 STOPPED = "interrupted; run the same command (without --force) to resume"
 

@@ -16,8 +16,7 @@ from mapnet_cli.core import ArtifactId, Artifacts, Console, Marker, Row, Table, 
 
 VERSIONED = ("mapnet", "torch", "tokenizers", "spacy", "sacremoses", "numpy", "scikit-learn", "scipy")
 
-USABLE_SHARE = 0.9
-"""Fraction of a GPU's memory available to jobs; the rest allows for fragmentation."""
+USABLE_SHARE = 0.9  # fraction of a GPU's memory available to jobs; the rest allows for fragmentation
 
 
 @dataclass(frozen=True)
@@ -81,16 +80,12 @@ class Phase:
     name: str
     jobs: Sequence[Job]
     unit: str = "job"
-    max_parallel: int | None = None
-    """Maximum number of jobs at a time on one machine; None: the number of workers."""
-    threads: int = 1
-    """CPU threads per job."""
-    gpus: int = 0
-    """GPUs that a job uses exclusively, on machines that have GPUs."""
+    max_parallel: int | None = None  # maximum number of jobs at a time on one machine; None: the number of workers
+    threads: int = 1  # CPU threads per job
+    gpus: int = 0  # GPUs that a job uses exclusively, on machines that have GPUs
     gpu_bytes: int = 0
     """Estimated peak memory of a job on a GPU that it shares with other jobs; 0: unknown, or it doesn't share one."""
-    jobs_per_gpu: int = 0
-    """Jobs that share a GPU; 0: as many as fit into its memory."""
+    jobs_per_gpu: int = 0  # jobs that share a GPU; 0: as many as fit into its memory
 
     @property
     def shares_gpus(self) -> bool:

@@ -39,8 +39,7 @@ from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
 class _Worker:
     process: BaseProcess
     pipe: "Connection[Any, Any]"
-    gpu: str
-    """Value of CUDA_VISIBLE_DEVICES in the worker; "": the same as in its driver."""
+    gpu: str  # value of CUDA_VISIBLE_DEVICES in the worker; "": the same as in its driver
     job: Job | None = None
 
 

@@ -20,8 +20,7 @@ from mapnet_cli.jobs.job import Job, Phase, Progress, is_done, missing_needs, sh
 
 IN_FLIGHT = 1_000
 """Maximum number of submitted tasks: enough for a large cluster, few enough to limit memory and to stop quickly."""
-POLL_INTERVAL = 0.05
-"""Seconds between two polls for finished tasks."""
+POLL_INTERVAL = 0.05  # seconds between two polls for finished tasks
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for the cluster's head to accept a connection; Ray itself would try for two minutes."""
 MARKER_TIMEOUT = 60.0

@@ -25,11 +25,9 @@ from mapnet_cli.jobs import distributed
 from mapnet_cli.jobs.engine import ATTEMPTS, throttled
 from mapnet_cli.jobs.job import Job, Output, Progress, ProgressCallback, ignore_progress
 
-GRACE = 45.0
-"""Seconds from SIGTERM to SIGKILL; torchrun itself gives its processes 30."""
+GRACE = 45.0  # seconds from SIGTERM to SIGKILL; torchrun itself gives its processes 30
 TASK, OUTCOME, ERRORS = "task.json", "outcome-", "errors.txt"
-STDERR_CHARS = 2_000
-"""Number of characters of a failed launch's stderr shown in the error message."""
+STDERR_CHARS = 2_000  # number of characters of a failed launch's stderr shown in the error message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +40,7 @@ class TorchrunJob(Job):
 
     inner: Job
     processes: int
-    threads: int
-    """CPU threads of each process."""
+    threads: int  # CPU threads of each process
 
     @property
     def parts(self) -> tuple[ArtifactId, ...]:

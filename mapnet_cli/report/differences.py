@@ -28,13 +28,10 @@ class Difference:
     method: str
     reference: str
     step: int
-    values: tuple[float, ...]
-    """One per seed that both have."""
-    unit: str
-    """Kind of unit: "pretraining seed" or "fine-tuning seed"."""
+    values: tuple[float, ...]  # one per seed that both have
+    unit: str  # kind of unit: "pretraining seed" or "fine-tuning seed"
     measure: str = SCORE
-    columns: int = 1
-    """Number of columns behind an average."""
+    columns: int = 1  # number of columns behind an average
     lower_is_better: bool = False
     adjusted: float | None = None
     """p-value of Student's t test, corrected by Holm's method for the comparisons of the report."""
@@ -82,8 +79,7 @@ class Difference:
         return core.Cell(f"{self.text(self.mean)}{within}{BEYOND * self.beyond_noise}{partial}", data)
 
 
-Differences = Mapping[tuple[str, str, int, str], Difference]
-"""By measure, method, step and reference."""
+Differences = Mapping[tuple[str, str, int, str], Difference]  # by measure, method, step and reference
 
 
 def find_differences(results: Results, scores: Scores) -> dict[tuple[str, str, int, str], Difference]:

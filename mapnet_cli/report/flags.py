@@ -10,21 +10,16 @@ from mapnet_cli.report.labels import BELOW, CONSTANT, encoder_name, label
 from mapnet_cli.report.load import Encoder, Results, runs_of_a_task
 from mapnet_cli.report.scores import Scores
 
-Place = tuple[str, int, str]
-"""Method, step and column."""
-SHOWN = 300
-"""Maximum number of rows of the table of runs."""
+Place = tuple[str, int, str]  # method, step and column
+SHOWN = 300  # maximum number of rows of the table of runs
 BAG = "bag of words"
 
 
 @dataclass(frozen=True)
 class Flags:
-    constant: Mapping[Place, int]
-    """Number of runs of the chosen settings that predict one class."""
-    below: frozenset[Place]
-    """Columns in which an encoder isn't above the bag of words."""
-    columns: tuple[str, ...]
-    """Columns in which no encoder is above the bag of words at its last checkpoint."""
+    constant: Mapping[Place, int]  # number of runs of the chosen settings that predict one class
+    below: frozenset[Place]  # columns in which an encoder isn't above the bag of words
+    columns: tuple[str, ...]  # columns in which no encoder is above the bag of words at its last checkpoint
 
     def marks(self, place: Place) -> str:
         return CONSTANT * bool(self.constant.get(place)) + BELOW * (place in self.below)

@@ -17,16 +17,13 @@ from mapnet_cli.report.runs import Run, record_line, reduced
 
 R = TypeVar("R", bound=core.Row)
 T = TypeVar("T")
-Encoder = tuple[str, int, int]
-"""Method, pretraining seed and step; (name, 0, 0) for imports and the untrained encoder."""
-Curves = dict[str, list[tuple[float, float]]]
-"""Steps and values of what a training log has, by name."""
+Encoder = tuple[str, int, int]  # method, pretraining seed and step; (name, 0, 0) for imports and the untrained encoder
+Curves = dict[str, list[tuple[float, float]]]  # steps and values of what a training log has, by name
 LOSSES = ("validation_loss_single", "validation_loss_refit")
 """Held-out losses by which methods are compared: with one [MASK] per sentence, which favours no mask rate, or else (in
 records of version 0.2) with the output bias refitted."""
 LOGGED = ("loss", "validation_loss_refit", "diverged_at", *core.DIAGNOSTICS)
-POINTS = 150
-"""Maximum number of points per run and curve; of a longer log, each point is the mean of several lines."""
+POINTS = 150  # maximum number of points per run and curve; of a longer log, each point is the mean of several lines
 
 
 class Strategy(core.Row):
@@ -52,10 +49,8 @@ class Results:
     """All inputs of the report."""
 
     config: Config
-    fingerprint: str
-    """Fingerprint of all inputs and settings; independent of local file paths."""
-    corpus: str = ""
-    """Fingerprint of the corpus."""
+    fingerprint: str  # fingerprint of all inputs and settings; independent of local file paths
+    corpus: str = ""  # fingerprint of the corpus
     manifest: core.CorpusManifest | None = None
     checkpoints: Mapping[Encoder, core.Checkpoint] = field(default_factory=dict)
     imports: tuple[core.Imported, ...] = ()
@@ -65,15 +60,12 @@ class Results:
     """Held-out losses and accuracies of imports from which methods start."""
     masks: Mapping[Encoder, core.ProposedMasks] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
-    grids: Mapping[glue.GridKey, glue.Grid] = field(default_factory=dict)
-    """Every run's scores; see `run_grids`."""
+    grids: Mapping[glue.GridKey, glue.Grid] = field(default_factory=dict)  # every run's scores; see `run_grids`
     tasks: Mapping[str, core.TaskFacts] = field(default_factory=dict)
     baselines: tuple[core.Baseline, ...] = ()
     pair_scores: tuple[core.PairScores, ...] = ()
-    variances: tuple[Measurement, ...] = ()
-    """Results of `mapnet variance` for the current checkpoints."""
-    damaged: tuple[str, ...] = ()
-    """What is wrong with each record that can't be read."""
+    variances: tuple[Measurement, ...] = ()  # results of `mapnet variance` for the current checkpoints
+    damaged: tuple[str, ...] = ()  # what is wrong with each record that can't be read
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Library name -> all versions found in the records."""
 

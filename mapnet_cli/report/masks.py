@@ -9,15 +9,10 @@ from mapnet_cli.report.labels import TEXTS, encoder_name, label
 from mapnet_cli.report.load import Encoder, Results
 from mapnet_cli.text import stem
 
-STRONGEST = 8.0
-"""Ratio to a token's uniform probability at which the colour saturates; 1/STRONGEST is the other end."""
-SHADES = 9
-BOXES = 4
-"""Numbers of colours, which are in the page's style sheet."""
-SPECIALS = {"[CLS]", "[SEP]", "[PAD]"}
-"""Tokens that are never masked and not shown."""
-SHOWN = 4
-"""Maximum number of methods."""
+STRONGEST = 8.0  # ratio to a token's uniform probability at which the colour saturates; 1/STRONGEST is the other end
+SHADES, BOXES = 9, 4  # numbers of colours, which are in the page's style sheet
+SPECIALS = {"[CLS]", "[SEP]", "[PAD]"}  # tokens that are never masked and not shown
+SHOWN = 4  # maximum number of methods
 
 
 def figure2(results: Results) -> list[dict[str, Any]]:

@@ -25,15 +25,11 @@ class Run:
     """A finished or failed fine-tuning run; its scores on the whole dev set are in `Results.grids`."""
 
     grid_run: GridRun
-    checkpoint: str
-    """SHA-256 of the pretrained weights; "" for random weights."""
+    checkpoint: str  # SHA-256 of the pretrained weights; "" for random weights
     device: str
-    failure: str
-    """Why the run failed, "" if it didn't."""
-    epochs: int
-    """Number of epochs with scores."""
-    constant: bool
-    """Whether its predictions at the epoch that counts are all the same."""
+    failure: str  # why the run failed, "" if it didn't
+    epochs: int  # number of epochs with scores
+    constant: bool  # whether its predictions at the epoch that counts are all the same
     choices: tuple[Choice, ...]
     """The epoch selected on each half of each split; () if the run has no epochs or no scores on halves."""
 

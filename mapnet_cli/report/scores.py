@@ -41,12 +41,9 @@ class Score:
     sd: float | None = None
     by_seed: Mapping[glue.Seeds, float] = field(default_factory=dict)
     """Scores behind the mean, by (pretraining seed, fine-tuning seed)."""
-    settings: tuple[tuple[int, glue.Setting], ...] = ()
-    """(pretraining seed, chosen setting) pairs of a column."""
-    failed: int = 0
-    """Number of failed runs behind the mean."""
-    missing: int = 0
-    """Number of missing runs of the whole grid."""
+    settings: tuple[tuple[int, glue.Setting], ...] = ()  # (pretraining seed, chosen setting) pairs of a column
+    failed: int = 0  # number of failed runs behind the mean
+    missing: int = 0  # number of missing runs of the whole grid
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,7 @@ class Scores:
     columns: tuple[glue.ScoreColumn, ...]
     metrics: Mapping[str, str]
     cells: Mapping[tuple[str, int, str], Score]
-    baselines: Mapping[tuple[str, str], float]
-    """Keyed by (baseline, column)."""
+    baselines: Mapping[tuple[str, str], float]  # keyed by (baseline, column)
 
     @property
     def titles(self) -> list[str]:

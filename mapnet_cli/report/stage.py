@@ -33,18 +33,13 @@ class ReportResult:
     """The written files and what is in them."""
 
     folder: Path
-    tables: Mapping[str, core.Table]
-    """By name; the first one is Table 3."""
-    summary: tuple[str, ...]
-    """The short answer, and one sentence per method."""
+    tables: Mapping[str, core.Table]  # by name; the first one is Table 3
+    summary: tuple[str, ...]  # the short answer, and one sentence per method
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    value: Mapping[str, Any]
-    """The content of results.json."""
-    files: Mapping[str, Path]
-    """Keyed by file name."""
-    next_command: str
-    """The command that makes the first missing records, "" if nothing is missing."""
+    value: Mapping[str, Any]  # the content of results.json
+    files: Mapping[str, Path]  # keyed by file name
+    next_command: str  # the command that makes the first missing records, "" if nothing is missing
 
 
 def build(lineage: Lineage, name: str = "", origins: Mapping[str, str] | None = None, refresh: int = 0) -> ReportResult:

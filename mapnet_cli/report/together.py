@@ -17,8 +17,7 @@ from mapnet_cli.report.labels import spread_cell, tokens_cell
 from mapnet_cli.report.page import Section, page
 from mapnet_cli.report.scores import AVERAGE, COSTS, mean_or_none
 
-Key = tuple[str, str]
-"""Task and metric."""
+Key = tuple[str, str]  # task and metric
 
 
 @dataclass(frozen=True)

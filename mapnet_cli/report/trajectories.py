@@ -16,8 +16,7 @@ from mapnet_cli.report.labels import label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.scores import LOSS, SCORE, Scores, spread, values
 
-SAME_COST = 0.01
-"""Relative tolerance for equal costs; steps are integers, so costs rarely match exactly."""
+SAME_COST = 0.01  # relative tolerance for equal costs; steps are integers, so costs rarely match exactly
 
 
 class CurvePoint(NamedTuple):

@@ -20,8 +20,7 @@ from mapnet_cli.training import load_checkpoint
 SEED = 0
 REFERENCE = "uniform"
 ORACLES = {"oracle-loss": "loss", "oracle-gradient": "gradient norm"}
-ORACLE_MIX = 0.1
-"""Share of uniform masks in the draws from an oracle, which bounds the weights."""
+ORACLE_MIX = 0.1  # share of uniform masks in the draws from an oracle, which bounds the weights
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Candidate:
 
     name: str
     method: Method
-    source: Checkpoint | None = None
-    """The milestone that provides its proposal."""
+    source: Checkpoint | None = None  # the milestone that provides its proposal
     log_q: tuple[Tensor, ...] = ()
     """Log of the proposal [L] for each sentence, on the CPU; empty without a proposal, and until that is loaded."""
 
@@ -138,8 +136,7 @@ class SentenceMasks:
     positions_MK: Tensor
     targets_MK: Tensor
     weight_MK: Tensor
-    log_ratio_M: Tensor
-    """Log of the paper's sequence ratio, before clipping; 0 without a proposal."""
+    log_ratio_M: Tensor  # log of the paper's sequence ratio, before clipping; 0 without a proposal
 
 
 def mean_count(sentences: Sequence[Tensor], rate: float) -> float:

@@ -26,8 +26,7 @@ from mapnet_cli.variance.statistics import GradientSums, Samples, collect
 ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Maximum number of gradient entries in memory at a time, by device; more give no speedup."""
 BUDGET_BYTES = 2**30
-BATCHES = 16
-"""Training batches used to estimate the second moments if they were not saved."""
+BATCHES = 16  # training batches used to estimate the second moments if they were not saved
 
 
 class SentenceGradients:
@@ -101,8 +100,7 @@ class Instrument:
     """Gradients in every geometry, and how their means are kept."""
 
     gradients: SentenceGradients
-    scales: Mapping[str, Tensor | None]
-    """Factors on gradients, [P] or None, keyed by NORMS."""
+    scales: Mapping[str, Tensor | None]  # factors on gradients, [P] or None, keyed by NORMS
     project: Projection
 
     def scaled(self, masks: SentenceMasks) -> Iterator[tuple[str, Tensor]]:

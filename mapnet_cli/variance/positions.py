@@ -26,11 +26,9 @@ from mapnet_cli.variance.statistics import jackknife, ratio
 
 SIGNALS = ("loss", "one-minus-p", "logit-gradient")
 """Signals that a proposal may learn from; each is correlated with the gradient norms."""
-ROUNDS = 2
-"""Number of times each position is masked if an oracle is requested."""
+ROUNDS = 2  # number of times each position is masked if an oracle is requested
 BINS = 8
-BEST = 0.3
-"""Share of the positions that are chosen in `alignment`."""
+BEST = 0.3  # share of the positions that are chosen in `alignment`
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,8 @@ class PositionFacts:
     """Measurements at masked positions of one sentence, in float64 on the CPU. Losses are in nats."""
 
     position_N: Tensor
-    signals: dict[str, Tensor]
-    """Keyed by SIGNALS, [N] each."""
-    norms: dict[str, Tensor]
-    """Norms of the gradient of each position's loss, keyed by NORMS, [N] each."""
+    signals: dict[str, Tensor]  # keyed by SIGNALS, [N] each
+    norms: dict[str, Tensor]  # norms of the gradient of each position's loss, keyed by NORMS, [N] each
     products: dict[str, Tensor]
     """Inner products of that gradient with the mean gradient of every sentence under uniform masks, [N, S] each."""
 

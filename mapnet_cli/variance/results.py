@@ -17,22 +17,16 @@ class Estimate(Row):
 class Variances(Row):
     """Theorem 1 for one strategy: variances of the gradient of one sentence under one mask."""
 
-    mask: Estimate
-    """Mask variance: the trace of the covariance over masks, averaged over sentences."""
-    sentence: Estimate
-    """Sentence variance: the trace of the covariance of the mean gradient over sentences."""
-    mask_share: Estimate
-    """Mask variance as a share of the sum of both."""
+    mask: Estimate  # mask variance: the trace of the covariance over masks, averaged over sentences
+    sentence: Estimate  # sentence variance: the trace of the covariance of the mean gradient over sentences
+    mask_share: Estimate  # mask variance as a share of the sum of both
     visits: Estimate
     """J times the variance of the mean over J successive visits; equals the mask variance if visits are independent."""
-    mask_to_uniform: Estimate
-    """Mask variance divided by that of uniform masks on the same sentences."""
-    visits_to_uniform: Estimate
-    """`visits` divided by the mask variance of uniform masks."""
+    mask_to_uniform: Estimate  # mask variance divided by that of uniform masks on the same sentences
+    visits_to_uniform: Estimate  # `visits` divided by the mask variance of uniform masks
     difference: Estimate
     """Squared norm of the difference in mean gradient from uniform masks; unbiased, so it may be negative."""
-    bias: Estimate
-    """`difference` divided by the squared norm of the mean gradient under uniform masks."""
+    bias: Estimate  # `difference` divided by the squared norm of the mean gradient under uniform masks
     noise_scale: Estimate
     """The sum of both variances divided by the squared norm of the mean gradient: the number of sentences per batch at
     which noise and signal are equal (McCandlish et al. 2018)."""
@@ -45,10 +39,8 @@ class Clipping(Row):
     """Clipping of the paper's sequence ratio for a proposal's masks."""
 
     clip: float
-    clipped: Estimate
-    """Share of masks whose ratio is outside [1 - clip, 1 + clip]."""
-    effective: Estimate
-    """Effective sample size under the unclipped ratio, as a share of the masks."""
+    clipped: Estimate  # share of masks whose ratio is outside [1 - clip, 1 + clip]
+    effective: Estimate  # effective sample size under the unclipped ratio, as a share of the masks
 
 
 class Measured(Row):
@@ -60,10 +52,8 @@ class Measured(Row):
     estimator: str
     mask_rate: float
     batch_size: int
-    proposal: str
-    """Description of the proposal's source; empty without a proposal."""
-    variances: dict[str, Variances]
-    """Keyed by NORMS."""
+    proposal: str  # description of the proposal's source; empty without a proposal
+    variances: dict[str, Variances]  # keyed by NORMS
     clipping: Clipping | None
 
 
@@ -86,20 +76,15 @@ class LossBin(Row):
 
 
 class VarianceReport(EncoderRecord):
-    parameters: int
-    """Number of parameters in a gradient: encoder and head."""
+    parameters: int  # number of parameters in a gradient: encoder and head
     sentences: int
-    masks: int
-    """Per sentence and strategy."""
+    masks: int  # per sentence and strategy
     visits: int
-    second_moments: str
-    """Source of Adam's second moments."""
-    projection: int | None
-    """Dimensions of the CountSketches of mean gradients; None if these are exact."""
+    second_moments: str  # source of Adam's second moments
+    projection: int | None  # dimensions of the CountSketches of mean gradients; None if these are exact
     projection_error: float
     """Upper bound on the standard deviation of an inner product of sketches, relative to the product of the norms."""
-    measured: list[Measured]
-    """Uniform masks first."""
+    measured: list[Measured]  # uniform masks first
     correlations: list[Correlation]
     loss_bins: list[LossBin]
     alignment: dict[str, Estimate]

@@ -24,8 +24,7 @@ from mapnet_cli.variance.positions import PositionFacts, oracle_log_q
 from mapnet_cli.variance.results import NORMS
 from mapnet_cli.variance.statistics import Samples
 
-PER_TOKEN = ("encoder.tokens.weight", "head.bias")
-"""Parameters with a separate entry for each token."""
+PER_TOKEN = ("encoder.tokens.weight", "head.bias")  # parameters with a separate entry for each token
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,9 @@ class Setup:
     corpus: CorpusFacts
     model: PretrainingModel
     instrument: Instrument
-    sentences: tuple[Tensor, ...]
-    """Tokens [L] of each sentence, on the CPU."""
+    sentences: tuple[Tensor, ...]  # tokens [L] of each sentence, on the CPU
     second_moments: str
-    context: Callable[[str], MaskContext]
-    """Returns what a strategy prepares from the corpus, prepared once."""
+    context: Callable[[str], MaskContext]  # returns what a strategy prepares from the corpus, prepared once
 
     def loaded(self, candidate: Candidate, facts: list[PositionFacts]) -> Candidate:
         """Returns the candidate with its proposal; an oracle's proposal is computed from `facts`."""

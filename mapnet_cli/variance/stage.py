@@ -28,8 +28,7 @@ class Settings:
     """Sample sizes of a measurement."""
 
     sentences: int
-    masks: int
-    """Per sentence and strategy, in groups of `visits`."""
+    masks: int  # per sentence and strategy, in groups of `visits`
     visits: int
 
     def check(self) -> None:

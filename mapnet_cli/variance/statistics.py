@@ -100,10 +100,8 @@ class Moments:
 class Samples:
     """Statistics of one strategy's gradients."""
 
-    moments: dict[str, Moments]
-    """Keyed by NORMS."""
-    means_SD: dict[str, Tensor]
-    """Mean gradient of each sentence, or its sketch, keyed by NORMS."""
+    moments: dict[str, Moments]  # keyed by NORMS
+    means_SD: dict[str, Tensor]  # mean gradient of each sentence, or its sketch, keyed by NORMS
     log_ratio_SM: Tensor
 
 
