@@ -6,18 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
-from mapnet_cli.core import (
-    Artifacts,
-    Console,
-    Interrupted,
-    MapnetError,
-    ProcessError,
-    UsageError,
-    few,
-    memory_advice,
-    out_of_memory,
-    system_error,
-)
+from mapnet_cli import core
 from mapnet_cli.jobs.distributed import DistContext, restarted
 from mapnet_cli.jobs.job import (
     Job,
@@ -44,7 +33,7 @@ class Engine(ABC):
     A failed job doesn't stop the other jobs of its phase; the first failure is raised at the end of the phase.
     """
 
-    def __init__(self, artifacts: Artifacts, console: Console, force: bool = False) -> None:
+    def __init__(self, artifacts: core.Artifacts, console: core.Console, force: bool = False) -> None:
         self.artifacts = artifacts
         self.console = console
         self.force = force
@@ -69,31 +58,32 @@ class Engine(ABC):
         ready = [job for job in jobs if not absent.intersection(job.needs)]
         if absent:
             waiting = f"{len(jobs) - len(ready)} of {len(jobs)} {phase.unit}s"
-            message = f"{phase.name}: {waiting} have missing inputs: {few(sorted(absent))}"
+            message = f"{phase.name}: {waiting} have missing inputs: {core.few(sorted(absent))}"
             if not ready:
-                raise UsageError(f"{message}. Run the command that creates them with the same options, or `mapnet run`")
+                advice = "Run the command that creates them with the same options, or `mapnet run`"
+                raise core.UsageError(f"{message}. {advice}")
             self.console.warn(message)
         return ready
 
     @abstractmethod
-    def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[MapnetError]:
+    def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[core.MapnetError]:
         """Runs the jobs (a non-empty list) and returns their failures. Raises Interrupted."""
 
 
-def attempt(job: Job, artifacts: Artifacts, progress: ProgressCallback) -> MapnetError | None:
+def attempt(job: Job, artifacts: core.Artifacts, progress: ProgressCallback) -> core.MapnetError | None:
     """Runs the job once; returns the failure, or None if it succeeded. Raises Interrupted."""
     try:
         run_job(job, artifacts, progress)
-    except Interrupted:
+    except core.Interrupted:
         raise
-    except MapnetError as error:
+    except core.MapnetError as error:
         return error
     except OSError as error:
-        return system_error(error, artifacts.root, job.key)
+        return core.system_error(error, artifacts.root, job.key)
     except Exception as error:  # a bug or a library's error: reported with its traceback; the other jobs continue
-        if out_of_memory(error):
-            return MapnetError(f"{job.key}: out of memory: {memory_advice(job.key.split('/')[0])}")
-        return MapnetError(f"{job.key} failed:\n{traceback.format_exc()}")
+        if core.out_of_memory(error):
+            return core.MapnetError(f"{job.key}: out of memory: {core.memory_advice(job.key.split('/')[0])}")
+        return core.MapnetError(f"{job.key} failed:\n{traceback.format_exc()}")
     return None
 
 
@@ -116,7 +106,9 @@ class LaunchedEngine:
     All processes must share one artifact directory.
     """
 
-    def __init__(self, artifacts: Artifacts, console: Console, dist: DistContext, force: bool = False) -> None:
+    def __init__(
+        self, artifacts: core.Artifacts, console: core.Console, dist: DistContext, force: bool = False
+    ) -> None:
         self.artifacts = artifacts
         self.console = console
         self.dist = dist
@@ -132,7 +124,7 @@ class LaunchedEngine:
 
     def _run(self, job: Job) -> None:
         if missing := missing_needs(job, self.artifacts):
-            raise ProcessError(
+            raise core.ProcessError(
                 f"{job.key} needs {', '.join(missing)}, which process {self.dist.rank} can't find in "
                 f"{self.artifacts.root}; create it first, in a folder that all machines share"
             )

@@ -20,16 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mapnet_cli.core import (
-    Artifacts,
-    Console,
-    Interrupted,
-    MapnetError,
-    memory_advice,
-    min_free_memory,
-    query_gpus,
-    visible_devices,
-)
+from mapnet_cli import core
 from mapnet_cli.jobs.distributed import cores
 from mapnet_cli.jobs.engine import ATTEMPTS, GRACE, STOPPED, STOPPING, Engine, attempt, throttled
 from mapnet_cli.jobs.job import Job, Phase, Progress, run_job, show
@@ -50,14 +41,15 @@ class LocalEngine(Engine):
     """
 
     def __init__(
-        self, artifacts: Artifacts, console: Console, workers: int, force: bool = False, preload: Sequence[str] = ()
-    ) -> None:
+        self, artifacts: core.Artifacts, console: core.Console, workers: int, force: bool = False,
+        preload: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__(artifacts, console, force)
         self.workers = workers
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
 
-    def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[MapnetError]:
+    def _run_jobs(self, jobs: list[Job], phase: Phase) -> list[core.MapnetError]:
         if self.workers == 0:
             for only in jobs:
                 run_job(only, self.artifacts, partial(show, self.console, only.key))
@@ -87,10 +79,10 @@ class LocalEngine(Engine):
                             self.console.warn(f"a worker died (exit code {code}) while running {job.key}; retrying")
                             queue.append(job)
                         else:
-                            advice = memory_advice(job.key.split("/")[0])
+                            advice = core.memory_advice(job.key.split("/")[0])
                             killed = f"; if memory ran out, {advice}" if code == -9 else ""
                             died = f"worker died {ATTEMPTS} times (exit code {code}){killed}"
-                            failures.append(MapnetError(f"{job.key}: {died}"))
+                            failures.append(core.MapnetError(f"{job.key}: {died}"))
                         continue
                     if isinstance(content, Progress):
                         show(self.console, job.key, content)
@@ -106,10 +98,10 @@ class LocalEngine(Engine):
         """Returns one slot per worker: the GPU that it uses, or "" if the phase doesn't share GPUs."""
         limit = cores() // phase.threads if phase.threads > 1 else self.workers
         count = max(1, min(self.workers, phase.max_parallel or limit))
-        devices = visible_devices() if phase.shares_gpus else []
+        devices = core.visible_devices() if phase.shares_gpus else []
         if not devices:
             return [""] * count
-        free = min_free_memory(devices, query_gpus())
+        free = core.min_free_memory(devices, core.query_gpus())
         slots = (devices * phase.on_gpu(free))[:count]  # round-robin, so that a few jobs are spread over all GPUs
         if not free and not phase.jobs_per_gpu:
             self.console.warn("nvidia-smi doesn't report free GPU memory; running one job per GPU at a time")
@@ -129,7 +121,7 @@ class LocalEngine(Engine):
             yield workers
         except KeyboardInterrupt:
             self.console.note(STOPPING)
-            raise Interrupted(STOPPED) from None
+            raise core.Interrupted(STOPPED) from None
         finally:
             for worker in workers:
                 worker.pipe.close() if worker.job is None else worker.process.terminate()
@@ -148,16 +140,16 @@ def _work(pipe: "Connection[Any, Any]", root: Path, gpu: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_driver, daemon=True).start()
-    artifacts = Artifacts(root)
+    artifacts = core.Artifacts(root)
     while True:
         try:
             pipe.send(attempt(pipe.recv(), artifacts, throttled(pipe.send)))
-        except (EOFError, OSError, Interrupted):
+        except (EOFError, OSError, core.Interrupted):
             return
 
 
 def _interrupt(signum: int, frame: Any) -> None:
-    raise Interrupted("SIGTERM")
+    raise core.Interrupted("SIGTERM")
 
 
 def _end_with_driver() -> None:

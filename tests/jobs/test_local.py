@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mapnet_cli import core
 from mapnet_cli.core.artifacts import ArtifactId, Artifacts, write_text
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import InputError, MapnetError, UsageError
@@ -152,8 +153,8 @@ def test_a_job_that_always_kills_its_worker_fails(artifacts: Artifacts) -> None:
 
 def test_each_worker_uses_one_gpu(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real workers with fake GPUs. A new worker takes over the GPU of the one that died."""
-    monkeypatch.setattr(local, "visible_devices", lambda: ["0", "GPU-1b"])
-    monkeypatch.setattr(local, "query_gpus", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
+    monkeypatch.setattr(core, "visible_devices", lambda: ["0", "GPU-1b"])
+    monkeypatch.setattr(core, "query_gpus", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
     jobs = phase(record_gpu, 12).jobs
     engine(artifacts, workers=8).run([Phase("shared", jobs, gpu_bytes=2**31)])  # 3,600 MiB usable: one job per GPU
     seen = [artifacts.read(job.key, Seen) for job in jobs]
@@ -173,8 +174,8 @@ def test_each_worker_uses_one_gpu(artifacts: Artifacts, monkeypatch: pytest.Monk
 def test_number_of_workers_follows_gpu_memory(
     settings: dict[str, int], slots: list[str], artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "visible_devices", lambda: ["0", "1"])
-    monkeypatch.setattr(local, "query_gpus", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
+    monkeypatch.setattr(core, "visible_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(core, "query_gpus", lambda: "0, GPU-1a, 9000, 80000\n1, GPU-1b, 4000, 80000\n")
     assert engine(artifacts, workers=8)._slots(Phase("p", [], **settings)) == slots
 
 
