@@ -330,7 +330,8 @@ def _compared_on_glue(method: str, control: str) -> str:
     """Returns a row, "" without common seeds."""
     ours, theirs = (masks_glue()[name] for name in (method, control))
     if control == "untrained":  # one encoder for all seeds
-        theirs = dict.fromkeys(ours, *theirs.values())
+        [only] = theirs.values()
+        theirs = dict.fromkeys(ours, only)
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return ""

@@ -30,10 +30,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def innermost(key: str, known: Mapping[str, T]) -> T | None:
-    """Returns what is known of a key or else of the innermost table around it."""
+    """Returns what is known of a key or else of the innermost table around it, None if nothing is."""
     while key and key not in known:
         key = key.rpartition(".")[0]
-    return known.get(key)
+    return known[key] if key else None
 
 
 def explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str, str]) -> str:

@@ -62,6 +62,7 @@ def axis(field: str, title: str, kind: str = "quantitative", zero: bool = False,
 
 
 def image(chart: Chart, subtitle: str, kind: Literal["png", "svg"]) -> bytes:
+    """Returns a chart as a PNG or SVG file."""
     import vl_convert
 
     spec = json.dumps(chart.spec(subtitle), ensure_ascii=False)

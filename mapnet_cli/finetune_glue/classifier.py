@@ -56,7 +56,10 @@ class Classifier(nn.Module):
         """Vector that an imported BERT adds to the embeddings of the second text."""
 
     def forward(self, tokens: Tensor, packing: Packing | Tensor | None, second: Tensor | None) -> Tensor:
-        """Returns [B, C]. `second` is True at second texts, None without `segment`; `packing`: see `Encoder.pooled`."""
+        """Returns outputs [B, C]; for `packing` see `Encoder.pooled`.
+
+        `second` is True for tokens of the second text, None without `segment`.
+        """
         added = None if self.segment is None or second is None else second[..., None] * self.segment
         out_BC: Tensor = self.head(self.encoder.pooled(tokens, packing, added, self.mean))
         return out_BC

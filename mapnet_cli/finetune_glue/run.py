@@ -1,4 +1,4 @@
-"""Jobs of the grid: a fine-tuning run, one on MNLI that other tasks start from, the best one again; their needs."""
+"""Jobs of the grid: a run, the run on MNLI that others start from, and the best run again; the memory they need."""
 
 import csv
 import io

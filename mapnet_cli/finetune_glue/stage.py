@@ -126,14 +126,17 @@ def _doubtful(lineage: Lineage) -> Iterator[str]:
 
 def _matrix_table(rows: dict[tuple[str, int, int], dict[str, dict[str, int]]]) -> core.Table:
     """Returns the matrix as a table for the terminal: finished runs per encoder and task."""
-    lines = []
-    for (method, seed, step), row in rows.items():
-        line = {"Encoder": f"{method} seed {seed} step {step:,}"}
-        for task, counts in row.items():
-            failed = f", {counts['failed']} failed" if counts["failed"] else ""
-            line[task] = f"{counts['done']}/{counts['total']}{failed}"
-        lines.append(line)
-    return core.table_of("matrix", "Fine-tuning runs done", lines, (), "")
+
+    def cell(counts: dict[str, int]) -> core.Cell:
+        failed = f", {counts['failed']} failed" if counts["failed"] else ""
+        return core.Cell(f"{counts['done']}/{counts['total']}{failed}")
+
+    tasks = tuple(next(iter(rows.values())))
+    lines = tuple(
+        (core.Cell(f"{method} seed {seed} step {step:,}"), *(cell(row[task]) for task in tasks))
+        for (method, seed, step), row in rows.items()
+    )
+    return core.Table("matrix", "Fine-tuning runs done", ("Encoder", *tasks), lines, (), "")
 
 
 def _task_job(lineage: Lineage, name: str, imported: str) -> PrepareTask:

@@ -133,7 +133,7 @@ class PredictTask(TuningJob):
         tokenizer = verified_tokenizer(artifacts, text.tokenizer)
         for name, (of_task, split) in files_of(self.config).items():
             wanted = of_task == task.name or (of_task, task.name) == ("AX", "MNLI")
-            if wanted and (examples := _test_set(self.config, of_task, split)):
+            if wanted and (examples := _test_set(self.config, of_task, split)) is not None:
                 tests[name] = examples.ids, tokenise(examples, tokenizer, text.lowercase, text.max_length)[0]
         if artifacts.find(self.kept, core.TunedEncoder) is not None:
             model = load_kept(artifacts, self.kept, task, self.config)

@@ -118,6 +118,8 @@ class LaunchedEngine:
         for phase in phases:
             open_jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
             keys = set(self.dist.broadcast([job.key for job in open_jobs]))
+            for job in open_jobs if self.force and self.dist.rank == 0 else ():  # all: a restart finds no old ones
+                self.artifacts.discard(job.key)
             with self.console.phase(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(keys)):
                 for job in (job for job in phase.jobs if job.key in keys):
                     self._run(job)
@@ -129,8 +131,6 @@ class LaunchedEngine:
                 f"{self.artifacts.root}; create it first, in a folder that all machines share"
             )
         if self.dist.rank == 0:
-            if self.force:
-                self.artifacts.discard(job.key)
             run_job(job, self.artifacts, partial(show, self.console, job.key))
         else:
             job.run(self.artifacts, ignore_progress)

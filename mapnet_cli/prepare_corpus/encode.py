@@ -83,8 +83,8 @@ class EncodeSlice(Job):
         shards = [artifacts.path(train), artifacts.path(validation)]
         done = tokens = unknown = 0
         with writing_shard(shards[0], vocab_size) as held_in, writing_shard(shards[1], vocab_size) as held_out:
-            how = corpus.blocks, corpus.block_length, corpus.cross_documents
-            packers = Packer(*how, held_in.add), Packer(*how, held_out.add)
+            layout = corpus.blocks, corpus.block_length, corpus.cross_documents
+            packers = Packer(*layout, held_in.add), Packer(*layout, held_out.add)
             for ids in _encoded(encoder, artifacts.path(f"{sentences}.txt")):
                 packer = packers[document % corpus.validation_every == corpus.validation_every - 1]
                 if ids is None:

@@ -47,8 +47,8 @@ class SegmentSlice(Job):
         lengths: Counter[int] = Counter()
         file = artifacts.path(f"{self.key}.txt")
         with publishing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
-            nonempty, flags, every = False, iter(kept), read_paragraphs(artifacts.path(f"{clean}.txt"))
-            for found in split(text for text in every if text is None or next(flags)):
+            nonempty = False
+            for found in split(_kept(read_paragraphs(artifacts.path(f"{clean}.txt")), kept)):
                 if found is None:
                     handle.write("\n" if nonempty else "")
                     documents += nonempty
@@ -70,6 +70,13 @@ class SegmentSlice(Job):
             lengths=[lengths[length] for length in range(LONGEST + 1)],
         )  # fmt: skip
         return Output([file], result)
+
+
+def _kept(paragraphs: Iterable[str | None], keep: Any) -> Iterator[str | None]:
+    flags = iter(keep)
+    for paragraph in paragraphs:
+        if paragraph is None or next(flags):
+            yield paragraph
 
 
 class Segmenter:

@@ -145,11 +145,13 @@ def split_batch(
     return Batch(size, all_tokens, parts, explored)
 
 
-def sample_batch(size: int, length: int, mask_rate: float, every_slot: bool = False, padded: bool = False) -> Batch:
+def sample_batch(
+    size: int, length: int, mask_rate: float, every_slot: bool = False, with_padding: bool = False
+) -> Batch:
     """Returns one micro-batch of a repeated token, for compiling and benchmarking with any strategy."""
     tokens_BL = torch.full((size, length), FIRST_ORDINARY)
     tokens_BL[:, 0] = CLS
-    if padded:
+    if with_padding:
         tokens_BL[:, -1] = PAD
     noise = masking.MaskNoise.draw(torch.Generator().manual_seed(0), size, length)
     return split_batch(tokens_BL, noise, mask_rate, size, every_slot=every_slot)

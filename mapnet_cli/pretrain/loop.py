@@ -107,7 +107,7 @@ def compile_ahead(losses: Losses, size: int, length: int) -> None:
     if isinstance(method.proposal, FrequencyProposal) or sometimes:
         plans.append(replace(rests, proposal=ProposalWork.PROPOSE))
     for padded in (False, True):
-        batch = sample_batch(size, length, method.highest_rate, every_slot=True, padded=padded)
+        batch = sample_batch(size, length, method.highest_rate, every_slot=True, with_padding=padded)
         for plan in plans:
             Algorithm1(losses, losses.device)(batch, plan)
     losses.zero_grad(set_to_none=True)

@@ -159,7 +159,7 @@ def paired(
 def _common_setting(ours: Grid, theirs: Grid) -> Setting | None:
     """Returns the setting with the best mean over both methods, among those with the most paired seeds."""
     both = dict[Setting, list[float]]()
-    for setting in (setting for setting in ours if setting in theirs):
-        own, others = ours[setting], theirs[setting]
-        both[setting] = [own[seed].counted + others[seed].counted for seed in own if seed in others]
+    for setting, own in ours.items():
+        if others := theirs.get(setting):
+            both[setting] = [own[seed].counted + others[seed].counted for seed in own if seed in others]
     return best_setting(both)

@@ -63,7 +63,7 @@ def _chosen(runs: Sequence[Run], number: int, fallback: Choice) -> Choice:
     for run in runs:
         by_setting[run.grid_run.batch_size, run.grid_run.lr].append(run.choices[number] if run.epochs else fallback)
     best = best_setting({setting: [choice.own for choice in found] for setting, found in by_setting.items()})
-    assert best is not None, "there are runs"
+    assert best is not None  # there are runs
     return _mean(by_setting[best])
 
 

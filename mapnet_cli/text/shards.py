@@ -94,6 +94,8 @@ def padded(sequences: Sequence[Ids], length: int) -> npt.NDArray[np.int64]:
     """Returns sequences as rows [B, L] with L = `length`, padded with [PAD]. Raises ValueError if one is longer."""
     rows_BL = np.full((len(sequences), length), PAD, dtype=np.int64)
     for row, ids in zip(rows_BL, sequences, strict=True):
+        if len(ids) > length:
+            raise ValueError(f"a sequence has {len(ids)} tokens, not at most {length}")
         row[: len(ids)] = ids
     return rows_BL
 

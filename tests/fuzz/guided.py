@@ -16,14 +16,15 @@ with atheris.instrument_imports(include=["mapnet_cli"], enable_loader_override=F
 
 
 def main() -> None:
-    name, total, *options = sys.argv[1:]
+    name, given, *options = sys.argv[1:]
+    total = int(given)
     test = getattr(test_rows, name, None) or getattr(test_readers, name)
     examples = 0
 
     def one_input(buffer: bytes) -> None:
         nonlocal examples
         examples += test.hypothesis.fuzz_one_input(buffer) is not None
-        if examples == int(total):
+        if examples == total:
             print(f"{examples:,} examples of {name}, no failure", flush=True)
             test_readers.TEMPORARY.cleanup()
             test_rows.FOLDER.cleanup()

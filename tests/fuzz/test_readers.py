@@ -43,6 +43,7 @@ from tests.prepare_corpus.corpora import FUZZ, saved_data_set
 
 ROWS = [{"sentence": f"It rained {n}.", "label": str(n % 2), "good": "a b.", "bad": "b a."} for n in range(4)]
 LINES = [list(ROWS[0]), *(list(row.values()) for row in ROWS)]
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 PLACES = st.integers(0, 2000)
 MUTATIONS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 3), st.binary(max_size=4)), max_size=4)
 TEMPORARY = tempfile.TemporaryDirectory()  # not a fixture, which coverage-guided fuzzing (guided.py) doesn't know
@@ -143,16 +144,12 @@ def model() -> dict[str, bytes]:
     """The files of a small model."""
     root = emptied("model")
     save_bert(root)
+    assert {path.name for path in root.iterdir()} == {*MODEL_FILES}
     return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
 @FUZZ
-@given(
-    st.sampled_from(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]),
-    MUTATIONS,
-    PLACES,
-    st.sampled_from(ODD),
-)
+@given(st.sampled_from(MODEL_FILES), MUTATIONS, PLACES, st.sampled_from(ODD))
 def test_models(name: str, bytes_: list[tuple[int, int, bytes]], place: int, odd: Any) -> None:
     root = emptied("hf")
     for file, content in model().items():

@@ -1,5 +1,6 @@
 """Detection of launched processes, and their rendezvous."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from mapnet_cli.core.artifacts import Artifacts
 from mapnet_cli.core.console import Console
 from mapnet_cli.core.errors import UsageError
+from mapnet_cli.jobs import engine
 from mapnet_cli.jobs.distributed import ALONE, DistContext, first_host, launched, rendezvous
 from mapnet_cli.jobs.engine import LaunchedEngine
 from tests.jobs.test_local import phase, runs, write_number
@@ -55,3 +57,14 @@ def test_finished_jobs_are_not_forced_again_after_a_restart(tmp_path: Path, monk
     for rank in (0, 1):  # the other ranks must not wait for one that has skipped the job
         LaunchedEngine(artifacts, console, DistContext(rank), force=True).run(jobs)
     assert len(runs(artifacts)) == 4
+
+
+def test_a_restart_runs_all_jobs_that_were_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts, console, jobs = Artifacts(tmp_path), Console(quiet=True), [phase(write_number, 2)]
+    LaunchedEngine(artifacts, console, ALONE).run(jobs)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(engine, "run_job", lambda *_: sys.exit())
+        LaunchedEngine(artifacts, console, ALONE, force=True).run(jobs)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    LaunchedEngine(artifacts, console, ALONE, force=True).run(jobs)
+    assert runs(artifacts) == ["0", "1", "0", "1"]

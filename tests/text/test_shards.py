@@ -43,7 +43,7 @@ def test_batches_are_right_padded(tmp_path: Path) -> None:
     batch = padded([sequences[index] for index in (2, 0, 1)], 4)
     assert batch.dtype == np.int64
     assert batch.tolist() == [[9, 10, 0, 0], [5, 6, 7, 0], [8, 0, 0, 0]]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="3 tokens, not at most 2"):
         padded([sequences[0]], 2)
     with pytest.raises(IndexError):
         sequences[3]
