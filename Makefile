@@ -37,7 +37,7 @@ faults: $(INSTALLED)
 	KILLS=20 $(BIN)/python -m pytest tests/e2e tests/faults tests/jobs/test_ray_corpus.py -k kill
 
 # Damaged and odd input for all readers of users' files: 10,000 examples of each kind, half an hour; `make test` runs 300.
-# Then 100,000 of each kind that the code's branches guide (atheris; Linux only), another half an hour.
+# Then 100,000 of each kind that the code's branches guide (atheris; Linux only), forty minutes.
 READERS := test_text_files test_binary_files test_json_of_any_form test_csv_of_any_form test_tables test_configs \
 	test_records_of_mapnet test_saved_data_sets test_models
 fuzz: $(INSTALLED)
