@@ -317,7 +317,7 @@ def masks_tables() -> list[str]:
     for method, by_data in pairs.items():
         cells = [mean_and_each([100 * row["accuracy"] for row in by_data[data]]) for data in ("blimp", "zorro")]
         lines.append(f"| `{method}` | {len(by_data['blimp'])} | {' | '.join(cells)} |")
-    lines += [_compared(*both) for both in COMPARED if {*both} <= losses.keys() | {"untrained"}]
+    lines += [_compared(*both) for both in COMPARED if {*both} <= pairs.keys()]  # not ELECTRA
     glue = masks_glue()
     for method, by_seed in glue.items():
         tasks = [statistics.fmean(row[0][task] for row in by_seed.values()) for task in next(iter(by_seed.values()))[0]]
@@ -350,11 +350,7 @@ def _compared(method: str, control: str) -> str:
     ]
     seeds = sorted(accuracies[0]["blimp"].keys() & accuracies[1]["blimp"].keys())
     cells = []
-    known = all(LOSSES[0] in losses[name][4000][0]["validation"] for name in (method, control) if name in losses)
     for loss in LOSSES[::-1] if control in losses else ():
-        if not known:  # ELECTRA's losses are not comparable
-            cells += ["-", "-"]
-            continue
         ours, theirs = (
             [
                 [(row["flops"], row["validation"][loss]) for _, rows in sorted(losses[name].items())
