@@ -143,7 +143,8 @@ def report_of_records(root: Path, study: Path) -> ReportResult:
             seeds.setdefault(record["method"], set()).add(record["pretrain_seed"])
     own = [
         f'corpus.sources=[{{path="{root / "text"}"}}]', f'finetune.data="{root / "glue"}"',
-        f"methods={json.dumps([*seeds])}", *(f"method.{name}.seeds={sorted(found)}" for name, found in seeds.items()),
+        f"methods={json.dumps([*seeds])}", f"pretrain.seeds={sorted(set().union(*seeds.values()))}",
+        *(f"method.{name}.seeds={sorted(found)}" for name, found in seeds.items()),
         f"minimal_pairs.data={json.dumps([str(path) for path in sets] if study == MASKS else [])}",
         f'report.name="{study.name}"',
     ]  # fmt: skip
