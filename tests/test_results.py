@@ -239,8 +239,9 @@ COMPARED = (
 def differences(values: list[float], digits: int) -> str:
     """Returns up to two values, or the mean and Student's 95% interval of more."""
     low_high = t_interval(values)
-    texts = [f"{round(value, digits) + 0.0:+.{digits}f}" for value in low_high or values]  # no -0.0
-    return f"{statistics.fmean(values):+.{digits}f} [{', '.join(texts)}]" if low_high else ", ".join(texts)
+    shown = (statistics.fmean(values), *low_high) if low_high else values
+    texts = [f"{round(value, digits) + 0.0:+.{digits}f}" for value in shown]  # no -0.0
+    return f"{texts[0]} [{', '.join(texts[1:])}]" if low_high else ", ".join(texts)
 
 
 def share_of_flops(ours: list[tuple[float, float]], theirs: tuple[float, float]) -> tuple[float, bool] | None:
@@ -281,17 +282,18 @@ def masks_by_kind() -> dict[str, dict[str, Rows]]:
 def masks_glue() -> dict[str, dict[int, list[dict[str, float]]]]:
     """Returns scores by method, pretraining seed and task, each the mean over fine-tuning seeds: last and best epochs.
 
-    An encoder counts when all tasks are there.
+    An encoder counts when all tasks have a run that succeeded.
     """
     found: dict[tuple[str, int], dict[str, list[list[float]]]] = {}
     for row in records(MASKS):
-        if row["record"] == "FinetuneRun":
+        if row["record"] == "FinetuneRun" and row["epochs"]:
             values = [100 * epoch["metrics"][METRICS.get(row["task"], "accuracy")] for epoch in row["epochs"]]
             tasks = found.setdefault((row["method"], row["pretrain_seed"]), defaultdict(list))
             tasks[row["task"]].append([values[-1], max(values)])
     by_method: dict[str, dict[int, list[dict[str, float]]]] = {}
+    complete = max(map(len, found.values()))
     for (method, seed), tasks in found.items():
-        if len(tasks) == len({task for all_ in found.values() for task in all_}):
+        if len(tasks) == complete:
             by_method.setdefault(method, {})[seed] = [
                 {task: statistics.fmean(run[epoch] for run in runs) for task, runs in sorted(tasks.items())}
                 for epoch in (0, 1)
@@ -303,16 +305,19 @@ def mean_and_each(values: list[float]) -> str:
     return f"{statistics.fmean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
+def losses_text(rows: list[dict[str, Any]]) -> str:
+    """Returns the mean of each of LOSSES over checkpoints, "-" for ELECTRA's."""
+    if LOSSES[0] not in rows[0]["validation"]:
+        return "-"
+    return " / ".join(f"{statistics.fmean(row['validation'][name] for row in rows):.2f}" for name in LOSSES)
+
+
 def masks_tables() -> list[str]:
     """Returns the rows of docs/results/README.md: losses by step, minimal pairs, differences by paired seeds."""
     losses, pairs = masks_by_kind().values()
     lines = []
     for method, by_step in losses.items():
-        found = [
-            " / ".join(f"{statistics.fmean(row['validation'][name] for row in rows):.2f}" for name in LOSSES)
-            if LOSSES[0] in rows[0]["validation"] else "-"
-            for _, rows in sorted(by_step.items())
-        ]  # fmt: skip
+        found = [losses_text(rows) for _, rows in sorted(by_step.items())]
         last = by_step[max(by_step)]
         lines.append(f"| `{method}` | {len(last)} | {' | '.join(found)} | {last[0]['flops']:.3g} |")
     for method, by_data in pairs.items():

@@ -14,8 +14,8 @@ from mapnet_cli.core.errors import (
 )
 from mapnet_cli.core.formatting import few, format_count, format_duration, format_size
 from mapnet_cli.core.hardware import (
-    automatic_precision, free_disk, installed_version, main_memory, min_free_memory, min_total_memory, query_gpus,
-    visible_devices, visible_gpus,
+    CUDA_BYTES, TRAINING_BYTES, automatic_precision, free_disk, installed_version, main_memory, min_free_memory,
+    min_total_memory, query_gpus, visible_devices, visible_gpus,
 )
 from mapnet_cli.core.hub import hub_hint, hub_rows, is_hub, load_hub_split
 from mapnet_cli.core.integrity import FOLDERS, heal, verify

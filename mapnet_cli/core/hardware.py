@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 MIB = 2**20
+CUDA_BYTES = 2**30  # GPU memory that CUDA and its libraries take per process
+TRAINING_BYTES = 16  # memory per parameter in training: a float32 weight, its gradient and Adam's two moments
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits")
 
 CAPABILITY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mapnet_cli.finetune_glue.classifier import Start
     from mapnet_cli.finetune_glue.loop import Tuned
 
-CONTEXT = 2**30  # bytes of GPU memory that CUDA and its libraries take per process
-STATE = 16  # bytes per weight: float32 weight, gradient, and Adam's two moments
 FLOAT = 4
 
 
@@ -211,4 +209,4 @@ def run_bytes(encoder: Transformer, vocab_size: int, batch_size: int) -> int:
     embeddings = (vocab_size + encoder.max_length + 2) * hidden
     head = hidden * (hidden + 1)
     kept = batch_size * encoder.max_length * encoder.layers * (15 * hidden + vectors * ffn) * FLOAT
-    return CONTEXT + STATE * (embeddings + encoder.layers * layer_weights + head) + kept
+    return core.CUDA_BYTES + core.TRAINING_BYTES * (embeddings + encoder.layers * layer_weights + head) + kept

@@ -118,8 +118,8 @@ class LaunchedEngine:
         for phase in phases:
             open_jobs = [job for job in phase.jobs if self.force or not is_done(job, self.artifacts)]
             keys = set(self.dist.broadcast([job.key for job in open_jobs]))
-            for job in open_jobs if self.force and self.dist.rank == 0 else ():  # all: a restart finds no old ones
-                self.artifacts.discard(job.key)
+            for job in open_jobs if self.force and self.dist.rank == 0 else ():
+                self.artifacts.discard(job.key)  # all at once, so that a restart runs those that weren't reached, too
             with self.console.phase(phase.name, phase.unit, len(phase.jobs), len(phase.jobs) - len(keys)):
                 for job in (job for job in phase.jobs if job.key in keys):
                     self._run(job)

@@ -17,7 +17,6 @@ from mapnet_cli.minimal_pairs.readers import read_paradigms
 if TYPE_CHECKING:
     from mapnet_cli.minimal_pairs.scoring import Sentence
 
-CONTEXT = 2**30  # bytes of GPU memory that CUDA and its libraries take per process
 FLOAT = 4
 
 
@@ -78,7 +77,8 @@ def _gpu_bytes(config: Config, encoder: Transformer, vocab_size: int) -> int:
     hidden, ffn = encoder.hidden, encoder.ffn
     weights = (vocab_size + encoder.max_length) * hidden + encoder.layers * (4 * hidden + 2 * ffn) * hidden
     # a masked copy has at least three tokens, and its logits exist up to three times
-    return CONTEXT + FLOAT * (weights + config.minimal_pairs.batch_tokens * (10 * hidden + 2 * ffn + vocab_size))
+    activations = config.minimal_pairs.batch_tokens * (10 * hidden + 2 * ffn + vocab_size)
+    return core.CUDA_BYTES + FLOAT * (weights + activations)
 
 
 @dataclass(frozen=True, kw_only=True)

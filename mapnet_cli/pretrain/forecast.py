@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mapnet_cli.config import Config
-from mapnet_cli.core import format_duration, format_size, main_memory
+from mapnet_cli.core import TRAINING_BYTES, format_duration, format_size, main_memory
 from mapnet_cli.masking import ProposalWork, StepPlan, max_mask_count, plan_step
 from mapnet_cli.model import AnyPretrainingModel, as_on_gpu, build_model, padded_vocabulary
 from mapnet_cli.pretrain.batches import sample_batch
@@ -19,7 +19,6 @@ from mapnet_cli.training import Work, choose_device, device_name, method_flops, 
 
 SAMPLED_STEPS = 2_000  # number of steps, spread over the run, from whose plans the total FLOPs are estimated
 ENOUGH_SECONDS = 1.0  # once a measured step takes this long, no larger batch is tried
-OPTIMISER_BYTES = 16  # bytes per parameter: a float32 weight, its gradient and Adam's two moments
 
 
 def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int, threads: int) -> list[str]:
@@ -45,7 +44,7 @@ def forecast(config: Config, vocab_size: int, processes: int, side_by_side: int,
         flops, parameters = training_flops(own, name, vocab_size), sum(p.numel() for p in model.parameters())
         rate, batch = _measure(own, name, model.to(device), device, share)
         seconds = flops * parts[-1].end / parts[-1].last / rate / processes
-        fixed, memory, activations = OPTIMISER_BYTES * parameters, [], dict[str, tuple[float, float]]()
+        fixed, memory, activations = TRAINING_BYTES * parameters, [], dict[str, tuple[float, float]]()
         for precision in ("bfloat16", "float32"):
             once, each = activation_bytes(own, name, vocab_size, precision, device.type == "cuda")
             activations[precision] = once, each

@@ -7,8 +7,9 @@ import torch
 
 from mapnet_cli.config import Finetune, Transformer
 from mapnet_cli.core.artifacts import Artifacts
+from mapnet_cli.core.hardware import CUDA_BYTES
 from mapnet_cli.finetune_glue.classifier import Classifier
-from mapnet_cli.finetune_glue.run import CONTEXT, run_bytes, run_requirements
+from mapnet_cli.finetune_glue.run import run_bytes, run_requirements
 from mapnet_cli.lineage.graph import Lineage
 from mapnet_cli.model.attention import Packing
 from mapnet_cli.model.kernels import as_on_gpu
@@ -24,7 +25,7 @@ def test_weights_are_counted_as_in_the_model(sizes: dict[str, Any]) -> None:
     encoder = Transformer(**sizes)
     weights = sum(parameter.numel() for parameter in Classifier(encoder, 1_001, 3, Finetune()).parameters())
     kept = run_bytes(encoder, 1_001, 9) - run_bytes(encoder, 1_001, 8)  # per additional example
-    assert (run_bytes(encoder, 1_001, 8) - CONTEXT - 8 * kept) / 16 == pytest.approx(weights, rel=0.02)
+    assert (run_bytes(encoder, 1_001, 8) - CUDA_BYTES - 8 * kept) / 16 == pytest.approx(weights, rel=0.02)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
