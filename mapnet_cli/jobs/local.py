@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -110,7 +111,14 @@ class LocalEngine(Engine):
     def _start(self, gpu: str) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self.artifacts.root, gpu), daemon=True)
-        process.start()
+        # A closed terminal and schedulers send these to all processes. They would end the fork server, which inherits
+        # the mask, and its workers would count as dead before they have saved their state.
+        resource_tracker.ensure_running()  # unblocks SIGTERM, and the fork server would start it
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGTERM])
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         return _Worker(process, ours, gpu)
 
@@ -141,11 +149,10 @@ def _work(pipe: "Connection[Any, Any]", root: Path, gpu: str) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_driver, daemon=True).start()
     artifacts = core.Artifacts(root)
-    while True:
-        try:
+    with suppress(EOFError, OSError, core.Interrupted):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        while True:
             pipe.send(attempt(pipe.recv(), artifacts, throttled(pipe.send)))
-        except (EOFError, OSError, core.Interrupted):
-            return
 
 
 def _interrupt(signum: int, frame: Any) -> None:

@@ -1,6 +1,8 @@
 """The command line, called through typer's test runner: options, exit codes, stdout and stderr."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -192,6 +194,15 @@ def test_exit_codes_and_messages(arguments: list[str], code: int, message: str, 
     assert (found, out) == (code, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    """As of `mapnet config keys | head`."""
+    command = [sys.executable, "-m", "mapnet_cli", "config", "keys"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stderr is not None
+        run.stdout.close()
+        assert run.stderr.read() == ""
 
 
 def test_exit_codes_of_a_damaged_file_and_a_held_lock(tmp_path: Path) -> None:

@@ -138,16 +138,19 @@ def test_rerunning_after_kill_9_gives_the_same_results(folder: Path) -> None:
     assert not list((folder / "killed").rglob(".tmp-*"))
 
 
-def test_ctrl_c_saves_a_checkpoint(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "ffn"), [(signal.SIGINT, 33), (signal.SIGHUP, 35), (signal.SIGTERM, 36)])
+def test_a_signal_to_all_processes_saves_a_checkpoint(number: int, ffn: int, folder: Path) -> None:
+    """As Ctrl-C, a closed terminal and schedulers send it, to the driver, its workers and their fork server alike."""
     command = arguments(
-        folder, "pretrain", "whole", "--force", "--set", "pretrain.steps=100000", "--set", "encoder.ffn=33"
+        folder, "pretrain", "whole", "--force", "--set", "pretrain.steps=100000", "--set", f"encoder.ffn={ffn}"
     )
+    before = {*(folder / "whole" / "pretrain").rglob("resume/step*/facts.json")}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
         assert run.stderr is not None
         for line in run.stderr:
             if "loss" in line:
                 break
-        os.killpg(run.pid, signal.SIGINT)
+        os.killpg(run.pid, number)
         stuck = threading.Timer(120, os.killpg, (run.pid, signal.SIGKILL))
         stuck.start()
         rest = run.stderr.read()
@@ -155,7 +158,7 @@ def test_ctrl_c_saves_a_checkpoint(folder: Path) -> None:
     assert run.returncode == 130, rest
     assert "Traceback" not in rest
     assert "run the same command" in rest
-    saved = list((folder / "whole" / "pretrain").rglob("resume/step*/facts.json"))
+    saved = {*(folder / "whole" / "pretrain").rglob("resume/step*/facts.json")} - before
     assert any(json.loads(p.read_text())["step"] not in (8, 9, 10) for p in saved)
 
 

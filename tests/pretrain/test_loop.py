@@ -310,13 +310,14 @@ def test_training_continues_while_a_checkpoint_is_written(
     assert reached == [1, 2, 3, 4, 5, 6]
 
 
-def test_sigterm_saves_and_stops(make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_save_and_stop(number: int, make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
     config = small_config("pretrain.checkpoint_every=0", "pretrain.log_every=1")
     make_corpus(config)
 
     def stop(progress: Progress) -> None:
         if progress.done == 5:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
     assert threading.current_thread() is threading.main_thread()
     with pytest.raises(Interrupted):
