@@ -64,7 +64,7 @@ def read_config(file: Path) -> tuple[dict[str, Any], Transformer]:
     try:
         return found, Transformer(**sizes)
     except ValidationError as error:
-        raise InputError(f"{file}: {error.errors()[0]['msg']}") from None
+        raise InputError(f"{file}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def _attention_settings(found: dict[str, Any], file: Path) -> dict[str, Any]:

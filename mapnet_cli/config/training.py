@@ -56,9 +56,13 @@ class Transformer(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Transformer":
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if self.hidden % self._unit(self.heads):
+            even = "" if self.architecture == "bert" else ", and an even one, since rotary positions turn pairs"
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads}){even}")
         return self
+
+    def _unit(self, heads: int) -> int:
+        return heads if self.architecture == "bert" else 2 * heads
 
     @property
     def layer_norm_eps(self) -> float:
@@ -72,10 +76,10 @@ class Transformer(Section):
     def narrowed(self, fraction: float) -> "Transformer":
         """Returns sizes with hidden size, heads and feed-forward size scaled by `fraction`, and as many layers.
 
-        The hidden size is rounded to a multiple of the heads. Raises ValueError if it would be 0.
+        The hidden size is rounded to a multiple of the heads, even for modernbert. Raises ValueError if it would be 0.
         """
         heads = max(1, round(fraction * self.heads))
-        hidden = heads * round(fraction * self.hidden / heads)
+        hidden = self._unit(heads) * round(fraction * self.hidden / self._unit(heads))
         if not hidden:
             raise ValueError(f"{fraction:g} of hidden size {self.hidden} is too small for {heads} heads")
         sizes = {"heads": heads, "hidden": hidden, "ffn": max(1, round(fraction * self.ffn))}

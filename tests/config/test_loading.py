@@ -69,6 +69,7 @@ def test_paper_recipe_has_the_values_of_the_paper() -> None:
         ('[[corpus.sources]]\nkind = "txt"\npath = "x"\n', r"corpus\.sources\.0\.kind \(.*mine\.toml:\d\)"),
         ('[[corpus.sources]]\nkind = "text"\n', "needs a path"),
         ("[encoder]\nhidden = 10\nheads = 3\n", "multiple of heads"),
+        ('[proposal]\narchitecture = "modernbert"\nhidden = 15\nheads = 3\n', r"multiple of heads \(3\), and an even"),
         ("[encoder]\nmax_length = 8\n", r"block_length \(32\) exceeds encoder.max_length \(8\)"),
         ("[pretrain]\nmilestones = [0.5, 0.4]\n", "ascending"),
         ("[pretrain]\nsteps = \n", "not valid TOML"),

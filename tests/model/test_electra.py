@@ -83,6 +83,11 @@ def test_sizes_of_the_generator(hidden: int, heads: int, fraction: float, expect
     assert (found.hidden, found.heads) == expected
 
 
+def test_heads_of_a_modernbert_generator_have_an_even_width() -> None:
+    found = Transformer(architecture="modernbert", hidden=36, heads=3).narrowed(0.25)
+    assert (found.hidden, found.heads) == (8, 1)
+
+
 def test_an_empty_generator_is_rejected_with_the_key() -> None:
     with pytest.raises(UsageError, match=r"method\.electra\.electra\.generator_fraction: 0\.001 of .* 64 is too small"):
         resolve("demo", None, ['methods=["electra"]', "method.electra.electra.generator_fraction=0.001"], {})
