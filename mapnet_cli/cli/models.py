@@ -27,7 +27,7 @@ def export(
         str | None, typer.Option(help='Export the classifier of a task, kept with finetune.keep = "best".')
     ] = None,
 ) -> None:
-    """Export a checkpoint as a Hugging Face folder: BertForMaskedLM or ElectraForPreTraining, tokenizer, model card."""
+    """Export a checkpoint as a Hugging Face folder: a BERT, ModernBERT or ELECTRA, tokenizer, model card."""
     from mapnet_cli.huggingface.export import export_checkpoint, export_classifier
 
     chosen = invocation.lineage, folder, method, seed, step
