@@ -3,6 +3,7 @@
 What the config's types rule out (such as proposal keys without a proposal) is not checked again.
 """
 
+import json
 from collections.abc import Iterable
 
 from mapnet_cli.config import MapNetProposal, Method, TableProposal
@@ -88,4 +89,5 @@ def _check_baseline(section: str, mapnet: MapNetProposal) -> None:
     }  # fmt: skip
     for key, value in needs.items():
         if mapnet.baseline == "batch" and getattr(mapnet, key) != value:
-            raise UsageError(f"{section}.baseline: 'batch' is for learning from draws from q; set {key} to {value!r}")
+            needed = f"set {key} to {json.dumps(value)}"
+            raise UsageError(f"{section}.baseline: 'batch' is for learning from draws from q; {needed}")

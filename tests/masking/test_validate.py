@@ -50,7 +50,7 @@ def mapnet(**proposal: object) -> Method:
             r"method\.x\.replace_random: .*set it to 0",
         ),
         (table(update_every=9, signal="logit-gradient"), r"method\.x\.proposal\.update_every: .*set signal"),
-        (mapnet(baseline="batch"), r"method\.x\.proposal\.baseline: .*set learn_on_uniform_steps to False"),
+        (mapnet(baseline="batch"), r"method\.x\.proposal\.baseline: .*set learn_on_uniform_steps to false"),
         (mapnet(baseline="batch", uniform_mix=0.1), r"method\.x\.proposal\.baseline: .*set uniform_mix to 0"),
         (mapnet(propose_every=2), r"method\.x\.proposal\.propose_every \(2\) .* pretrain\.visits \(3\) must be"),
         (mapnet(propose_every=3, learn_every=4), r"method\.x\.proposal: .*learn_every \(4\) must be a multiple"),
