@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mapnet_cli.core import Cell, PairScores, Table, mean_accuracy, number_cell, proposal_warnings, table_of
 from mapnet_cli.lineage import scored_encoders
 from mapnet_cli.report.labels import TEXTS, encoder_name, label, model_cell, spread_cell
@@ -26,17 +28,49 @@ def held_out_table(results: Results) -> Table:
 
 
 def health_table(results: Results) -> Table:
-    """Returns the proposal diagnostics over the last logging interval, with warnings as notes."""
-    rows, warnings = [], dict[str, None]()
-    for method in results.config.methods:
-        last = results.checkpoints_at(method, results.config.last_step(method))
-        if any(row.health for row in last):
+    """Returns the proposal diagnostics over the last logging interval, with warnings as notes.
+
+    Beside them, of methods that explore: the loss at the end, and that of the first method after as many steps as had
+    uniform masks. If the two are equal, the other steps have taught the encoder nothing.
+    """
+    rows, warnings, config = [], dict[str, None](), results.config
+    for method in config.methods:
+        last = results.checkpoints_at(method, config.last_step(method))
+        explored = _explored(results, method) if last and any(config.method[method].exploration) else {}
+        if any(row.health for row in last) or explored:
             cells = _over_seeds([row.health for row in last], "diagnostics", "{:.3f}")
-            rows.append({"Model": model_cell(method), **cells})
+            rows.append({"Model": model_cell(method), **cells, **explored})
         for row in last:
-            objective = results.config.method[method].objective
+            objective = config.method[method].objective
             warnings |= dict.fromkeys(proposal_warnings({"step": row.step, **row.health}, method, objective).values())
-    return table_of("health", "Proposals at the end", rows, warnings, results.signed)
+    notes = [TEXTS["notes"]["health"].format(first=label(config.methods[0]))] if rows else []
+    return table_of("health", "Proposals at the end", rows, [*notes, *warnings], results.signed)
+
+
+def _explored(results: Results, method: str) -> dict[str, Cell]:
+    """Returns the expected number of uniform steps, the held-out loss, and the first method's after as many steps."""
+    config, first = results.config, results.config.methods[0]
+    last, steps = config.last_step(method), config.for_method(method).pretrain.steps
+    start, end = config.method[method].exploration
+    uniform = last * (start + (end - start) * last / (2 * steps))
+    rows = results.checkpoints_at(method, last)
+    after = [_loss_after(results, first, row.pretrain_seed, uniform) for row in rows] if method != first else []
+    return {
+        "Uniform steps": number_cell(uniform, "{:,.0f}"),
+        "Held-out loss": spread_cell([row.validation.get(results.loss) for row in rows], "{:.3f}"),
+        f"{label(first)}'s after as many steps": spread_cell(after, "{:.3f}"),
+    }
+
+
+def _loss_after(results: Results, method: str, seed: int, step: float) -> float | None:
+    """Returns a run's held-out loss after a step, interpolated between milestones, None outside them."""
+    found = [
+        (row.step, row.validation[results.loss])
+        for at in results.config.milestone_steps(method)
+        for row in results.checkpoints_at(method, at)
+        if row.pretrain_seed == seed and results.loss in row.validation
+    ]
+    return float(np.interp(step, *zip(*found, strict=True))) if found and found[0][0] <= step <= found[-1][0] else None
 
 
 @dataclass

@@ -64,10 +64,25 @@ def test_collapsed_and_saturated_proposal_is_reported_with_fixes(tmp_path: Path)
     records.checkpoint("mapnet", 1, 10, health=unhealthy)
     built = build(records.lineage)
     assert [row["Model"] for row in rows_of(built, "health")] == ["mapnet"]
-    collapse, saturated = built.tables["health"].notes
+    collapse, saturated = built.tables["health"].notes[1:]
     assert "the proposal of mapnet has collapsed by step 10: its entropy is 0.50 nats (uniform: 3.00)" in collapse
     assert 'method.mapnet.proposal.objective = "loss-matching"' in collapse
     assert "97% of the importance weights" in saturated
+
+
+def test_loss_of_the_first_method_after_as_many_uniform_steps(tmp_path: Path) -> None:
+    """Of 10 steps, 6 2/3 are uniform, as p falls from 1 to 1/3; BERT has 6.0 nats after 4 and 5.0 after 10."""
+    plain = config(recipe="demo", pretrain_seeds=(1, 2))
+    records = Records(tmp_path, plain.model_copy(update={"pretrain": plain.pretrain.model_copy(update={"steps": 10})}))
+    assert records.config.milestone_steps("bert") == (4, 10)
+    for seed in (1, 2):
+        for method, losses in (("bert", (6.0, 5.0)), ("mapnet", (6.5, 5.6))):
+            for step, loss in zip((4, 10), losses, strict=True):
+                records.checkpoint(method, seed, step, validation={"validation_loss_single": loss + seed})
+    [row] = rows_of(build(records.lineage), "health")
+    assert row["Uniform steps"] == pytest.approx(20 / 3)
+    assert row["Held-out loss"]["mean"] == pytest.approx(7.1)
+    assert row["BERT's after as many steps"]["mean"] == pytest.approx(6.0 - (20 / 3 - 4) / 6 + 1.5)
 
 
 def with_pairs(folder: Path, seeds: tuple[int, ...] = SEEDS, names: tuple[str, ...] = ("tiny",)) -> Config:
