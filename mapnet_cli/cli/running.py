@@ -104,4 +104,8 @@ def minimal_pairs(invocation: Invocation) -> None:
 @command(group, "finetune-glue", RUNNING)
 def finetune_glue(invocation: Invocation) -> None:
     """Fine-tune every checkpoint on the GLUE tasks, with every setting and seed."""
+    from mapnet_cli.core import UsageError
+
+    if not invocation.config.finetune.tasks:
+        raise UsageError('finetune.tasks lists no tasks: set it, for example to ["CoLA", "SST-2"]')
     run_or_plan(["finetune-glue"], invocation)

@@ -76,8 +76,9 @@ class Finetune(Optimiser):
     """Tasks with another location, other columns or other labels than GLUE's, and tasks of one's own."""
     subsets: TaskNames = ()
     """Tasks whose row counts may differ from official GLUE; every table notes it."""
-    tasks: Annotated[TaskNames, Field(min_length=1)] = GLUE_TASKS[:8]
-    """Names of GLUE's tasks, in any case and with or without hyphens, or of tasks of one's own in `task_data`."""
+    tasks: TaskNames = GLUE_TASKS[:8]
+    """Names of GLUE's tasks, in any case and with or without hyphens, or of tasks of one's own in `task_data`. Empty:
+    no fine-tuning."""
     milestones: Shares = ()
     """The pretrain.milestones to fine-tune; empty: all."""
     batch_sizes: Annotated[Counts, Field(min_length=1)] = (16, 32)

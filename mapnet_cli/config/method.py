@@ -198,9 +198,9 @@ class Method(Section):
         return self.proposal if isinstance(self.proposal, MapNetProposal) else None
 
     @property
-    def objective(self) -> str:
-        """MAP-Net's training objective, "" without MAP-Net."""
-        return self.mapnet.objective if self.mapnet else ""
+    def learning(self) -> tuple[str, str]:
+        """MAP-Net's training objective and baseline, "" and "sentence" without MAP-Net."""
+        return (self.mapnet.objective, self.mapnet.baseline) if self.mapnet else ("", "sentence")
 
     @property
     def propose_every(self) -> int:

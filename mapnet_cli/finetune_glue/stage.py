@@ -49,8 +49,13 @@ class FinetuneGlue(Stage):
                 )
 
     def plan(self, workers: int) -> list[Phase]:
-        """Returns the phases: probe tasks if the config uses them, tokenised tasks, baselines, runs on MNLI, grid."""
+        """Returns the phases: probe tasks if the config uses them, tokenised tasks, baselines, runs on MNLI, grid.
+
+        None without tasks.
+        """
         lineage, config = self.lineage, self.lineage.config
+        if not config.finetune.tasks:
+            return []
         phases = []
         if lineage.uses_probe:
             phases.append(Phase("probe tasks", [MakeProbes(artifact=lineage.probe, seed=config.finetune.seed)]))

@@ -211,7 +211,10 @@ def task_location(config: Config, task: str) -> str | Path:
         return data
     root = Path(data)
     if not root.exists():
-        raise AbsentError(f"{key}: {root} does not exist; set it to a folder with GLUE data{hub_hint(data)}")
+        raise AbsentError(
+            f"{key}: {root} does not exist; set it to a folder with GLUE data{hub_hint(data)}; without any, set "
+            'finetune.data = "probe", or finetune.tasks = [] for no fine-tuning'
+        )
     if root.is_file():
         return root
     children = sorted(p for p in root.iterdir() if not p.name.startswith("."))

@@ -34,6 +34,11 @@ def validate_method(name: str, method: Method, visits: int = 1) -> None:
         _check_baseline(section, mapnet)
     if isinstance(proposal, TableProposal) and proposal.update_every and proposal.signal not in ("error", "loss"):
         raise UsageError(f"method.{name}.proposal.update_every: AMLM learns an 'error' or 'loss'; set signal to one")
+    if method.learned and method.learned.signal_at == "mask" and not method.replace_mask:
+        raise UsageError(
+            f"{section}.signal_at: there is no [MASK] to learn at, since method.{name}.replace_mask is 0; raise it, or "
+            "set signal_at to 'all'"
+        )
     if STRATEGIES[method.strategy].successive and method.mask_rate_end not in (0.0, method.mask_rate):
         raise UsageError(
             f"method.{name}.mask_rate_end: strategy {method.strategy!r} splits a sentence's positions among visits "

@@ -149,7 +149,7 @@ class TrainingMonitor:
             name: max(before.get(name, value), value) if name in MAXIMA else before.get(name, 0.0) + value
             for name, value in totals.items()
         }
-        for kind, text in proposal_warnings(row, state.method_name, state.method.objective).items():
+        for kind, text in proposal_warnings(row, state.method_name, *state.method.learning).items():
             if kind not in self._warned and state.dist.rank == 0:
                 self.progress(Progress(state.place, self.parts[-1].end, warning=text))
             self._warned.add(kind)

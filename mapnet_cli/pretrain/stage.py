@@ -32,10 +32,11 @@ class Pretrain(jobs.Stage):
                     f"pretrain.warmup_steps ({own.warmup_steps:,}) leaves {name} no step at the peak rate: {where} "
                     f"ends at step {end:,}. Set a smaller number, such as {end // 10:,}"
                 )
-            if method.mapnet and method.mapnet.baseline == "batch" and (pretrain.micro_batch_size or processes > 1):
+            whole = own.batch_size > 1 and processes == 1 and not pretrain.micro_batch_size
+            if method.learning[1] == "batch" and not whole:
                 raise core.UsageError(
-                    f"method.{name}.proposal.baseline: 'batch' needs the whole batch in one pass, so it can't be "
-                    "combined with pretrain.micro_batch_size or several processes"
+                    f"method.{name}.proposal.baseline: 'batch' needs a batch of several sequences in one pass: a batch "
+                    "size above 1, no pretrain.micro_batch_size, and one process"
                 )
         if pretrain.batch_size % processes:
             raise core.UsageError(

@@ -41,8 +41,8 @@ def health_table(results: Results) -> Table:
             cells = _over_seeds([row.health for row in last], "diagnostics", "{:.3f}")
             rows.append({"Model": model_cell(method), **cells, **explored})
         for row in last:
-            objective = config.method[method].objective
-            warnings |= dict.fromkeys(proposal_warnings({"step": row.step, **row.health}, method, objective).values())
+            found = proposal_warnings({"step": row.step, **row.health}, method, *config.method[method].learning)
+            warnings |= dict.fromkeys(found.values())
     notes = [TEXTS["notes"]["health"].format(first=label(config.methods[0]))] if rows else []
     return table_of("health", "Proposals at the end", rows, [*notes, *warnings], results.signed)
 
@@ -70,7 +70,9 @@ def _loss_after(results: Results, method: str, seed: int, step: float) -> float 
         for row in results.checkpoints_at(method, at)
         if row.pretrain_seed == seed and results.loss in row.validation
     ]
-    return float(np.interp(step, *zip(*found, strict=True))) if found and found[0][0] <= step <= found[-1][0] else None
+    if not found or not found[0][0] <= step <= found[-1][0]:
+        return None
+    return float(np.interp(step, *np.transpose(found)))
 
 
 @dataclass

@@ -66,7 +66,7 @@ def headline(config: Config, differences: Differences) -> list[str]:
         f"{few([label(m) for m in those]) or 'No method'} {verbs if len(those) > 1 else verb} {what}"
         for number, (those, verb, verbs, what) in enumerate(groups) if those or not number
     ]  # fmt: skip
-    lines = [f"{'; '.join(parts)}."] if others else []
+    lines = [f"{'; '.join(parts)}."] if others and config.finetune.tasks else []
     losses = [d for m in others if (d := final(config, differences, LOSS, m, first))]
     if losses and not any(d and d.beyond_noise for _, d in found):
         losses.sort(key=lambda d: d.mean)

@@ -61,8 +61,8 @@ class Scores:
 
     @property
     def titles(self) -> list[str]:
-        """AVERAGE if there are several columns, and their names."""
-        return [AVERAGE] * (len(self.columns) > 1) + [column.name for column in self.columns]
+        """AVERAGE, unless there is one column, and the columns' names."""
+        return [AVERAGE] * (len(self.columns) != 1) + [column.name for column in self.columns]
 
     def baseline(self, name: str, column: str) -> float | None:
         """Returns a baseline's score; of AVERAGE, None if it is unknown for any column."""
@@ -138,7 +138,7 @@ def _task_score(results: Results, method: str, step: int, column: glue.ScoreColu
 def _average(cells: Mapping[glue.ScoreColumn, Score]) -> Score:
     distinct = [cell for column, cell in cells.items() if column.chooser == column.name]  # MNLI's columns share runs
     missing, failed = (sum(getattr(cell, name) for cell in distinct) for name in ("missing", "failed"))
-    if not all(cell.by_seed for cell in cells.values()):
+    if not cells or not all(cell.by_seed for cell in cells.values()):
         return Score(missing=missing)
     shared = set.intersection(*(set(cell.by_seed) for cell in cells.values()))
     by_seed = {seeds: fmean(cell.by_seed[seeds] for cell in cells.values()) for seeds in sorted(shared)}

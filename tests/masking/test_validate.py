@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from mapnet_cli.config import PROPOSALS, FrequencyProposal, MapNetProposal, Method, TableProposal
 from mapnet_cli.config.loading import resolve
 from mapnet_cli.config.method import Proposal
+from mapnet_cli.core.diagnostics import proposal_warnings
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.masking.strategies import STRATEGIES, proposed
 from mapnet_cli.masking.validate import validate_method
@@ -52,6 +53,10 @@ def mapnet(**proposal: object) -> Method:
         (table(update_every=9, signal="logit-gradient"), r"method\.x\.proposal\.update_every: .*set signal"),
         (mapnet(baseline="batch"), r"method\.x\.proposal\.baseline: .*set learn_on_uniform_steps to false"),
         (mapnet(baseline="batch", uniform_mix=0.1), r"method\.x\.proposal\.baseline: .*set uniform_mix to 0"),
+        (
+            mapnet(signal_at="mask").model_copy(update={"replace_mask": 0.0}),
+            r"method\.x\.proposal\.signal_at: .*replace_mask is 0",
+        ),
         (mapnet(propose_every=2), r"method\.x\.proposal\.propose_every \(2\) .* pretrain\.visits \(3\) must be"),
         (mapnet(propose_every=3, learn_every=4), r"method\.x\.proposal: .*learn_every \(4\) must be a multiple"),
     ],
@@ -59,6 +64,24 @@ def mapnet(**proposal: object) -> Method:
 def test_rejected_with_a_reason(method: Method, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         validate_method("x", method, visits=3)
+
+
+@pytest.mark.parametrize("baseline", ["sentence", "batch"])
+def test_advice_about_a_proposal_leads_to_valid_methods(baseline: str) -> None:
+    own = [f"method.mapnet.proposal.baseline={baseline}"]
+    own += ["method.mapnet.proposal.learn_on_uniform_steps=false"]
+    row = {
+        "step": 9, "proposal_entropy": 0.1, "kl_to_uniform": 3.0, "clip_fraction": 1.0, "effective_sample_share": 0.1,
+    }  # fmt: skip
+    warnings = proposal_warnings(row, "mapnet", "pairwise", baseline)
+    assert warnings.keys() == {"collapse", "saturation", "few"}
+    remedies = [remedy for text in warnings.values() for remedy in text.split("; ")[-1].split(", or ")]
+    raised = {"explore_end": 0.5, "uniform_mix": 0.3, "ratio_clip": 0.4}
+    for remedy in remedies:
+        settings = [f"{key}={value}" for key, value in re.findall(r'(method\.[\w.]+) = ("[\w-]+")', remedy)]
+        settings += [f"{key}={raised[key.split('.')[-1]]}" for key in re.findall(r"raise (method\.[\w.]+)", remedy)]
+        assert settings, remedy
+        validate_method("mapnet", resolve("demo", None, [*own, *settings], {}).config.method["mapnet"])
 
 
 NO_PROPOSAL = r"^method\.x \(--set\): proposal: strategy 'STRATEGY' has no proposal"

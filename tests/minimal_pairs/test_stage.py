@@ -136,6 +136,8 @@ def test_without_data_the_stage_is_not_mentioned(user: User, tmp_path: Path) -> 
     assert not any("minimal" in line for line in result.value["missing"])
     done = CliRunner().invoke(app, ["minimal-pairs", "--artifacts", str(tmp_path)])
     assert (done.exit_code, "minimal_pairs.data lists no data" in done.stderr) == (2, True)
+    done = CliRunner().invoke(app, ["finetune-glue", "--artifacts", str(tmp_path), "--set", "finetune.tasks=[]"])
+    assert (done.exit_code, "finetune.tasks lists no tasks" in done.stderr) == (2, True)
 
 
 def test_dry_run_and_status_list_the_records(user: User) -> None:

@@ -198,6 +198,19 @@ def test_empty_artifact_directory_gives_a_report_with_the_first_command(tmp_path
     assert "figure3.png" not in result.files
 
 
+def test_without_tasks_there_are_losses_and_no_scores(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(tasks=()))
+    records.manifest()
+    for method, loss in (("bert", 5.0), ("mapnet", 5.5)):
+        for step in (4, 10):
+            records.checkpoint(method, 1, step, validation={"validation_loss_single": loss})
+    built = build(records.lineage)
+    assert built.value["missing"] == {}
+    assert built.summary[0] == "Held-out loss minus BERT's, in nats, lowest first: MAP-Net +0.500."
+    assert {row[2].text for row in built.tables["table3"].rows} == {"-"}
+    assert not any("A score is" in note or "Differences are paired" in note for note in built.notes)
+
+
 def test_stale_runs_and_subsets_are_reported(tmp_path: Path) -> None:
     records = Records(tmp_path, config(max_train_examples=300))
     records.checkpoint("bert", 1, 10)
