@@ -78,6 +78,13 @@ def training_and_dev_sets(location: str | Path, task: GlueTask, subset: bool) ->
                 raise AbsentError(f"{error}; {allow}") from None
 
 
+def checked_sets(location: str | Path, task: GlueTask, subset: bool) -> Iterator[tuple[str, Examples]]:
+    """Yields `training_and_dev_sets` whose numbers of rows are right. Raises InputError for others."""
+    for split, examples in training_and_dev_sets(location, task, subset):
+        check_count(task, split, examples, subset)
+        yield split, examples
+
+
 def check_count(task: GlueTask, split: str, examples: Examples, subset: bool) -> bool:
     """Returns whether a split has the official number of rows. Raises InputError if it must and doesn't.
 

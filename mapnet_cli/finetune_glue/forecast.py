@@ -9,7 +9,7 @@ import torch
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.core import format_duration, format_size, main_memory
 from mapnet_cli.finetune_glue.classifier import Classifier, make_inputs
-from mapnet_cli.finetune_glue.examples import check_count, training_and_dev_sets
+from mapnet_cli.finetune_glue.examples import checked_sets
 from mapnet_cli.finetune_glue.loop import training_step
 from mapnet_cli.finetune_glue.prepare import load_task
 from mapnet_cli.finetune_glue.run import run_bytes
@@ -114,8 +114,7 @@ def _size(lineage: Lineage, task: str) -> TaskSize | None:
         return None
     else:
         subset = task in config.finetune.subsets
-        for split, examples in training_and_dev_sets(task_location(config, task), spec, subset):
-            check_count(spec, split, examples, subset)
+        for split, examples in checked_sets(task_location(config, task), spec, subset):
             if split == "train" and config.finetune.max_train_examples:
                 examples = examples.first(config.finetune.max_train_examples)
             words = (sum(len(text.split()) for text in row) for row in examples.texts)

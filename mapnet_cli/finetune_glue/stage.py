@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mapnet_cli import core, glue
+from mapnet_cli.finetune_glue.examples import checked_sets
 from mapnet_cli.finetune_glue.prepare import MakeProbes, PrepareTask, ScoreBaselines, TextSettings
 from mapnet_cli.finetune_glue.run import FineTune, KeepBest, TuneOnMnli, run_requirements
 from mapnet_cli.jobs import Phase, Stage, StageProgress, is_done
@@ -47,6 +48,15 @@ class FinetuneGlue(Stage):
                 raise core.InputError(
                     f'{name} was prepared from a subset of GLUE: add "{name}" to finetune.subsets, or use the full data'
                 )
+
+    def check_data(self) -> None:
+        """Raises InputError if a task that isn't prepared yet has an invalid row or not GLUE's number of rows."""
+        lineage, config = self.lineage, self.lineage.config
+        for name in () if lineage.uses_probe else glue.used_tasks(config):
+            artifact, spec = lineage.main_task(name), glue.get_task(config, name)
+            if not lineage.artifacts.stands(artifact.key, artifact.fingerprint):
+                for _ in checked_sets(glue.task_location(config, name), spec, name in config.finetune.subsets):
+                    pass
 
     def plan(self, workers: int) -> list[Phase]:
         """Returns the phases: probe tasks if the config uses them, tokenised tasks, baselines, runs on MNLI, grid.

@@ -124,6 +124,10 @@ class Stage(Protocol):
     def forecast(self, workers: int) -> list[str]:
         """Returns lines for `--dry-run` about the remaining jobs: time, memory, disk."""
 
+    def check_data(self) -> None:
+        """Reads the data of unfinished jobs, raises InputError: before earlier stages, which may take hours, start."""
+        return
+
     def preflight(self) -> None:
         """Raises MapnetError if this machine can't do the work; called just before it starts."""
         return

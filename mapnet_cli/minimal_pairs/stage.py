@@ -33,6 +33,12 @@ class MinimalPairs(Stage):
         if UNTRAINED in (*config.methods, *config.imports):
             raise core.UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
 
+    def check_data(self) -> None:
+        """Raises InputError if data to be scored has an invalid row."""
+        todo = (job for job in self._jobs() if not is_done(job, self.lineage.artifacts))
+        for location in dict.fromkeys(job.location for job in todo):
+            read_paradigms(location)
+
     def plan(self, workers: int) -> list[Phase]:
         """Returns one phase with all jobs. Raises InputError if data is missing and was never scored."""
         config, jobs = self.lineage.config, list(self._jobs())

@@ -196,6 +196,31 @@ def test_exit_codes_and_messages(arguments: list[str], code: int, message: str, 
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("settings", "code", "message"),
+    [
+        (["method.mapnet.strategy=mapnte"], 2, "did you mean 'mapnet'"),
+        (["pretrain.steps=100", "pretrain.warmup_steps=100"], 2, "pretrain.warmup_steps"),
+        (['finetune.from_mnli=["MNLI"]'], 2, "MNLI itself can't start from MNLI"),
+        (['minimal_pairs.data=["pairs.txt"]'], 3, "pairs.txt: 3 lines, but pairs take an even number"),
+        (["finetune.data=.", 'finetune.tasks=["RTE"]', 'finetune.subsets=["RTE"]'], 3, "dev.tsv:2: "),
+    ],
+)
+def test_a_run_checks_all_stages_before_the_first(
+    settings: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.txt").write_text("a\nb\nc\n")
+    (tmp_path / "RTE").mkdir()
+    row = "index\tsentence1\tsentence2\tlabel\n0\tIt rains.\tRain.\t"
+    (tmp_path / "RTE/train.tsv").write_text(f"{row}entailment\n")
+    (tmp_path / "RTE/dev.tsv").write_text(f"{row}maybe\n")
+    found, out, err = invoke("run", "--workers", "0", *(word for one in settings for word in ("--set", one)))
+    assert (found, out) == (code, "")
+    assert message in err
+    assert not (tmp_path / "artifacts/prepare-corpus").exists()
+
+
 def test_a_closed_pipe_ends_quietly() -> None:
     """As of `mapnet config keys | head`."""
     command = [sys.executable, "-m", "mapnet_cli", "config", "keys"]
