@@ -26,6 +26,8 @@ def run_or_plan(names: Sequence[str], invocation: Invocation) -> None:
         stages.run_stages(names, lineage, console, workers, invocation.force, invocation.ray_address, name)
         if len(names) == 1 and invocation.first:
             next_one = NEXT.get(names[0], "report")
+            if next_one == "finetune-glue" and not lineage.config.finetune.tasks:
+                next_one = "minimal-pairs" if lineage.config.minimal_pairs.data else "report"
             console.note(f"Done: {lineage.artifacts.path(names[0])}; next, with the same options: mapnet {next_one}")
         if console.as_json and tuple(names) != tuple(stages.STAGES):  # `run` prints the report's JSON instead
             console.json([row for row, _ in stages.status(lineage)])

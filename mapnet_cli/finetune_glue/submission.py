@@ -45,6 +45,8 @@ def write_submission(
     if a task has no finished run, InputError for a missing or malformed test set.
     """
     config, artifacts, files = lineage.config, lineage.artifacts, files_of(lineage.config)
+    if not config.finetune.tasks:
+        raise core.UsageError("finetune.tasks lists no tasks, so there is nothing to predict")
     if lineage.uses_probe:
         raise core.UsageError("the probe tasks have no test sets: set finetune.data to GLUE")
     if file.is_dir():

@@ -78,7 +78,9 @@ def table3(results: Results, scores: Scores, rows: Sequence[Row], differences: D
 def protocol(results: Results) -> str:
     """Returns why the paper's own figures can't be compared with this report's, "" if they can."""
     config, why = results.config, []
-    if config.finetune.data == "probe":
+    if not config.finetune.tasks:
+        why.append("no fine-tuning")
+    elif config.finetune.data == "probe":
         why.append("probe tasks instead of GLUE")
     elif len(config.finetune.tasks) < GLUE_COLUMNS - 1 or any(not facts.official for facts in results.tasks.values()):
         why.append(f"not all of GLUE ({', '.join(config.finetune.tasks)})")

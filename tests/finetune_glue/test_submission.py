@@ -162,6 +162,8 @@ def test_missing_runs_and_data_are_errors(user: User, tmp_path: Path, capsys: py
         submit(user, tmp_path / "x.zip", "finetune.epochs=9", capsys=capsys)
     with pytest.raises(UsageError, match="probe tasks have no test sets"):
         submit(user, tmp_path / "x.zip", "finetune.data=probe", capsys=capsys)
+    with pytest.raises(UsageError, match=r"finetune\.tasks lists no tasks"):
+        submit(user, tmp_path / "x.zip", "finetune.tasks=[]", capsys=capsys)
     user.run("finetune-glue")
     with pytest.raises(InputError, match="RTE was prepared from a subset of GLUE"):
         submit(user, tmp_path / "x.zip", "finetune.subsets=[]", capsys=capsys)

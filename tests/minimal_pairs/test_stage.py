@@ -140,6 +140,17 @@ def test_without_data_the_stage_is_not_mentioned(user: User, tmp_path: Path) -> 
     assert (done.exit_code, "finetune.tasks lists no tasks" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(("data", "command"), [("[]", "report"), ('["pairs.txt"]', "minimal-pairs")])
+def test_after_pretraining_no_command_without_work_is_named(
+    data: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapnet_cli.cli.stages.run_stages", lambda *_: None)
+    settings = ["finetune.tasks=[]", f"minimal_pairs.data={data}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = CliRunner().invoke(app, ["pretrain", "--artifacts", str(tmp_path), *words])
+    assert done.stderr.endswith(f"next, with the same options: mapnet {command}\n")
+
+
 def test_dry_run_and_status_list_the_records(user: User) -> None:
     lineage = user.lineage("minimal_pairs.pairs=4")
     (row,) = dry_run(["minimal-pairs"], lineage, 1)

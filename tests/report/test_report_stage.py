@@ -23,6 +23,7 @@ from mapnet_cli.report.files import escape, record_lines
 from mapnet_cli.report.labels import BELOW, CONSTANT, FAILED, MISSING, PROBE
 from mapnet_cli.report.load import load_results
 from mapnet_cli.report.stage import ReportResult, build
+from mapnet_cli.report.tables import protocol
 
 SENTENCE = [
     ("[CLS]", 0.0, False), ("the", 0.05, False), ("computer", 0.3, True), ("&", 0.05, True), ("<i>x</i>", 0.1, True),
@@ -208,6 +209,7 @@ def test_without_tasks_there_are_losses_and_no_scores(tmp_path: Path) -> None:
     assert built.value["missing"] == {}
     assert built.summary[0] == "Held-out loss minus BERT's, in nats, lowest first: MAP-Net +0.500."
     assert {row[2].text for row in built.tables["table3"].rows} == {"-"}
+    assert protocol(load_results(records.lineage)).startswith("no fine-tuning; ")
     assert not any("A score is" in note or "Differences are paired" in note for note in built.notes)
 
 
