@@ -45,7 +45,7 @@ def run_stages(
         stage.validate()
     todo = {n: stage for n, stage in planned.items() if force or _has_pending_jobs(stage, artifacts, workers or 1)}
     for stage in todo.values() if len(todo) > 1 else ():
-        stage.check_data()
+        stage.check_data(force)
     for reason in reasons(lineage, config_name, todo):
         console.note(reason)
     cluster = None if ray_address is None else jobs.RayEngine(artifacts, console, ray_address, workers, force)

@@ -49,12 +49,13 @@ class FinetuneGlue(Stage):
                     f'{name} was prepared from a subset of GLUE: add "{name}" to finetune.subsets, or use the full data'
                 )
 
-    def check_data(self) -> None:
-        """Raises InputError if a task that isn't prepared yet has an invalid row or not GLUE's number of rows."""
+    def check_data(self, force: bool) -> None:
+        """Raises InputError if a task that isn't prepared for all encoders has an invalid row or not GLUE's number."""
         lineage, config = self.lineage, self.lineage.config
         for name in () if lineage.uses_probe else glue.used_tasks(config):
-            artifact, spec = lineage.main_task(name), glue.get_task(config, name)
-            if not lineage.artifacts.stands(artifact.key, artifact.fingerprint):
+            prepared = (is_done(_task_job(lineage, name, own), lineage.artifacts) for own in self._tokenizers)
+            spec = glue.get_task(config, name)
+            if force or not all(prepared):
                 for _ in checked_sets(glue.task_location(config, name), spec, name in config.finetune.subsets):
                     pass
 
@@ -69,8 +70,7 @@ class FinetuneGlue(Stage):
         phases = []
         if lineage.uses_probe:
             phases.append(Phase("probe tasks", [MakeProbes(artifact=lineage.probe, seed=config.finetune.seed)]))
-        tokenizers = dict.fromkeys(lineage.tokenizer_of(method) for method, _, _ in glue.fine_tuned(config))
-        tasks = [_task_job(lineage, name, imported) for imported in tokenizers for name in glue.used_tasks(config)]
+        tasks = [_task_job(lineage, name, own) for own in self._tokenizers for name in glue.used_tasks(config)]
         # imports with the same tokenizer share tokenised tasks
         phases.append(Phase("tasks", list({job.key: job for job in tasks}.values()), "task"))
         if config.finetune.baselines:
@@ -88,6 +88,11 @@ class FinetuneGlue(Stage):
         if config.finetune.keep == "best":
             phases.append(Phase("best models", list(_keep_jobs(lineage)), "model", **requirements))
         return phases
+
+    @property
+    def _tokenizers(self) -> dict[str, None]:
+        """The imports whose tokenizers are used, and "" for the corpus's."""
+        return dict.fromkeys(self.lineage.tokenizer_of(method) for method, _, _ in glue.fine_tuned(self.lineage.config))
 
     def forecast(self, workers: int) -> list[str]:
         """Returns what `--dry-run` prints about the remaining runs: number, sequences and hours."""

@@ -124,8 +124,11 @@ class Stage(Protocol):
     def forecast(self, workers: int) -> list[str]:
         """Returns lines for `--dry-run` about the remaining jobs: time, memory, disk."""
 
-    def check_data(self) -> None:
-        """Reads the data of unfinished jobs, raises InputError: before earlier stages, which may take hours, start."""
+    def check_data(self, force: bool) -> None:
+        """Reads the data of jobs that will run, raises InputError: before earlier stages, which may take hours, start.
+
+        With `force`, all jobs will run.
+        """
         return
 
     def preflight(self) -> None:

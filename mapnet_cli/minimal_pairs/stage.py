@@ -33,9 +33,9 @@ class MinimalPairs(Stage):
         if UNTRAINED in (*config.methods, *config.imports):
             raise core.UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
 
-    def check_data(self) -> None:
+    def check_data(self, force: bool) -> None:
         """Raises InputError if data to be scored has an invalid row."""
-        todo = (job for job in self._jobs() if not is_done(job, self.lineage.artifacts))
+        todo = (job for job in self._jobs() if force or not is_done(job, self.lineage.artifacts))
         for location in dict.fromkeys(job.location for job in todo):
             read_paradigms(location)
 

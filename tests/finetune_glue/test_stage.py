@@ -48,6 +48,19 @@ def test_added_seeds_and_tasks_run_only_new_jobs(user: User) -> None:
     assert all(user.artifacts.marker(lineage.finetuning(run).key) for run in runs)
 
 
+def test_force_looks_for_the_tasks_before_it_discards_trainings(user: User) -> None:
+    user.run("finetune-glue")
+    before = {path: path.stat().st_mtime_ns for path in user.artifacts.path("pretrain").rglob("*.json")}
+    gone = (user.folder / "glue").rename(user.folder / "gone")
+    try:
+        run_stages(["pretrain", "finetune-glue"], user.lineage(), Console(quiet=True), workers=0, force=False)
+        with pytest.raises(AbsentError, match="does not exist"):
+            run_stages(["pretrain", "finetune-glue"], user.lineage(), Console(quiet=True), workers=0, force=True)
+    finally:
+        gone.rename(user.folder / "glue")
+    assert before and {path: path.stat().st_mtime_ns for path in before if path.exists()} == before
+
+
 def test_record_contains_its_settings_and_checkpoint(user: User) -> None:
     user.run("finetune-glue", "finetune.dropout=0.2")
     row = record(user, GridRun("bert", 1, 10, "RTE", 16, 1e-3, 1), "finetune.dropout=0.2")
