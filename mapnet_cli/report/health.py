@@ -30,14 +30,14 @@ def held_out_table(results: Results) -> Table:
 def health_table(results: Results) -> Table:
     """Returns the proposal diagnostics over the last logging interval, with warnings as notes.
 
-    Beside them, of methods that explore: the loss at the end, and that of the first method after as many steps as had
+    Beside them, if it explores: the loss at the end, and that of the first method after as many steps as had
     uniform masks. If the two are equal, the other steps have taught the encoder nothing.
     """
     rows, warnings, config = [], dict[str, None](), results.config
     for method in config.methods:
         last = results.checkpoints_at(method, config.last_step(method))
-        explored = _explored(results, method) if last and any(config.method[method].exploration) else {}
-        if any(row.health for row in last) or explored:
+        if any(row.health for row in last):
+            explored = _explored(results, method) if any(config.method[method].exploration) else {}
             cells = _over_seeds([row.health for row in last], "diagnostics", "{:.3f}")
             rows.append({"Model": model_cell(method), **cells, **explored})
         for row in last:
