@@ -32,6 +32,8 @@ from mapnet_cli.report.stage import ReportResult, build
 ROOT = Path(__file__).parents[1]
 SMALL = ROOT / "docs" / "results" / "small"
 MASKS = SMALL.with_name("masks")
+LONG = SMALL.with_name("long")
+"""The same methods four times as long."""
 LOSSES = ("validation_loss_refit", "validation_loss_single")
 Rows = dict[Any, list[dict[str, Any]]]
 CONFIG = resolve(None, SMALL.with_suffix(".toml"), (), {}).config
@@ -220,7 +222,7 @@ def test_configs_of_studies_are_valid(file: Path) -> None:
     assert resolve(None, file, (), {}).config.methods
 
 
-@pytest.mark.parametrize("study", [SMALL, MASKS])
+@pytest.mark.parametrize("study", [SMALL, MASKS, LONG])
 def test_records_contain_no_corpus_text(study: Path) -> None:
     manifest = next(row for row in records(study) if row["record"] == "CorpusManifest")
     assert manifest["examples"] == {}
@@ -268,30 +270,31 @@ def test_shares_of_flops_are_interpolated_or_bounds() -> None:
 
 
 @cache
-def masks_by_kind() -> dict[str, dict[str, Rows]]:
-    """Returns checkpoints by method and step, and scores of minimal pairs by method and data set."""
+def masks_by_kind(study: Path) -> dict[str, dict[str, Rows]]:
+    """Returns checkpoints by method and step, and scores of the last minimal pairs by method and data set."""
     found: dict[str, dict[str, Rows]] = {"Checkpoint": {}, "PairScores": {}}
-    for row in records(MASKS):
-        if row["record"] in found:
+    last = max(row.get("step", 0) for row in records(study))
+    for row in records(study):
+        if row["record"] == "Checkpoint" or (row["record"] == "PairScores" and row["step"] in (0, last)):
             place = row["step"] if row["record"] == "Checkpoint" else row["data"]
             found[row["record"]].setdefault(row["method"], defaultdict(list))[place].append(row)
     return found
 
 
 @cache
-def masks_glue() -> dict[str, dict[int, list[dict[str, float]]]]:
+def masks_glue(study: Path) -> dict[str, dict[int, list[dict[str, float]]]]:
     """Returns scores by method, pretraining seed and task, each the mean over fine-tuning seeds: last and best epochs.
 
     An encoder counts when all tasks have a run that succeeded.
     """
     found: dict[tuple[str, int], dict[str, list[list[float]]]] = {}
-    for row in records(MASKS):
+    for row in records(study):
         if row["record"] == "FinetuneRun" and row["epochs"]:
             values = [100 * epoch["metrics"][METRICS.get(row["task"], "accuracy")] for epoch in row["epochs"]]
             tasks = found.setdefault((row["method"], row["pretrain_seed"]), defaultdict(list))
             tasks[row["task"]].append([values[-1], max(values)])
     by_method: dict[str, dict[int, list[dict[str, float]]]] = {}
-    complete = max(map(len, found.values()))
+    complete = max(map(len, found.values()), default=0)
     for (method, seed), tasks in found.items():
         if len(tasks) == complete:
             by_method.setdefault(method, {})[seed] = [
@@ -312,9 +315,9 @@ def losses_text(rows: list[dict[str, Any]]) -> str:
     return " / ".join(f"{statistics.fmean(row['validation'][name] for row in rows):.2f}" for name in LOSSES)
 
 
-def masks_tables() -> list[str]:
+def masks_tables(study: Path) -> list[str]:
     """Returns the rows of docs/results/README.md: losses by step, minimal pairs, differences by paired seeds."""
-    losses, pairs = masks_by_kind().values()
+    losses, pairs = masks_by_kind(study).values()
     lines = []
     for method, by_step in losses.items():
         found = [losses_text(rows) for _, rows in sorted(by_step.items())]
@@ -323,18 +326,18 @@ def masks_tables() -> list[str]:
     for method, by_data in pairs.items():
         cells = [mean_and_each([100 * row["accuracy"] for row in by_data[data]]) for data in ("blimp", "zorro")]
         lines.append(f"| `{method}` | {len(by_data['blimp'])} | {' | '.join(cells)} |")
-    lines += [_compared(*both) for both in COMPARED if {*both} <= pairs.keys()]  # not ELECTRA
-    glue = masks_glue()
+    lines += [_compared(study, *both) for both in COMPARED if {*both} <= pairs.keys()]  # not ELECTRA
+    glue = masks_glue(study)
     for method, by_seed in glue.items():
         tasks = [statistics.fmean(row[0][task] for row in by_seed.values()) for task in next(iter(by_seed.values()))[0]]
         averages = [mean_and_each([statistics.fmean(row[at].values()) for row in by_seed.values()]) for at in (0, 1)]
         lines.append(f"| `{method}` | {len(by_seed)} | {' | '.join([*averages, *(f'{task:.1f}' for task in tasks)])} |")
-    return lines + [row for both in COMPARED if {*both} <= glue.keys() and (row := _compared_on_glue(*both))]
+    return lines + [row for both in COMPARED if {*both} <= glue.keys() and (row := _compared_on_glue(study, *both))]
 
 
-def _compared_on_glue(method: str, control: str) -> str:
+def _compared_on_glue(study: Path, method: str, control: str) -> str:
     """Returns a row, "" without common seeds."""
-    ours, theirs = (masks_glue()[name] for name in (method, control))
+    ours, theirs = (masks_glue(study)[name] for name in (method, control))
     if control == "untrained":  # one encoder for all seeds
         [only] = theirs.values()
         theirs = dict.fromkeys(ours, only)
@@ -348,8 +351,8 @@ def _compared_on_glue(method: str, control: str) -> str:
     return f"| `{method}` - `{control}` | {len(seeds)} | {' | '.join(differences(found, 1) for found in columns)} |"
 
 
-def _compared(method: str, control: str) -> str:
-    losses, pairs = masks_by_kind().values()
+def _compared(study: Path, method: str, control: str) -> str:
+    losses, pairs = masks_by_kind(study).values()
     accuracies = [
         {data: {row["pretrain_seed"]: 100 * row["accuracy"] for row in rows} for data, rows in pairs[name].items()}
         for name in (method, control)
@@ -368,9 +371,12 @@ def _compared(method: str, control: str) -> str:
         cells.append(differences([own[-1][1] - other[-1][1] for own, other in zip(ours, theirs, strict=True)], 3))
         shares = [share_of_flops(own, other[-1]) for own, other in zip(ours, theirs, strict=True)]
         reached = [share for share in shares if share]
-        bound = "at most " * any(bounded for _, bounded in reached)
-        text = bound + differences([share for share, _ in reached], 2).replace("+", "") if reached else "not reached"
-        cells.append(text + f" ({len(reached)} of {len(seeds)})" * (0 < len(reached) < len(seeds)))
+        values = [share for share, _ in reached]
+        if reached and len(reached) < len(seeds):  # an interval would leave out the worst
+            cells.append(f"{', '.join(f'{value:.2f}' for value in values)} ({len(reached)} of {len(seeds)})")
+        else:
+            bound = "at most " * any(bounded for _, bounded in reached)
+            cells.append(bound + differences(values, 2).replace("+", "") if reached else "not reached")
     for data in ("blimp", "zorro"):
         cells.append(differences([accuracies[0][data][seed] - accuracies[1][data][seed] for seed in seeds], 1))
     return f"| `{method}` - `{control}` | {len(seeds)} | {' | '.join(cells)} |"
@@ -380,14 +386,15 @@ def _compared(method: str, control: str) -> str:
 def test_masks_match_the_records(page: str) -> None:
     """The rows of tables; the text's figures are not compared."""
     shown = {line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if ROW.match(line)}
-    assert shown and shown <= set(masks_tables())
-    assert page == "README.md" or shown == set(masks_tables())
+    computed = {row for study in (MASKS, LONG) for row in masks_tables(study)}
+    assert shown and shown <= computed
+    assert page == "README.md" or shown == computed
 
 
 def test_a_report_of_the_masks_has_their_losses(tmp_path: Path) -> None:
     """Made by mapnet's own means from the same records."""
     result = report_of_records(tmp_path, MASKS)
-    losses, pairs = masks_by_kind().values()
+    losses, pairs = masks_by_kind(MASKS).values()
     shown: dict[str, Any] = {"validation_loss_single": {}, "accuracy": {}}
     for row in result.value["rows"]:
         if (row["task"], row["metric"]) in (("held-out text", "validation_loss_single"), ("zorro", "accuracy")):
@@ -407,4 +414,4 @@ if __name__ == "__main__":
     for folder in sys.argv[1:]:
         print(report_of_records(Path(folder), SMALL.with_name(Path(folder).name)).files["index.html"])
     if not sys.argv[1:]:
-        print(*masks_tables(), sep="\n")
+        print(*masks_tables(MASKS), *masks_tables(LONG), sep="\n")
