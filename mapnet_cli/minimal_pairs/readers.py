@@ -36,7 +36,7 @@ class Paradigm:
 
 def read_paradigms(path: Path, limit: int = 0) -> list[Paradigm]:
     """Returns paradigms of at most `limit` pairs (0: all), a fixed random choice. Raises InputError with the line."""
-    found, size = dict[str, Paradigm](), 0
+    found, size, name = dict[str, Paradigm](), 0, ""
     with core.readable(str(path)):
         for name, data in _files(path):
             where, file = f"{path}: {name}" if path.name != name else str(path), PurePosixPath(name)
@@ -53,7 +53,8 @@ def read_paradigms(path: Path, limit: int = 0) -> list[Paradigm]:
                     found[uid] = Paradigm(uid, phenomenon, field, {})
                 found[uid].pairs[len(found[uid].pairs)] = pair
     if not found:
-        raise core.InputError(f"{path} has no minimal pairs: expected {', '.join(SUFFIXES)} files")
+        expected = "" if name else f": expected {', '.join(SUFFIXES)} files"
+        raise core.InputError(f"{path} has no minimal pairs{expected}")
     return [_chosen(paradigm, limit) for _, paradigm in sorted(found.items())]
 
 
