@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run in parallel
@@ -71,6 +72,17 @@ METHODS = Path(__file__).with_name("methods.toml")
 def small_config(*overrides: str) -> Config:
     """Returns a demo config small enough to run in a second, with a method for every strategy."""
     return resolve("demo", METHODS, [*SMALL, *overrides], {}).config
+
+
+@pytest.fixture
+def signals_not_ignored() -> Iterator[None]:
+    """Under nohup or in a script's background, SIGHUP or SIGINT is ignored, and mapnet leaves it so."""
+    ignored = [number for number in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -138,6 +138,7 @@ def test_rerunning_after_kill_9_gives_the_same_results(folder: Path) -> None:
     assert not list((folder / "killed").rglob(".tmp-*"))
 
 
+@pytest.mark.usefixtures("signals_not_ignored")
 @pytest.mark.parametrize(("number", "ffn"), [(signal.SIGINT, 33), (signal.SIGHUP, 35), (signal.SIGTERM, 36)])
 def test_a_signal_to_all_processes_saves_a_checkpoint(number: int, ffn: int, folder: Path) -> None:
     """As Ctrl-C, a closed terminal and schedulers send it, to the driver, its workers and their fork server alike."""

@@ -310,6 +310,7 @@ def test_training_continues_while_a_checkpoint_is_written(
     assert reached == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.usefixtures("signals_not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_save_and_stop(number: int, make_corpus: Callable[[Config], object], artifacts: Artifacts) -> None:
     config = small_config("pretrain.checkpoint_every=0", "pretrain.log_every=1")
