@@ -7,9 +7,8 @@ from mapnet_cli.glue.grid import (
     used_tasks,
 )
 from mapnet_cli.glue.scoring import (
-    SPLITS, Floats, Grid, GridKey, Halves, RunScore, ScoreColumn, Seeds, Setting, baseline_scores, best_baseline,
-    best_setting, columns_of, counted_scores, one_class, rows_used, run_grids, score, score_halves, subsets,
-    task_result,
+    SPLITS, Floats, Grid, GridKey, Halves, RunScore, ScoreColumn, Seeds, Setting, baseline_scores, best_setting,
+    columns_of, counted_scores, one_class, rows_used, run_grids, score, score_halves, subsets, task_result,
 )
 from mapnet_cli.glue.tasks import (
     OWN_TASKS, TASKS, GlueTask, OwnTask, data_key, divided, get_task, is_test_file, names_task, plain,

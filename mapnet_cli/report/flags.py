@@ -1,24 +1,25 @@
-"""What to be careful with: runs that predict one class, encoders below a simple baseline, failed and missing runs."""
+"""What to be careful with: runs that predict one class, encoders below the bag of words, failed and missing runs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapnet_cli.core import Table, few, table_of
-from mapnet_cli.glue import best_baseline, fine_tuned, other_rows
+from mapnet_cli.glue import fine_tuned, other_rows
 from mapnet_cli.report.labels import BELOW, CONSTANT, encoder_name, label
 from mapnet_cli.report.load import Encoder, Results, runs_of_a_task
 from mapnet_cli.report.scores import Scores
 
 Place = tuple[str, int, str]  # method, step and column
 SHOWN = 300  # maximum number of rows of the table of runs
+BAG = "bag of words"
 
 
 @dataclass(frozen=True)
 class Flags:
     constant: Mapping[Place, int]  # number of runs of the chosen settings that predict one class
-    below: frozenset[Place]  # columns in which an encoder isn't above a baseline without an encoder
-    columns: tuple[str, ...]  # columns in which no encoder is above such a baseline at its last checkpoint
+    below: frozenset[Place]  # columns in which an encoder isn't above the bag of words
+    columns: tuple[str, ...]  # columns in which no encoder is above the bag of words at its last checkpoint
 
     def marks(self, place: Place) -> str:
         return CONSTANT * bool(self.constant.get(place)) + BELOW * (place in self.below)
@@ -31,12 +32,12 @@ def find_flags(results: Results, scores: Scores) -> Flags:
         for column in (column for column in scores.columns if column.task == run.grid_run.task):
             chosen = dict(scores.cells[method, step, column.name].settings).get(seed)
             constant[method, step, column.name] += chosen == (run.grid_run.batch_size, run.grid_run.lr)
-    best = {one.name: found[0] for one in scores.columns if (found := best_baseline(scores.baselines, one.name))}
-    means = {place: cell.mean for place, cell in scores.cells.items() if cell.mean is not None and place[2] in best}
-    below = frozenset(place for place, mean in means.items() if mean <= best[place[2]])
+    bags = {name: bag for (baseline, name), bag in scores.baselines.items() if baseline == BAG}
+    means = {place: cell.mean for place, cell in scores.cells.items() if cell.mean is not None and place[2] in bags}
+    below = frozenset(place for place, mean in means.items() if mean <= bags[place[2]])
     last = [(method, results.config.fine_tuned_steps(method)[-1]) for method in results.config.methods]
     last += [(name, 0) for name in other_rows(results.config)]
-    known = {name: {(*row, name) for row in last} & means.keys() for name in best}
+    known = {name: {(*row, name) for row in last} & means.keys() for name in bags}
     columns = tuple(one.name for one in scores.columns if (places := known.get(one.name)) and places <= below)
     return Flags(+constant, below, columns)
 
@@ -45,8 +46,8 @@ def warnings(results: Results, scores: Scores, flags: Flags) -> list[str]:
     """Returns one line per kind of problem, at the last checkpoints."""
     found = []
     for column in flags.columns:
-        if best := best_baseline(scores.baselines, column):
-            found.append(f"{column}: no encoder is above {best[1]} ({best[0]:.1f}), so this column compares little.")
+        bag = scores.baselines[BAG, column]
+        found.append(f"{column}: no encoder is above the bag of words ({bag:.1f}), so this column compares little.")
     by_column = defaultdict(list)
     for (method, step, column), count in sorted(flags.constant.items()):
         n = len(scores.cells[method, step, column].by_seed)

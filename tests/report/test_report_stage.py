@@ -155,7 +155,7 @@ def test_best_score_of_the_last_checkpoints_is_bold(tmp_path: Path) -> None:
     assert r"\textbf{72.50} {\small$\pm$0.71}" in result.files["table3.tex"].read_text(encoding="utf-8")
 
 
-def test_runs_of_one_class_and_encoders_below_a_baseline_are_flagged(tmp_path: Path) -> None:
+def test_runs_of_one_class_and_encoders_below_the_bag_of_words_are_flagged(tmp_path: Path) -> None:
     records = Records(tmp_path, config(methods=("bert",), baselines=True, tasks=("RTE", "SST-2")))
     for task in ("RTE", "SST-2"):
         records.baseline(task, majority={"accuracy": 0.5}, bag_of_words={"accuracy": 0.62})
