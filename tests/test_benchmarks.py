@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import gpu
+from mapnet_cli.config.loading import resolve
+from mapnet_cli.core.artifacts import Artifacts
+from tests.benchmarks import gpu, methods, workload
 
 SLICES = {
     "pretrain": "--size tiny --steps 1 --rounds 2 --only mapnet,auto --only bfloat16,masked,eager",
@@ -34,6 +36,22 @@ def test_benchmark(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     if name in ("pretrain", "finetune"):
         assert result["least"] <= result["ratio"] <= result["most"]
         assert result["against"].startswith("transformers") and result["against"] in err
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("x\n")
+    config = tmp_path / "mine.toml"
+    source = f'[[corpus.sources]]\nkind = "text"\npath = "{tmp_path / "text.txt"}"\n'
+    config.write_text(f'recipe = "demo"\n{source}[corpus]\nvocab_size = {workload.VOCAB}\n')
+    workload.make_corpus(resolve(None, config, (), {}).config, Artifacts(tmp_path / "art"))
+    words = f"--config {config} --artifacts {tmp_path / 'art'} --methods bert,uniform-30 --steps 30 --rounds 1"
+    monkeypatch.setattr(sys, "argv", ["methods", *words.split()])
+    methods.main()
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert result["ratio"] == pytest.approx(result["ours"] / result["theirs"]) and result["theirs"] > 1
 
 
 MISSING = ["spacy", "datasets", "sacremoses", "snowballstemmer", "zstandard", "jinja2", "ray"]

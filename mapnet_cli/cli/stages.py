@@ -44,7 +44,7 @@ def run_stages(
     for stage in planned.values():
         stage.validate()
     todo = {n: stage for n, stage in planned.items() if force or _has_pending_jobs(stage, artifacts, workers or 1)}
-    for stage in todo.values() if len(todo) > 1 else ():
+    for stage in [*todo.values()][1:]:  # the first reads its data right away
         stage.check_data(force)
     for reason in reasons(lineage, config_name, todo):
         console.note(reason)
@@ -56,7 +56,6 @@ def run_stages(
             with artifacts.lock(name):
                 # hash the inputs when their stage starts, not when the command starts
                 stage = load_stage(name, Lineage(lineage.config, artifacts))
-                stage.validate()
                 stage.preflight()
                 engine.run(stage.plan(workers or 1))
                 remember(lineage, config_name, name)

@@ -214,6 +214,11 @@ class Method(Section):
         start, end = self.explore_start, self.explore_end
         return first if start is None else start, last if end is None else end
 
+    def explore_at(self, step: float, steps: int) -> float:
+        """Returns the exploration probability after `step` of `steps` steps, linear from its start to its end."""
+        start, end = self.exploration
+        return start + (end - start) * step / steps
+
     @property
     def highest_rate(self) -> float:
         return max(self.mask_rate, self.mask_rate_end)

@@ -9,6 +9,6 @@ from mapnet_cli.masking.sampling import (
     MaskNoise, Masks, corrupt, mask_counts, maskable_positions, max_mask_count, mixed_with_uniform, uniform_log_q,
     valid_slots,
 )
-from mapnet_cli.masking.schedule import ProposalWork, StepPlan, exploration_probability, plan_step
+from mapnet_cli.masking.schedule import ProposalWork, StepPlan, plan_step
 from mapnet_cli.masking.strategies import STRATEGIES, MaskRequest, Strategy, draw_masks, uniform, visits_in_turn
 from mapnet_cli.masking.validate import CHOICES, validate_method

@@ -60,15 +60,9 @@ def _proposal_work(method: Method, explore: bool, seed: int, step: int, steps: i
     return ProposalWork.PROPOSE
 
 
-def exploration_probability(method: Method, step: int, steps: int) -> float:
-    """Returns the exploration probability after `step` of `steps` steps: linear from explore_start to explore_end."""
-    start, end = method.exploration
-    return start + (end - start) * step / steps
-
-
 def is_exploration_step(method: Method, seed: int, step: int, steps: int) -> bool:
     """Returns whether this step explores: one coin flip for the whole batch, the same in all processes."""
     if method.explore_unit == "sentence":
         return False
     coin = random.Random(derive_seed(seed, "exploration", step)).random()
-    return coin < exploration_probability(method, step, steps)
+    return coin < method.explore_at(step, steps)

@@ -97,7 +97,7 @@ class BatchMaker:
         explore_B = None
         if self.method.explore_unit == "sentence" and any(self.method.exploration):
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "exploration", step))
-            p = masking.exploration_probability(self.method, step, self.pretrain.steps)
+            p = self.method.explore_at(step, self.pretrain.steps)
             explore_B = torch.rand(len(tokens_BL), generator=generator) < p
         noise = noise.map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:, : tokens_BL.shape[1]])
         batch = split_batch(

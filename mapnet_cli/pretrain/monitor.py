@@ -14,7 +14,7 @@ from torch import Tensor
 from mapnet_cli import training
 from mapnet_cli.core import ArtifactId, DivergedError, Interrupted, format_duration, proposal_warnings
 from mapnet_cli.jobs import Progress, ProgressCallback
-from mapnet_cli.masking import StepPlan, exploration_probability
+from mapnet_cli.masking import StepPlan
 from mapnet_cli.model import Electra
 from mapnet_cli.pretrain.batches import Batch
 from mapnet_cli.pretrain.electra import validate_detection
@@ -141,7 +141,7 @@ class TrainingMonitor:
         totals, seconds = self.metrics.totals(), self._clock()
         facts = {"lr": lr, "peak_memory_mb": round(training.peak_memory_mb(state.device)), "flops": state.flops}
         if state.method.proposal or any(state.method.exploration):
-            facts["p"] = exploration_probability(state.method, state.step, state.config.pretrain.steps)
+            facts["p"] = state.method.explore_at(state.step, state.config.pretrain.steps)
         row = self.metrics.line(totals, state.step, seconds, facts)
         self._refuse_divergence()
         before = state.window

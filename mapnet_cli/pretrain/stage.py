@@ -33,7 +33,7 @@ class Pretrain(jobs.Stage):
                     f"ends at step {end:,}. Set a smaller number, such as {end // 10:,}"
                 )
             whole = own.batch_size > 1 and processes == 1 and not pretrain.micro_batch_size
-            if method.learning[1] == "batch" and not whole:
+            if method.mapnet and method.mapnet.baseline == "batch" and not whole:
                 raise core.UsageError(
                     f"method.{name}.proposal.baseline: 'batch' needs a batch of several sequences in one pass: a batch "
                     "size above 1, no pretrain.micro_batch_size, and one process"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mapnet_cli.core import Cell, PairScores, Table, mean_accuracy, number_cell, proposal_warnings, table_of
+from mapnet_cli.core import Cell, Checkpoint, PairScores, Table, mean_accuracy, number_cell, proposal_warnings, table_of
 from mapnet_cli.lineage import scored_encoders
 from mapnet_cli.report.labels import TEXTS, encoder_name, label, model_cell, spread_cell
 from mapnet_cli.report.load import Results
@@ -37,7 +37,7 @@ def health_table(results: Results) -> Table:
     for method in config.methods:
         last = results.checkpoints_at(method, config.last_step(method))
         if any(row.health for row in last):
-            explored = _explored(results, method) if any(config.method[method].exploration) else {}
+            explored = _explored(results, method, last) if any(config.method[method].exploration) else {}
             cells = _over_seeds([row.health for row in last], "diagnostics", "{:.3f}")
             rows.append({"Model": model_cell(method), **cells, **explored})
         for row in last:
@@ -47,13 +47,11 @@ def health_table(results: Results) -> Table:
     return table_of("health", "Proposals at the end", rows, [*notes, *warnings], results.signed)
 
 
-def _explored(results: Results, method: str) -> dict[str, Cell]:
+def _explored(results: Results, method: str, rows: Sequence[Checkpoint]) -> dict[str, Cell]:
     """Returns the expected number of uniform steps, the held-out loss, and the first method's after as many steps."""
     config, first = results.config, results.config.methods[0]
     last, steps = config.last_step(method), config.for_method(method).pretrain.steps
-    start, end = config.method[method].exploration
-    uniform = last * (start + (end - start) * last / (2 * steps))
-    rows = results.checkpoints_at(method, last)
+    uniform = last * config.method[method].explore_at(last / 2, steps)  # linear: its mean is the value half-way
     after = [_loss_after(results, first, row.pretrain_seed, uniform) for row in rows] if method != first else []
     return {
         "Uniform steps": number_cell(uniform, "{:,.0f}"),
@@ -64,12 +62,8 @@ def _explored(results: Results, method: str) -> dict[str, Cell]:
 
 def _loss_after(results: Results, method: str, seed: int, step: float) -> float | None:
     """Returns a run's held-out loss after a step, interpolated between milestones, None outside them."""
-    found = [
-        (row.step, row.validation[results.loss])
-        for at in results.config.milestone_steps(method)
-        for row in results.checkpoints_at(method, at)
-        if row.pretrain_seed == seed and results.loss in row.validation
-    ]
+    rows = (results.checkpoints.get((method, seed, at)) for at in results.config.milestone_steps(method))
+    found = [(row.step, row.validation[results.loss]) for row in rows if row and results.loss in row.validation]
     if not found or not found[0][0] <= step <= found[-1][0]:
         return None
     return float(np.interp(step, *np.transpose(found)))

@@ -33,7 +33,8 @@ def main() -> None:
     methods = chosen.methods.split(",")
     settings = [
         f"methods={json.dumps(methods)}", "pretrain.seeds=[1]", f"pretrain.steps={chosen.steps}",
-        "pretrain.milestones=[1.0]", "pretrain.schedule='linear'", "pretrain.warmup_steps=20",
+        "pretrain.milestones=[1.0]", "finetune.milestones=[]", "minimal_pairs.milestones=[]",
+        "pretrain.schedule='linear'", "pretrain.warmup_steps=20",
         "pretrain.validate_every=0", "pretrain.validation_sequences=8", "pretrain.checkpoint_every=0",
         "pretrain.log_every=10", "pretrain.threads=1", *(f"method.{name}.seeds=[1]" for name in methods),
     ]  # fmt: skip

@@ -221,9 +221,10 @@ def test_a_run_checks_all_stages_before_the_first(
     assert not (tmp_path / "artifacts/prepare-corpus").exists()
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
-    """As of `mapnet config keys | head`."""
-    command = [sys.executable, "-m", "mapnet_cli", "config", "keys"]
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_closed_pipe_ends_quietly(options: list[str]) -> None:
+    """As of `mapnet config show | head`."""
+    command = [sys.executable, "-m", "mapnet_cli", "config", "show", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None and run.stderr is not None
         run.stdout.close()

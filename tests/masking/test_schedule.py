@@ -3,15 +3,15 @@
 import pytest
 
 from mapnet_cli.config import PROPOSALS, Method
-from mapnet_cli.masking.schedule import exploration_probability, is_exploration_step
+from mapnet_cli.masking.schedule import is_exploration_step
 from mapnet_cli.masking.strategies import STRATEGIES
 
 
 def test_schedule_decreases_from_one_to_a_third() -> None:
     method = Method(strategy="mapnet")
-    assert exploration_probability(method, 0, 1_000_000) == 1.0
-    assert exploration_probability(method, 500_000, 1_000_000) == pytest.approx(2 / 3)
-    assert exploration_probability(method, 1_000_000, 1_000_000) == pytest.approx(1 / 3)
+    assert method.explore_at(0, 1_000_000) == 1.0
+    assert method.explore_at(500_000, 1_000_000) == pytest.approx(2 / 3)
+    assert method.explore_at(1_000_000, 1_000_000) == pytest.approx(1 / 3)
 
 
 def test_coin_flips_follow_the_schedule_and_are_reproducible() -> None:
