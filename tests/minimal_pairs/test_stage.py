@@ -140,14 +140,11 @@ def test_without_data_the_stage_is_not_mentioned(user: User, tmp_path: Path) -> 
     assert (done.exit_code, "finetune.tasks lists no tasks" in done.stderr) == (2, True)
 
 
-@pytest.mark.parametrize(("data", "command"), [("[]", "report"), ('["pairs.txt"]', "minimal-pairs")])
-def test_after_pretraining_no_command_without_work_is_named(
-    data: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mapnet_cli.cli.stages.run_stages", lambda *_: None)
-    settings = ["finetune.tasks=[]", f"minimal_pairs.data={data}"]
-    words = [word for setting in settings for word in ("--set", setting)]
-    done = CliRunner().invoke(app, ["pretrain", "--artifacts", str(tmp_path), *words])
+@pytest.mark.parametrize(("more", "command"), [(["minimal_pairs.data=[]"], "report"), ([], "minimal-pairs")])
+def test_after_pretraining_no_command_without_work_is_named(more: list[str], command: str, user: User) -> None:
+    words = [word for one in user.settings("finetune.tasks=[]", *more) for word in ("--set", one)]
+    done = CliRunner().invoke(app, ["pretrain", "--artifacts", str(user.artifacts.root), "--workers", "0", *words])
+    assert done.exit_code == 0, done.stderr
     assert done.stderr.endswith(f"next, with the same options: mapnet {command}\n")
 
 
