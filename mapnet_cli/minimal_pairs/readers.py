@@ -77,6 +77,8 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
                 yield name, cast(BinaryIO, archive.open(name))
     elif path.suffix in SUFFIXES:
         yield path.name, path.open("rb")
+    elif ".tar" not in path.suffixes and not tarfile.is_tarfile(path):
+        raise core.InputError(f"{path} is neither an archive nor one of {', '.join(SUFFIXES)}")
     else:
         with tarfile.open(path) as tar:
             for member in sorted((m for m in tar.getmembers() if m.isfile()), key=lambda member: member.name):
@@ -105,6 +107,7 @@ def _zorro(file: BinaryIO, where: str) -> Iterator[core.TableRow]:
 def _sentence(row: Mapping[str, Any], columns: tuple[str, ...], where: str) -> str:
     value = next((row[name] for name in columns if name in row), None)
     if not isinstance(value, str) or not value.strip():
-        wrong = "is missing" if value is None else f"must be a sentence, not {value!r}"
-        raise core.InputError(f"{where}: {columns[0]!r} {wrong}; there are {', '.join(row)}")
+        named = " or ".join(map(repr, columns))
+        wrong = f"is missing; there are {', '.join(row)}" if value is None else f"must be a sentence, not {value!r}"
+        raise core.InputError(f"{where}: {named} {wrong}")
     return value

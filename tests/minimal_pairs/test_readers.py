@@ -73,18 +73,18 @@ def test_a_subset_is_always_the_same_and_keeps_the_numbers(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"sentence_good": "x"}\n', r"a\.jsonl:1: 'sentence_bad' is missing"),
+        ("a.jsonl", b'{"sentence_good": "x"}\n', r"a\.jsonl:1: 'sentence_bad' or 'bad' is missing"),
         ("a.jsonl", b'{"good": "x", "bad": "y"}\n{"good": 1, "bad": "y"}', r"a\.jsonl:2: "),
         ("a.jsonl", b'{"good": "x", "bad": " "}', "must be a sentence, not ' '"),
         ("a.jsonl", b"{\n", r"a\.jsonl:1: not JSON"),
         ("a.jsonl", b"[1]\n", r"a\.jsonl:1: not a JSON object"),
         ("a.tsv", b"good\tbad\nx\n", r"a\.tsv:2: 1 fields, but there are 2 columns"),
         ("a.csv", b"good,bad\n", r"a\.csv has no minimal pairs$"),
-        ("a.tsv", b"x\ty\nx\ty\n", "'sentence_good' is missing; there are x, y"),
+        ("a.tsv", b"x\ty\nx\ty\n", "'sentence_good' or 'good' is missing; there are x, y"),
         ("a.txt", b"one\ntwo\nthree\n", "3 lines, but pairs take an even number"),
         ("a.txt", b"\xff\xfe\n", r"a\.txt:1: not UTF-8"),
         ("a.tar.xz", b"\xfd7zXZ\x00 cut off", r"a\.tar\.xz can't be read"),
-        ("a.doc", b"text", r"a\.doc can't be read"),
+        ("a.doc", b"text", r"a\.doc is neither an archive nor one of \.txt, "),
     ],
 )  # fmt: skip
 def test_invalid_data_is_refused_with_its_location(name: str, content: bytes, message: str, tmp_path: Path) -> None:
