@@ -94,6 +94,12 @@ def _files(source: Source, config_key: str, listing: Listing) -> tuple[list[Inpu
         "links to a parent folder": [] if saved else parents,
         "artifact directories of mapnet": artifacts,
     }
+    others = {suffix: name for name, other in documents.KINDS.data.items() for suffix in other.suffixes}
+    if source.kind == "text" and (odd := [file.name for file in files if suffix_of(file.name) in others]):
+        kinds = " or ".join(f'"{name}"' for name in dict.fromkeys(others[suffix_of(name)] for name in odd))
+        notes.append(
+            f"{config_key}: read {len(odd):,} files as plain text, such as {odd[0]}; set kind = {kinds} for them"
+        )
     for what, names in left_out.items():
         if names:
             shown = ", ".join(names[:SHOWN_FILES]) + (" ..." if len(names) > SHOWN_FILES else "")

@@ -67,15 +67,20 @@ def _too_little(documents: int, validation_every: int, artifacts: Artifacts, key
     repeated = artifacts.read(keys.of("deduplicate"), outputs.Deduplication).dropped
     dropped = outputs.total([*(row.dropped for row in cleaned), {"deduplicate": repeated}])
     rules = ", ".join(f"cleanup.{rule} {count:,}" for rule, count in dropped.items()) or "none"
+    ascii_only = "min_letters" in dropped or "min_letter_share" in dropped
     problems = outputs.found_problems(cleaned)
     starting = f"\n{problems.count:,} problems, starting with:{problems.shown}" if problems.count else ""
+    if not documents and not dropped:
+        return f"corpus.sources: no text was found: check the path and kind of the sources{starting}"
     if not documents:
+        scripts = " (min_letters and min_letter_share count ASCII letters: set both to 0 for another script)"
         return (
-            f"corpus.sources: no text is left after clean-up. Paragraphs dropped by rule: {rules}. "
-            f"Relax the rule under [corpus.cleanup], or check the kind and paragraphs settings of the sources{starting}"
+            f"corpus.sources: no text is left after clean-up. Paragraphs dropped by rule: {rules}. Relax the rule "
+            f"under [corpus.cleanup]{scripts * ascii_only}, or check kind and paragraphs of the sources{starting}"
         )
+    lower = f"set corpus.validation_every to at most {documents:,}, " if documents > 1 else ""
     return (
         f"the corpus has {documents:,} non-empty documents, but only one in {validation_every:,} is held out, so the "
-        "validation set would be empty: lower corpus.validation_every, add text, or split the files into "
-        f'documents (documents = "blank-lines"). Paragraphs dropped by rule: {rules}{starting}'
+        f"validation set would be empty: {lower}add text, or split the files into documents (at blank lines: "
+        f'documents = "blank-lines"). Paragraphs dropped by rule: {rules}{starting}'
     )

@@ -16,6 +16,7 @@ from mapnet_cli.core.records import SourceCounts
 from mapnet_cli.jobs.job import is_done
 from mapnet_cli.jobs.local import LocalEngine
 from mapnet_cli.prepare_corpus.manifest import _thin_blocks
+from mapnet_cli.prepare_corpus.slices import input_slices
 from tests.prepare_corpus.corpora import corpus_config, plan, prepare, prose, text_folder
 
 
@@ -113,12 +114,28 @@ def test_mostly_empty_blocks_are_a_problem(settings: dict[str, Any], cure: str) 
 def test_the_error_for_too_little_text_lists_the_rules(tmp_path: Path, artifacts: Artifacts) -> None:
     folder = text_folder(tmp_path / "text", files=2)
     with pytest.raises(
-        InputError, match=r"2 non-empty documents, but only one in 3 is held out.*lower corpus.validation_every"
+        InputError,
+        match=r"2 non-empty documents, but only one in 3 is held out.*set corpus.validation_every to at most 2",
     ):
         prepare(corpus_config(Source(path=str(folder))), artifacts)
     (tmp_path / "short.txt").write_text("short\nLines\n")
     with pytest.raises(InputError, match=r"corpus.sources: no text is left.*cleanup.min_chars 2"):
         prepare(corpus_config(Source(path=str(tmp_path / "short.txt"))), artifacts)
+    (tmp_path / "russian.txt").write_text("Река течёт через горы и долины к морю каждую весну и каждое лето. " * 3)
+    with pytest.raises(InputError, match=r"count ASCII letters: set both to 0 for another script"):
+        prepare(corpus_config(Source(path=str(tmp_path / "russian.txt"))), artifacts)
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(InputError, match=r"no text was found: check the path and kind of the sources\n1 problem"):
+        prepare(corpus_config(Source(path=str(tmp_path / "empty.txt"))), artifacts)
+
+
+def test_files_of_another_kind_are_not_read_as_text_silently(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.csv.gz", "c.txt"):
+        (tmp_path / name).write_text("text\n")
+    (first,) = input_slices(corpus_config(Source(path=str(tmp_path))))
+    assert first.notes == (
+        'corpus.sources.0: read 2 files as plain text, such as a.jsonl; set kind = "jsonl" or "csv" for them',
+    )
 
 
 def test_a_damaged_working_file_is_detected(tmp_path: Path, artifacts: Artifacts) -> None:
