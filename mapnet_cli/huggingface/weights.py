@@ -57,6 +57,8 @@ def read_weights(folder: Path) -> Weights:
 def _missing(file: Path, folder: Path) -> str:
     if file.name != WEIGHTS:
         return f"{file} does not exist, but {folder / INDEX} lists it: copy all files of the model"
+    if list(folder.glob("*.safetensors")):
+        return f"{folder} has neither {WEIGHTS} nor {INDEX}, which lists its parts: copy all files of the model"
     if not list(folder.glob("pytorch_model*.bin")):
         return f"{file} does not exist: save the weights as safetensors"
     return (

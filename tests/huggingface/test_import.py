@@ -263,6 +263,11 @@ def test_sharded_weights(tmp_path: Path, artifacts: Artifacts) -> None:
     shards[0].unlink()
     with pytest.raises(InputError, match=rf"{shards[0].name} does not exist, but .*index.json lists it"):
         import_folder(artifacts, folder, None)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(
+        InputError, match=r"has neither model.safetensors nor model.safetensors.index.json, which lists"
+    ):
+        import_folder(artifacts, folder, None)
 
 
 def test_pickled_weights_are_refused_with_a_command_that_converts_them(tmp_path: Path, artifacts: Artifacts) -> None:
