@@ -39,6 +39,9 @@ def validate_method(name: str, method: Method, visits: int = 1) -> None:
             f"{section}.signal_at: there is no [MASK] to learn at, since method.{name}.replace_mask is 0; raise it, or "
             "set signal_at to 'all'"
         )
+    if method.explore_unit != "step" and not any(method.exploration):
+        key = f"method.{name}.explore_unit"
+        raise UsageError(f"{key}: there is no exploration; set explore_start or explore_end, or this to 'step'")
     if STRATEGIES[method.strategy].successive and method.mask_rate_end not in (0.0, method.mask_rate):
         raise UsageError(
             f"method.{name}.mask_rate_end: strategy {method.strategy!r} splits a sentence's positions among visits "

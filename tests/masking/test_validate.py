@@ -50,6 +50,7 @@ def mapnet(**proposal: object) -> Method:
             METHODS["electra"].model_copy(update={"replace_random": 0.1, "replace_mask": 0.8}),
             r"method\.x\.replace_random: .*set it to 0",
         ),
+        (Method(explore_unit="sentence"), r"method\.x\.explore_unit: there is no exploration; .* this to 'step'"),
         (table(update_every=9, signal="logit-gradient"), r"method\.x\.proposal\.update_every: .*set signal"),
         (mapnet(baseline="batch"), r"method\.x\.proposal\.baseline: .*set learn_on_uniform_steps to false"),
         (mapnet(baseline="batch", uniform_mix=0.1), r"method\.x\.proposal\.baseline: .*set uniform_mix to 0"),
