@@ -67,16 +67,18 @@ def import_base(invocation: Invocation) -> None:
     if all(marker.stat().st_mtime < written for marker in markers):
         from mapnet_cli.huggingface.import_encoder import import_folder
 
-        row, warnings = import_folder(invocation.artifacts, Path(base), None)
+        row, warnings = import_folder(invocation.artifacts, Path(base), name)
         invocation.console.note(f"{row.path} imported from {base}")
         for warning in warnings:
             invocation.console.warn(warning)
 
 
 def advise(invocation: Invocation) -> None:
-    """Warns if a machine with another automatic precision has left results that this one won't use."""
+    """Warns of settings without effect, and of another machine's results that this one's precision won't use."""
     from mapnet_cli.lineage import precision_advice
 
+    for warning in invocation.resolved.warnings if invocation.first else ():
+        invocation.console.warn(warning)
     if advice := precision_advice(invocation.config, invocation.artifacts):
         invocation.console.warn(advice)
 

@@ -4,7 +4,16 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mapnet_cli.config.base import Count, Section, Strings, operational, short_name, task_name
+from mapnet_cli.config.base import (
+    RESERVED,
+    VALID_NAME,
+    Count,
+    Section,
+    Strings,
+    operational,
+    short_name,
+    task_name,
+)
 from mapnet_cli.config.corpus import Cleanup, Corpus, Source
 from mapnet_cli.config.finetune import Finetune, TaskData
 from mapnet_cli.config.method import PROPOSALS, FrequencyProposal, MapNetProposal, Method, TableProposal
@@ -26,7 +35,8 @@ class Config(Section):
     """Recipe to start from: demo, small, paper or continue; empty: the defaults."""
     base: str = ""
     """Folder of a BERT, RoBERTa or ModernBERT, written by save_pretrained, from which all methods start. It is imported
-    under the folder's name and is a row of Table 3; [encoder] and the tokenizer are its own."""
+    under the folder's name (base-NAME if a method has that name) and is a row of Table 3; [encoder] and the tokenizer
+    are its own."""
     methods: Strings = ("bert", "mapnet")
     """Methods to pretrain and compare, each defined in a `[method.NAME]` table."""
     imports: Strings = ()
@@ -56,15 +66,23 @@ class Config(Section):
                 key = f"method.{name}.steps" if self.method[name].steps else "pretrain.steps"
                 steps = self.for_method(name).pretrain.steps
                 raise ValueError(f"{key} ({steps}): two milestones fall on the same step")
-        if not self.methods + self.imports:
+        names = self.methods + self.imports
+        for name in names:
+            if not VALID_NAME.fullmatch(name) or name.lower() in RESERVED:
+                what = "is a row that the tables have anyway" if name.lower() in RESERVED else "is not a valid name"
+                raise ValueError(f"methods: {name!r} {what}: choose a name of letters, digits, . _ -")
+        if not names:
             raise ValueError("methods and imports are both empty: name at least one method or import")
         for section in ("finetune", "minimal_pairs"):
             if absent := set(getattr(self, section).milestones) - set(self.pretrain.milestones):
+                known = ", ".join(map(str, self.pretrain.milestones))
                 raise ValueError(
-                    f"{section}.milestones: {min(absent)} is not one of pretrain.milestones {self.pretrain.milestones}"
+                    f"{section}.milestones: {min(absent)} is not one of pretrain.milestones ({known}); [] means all"
                 )
         if taken := set(self.imports) & set(self.method):
-            raise ValueError(f"imports: {', '.join(sorted(taken))} is a method's name; import it under another --name")
+            raise ValueError(f"imports: {', '.join(sorted(taken))} is a method's name: rename the method or the import")
+        if len({name.lower() for name in names}) < len(names):
+            raise ValueError("methods and imports: two names differ only in capitals, so their files could be the same")
         for name, model in (("encoder", self.encoder), ("proposal", self.proposal)):
             if self.corpus.block_length > model.max_length:
                 raise ValueError(

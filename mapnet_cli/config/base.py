@@ -34,6 +34,8 @@ Ints = Annotated[tuple[int, ...], _ARRAY, AfterValidator(_distinct)]
 Counts = Annotated[tuple[Count, ...], _ARRAY, AfterValidator(_distinct)]
 Rates = Annotated[tuple[Positive, ...], _ARRAY, AfterValidator(_distinct)]
 Strings = Annotated[tuple[str, ...], _ARRAY, AfterValidator(_distinct)]
+VALID_NAME, RESERVED = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII), ("untrained", "majority")
+"""Names of methods and imports, which are parts of paths, and rows of tables whose names they can't have."""
 GLUE_TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI", "AX")
 
 

@@ -9,7 +9,7 @@ from mapnet_cli.config.base import Count, NonNegative, Positive, Section, Share,
 from mapnet_cli.core import find_plugin, is_hub, plugin_names
 
 SOURCE_KINDS = ("cpython", "text", "jsonl", "csv", "parquet", "arrow", "wikiextractor", "mediawiki", "dataset")
-_USE = {
+USE = {
     "column": ("jsonl", "csv", "parquet", "arrow", "wikiextractor", "dataset"), "name": ("dataset",),
     "split": ("dataset",), "documents": ("text",), "paragraphs": ("text",), "hyphens": ("text",),
 }  # fmt: skip
@@ -93,7 +93,7 @@ class Source(Section):
         """Returns the keys that affect results; those that the kind doesn't use have their defaults."""
         unused = {
             key: self.__class__.model_fields[key].default
-            for key, kinds in _USE.items()
+            for key, kinds in USE.items()
             if self.kind in SOURCE_KINDS and self.kind not in kinds
         }
         return super(Source, self.model_copy(update=unused)).results_view()

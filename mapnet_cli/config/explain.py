@@ -45,29 +45,43 @@ def explain(error: ValidationError, values: dict[str, Any], origins: Mapping[str
         origin = innermost(key, origins) or next((o for k, o in origins.items() if k.startswith(f"{key}.")), "")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            near = did_you_mean(path[-1], _known_keys(path[:-1], values)) or elsewhere(path[-1])
-            message = f"unknown key{near}"
+            near, others = did_you_mean(path[-1], _known_keys(path[:-1], values)), elsewhere(path[-1])
+            if near and others:
+                near, others = near.removesuffix("?"), others.replace("; did you mean", " or")
+            message = f"unknown key{near}{others}"
         elif item["type"] not in ("value_error", "union_tag_invalid"):
             known = _EXPECTED.get(item["type"])
             expected = known.format(**item.get("ctx", {})) if known else item["msg"]
-            message = f"{expected}, but got {item['input']!r}{_advice(item, key)}"
-        where = f"{key}{f' ({origin})' if origin else ''}: " if key else ""  # without a key, the message has it
+            message = f"{expected}, but got {item['input']!r}{_advice(item, key, origin)}"
+        if not key and ": " in message:  # a problem of several keys, whose message begins with one of them
+            key, _, message = message.partition(": ")
+            origin = origins.get(key, "")
+        where = f"{key}{f' ({origin})' if origin else ''}: " if key else ""
         problems.append(where + message)
     return "\n".join(dict.fromkeys(problems))
 
 
-def _advice(item: ErrorDetails, key: str) -> str:
+def _advice(item: ErrorDetails, key: str, origin: str) -> str:
     """Returns how to write a value of another type, "" if that isn't clear."""
     kind, value = item["type"], item["input"]
+    quotes = ", in quotes for the shell" if origin in ("--set", "environment") else ""
     if _EXPECTED.get(kind) == "must be a table":
         off = "; false turns it off" if key.endswith(".electra") else ""
         return f"; set keys in it: {key}.KEY = VALUE{off}"
     if kind == "tuple_type" and key == "corpus.sources":
-        return '; write [{path = "FILE"}], in quotes for the shell'
+        table = isinstance(value, dict) and not quotes
+        return "; write [[corpus.sources]] above each source" if table else f'; write [{{path = "FILE"}}]{quotes}'
     if kind == "tuple_type" and isinstance(value, int | float | str):
-        words = [word.strip(" \"'") for word in str(value).strip("()[]{} ").split(",")]
+        separator = r"[,\s]+" if re.fullmatch(r"[\d.e+\s-]+", str(value)) else ","
+        words = [word.strip(" \"'") for word in re.split(separator, str(value).strip("()[]{} "))]
         quoted = [word if re.fullmatch(r"[\d.e+-]+", word) else f'"{word}"' for word in words if word]
-        return f"; write [{', '.join(quoted)}]" + (", in quotes for the shell" if '"' in "".join(quoted) else "")
+        return f"; write [{', '.join(quoted)}]" + (quotes if '"' in "".join(quoted) else "")
+    if (
+        kind in ("int_type", "float_type")
+        and re.fullmatch(r"[\d.e+-]*\d[\d.e+-]*", str(value))
+        and isinstance(value, str)
+    ):
+        return f"; write {value} without quotes"
     return f"; write {value:.0f}" if kind == "int_type" and isinstance(value, float) and value.is_integer() else ""
 
 
@@ -81,7 +95,7 @@ def _without_tags(path: list[str]) -> list[str]:
     """Returns a problem's path without what pydantic inserts: the kind of a proposal, and types of a union."""
     kinds = PROPOSALS if path[2:3] == ["proposal"] else ()
     path = [part for place, part in enumerate(path) if place != 3 or part not in kinds]
-    return [part for part in path if not re.match(r"str$|tuple\[", part)]
+    return [part for part in path if not re.match(r"(str|int)$|tuple\[", part)]
 
 
 def _known_keys(path: list[str], values: dict[str, Any]) -> list[str]:

@@ -49,6 +49,8 @@ class TaskData(Section):
     def _check(self) -> "TaskData":
         if self.labels and (self.range or len(self.labels) < 2):
             raise ValueError("labels are the names of at least two classes, and range is for scores: set one of them")
+        if self.label and self.label in ([self.text] if isinstance(self.text, str) else self.text):
+            raise ValueError(f"text and label are the same column, {self.label!r}")
         if self.range and self.range[0] >= self.range[1]:
             raise ValueError("range is the smallest and the largest score")
         return self

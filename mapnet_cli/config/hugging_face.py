@@ -1,5 +1,6 @@
 """config.json of a Hugging Face folder, as our `[encoder]`; hugging_face.toml has the names."""
 
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +26,16 @@ def present(file: Path) -> bool:
         if handle.read(42).startswith(b"version https://git-lfs.github.com/spec/"):
             raise InputError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in {file.parent}")
     return True
+
+
+def require_folder(folder: Path) -> None:
+    """Raises InputError if there is no such folder, with how to download a model whose id on the Hub it may be."""
+    if not folder.is_dir():
+        id_ = str(folder).removeprefix("hub:")
+        known = re.fullmatch(r"([\w-]+/)?[\w.-]+", id_)
+        local = Path(id_).name
+        hint = f". A model on the Hub is downloaded with `hf download {id_} --local-dir {local}`; then use {local}"
+        raise InputError(f"{folder} is not a folder: pass one written by save_pretrained{hint if known else ''}")
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -16,12 +16,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from mapnet_cli.config import Config
+from mapnet_cli.config.base import RESERVED, VALID_NAME, task_name
+from mapnet_cli.config.effect import without_effect
 from mapnet_cli.config.explain import elsewhere, explain, flatten, innermost
-from mapnet_cli.config.hugging_face import read_config, sizes_of
+from mapnet_cli.config.hugging_face import read_config, require_folder, sizes_of
 from mapnet_cli.core import InputError, UsageError, did_you_mean, system_error, whole_file
 
 RECIPES = ("demo", "small", "paper", "continue")
 ENV_PREFIX = "MAPNET_"
+TASKS = ("finetune.task_data.", "finetune.metrics.")  # tables whose keys are names of tasks, in any spelling
+_UNDERSCORED = {key.replace(".", "_"): key for key in flatten(Config.model_construct().model_dump()) if "." in key}
 LARGEST, LARGEST_NUMBER = 1 << 22, 1 << 63  # maximum size of a config file in bytes, and of a number in it
 
 
@@ -41,10 +45,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A valid config and the origin ("demo.toml:12", "--set", "default") of each leaf."""
+    """A valid config, the origin ("demo.toml:12", "--set", "default") of each leaf, and warnings for the user."""
 
     config: Config
     origins: dict[str, str]
+    warnings: tuple[str, ...]
 
 
 def resolve(
@@ -64,11 +69,18 @@ def _resolve(recipe: str | None, file: Path | None, overrides: Iterable[str], en
     layers = [_recipe_layer("methods")]
     file_layer = _file_layer(file) if file else None
     in_file = file_layer.values.pop("recipe", "") if file_layer else "demo"
+    if not isinstance(in_file, str):
+        raise UsageError(f"recipe ({file}): must be one of {', '.join(RECIPES)} in quotes, but got {in_file!r}")
     named = recipe or in_file
     if named:
         layers.append(_recipe_layer(named))
     above = [*([file_layer] if file_layer else []), _environment_layer(environ), _command_line_layer(overrides)]
-    base = next((str(layer.values["base"]) for layer in reversed(above) if layer.values.get("base")), "")
+    base, origin = next(
+        ((layer.values["base"], layer.origin("base")) for layer in reversed(above) if layer.values.get("base")),
+        ("", ""),
+    )
+    if not isinstance(base, str):
+        raise UsageError(f"base ({origin}): must be the path of a folder in quotes, but got {base!r}")
     if base:
         layers.append(_base_layer(base))
     elif named == "continue":
@@ -91,20 +103,23 @@ def _resolve(recipe: str | None, file: Path | None, overrides: Iterable[str], en
     except ValidationError as error:
         raise UsageError(explain(error, values, origins)) from None
     keys = flatten(config.model_dump(mode="json"))
-    return Resolved(config, {key: innermost(key, origins) or "default" for key in keys})
+    given = {key: layer.origin(key) for layer in above for key in flatten(layer.values)}
+    resolved = {key: innermost(key, origins) or "default" for key in keys}
+    return Resolved(config, resolved, tuple(without_effect(config, given)))
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
     if prefix.startswith("method.") and into.get("strategy") != new.get("strategy", into.get("strategy")):
         into.pop("proposal", None)  # of a lower layer's strategy
     for key, value in new.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and isinstance(into.get(key, {}), dict):
-            _merge(into.setdefault(key, {}), value, f"{dotted}.", layer, origins)
+        name = task_name(key) if prefix in TASKS else key
+        dotted = f"{prefix}{name}"
+        if nested := isinstance(value, dict) and isinstance(into.get(name, {}), dict):
+            _merge(into.setdefault(name, {}), value, f"{dotted}.", layer, origins)
         else:
-            into[key] = value
-        if not isinstance(value, dict) or not value:
-            origins[dotted] = layer.origin(dotted)
+            into[name] = value
+        if not nested or not value:
+            origins[dotted] = layer.origin(f"{prefix}{key}")
             for number in value if isinstance(value, list) else [value]:
                 if isinstance(number, int) and abs(number) > LARGEST_NUMBER:
                     raise UsageError(f"{dotted} ({layer.origin(dotted)}): the number is too large")
@@ -121,12 +136,15 @@ def _recipe_layer(name: str) -> Layer:
 
 
 def base_name(base: str) -> str:
-    """Returns the name under which the folder `base` is imported."""
-    return Path(base).resolve().name
+    """Returns the name under which the folder `base` is imported: its own, or where that can't be one, base-NAME."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(base).resolve().name).strip("-")
+    taken = name.lower() in (*RESERVED, *_recipe_layer("methods").values["method"])
+    return f"base-{name}" if taken or not VALID_NAME.fullmatch(name) else name
 
 
 def _base_layer(base: str) -> Layer:
     """The encoder's sizes, its tokenizer, and a row of Table 3. Raises InputError if the folder has no config.json."""
+    require_folder(Path(base))
     file, name = Path(base) / "config.json", base_name(base)
     values = {"imports": [name], "corpus": {"tokenizer": name}, "encoder": sizes_of(read_config(file)[1])}
     return Layer(values, str(file), {})
@@ -134,7 +152,7 @@ def _base_layer(base: str) -> Layer:
 
 def _file_layer(file: Path) -> Layer:
     try:
-        text = whole_file(file, LARGEST).decode()
+        text = whole_file(file, LARGEST).decode("utf-8-sig")
         return Layer(tomllib.loads(text), str(file), _key_lines(text))
     except FileNotFoundError:
         hint = f"; a recipe is given with --recipe {file}" if str(file) in RECIPES else ""
@@ -142,7 +160,8 @@ def _file_layer(file: Path) -> Layer:
     except OSError as error:
         raise UsageError(f"config file {system_error(error)}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"config file {file} is not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
+        what = f"is not UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as UTF-8"
+        raise UsageError(f"config file {file} {what}") from None
     except InputError as error:
         raise UsageError(f"config file {error}") from None
     except ValueError as error:  # a TOMLDecodeError, or a number of thousands of digits
@@ -160,7 +179,8 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
             key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
             if "." in key or key in Config.model_fields:
                 _set_dotted(values, key, environ[name], name)
-            elif hint := elsewhere(key) or did_you_mean(key, Config.model_fields):
+            elif hint := elsewhere(key) or did_you_mean(key, [*_UNDERSCORED, *Config.model_fields]):
+                hint = re.sub("'(.+?)'", lambda match: repr(_UNDERSCORED.get(match[1], match[1])), hint)
                 names = re.sub("'(.+?)'", lambda m: ENV_PREFIX + m[1].upper().replace(".", "__"), hint)
                 raise UsageError(f"{name} (environment): unknown key{names}")
     return Layer(values, "environment", {})
@@ -181,7 +201,9 @@ def _set_dotted(values: dict[str, Any], dotted: str, text: str, where: str) -> N
         value = tomllib.loads(f"value = {text}")["value"]
     except ValueError:
         value = text  # a bare word is a string: --set finetune.data=probe
-    *tables, key = dotted.split(".")
+    *tables, key = parts = dotted.split(".")
+    if "" in parts:
+        raise UsageError(f"{where}: {dotted!r} is not of the form section.key")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):

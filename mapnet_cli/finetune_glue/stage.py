@@ -30,10 +30,6 @@ class FinetuneGlue(Stage):
         glue.metrics_by_task(config)
         if "MNLI" in config.finetune.from_mnli:
             raise core.UsageError("finetune.from_mnli: MNLI itself can't start from MNLI")
-        if glue.UNTRAINED in (*config.methods, *config.imports):
-            raise core.UsageError(
-                f"{glue.UNTRAINED!r} is reserved for the encoder without pretraining: rename the method"
-            )
         plugins = [name for name in config.finetune.tasks if name in glue.OWN_TASKS]
         if lineage.uses_probe and (config.finetune.task_data or plugins):
             what = "finetune.task_data describes GLUE and your own tasks"

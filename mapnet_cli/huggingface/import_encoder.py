@@ -1,6 +1,5 @@
 """`mapnet import-hf`: converts a Hugging Face BERT, RoBERTa or ModernBERT to encoder, head and tokenizer."""
 
-import re
 from pathlib import Path
 
 import torch
@@ -8,7 +7,8 @@ from torch import Tensor
 
 from mapnet_cli import core
 from mapnet_cli.config import Transformer
-from mapnet_cli.config.hugging_face import first_position, read_config, sizes_of
+from mapnet_cli.config.base import RESERVED, VALID_NAME
+from mapnet_cli.config.hugging_face import first_position, read_config, require_folder, sizes_of
 from mapnet_cli.huggingface import weights
 from mapnet_cli.huggingface.tokenizer_files import read_tokenizer
 from mapnet_cli.jobs import library_versions
@@ -27,12 +27,9 @@ def import_folder(artifacts: core.Artifacts, folder: Path, name: str | None) -> 
     message has the unsupported value and the supported ones.
     """
     name = name or folder.resolve().name
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if not VALID_NAME.fullmatch(name) or name.lower() in RESERVED:
         raise core.UsageError(f"{name!r} is not a valid import name: choose one of letters, digits, . _ - with --name")
-    if not folder.is_dir():
-        hint = f". A model on the Hub is downloaded with `hf download {folder} --local-dir {folder.name}`"
-        hint = f"{hint}; then import {folder.name}" if re.fullmatch(r"([\w-]+/)?[\w.-]+", str(folder)) else ""
-        raise core.InputError(f"{folder} is not a folder: pass one written by save_pretrained{hint}")
+    require_folder(folder)
     with core.readable(str(folder), "can't be imported"):
         config, encoder = read_config(folder / "config.json")
         rows = config["vocab_size"]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mapnet_cli import core
 from mapnet_cli.config import Config, Transformer
 from mapnet_cli.config import MinimalPairs as Options
-from mapnet_cli.glue import UNTRAINED
 from mapnet_cli.jobs import Job, Output, Phase, Progress, ProgressCallback, Stage, is_done
 from mapnet_cli.lineage import Lineage, PairsRun
 from mapnet_cli.minimal_pairs.readers import read_paradigms
@@ -26,12 +25,6 @@ class MinimalPairs(Stage):
 
     lineage: Lineage
     preload = ("torch", "mapnet_cli.minimal_pairs.scoring")
-
-    def validate(self) -> None:
-        """Raises UsageError if a method or import has the name of the untrained encoder."""
-        config = self.lineage.config
-        if UNTRAINED in (*config.methods, *config.imports):
-            raise core.UsageError(f"{UNTRAINED!r} is reserved for the encoder without pretraining: rename the method")
 
     def check_data(self, force: bool) -> None:
         """Raises InputError if data to be scored has an invalid row."""

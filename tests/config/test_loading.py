@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mapnet_cli.config import Config, MapNetProposal, Method
+from mapnet_cli.config import Config, MapNetProposal, Method, TaskData
 from mapnet_cli.config.loading import RECIPES, resolve
 from mapnet_cli.core.errors import UsageError
 from mapnet_cli.glue.grid import fine_tuned
@@ -78,7 +78,9 @@ def test_paper_recipe_has_the_values_of_the_paper() -> None:
         ("[method.mapnet.proposal]\nloss_wieght = 1.0\n", r"proposal\.loss_wieght .*did you mean 'loss_weight'"),
         ("[method.bert.electra]\ndetecton_weight = 1.0\n", r"electra\.detecton_weight .*mean 'detection_weight'"),
         ("[method.bert]\nseeds = [1, 1]\n", r"method\.bert\.seeds .*must not contain duplicates"),
-        ("[finetune]\nmilestones = [0.5]\n", r"finetune\.milestones: 0\.5 is not one of pretrain\.milestones"),
+        ("[finetune]\nmilestones = [0.5]\n", r"finetune\.milestones \(.*:2\): 0\.5 is not one of pretrain\.mil"),
+        ("[pretrain]\nmilestones = [1.0]\n", r"milestones \(recipe demo:\d+\): 0\.4 is .* \(1\.0\); \[\] means all"),
+        ('[finetune.task_data.x]\ntext = ["a", "b"]\nlabel = "b"\n', "text and label are the same column, 'b'"),
     ],
 )
 def test_errors_in_files_name_the_line_and_the_closest_key(text: str, message: str, tmp_path: Path) -> None:
@@ -94,12 +96,100 @@ def test_errors_in_files_name_the_line_and_the_closest_key(text: str, message: s
         (["pretrain.steps"], "not of the form"),
         (["pretrain.stesp=3"], r"pretrain\.stesp \(--set\): unknown key; did you mean 'steps'"),
         (["recipe.x=3"], "recipe"),
+        ([".steps=3"], r"--set \.steps=3: '\.steps' is not of the form section\.key"),
+        (["pretrain.steps.x=3"], r"pretrain\.steps \(--set\): must be a whole number, but got {'x': 3}"),
+        (["pretrain.seeds=1 2"], r"write \[1, 2\]$"),
+        (["methods=bert"], r'write \["bert"\], in quotes for the shell$'),
         (["recipe=paper"], r"recipe \(--set\): set the recipe with --recipe"),
     ],
 )
 def test_invalid_overrides(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve("demo", None, overrides, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipe = 5\n", r"recipe \(.*\): must be one of demo, .* in quotes, but got 5"),
+        ('recipe = ["demo"]\n', r"recipe \(.*\): must be one of demo, .* in quotes, but got \['demo'\]"),
+        ("base = 5\n", r"base \(.*:1\): must be the path of a folder in quotes, but got 5"),
+        ("[pretrain]\nvocab_size = 300\n", r"pretrain.vocab_size .* did you mean 'batch_size' or 'corpus.vocab_size'"),
+        ('methods = "bert"\n', r'write \["bert"\]$'),
+        ('[corpus.sources]\npath = "x"\n', r"write \[\[corpus.sources\]\] above each source$"),
+        ('[pretrain]\nsteps = "5"\n', "write 5 without quotes$"),
+        ('methods = ["a/b"]\n[method."a/b"]\n', "'a/b' is not a valid name"),
+        ('methods = ["untrained"]\n[method.untrained]\n', "'untrained' is a row that the tables have anyway"),
+        ('methods = ["bert", "BERT"]\n[method.BERT]\n', "two names differ only in capitals"),
+    ],
+)
+def test_values_of_a_wrong_kind_in_files(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        resolve(None, file, (), {})
+
+
+def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('recipe = "small"\n', encoding="utf-8-sig")
+    assert resolve(None, tmp_path / "mine.toml", (), {}).config.recipe == "small"
+
+
+def test_all_spellings_of_a_task_are_one_table(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[finetune.task_data.rte]\ntext = ["a", "b"]\n')
+    environ = {"MAPNET_FINETUNE__TASK_DATA__RTE__LABEL": "v"}
+    resolved = resolve(None, tmp_path / "mine.toml", ["finetune.task_data.RTE.path=x"], environ)
+    assert resolved.config.finetune.task_data["RTE"] == TaskData(text=("a", "b"), label="v", path="x")
+    assert resolved.origins["finetune.task_data.RTE.label"] == "environment"
+
+
+WITHOUT_EFFECT = """\
+methods = ["bert", "mapnet"]
+[[corpus.sources]]
+path = "x"
+column = "body"
+[method.mapnte]
+mask_rate = 0.2
+[encoder]
+rope_theta = 5.0
+[proposal]
+architecture = "modernbert"
+initial_positions = "sinusoidal"
+global_every = 2
+[finetune]
+mnli_batch_size = 8
+tasks = ["RTE"]
+[finetune.task_data.mine]
+text = "a"
+range = [0, 1]
+[minimal_pairs]
+pairs = 5
+"""
+
+
+def test_settings_without_effect_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(WITHOUT_EFFECT)
+    overrides = ["corpus.blocks=sentence", "corpus.cross_documents=true"]
+    assert resolve(None, file, overrides, {}).warnings == (
+        f"method.mapnte ({file}:6) has no effect: methods doesn't list 'mapnte'; did you mean 'mapnet'?",
+        f'encoder.rope_theta ({file}:8) has no effect: encoder.architecture is "bert"',
+        f'proposal.initial_positions ({file}:11) has no effect: proposal.architecture is "modernbert"',
+        f"proposal.global_every ({file}:12) has no effect: proposal.local_attention is 0",
+        'corpus.cross_documents (--set) has no effect: corpus.blocks is "sentence"',
+        f"finetune.task_data.mine ({file}:17) has no effect: finetune.tasks doesn't list it",
+        f"finetune.mnli_batch_size ({file}:14) has no effect: finetune.from_mnli is empty",
+        f"minimal_pairs ({file}:20) has no effect: minimal_pairs.data is empty",
+        f'corpus.sources.0.column ({file}:2) has no effect: the kind of this source is "text"',
+    )
+    (short,) = resolve(None, None, ["pretrain.steps=100", 'methods=["amlm"]'], {}).warnings
+    assert short.startswith("method.amlm.proposal.update_every (200) has no effect: training ends at step 100, so")
+    assert not any(resolve(recipe, None, (), {}).warnings for recipe in RECIPES if recipe != "continue")
+
+
+def test_a_variable_with_one_underscore_is_not_ignored() -> None:
+    with pytest.raises(UsageError, match=r"MAPNET_PRETRAIN_STEPS .* did you mean MAPNET_PRETRAIN__STEPS\?"):
+        resolve(None, None, (), {"MAPNET_PRETRAIN_STEPS": "5"})
 
 
 def test_another_strategy_replaces_the_proposal_of_a_lower_layer(tmp_path: Path) -> None:

@@ -41,8 +41,18 @@ def test_base_sets_encoder_tokenizer_and_start_of_all_methods(base: Path) -> Non
 def test_the_recipe_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"recipe continue needs base: set it to the folder of a model"):
         resolve("continue", None, (), {})
-    with pytest.raises(InputError, match=r"nowhere/config.json does not exist: pass a folder written by save_pretr"):
+    with pytest.raises(InputError, match=r"nowhere is not a folder: pass one written by save_pretrained$"):
         resolve("continue", None, [f"base={tmp_path}/nowhere"], {})
+    with pytest.raises(InputError, match="`hf download google/bert --local-dir bert`; then use bert"):
+        resolve("continue", None, ["base=google/bert"], {})
+
+
+@pytest.mark.parametrize(("own", "name"), [("bert", "base-bert"), ("a b é", "a-b"), ("untrained", "base-untrained")])
+def test_a_model_may_have_any_folder(own: str, name: str, base: Path, tmp_path: Path) -> None:
+    """The name of a method, a reserved one, or one with spaces."""
+    shutil.copytree(base, tmp_path / "models" / own)
+    config = resolve("continue", None, [f'base="{tmp_path}/models/{own}"', "corpus.block_length=16"], {}).config
+    assert config.imports == (name,) and config.method["bert"].init_from == name
 
 
 def test_one_command_compares_before_and_after(base: Path, folder: Path, tmp_path: Path) -> None:
