@@ -304,6 +304,15 @@ def masks_glue(study: Path) -> dict[str, dict[int, list[dict[str, float]]]]:
     return by_method
 
 
+def curves(study: Path, method: str, loss: str) -> dict[int, list[tuple[float, float]]]:
+    """Returns (FLOPs, loss) of a method's milestones by pretraining seed."""
+    found: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for _, rows in sorted(masks_by_kind(study)["Checkpoint"][method].items()):
+        for row in rows:
+            found[row["pretrain_seed"]].append((row["flops"], row["validation"][loss]))
+    return found
+
+
 def mean_and_each(values: list[float]) -> str:
     return f"{statistics.fmean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
@@ -360,14 +369,8 @@ def _compared(study: Path, method: str, control: str) -> str:
     seeds = sorted(accuracies[0]["blimp"].keys() & accuracies[1]["blimp"].keys())
     cells = []
     for loss in LOSSES[::-1] if control in losses else ():
-        ours, theirs = (
-            [
-                [(row["flops"], row["validation"][loss]) for _, rows in sorted(losses[name].items())
-                 for row in rows if row["pretrain_seed"] == seed]
-                for seed in seeds
-            ]
-            for name in (method, control)
-        )  # fmt: skip
+        by_seed = [curves(study, name, loss) for name in (method, control)]
+        ours, theirs = ([found[seed] for seed in seeds] for found in by_seed)
         cells.append(differences([own[-1][1] - other[-1][1] for own, other in zip(ours, theirs, strict=True)], 3))
         shares = [share_of_flops(own, other[-1]) for own, other in zip(ours, theirs, strict=True)]
         reached = [share for share in shares if share]
@@ -408,6 +411,13 @@ def test_a_report_of_the_masks_has_their_losses(tmp_path: Path) -> None:
     found = [(name, row) for name, by_data in pairs.items() for row in by_data["zorro"]]
     expected = {(name, row["pretrain_seed"], row["step"]): 100 * row["accuracy"] for name, row in found}
     assert shown["accuracy"] == pytest.approx(expected)
+    theirs = curves(MASKS, "bert", "validation_loss_single")
+    for method, found in result.value["shares_of_cost_to_final_loss"].items():
+        ours = curves(MASKS, method, "validation_loss_single")
+        shares = [share_of_flops(ours[seed], theirs[seed][-1]) for seed in sorted(ours.keys() & theirs)]
+        assert [at and (at["flops"], at["at_most"]) for at in found] == [
+            share and (pytest.approx(share[0]), share[1]) for share in shares
+        ]
 
 
 if __name__ == "__main__":

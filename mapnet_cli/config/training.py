@@ -123,7 +123,7 @@ class Pretrain(Optimiser):
     """Steps in which the learning rate rises from 0 to its peak."""
     schedule: Literal["linear", "wsd"] = added("linear")
     """Learning rate after the warm-up. linear: decays to 0 at the last step; wsd: constant, and every milestone is a
-    branch that decays to 0 over the last tenth of its steps, so that each is a finished training."""
+    branch that decays to 0 over the last tenth of its steps, as in a training of that length."""
     milestones: Annotated[Shares, Field(min_length=1)] = (0.4, 0.6, 0.8, 1.0)
     """Checkpoints to keep and fine-tune, as fractions of the steps."""
     seeds: Annotated[Ints, Field(min_length=1)] = (1,)

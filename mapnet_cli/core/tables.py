@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 Scalar = str | int | float | None
+NONE = "-"  # a cell without a value
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Cell:
 
 def plain(value: Scalar) -> Cell:
     """Returns a cell that shows its value unformatted, None as "-"."""
-    return Cell("-" if value is None else str(value), value)
+    return Cell(NONE if value is None else str(value), value)
 
 
 def number_cell(value: float | None, form: str) -> Cell:
@@ -49,10 +50,14 @@ class Table:
 
 
 def table_of(name: str, title: str, rows: Iterable[Mapping[str, Any]], notes: Iterable[str], signature: str) -> Table:
-    """Returns a table of rows that map column titles to cells or plain values; what a row lacks is shown as "-"."""
-    rows = list(rows)
-    columns = tuple(dict.fromkeys(title for row in rows for title in row))
-    cells = (tuple(cell if isinstance(cell := row.get(c), Cell) else plain(cell) for c in columns) for row in rows)
+    """Returns a table of rows that map column titles to cells or plain values; what a row lacks is shown as "-".
+
+    A column without any value is left out.
+    """
+    rows = [{key: cell if isinstance(cell, Cell) else plain(cell) for key, cell in row.items()} for row in rows]
+    filled = {key for row in rows for key, cell in row.items() if cell.text != NONE}
+    columns = tuple(key for key in dict.fromkeys(key for row in rows for key in row) if key in filled)
+    cells = (tuple(row.get(column, plain(None)) for column in columns) for row in rows)
     return Table(name, title, columns, tuple(cells), tuple(notes), signature)
 
 

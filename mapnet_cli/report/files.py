@@ -19,6 +19,7 @@ from mapnet_cli.report.load import Results, runs_of_a_task
 from mapnet_cli.report.runs import json_line, record_line
 from mapnet_cli.report.scores import COSTS, Score, Scores
 from mapnet_cli.report.tables import by_checkpoint
+from mapnet_cli.report.trajectories import losses_reached
 
 FIELDS = ("method", "seed", "step", "task", "metric", "value", "standard_error", "n")
 """Columns of results.csv. `seed` is the pretraining seed; `n` counts the runs, pairs or 1 behind the value."""
@@ -87,6 +88,10 @@ def results_value(results: Results, scores: Scores, differences: Differences) ->
             }
             for d in differences.values()
         ],
+        "shares_of_cost_to_final_loss": {
+            method: [at and at._asdict() for at in found]
+            for method in config.methods[1:] if (found := losses_reached(results, method))
+        },
         "rows": list(flat_rows(results, scores)),
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ from mapnet_cli.report.labels import BEYOND, TEXTS, encoder_name, label
 from mapnet_cli.report.load import Results
 from mapnet_cli.report.masks import SHADES
 from mapnet_cli.report.scores import LOSS, SCORE, cost, mean_or_none
+from mapnet_cli.report.trajectories import losses_reached, share_cell
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ def headline(config: Config, differences: Differences) -> list[str]:
 
 
 def answers(results: Results, differences: Differences) -> list[str]:
-    """Returns one sentence per method: score and loss minus the first method's, or that minus the untrained encoder."""
+    """Returns one sentence per method: score and loss minus the first method's, or that minus the untrained encoder.
+
+    Of the others also the share of the first method's FLOPs at which they have its final held-out loss.
+    """
     config, found = results.config, []
     for method in config.methods:
         first, parts = config.methods[0], list[str]()
@@ -88,7 +92,10 @@ def answers(results: Results, differences: Differences) -> list[str]:
                 parts.append(f"{measure} {one.cell().text} {unit} ({n} {one.unit}{'s' * (n > 1)})")
         ours, theirs = (cost(results, name, config.fine_tuned_steps(name)[-1], "flops") for name in (method, first))
         parts += [f"at {ours / theirs:.2f} times the FLOPs"] if method != first and ours and theirs else []
-        found += [f"{label(method)} minus {label(reference)}: {', '.join(parts)}."] if parts else []
+        at = losses_reached(results, method) if method != first else ()
+        text = f"after {share_cell(at, 'flops').text} of its FLOPs" if any(at) else "not reached"
+        then = f"; {label(first)}'s final loss {text}" if at else ""
+        found += [f"{label(method)} minus {label(reference)}: {', '.join(parts)}{then}."] if parts else []
         last = [row.validation.get(results.loss) for row in results.checkpoints_at(method, config.last_step(method))]
         if (start := results.before.get(before)) and (after := mean_or_none(last)) is not None:
             found.append(

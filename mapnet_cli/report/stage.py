@@ -25,7 +25,7 @@ from mapnet_cli.report.page import Section, answers, config_table, fingerprint_t
 from mapnet_cli.report.scores import Scores, score
 from mapnet_cli.report.selection import selection_table
 
-RECORDS, RESULTS, PAGE, LATEST = "records.jsonl", "results.json", "index.html", "latest"
+RECORDS, RESULTS, PAGE, LATEX, LATEST = "records.jsonl", "results.json", "index.html", "table3.tex", "latest"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _sections(results: Results, scores: Scores, differences: Differences, rows: 
     return [
         Section("tasks", "Score by task", "", [charts.task_chart(results, scores)]),
         Section("cost", "Score and loss against cost", reading, [charts.cost_chart(results, scores)],
-                [tables.cost_table(results, scores, rows)]),
+                [tables.loss_cost_table(results, differences), tables.cost_table(results, scores, rows)]),
         Section("comparisons", "Differences and noise", tables.counted(differences),
                 folded=[comparisons, selection_table(results, scores)]),
         Section("heldout", "Held-out text", tables=[health.held_out_table(results)]),
@@ -128,18 +128,20 @@ def _contents(
     common = {
         "title": folder.name,
         "question": question([label(name) for name in results.config.methods], "".join(results.before)),
-        "headline": answer, "answers": sentences, "average": average_name(results, scores), "missing": list(missing),
+        "headline": answer, "answers": sentences, "missing": list(missing),
+        "average": average_name(results, scores) if scores.columns else "",
         "next_command": next_command, "warnings": alarms, "notes": said,
         "protocol": tables.protocol(results), "signature": value["signature"], "short_signature": results.signed,
         "marks": {mark: meaning for mark, meaning in TEXTS["marks"].items() if mark in text},
-        "files": TEXTS["files"], "refresh": refresh if missing else 0,
+        "files": {name: what for name, what in TEXTS["files"].items() if scores.columns or name != LATEX},
+        "refresh": refresh if missing else 0,
     }  # fmt: skip
-    short = [core.to_markdown(table, 2) for table in (first, every["cost"])]
+    short = [core.to_markdown(table, 2) for table in (first, every["loss-cost"], every["cost"]) if table.rows]
     contents = {
         PAGE: page(first, sections, **common).encode(),
         RESULTS: to_json_text(value),
         "results.csv": to_csv_text(value["rows"]),
-        "table3.tex": latex(results, scores, said[:1]),
+        **({LATEX: latex(results, scores, said[:1])} if scores.columns else {}),
         "report.md": core.render("mapnet_cli.report", "report.md", tables=short, **common).encode(),
     }
     for chart in (chart for section in sections[:2] for chart in section.charts if chart.panels):

@@ -5,12 +5,21 @@ from typing import NamedTuple
 
 from mapnet_cli.core import CONFIDENCE, Cell, Table, number_cell, table_of
 from mapnet_cli.glue import GLUE_COLUMNS, other_rows
-from mapnet_cli.report.differences import Differences
+from mapnet_cli.report.differences import Differences, final
 from mapnet_cli.report.flags import Flags
-from mapnet_cli.report.labels import TEXTS, label, place_cells, score_cell, spread_cell, time_unit, tokens_cell
+from mapnet_cli.report.labels import (
+    TEXTS,
+    label,
+    model_cell,
+    place_cells,
+    score_cell,
+    spread_cell,
+    time_unit,
+    tokens_cell,
+)
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import AVERAGE, COSTS, SCORE, Score, Scores, cost
-from mapnet_cli.report.trajectories import at_equal_cost
+from mapnet_cli.report.scores import AVERAGE, COSTS, LOSS, SCORE, Score, Scores, cost
+from mapnet_cli.report.trajectories import at_equal_cost, losses_reached, share_cell
 
 PAPER_TABLE_3 = {
     "bert": {400_000: 80.86, 600_000: 81.41, 800_000: 81.62, 1_000_000: 81.68},
@@ -44,6 +53,10 @@ def table3_rows(results: Results, scores: Scores, flags: Flags) -> list[Row]:
             is_best = step == steps[name][-1] and score.mean is not None and score.mean == best.get(title)
             cells[title] = score_cell(score, flags.marks(place), is_best)
         rows.append(Row(name, step, cells))
+    if (
+        not scores.columns
+    ):  # without tasks, rows of encoders that aren't trained here are empty, but for imports' losses
+        rows = [row for row in rows if row.name in (*config.methods, *results.before)]
     for name in dict.fromkeys(name for name, _ in scores.baselines):
         rows.append(Row(name, 0, {title: number_cell(scores.baseline(name, title), "{:.2f}") for title in titles}))
     for method, published in PAPER_TABLE_3.items() if not protocol(results) else ():
@@ -127,7 +140,26 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row]) -> Table:
             f"{label(first)} at equal FLOPs": number_cell(equal.get("flops"), "{:.2f}"),
             f"{label(first)} at equal time": number_cell(equal.get("seconds"), "{:.2f}"),
         })  # fmt: skip
-    return table_of("cost", "Score at equal cost", shown, (TEXTS["notes"]["cost"],), results.signed)
+    notes = [TEXTS["notes"]["cost"]] if scores.columns else []
+    return table_of("cost", "Cost of each checkpoint", shown, notes, results.signed)
+
+
+def loss_cost_table(results: Results, differences: Differences) -> Table:
+    """Returns each method's difference in held-out loss, and the cost at which it has the first method's loss."""
+    config, shown = results.config, []
+    for method in config.methods[1:]:
+        first = config.methods[0]
+        if difference := final(config, differences, LOSS, method, first):
+            found = losses_reached(results, method)
+            costs = {"steps": "Steps", "flops": "FLOPs", "seconds": "Time"}
+            shown.append({
+                "Model": model_cell(method),
+                f"Held-out loss minus {label(first)}'s": difference.cell(),
+                **{f"{title} to {label(first)}'s loss": share_cell(found, cost) for cost, title in costs.items()},
+                "Seeds": number_cell(len(difference.values), "{:d}"),
+            })  # fmt: skip
+    title, notes = "Cost of the same held-out loss", (TEXTS["notes"]["loss-cost"],)
+    return table_of("loss-cost", title, shown, notes, results.signed)
 
 
 def comparison_table(results: Results, scores: Scores, differences: Differences) -> Table:

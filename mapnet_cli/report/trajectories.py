@@ -1,4 +1,4 @@
-"""Score and held-out loss against pretraining cost, and the cost of reaching a given value.
+"""Score and held-out loss against pretraining cost, and the cost of reaching the first method's final value.
 
 The paper (section 4.2) claims that MAP-Net reaches the score of BERT at 1,000k steps after 600k steps.
 """
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mapnet_cli.core import few
+from mapnet_cli.core import Cell, few, plain, t_interval
 from mapnet_cli.report.differences import Differences, final
 from mapnet_cli.report.labels import label
 from mapnet_cli.report.load import Results
-from mapnet_cli.report.scores import LOSS, SCORE, Scores, spread, values
+from mapnet_cli.report.scores import SCORE, Scores, spread, values
 
 SAME_COST = 0.01  # relative tolerance for equal costs; steps are integers, so costs rarely match exactly
 
@@ -63,45 +63,98 @@ def at_equal_cost(results: Results, scores: Scores, method: str, step: int) -> d
     return found
 
 
-def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> tuple[tuple[float, float, float], bool] | None:
-    """Returns steps, FLOPs and seconds at which a curve first reaches a value, and whether that is an upper bound.
+class Reached(NamedTuple):
+    """What a curve has cost when it first reaches a value."""
 
-    Interpolates linearly; returns None if the value is never reached. `sign` is -1 if lower values are better.
+    steps: float
+    flops: float
+    seconds: float
+    at_most: bool  # the first checkpoint has reached it already
+
+
+def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> Reached | None:
+    """Returns the cost of the first crossing, interpolated between checkpoints in the logarithm of cost; None: never.
+
+    `sign` is -1 if lower values are better.
     """
     if curve and sign * curve[0].value >= sign * value:
-        return curve[0][:3], True
+        return Reached(*curve[0][:3], at_most=True)
     for left, right in itertools.pairwise(curve):
         if sign * right.value >= sign * value:
             share = (value - left.value) / (right.value - left.value)
-            steps, flops, seconds = (a + share * (b - a) for a, b in zip(left[:3], right[:3], strict=True))
-            return (steps, flops, seconds), False
+            steps, flops, seconds = (a * (b / a) ** share for a, b in zip(left[:3], right[:3], strict=True))
+            return Reached(steps, flops, seconds, at_most=False)
     return None
 
 
+def losses_reached(results: Results, method: str) -> list[Reached | None]:
+    """Returns at which shares of its cost a method has the first method's final held-out loss.
+
+    One for each pretraining seed with which both have finished; None where it isn't reached.
+    """
+    config, first, found = results.config, results.config.methods[0], list[Reached | None]()
+    for seed in config.seeds_of(method):
+        ours, theirs = (_losses(results, name, seed) for name in (method, first))
+        if ours and theirs:
+            end, at = theirs[-1], reached(ours, theirs[-1].value, -1)
+            shares = at and Reached(at.steps / end.steps, at.flops / end.flops, at.seconds / end.seconds, at.at_most)
+            found.append(shares)
+    return found
+
+
+def _losses(results: Results, method: str, seed: int) -> list[CurvePoint]:
+    """Returns the held-out losses of a run, none if its last checkpoint has none."""
+    rows = (results.checkpoints.get((method, seed, step)) for step in results.config.milestone_steps(method))
+    losses = [(row, row.validation.get(results.loss)) for row in rows if row]
+    points = [CurvePoint(row.step, row.flops, row.seconds, loss, 0.0) for row, loss in losses if loss is not None]
+    return points if points and points[-1].steps == results.config.last_step(method) else []
+
+
+def share_cell(found: Sequence[Reached | None], cost: str) -> Cell:
+    """Returns the mean share over seeds with its interval, or the share of each seed that has reached the value.
+
+    Where some seeds haven't, there is no interval, since it would leave out the worst.
+    """
+    if not found:
+        return plain(None)
+    known = [one for one in found if one]
+    if not known:
+        return Cell("not reached")
+    values = [getattr(one, cost) for one in known]
+    interval = t_interval(values) if len(known) == len(found) else None
+    low, high = interval or (None, None)
+    shown = (
+        f"{fmean(values):.0%} [{low:.0%}, {high:.0%}]" if interval else ", ".join(f"{value:.0%}" for value in values)
+    )
+    partial = f" ({len(known)} of {len(found)} seeds)" if len(known) < len(found) else ""
+    bound = "at most " * any(one.at_most for one in known)
+    data = {"mean": fmean(values), "low": low, "high": high, "n": len(known)}
+    return Cell(f"{bound}{shown}{partial}", data)
+
+
 def reading(results: Results, scores: Scores, differences: Differences) -> Iterator[str]:
-    """Yields at what cost each method reaches the first method's final score and held-out loss.
+    """Yields at what cost each method reaches the first method's final score.
 
     A noisy value is reached by chance at some early checkpoint, so this is only said where the final difference to the
     first method is beyond the noise.
     """
-    config, unsaid = results.config, dict[str, None]()
-    for method, measure in itertools.product(config.methods[1:], (SCORE, LOSS)):
+    config, unsaid = results.config, list[str]()
+    for method in config.methods[1:]:
         first = config.methods[0]
-        difference = final(config, differences, measure, method, first)
+        difference = final(config, differences, SCORE, method, first)
         if difference is None or not difference.better:
-            unsaid |= {label(method): None} if difference and difference.mean else {}
+            unsaid += [label(method)] if difference and not difference.beyond_noise else []
             continue
-        ours, theirs = (trajectory(results, scores, a, measure, b) for a, b in ((method, first), (first, method)))
-        if theirs and len(ours) > 1 and (found := reached(ours, theirs[-1].value, 1 if measure == SCORE else -1)):
-            costs, at_most = found
-            shares = [f"{own / end:.0%}" for own, end in zip(costs, theirs[-1][:3], strict=True)]
+        ours, theirs = (trajectory(results, scores, a, SCORE, b) for a, b in ((method, first), (first, method)))
+        if theirs and len(ours) > 1 and (at := reached(ours, theirs[-1].value)):
+            shares = [f"{own / end:.0%}" for own, end in zip(at[:3], theirs[-1][:3], strict=True)]
             yield (
-                f"{label(method)} reaches {label(first)}'s final {measure} ({theirs[-1].value:.2f}) at "
-                f"{'most at ' * at_most}step {round(costs[0]):,}: {shares[0]} of its steps, {shares[1]} of "
+                f"{label(method)} reaches {label(first)}'s final {SCORE} ({theirs[-1].value:.2f}) at "
+                f"{'most at ' * at.at_most}step {round(at.steps):,}: {shares[0]} of its steps, {shares[1]} of "
                 f"its FLOPs and {shares[2]} of its time."
             )
     if unsaid:
         yield (
-            f"At what cost {few(list(unsaid))} would reach {label(config.methods[0])}'s final values isn't said where "
-            "the difference isn't beyond the noise."
+            f"At what cost {few(unsaid)} would reach {label(config.methods[0])}'s final score isn't said, since the "
+            "difference isn't beyond the noise."
         )

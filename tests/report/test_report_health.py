@@ -36,7 +36,7 @@ def test_metrics_are_those_of_the_last_milestone_with_spread_over_seeds(tmp_path
     assert row["Loss, uniform masks"].text == "5.500 ± 0.707"
     assert row["Accuracy"].text == "30.0% ± 14.1%"
     assert row["Rarest tenth"].text == "10.0%"
-    assert row["Commonest tenth"].data is None
+    assert "Commonest tenth" not in row  # a column without values
 
 
 def test_losses_are_compared_with_the_first_method_by_seed(tmp_path: Path) -> None:
