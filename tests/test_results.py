@@ -233,7 +233,8 @@ COMPARED = (
     ("mapnet-kind", "bert"), ("mapnet", "bert"), ("bert-batch-2x", "bert"), ("pmi", "bert"), ("electra", "bert"),
     ("spaced-then-uniform", "uniform-30"), ("decay-40-15", "uniform-30"), ("decay-30-15", "uniform-30"),
     ("amlm", "decay-40-15"), ("bert", "untrained"), ("uniform-30", "untrained"), ("spaced-then-uniform", "untrained"),
-    ("mapnet-kind", "untrained"), ("electra", "untrained"),
+    ("mapnet-kind", "untrained"), ("electra", "untrained"), ("spaced-30", "bert"), ("spaced-30", "uniform-30"),
+    ("spaced-30", "spaced-then-uniform"), ("spaced-30", "untrained"), ("spaced-then-uniform-2833", "bert"),
 )  # fmt: skip
 """Methods of docs/results/README.md and their controls."""
 
@@ -273,9 +274,9 @@ def test_shares_of_flops_are_interpolated_or_bounds() -> None:
 def masks_by_kind(study: Path) -> dict[str, dict[str, Rows]]:
     """Returns checkpoints by method and step, and scores of the last minimal pairs by method and data set."""
     found: dict[str, dict[str, Rows]] = {"Checkpoint": {}, "PairScores": {}}
-    last = max(row.get("step", 0) for row in records(study))
+    last = {row["method"]: row["step"] for row in records(study) if row["record"] == "PairScores"}  # ascending
     for row in records(study):
-        if row["record"] == "Checkpoint" or (row["record"] == "PairScores" and row["step"] in (0, last)):
+        if row["record"] == "Checkpoint" or (row["record"] == "PairScores" and row["step"] == last[row["method"]]):
             place = row["step"] if row["record"] == "Checkpoint" else row["data"]
             found[row["record"]].setdefault(row["method"], defaultdict(list))[place].append(row)
     return found
@@ -335,7 +336,8 @@ def masks_tables(study: Path) -> list[str]:
     for method, by_data in pairs.items():
         cells = [mean_and_each([100 * row["accuracy"] for row in by_data[data]]) for data in ("blimp", "zorro")]
         lines.append(f"| `{method}` | {len(by_data['blimp'])} | {' | '.join(cells)} |")
-    lines += [_compared(study, *both) for both in COMPARED if {*both} <= pairs.keys()]  # not ELECTRA
+    known = {name for name, by_step in losses.items() if losses_text(by_step[max(by_step)]) != "-"} | {"untrained"}
+    lines += [_compared(study, *both) for both in COMPARED if {*both} <= known]
     glue = masks_glue(study)
     for method, by_seed in glue.items():
         tasks = [statistics.fmean(row[0][task] for row in by_seed.values()) for task in next(iter(by_seed.values()))[0]]
@@ -362,27 +364,31 @@ def _compared_on_glue(study: Path, method: str, control: str) -> str:
 
 def _compared(study: Path, method: str, control: str) -> str:
     losses, pairs = masks_by_kind(study).values()
-    accuracies = [
-        {data: {row["pretrain_seed"]: 100 * row["accuracy"] for row in rows} for data, rows in pairs[name].items()}
-        for name in (method, control)
-    ]
-    seeds = sorted(accuracies[0]["blimp"].keys() & accuracies[1]["blimp"].keys())
     cells = []
     for loss in LOSSES[::-1] if control in losses else ():
-        by_seed = [curves(study, name, loss) for name in (method, control)]
-        ours, theirs = ([found[seed] for seed in seeds] for found in by_seed)
-        cells.append(differences([own[-1][1] - other[-1][1] for own, other in zip(ours, theirs, strict=True)], 3))
-        shares = [share_of_flops(own, other[-1]) for own, other in zip(ours, theirs, strict=True)]
-        reached = [share for share in shares if share]
-        values = [share for share, _ in reached]
-        if reached and len(reached) < len(seeds):  # an interval would leave out the worst
-            cells.append(f"{', '.join(f'{value:.2f}' for value in values)} ({len(reached)} of {len(seeds)})")
-        else:
-            bound = "at most " * any(bounded for _, bounded in reached)
-            cells.append(bound + differences(values, 2).replace("+", "") if reached else "not reached")
+        ours, theirs = (curves(study, name, loss) for name in (method, control))
+        seeds = sorted(ours.keys() & theirs)
+        cells.append(differences([ours[seed][-1][1] - theirs[seed][-1][1] for seed in seeds], 3))
+        cells.append(shares_text([share_of_flops(ours[seed], theirs[seed][-1]) for seed in seeds]))
     for data in ("blimp", "zorro"):
-        cells.append(differences([accuracies[0][data][seed] - accuracies[1][data][seed] for seed in seeds], 1))
+        own, other = (
+            {row["pretrain_seed"]: 100 * row["accuracy"] for row in pairs.get(name, {}).get(data, ())}
+            for name in (method, control)
+        )
+        seeds = sorted(own.keys() & other) or seeds
+        cells.append(differences([own[seed] - other[seed] for seed in seeds], 1) if own and other else "-")
     return f"| `{method}` - `{control}` | {len(seeds)} | {' | '.join(cells)} |"
+
+
+def shares_text(shares: list[tuple[float, bool] | None]) -> str:
+    """Returns the shares of seeds, or from three seeds on their mean and interval, if all reach it."""
+    reached = [share for share in shares if share]
+    values = [share for share, _ in reached]
+    if not reached:
+        return "not reached"
+    if len(reached) < len(shares):
+        return f"{', '.join(f'{value:.2f}' for value in values)} ({len(reached)} of {len(shares)})"
+    return "at most " * any(bounded for _, bounded in reached) + differences(values, 2).replace("+", "")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results/README.md"])
