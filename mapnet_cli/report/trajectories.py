@@ -127,7 +127,7 @@ def share_cell(found: Sequence[Reached | None], cost: str) -> Cell:
         f"{fmean(values):.0%} [{low:.0%}, {high:.0%}]" if interval else ", ".join(f"{value:.0%}" for value in values)
     )
     partial = f" ({len(known)} of {len(found)} seeds)" if len(known) < len(found) else ""
-    bound = "at most " * any(one.at_most for one in known)
+    bound = "≤" * any(one.at_most for one in known)
     data = {"mean": fmean(values), "low": low, "high": high, "n": len(known)}
     return Cell(f"{bound}{shown}{partial}", data)
 

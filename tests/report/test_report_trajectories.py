@@ -12,6 +12,7 @@ from mapnet_cli.report.stage import build
 from mapnet_cli.report.tables import PAPER_TABLE_3
 from mapnet_cli.report.trajectories import (
     CurvePoint,
+    Reached,
     at_equal_cost,
     losses_reached,
     reached,
@@ -155,6 +156,10 @@ def test_shares_of_cost_to_the_same_loss_count_each_seed(ends: tuple[float, ...]
     said = "not reached" if shown == "not reached" else f"after {shown} of its FLOPs"
     assert any(line.endswith(f"; BERT's final loss {said}.") for line in built.summary)
     assert built.value["shares_of_cost_to_final_loss"] == {"mapnet": [at and at._asdict() for at in found]}
+
+
+def test_a_loss_that_the_first_checkpoint_has_is_reached_by_it_at_most() -> None:
+    assert share_cell([Reached(0.4, 0.8, 0.4, at_most=True)], "flops").text == "≤80%"
 
 
 def test_a_run_that_is_not_finished_has_no_share(tmp_path: Path) -> None:
