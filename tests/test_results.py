@@ -377,20 +377,22 @@ def _compared(study: Path, method: str, control: str) -> str:
             {row["pretrain_seed"]: 100 * row["accuracy"] for row in pairs.get(name, {}).get(data, ())}
             for name in (method, control)
         )
-        seeds = sorted(own.keys() & other) or seeds
-        cells.append(differences([own[seed] - other[seed] for seed in seeds], 1) if own and other else "-")
-    return f"| `{method}` - `{control}` | {len(seeds)} | {' | '.join(cells)} |"
+        paired = sorted(own.keys() & other)
+        cells.append(differences([own[seed] - other[seed] for seed in paired], 1) if paired else "-")
+    return f"| `{method}` - `{control}` | {len(seeds if control in losses else paired)} | {' | '.join(cells)} |"
 
 
 def shares_text(shares: list[tuple[float, bool] | None]) -> str:
-    """Returns the shares of seeds, or from three seeds on their mean and interval, if all reach it."""
+    """Returns each seed's share, or of three and more the geometric mean and its interval, if all were measured."""
     reached = [share for share in shares if share]
-    values = [share for share, _ in reached]
     if not reached:
         return "not reached"
-    if len(reached) < len(shares):
-        return f"{', '.join(f'{value:.2f}' for value in values)} ({len(reached)} of {len(shares)})"
-    return "at most " * any(bounded for _, bounded in reached) + differences(values, 2).replace("+", "")
+    logs = [math.log(share) for share, _ in reached]
+    if len(reached) == len(shares) and not any(bound for _, bound in reached) and (interval := t_interval(logs)):
+        centre, low, high = (f"{math.exp(value):.2f}" for value in (statistics.fmean(logs), *interval))
+        return f"{centre} [{low}, {high}]"
+    partial = f" ({len(reached)} of {len(shares)})" if len(reached) < len(shares) else ""
+    return ", ".join(f"{'at most ' * bound}{share:.2f}" for share, bound in reached) + partial
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results/README.md"])
@@ -423,7 +425,7 @@ def test_a_report_of_the_masks_has_their_losses(tmp_path: Path) -> None:
     for method, found in result.value["shares_of_cost_to_final_loss"].items():
         ours = curves(MASKS, method, "validation_loss_single")
         shares = [share_of_flops(ours[seed], theirs[seed][-1]) for seed in sorted(ours.keys() & theirs)]
-        assert [at and (at["flops"], at["at_most"]) for at in found] == [
+        assert [at and (at["flops"], at["at_most"]) for at in found.values()] == [
             share and (pytest.approx(share[0]), share[1]) for share in shares
         ]
 

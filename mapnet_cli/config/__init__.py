@@ -35,8 +35,8 @@ class Config(Section):
     """Recipe to start from: demo, small, paper or continue; empty: the defaults."""
     base: str = ""
     """Folder of a BERT, RoBERTa or ModernBERT, written by save_pretrained, from which all methods start. It is imported
-    under the folder's name (base-NAME if a method has that name) and is a row of Table 3; [encoder] and the tokenizer
-    are its own."""
+    under the folder's name (base-NAME if a shipped method has that name) and is a row of Table 3; [encoder] and the
+    tokenizer are its own."""
     methods: Strings = ("bert", "mapnet")
     """Methods to pretrain and compare, each defined in a `[method.NAME]` table."""
     imports: Strings = ()
@@ -69,8 +69,9 @@ class Config(Section):
         names = self.methods + self.imports
         for name in names:
             if not VALID_NAME.fullmatch(name) or name.lower() in RESERVED:
+                key = "methods" if name in self.methods else "imports"
                 what = "is a row that the tables have anyway" if name.lower() in RESERVED else "is not a valid name"
-                raise ValueError(f"methods: {name!r} {what}: choose a name of letters, digits, . _ -")
+                raise ValueError(f"{key}: {name!r} {what}: choose a name of letters, digits, . _ -")
         if not names:
             raise ValueError("methods and imports are both empty: name at least one method or import")
         for section in ("finetune", "minimal_pairs"):

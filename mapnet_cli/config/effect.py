@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from mapnet_cli.config import Config
+from mapnet_cli.config import Config, MinimalPairs
 from mapnet_cli.config.corpus import SOURCE_KINDS, USE
+from mapnet_cli.config.explain import flatten
 from mapnet_cli.core import did_you_mean
 
+ABOVE = ("--set", "environment")  # origins above a config file
 MODERN_KEYS = ("local_attention", "global_every", "rope_theta", "rope_theta_local")
 
 
@@ -15,7 +17,11 @@ def without_effect(config: Config, given: Mapping[str, str]) -> list[str]:
     And for each table of weights that is never used, since a shipped interval is too long for a short training.
     """
     warnings = []
-    for unused, reason in _unused(config):
+    values, defaults = (flatten(one.model_dump(mode="json")) for one in (config, Config.model_construct()))
+    given = {
+        name: origin for name, origin in given.items() if name not in defaults or values.get(name) != defaults[name]
+    }
+    for unused, reason in _unused(config, chosen=given.get("methods") in ABOVE):
         for key in dict.fromkeys(key for key in unused if any(_within(name, key) for name in given)):
             origin = next(origin for name, origin in given.items() if _within(name, key))
             warnings.append(f"{key} ({origin}) has no effect: {reason}")
@@ -26,11 +32,9 @@ def without_effect(config: Config, given: Mapping[str, str]) -> list[str]:
                 warnings.append(f'{what}: the kind of this source is "{source.kind}"')
     for name in config.methods:
         every, last = getattr(config.method[name].proposal, "update_every", 0), config.last_step(name)
-        if every >= last:
-            what = f"method.{name}.proposal.update_every ({every:,}) has no effect: training ends at step {last:,}"
-            warnings.append(
-                f"{what}, so the table's weights are never used; set a smaller number, such as {max(1, last // 10):,}"
-            )
+        if every >= last > 1:
+            what = f"method.{name}.proposal.update_every ({every:,}) is never reached: training ends at step {last:,}"
+            warnings.append(f"{what}, so all masks are uniform; set a smaller number, such as {max(1, last // 10):,}")
     return warnings
 
 
@@ -38,10 +42,10 @@ def _within(name: str, key: str) -> bool:
     return f"{name}.".startswith(f"{key}.")
 
 
-def _unused(config: Config) -> Iterable[tuple[Iterable[str], str]]:
-    """Yields keys and sections that aren't used, and why."""
+def _unused(config: Config, chosen: bool) -> Iterable[tuple[Iterable[str], str]]:
+    """Yields keys and sections that aren't used, and why; not methods, if they were chosen on the command line."""
     for name in config.method:
-        if name not in config.methods:
+        if name not in config.methods and not chosen:
             yield [f"method.{name}"], f"methods doesn't list {name!r}{did_you_mean(name, config.methods)}"
     for section, sizes in (("encoder", config.encoder), ("proposal", config.proposal)):
         if sizes.architecture == "bert":
@@ -63,4 +67,5 @@ def _unused(config: Config) -> Iterable[tuple[Iterable[str], str]]:
     if not finetune.from_mnli:
         yield ["finetune.mnli_batch_size", "finetune.mnli_learning_rate"], "finetune.from_mnli is empty"
     if not config.minimal_pairs.data:
-        yield ["minimal_pairs"], "minimal_pairs.data is empty"
+        keys = (f"minimal_pairs.{key}" for key in MinimalPairs.model_fields if key != "data")
+        yield keys, "minimal_pairs.data is empty"

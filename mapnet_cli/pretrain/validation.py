@@ -29,7 +29,7 @@ MASK_RATE, REPLACE_MASK, REPLACE_RANDOM = 0.15, 0.8, 0.1
 """Rates of the fixed masks: the paper's, for every method, so that losses are comparable."""
 NAMES = {"validation_loss": "uniform", "validation_loss_spaced": "spaced"}
 SINGLE, DRAWS = "validation_loss_single", 8
-"""Loss with a single [MASK] per sentence, which favours no mask rate, in this number of passes with different masks."""
+"""Loss with a single [MASK] per sentence, the mask rate of no method, in this number of passes with different masks."""
 SEED = 0
 BATCH = 64
 ROWS = 2048  # number of positions whose logits are in memory at a time

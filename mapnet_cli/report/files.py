@@ -89,7 +89,7 @@ def results_value(results: Results, scores: Scores, differences: Differences) ->
             for d in differences.values()
         ],
         "shares_of_cost_to_final_loss": {
-            method: [at and at._asdict() for at in found]
+            method: {seed: at and at._asdict() for seed, at in found.items()}
             for method in config.methods[1:] if (found := losses_reached(results, method))
         },
         "rows": list(flat_rows(results, scores)),

@@ -20,7 +20,7 @@ T = TypeVar("T")
 Encoder = tuple[str, int, int]  # method, pretraining seed and step; (name, 0, 0) for imports and the untrained encoder
 Curves = dict[str, list[tuple[float, float]]]  # steps and values of what a training log has, by name
 LOSSES = ("validation_loss_single", "validation_loss_refit")
-"""Held-out losses by which methods are compared: with one [MASK] per sentence, which favours no mask rate, or else (in
+"""Held-out losses by which methods are compared: with one [MASK] per sentence, the mask rate of no method, or else (in
 records of version 0.2) with the output bias refitted."""
 LOGGED = ("loss", "validation_loss_refit", "diverged_at", *core.DIAGNOSTICS)
 POINTS = 150  # maximum number of points per run and curve; of a longer log, each point is the mean of several lines

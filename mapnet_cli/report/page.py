@@ -92,9 +92,11 @@ def answers(results: Results, differences: Differences) -> list[str]:
                 parts.append(f"{measure} {one.cell().text} {unit} ({n} {one.unit}{'s' * (n > 1)})")
         ours, theirs = (cost(results, name, config.fine_tuned_steps(name)[-1], "flops") for name in (method, first))
         parts += [f"at {ours / theirs:.2f} times the FLOPs"] if method != first and ours and theirs else []
-        at = losses_reached(results, method) if method != first else ()
-        text = f"after {share_cell(at, 'flops').text} of its FLOPs" if any(at) else "not reached"
-        then = f"; {label(first)}'s final loss {text}" if at else ""
+        several = method != first and len(config.milestone_steps(method)) > 1
+        at = losses_reached(results, method).values() if several else ()
+        base, share = label(first), share_cell(at, "flops").text
+        then = f"; it doesn't reach {base}'s final loss" if at else ""
+        then = f"; it reaches {base}'s final loss at {share} of {base}'s FLOPs" if any(at) else then
         found += [f"{label(method)} minus {label(reference)}: {', '.join(parts)}{then}."] if parts else []
         last = [row.validation.get(results.loss) for row in results.checkpoints_at(method, config.last_step(method))]
         if (start := results.before.get(before)) and (after := mean_or_none(last)) is not None:

@@ -53,9 +53,7 @@ def table3_rows(results: Results, scores: Scores, flags: Flags) -> list[Row]:
             is_best = step == steps[name][-1] and score.mean is not None and score.mean == best.get(title)
             cells[title] = score_cell(score, flags.marks(place), is_best)
         rows.append(Row(name, step, cells))
-    if (
-        not scores.columns
-    ):  # without tasks, rows of encoders that aren't trained here are empty, but for imports' losses
+    if not scores.columns:  # rows of encoders that aren't trained here would be empty, but for the losses of imports
         rows = [row for row in rows if row.name in (*config.methods, *results.before)]
     for name in dict.fromkeys(name for name, _ in scores.baselines):
         rows.append(Row(name, 0, {title: number_cell(scores.baseline(name, title), "{:.2f}") for title in titles}))
@@ -147,19 +145,19 @@ def cost_table(results: Results, scores: Scores, rows: Sequence[Row]) -> Table:
 def loss_cost_table(results: Results, differences: Differences) -> Table:
     """Returns each method's difference in held-out loss, and the cost at which it has the first method's loss."""
     config, shown = results.config, []
+    costs = {"steps": "Steps", "flops": "FLOPs", "seconds": "Time"}
     for method in config.methods[1:]:
         first = config.methods[0]
         if difference := final(config, differences, LOSS, method, first):
-            found = losses_reached(results, method)
-            costs = {"steps": "Steps", "flops": "FLOPs", "seconds": "Time"}
+            found = losses_reached(results, method).values()
             shown.append({
                 "Model": model_cell(method),
                 f"Held-out loss minus {label(first)}'s": difference.cell(),
                 **{f"{title} to {label(first)}'s loss": share_cell(found, cost) for cost, title in costs.items()},
                 "Seeds": number_cell(len(difference.values), "{:d}"),
             })  # fmt: skip
-    title, notes = "Cost of the same held-out loss", (TEXTS["notes"]["loss-cost"],)
-    return table_of("loss-cost", title, shown, notes, results.signed)
+    notes = (TEXTS["notes"]["loss-cost"], TEXTS["schedules"][config.pretrain.schedule])
+    return table_of("loss-cost", "Cost of the same held-out loss", shown, notes, results.signed)
 
 
 def comparison_table(results: Results, scores: Scores, differences: Differences) -> Table:

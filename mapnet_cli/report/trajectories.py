@@ -4,7 +4,8 @@ The paper (section 4.2) claims that MAP-Net reaches the score of BERT at 1,000k 
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -87,49 +88,51 @@ def reached(curve: Sequence[CurvePoint], value: float, sign: int = 1) -> Reached
     return None
 
 
-def losses_reached(results: Results, method: str) -> list[Reached | None]:
-    """Returns at which shares of its cost a method has the first method's final held-out loss.
+def losses_reached(results: Results, method: str) -> dict[int, Reached | None]:
+    """Returns at which shares of its cost a method first has the first method's final held-out loss, None: never.
 
-    One for each pretraining seed with which both have finished; None where it isn't reached.
+    By pretraining seed, for those with which both have finished.
     """
-    config, first, found = results.config, results.config.methods[0], list[Reached | None]()
+    config, found = results.config, dict[int, Reached | None]()
     for seed in config.seeds_of(method):
-        ours, theirs = (_losses(results, name, seed) for name in (method, first))
+        ours, theirs = (_losses(results, name, seed) for name in (method, config.methods[0]))
         if ours and theirs:
             end, at = theirs[-1], reached(ours, theirs[-1].value, -1)
-            shares = at and Reached(at.steps / end.steps, at.flops / end.flops, at.seconds / end.seconds, at.at_most)
-            found.append(shares)
+            found[seed] = at and Reached(
+                at.steps / end.steps, at.flops / end.flops, at.seconds / end.seconds, at.at_most
+            )
     return found
 
 
 def _losses(results: Results, method: str, seed: int) -> list[CurvePoint]:
-    """Returns the held-out losses of a run, none if its last checkpoint has none."""
+    """Returns the held-out losses of a run, none if its last checkpoint has none. Each cost is positive."""
     rows = (results.checkpoints.get((method, seed, step)) for step in results.config.milestone_steps(method))
-    losses = [(row, row.validation.get(results.loss)) for row in rows if row]
-    points = [CurvePoint(row.step, row.flops, row.seconds, loss, 0.0) for row, loss in losses if loss is not None]
+    losses = ((row, row.validation.get(results.loss, math.nan)) for row in rows if row)
+    points = [
+        CurvePoint(row.step, row.flops, row.seconds, loss, 0.0)
+        for row, loss in losses if math.isfinite(loss) and min(row.flops, row.seconds) > 0
+    ]  # fmt: skip
     return points if points and points[-1].steps == results.config.last_step(method) else []
 
 
-def share_cell(found: Sequence[Reached | None], cost: str) -> Cell:
-    """Returns the mean share over seeds with its interval, or the share of each seed that has reached the value.
+def share_cell(found: Collection[Reached | None], cost: str) -> Cell:
+    """Returns the mean share over seeds with its interval, both of the logarithm, since shares are ratios.
 
-    Where some seeds haven't, there is no interval, since it would leave out the worst.
+    Without an interval each seed's share: where some only have an upper bound, or none, since that would leave out the
+    worst.
     """
-    if not found:
-        return plain(None)
     known = [one for one in found if one]
     if not known:
-        return Cell("not reached")
-    values = [getattr(one, cost) for one in known]
-    interval = t_interval(values) if len(known) == len(found) else None
-    low, high = interval or (None, None)
-    shown = (
-        f"{fmean(values):.0%} [{low:.0%}, {high:.0%}]" if interval else ", ".join(f"{value:.0%}" for value in values)
-    )
-    partial = f" ({len(known)} of {len(found)} seeds)" if len(known) < len(found) else ""
-    bound = "≤" * any(one.at_most for one in known)
-    data = {"mean": fmean(values), "low": low, "high": high, "n": len(known)}
-    return Cell(f"{bound}{shown}{partial}", data)
+        return Cell("not reached") if found else plain(None)
+    shares = [getattr(one, cost) for one in known]
+    complete = len(known) == len(found) and not any(one.at_most for one in known)
+    centre = math.exp(fmean(map(math.log, shares))) if complete else None
+    data = {"mean": centre, "low": None, "high": None, "n": len(known)}
+    if complete and (interval := t_interval([*map(math.log, shares)])):
+        data["low"], data["high"] = low, high = math.exp(interval[0]), math.exp(interval[1])
+        return Cell(f"{centre:.0%} [{low:.0%}, {high:.0%}]", data)
+    shown = ", ".join(f"{'≤' * one.at_most}{share:.0%}" for one, share in zip(known, shares, strict=True))
+    return Cell(shown + f" ({len(known)} of {len(found)} seeds)" * (len(known) < len(found)), data)
 
 
 def reading(results: Results, scores: Scores, differences: Differences) -> Iterator[str]:

@@ -179,11 +179,13 @@ def test_settings_without_effect_are_named(tmp_path: Path) -> None:
         'corpus.cross_documents (--set) has no effect: corpus.blocks is "sentence"',
         f"finetune.task_data.mine ({file}:17) has no effect: finetune.tasks doesn't list it",
         f"finetune.mnli_batch_size ({file}:14) has no effect: finetune.from_mnli is empty",
-        f"minimal_pairs ({file}:20) has no effect: minimal_pairs.data is empty",
+        f"minimal_pairs.pairs ({file}:20) has no effect: minimal_pairs.data is empty",
         f'corpus.sources.0.column ({file}:2) has no effect: the kind of this source is "text"',
     )
     (short,) = resolve(None, None, ["pretrain.steps=100", 'methods=["amlm"]'], {}).warnings
-    assert short.startswith("method.amlm.proposal.update_every (200) has no effect: training ends at step 100, so")
+    assert short.startswith("method.amlm.proposal.update_every (200) is never reached: training ends at step 100, so")
+    off = ["minimal_pairs.data=[]", "encoder.local_attention=0"]  # the defaults, which turn something off
+    assert resolve(None, file, ['methods=["bert"]', *off], {}).warnings[0].startswith("encoder.rope_theta")
     assert not any(resolve(recipe, None, (), {}).warnings for recipe in RECIPES if recipe != "continue")
 
 

@@ -209,7 +209,7 @@ def test_without_tasks_there_are_losses_and_no_scores(tmp_path: Path) -> None:
     built = build(records.lineage)
     assert built.value["missing"] == {}
     assert built.summary[0] == "Held-out loss minus BERT's, in nats, lowest first: MAP-Net +0.500."
-    assert built.summary[1].endswith("; BERT's final loss not reached.")
+    assert built.summary[1].endswith("; it doesn't reach BERT's final loss.")
     table = built.tables["table3"]
     assert table.columns == ("Model", "Steps", "Held-out loss", "FLOPs (× BERT)", "Time (min)")
     assert [row[0].text for row in table.rows] == ["BERT", "BERT", "MAP-Net", "MAP-Net"]

@@ -148,22 +148,44 @@ def test_shares_of_cost_to_the_same_loss_count_each_seed(ends: tuple[float, ...]
             for step, loss in zip((4, 10), losses, strict=True):
                 validation = {"validation_loss_single": loss}
                 records.checkpoint(method, seed, step, validation=validation, flops=1e9 * factor * step)
-    found = losses_reached(load_results(records.lineage), "mapnet")
+    found = [*losses_reached(load_results(records.lineage), "mapnet").values()]
     assert share_cell(found, "flops").text == shown
     built = build(records.lineage)
     [row] = to_json(built.tables["loss-cost"])["rows"]
     assert row["Seeds"] == 3
-    said = "not reached" if shown == "not reached" else f"after {shown} of its FLOPs"
-    assert any(line.endswith(f"; BERT's final loss {said}.") for line in built.summary)
-    assert built.value["shares_of_cost_to_final_loss"] == {"mapnet": [at and at._asdict() for at in found]}
+    reaches = f"reaches BERT's final loss at {shown} of BERT's FLOPs"
+    said = "doesn't reach BERT's final loss" if shown == "not reached" else reaches
+    assert any(line.endswith(f"; it {said}.") for line in built.summary)
+    by_seed = dict(enumerate((at and at._asdict() for at in found), 1))
+    assert built.value["shares_of_cost_to_final_loss"] == {"mapnet": by_seed}
 
 
 def test_a_loss_that_the_first_checkpoint_has_is_reached_by_it_at_most() -> None:
-    assert share_cell([Reached(0.4, 0.8, 0.4, at_most=True)], "flops").text == "≤80%"
+    found = [Reached(0.4, share, 0.4, at_most) for share, at_most in ((0.8, True), (0.5, False), (0.9, False))]
+    assert share_cell(found[:1], "flops").text == "≤80%"
+    assert share_cell(found, "flops").text == "≤80%, 50%, 90%"  # no interval of a bound and measurements
+
+
+def test_intervals_of_shares_are_those_of_ratios() -> None:
+    found = [Reached(1.0, share, 1.0, at_most=False) for share in (0.4, 0.5, 1.6)]
+    cell = share_cell(found, "flops")
+    assert cell.value == pytest.approx(0.32 ** (1 / 3))
+    low, high = (float(text.rstrip("%]")) / 100 for text in cell.text.split("[")[1].split(", "))
+    assert 0 < low < high
+    assert low * high == pytest.approx(0.32 ** (2 / 3), rel=0.03)
+
+
+def test_a_checkpoint_without_time_has_no_share(tmp_path: Path) -> None:
+    records = Records(tmp_path, config(seeds=(1,)))
+    for method, step in ((method, step) for method in ("bert", "mapnet") for step in (4, 10)):
+        validation = {"validation_loss_single": 5.0}
+        records.checkpoint(method, 1, step, validation=validation, seconds=float(step == 10))
+    found = losses_reached(load_results(records.lineage), "mapnet")
+    assert found == {1: Reached(1.0, 1.0, 1.0, at_most=True)}
 
 
 def test_a_run_that_is_not_finished_has_no_share(tmp_path: Path) -> None:
     records = Records(tmp_path, config(seeds=(1,)))
     for method, step in (("bert", 4), ("bert", 10), ("mapnet", 4)):
         records.checkpoint(method, 1, step, validation={"validation_loss_single": 5.0})
-    assert losses_reached(load_results(records.lineage), "mapnet") == []
+    assert losses_reached(load_results(records.lineage), "mapnet") == {}
