@@ -90,7 +90,7 @@ def test_every_key_is_covered_by_the_test_above(user: User) -> None:
 def test_only_chosen_milestones_are_scored(user: User) -> None:
     runs = [run for _, run, _ in user.lineage("minimal_pairs.milestones=[1.0]").pair_scores()]
     assert {run.step for run in runs if run.method == "bert"} == {10}
-    with pytest.raises(UsageError, match=r"minimal_pairs.milestones: 0.7 is not one of pretrain.milestones"):
+    with pytest.raises(UsageError, match=r"minimal_pairs.milestones .--set.: 0.7 is not one of pretrain.milestones"):
         user.lineage("minimal_pairs.milestones=[0.7]")
 
 

@@ -89,7 +89,7 @@ def test_heads_of_a_modernbert_generator_have_an_even_width() -> None:
 
 
 def test_an_empty_generator_is_rejected_with_the_key() -> None:
-    with pytest.raises(UsageError, match=r"method\.electra\.electra\.generator_fraction: 0\.001 of .* 64 is too small"):
+    with pytest.raises(UsageError, match=r"electra\.generator_fraction .--set.: 0\.001 of .* 64 is too small"):
         resolve("demo", None, ['methods=["electra"]', "method.electra.electra.generator_fraction=0.001"], {})
 
 
