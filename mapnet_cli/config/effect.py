@@ -16,12 +16,12 @@ def without_effect(config: Config, given: Mapping[str, str]) -> list[str]:
 
     And for each table of weights that is never used, since a shipped interval is too long for a short training.
     """
-    warnings = []
+    warnings, chosen = list[str](), given.get("methods") in ABOVE
     values, defaults = (flatten(one.model_dump(mode="json")) for one in (config, Config.model_construct()))
     given = {
         name: origin for name, origin in given.items() if name not in defaults or values.get(name) != defaults[name]
     }
-    for unused, reason in _unused(config, chosen=given.get("methods") in ABOVE):
+    for unused, reason in _unused(config, chosen):
         for key in dict.fromkeys(key for key in unused if any(_within(name, key) for name in given)):
             origin = next(origin for name, origin in given.items() if _within(name, key))
             warnings.append(f"{key} ({origin}) has no effect: {reason}")

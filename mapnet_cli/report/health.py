@@ -10,6 +10,7 @@ from mapnet_cli.core import Cell, Checkpoint, PairScores, Table, mean_accuracy, 
 from mapnet_cli.lineage import scored_encoders
 from mapnet_cli.report.labels import TEXTS, encoder_name, label, model_cell, spread_cell
 from mapnet_cli.report.load import Results
+from mapnet_cli.report.trajectories import run_losses
 
 
 def _over_seeds(found: Sequence[Mapping[str, float]], titles: str, form: str) -> dict[str, Cell]:
@@ -62,8 +63,7 @@ def _explored(results: Results, method: str, rows: Sequence[Checkpoint]) -> dict
 
 def _loss_after(results: Results, method: str, seed: int, step: float) -> float | None:
     """Returns a run's held-out loss after a step, interpolated between milestones, None outside them."""
-    rows = (results.checkpoints.get((method, seed, at)) for at in results.config.milestone_steps(method))
-    found = [(row.step, row.validation[results.loss]) for row in rows if row and results.loss in row.validation]
+    found = [(point.steps, point.value) for point in run_losses(results, method, seed)]
     if not found or not found[0][0] <= step <= found[-1][0]:
         return None
     return float(np.interp(step, *np.transpose(found)))

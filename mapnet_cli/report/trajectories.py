@@ -95,8 +95,9 @@ def losses_reached(results: Results, method: str) -> dict[int, Reached | None]:
     """
     config, found = results.config, dict[int, Reached | None]()
     for seed in config.seeds_of(method):
-        ours, theirs = (_losses(results, name, seed) for name in (method, config.methods[0]))
-        if ours and theirs:
+        names = (method, config.methods[0])
+        ours, theirs = (run_losses(results, name, seed) for name in names)
+        if [curve[-1].steps if curve else 0 for curve in (ours, theirs)] == [*map(config.last_step, names)]:
             end, at = theirs[-1], reached(ours, theirs[-1].value, -1)
             found[seed] = at and Reached(
                 at.steps / end.steps, at.flops / end.flops, at.seconds / end.seconds, at.at_most
@@ -104,15 +105,14 @@ def losses_reached(results: Results, method: str) -> dict[int, Reached | None]:
     return found
 
 
-def _losses(results: Results, method: str, seed: int) -> list[CurvePoint]:
-    """Returns the held-out losses of a run, none if its last checkpoint has none. Each cost is positive."""
+def run_losses(results: Results, method: str, seed: int) -> list[CurvePoint]:
+    """Returns the held-out losses of a run's milestones, as far as they are known. Each cost is positive."""
     rows = (results.checkpoints.get((method, seed, step)) for step in results.config.milestone_steps(method))
     losses = ((row, row.validation.get(results.loss, math.nan)) for row in rows if row)
-    points = [
+    return [
         CurvePoint(row.step, row.flops, row.seconds, loss, 0.0)
         for row, loss in losses if math.isfinite(loss) and min(row.flops, row.seconds) > 0
     ]  # fmt: skip
-    return points if points and points[-1].steps == results.config.last_step(method) else []
 
 
 def share_cell(found: Collection[Reached | None], cost: str) -> Cell:
