@@ -56,4 +56,5 @@ def text_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{where}:{number}: not UTF-8 (byte 0x{error.object[error.start]:02x})") from None
+            what = f"not UTF-8 (byte 0x{error.object[error.start]:02x})"
+            raise InputError(f"{where}:{number}: {what}: save it as UTF-8, uncompressed") from None

@@ -50,8 +50,8 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
     if not found and task.name == "MRPC" and split in {"dev", *MRPC_RAW}:
         return _mrpc(location, files, task, split)
     if not found:
-        wanted = " or ".join(f"{name}.tsv" for name in names)
-        raise core.AbsentError(f"{location} has no {wanted} (or {', '.join(core.TABLE_FORMATS[1:])}) for {task.name}")
+        wanted, others = " or ".join(f"{name}.tsv" for name in names), ", ".join(core.TABLE_FORMATS[1:])
+        raise core.AbsentError(f"{location} has no {wanted} (or {others}, uncompressed) for {task.name}")
     return _rows(found, task, split)
 
 

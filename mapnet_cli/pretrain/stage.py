@@ -1,5 +1,6 @@
 """The `mapnet pretrain` stage: one job per method and seed."""
 
+import json
 from dataclasses import dataclass
 
 from mapnet_cli import core, jobs
@@ -123,7 +124,9 @@ def import_key(lineage: Lineage, method: str) -> str:
     row = lineage.imported(name)
     given = {"architecture": "bert", "norm_eps": 0.0} | row.encoder
     sizes = {key: value for key, value in given.items() if "dropout" not in key}  # which has no weights: it may differ
-    wrong = [f"encoder.{key} = {value}" for key, value in sizes.items() if getattr(config.encoder, key) != value]
+    wrong = [
+        f"encoder.{key} = {json.dumps(value)}" for key, value in sizes.items() if getattr(config.encoder, key) != value
+    ]
     own = lineage.imported(config.corpus.tokenizer).tokenizer_fingerprint if config.corpus.tokenizer else ""
     if own != row.tokenizer_fingerprint:
         wrong.append(f'corpus.tokenizer = "{name}"')

@@ -169,7 +169,7 @@ def test_missing_duplicate_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no dev\.tsv or validation\.tsv .*for RTE"):
         read_examples(tmp_path, TASKS["RTE"], "dev")
     (tmp_path / "dev.tsv").write_bytes(b"sentence\tlabel\nfine\t1\nb\xffd\t0\n")
-    with pytest.raises(InputError, match=r"dev\.tsv:3: not UTF-8 \(byte 0xff\)"):
+    with pytest.raises(InputError, match=r"dev\.tsv:3: not UTF-8 \(byte 0xff\): save it as UTF-8"):
         read_examples(tmp_path, TASKS["SST-2"], "dev")
     write(tmp_path / "sst2.valid.jsonl", ["{}"])
     with pytest.raises(InputError, match=r"has dev\.tsv and sst2\.valid\.jsonl for SST-2's dev set"):

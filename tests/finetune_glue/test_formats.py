@@ -172,6 +172,9 @@ CASES = {
         pairs(YES, first="a", second="b"),
         r" needs the columns .*found: a, b, label .*finetune\.task_data\.RTE\.text and",
     ),
+    "semicolons": Case(
+        [{"sentence1;sentence2;label": "a;b;entailment"}], r"are its columns separated by tabs in \.tsv, by commas"
+    ),
     "own columns": Case(
         pairs(YES, first="a", second="b", label="y"),
         read(0),

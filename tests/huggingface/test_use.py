@@ -152,6 +152,7 @@ def test_model_initialised_from_an_import_can_be_exported(
     [
         ("encoder.layers=1", "set encoder.layers = 2$"),
         ("encoder.ffn=64", "set encoder.ffn = 32$"),
+        ("encoder.architecture=modernbert", 'set encoder.architecture = "bert"'),
         ("corpus.tokenizer=", 'set corpus.tokenizer = "tiny"$'),
         ("method.bert.init_from=tinny", "no import 'tinny'.*existing imports: tiny-"),
         ("corpus.tokenizer=tinny", "no import 'tinny'"),
