@@ -236,7 +236,8 @@ COMPARED = (
     ("mapnet-kind", "untrained"), ("electra", "untrained"), ("spaced-30", "bert"), ("spaced-30", "uniform-30"),
     ("spaced-30", "spaced-then-uniform"), ("spaced-30", "untrained"), ("spaced-then-uniform-2833", "bert"),
     ("mostly-spaced", "bert"), ("mostly-spaced", "uniform-30"), ("mostly-spaced", "spaced-then-uniform"),
-    ("mostly-spaced", "spaced-30"),
+    ("mostly-spaced", "spaced-30"), ("mostly-spaced", "untrained"), ("mostly-spaced-2833", "bert"),
+    ("mostly-spaced-2833", "spaced-then-uniform-2833"),
 )  # fmt: skip
 """Methods of docs/results/README.md and their controls."""
 
