@@ -1,6 +1,7 @@
 """Draws docs/results/masks/curves.png from the committed records: `python -m tests.results_chart`."""
 
 import statistics
+from dataclasses import replace
 
 from mapnet_cli.core.plotting import axis, image
 from mapnet_cli.report.charts import STEPS_AXIS, Rows, line_panel, small_multiples
@@ -15,7 +16,7 @@ def rows() -> Rows:
     """Returns mean and standard deviation of the held-out losses of each method and milestone over seeds."""
     found = Rows()
     for method in METHODS:
-        for step, checkpoints in sorted(masks_by_kind(MASKS)["Checkpoint"].get(method, {}).items()):
+        for step, checkpoints in sorted(masks_by_kind(MASKS)["Checkpoint"][method].items()):
             losses = [checkpoint["validation"]["validation_loss_single"] for checkpoint in checkpoints]
             mean, sd = statistics.fmean(losses), statistics.stdev(losses) if len(losses) > 1 else 0.0
             cost = {"steps": step, "flops": checkpoints[0]["flops"]}
@@ -27,8 +28,9 @@ def rows() -> Rows:
 
 def main() -> None:
     panels = [line_panel("Held-out loss", METHODS, x) for x in (STEPS_AXIS, axis("flops", "FLOPs", format=".1~e"))]
-    chart = small_multiples("curves", "Held-out loss, one mask per sentence", rows(), panels, 2)
-    (MASKS / "curves.png").write_bytes(image(chart, "", "png"))
+    chart = small_multiples("curves", "Held-out loss, one mask per sentence (nats)", rows(), panels, 2)
+    caption = "Points: mean of a milestone over seeds. Bands: ± one standard deviation over seeds."
+    (MASKS / "curves.png").write_bytes(image(replace(chart, caption=caption), "", "png"))
 
 
 if __name__ == "__main__":

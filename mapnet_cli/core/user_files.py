@@ -11,6 +11,9 @@ from mapnet_cli.core.errors import InputError, MapnetError
 
 LONGEST = 1 << 24  # maximum size in bytes of a line, a row, a value, and of a file that is read as a whole
 
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How gzip, bzip2, xz and Zstandard files begin."""
+
 
 def whole_file(path: Path, limit: int = LONGEST) -> bytes:
     """Returns the contents of a file; raises InputError if it has more than `limit` bytes."""
@@ -56,5 +59,6 @@ def text_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            what = f"not UTF-8 (byte 0x{error.object[error.start]:02x})"
-            raise InputError(f"{where}:{number}: {what}: save it as UTF-8, uncompressed") from None
+            cure = "it is compressed: unpack it" if line.startswith(COMPRESSED) else "save it as UTF-8"
+            byte = error.object[error.start]
+            raise InputError(f"{where}:{number}: not UTF-8 (byte 0x{byte:02x}): {cure}") from None

@@ -123,8 +123,8 @@ def _columns(task: GlueTask, row: Mapping[str, Any], where: str, labelled: bool)
     longest = max((len(t.texts) for t in others), default=0)
     likely = " or ".join(t.name for t in others if len(t.texts) == longest)
     hint = f"is this a file of {likely}?" if others else "is this another task's file?"
-    if len(row) == 1:
-        hint = "are its columns separated by tabs in .tsv, by commas in .csv?"
+    if len(row) == 1 and any(mark in next(iter(names)) for mark in "\t;,|"):
+        hint = "columns must be separated by tabs in .tsv, by commas in .csv."
     wanted = [*task.texts, *([task.label_columns[0]] if labelled else [])]
     raise InputError(
         f"{where}: {task.name} needs the columns {', '.join(wanted)}, but found: "

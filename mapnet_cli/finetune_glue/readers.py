@@ -51,7 +51,8 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
         return _mrpc(location, files, task, split)
     if not found:
         wanted, others = " or ".join(f"{name}.tsv" for name in names), ", ".join(core.TABLE_FORMATS[1:])
-        raise core.AbsentError(f"{location} has no {wanted} (or {others}, uncompressed) for {task.name}")
+        packed = next((f": unpack {file}" for file in files if Path(Path(file).stem).stem in names), "")
+        raise core.AbsentError(f"{location} has no {wanted} (or {others}) for {task.name}{packed}")
     return _rows(found, task, split)
 
 

@@ -173,7 +173,7 @@ CASES = {
         r" needs the columns .*found: a, b, label .*finetune\.task_data\.RTE\.text and",
     ),
     "semicolons": Case(
-        [{"sentence1;sentence2;label": "a;b;entailment"}], r"are its columns separated by tabs in \.tsv, by commas"
+        [{"sentence1;sentence2;label": "a;b;entailment"}], r"columns must be separated by tabs in \.tsv, by commas"
     ),
     "own columns": Case(
         pairs(YES, first="a", second="b", label="y"),
