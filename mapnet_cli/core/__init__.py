@@ -34,4 +34,4 @@ from mapnet_cli.core.table_files import (
     TABLE_FORMATS, TableRow, arrow_batches, arrow_rows, not_blank, saved_files, saved_rows, table_rows,
 )
 from mapnet_cli.core.tables import Cell, Table, number_cell, plain, render, table_of, to_json, to_markdown, to_rich
-from mapnet_cli.core.user_files import LONGEST, json_object, readable, text_lines, whole_file
+from mapnet_cli.core.user_files import COMPRESSED, LONGEST, json_object, readable, text_lines, whole_file

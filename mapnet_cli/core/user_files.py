@@ -11,8 +11,8 @@ from mapnet_cli.core.errors import InputError, MapnetError
 
 LONGEST = 1 << 24  # maximum size in bytes of a line, a row, a value, and of a file that is read as a whole
 
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-"""How gzip, bzip2, xz and Zstandard files begin."""
+COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh91AY&SY", ".xz": b"\xfd7zXZ", ".zst": b"\x28\xb5\x2f\xfd"}
+"""How compressed files begin, by suffix; bzip2's at its default level."""
 
 
 def whole_file(path: Path, limit: int = LONGEST) -> bytes:
@@ -59,6 +59,7 @@ def text_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            cure = "it is compressed: unpack it" if line.startswith(COMPRESSED) else "save it as UTF-8"
+            packed = number == 1 and line.startswith(tuple(COMPRESSED.values()))
+            cure = "it is compressed: unpack it" if packed else "save it as UTF-8"
             byte = error.object[error.start]
             raise InputError(f"{where}:{number}: not UTF-8 (byte 0x{byte:02x}): {cure}") from None

@@ -51,7 +51,9 @@ def open_split(location: str | Path, task: GlueTask, split: str) -> Rows:
         return _mrpc(location, files, task, split)
     if not found:
         wanted, others = " or ".join(f"{name}.tsv" for name in names), ", ".join(core.TABLE_FORMATS[1:])
-        packed = next((f": unpack {file}" for file in files if Path(Path(file).stem).stem in names), "")
+        packed = next(
+            (f": unpack {f}" for f in files if Path(f).suffix in core.COMPRESSED and f.split(".")[0] in names), ""
+        )
         raise core.AbsentError(f"{location} has no {wanted} (or {others}) for {task.name}{packed}")
     return _rows(found, task, split)
 

@@ -169,12 +169,21 @@ def test_errors_in_json_lines_name_file_and_line(line: str, message: str, tmp_pa
 def test_missing_duplicate_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no dev\.tsv or validation\.tsv .*for RTE"):
         read_examples(tmp_path, TASKS["RTE"], "dev")
+    write(tmp_path / "dev.txt", ["notes"])
+    with pytest.raises(InputError, match=r"for RTE$"):
+        read_examples(tmp_path, TASKS["RTE"], "dev")
     packed = gzip.compress(b"sentence\tlabel\nfine\t1\n")
     (tmp_path / "dev.tsv.gz").write_bytes(packed)
     with pytest.raises(InputError, match=r"for RTE: unpack .*dev\.tsv\.gz$"):
         read_examples(tmp_path, TASKS["RTE"], "dev")
     (tmp_path / "dev.tsv").write_bytes(packed)
     with pytest.raises(InputError, match=r"dev\.tsv:1: not UTF-8 \(byte 0x8b\): it is compressed: unpack it$"):
+        read_examples(tmp_path, TASKS["SST-2"], "dev")
+    (tmp_path / "dev.tsv").write_bytes(b"sentence\tlabel\nBZh\xff\t1\n")
+    with pytest.raises(InputError, match=r"dev\.tsv:2: not UTF-8 \(byte 0xff\): save it as UTF-8$"):
+        read_examples(tmp_path, TASKS["SST-2"], "dev")
+    (tmp_path / "dev.tsv").write_bytes(b"BZh\xff\tlabel\n")
+    with pytest.raises(InputError, match=r"dev\.tsv:1: .*save it as UTF-8$"):
         read_examples(tmp_path, TASKS["SST-2"], "dev")
     (tmp_path / "dev.tsv").write_bytes(b"sentence\tlabel\nfine\t1\nb\xffd\t0\n")
     with pytest.raises(InputError, match=r"dev\.tsv:3: not UTF-8 \(byte 0xff\): save it as UTF-8"):
