@@ -237,7 +237,8 @@ COMPARED = (
     ("spaced-30", "spaced-then-uniform"), ("spaced-30", "untrained"), ("spaced-then-uniform-2833", "bert"),
     ("mostly-spaced", "bert"), ("mostly-spaced", "uniform-30"), ("mostly-spaced", "spaced-then-uniform"),
     ("mostly-spaced", "spaced-30"), ("mostly-spaced", "untrained"), ("mostly-spaced-2833", "bert"),
-    ("mostly-spaced-2833", "spaced-then-uniform-2833"), ("mostly-spaced", "bert-batch-2x"), ("electra-1e-3", "untrained"),
+    ("mostly-spaced-2833", "spaced-then-uniform-2833"), ("mostly-spaced", "bert-batch-2x"),
+    ("electra-1e-3", "untrained"),
 )  # fmt: skip
 """Methods of docs/results/README.md and their controls."""
 
