@@ -66,7 +66,7 @@ def work_on_nodes(artifacts: Artifacts, progress: ProgressCallback, number: int)
     write_text(artifacts.path(f"at/{number}"), f"{node} {os.getpid()}")
     if done and node == artifacts.path("doomed").read_text():
         write_text(artifacts.path("stuck"), f"{number} {os.getpid()}")
-        time.sleep(60)
+        time.sleep(300)
     time.sleep(0.1)
     return write_number(artifacts, progress, number)
 
